@@ -1,0 +1,203 @@
+"""The three static pictures, by Matplotlib: every arm is shown, one without a number by its status."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from analysis.arms import Arm, arms, colours, title
+from analysis.trials import Trial
+from sousaphone.rudiments import SLUGS
+
+CHANCE_PERCENT = 100 / len(SLUGS)
+_INK, _GREY = "#222222", "#767676"
+_DPI = 150
+
+
+def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
+    """Validation (hollow) and test (filled) accuracy of each arm in percent; several seeds as dots round their mean."""
+    groups, colour = arms(trials), colours(trials)
+    figure, (axes,) = _rows(groups, "Accuracy by arm", banner, width=9.0)
+    axes.axvline(CHANCE_PERCENT, color=_GREY, linestyle="--", linewidth=1)
+    for y, arm in enumerate(groups):
+        val = [100 * v for v in arm.values("best", "val_acc")]
+        test = [100 * v for v in arm.values("last", "test_acc")]
+        shade = colour[arm.model]
+        if val and test:
+            axes.plot([_mean(val), _mean(test)], [y, y], color=shade, linewidth=2, alpha=0.35, zorder=1)
+        for values, face, offset in ((val, "white", -0.22), (test, shade, 0.22)):
+            if len(values) > 1:
+                axes.scatter(values, [y + offset] * len(values), s=12, color=shade, alpha=0.5, linewidths=0, zorder=2)
+            if values:
+                axes.scatter(_mean(values), y, s=75, facecolor=face, edgecolor=shade, linewidth=2, zorder=3)
+        if not val and not test:
+            _say(axes, y, arm.state)
+    axes.set_xlim(0, _upper(max(axes.dataLim.x1, 4 * CHANCE_PERCENT), 100))
+    axes.set_xlabel("accuracy, %")
+    _legend(
+        figure,
+        [
+            Line2D([], [], **_marker("o"), markerfacecolor="white", label="validation, best epoch"),
+            Line2D([], [], **_marker("o"), markerfacecolor=_INK, label="test, from that epoch"),
+            Line2D([], [], color=_GREY, linestyle="--", label=f"chance, {CHANCE_PERCENT:g} %"),
+        ],
+    )
+    return _png(figure)
+
+
+def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
+    """Validation accuracy of each trial against its trainable parameters (adapters and fresh layers, log scale)."""
+    figure = _figure("Accuracy against what was trained", banner, 8.0, 5.4)
+    axes, colour = figure.add_subplot(), colours(trials)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.axhline(CHANCE_PERCENT, color=_GREY, linestyle="--", linewidth=1)
+    shown = [t for t in trials if t.trainable_params and "val_acc" in t.best]
+    for trial in shown:
+        shade, augment = colour[trial.config.get("model", "")], trial.config.get("augment")
+        face = shade if augment else "white"
+        x, y = trial.trainable_params, 100 * trial.best["val_acc"]
+        marker = _STRATEGY_MARKERS.get(trial.config.get("strategy", ""), "o")
+        axes.scatter(x, y, s=85, marker=marker, facecolor=face, edgecolor=shade, linewidth=2, alpha=0.85, zorder=3)
+    axes.set_xscale("log")
+    counts = [t.trainable_params or 1 for t in shown] or [1e4, 1e6]
+    # A decade at least, so that one trial or equal counts still leave a readable axis.
+    axes.set_xlim(min(counts) / 3, max(counts) * 3)
+    top = max((100 * t.best["val_acc"] for t in shown), default=0.0)
+    axes.set_ylim(0, _upper(max(top, 4 * CHANCE_PERCENT), 100))
+    axes.xaxis.set_major_formatter(_short_count)
+    axes.xaxis.set_minor_formatter(lambda value, _: _short_count(value) if _leads_with(value, (2, 5)) else "")
+    axes.tick_params(axis="x", which="minor", labelsize=8, labelcolor=_GREY)
+    axes.set_xlabel("trainable parameters")
+    axes.set_ylabel("validation accuracy, %")
+    missing = len(trials) - len(shown)
+    if missing:
+        note = f"{missing} of {len(trials)} trials have no result yet"
+        axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", color=_GREY, fontsize=9)
+    _legend(figure, _scatter_legend(trials, colour))
+    return _png(figure)
+
+
+def training_time(trials: Sequence[Trial], banner: str | None) -> bytes:
+    """Seconds spent in training steps: of a whole trial, and of one epoch; several seeds as dots round their mean."""
+    groups, colour = arms(trials), colours(trials)
+    figure, panels = _rows(groups, "Training time", banner, width=10.5, columns=2)
+    measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
+        ("seconds a trial", lambda trial: trial.train_seconds),
+        ("seconds an epoch", lambda trial: trial.seconds_per_epoch),
+    )
+    for axes, (label, measure) in zip(panels, measures, strict=True):
+        for y, arm in enumerate(groups):
+            values = [v for v in map(measure, arm.trials) if v is not None]
+            if not values:
+                _say(axes, y, arm.state)
+                continue
+            mean = _mean(values)
+            axes.barh(y, mean, height=0.62, color=colour[arm.model], alpha=0.85)
+            if len(values) > 1:
+                axes.scatter(values, [y] * len(values), s=10, color=_INK, alpha=0.6, linewidths=0, zorder=3)
+            axes.annotate(
+                _short(mean), (max(values), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
+            )
+        axes.set_xlim(0, _upper(axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0) * 1.08)
+        axes.set_xlabel(label)
+    return _png(figure)
+
+
+_STRATEGY_MARKERS: Mapping[str, str] = {"lora": "o", "head": "^", "full": "s"}
+
+
+def _scatter_legend(trials: Sequence[Trial], colour: Mapping[str, str]) -> list[Line2D]:
+    models = dict.fromkeys(trial.config.get("model", "") for trial in trials)
+    entries = [Line2D([], [], color=colour[m], marker="o", linestyle="", markersize=8, label=title(m)) for m in models]
+    strategies = dict.fromkeys(trial.config.get("strategy", "") for trial in trials)
+    if len(strategies) > 1:
+        entries += [Line2D([], [], **_marker(_STRATEGY_MARKERS.get(s, "o")), label=s) for s in strategies]
+    if len({bool(trial.config.get("augment")) for trial in trials}) > 1:
+        entries += [
+            Line2D([], [], **_marker("o"), label="augmented"),
+            Line2D([], [], **_marker("o"), markerfacecolor="white", label="plain"),
+        ]
+    return [*entries, Line2D([], [], color=_GREY, linestyle="--", label=f"chance, {CHANCE_PERCENT:g} %")]
+
+
+def _figure(heading: str, banner: str | None, width: float, height: float) -> Figure:
+    """A figure with its heading and, below it, what must be said of the numbers."""
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    lines = textwrap.wrap(banner or "", round(12.5 * width))
+    extent = 0.42 + 0.2 * len(lines)  # inches
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - extent / height), w_pad=0.1, h_pad=0.08)
+    figure.text(0.015, 1 - 0.12 / height, heading, fontsize=14, fontweight="bold", color=_INK, va="top")
+    style = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3, "parse_math": False}
+    figure.text(0.015, 1 - 0.44 / height, "\n".join(lines), **style)
+    return figure
+
+
+def _rows(
+    groups: Sequence[Arm], heading: str, banner: str | None, width: float, columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure with a row for each arm, the first on top; it grows with their number."""
+    figure = _figure(heading, banner, width, 1.9 + 0.34 * max(len(groups), 3))
+    panels = list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
+    for axes in panels:
+        axes.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+    labels = [textwrap.shorten(arm.label, 60, placeholder=" …") for arm in groups]
+    panels[0].set_yticks(range(len(groups)), labels, parse_math=False)
+    panels[0].set_ylim(max(len(groups), 3) - 0.4, -0.6)
+    return figure, panels
+
+
+def _say(axes: Axes, y: int, text: str) -> None:
+    """Words where a number would stand."""
+    place = axes.get_yaxis_transform()
+    axes.text(0.01, y, text, transform=place, va="center", color=_GREY, fontstyle="italic", fontsize=9)
+
+
+def _legend(figure: Figure, entries: Sequence[Line2D]) -> None:
+    figure.legend(handles=entries, loc="outside lower center", ncols=min(len(entries), 4), frameon=False, fontsize=9)
+
+
+def _marker(shape: str) -> dict[str, Any]:
+    return {"color": _INK, "marker": shape, "linestyle": "", "markersize": 8, "markeredgewidth": 1.6}
+
+
+def _upper(value: float, limit: float | None = None) -> float:
+    """An axis' end: a little above the largest value, and not above what is possible by more than the margin."""
+    return min(1.08 * value, 1.03 * limit) if limit else 1.08 * value
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _leads_with(value: float, digits: Sequence[int]) -> bool:
+    return int(f"{value:e}"[0]) in digits
+
+
+def _short_count(value: float, _: int = 0) -> str:
+    """12000 as 12k, 1.3e6 as 1.3M."""
+    for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{sign}"
+    return f"{value:g}"
+
+
+def _short(seconds: float) -> str:
+    return f"{seconds:,.0f} s" if seconds >= 100 else f"{seconds:.3g} s"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=_DPI)
+    return buffer.getvalue()

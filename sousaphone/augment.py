@@ -1,0 +1,92 @@
+"""Augmentation, batched on the device: gain, shift, noise and speed on the waveform, masks on the features, mixup.
+
+Every draw comes from one generator on the CPU, so a seed gives the same augmentation on every device.
+Sources: SpecAugment (Park et al., arXiv 1904.08779), mixup (Zhang et al., arXiv 1710.09412).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from sousaphone.config import TrainConfig
+from sousaphone.frontends import Frontend
+
+
+def margin(config: TrainConfig) -> float:
+    """How many times clip_seconds of sound the waveform stage wants, so that a faster copy still fills the clip."""
+    return 1.0 + config.speed if config.augment else 1.0
+
+
+def augment_wave(
+    wave: Tensor, lengths: Tensor, samples: int, rate: int, config: TrainConfig, rng: Generator
+) -> tuple[Tensor, Tensor]:
+    """Speed, shift, gain and noise, drawn for each clip.
+
+    Args:
+        wave: [B, T], float in [-1, 1], with T about `samples * margin(config)`.
+        lengths: [B] samples of sound in each row.
+        samples: length of the result.
+        rate: Hz.
+
+    Returns:
+        wave [B, samples] and its lengths [B].
+    """
+    batch, device = wave.shape[0], wave.device
+
+    def uniform(limit: float) -> Tensor:
+        return ((torch.rand(batch, generator=rng) * 2 - 1) * limit).to(device)
+
+    speed, shift, gain = 1 + uniform(config.speed), uniform(config.shift_ms), uniform(config.gain_db)
+    # One resampling does both: output sample i is input sample i * speed + start; before the input there is silence.
+    start = shift * rate / 1000
+    position = torch.arange(samples, device=device) * speed[:, None] + start[:, None]  # [B, samples]
+    left = position.floor().long().clamp(0, wave.shape[1] - 2)
+    heard = torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), (position - left).clamp(0.0, 1.0))
+    wave = heard.masked_fill_(position < 0, 0.0)
+    lengths = ((lengths - start) / speed).long().clamp(1, samples)
+
+    level = wave.square().sum(1).div(lengths).sqrt()  # root mean square over the sound alone
+    snr = config.noise_snr_db + torch.rand(batch, generator=rng).to(device) * 40.0  # dB
+    seed = int(torch.randint(2**62, (1,), generator=rng))
+    noise = torch.randn(wave.shape, device=device, generator=torch.Generator(device).manual_seed(seed))
+    wave = wave + noise * (level * 10 ** (-snr / 20))[:, None]
+    return (wave * (10 ** (gain / 20))[:, None]).clamp_(-1.0, 1.0), lengths
+
+
+def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng: Generator) -> Tensor:
+    """Two frequency masks and two time masks on each clip, filled with the clip's mean.
+
+    Widths are drawn as a share of the bins and in milliseconds, so every layout loses the same sound.
+    """
+    bins, frames = features.shape[frontend.mel_dim], features.shape[frontend.time_dim]
+    longest = min(config.time_mask_ms / 1000 / frontend.hop_seconds, float(frames))
+    fill = features.flatten(1).mean(1).view(-1, *[1] * (features.dim() - 1))
+    for dim, size, width in ((frontend.mel_dim, bins, config.freq_mask * bins), (frontend.time_dim, frames, longest)):
+        hidden = _spans(features.shape[0], size, width, rng).to(features.device)  # [B, size]
+        shape = [features.shape[0]] + [1] * (features.dim() - 1)
+        shape[dim] = size
+        features = torch.where(hidden.view(shape), fill, features)
+    return features
+
+
+def _spans(batch: int, size: int, width: float, rng: Generator, count: int = 2) -> Tensor:
+    """[B, size] true inside `count` spans a row, each up to `width` long."""
+    draws = torch.rand(2, batch, count, 1, generator=rng)
+    length = (draws[0] * (width + 1)).floor().clamp_max(size)
+    start = (draws[1] * (size - length + 1)).floor()
+    at = torch.arange(size)
+    return ((at >= start) & (at < start + length)).any(1)
+
+
+def mixup(features: Tensor, targets: Tensor, config: TrainConfig, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Blend each clip's features and soft targets [B, C] with those of another, in one Beta-drawn share a batch."""
+    if config.mixup_alpha == 0:
+        return features, targets
+    # A Beta draw as two Gammas; torch's own distributions take no generator.
+    seed = int(torch.randint(2**62, (1,), generator=rng))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        share = float(torch.distributions.Beta(config.mixup_alpha, config.mixup_alpha).sample())
+    order = torch.randperm(features.shape[0], generator=rng).to(features.device)
+    return torch.lerp(features[order], features, share), torch.lerp(targets[order], targets, share)

@@ -1,0 +1,95 @@
+"""AST, the Audio Spectrogram Transformer (Gong et al., arXiv 2104.01778), as transformers builds it.
+
+Ours is what transformers leaves out: other clip lengths, by the authors' rule for the time positions.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import ASTConfig, ASTModel
+
+from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.transformers_files import load_config, load_pretrained
+from sousaphone.frontends import AstFrontend
+
+
+class AstBackbone(Backbone):
+    """AST with its class and distillation tokens; the embedding is the mean of these two, as pretrained."""
+
+    def __init__(self, spec: BackboneSpec, net: ASTModel, clip_seconds: float | None) -> None:
+        super().__init__()
+        config: Any = net.config
+        self.spec = spec
+        self.net = net
+        self.width = config.hidden_size
+        frames = config.max_length if clip_seconds is None else _frames(clip_seconds, config)
+        self.frontend = AstFrontend(frames)
+        # Patches along mel and time for which the checkpoint holds positions.
+        self.position_grid = (
+            (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
+            (config.max_length - config.patch_size) // config.time_stride + 1,
+        )
+
+    @classmethod
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+        net = ASTModel(ASTConfig(**spec.scales[scale]))
+        # transformers starts these at zero, which frozen would leave the model deaf to order; the authors' code
+        # draws them with this deviation.
+        for tokens in (net.embeddings.cls_token, net.embeddings.distillation_token, net.embeddings.position_embeddings):
+            nn.init.trunc_normal_(tokens, std=0.02)
+        return cls(spec, net, clip_seconds)
+
+    @classmethod
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+        config = load_config(ASTConfig, path)
+        net = load_pretrained(ASTModel, path, config, dropped=("classifier.",))
+        return cls(spec, net, clip_seconds)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised; the first two are no patches."""
+        embeddings = self.net.embeddings
+        patches = embeddings.patch_embeddings.projection(features.transpose(1, 2).unsqueeze(1))  # [B, D, M', F']
+        x = patches.flatten(2).transpose(1, 2)  # [B, L, D]
+        first = torch.cat((embeddings.cls_token, embeddings.distillation_token), 1).expand(x.shape[0], -1, -1)
+        x = torch.cat((first, x), 1) + fit_positions(
+            embeddings.position_embeddings, self.position_grid, (patches.shape[2], patches.shape[3])
+        )
+        x = embeddings.dropout(x)
+        for layer in self.net.layers:
+            x = layer(x)
+        return self.net.layernorm(x)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return (tokens[:, 0] + tokens[:, 1]) / 2
+
+
+def fit_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
+    """Position embeddings [1, 2 + M' * F', D] for another number of patches.
+
+    Along each axis the wanted positions are cut from the centre where there are enough, otherwise interpolated
+    (bilinear), as the authors' ASTModel does. The first two belong to the class and distillation tokens.
+    """
+    if grid == wanted:
+        return positions
+    first, rest = positions[:, :2], positions[:, 2:]
+    x = rest.transpose(1, 2).unflatten(2, grid)  # [1, D, M', F']
+    for axis, (have, want) in enumerate(zip(grid, wanted, strict=True), start=2):
+        if want <= have:
+            x = x.narrow(axis, have // 2 - want // 2 if want < have else 0, want)
+        else:
+            size = (want, x.shape[3]) if axis == 2 else (x.shape[2], want)
+            x = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+    return torch.cat((first, x.flatten(2).transpose(1, 2)), 1)
+
+
+def _frames(clip_seconds: float, config: Any) -> int:
+    """Frames that hold a clip, rounded up to whole patches (5 s: 498, so 512)."""
+    frames = math.floor((clip_seconds - 0.025) / 0.010 + 1e-6) + 1
+    return config.patch_size * math.ceil(frames / config.patch_size)

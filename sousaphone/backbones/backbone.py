@@ -1,0 +1,52 @@
+"""What every backbone is: waveform in, embedding out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Self
+
+from torch import Tensor, nn
+
+from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.frontends import Frontend
+
+
+class Backbone(nn.Module):
+    """A front end and a pretrained encoder.
+
+    Attributes:
+        spec: what the program knows of it.
+        frontend: waveform to features.
+        width: D, the size of the embedding.
+    """
+
+    spec: BackboneSpec
+    frontend: Frontend
+    width: int
+
+    @classmethod
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+        """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
+        architecture can save work by knowing it; None is the length it was pretrained with."""
+        raise NotImplementedError
+
+    @classmethod
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+        """One with the weights of an official file; its size comes from the file.
+
+        Raises:
+            UserError: the file is not of this backbone's format; the message lists what does not fit.
+        """
+        raise NotImplementedError
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Features, as the front end gives them, to tokens [B, L, D]: pretrained layers only."""
+        raise NotImplementedError
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L, D] to the embedding [B, D]: their mean, unless the architecture says otherwise."""
+        return tokens.mean(1)
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveform [B, T] in [-1, 1] at the spec's rate to the embedding [B, D]."""
+        return self.pool(self.encode(self.frontend(wave, lengths)))

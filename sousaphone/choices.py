@@ -1,0 +1,172 @@
+"""From the words of the command line to definite choices: device, scale, data, weights. Nothing on disk changes,
+but for the built-in data set, which is generated where it is first asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.errors import UserError
+
+DEFAULT_EPOCHS = 20
+# A demonstration must end in minutes on two cores.
+TINY_EPOCHS = 10
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a sweep is made from; `tune_configs.NAME.sweep(choices)` turns it into a grid.
+
+    Attributes:
+        models: backbones to compare.
+        augment: augmentation on, off or both, as flags.
+        weights: 'random' or a path, by backbone.
+        data_dir: absolute; empty for the built-in set.
+        cpus, gpus: of this machine.
+        cpus_per_trial, gpus_per_trial, max_concurrent: as asked for; None leaves it to the sweep.
+        settings: further TrainConfig fields (`--set`), which win over a sweep's own.
+    """
+
+    models: tuple[str, ...]
+    augment: tuple[bool, ...]
+    seeds: tuple[int, ...]
+    dataset: str
+    strategy: str
+    lora_targets: str
+    epochs: int
+    scale: str
+    weights: Mapping[str, str]
+    device: str
+    data_dir: str
+    cache_dir: str
+    cpus: int
+    gpus: int
+    cpus_per_trial: float | None = None
+    gpus_per_trial: float | None = None
+    max_concurrent: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Choices:
+        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        lists = ("models", "augment", "seeds")
+        return cls(**{key: tuple(value) if key in lists else value for key, value in saved.items()})
+
+    @property
+    def built_in(self) -> bool:
+        """Whether the data is the built-in, synthetic set."""
+        return not self.data_dir
+
+
+def pick_device() -> str:
+    """cuda, mps or cpu.
+
+    Raises:
+        UserError: there is an NVIDIA device that torch cannot use, and nobody has hidden it.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    if Path("/proc/driver/nvidia/gpus").is_dir() and any(Path("/proc/driver/nvidia/gpus").iterdir()) and not hidden:
+        raise UserError(
+            f"this machine has an NVIDIA device that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use; "
+            "update its driver to one for that CUDA version, or set CUDA_VISIBLE_DEVICES= to use the CPU"
+        )
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def count_cpus() -> int:
+    """The cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def count_gpus(device: str) -> int:
+    import torch
+
+    return torch.cuda.device_count() if device == "cuda" else 0
+
+
+def pick_scale(asked: str, device: str) -> str:
+    """base where there is a GPU, nano on a machine with none."""
+    if asked == "auto":
+        return "base" if device in ("cuda", "mps") else "nano"
+    return asked
+
+
+def cache_directory() -> Path:
+    """Where waveforms and the built-in data set are kept: SOUSAPHONE_CACHE, or the user's cache directory."""
+    given = os.environ.get("SOUSAPHONE_CACHE")
+    if given:
+        return Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "sousaphone"
+
+
+def pick_data_dir(asked: str | None) -> str:
+    """`--data-dir`, else SOUSA_DATASET_PATH, else the built-in set (empty).
+
+    Raises:
+        UserError: no such directory.
+    """
+    origin, given = "--data-dir", asked
+    if given is None:
+        origin, given = "SOUSA_DATASET_PATH", os.environ.get("SOUSA_DATASET_PATH") or None
+    if given is None:
+        return ""
+    path = Path(given).expanduser().absolute()
+    if not path.is_dir():
+        raise UserError(f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set")
+    return str(path)
+
+
+def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]:
+    """`--weights` words as a choice for each model: one of auto and random for all, NAME=PATH for one.
+
+    Raises:
+        UserError: a word that is neither, or that names a backbone outside the sweep.
+    """
+    chosen = dict.fromkeys(models, "auto")
+    for word in words:
+        name, sign, path = word.partition("=")
+        if not sign:
+            if word not in ("auto", "random"):
+                raise UserError(f"--weights {word!r} is unknown; give auto, random or NAME=PATH")
+            chosen.update(dict.fromkeys(models, word))
+    for word in words:
+        name, sign, path = word.partition("=")
+        if sign and name not in models:
+            known = "is not in this sweep" if name in REGISTRY else "is unknown"
+            raise UserError(f"--weights {word!r}: backbone {name!r} {known}; choose one of: {', '.join(models)}")
+        if sign:
+            chosen[name] = path
+    return chosen
+
+
+def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> dict[str, str]:
+    """What each model starts from: 'random' or an absolute path.
+
+    Raises:
+        UserError: see `parse_weights` and `sousaphone.weights.resolve`.
+    """
+    from sousaphone import weights
+
+    return {name: weights.resolve(name, scale, choice) for name, choice in parse_weights(words, models).items()}
+
+
+def with_data(choices: Choices) -> Choices:
+    """The same with the built-in data set generated, if that is what is to be used."""
+    if not choices.built_in:
+        return choices
+    from sousaphone.data.generate import builtin_dataset
+
+    root = builtin_dataset(Path(choices.cache_dir), choices.dataset)
+    return dataclasses.replace(choices, data_dir=str(root))

@@ -1,0 +1,241 @@
+"""Every knob of one trial (TrainConfig) and of one sweep (Sweep): frozen, validated, plain data.
+
+Nothing here imports torch or Ray, so that `launch.py --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.errors import UserError
+
+DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
+STRATEGIES = ("lora", "head", "full")
+LORA_TARGETS = ("all-linear", "sweep")
+SCALES = ("base", "nano")
+DEVICES = ("cuda", "mps", "cpu")
+
+# What a trial can come to. A run is a success only if every trial ended in one of GOOD_ENDS.
+STATUSES = (
+    "pending",
+    "running",
+    "completed",
+    "early_stopped",
+    "time_limit",
+    "failed",
+    "out_of_memory",
+    "diverged",
+    "interrupted",
+)
+GOOD_ENDS = ("completed", "early_stopped", "time_limit")
+
+
+def knob(default: Any, help: str, **limits: Any) -> Any:
+    """A dataclass field with its one-line help and its limits (`choices`, `low`, `high`, both ends allowed)."""
+    return field(default=default, metadata={"help": help, **limits})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One trial, fully resolved: equal configurations give equal results at an equal number of threads.
+
+    Raises:
+        UserError: a value of the wrong type or outside its limits.
+    """
+
+    # What is compared
+    model: str = knob("ast", "backbone", choices=tuple(REGISTRY))
+    strategy: str = knob("lora", "what trains beside the fresh layers", choices=STRATEGIES)
+    lora_targets: str = knob("all-linear", "which pretrained layers get adapters", choices=LORA_TARGETS)
+    augment: bool = knob(True, "augmentation and mixup on")
+    seed: int = knob(0, "seed of initialisation, order and augmentation", low=0)
+    scale: str = knob("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
+    weights: str = knob("random", "'random' or the path of a weights file or directory")
+
+    # Data
+    dataset: str = knob("tiny", "how many clips", choices=tuple(DATASET_SIZES))
+    data_dir: str = knob("", "absolute path of the data set")
+    cache_dir: str = knob("", "absolute path of the waveform cache")
+    clip_seconds: float = knob(2.5, "seconds heard by every model", low=0.25, high=10.0)
+
+    # Optimisation
+    epochs: int = knob(20, "epochs", low=1)
+    learning_rate: float = knob(1e-3, "peak learning rate (AdamW)", low=0.0)
+    weight_decay: float = knob(0.01, "AdamW weight decay, on matrices only", low=0.0)
+    warmup_epochs: float = knob(1.0, "linear warm-up in epochs, then cosine to zero", low=0.0)
+    micro_batch: int = knob(32, "clips in one forward pass", low=1)
+    accumulation: int = knob(1, "micro-batches in one optimiser step", low=1)
+    eval_batch: int = knob(64, "clips in one evaluation pass", low=1)
+    max_grad_norm: float = knob(1.0, "gradient norm clipped to this", low=0.0)
+    label_smoothing: float = knob(0.1, "share of the label given to all classes", low=0.0, high=0.9)
+    patience: int = knob(10, "epochs without a better val_macro_f1 before stopping", low=1)
+    head_dropout: float = knob(0.1, "dropout before the classifier", low=0.0, high=0.9)
+
+    # LoRA
+    lora_r: int = knob(8, "rank of the adapters", low=1)
+    lora_alpha: float = knob(16.0, "adapter scale is alpha / r", low=0.0)
+    lora_dropout: float = knob(0.1, "dropout before the adapters", low=0.0, high=0.9)
+
+    # Augmentation, all of it off with augment=False
+    gain_db: float = knob(6.0, "random gain, up to ± this many dB", low=0.0)
+    shift_ms: float = knob(100.0, "random shift, up to ± this many ms", low=0.0)
+    noise_snr_db: float = knob(20.0, "white noise at this signal-to-noise ratio or quieter, dB")
+    speed: float = knob(0.08, "random speed, up to ± this share", low=0.0, high=0.5)
+    freq_mask: float = knob(0.23, "each of two frequency masks: up to this share of the bins", low=0.0, high=1.0)
+    time_mask_ms: float = knob(400.0, "each of two time masks: up to this many ms", low=0.0)
+    mixup_alpha: float = knob(0.2, "mixup: Beta(alpha, alpha); 0 is off", low=0.0)
+
+    # The machine
+    device: str = knob("cpu", "where it trains", choices=DEVICES)
+    threads: int = knob(1, "CPU threads inside the trial (results repeat bit for bit at equal threads)", low=1)
+
+    # To see whether it runs at all
+    limit_train_batches: int | None = knob(None, "optimiser steps in an epoch, at most", low=1)
+    limit_eval_batches: int | None = knob(None, "evaluation batches, at most", low=1)
+
+    def __post_init__(self) -> None:
+        for knob_field in dataclasses.fields(self):
+            _check(knob_field.name, getattr(self, knob_field.name), _types(knob_field.name), knob_field.metadata)
+
+    @property
+    def trial_id(self) -> str:
+        """The trial's name, the same on every machine and after every restart."""
+        return trial_id(dataclasses.asdict(self))
+
+
+def trial_id(config: Mapping[str, Any]) -> str:
+    """A trial's name from its configuration; only the fields that tell trials of a sweep apart are read."""
+    targets = "-sweep" if config["strategy"] == "lora" and config["lora_targets"] == "sweep" else ""
+    augment = "on" if config["augment"] else "off"
+    return f"{config['model']}-{config['strategy']}{targets}-aug-{augment}-s{config['seed']}"
+
+
+def _types(name: str) -> tuple[type, ...]:
+    """The types a field may hold; an int is welcome where a float is wanted."""
+    hint = typing.get_type_hints(TrainConfig)[name]
+    members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return (*members, int) if float in members else tuple(members)
+
+
+def _check(name: str, value: Any, allowed: tuple[type, ...], limits: Mapping[str, Any]) -> None:
+    # bool is an int to Python; here a flag is no number.
+    if (isinstance(value, bool) and bool not in allowed) or not isinstance(value, allowed):
+        wanted = " or ".join("none" if t is type(None) else t.__name__ for t in allowed)
+        raise UserError(f"{name}={value!r} is not of type {wanted}: {limits['help']}")
+    if value is None:
+        return
+    if "choices" in limits and value not in limits["choices"]:
+        raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(str, limits['choices']))}")
+    low, high = limits.get("low"), limits.get("high")
+    if low is not None and not value >= low:
+        raise UserError(f"{name}={value!r} is below its limit; give {low} or more ({limits['help']})")
+    if high is not None and not value <= high:
+        raise UserError(f"{name}={value!r} is above its limit; give {high} or less ({limits['help']})")
+
+
+# Set by their own options, so not offered through --set.
+_OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale", "weights", "epochs"} | {
+    "dataset",
+    "data_dir",
+    "cache_dir",
+    "device",
+}
+
+
+def settable() -> dict[str, dataclasses.Field[Any]]:
+    """The TrainConfig fields that `--set key=value` takes, by name."""
+    return {f.name: f for f in dataclasses.fields(TrainConfig) if f.name not in _OWN_OPTIONS}
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`key=value` as (key, value of the field's type).
+
+    Raises:
+        UserError: not of the form key=value, an unknown key, or a value that the field cannot take.
+    """
+    key, sign, raw = text.partition("=")
+    if not sign:
+        raise UserError(f"--set {text!r} is not of the form key=value, such as --set micro_batch=4")
+    if key not in settable():
+        raise UserError(f"--set {key!r} is not a setting; the settings are: {', '.join(settable())}")
+    value: Any = raw
+    allowed = _types(key)
+    if type(None) in allowed and raw.lower() == "none":
+        value = None
+    elif bool in allowed:
+        if raw.lower() not in ("true", "false"):
+            raise UserError(f"--set {key}={raw!r} is not a flag; give true or false")
+        value = raw.lower() == "true"
+    else:
+        number: type = int if int in allowed and float not in allowed else float
+        if str not in allowed:
+            try:
+                value = number(raw)
+            except ValueError:
+                raise UserError(f"--set {key}={raw!r} is not a number ({settable()[key].metadata['help']})") from None
+    _check(key, value, allowed, settable()[key].metadata)
+    return key, value
+
+
+@dataclass(frozen=True)
+class PerModel:
+    """A knob whose value depends on the backbone, such as the learning rate. Tune resolves it for each trial."""
+
+    values: Mapping[str, Any]
+
+    def __call__(self, spec: Any) -> Any:
+        """Called by `tune.sample_from` with the trial's half-resolved spec."""
+        return self.values[spec.config.model]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a tune_configs module returns: a parameter space over TrainConfig's fields and how to run it.
+
+    `param_space` maps each field to a value, to `tune.grid_search([...])` or to a PerModel.
+    """
+
+    param_space: Mapping[str, Any]
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float = 0.0
+    max_concurrent: int | None = None
+    scheduler: Any = None
+    metric: str = "val_macro_f1"
+    mode: str = "max"
+    notes: tuple[str, ...] = ()
+
+    def trials(self) -> list[TrainConfig]:
+        """Every trial of the grid, in the grid's order (the last grid key varies fastest)."""
+        grid = {k: v["grid_search"] for k, v in self.param_space.items() if _is_grid(v)}
+        fixed = {k: v for k, v in self.param_space.items() if not _is_grid(v)}
+        expanded = []
+        for point in itertools.product(*grid.values()):
+            values = {**fixed, **dict(zip(grid, point, strict=True))}
+            model = values["model"]
+            expanded.append(
+                TrainConfig(**{k: v.values[model] if isinstance(v, PerModel) else v for k, v in values.items()})
+            )
+        return expanded
+
+
+def _is_grid(value: Any) -> bool:
+    return isinstance(value, Mapping) and set(value) == {"grid_search"}
+
+
+def ensure_unique(trials: Iterable[TrainConfig]) -> None:
+    """
+    Raises:
+        UserError: two trials of one sweep have the same name, so one would overwrite the other.
+    """
+    seen: set[str] = set()
+    for trial in trials:
+        if trial.trial_id in seen:
+            raise UserError(f"trial {trial.trial_id!r} is planned twice; name each model, seed and option once")
+        seen.add(trial.trial_id)

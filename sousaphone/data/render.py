@@ -1,0 +1,149 @@
+"""Strokes to sound: a SoundFont's snare drums, two hands that differ, a room and a microphone, a FLAC file.
+
+Each hand has a voice of its own, tuned and coloured as its player's hand: without that, rudiments which differ only in
+sticking would sound the same. symusic's synthesizer ignores velocity, so it renders one stroke of a drum, and loudness
+and brightness follow velocity here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pedalboard
+import soundfile
+from symusic import Note, Score, Synthesizer, Track
+
+from sousaphone.data.players import Clip, Performance, perform
+
+SAMPLE_RATE = 44_100  # Hz
+SNARE = 38  # General MIDI: acoustic snare
+SOUNDFONT = "TimGM6mb"
+
+# Drum-channel programs of TimGM6mb whose snares differ.
+KITS = {0: "standard", 8: "room", 16: "power", 24: "electronic", 25: "analog", 40: "brush", 48: "orchestra"}
+
+
+@dataclass(frozen=True)
+class Room:
+    """A room and its microphone: reverb (0 to 1), equaliser in Hz and dB, compression ratio, noise in dB below peak."""
+
+    name: str
+    kind: str
+    size: float
+    damping: float
+    wet: float
+    mic: str
+    distance_m: float
+    low_cut_hz: float
+    presence_db: float
+    air_db: float
+    ratio: float
+    noise_db: float
+
+
+ROOMS = (
+    Room("clean_studio", "studio", 0.15, 0.7, 0.06, "condenser", 0.4, 60, 1.5, 1.5, 2.0, -66),
+    Room("practice_room", "practice_room", 0.25, 0.6, 0.12, "dynamic", 0.5, 90, 2.5, -2.0, 1.0, -52),
+    Room("garage", "garage", 0.4, 0.3, 0.18, "dynamic", 0.8, 110, -2.0, -3.0, 2.5, -48),
+    Room("concert_hall", "hall", 0.75, 0.5, 0.2, "condenser", 3.0, 50, 0.0, -1.0, 1.0, -60),
+    Room("gym", "gym", 0.85, 0.25, 0.22, "dynamic", 2.0, 120, -1.0, 2.0, 1.0, -50),
+    Room("marching_field", "outdoor", 0.05, 0.9, 0.03, "condenser", 5.0, 150, 0.5, -4.0, 1.0, -44),
+)
+
+
+@functools.lru_cache(maxsize=1)
+def _synthesizer() -> Synthesizer:
+    font = importlib.resources.files("pretty_midi") / f"{SOUNDFONT}.sf2"
+    return Synthesizer(sf_path=str(font), sample_rate=SAMPLE_RATE)
+
+
+@functools.lru_cache(maxsize=len(KITS))
+def _drum(kit: int) -> np.ndarray:
+    """One stroke of a kit's snare, float [T], of unit energy and up to a second long."""
+    track = Track(program=kit, is_drum=True, ttype="second")
+    track.notes.append(Note(time=0.0, duration=0.5, pitch=SNARE, velocity=127, ttype="second"))
+    score = Score(ttype="second")
+    score.tracks.append(track)
+    wave = _synthesizer().render(score, stereo=False)[0][:SAMPLE_RATE]
+    heard = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
+    wave = wave[heard[0] : heard[-1] + 1] * np.minimum(1, np.arange(heard[-1] - heard[0], -1, -1) / 500)
+    return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What one hand sounds like on one drum: its hardest stroke and a dull version of it, both float [T]."""
+
+    bright: np.ndarray
+    dull: np.ndarray
+
+    def stroke(self, velocity: int) -> np.ndarray:
+        """A stroke of this MIDI velocity: 40 dB a decade, the SoundFont standard's curve; softer is duller."""
+        force = velocity / 127
+        return force**2 * (force * self.bright + (1 - force) * self.dull)
+
+
+def make_voice(kit: int, cents: float, shelf_db: float) -> Voice:
+    """A kit's snare tuned by `cents` and with its treble turned by `shelf_db`, at the energy it had."""
+    drum = _drum(kit)
+    places = np.arange(0, len(drum), 2 ** (cents / 1200))  # read faster, a recording sounds higher
+    tuned = np.interp(places, np.arange(len(drum)), drum).astype(np.float32)
+    coloured = pedalboard.HighShelfFilter(2500, shelf_db, 0.7)(tuned, SAMPLE_RATE)
+    bright = coloured / np.sqrt(np.sum(coloured**2))
+    return Voice(bright, pedalboard.LowpassFilter(1500)(bright, SAMPLE_RATE))
+
+
+def render_hand(voice: Voice, times_ms: list[float], velocities: list[int], seconds: float) -> np.ndarray:
+    """One hand's strokes as audio, float [T]."""
+    wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
+    for time, velocity in zip(times_ms, velocities, strict=True):
+        start = round(time / 1000 * SAMPLE_RATE)
+        room = wave[start : start + len(voice.bright)]
+        room += voice.stroke(velocity)[: len(room)]
+    return wave
+
+
+def render(clip: Clip, performance: Performance) -> np.ndarray:
+    """The clip as recorded in its room: int16 [T] at 44.1 kHz."""
+    player, room = clip.player, ROOMS[clip.room]
+    rng = np.random.default_rng((*clip.seed, 2))
+    strokes = performance.columns
+    mix = np.zeros(round(clip.duration * SAMPLE_RATE), np.float32)
+    for hand in ("R", "L"):
+        mine = [i for i, which in enumerate(strokes["hand"]) if which == hand]
+        weak = hand != player.dominant
+        voice = make_voice(clip.kit, clip.tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
+        times = [strokes["actual_time_ms"][i] for i in mine]
+        mix += render_hand(voice, times, [strokes["actual_velocity"][i] for i in mine], clip.duration)
+    mix /= max(float(np.abs(mix).max()), 1e-6)
+    chain = pedalboard.Pedalboard(
+        [
+            pedalboard.HighpassFilter(room.low_cut_hz),
+            pedalboard.PeakFilter(3000, room.presence_db, 0.8),
+            pedalboard.HighShelfFilter(8000, room.air_db, 0.7),
+            pedalboard.Reverb(room.size, room.damping, room.wet, 1 - room.wet),
+        ]
+    )
+    if room.ratio > 1:
+        chain.append(pedalboard.Compressor(threshold_db=-18, ratio=room.ratio, attack_ms=5, release_ms=80))
+    mix = chain(mix, SAMPLE_RATE)
+    mix /= max(float(np.abs(mix).max()), 1e-6)
+    mix += 10 ** (room.noise_db / 20) * rng.standard_normal(len(mix), np.float32)
+    peak = 10 ** (rng.uniform(-12, -1) / 20)
+    return np.round(mix * (peak / np.abs(mix).max()) * 32767).astype(np.int16)
+
+
+def make_clip(job: tuple[Clip, Path]) -> Performance:
+    """Play, render and write one clip, and return its strokes. A worker's whole task, so it takes one argument."""
+    clip, path = job
+    performance = perform(clip)
+    audio = render(clip, performance)
+    # 24 bits as in SOUSA, of which the upper 16 are used: FLAC then stores 16, and the set is a third smaller.
+    soundfile.write(
+        path, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
+    )
+    return performance

@@ -1,0 +1,185 @@
+"""Who is trained on and who is tested on: whole players, and how many of their clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sousaphone.config import DATASET_SIZES
+from sousaphone.errors import UserError
+
+if TYPE_CHECKING:  # sousa reads a data set with the help of this module
+    from sousaphone.data.sousa import Dataset
+
+SPLITS = ("train", "validation", "test")
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+_KEYS = {"train_profile_ids": "train", "val_profile_ids": "validation", "test_profile_ids": "test"}
+
+
+def read_splits(path: Path) -> dict[str, str] | None:
+    """The split of every player that a splits.json lists; None where there is no such file.
+
+    Raises:
+        UserError: not readable, not of the expected form, or a player in two splits.
+    """
+    remedy = f"{path} must hold the lists {', '.join(_KEYS)}; correct it, or delete it to have players split 80/10/10"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"splits.json cannot be read ({' '.join(str(error).split())}): {remedy}") from None
+    if not isinstance(content, dict) or not _KEYS.keys() & content.keys():
+        raise UserError(f"splits.json is not of the SOUSA form: {remedy}")
+    split_of: dict[str, str] = {}
+    for key, split in _KEYS.items():
+        players = content.get(key, [])
+        if not isinstance(players, list) or not all(isinstance(player, str | int) for player in players):
+            raise UserError(f"splits.json: {key} is not a list of player names: {remedy}")
+        for player in map(str, players):
+            if split_of.setdefault(player, split) != split:
+                raise UserError(
+                    f"splits.json puts player {player!r} in both {split_of[player]} and {split}; "
+                    f"a player belongs to one split: keep the name in one of the lists of {path}"
+                )
+    return split_of
+
+
+def assign_splits(tiers: Mapping[str, str], listed: Mapping[str, str] | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Give every player one split.
+
+    `listed` (splits.json) wins. A validation or test split without players is carved from whole training players:
+    a tenth of all players, at least one, spread over the skill tiers. Without a splits.json every player begins as
+    a training player, which so gives 80/10/10. Players that splits.json does not list are left out.
+
+    Args:
+        tiers: the skill tier ('' where unknown) of each player that has clips.
+        listed: the split of each listed player, or None.
+
+    Returns:
+        The split of each player kept, and what to say aloud about it.
+
+    Raises:
+        UserError: too few players to fill every split.
+    """
+    notes = []
+    if listed is None:
+        split_of = dict.fromkeys(tiers, "train")
+    else:
+        split_of = {player: listed[player] for player in tiers if player in listed}
+        unlisted = [player for player in tiers if player not in listed]
+        if not split_of:
+            raise UserError(
+                f"splits.json lists none of the {len(tiers)} players that have clips (the first: {unlisted[0]!r}); "
+                "list them, or delete splits.json to have players split 80/10/10"
+            )
+        if unlisted:
+            notes.append(f"left out {_count(unlisted)} that splits.json does not list: {_names(unlisted)}")
+
+    empty = [split for split in ("test", "validation") if split not in split_of.values()]
+    if len(split_of) < len(SPLITS) or Counter(split_of.values())["train"] <= len(empty):
+        raise UserError(
+            f"cannot split {_count(split_of)}, {Counter(split_of.values())['train']} of them for training: train, "
+            "validation and test each need a player of their own; add players, or move some to train in splits.json"
+        )
+    for index, split in enumerate(empty):
+        pool = sorted(
+            (player for player in split_of if split_of[player] == "train"),
+            key=lambda player: (tiers[player], hashlib.sha256(player.encode()).digest()),
+        )
+        still_needed = len(empty) - index  # this split's player, the next split's; one more stays in train
+        count = min(max(1, round(SHARES[split] * len(split_of))), len(pool) - still_needed)
+        carved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
+        split_of.update(dict.fromkeys(carved, split))
+        if listed is not None:
+            notes.append(f"splits.json gives no {split} player with clips: carved from train, {_names(carved)}")
+    if listed is None:
+        sizes = Counter(split_of.values())
+        counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
+        notes.append(f"no splits.json: players split 80/10/10 by name and skill tier ({counts})")
+    return split_of, tuple(notes)
+
+
+def _count(players: Collection[str]) -> str:
+    return f"{len(players)} player{'' if len(players) == 1 else 's'}"
+
+
+def _names(players: list[str], most: int = 3) -> str:
+    return ", ".join(players[:most]) + (f" and {len(players) - most} more" if len(players) > most else "")
+
+
+def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
+    """At most `DATASET_SIZES[size]` clips of a data set, 80/10/10 of them as quotas inside the player splits.
+
+    Every split has one fixed order of its clips (see `_order`), cut at the quota: so each size contains the smaller
+    ones. No player is dropped: a quota below the number of players gives each one clip.
+
+    Raises:
+        UserError: an unknown size.
+    """
+    if size not in DATASET_SIZES:
+        raise UserError(f"dataset size {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
+    limit = DATASET_SIZES[size]
+    if limit is None:
+        return dataset
+    kept, short, raised = [], [], []
+    for split in SPLITS:
+        clips = dataset.clips[dataset.clips.split == split]
+        wanted, players = round(SHARES[split] * limit), clips.player.nunique()
+        quota = max(wanted, players)
+        kept.append(_order(clips, seed)[:quota])
+        if quota > wanted:
+            raised.append(f"{split} {quota} instead of {wanted}")
+        if len(clips) < quota:
+            short.append(f"{split} has {len(clips)} of {wanted}")
+    notes = list(dataset.notes)
+    if short:
+        notes.append(
+            f"size {size} ({limit:,} clips): splits smaller than their quota are used whole: {', '.join(short)}"
+        )
+    if raised:
+        notes.append(f"size {size} ({limit:,} clips): quotas raised so that no player is dropped: {', '.join(raised)}")
+    clips = dataset.clips.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
+    return dataclasses.replace(dataset, clips=clips, notes=tuple(notes))
+
+
+def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
+    """The index of `clips` in drawing order: round-robin over players and, within a player, over rudiments.
+
+    Within a player × rudiment, other performances (`group_id`) come before further renderings of one. Players begin
+    at different rudiments, evenly spaced, so that every prefix is balanced over both. Chance comes from a keyed hash
+    of the names: the order of the rows in the file plays no part, and a clip more does not reshuffle the rest.
+    """
+    table = pd.DataFrame({"player": _shuffled(clips.player, seed), "rudiment": _shuffled(clips.rudiment, seed)})
+    table["group"] = clips.group_id.where(clips.group_id != "", clips.sample_id).to_numpy()
+    table["chance"] = _chance(clips.sample_id, seed)
+    table.index = clips.index
+    players, rudiments = table.player.max() + 1, table.rudiment.max() + 1
+    table["distance"] = (table.rudiment - table.player * rudiments // players) % rudiments
+
+    table = table.sort_values("chance")
+    table["rendering"] = table.groupby(["player", "rudiment", "group"]).cumcount()
+    table = table.sort_values(["rendering", "chance"])
+    table["round"] = table.groupby(["player", "rudiment"]).cumcount()
+    table = table.sort_values(["round", "distance"])
+    table["turn"] = table.groupby("player").cumcount()
+    return table.sort_values(["turn", "player"]).index.to_numpy()
+
+
+def _shuffled(names: pd.Series, seed: int) -> np.ndarray:
+    """Each name as its place in a seeded order of the distinct names."""
+    distinct = names.drop_duplicates()
+    distinct = distinct.iloc[np.argsort(_chance(distinct, seed))]
+    return pd.Index(distinct).get_indexer(names)
+
+
+def _chance(names: pd.Series, seed: int) -> np.ndarray:
+    return pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{seed:016d}")

@@ -1,0 +1,104 @@
+"""LoRA through PEFT, with targets that are resolved before PEFT sees them: PEFT is silent when only some match.
+
+Source of the method: Hu et al., arXiv 2106.09685.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+
+from sousaphone.errors import UserError
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What a list of patterns came to.
+
+    Attributes:
+        modules: full names of the pretrained layers that get adapters, in model order.
+        matches: how many layers each pattern matched, after translation of older names.
+        trained_in_full: patterns that name fresh layers; these train whole and are never wrapped.
+    """
+
+    modules: tuple[str, ...]
+    matches: Mapping[str, int]
+    trained_in_full: tuple[str, ...] = field(default=())
+
+
+def adaptable(module: nn.Module) -> bool:
+    """Whether LoRA may sit on it: a linear layer, or a 1 x 1 convolution, which is one."""
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+def resolve_targets(
+    model: nn.Module, patterns: Iterable[str], aliases: Mapping[str, tuple[str, ...]], fresh: Iterable[str]
+) -> Targets:
+    """Match patterns against a model's layers. A pattern matches a layer whose dotted name ends with it.
+
+    Args:
+        aliases: older names, each with the present ones it stands for.
+        fresh: dotted names of modules that train in full.
+
+    Raises:
+        UserError: a pattern that matches no layer; the message gives near misses.
+    """
+    fresh = tuple(fresh)
+    layers = [name for name, module in model.named_modules() if adaptable(module)]
+    pretrained = [name for name in layers if not _inside(name, fresh)]
+    chosen: set[str] = set()
+    matches: dict[str, int] = {}
+    in_full: list[str] = []
+    for pattern in patterns:
+        names = aliases.get(pattern, (pattern,))
+        found = [layer for layer in pretrained if any(_ends(layer, name) for name in names)]
+        if found:
+            matches[pattern] = len(found)
+            chosen.update(found)
+        elif any(_ends(layer, pattern) for layer in layers if _inside(layer, fresh)):
+            in_full.append(pattern)
+        else:
+            endings = sorted({".".join(layer.split(".")[-2:]) for layer in layers})
+            near = difflib.get_close_matches(pattern, endings, n=3, cutoff=0.3) or endings[:6]
+            raise UserError(f"LoRA target {pattern!r} matches no layer; near misses: {', '.join(near)}")
+    return Targets(tuple(layer for layer in pretrained if layer in chosen), matches, tuple(in_full))
+
+
+def _ends(layer: str, pattern: str) -> bool:
+    return layer == pattern or layer.endswith("." + pattern)
+
+
+def _inside(layer: str, modules: tuple[str, ...]) -> bool:
+    return any(layer == module or layer.startswith(module + ".") for module in modules)
+
+
+def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: float) -> None:
+    """Put adapters on the targets, in place; B starts at zero, so the model's output does not change.
+
+    Every parameter but the adapters is frozen afterwards.
+    """
+    # PEFT's alpha is annotated int, yet only ever divided by r.
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(targets.modules),  # type: ignore[arg-type]
+    )
+    inject_adapter_in_model(config, model)
+
+
+def adapter_layers(model: nn.Module) -> list[LoraLayer]:
+    """The wrapped layers, in model order."""
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def is_adapter(parameter_name: str) -> bool:
+    """Whether a dotted parameter name is that of an adapter's A or B."""
+    return ".lora_A." in parameter_name or ".lora_B." in parameter_name

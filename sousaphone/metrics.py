@@ -1,0 +1,37 @@
+"""Logits and labels in, numbers out. Pure functions; every accuracy is a fraction."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Share of clips [N] whose highest of C logits [N, C] is their label."""
+    return (logits.argmax(1) == labels).float().mean().item()
+
+
+def top_k(logits: Tensor, labels: Tensor, k: int = 5) -> float:
+    """Share of clips [N] whose label is among the k highest logits [N, C]."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (best == labels[:, None]).any(1).float().mean().item()
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    """Mean cross entropy in nats, without smoothing."""
+    return F.cross_entropy(logits.float(), labels).item()
+
+
+def confusion(logits: Tensor, labels: Tensor) -> Tensor:
+    """[C, C] counts; the row is the true class, the column the predicted one."""
+    classes = logits.shape[1]
+    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
+
+
+def macro_f1(logits: Tensor, labels: Tensor) -> float:
+    """Mean F1 over the classes that occur in labels or predictions, as scikit-learn's macro average."""
+    matrix = confusion(logits, labels).double()
+    true, predicted, hit = matrix.sum(1), matrix.sum(0), matrix.diagonal()
+    occurs = (true + predicted) > 0
+    return (2 * hit[occurs] / (true + predicted)[occurs]).mean().item()

@@ -1,0 +1,159 @@
+"""The only door to a model: `load_backbone` builds a backbone, `build_model` adds LoRA and the classifier."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sousaphone import lora, weights
+from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+
+
+def load_backbone(
+    name: str,
+    scale: str = "base",
+    weights: str = "random",
+    *,
+    seed: int = 0,
+    clip_seconds: float | None = None,
+) -> Backbone:
+    """Build a backbone in evaluation mode.
+
+    Args:
+        name: a key of the registry.
+        scale: 'base' or 'nano'; ignored with a weights file, whose size counts.
+        weights: 'random', or the path of an official file or directory.
+        seed: from which random weights are drawn; the caller's RNG is left as it was.
+        clip_seconds: the longest clip it will hear; None is the length it was pretrained with.
+
+    Raises:
+        UserError: an unknown name or scale, or a file that is not of this backbone's format.
+    """
+    if name not in REGISTRY:
+        raise UserError(f"backbone {name!r} is unknown; choose one of: {', '.join(REGISTRY)}")
+    spec = REGISTRY[name]
+    if scale not in spec.scales:
+        raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
+    module, _, class_name = spec.implementation.partition(":")
+    implementation: type[Backbone] = getattr(importlib.import_module(module), class_name)
+    # Fresh layers draw from the seed as well, so it is set in both cases.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if weights == "random":
+            backbone = implementation.create(spec, scale, clip_seconds)
+        else:
+            path = Path(weights).expanduser()
+            if not path.exists():
+                raise UserError(f"weights {weights!r} for {name}: no such file or directory; give a path or 'random'")
+            backbone = implementation.load(spec, path, clip_seconds)
+    return backbone.eval()
+
+
+@dataclass(frozen=True)
+class ParameterCounts:
+    """How many numbers a model has: in all, trainable (adapters, fresh layers), and in adapters."""
+
+    total: int
+    trainable: int
+    adapter: int
+
+    @property
+    def trainable_percent(self) -> float:
+        return 100.0 * self.trainable / self.total
+
+
+class RudimentClassifier(nn.Module):
+    """Backbone, adapters and a fresh classifier over C classes.
+
+    Under the strategies 'lora' and 'head' all that is pretrained stays as it is: its parameters take no gradient
+    and `train()` leaves its modules in evaluation mode (batch norm, dropout, drop-path, layer-drop).
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, config: TrainConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(backbone.width, classes))
+        self.fresh = ("classifier", *(f"backbone.{name}" for name in backbone.spec.fresh))
+        self.strategy = config.strategy
+        self.base_fingerprint = weights.fingerprint(backbone)
+        self.targets = lora.Targets((), {})
+        if config.strategy != "full":
+            self.requires_grad_(False)
+        if config.strategy == "lora":
+            spec = backbone.spec
+            self.targets = lora.resolve_targets(self, spec.lora_targets[config.lora_targets], spec.aliases, self.fresh)
+            # With every target a fresh layer there is nothing to adapt: they train in full, as under 'head'.
+            if self.targets.modules:
+                lora.inject(self, self.targets, config.lora_r, config.lora_alpha, config.lora_dropout)
+        for name in self.fresh:
+            self.get_submodule(name).requires_grad_(True)
+
+    def train(self, mode: bool = True) -> RudimentClassifier:
+        super().train(mode)
+        if mode and self.strategy != "full":
+            self.backbone.eval()
+            for name in self.fresh:
+                self.get_submodule(name).train()
+            for layer in lora.adapter_layers(self):
+                layer.lora_dropout.train()
+        return self
+
+    def features(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveform [B, T] in [-1, 1] to features in the backbone's layout; always float32, without gradient."""
+        with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
+            features: Tensor = self.backbone.frontend(wave.float(), lengths)
+        return features
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Features to logits [B, C]."""
+        logits: Tensor = self.classifier(self.backbone.pool(self.backbone.encode(features)))
+        return logits
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Waveform [B, T] in [-1, 1] to logits [B, C]."""
+        return self.classify(self.features(wave, lengths))
+
+    def counts(self) -> ParameterCounts:
+        named = list(self.named_parameters())
+        return ParameterCounts(
+            total=sum(p.numel() for _, p in named),
+            trainable=sum(p.numel() for _, p in named if p.requires_grad),
+            adapter=sum(p.numel() for name, p in named if lora.is_adapter(name)),
+        )
+
+    def trained_state(self) -> dict[str, Tensor]:
+        """All that training may change, on the CPU: trainable parameters, and under 'full' the buffers as well."""
+        changed = {name for name, p in self.named_parameters() if p.requires_grad}
+        if self.strategy == "full":
+            changed |= {name for name, _ in self.named_buffers()}
+        return {name: t.detach().cpu().clone() for name, t in self.state_dict().items() if name in changed}
+
+    def load_trained_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `trained_state`, onto an equal base.
+
+        Raises:
+            UserError: the state is of another model or strategy.
+        """
+        wanted = set(self.trained_state())
+        if wanted != set(state):
+            odd = sorted(wanted ^ set(state))[:3]
+            raise UserError(f"the saved state is of another model or strategy; it differs in {', '.join(odd)}")
+        self.load_state_dict(state, strict=False)
+
+
+def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
+    """The model of one trial, on the CPU; equal configurations give equal initial weights."""
+    backbone = load_backbone(
+        config.model, config.scale, config.weights, seed=config.seed, clip_seconds=config.clip_seconds
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return RudimentClassifier(backbone, classes, config)

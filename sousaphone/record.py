@@ -1,0 +1,166 @@
+"""What one trial leaves behind, written and read in one place: trial.json, its predictions, its adapter.
+
+Light: imports neither torch nor Ray, so that the report can read a run anywhere.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+RECORD_NAME = "trial.json"
+PREDICTIONS_NAME = "predictions.parquet"
+
+
+@dataclass
+class TrialRecord:
+    """One trial's whole story; every time is ISO 8601 in UTC, every duration in seconds.
+
+    Attributes:
+        config: the trial's TrainConfig as a dict.
+        status: one of `sousaphone.config.STATUSES`.
+        error: the last line of what went wrong; `traceback` is all of it.
+        history: one dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
+        parameters: total, trainable, adapter (numbers), trainable_percent.
+        lora: matches (pattern to number of layers), modules, trained_in_full.
+        weights: source ('random' or a path), fingerprint (SHA-256 of the base model's tensors).
+        data: fingerprint, clips by split, notes.
+        provenance: git commit, versions, host.
+    """
+
+    trial_id: str
+    config: dict[str, Any]
+    status: str = "running"
+    error: str | None = None
+    traceback: str | None = None
+    started: str = ""
+    updated: str = ""
+    ended: str | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The metrics of the epoch with the best validation score; empty before the first epoch ends."""
+        if not self.history:
+            return {}
+        return self.history[self.history[-1]["best_epoch"] - 1]
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """The test metrics, empty until the trial has ended well."""
+        last = self.history[-1] if self.history else {}
+        return {key: value for key, value in last.items() if key.startswith("test_")}
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds spent in training steps, over all epochs and restarts."""
+        return sum(row["epoch_seconds"] for row in self.history)
+
+    def write(self, directory: Path) -> None:
+        """Put trial.json into the directory, whole or not at all."""
+        self.updated = now()
+        with atomic_write(directory / RECORD_NAME) as temporary:
+            # NaN is no JSON; a metric that is not a number is null to whoever reads it.
+            temporary.write_text(json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False))
+
+    @classmethod
+    def read(cls, directory: Path) -> TrialRecord | None:
+        """The record in the directory, None where there is none.
+
+        Raises:
+            ValueError: it is damaged.
+        """
+        path = directory / RECORD_NAME
+        if not path.is_file():
+            return None
+        content = json.loads(path.read_text())
+        known = {f.name for f in dataclasses.fields(cls)}
+        if not isinstance(content, dict) or not {"trial_id", "config"} <= content.keys():
+            raise ValueError(f"{path} is no trial record")
+        return cls(**{key: value for key, value in content.items() if key in known})
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on leaving without an error it is flushed to disk and takes its place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """fsync a file or a directory, so that a rename that follows cannot outlive the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a result: commit, versions, host."""
+    packages = ("sousaphone", "torch", "torchaudio", "transformers", "peft", "ray", "numpy")
+    return {
+        "git_commit": _git("rev-parse", "HEAD") or "unknown",
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """A git command's output in the repository that holds this package; empty outside of one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,268 @@
+"""Training and evaluating one model: `fit`, a generator of epochs, and `evaluate`. No Ray anywhere.
+
+Every random draw of an epoch is a function of (seed, epoch) alone, so a checkpoint needs no RNG state and a resumed
+trial repeats the uninterrupted one bit for bit (on one kind of device, at an equal number of threads).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sousaphone import augment, metrics
+from sousaphone.config import TrainConfig
+from sousaphone.data.batches import ClipSet, to_float
+from sousaphone.data.prepare import TrialData
+from sousaphone.errors import UserError
+from sousaphone.model import RudimentClassifier
+
+
+class DivergedError(RuntimeError):
+    """The training loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Logits [N, C] and labels [N] of N clips, on the CPU, in the order of the clip set's table."""
+
+    logits: Tensor
+    labels: Tensor
+
+    def named(self, prefix: str) -> dict[str, float]:
+        """The metrics of these scores: `{prefix}_loss` (cross entropy, nats), `_acc`, `_macro_f1`, `_top5`."""
+        return {
+            f"{prefix}_loss": metrics.cross_entropy(self.logits, self.labels),
+            f"{prefix}_acc": metrics.accuracy(self.logits, self.labels),
+            f"{prefix}_macro_f1": metrics.macro_f1(self.logits, self.labels),
+            f"{prefix}_top5": metrics.top_k(self.logits, self.labels),
+        }
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One finished epoch.
+
+    Attributes:
+        number: 1 for the first.
+        metrics: flat numbers by name; the last epoch's hold the test metrics as well.
+        end: how the trial ended with this epoch ('completed' or 'early_stopped'), None while it goes on.
+        state: what `fit` needs to go on from here; tensors on the CPU, all else plain data.
+        test: on the last epoch, the test clips scored with the best state.
+    """
+
+    number: int
+    metrics: dict[str, Any]
+    end: str | None
+    state: dict[str, Any]
+    test: Scores | None = None
+
+
+def fit(
+    config: TrainConfig, model: RudimentClassifier, data: TrialData, state: dict[str, Any] | None = None
+) -> Iterator[Epoch]:
+    """Train, yielding after each epoch; the last one is scored on the test clips from its best validation state.
+
+    Args:
+        model: as `build_model(config)` gives it; it is trained in place and left in its best state.
+        state: of the last epoch of an earlier call, to go on from; a finished one yields nothing.
+
+    Raises:
+        UserError: `state` belongs to another base model or another configuration.
+        DivergedError: the loss is NaN or infinite.
+    """
+    device = torch.device(config.device)
+    model.to(device)
+    optimizer = _optimizer(model, config)
+    history: list[dict[str, Any]] = []
+    best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "model": model.trained_state()}
+    if state is not None:
+        _check_state(state, config, model)
+        model.load_trained_state(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        history, best = list(state["history"]), state["best"]
+
+    end = state["end"] if state is not None else None
+    while end is None:
+        number = len(history) + 1
+        torch.manual_seed(_seed(config.seed, number))
+        row: dict[str, Any] = {"epoch": number, **_train_epoch(config, model, data.train, optimizer, number)}
+        row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data))))
+        row.update(evaluate(config, model, data.validation).named("val"))
+        if row["val_macro_f1"] > best["score"]:
+            best = {"epoch": number, "score": row["val_macro_f1"], "model": model.trained_state()}
+        row["best_epoch"] = best["epoch"]
+        if number >= config.epochs:
+            end = "completed"
+        elif number - best["epoch"] >= config.patience:
+            end = "early_stopped"
+        # The state is of this epoch's end, so it is taken before the best one is put in place for the test.
+        trained, moments = model.trained_state(), _to_cpu(optimizer.state_dict())
+        test = None
+        if end is not None:
+            model.load_trained_state(best["model"])
+            test = evaluate(config, model, data.test)
+            row.update(test.named("test"))
+        history = [*history, row]
+        yield Epoch(
+            number,
+            row,
+            end,
+            {
+                "config": dataclasses.asdict(config),
+                "base": model.base_fingerprint,
+                "end": end,
+                "model": trained,
+                "optimizer": moments,
+                "history": history,
+                "best": best,
+            },
+            test,
+        )
+
+
+def evaluate(config: TrainConfig, model: RudimentClassifier, clips: ClipSet, rows: list[int] | None = None) -> Scores:
+    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode."""
+    model.eval()
+    logits, labels = [], []
+    with torch.inference_mode():
+        for number, batch in enumerate(clips.evaluation_batches(config.eval_batch, rows)):
+            if config.limit_eval_batches is not None and number >= config.limit_eval_batches:
+                break
+            features = model.features(to_float(batch.wave), batch.lengths)
+            with _autocast(config):
+                logits.append(model.classify(features).float())
+            labels.append(batch.labels)
+    return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+
+
+def _train_epoch(
+    config: TrainConfig, model: RudimentClassifier, clips: ClipSet, optimizer: torch.optim.Optimizer, epoch: int
+) -> dict[str, float]:
+    model.train()
+    device = torch.device(config.device)
+    rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)
+    rng = torch.Generator().manual_seed(_seed(config.seed, epoch))
+    effective = config.micro_batch * config.accumulation
+    steps = math.ceil(len(clips) / effective)
+    if config.limit_train_batches is not None:
+        steps = min(steps, config.limit_train_batches)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    loss_sum = torch.zeros((), device=device)
+    heard, peak = 0, 0
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    batches = clips.training_batches(effective, epoch, seconds=config.clip_seconds * augment.margin(config))
+    for step, batch in zip(range(steps), batches, strict=False):
+        _set_learning_rate(optimizer, config, (epoch - 1) * steps + step, steps)
+        wave, lengths = to_float(batch.wave), batch.lengths
+        targets = F.one_hot(batch.labels, model.classifier[-1].out_features).float()
+        if config.augment:
+            wave, lengths = augment.augment_wave(wave, lengths, samples, rate, config, rng)
+        features = model.features(wave, lengths)
+        if config.augment:
+            features = augment.mask_features(features, model.backbone.frontend, config, rng)
+            features, targets = augment.mixup(features, targets, config, rng)
+        optimizer.zero_grad(set_to_none=True)
+        # Features, masks and mixup are of the whole step, so micro-batches change memory and nothing else.
+        for part, wanted in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
+            with _autocast(config):
+                logits = model.classify(part)
+            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=config.label_smoothing, reduction="sum")
+            (loss / len(features)).backward()
+            loss_sum += loss.detach()
+        torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
+        optimizer.step()
+        heard += len(features)
+        if device.type == "cpu":
+            peak = max(peak, psutil.Process().memory_info().rss)
+    train_loss = loss_sum.item() / heard
+    seconds = time.perf_counter() - began
+    if not math.isfinite(train_loss):
+        raise DivergedError(f"train_loss is {train_loss} in epoch {epoch}; try a lower learning_rate")
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated()
+    elif device.type == "mps":
+        peak = torch.mps.driver_allocated_memory()
+    return {
+        "train_loss": train_loss,
+        "learning_rate": optimizer.param_groups[0]["lr"],
+        "epoch_seconds": seconds,
+        "samples_per_second": heard / seconds,
+        "peak_memory_mb": peak / 2**20,
+    }
+
+
+def _optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over what trains; weight decay on matrices alone, as is the custom."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
+
+
+def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, steps: int) -> None:
+    """Linear warm-up, then cosine to zero. `steps` are those of one epoch."""
+    warmup, total = config.warmup_epochs * steps, config.epochs * steps
+    if step < warmup:
+        share = (step + 1) / (warmup + 1)
+    else:
+        share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * share
+
+
+def _autocast(config: TrainConfig) -> torch.autocast:
+    """bfloat16 on CUDA, float32 elsewhere."""
+    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.device == "cuda")
+
+
+def _seed(seed: int, epoch: int) -> int:
+    # Far apart for neighbours: seed 0 in epoch 2 must not repeat seed 1 in epoch 1.
+    return seed * 1_000_003 + epoch
+
+
+def _probe(data: TrialData) -> list[int]:
+    """Training clips on which train_ce is measured: evenly spread, as many as validation has."""
+    count = min(len(data.train), len(data.validation))
+    return [i * len(data.train) // count for i in range(count)]
+
+
+def _fields(scores: Scores) -> tuple[Tensor, Tensor]:
+    return scores.logits, scores.labels
+
+
+def _to_cpu(value: Any) -> Any:
+    """An optimiser's state dict with copies of its tensors on the CPU, so that later steps do not change it."""
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone()
+    if isinstance(value, dict):
+        return {key: _to_cpu(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_to_cpu(item) for item in value]
+    return value
+
+
+def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:
+    if state["base"] != model.base_fingerprint:
+        raise UserError(
+            f"the checkpoint's base model ({state['base'][:12]}) is not the one built now "
+            f"({model.base_fingerprint[:12]}); give the weights it was trained from"
+        )
+    # Where things lie may change between two starts, what is computed may not.
+    places = {"data_dir", "cache_dir", "weights"}
+    now = dataclasses.asdict(config)
+    changed = [k for k, v in state["config"].items() if k not in places and now.get(k) != v]
+    if changed:
+        raise UserError(f"the checkpoint was trained with another {', '.join(changed)}; resume with the same settings")

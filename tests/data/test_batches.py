@@ -1,0 +1,145 @@
+"""Batches are a pure function of seed, epoch and row, on the host as on the device."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sousaphone.data.batches import ClipSet, to_float
+from sousaphone.data.cache import WaveformCache
+
+RATE = 1_000
+LENGTHS = (500, 3_000, 2_000, 1_500, 2_500, 800, 4_000)  # samples; the window is 2,000
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Clip i counts up from 1,000·i + 1, so that each sample tells where it is from."""
+    waves = [np.arange(length, dtype=np.int16) + 1_000 * i + 1 for i, length in enumerate(LENGTHS)]
+    np.concatenate(waves).tofile(tmp_path / "wave.int16")
+    np.save(tmp_path / "offsets.npy", np.cumsum([0, *LENGTHS]))
+    return WaveformCache(tmp_path, RATE)
+
+
+@pytest.fixture
+def clips():
+    # The first and the last clip belong to another split.
+    split = ["test", "train", "train", "train", "train", "train", "test"]
+    return pd.DataFrame({"label": range(7), "split": split, "sample_id": list("abcdefg")})
+
+
+def clip_set(cache, clips, device=CPU, seed=0, resident=None, split="train"):
+    return ClipSet(cache, clips, split, clip_seconds=2.0, device=device, seed=seed, resident=resident)
+
+
+def same(a, b):
+    return all(
+        torch.equal(getattr(x, name).cpu(), getattr(y, name).cpu())
+        for x, y in zip(a, b, strict=True)
+        for name in ("wave", "lengths", "labels", "rows")
+    )
+
+
+def test_a_clip_set_holds_its_split_alone(cache, clips):
+    training = clip_set(cache, clips)
+    assert training.table.sample_id.tolist() == list("bcdef")
+    assert training.table.index.tolist() == [0, 1, 2, 3, 4]
+    assert training.labels.tolist() == [1, 2, 3, 4, 5]
+    assert len(training) == 5
+
+
+def test_an_epoch_has_every_clip_once_and_keeps_the_last_smaller_batch(cache, clips):
+    batches = list(clip_set(cache, clips).training_batches(2, epoch=0))
+    assert [len(batch.rows) for batch in batches] == [2, 2, 1]
+    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == [0, 1, 2, 3, 4]
+    assert all(torch.equal(batch.labels, batch.rows + 1) for batch in batches)
+
+
+def test_an_epoch_repeats_and_differs_from_the_next_and_from_another_seed(cache, clips):
+    training = clip_set(cache, clips)
+    list(training.training_batches(2, epoch=3))  # what was drawn before leaves no trace
+    once = list(training.training_batches(5, epoch=4))
+    assert same(once, clip_set(cache, clips).training_batches(5, epoch=4))
+    assert not same(once, training.training_batches(5, epoch=5))
+    assert not same(once, clip_set(cache, clips, seed=1).training_batches(5, epoch=4))
+
+
+def test_batch_size_changes_neither_order_nor_windows(cache, clips):
+    training = clip_set(cache, clips)
+    whole = next(training.training_batches(5, epoch=0))
+    parts = list(training.training_batches(2, epoch=0))
+    assert torch.equal(whole.rows, torch.cat([batch.rows for batch in parts]))
+    assert torch.equal(whole.wave, torch.cat([batch.wave for batch in parts]))
+
+
+def test_a_window_is_a_piece_of_its_clip_and_zeros_beyond_its_length(cache, clips):
+    for epoch in range(20):
+        for batch in clip_set(cache, clips).training_batches(2, epoch):
+            assert batch.wave.dtype == torch.int16
+            assert batch.wave.shape[1] == 2_000
+            for wave, length, label in zip(batch.wave, batch.lengths.tolist(), batch.labels.tolist(), strict=True):
+                assert length == min(2_000, LENGTHS[label])
+                start = int(wave[0]) - 1_000 * label - 1
+                assert 0 <= start <= LENGTHS[label] - length
+                assert torch.equal(wave[:length], torch.arange(length, dtype=torch.int16) + wave[0])
+                assert not wave[length:].any()
+
+
+def test_random_windows_reach_both_ends(cache, clips):
+    training = clip_set(cache, clips)
+    starts = [
+        int(batch.wave[0, 0]) - 4_001
+        for epoch in range(300)
+        for batch in training.training_batches(1, epoch)
+        if int(batch.labels) == 4  # 2,500 samples: 501 places
+    ]
+    assert min(starts) < 20
+    assert max(starts) > 480
+
+
+def test_augmentation_can_ask_for_a_longer_window(cache, clips):
+    batch = next(clip_set(cache, clips).training_batches(5, epoch=0, seconds=2.4))
+    assert batch.wave.shape == (5, 2_400)
+    assert sorted(batch.lengths.tolist()) == [800, 1_500, 2_000, 2_400, 2_400]
+
+
+def test_evaluation_hears_the_centre_in_the_tables_order(cache, clips):
+    batches = list(clip_set(cache, clips).evaluation_batches(3))
+    wave, rows = torch.cat([batch.wave for batch in batches]), torch.cat([batch.rows for batch in batches])
+    assert rows.tolist() == [0, 1, 2, 3, 4]
+    assert wave[:, 0].tolist() == [1_501, 2_001, 3_001, 4_251, 5_001]
+
+
+def test_evaluation_takes_chosen_rows(cache, clips):
+    (batch,) = clip_set(cache, clips).evaluation_batches(3, rows=[4, 1])
+    assert batch.rows.tolist() == [4, 1]
+    assert batch.labels.tolist() == [5, 2]
+
+
+@pytest.mark.parametrize(
+    "device",
+    [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
+)
+def test_device_memory_gives_the_same_batches_to_the_last_bit(cache, clips, device):
+    host, resident = clip_set(cache, clips), clip_set(cache, clips, device, resident=True)
+    assert same(host.training_batches(2, epoch=1, seconds=2.3), resident.training_batches(2, epoch=1, seconds=2.3))
+    assert same(host.evaluation_batches(2), resident.evaluation_batches(2))
+    assert same(host.evaluation_batches(2), clip_set(cache, clips, device, resident=False).evaluation_batches(2))
+
+
+def test_an_empty_split_gives_no_batches(cache, clips):
+    empty = clip_set(cache, clips, split="validation")
+    assert len(empty) == 0
+    assert list(empty.training_batches(2, epoch=0)) == list(empty.evaluation_batches(2)) == []
+
+
+def test_a_table_of_other_clips_is_a_defect(cache, clips):
+    with pytest.raises(ValueError, match="7 clips does not belong to a table of 6"):
+        clip_set(cache, clips.iloc[:6])
+
+
+def test_int16_becomes_float_in_minus_one_to_one():
+    wave = to_float(torch.tensor([-32768, 0, 16384, 32767], dtype=torch.int16))
+    assert wave.dtype == torch.float32
+    assert wave.tolist() == [-1.0, 0.0, 0.5, 32767 / 32768]

@@ -1,0 +1,189 @@
+"""The cache holds what direct decoding gives, is built once, and is never taken for complete when it is not."""
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from sousaphone.data import cache as cache_module
+from sousaphone.data.cache import build_caches
+from sousaphone.data.sousa import read_dataset
+from sousaphone.errors import UserError
+
+RATES = (16_000, 32_000, 48_000)
+
+
+@pytest.fixture
+def dataset(make_sousa, tmp_path):
+    return read_dataset(make_sousa(tmp_path / "sousa"))
+
+
+@pytest.fixture
+def cache_dir(tmp_path):
+    return tmp_path / "cache"
+
+
+def direct(dataset, row, rate):
+    """float32 [T] at int16's scale, by the plain route."""
+    samples, source_rate = soundfile.read(dataset.root / dataset.clips.audio_path[row], dtype="float32", always_2d=True)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    return torchaudio.functional.resample(mono, source_rate, rate).numpy() * 32768
+
+
+def test_mono_stereo_and_long_clips_equal_direct_decoding_within_one_step(dataset, cache_dir):
+    caches = build_caches(dataset, RATES, cache_dir)
+    for rate, cache in caches.items():
+        assert len(cache) == len(dataset.clips)
+        assert cache.wave.dtype == np.int16
+        assert not cache.wave.flags.writeable
+        for row in range(len(cache)):
+            wave = cache.wave[cache.offsets[row] : cache.offsets[row + 1]]
+            expected = direct(dataset, row, rate)
+            assert wave.shape == expected.shape
+            assert np.abs(wave - expected).max() <= 1
+
+
+def test_what_is_there_is_not_built_again_and_a_new_rate_is_added(dataset, cache_dir, capsys):
+    build_caches(dataset, [16_000], cache_dir)
+    assert "16 kHz" in capsys.readouterr().err
+    build_caches(dataset, [16_000], cache_dir)
+    assert capsys.readouterr().err == ""
+    build_caches(dataset, RATES, cache_dir)
+    assert "32, 48 kHz" in capsys.readouterr().err
+
+
+def test_a_changed_file_has_another_cache(dataset, cache_dir):
+    before = build_caches(dataset, [16_000], cache_dir)[16_000]
+    path = dataset.root / dataset.clips.audio_path[0]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    after = build_caches(read_dataset(dataset.root), [16_000], cache_dir)[16_000]
+    assert after.path != before.path
+
+
+def test_at_most_max_seconds_are_kept_from_the_centre(dataset, cache_dir):
+    whole = build_caches(dataset, [44_100], cache_dir)[44_100]
+    short = build_caches(dataset, [44_100], cache_dir, max_seconds=1.0)[44_100]
+    assert np.diff(short.offsets).max() == 44_100
+    middle = 3 * 44_100  # the first clip lasts 7 s
+    assert np.array_equal(short.wave[:44_100], whole.wave[middle : middle + 44_100])
+
+
+def test_a_cache_travels_to_another_process_as_a_path(dataset, cache_dir):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1_000
+    assert np.array_equal(pickle.loads(sent).wave, cache.wave)
+
+
+def test_two_at_once_build_once(dataset, cache_dir, monkeypatch):
+    builds = []
+    build = cache_module._build
+
+    def counted(*args):
+        builds.append(args)
+        time.sleep(0.3)
+        build(*args)
+
+    monkeypatch.setattr(cache_module, "_build", counted)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(build_caches(dataset, [16_000], cache_dir))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(builds) == 1
+    assert len({result[16_000].path for result in results}) == 1
+    assert len(results) == 3
+
+
+KILLED_BUILD = """
+import sys, time
+from pathlib import Path
+from sousaphone.data import cache
+from sousaphone.data.sousa import read_dataset
+dataset = read_dataset(sys.argv[1])
+to_int16, last = cache._to_int16, len(dataset.clips) - 1
+calls = iter(range(1000))
+def slow(wave):
+    if next(calls) == last:
+        print("almost done", flush=True)
+        time.sleep(600)
+    return to_int16(wave)
+cache._to_int16 = slow
+cache.build_caches(dataset, [16_000], Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_build_is_not_taken_for_complete_and_leaves_nothing(dataset, cache_dir):
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout.readline() == "almost done\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    assert [path.suffix for path in cache_dir.iterdir() if path.is_dir()] == [".part"]
+
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    assert len(cache) == len(dataset.clips)
+    assert [path for path in cache_dir.iterdir() if path.is_dir()] == [cache.path]
+
+
+@pytest.mark.parametrize("damaged", ["wave.int16", "offsets.npy"])
+def test_a_damaged_cache_is_built_again(dataset, cache_dir, damaged):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    whole = np.array(cache.wave)
+    os.truncate(cache.path / damaged, 0 if damaged == "offsets.npy" else 1_000)
+    assert np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated"])
+def test_an_unreadable_flac_is_named_and_leaves_nothing(dataset, cache_dir, damage):
+    path = dataset.root / dataset.clips.audio_path[4]
+    path.write_bytes(b"no FLAC" * 100 if damage == "garbage" else path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="copy it again") as caught:
+        build_caches(dataset, [16_000], cache_dir)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [entry for entry in cache_dir.iterdir() if entry.is_dir()]
+
+
+@pytest.mark.parametrize(("samples", "said"), [(np.zeros(0), "is empty"), (np.full(100, np.nan), "holds NaN")])
+def test_audio_without_sound_values_is_refused(dataset, cache_dir, samples, said):
+    path = dataset.root / dataset.clips.audio_path[0]
+    soundfile.write(path, samples, 44_100, format="WAV", subtype="FLOAT")
+    with pytest.raises(UserError, match=said):
+        build_caches(dataset, [16_000], cache_dir)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(dataset, cache_dir, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1_000))
+    with pytest.raises(UserError, match="free some space"):
+        build_caches(dataset, [16_000], cache_dir)
+
+
+def test_a_cache_directory_that_cannot_be_made_is_refused(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        build_caches(dataset, [16_000], tmp_path / "file" / "cache")
+
+
+def test_torch_keeps_its_threads(dataset, cache_dir):
+    before = torch.get_num_threads()
+    build_caches(dataset, [16_000], cache_dir)
+    assert torch.get_num_threads() == before

@@ -1,0 +1,138 @@
+"""The contract that every backbone keeps at every scale, and what LoRA does to it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sousaphone import lora
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.model import build_model, load_backbone
+from sousaphone.rudiments import SLUGS
+
+NAMES = list(REGISTRY)
+SCALES = ["nano", pytest.param("base", marks=pytest.mark.slow)]
+# r = 8, every pretrained linear layer of every block, at the published size; and the sweep's own lists.
+ADAPTERS = {"ast": 1_327_104, "beats": 1_327_104, "htsat": 635_904}
+SWEEP_ADAPTERS = {**ADAPTERS, "ast": 958_464, "efficientat": 0}
+PUBLISHED = {"ast": 86.2e6, "htsat": 27.5e6, "beats": 90.3e6, "efficientat": 4.88e6}
+
+
+def noise(name: str, seconds: float = 2.5, clips: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(clips, int(seconds * REGISTRY[name].sample_rate), generator=generator) - 0.5
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_backbone_keeps_its_contract(name: str, scale: str) -> None:
+    backbone = load_backbone(name, scale, clip_seconds=2.5)
+    wave = noise(name)
+    features = backbone.frontend(wave)
+    tokens = backbone.encode(features)
+    embedding = backbone(wave)
+    assert backbone.spec is REGISTRY[name]
+    assert not backbone.training
+    assert tokens.shape[0] == 2
+    assert tokens.shape[2] == backbone.width
+    assert embedding.shape == (2, backbone.width)
+    assert torch.isfinite(embedding).all()
+    assert not torch.allclose(embedding[0], embedding[1])
+    assert not any(p.numel() for p in backbone.frontend.parameters())
+    assert features.shape[backbone.frontend.mel_dim] in (64, 128)
+    assert features.shape[backbone.frontend.time_dim] >= 2.4 / backbone.frontend.hop_seconds
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_beyond_a_clips_length_changes_nothing(name: str) -> None:
+    backbone = load_backbone(name, "nano", clip_seconds=2.5)
+    wave = noise(name)
+    length = wave.shape[1] // 2
+    garbage, silence = wave.clone(), wave.clone()
+    silence[:, length:] = 0
+    lengths = torch.tensor([length, length])
+    assert torch.allclose(backbone(garbage, lengths), backbone(silence, lengths), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equal_seeds_draw_equal_weights_and_leave_the_callers_rng_alone(name: str) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    one, other = load_backbone(name, "nano", seed=1), load_backbone(name, "nano", seed=1)
+    assert torch.equal(torch.rand(1), expected)
+    third = load_backbone(name, "nano", seed=2)
+    pairs = list(zip(one.parameters(), other.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert any(not torch.equal(a, b) for a, b in zip(one.parameters(), third.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_before_training_lora_leaves_the_backbones_output_as_it_was(name: str) -> None:
+    config = TrainConfig(model=name)
+    wave = noise(name)
+    plain = load_backbone(name, "nano", seed=config.seed, clip_seconds=config.clip_seconds)
+    model = build_model(config, len(SLUGS)).eval()
+    assert torch.equal(model.backbone(wave), plain(wave))
+
+
+@pytest.mark.parametrize("targets", ["all-linear", "sweep"])
+@pytest.mark.parametrize("name", NAMES)
+def test_each_target_matches_and_only_adapters_and_fresh_layers_train(name: str, targets: str) -> None:
+    model = build_model(TrainConfig(model=name, lora_targets=targets), len(SLUGS))
+    patterns = REGISTRY[name].lora_targets[targets]
+    assert set(model.targets.matches) | set(model.targets.trained_in_full) == set(patterns)
+    assert all(count > 0 for count in model.targets.matches.values())
+    for key, parameter in model.named_parameters():
+        expected = lora.is_adapter(key) or key.startswith(tuple(f"{fresh}." for fresh in model.fresh))
+        assert parameter.requires_grad == expected, key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_adapter_counts_at_the_published_size(name: str) -> None:
+    config = TrainConfig(model=name, scale="base", clip_seconds=5.0)
+    if name in ADAPTERS:
+        assert build_model(config, len(SLUGS)).counts().adapter == ADAPTERS[name]
+    sweep = build_model(dataclasses.replace(config, lora_targets="sweep"), len(SLUGS))
+    assert sweep.counts().adapter == SWEEP_ADAPTERS[name]
+    backbone = sum(p.numel() for p in load_backbone(name, "base").parameters())
+    assert backbone == pytest.approx(PUBLISHED[name], rel=0.02)
+
+
+def test_a_pattern_that_matches_nothing_is_an_error_with_near_misses() -> None:
+    backbone = load_backbone("ast", "nano")
+    with pytest.raises(UserError, match=r"'attention.q_prj' matches no layer; near misses: attention.q_proj"):
+        lora.resolve_targets(backbone, ["attention.q_prj"], {}, [])
+
+
+def test_a_pattern_that_names_a_fresh_layer_is_recorded_and_never_wrapped() -> None:
+    model = torch.nn.ModuleDict({"body": torch.nn.Linear(2, 2), "head": torch.nn.Linear(2, 2)})
+    targets = lora.resolve_targets(model, ["body", "head"], {}, ["head"])
+    assert targets.modules == ("body",)
+    assert targets.trained_in_full == ("head",)
+
+
+def test_older_names_are_translated() -> None:
+    backbone = load_backbone("ast", "nano")
+    targets = lora.resolve_targets(backbone, ["query", "output.dense"], REGISTRY["ast"].aliases, [])
+    assert targets.matches == {"query": 4, "output.dense": 8}
+
+
+def test_under_lora_the_pretrained_layers_stay_in_evaluation_mode() -> None:
+    model = build_model(TrainConfig(), len(SLUGS)).train()
+    assert model.classifier.training
+    assert all(layer.lora_dropout.training for layer in lora.adapter_layers(model))
+    training = {type(m).__name__ for m in model.backbone.modules() if m.training}
+    assert training <= {"ModuleDict", "Dropout"}
+
+
+def test_unknown_names_are_one_clear_line() -> None:
+    with pytest.raises(UserError, match="'wavlm' is unknown; choose one of: ast"):
+        load_backbone("wavlm")
+    with pytest.raises(UserError, match="'huge' is unknown; choose one of: base, nano"):
+        load_backbone("ast", "huge")

@@ -1,0 +1,172 @@
+"""Properties of `fit`: it resumes exactly, freezes what it must, and learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from sousaphone import lora
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.data.prepare import TrialData, open_trial_data
+from sousaphone.errors import UserError
+from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.training import DivergedError, Epoch, evaluate, fit
+
+MakeConfig = Callable[..., TrainConfig]
+BACKBONES = list(REGISTRY)
+# What a clock says differs between two equal runs.
+CLOCK = {"epoch_seconds", "samples_per_second", "peak_memory_mb"}
+
+
+def open_trial(config: TrainConfig) -> tuple[RudimentClassifier, TrialData]:
+    model = build_model(config, len(SLUGS))
+    return model, open_trial_data(config, model.backbone.spec.sample_rate)
+
+
+def run(config: TrainConfig, state: dict[str, Any] | None = None) -> tuple[RudimentClassifier, list[Epoch]]:
+    model, data = open_trial(config)
+    return model, list(fit(config, model, data, state))
+
+
+def through_disk(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in CLOCK}
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_resumed_trial_equals_the_uninterrupted_one_to_the_last_bit(
+    name: str, strategy: str, trial_config: MakeConfig
+) -> None:
+    config = trial_config(model=name, strategy=strategy, augment=True, accumulation=2)
+    whole_model, whole = run(config)
+    resumed_model, resumed = run(config, through_disk(whole[0].state))
+    assert [epoch.number for epoch in resumed] == [2, 3]
+    assert [timeless(epoch.metrics) for epoch in resumed] == [timeless(epoch.metrics) for epoch in whole[1:]]
+    after, expected = resumed_model.state_dict(), whole_model.state_dict()
+    assert all(torch.equal(after[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("strategy", ["lora", "head"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_nothing_pretrained_changes_and_the_adapter_alone_reproduces_the_logits(
+    name: str, strategy: str, trial_config: MakeConfig
+) -> None:
+    config = trial_config(model=name, strategy=strategy, epochs=1, augment=True)
+    model, data = open_trial(config)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    (epoch,) = fit(config, model, data)
+    trained = set(model.trained_state())
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert changed <= trained
+    fresh = build_model(config, len(SLUGS))
+    fresh.load_trained_state(epoch.state["best"]["model"])
+    assert epoch.test is not None
+    assert torch.equal(evaluate(config, fresh, data.test).logits, epoch.test.logits)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_adapter_trains_and_gradients_reach_every_b_matrix(name: str, trial_config: MakeConfig) -> None:
+    config = trial_config(model=name, lora_dropout=0.0)
+    model, data = open_trial(config)
+    batch = next(data.train.training_batches(4, 1))
+    model.train()
+    model(batch.wave / 32768, batch.lengths).square().sum().backward()
+    b_matrices = {key: p for key, p in model.named_parameters() if ".lora_B." in key}
+    assert len(b_matrices) == len(model.targets.modules) == len(lora.adapter_layers(model))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in b_matrices.values())
+
+
+def test_micro_batches_change_memory_and_nothing_else(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1, augment=False, lora_dropout=0.0, head_dropout=0.0, micro_batch=8)
+    _, (whole,) = run(config)
+    _, (parts,) = run(dataclasses.replace(config, micro_batch=2, accumulation=4))
+    assert parts.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"], rel=1e-5)
+    assert parts.metrics["val_loss"] == pytest.approx(whole.metrics["val_loss"], rel=1e-4)
+
+
+def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=9, patience=2, learning_rate=0.0, augment=False)
+    _, epochs = run(config)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert epochs[-1].end == "early_stopped"
+    assert epochs[-1].metrics["best_epoch"] == 1
+
+
+def test_the_test_clips_are_scored_once_on_the_last_epoch_from_the_best_state(trial_config: MakeConfig) -> None:
+    config = trial_config(learning_rate=3e-3)
+    model, data = open_trial(config)
+    epochs = list(fit(config, model, data))
+    assert [epoch.test is not None for epoch in epochs] == [False, False, True]
+    assert [sorted(k for k in e.metrics if k.startswith("test_")) != [] for e in epochs] == [False, False, True]
+    best = build_model(config, len(SLUGS))
+    best.load_trained_state(epochs[-1].state["best"]["model"])
+    assert evaluate(config, best, data.test).named("test")["test_loss"] == epochs[-1].metrics["test_loss"]
+
+
+def test_a_finished_trial_yields_nothing_more(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1)
+    _, (epoch,) = run(config)
+    assert run(config, through_disk(epoch.state))[1] == []
+
+
+def test_a_state_of_another_base_or_configuration_is_refused(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1)
+    _, (epoch,) = run(config)
+    with pytest.raises(UserError, match="base model"):
+        run(dataclasses.replace(config, seed=1), epoch.state)
+    with pytest.raises(UserError, match="another learning_rate"):
+        run(dataclasses.replace(config, learning_rate=0.5), epoch.state)
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(trial_config: MakeConfig) -> None:
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        run(trial_config(epochs=5, learning_rate=1e30, strategy="full", max_grad_norm=1e30))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: str, trial_config: MakeConfig) -> None:
+    config = trial_config(model=name, strategy="full", augment=False, head_dropout=0.0, label_smoothing=0.0)
+    config = dataclasses.replace(config, epochs=60, patience=60, micro_batch=8, learning_rate=1e-3)
+    model, data = open_trial(config)
+    data = dataclasses.replace(data, train=_Eight(data))
+    for epoch in fit(config, model, data):
+        model_state = epoch.state["model"]
+    model.load_trained_state(model_state)
+    scores = evaluate(config, model, data.train)
+    assert (scores.logits.argmax(1) == scores.labels).all()
+
+
+def _Eight(data: TrialData) -> Any:  # noqa: N802
+    """The first eight training clips, always their centre window."""
+    clips = data.train
+
+    class Eight:
+        table, labels = clips.table.iloc[:8], clips.labels[:8]
+
+        def __len__(self) -> int:
+            return 8
+
+        def training_batches(self, batch_size: int, epoch: int, seconds: float | None = None) -> Any:
+            return clips.evaluation_batches(batch_size, range(8))
+
+        def evaluation_batches(self, batch_size: int, rows: Any = None) -> Any:
+            return clips.evaluation_batches(batch_size, range(8) if rows is None else rows)
+
+    return Eight()
