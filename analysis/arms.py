@@ -23,17 +23,27 @@ class Arm:
 
     label: str
     model: str
+    strategy: str
     augment: bool
     trials: tuple[Trial, ...]
 
+    @property
+    def shown(self) -> list[Trial]:
+        """The trials that ended well; where none did, all of them: the two are never averaged together."""
+        return [trial for trial in self.trials if trial.ended_well] or list(self.trials)
+
     def values(self, kind: str, metric: str) -> list[float]:
-        """One number a trial that has it: `kind` is `best` or `last`, of which epoch."""
-        rows = (getattr(trial, kind) for trial in self.trials)
+        """One number for each trial shown that has it: `kind` is `best` or `last`, of which epoch."""
+        rows = (getattr(trial, kind) for trial in self.shown)
         return [row[metric] for row in rows if metric in row]
 
     @property
     def state(self) -> str:
-        """The statuses of its trials, for where no number can be shown."""
+        """What became of its trials, for where a number is missing or not the last word; empty if all ended well."""
+        if all(trial.ended_well for trial in self.trials):
+            return ""
+        if self.shown[0].ended_well:
+            return f"{len(self.shown)} of {len(self.trials)} seeds"
         return ", ".join(dict.fromkeys(trial.status for trial in self.trials))
 
 
@@ -59,6 +69,7 @@ def arms(trials: Sequence[Trial]) -> list[Arm]:
         Arm(
             label=" · ".join(part for part, shown in zip(parts, varies, strict=True) if shown and part),
             model=group[0].config.get("model", ""),
+            strategy=group[0].config.get("strategy", ""),
             augment=bool(group[0].config.get("augment")),
             trials=tuple(group),
         )

@@ -37,8 +37,8 @@ def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
                 axes.scatter(values, [y + offset] * len(values), s=12, color=shade, alpha=0.5, linewidths=0, zorder=2)
             if values:
                 axes.scatter(_mean(values), y, s=75, facecolor=face, edgecolor=shade, linewidth=2, zorder=3)
-        if not val and not test:
-            _say(axes, y, arm.state)
+        if arm.state:
+            _say(axes, y, arm.state, beside=max([*val, *test], default=0.0))
     axes.set_xlim(0, _upper(max(axes.dataLim.x1, 4 * CHANCE_PERCENT), 100))
     axes.set_xlabel("accuracy, %")
     _legend(
@@ -53,19 +53,23 @@ def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
 
 
 def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
-    """Validation accuracy of each trial against its trainable parameters (adapters and fresh layers, log scale)."""
+    """Validation accuracy of each arm against its trainable parameters (adapters and fresh layers, log scale);
+    several seeds as dots round their mean."""
     figure = _figure("Accuracy against what was trained", banner, 8.0, 5.4)
     axes, colour = figure.add_subplot(), colours(trials)
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.axhline(CHANCE_PERCENT, color=_GREY, linestyle="--", linewidth=1)
-    shown = [t for t in trials if t.trainable_params and "val_acc" in t.best]
-    for trial in shown:
-        shade, augment = colour[trial.config.get("model", "")], trial.config.get("augment")
-        face = shade if augment else "white"
-        x, y = trial.trainable_params, 100 * trial.best["val_acc"]
-        marker = _STRATEGY_MARKERS.get(trial.config.get("strategy", ""), "o")
-        axes.scatter(x, y, s=85, marker=marker, facecolor=face, edgecolor=shade, linewidth=2, alpha=0.85, zorder=3)
+    shown = [t for t in trials if t.ended_well and t.trainable_params and "val_acc" in t.best]
+    for arm in arms(shown) if shown else ():
+        accuracies = [100 * v for v in arm.values("best", "val_acc")]
+        count, shade = arm.trials[0].trainable_params, colour[arm.model]
+        if len(accuracies) > 1:
+            axes.scatter([count] * len(accuracies), accuracies, s=14, color=shade, alpha=0.5, linewidths=0)
+        marker = _STRATEGY_MARKERS.get(arm.strategy, "o")
+        face = shade if arm.augment else "white"
+        style = {"marker": marker, "facecolor": face, "edgecolor": shade, "alpha": 0.85}
+        axes.scatter(count, _mean(accuracies), s=85, linewidth=2, zorder=3, **style)
     axes.set_xscale("log")
     counts = [t.trainable_params or 1 for t in shown] or [1e4, 1e6]
     # A decade at least, so that one trial or equal counts still leave a readable axis.
@@ -79,7 +83,7 @@ def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
     axes.set_ylabel("validation accuracy, %")
     missing = len(trials) - len(shown)
     if missing:
-        note = f"{missing} of {len(trials)} trials have no result yet"
+        note = f"{missing} of {len(trials)} trials have not ended well and are not shown"
         axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", color=_GREY, fontsize=9)
     _legend(figure, _scatter_legend(trials, colour))
     return _png(figure)
@@ -95,16 +99,21 @@ def training_time(trials: Sequence[Trial], banner: str | None) -> bytes:
     )
     for axes, (label, measure) in zip(panels, measures, strict=True):
         for y, arm in enumerate(groups):
-            values = [v for v in map(measure, arm.trials) if v is not None]
+            values = [v for v in map(measure, arm.shown) if v is not None]
             if not values:
-                _say(axes, y, arm.state)
+                _say(axes, y, arm.state, beside=0.0)
                 continue
             mean = _mean(values)
             axes.barh(y, mean, height=0.62, color=colour[arm.model], alpha=0.85)
             if len(values) > 1:
                 axes.scatter(values, [y] * len(values), s=10, color=_INK, alpha=0.6, linewidths=0, zorder=3)
             axes.annotate(
-                _short(mean), (max(values), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
+                f"{_short(mean)}  {arm.state}",
+                (max(values), y),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=9,
             )
         axes.set_xlim(0, _upper(axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0) * 1.08)
         axes.set_xlabel(label)
@@ -158,10 +167,11 @@ def _rows(
     return figure, panels
 
 
-def _say(axes: Axes, y: int, text: str) -> None:
-    """Words where a number would stand."""
-    place = axes.get_yaxis_transform()
-    axes.text(0.01, y, text, transform=place, va="center", color=_GREY, fontstyle="italic", fontsize=9)
+def _say(axes: Axes, y: int, text: str, beside: float) -> None:
+    """Words where a number would stand, or to the right of one that is not the last word."""
+    style = {"color": _GREY, "fontstyle": "italic", "fontsize": 9, "va": "center", "zorder": 4}
+    plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # grid and chance line do not cross the words
+    axes.annotate(text, (beside, y), xytext=(10 if beside else 4, 0), textcoords="offset points", bbox=plate, **style)
 
 
 def _legend(figure: Figure, entries: Sequence[Line2D]) -> None:

@@ -45,7 +45,16 @@ def read_ray_log(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
         analysis = ExperimentAnalysis(experiment)
         return {trial.storage.trial_dir_name: _trial(trial, analysis) for trial in analysis.trials}, None
     # The state is JSON around pickles, so a torn one fails in any of these ways.
-    except (ValueError, KeyError, TypeError, AttributeError, ImportError, EOFError, OSError, pickle.PickleError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ImportError,
+        EOFError,
+        OSError,
+        pickle.PickleError,
+    ) as error:
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return {}, f"Ray Tune's state could not be read ({why}); the rows come from the trials' own records."
 

@@ -25,7 +25,9 @@ def comparison_table(trials: Sequence[Trial]) -> pd.DataFrame:
     over the epochs and peak_memory_mb the highest; what is not known is missing.
     """
     table = pd.DataFrame([_row(trial) for trial in trials])
-    numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in ("git_commit", "error")]
+    numbers = [
+        name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in ("git_commit", "error")
+    ]
     table[numbers] = table[numbers].apply(pd.to_numeric)
     return table.astype(dict.fromkeys(INTEGERS, "Int64"))
 
@@ -79,4 +81,4 @@ def _without_status_words(text: str) -> str:
 
 def _hyphenated(found: re.Match[str]) -> str:
     word = found[0]
-    return word.replace("_", "-") if "_" in word else re.sub(r"(ing|ed)$", r"-\1", word, flags=re.IGNORECASE)
+    return word.replace("_", "-") if "_" in word else re.sub(r"(n?ing|ed)$", r"-\1", word, flags=re.IGNORECASE)
