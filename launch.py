@@ -18,7 +18,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, ensure_unique, parse_setting, settable
 from sousaphone.errors import UserError
-from sousaphone.run import RunDirectory, banner
+from sousaphone.run import RunDirectory
 
 if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
@@ -111,8 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         choices, config = _resolve(arguments), arguments.config or "backbones"
     sweep = _sweep(config, choices)
-    trials = sweep.trials()
-    ensure_unique(trials)
+    ensure_unique(sweep.trials())
     for line in _aloud(choices, arguments):
         print(line)
 
@@ -126,20 +125,17 @@ def run(arguments: argparse.Namespace) -> int:
         dataset = None if choices.built_in else _read(choices)
         print("\n".join(planning.describe(directory, choices, sweep, resources, dataset)))
         return EXIT_OK
+    # All that can be wrong with data and weights shows here, before the run directory is touched.
+    choices_with_data = resolving.with_data(choices)
+    sweep = _sweep(config, choices_with_data)
+    dataset = planning.prepare_waveforms(choices_with_data, sweep)
+    print("\n".join(planning.describe(directory, choices, sweep, resources, dataset)))
     with directory.held():
-        if not arguments.resume and directory.exists:  # begun by another process in this very moment
-            raise UserError(f"{directory.path} was just begun by another process; give another --name")
-        prepared = resolving.with_data(choices)
-        sweep = _sweep(config, prepared)
-        dataset = planning.prepare_waveforms(prepared, sweep)
         if not arguments.resume:
+            if directory.exists:
+                raise UserError(f"{directory.path} was begun by another process just now; give another --name")
             directory.write_plan(planning.plan_json(directory, config, choices, sweep, resources, dataset))
-        at_once = planning.concurrency(choices, resources, len(trials))
-        print(
-            f"{len(trials)} trials of {trials[0].epochs} epochs, {at_once} at a time; progress: {directory.status_page}"
-        )
-        if warning := banner(trials):
-            print(f"NOTE: {warning}")
+        print(f"progress: {directory.status_page}")
         try:
             experiment.run_sweep(directory, sweep, resources, arguments.dashboard, print)
             interrupted = False

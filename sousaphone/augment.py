@@ -13,9 +13,11 @@ from sousaphone.config import TrainConfig
 from sousaphone.frontends import Frontend
 
 
-def margin(config: TrainConfig) -> float:
-    """How many times clip_seconds of sound the waveform stage wants, so that a faster copy still fills the clip."""
-    return 1.0 + config.speed if config.augment else 1.0
+def window_seconds(config: TrainConfig) -> float:
+    """Seconds of sound that the waveform stage wants, so that a faster or later copy still fills the clip."""
+    if not config.augment:
+        return config.clip_seconds
+    return config.clip_seconds * (1 + config.speed) + config.shift_ms / 1000
 
 
 def augment_wave(
@@ -24,7 +26,7 @@ def augment_wave(
     """Speed, shift, gain and noise, drawn for each clip.
 
     Args:
-        wave: [B, T], float in [-1, 1], with T about `samples * margin(config)`.
+        wave: [B, T], float in [-1, 1], of `window_seconds(config)`.
         lengths: [B] samples of sound in each row.
         samples: length of the result.
         rate: Hz.
@@ -38,12 +40,12 @@ def augment_wave(
         return ((torch.rand(batch, generator=rng) * 2 - 1) * limit).to(device)
 
     speed, shift, gain = 1 + uniform(config.speed), uniform(config.shift_ms), uniform(config.gain_db)
-    # One resampling does both: output sample i is input sample i * speed + start; before the input there is silence.
+    # One resampling does both: output sample i is input sample i * speed + start; outside the sound there is silence.
     start = shift * rate / 1000
     position = torch.arange(samples, device=device) * speed[:, None] + start[:, None]  # [B, samples]
     left = position.floor().long().clamp(0, wave.shape[1] - 2)
     heard = torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), (position - left).clamp(0.0, 1.0))
-    wave = heard.masked_fill_(position < 0, 0.0)
+    wave = heard.masked_fill_((position < 0) | (position > lengths[:, None] - 1), 0.0)
     lengths = ((lengths - start) / speed).long().clamp(1, samples)
 
     level = wave.square().sum(1).div(lengths).sqrt()  # root mean square over the sound alone

@@ -186,7 +186,7 @@ PLAYED_DIFFERENTLY: dict[str, str] = {
     "left-handed players": "they mirror the sticking; SOUSA's sample has none",
     "first stroke of a cycle": "struck 10 to 25 % harder, as a metre makes a drummer do; it is all that tells the "
     "inverted flam tap from the flam tap in a window cut at random",
-    "drag, flam": "grace notes hang 24 to 52 ms before their stroke by the player's habit, and never by a fixed part "
+    "drag, flam": "grace notes hang 24 to 52 ms before what they lead to, by the player's habit, not by a fixed part "
     "of a beat (nor do SOUSA's recordings); a run of four keeps its first two in the rhythm",
 }
 

@@ -161,7 +161,7 @@ def _train_epoch(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
-    batches = clips.training_batches(effective, epoch, seconds=config.clip_seconds * augment.margin(config))
+    batches = clips.training_batches(effective, epoch, seconds=augment.window_seconds(config))
     for step, batch in zip(range(steps), batches, strict=False):
         _set_learning_rate(optimizer, config, (epoch - 1) * steps + step, steps)
         wave, lengths = to_float(batch.wave), batch.lengths

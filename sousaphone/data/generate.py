@@ -169,10 +169,10 @@ def _made(jobs: list[tuple[Clip, Path]], workers: int) -> Iterator[Performance]:
 def _watched(performances: Iterator[Performance], total: int, progress: bool) -> Iterator[Performance]:
     console = Console(stderr=True)
     if progress and console.is_terminal:
-        yield from track(performances, f"Generating {total:,} clips", total, console=console)
+        yield from track(performances, f"Generating {total:,} clips", total=total, console=console)
         return
     if progress:
-        console.print(f"Generating {total:,} clips", highlight=False)
+        console.print(f"Generating {total:,} clips of the built-in set, once", highlight=False)
     yield from performances
     if progress:
         console.print(f"Generated {total:,} clips", highlight=False)

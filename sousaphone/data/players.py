@@ -83,40 +83,37 @@ class Performance:
 
 def make_players(seed: int) -> list[Player]:
     """100 players; each split has every tier. Equal seeds give equal players."""
-    players: list[Player] = []
-    for split, count in SPLIT_PLAYERS.items():
-        for place in range(count):
-            number = len(players)
-            rng = np.random.default_rng((seed, 0, number))
-            skill = place % len(TIERS)
-            clumsy = (len(TIERS) - 1 - skill) / (len(TIERS) - 1)  # 1 beginner ... 0 professional
+    places = [(split, place) for split, count in SPLIT_PLAYERS.items() for place in range(count)]
+    return [_make_player(number, split, place % len(TIERS), seed) for number, (split, place) in enumerate(places)]
 
-            def between(low: float, high: float, rng: np.random.Generator = rng) -> float:
-                return float(rng.uniform(low, high))
 
-            players.append(
-                Player(
-                    profile_id=f"player-{number:03d}",
-                    split=split,
-                    tier=TIERS[skill],
-                    dominant="L" if rng.random() < 0.1 else "R",
-                    jitter_ms=between(3, 5) + 11 * clumsy,
-                    weak_late_ms=between(-1, 3) + between(0, 4) * clumsy,
-                    drift=0.005 + 0.015 * clumsy,
-                    weak_level=between(0.78, 0.88) - 0.12 * clumsy,
-                    spread=between(0.03, 0.05) + 0.06 * clumsy,
-                    accent_level=between(0.92, 1.05) - 0.1 * clumsy,
-                    downbeat_level=between(1.1, 1.25),
-                    grace_level=between(0.95, 1.4),
-                    flam_ms=between(24, 38) + between(0, 14) * clumsy,
-                    drag_ms=between(24, 32) + between(0, 8) * clumsy,
-                    diddle_level=between(0.88, 1.0) - 0.15 * clumsy,
-                    diddle_shift=between(-0.06, 0.06) * (1 + clumsy),
-                    weak_cents=float(rng.choice([-1, 1])) * between(60, 160),
-                    weak_shelf_db=float(rng.choice([-1, 1])) * between(3, 6),
-                )
-            )
-    return players
+def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
+    rng = np.random.default_rng((seed, 0, number))
+    clumsy = 1 - skill / (len(TIERS) - 1)  # 1 beginner ... 0 professional
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    return Player(
+        profile_id=f"player-{number:03d}",
+        split=split,
+        tier=TIERS[skill],
+        dominant="L" if rng.random() < 0.1 else "R",
+        jitter_ms=between(3, 5) + 11 * clumsy,
+        weak_late_ms=between(-1, 3) + between(0, 4) * clumsy,
+        drift=0.005 + 0.015 * clumsy,
+        weak_level=between(0.78, 0.88) - 0.12 * clumsy,
+        spread=between(0.03, 0.05) + 0.06 * clumsy,
+        accent_level=between(0.92, 1.05) - 0.1 * clumsy,
+        downbeat_level=between(1.1, 1.25),
+        grace_level=between(0.95, 1.4),
+        flam_ms=between(24, 38) + between(0, 14) * clumsy,
+        drag_ms=between(24, 32) + between(0, 8) * clumsy,
+        diddle_level=between(0.88, 1.0) - 0.15 * clumsy,
+        diddle_shift=between(-0.06, 0.06) * (1 + clumsy),
+        weak_cents=float(rng.choice([-1, 1])) * between(60, 160),
+        weak_shelf_db=float(rng.choice([-1, 1])) * between(3, 6),
+    )
 
 
 def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float]:
@@ -128,10 +125,10 @@ def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float
     low, high = TEMPI_BPM
     rate = float(np.exp(rng.uniform(*np.log(RATE_PER_SECOND))))
     tempo, stretch = 60 * rate * rudiment.beats / len(rudiment.strokes), 1.0
-    while tempo < low:
-        tempo, stretch = 2 * tempo, 2 * stretch
-    while tempo > high:
-        tempo, stretch = tempo / 2, stretch / 2
+    if tempo < low:
+        tempo, stretch = 2 * tempo, 2.0
+    elif tempo > high:
+        tempo, stretch = tempo / 2, 0.5
     return min(max(round(tempo), low), high), stretch
 
 

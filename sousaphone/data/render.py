@@ -55,12 +55,6 @@ ROOMS = (
 )
 
 
-@functools.lru_cache(maxsize=1)
-def _synthesizer() -> Synthesizer:
-    font = importlib.resources.files("pretty_midi") / f"{SOUNDFONT}.sf2"
-    return Synthesizer(sf_path=str(font), sample_rate=SAMPLE_RATE)
-
-
 @functools.lru_cache(maxsize=len(KITS))
 def _drum(kit: int) -> np.ndarray:
     """One stroke of a kit's snare, float [T], of unit energy and up to a second long."""
@@ -68,7 +62,10 @@ def _drum(kit: int) -> np.ndarray:
     track.notes.append(Note(time=0.0, duration=0.5, pitch=SNARE, velocity=127, ttype="second"))
     score = Score(ttype="second")
     score.tracks.append(track)
-    wave = _synthesizer().render(score, stereo=False)[0][:SAMPLE_RATE]
+    # A synthesizer of its own: one that has played another kit may go on playing that.
+    font = importlib.resources.files("pretty_midi") / f"{SOUNDFONT}.sf2"
+    synthesizer = Synthesizer(sf_path=str(font), sample_rate=SAMPLE_RATE)
+    wave = synthesizer.render(score, stereo=False)[0][:SAMPLE_RATE]
     heard = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
     wave = wave[heard[0] : heard[-1] + 1] * np.minimum(1, np.arange(heard[-1] - heard[0], -1, -1) / 500)
     return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)

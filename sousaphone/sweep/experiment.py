@@ -44,7 +44,8 @@ def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: 
     Raises:
         InterruptedRunError: on SIGINT or SIGTERM; unfinished trials are marked so.
     """
-    with _signals_interrupt(), _ray(dashboard, announce):
+    # In this order: Ray's start puts handlers of its own in place.
+    with _ray(dashboard, announce), _signals_interrupt():
         try:
             _tuner(run, sweep, resources, announce).fit()
         except KeyboardInterrupt:

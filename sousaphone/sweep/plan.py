@@ -95,14 +95,13 @@ def describe(
     yield f"  each takes {resources.cpus_per_trial:g} CPU{gpus} and hears clips of {first.clip_seconds:g} s"
     if warning := banner(trials):
         yield warning
-    seen: dict[tuple[str, ...], RudimentClassifier] = {}
+    arms: set[tuple[str, ...]] = set()
     for trial in trials:
-        key = (trial.model, trial.strategy, trial.lora_targets)
-        if key not in seen:
-            seen[key] = build_model(trial, len(SLUGS))
         yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}"
-    for model in seen.values():
-        yield from describe_model(model)
+        if (arm := (trial.model, trial.strategy, trial.lora_targets)) not in arms:
+            arms.add(arm)
+            # Built for real: counts are counted, weights files are read, LoRA targets are matched.
+            yield from describe_model(build_model(trial, len(SLUGS)))
     if dataset is None:
         yield f"reads: the built-in synthetic set ({first.dataset}), generated first under {choices.cache_dir}"
     else:
@@ -118,14 +117,14 @@ def describe_model(model: RudimentClassifier) -> Iterator[str]:
     counts = model.counts()
     title = REGISTRY[model.backbone.spec.name].title
     yield (
-        f"  {title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
+        f"    {title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
         f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
     )
     if model.targets.matches:
         matched = ", ".join(f"{pattern} × {number}" for pattern, number in model.targets.matches.items())
-        yield f"    LoRA on {matched}"
+        yield f"      LoRA on {matched}"
     if model.targets.trained_in_full:
-        yield f"    trained in full: {', '.join(model.targets.trained_in_full)}"
+        yield f"      trained in full: {', '.join(model.targets.trained_in_full)}"
 
 
 def sample_rates(trials: list[TrainConfig]) -> set[int]:
@@ -141,6 +140,4 @@ def prepare_waveforms(choices: Choices, sweep: Sweep) -> Dataset:
     """
     rates = sample_rates(sweep.trials())
     dataset, _ = prepare(Path(choices.data_dir), choices.dataset, rates, Path(choices.cache_dir), progress=True)
-    for note in dataset.notes:
-        print(f"data: {note}")
     return dataset

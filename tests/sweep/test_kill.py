@@ -8,80 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pandas as pd
-import psutil
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sousaphone import checkpoint
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
-from sousaphone.record import TrialRecord
 from sousaphone.rudiments import SLUGS
 from sousaphone.training import fit
+from tests.sweep.conftest import EPOCHS, ROOT, Launcher
 
-ROOT = Path(__file__).resolve().parents[2]
-EPOCHS = 8
 CLOCK = {"epoch_seconds", "samples_per_second", "peak_memory_mb"}
 
 pytestmark = pytest.mark.slow
-
-
-class Launcher:
-    """launch.py as a user starts it, on a small data set, with everything it writes under one directory."""
-
-    def __init__(self, data: Path, storage: Path) -> None:
-        self.storage = storage
-        self.environment = {**os.environ, "SOUSAPHONE_CACHE": str(storage / "cache")}
-        settings = ["clip_seconds=1.0", "micro_batch=2", "learning_rate=0.001", "patience=99"]
-        self.options = ["--data-dir", str(data), "--models", "ast", "--scale", "nano", "--epochs", str(EPOCHS)]
-        self.options += ["--set", *settings]
-
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / "launch.py"), "--name", "run", "--storage", str(self.storage), *options]
-        log = (self.storage / "log.txt").open("a")
-        return subprocess.Popen(
-            command, cwd=self.storage, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True
-        )
-
-    @property
-    def log(self) -> str:
-        return (self.storage / "log.txt").read_text()
-
-    def record(self, augment: str) -> TrialRecord | None:
-        return TrialRecord.read(self.storage / "run" / "tune" / f"ast-lora-aug-{augment}-s0")
-
-    def epochs(self, augment: str) -> int:
-        record = self.record(augment)
-        return len(record.history) if record else 0
-
-    def wait_until(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 240
-        while not condition():
-            assert process.poll() is None, self.log
-            assert time.monotonic() < deadline, self.log
-            time.sleep(0.05)
-
-
-@pytest.fixture
-def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
-    """A launcher whose processes, Ray's included, are gone after the test."""
-    before = set(psutil.pids())
-    yield Launcher(small_sousa, tmp_path)
-    for process in psutil.process_iter():
-        if process.pid not in before and "ray" in " ".join(_command(process)):
-            process.kill()
-
-
-def _command(process: psutil.Process) -> list[str]:
-    try:
-        command: list[str] = process.cmdline()
-    except psutil.Error:
-        return []
-    return command
 
 
 def _uninterrupted(launcher: Launcher, trial_id: str) -> list[dict[str, object]]:
@@ -119,10 +62,35 @@ def test_a_killed_driver_loses_at_most_the_epoch_in_work_and_resume_repeats_the_
         record = launcher.record(augment)
         assert record is not None
         assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
+        board = EventAccumulator(str(launcher.storage / "run" / "tune" / record.trial_id)).Reload()
+        assert [event.step for event in board.Scalars("val_acc")] == list(range(1, EPOCHS + 1))
         for row, expected in zip(record.history, _uninterrupted(launcher, record.trial_id), strict=True):
             assert {k: v for k, v in row.items() if k not in CLOCK} == {
                 k: v for k, v in expected.items() if k not in CLOCK
             }
+
+
+def test_tune_itself_restores_a_killed_run_from_plain_python(launcher: Launcher) -> None:
+    driver = launcher.start(*launcher.options, "--augment", "off")
+    # Ray must have written its first snapshot, which lags by some seconds.
+    experiment = launcher.storage / "run" / "tune"
+    launcher.wait_until(lambda: launcher.epochs("off") >= 2 and any(experiment.glob("experiment_state-*")), driver)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    time.sleep(1.0)
+    program = (
+        "from ray import tune; from sousaphone.sweep import train_fn\n"
+        f"results = tune.Tuner.restore({str(experiment)!r}, train_fn).fit()\n"
+        "print('errors', results.num_errors, 'epoch', results[0].metrics['epoch'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=launcher.environment, capture_output=True, text=True, timeout=300
+    )
+    assert f"errors 0 epoch {EPOCHS}" in done.stdout, done.stderr
+    record = launcher.record("off")
+    assert record is not None
+    assert record.status == "completed"
+    assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
 
 
 def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Launcher) -> None:
@@ -136,7 +104,9 @@ def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Laun
     assert launcher.start("--resume").wait(timeout=300) == 0, launcher.log
 
 
-def test_a_trial_that_raises_does_not_stop_the_other(launcher: Launcher, trial_config: Callable[..., TrainConfig]) -> None:
+def test_a_trial_that_raises_does_not_stop_the_other(
+    launcher: Launcher, trial_config: Callable[..., TrainConfig]
+) -> None:
     driver = launcher.start(*launcher.options, "--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1")
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
     # The second trial finds a checkpoint of another base model in its directory, and refuses to go on from it.

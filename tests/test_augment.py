@@ -1,0 +1,90 @@
+"""Augmentation does what its units say, draws for each clip, and repeats from its seed."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sousaphone import augment
+from sousaphone.config import TrainConfig
+from sousaphone.frontends import AstFrontend
+
+OFF = TrainConfig(gain_db=0.0, shift_ms=0.0, noise_snr_db=200.0, speed=0.0, freq_mask=0.0, time_mask_ms=0.0)
+RATE, SAMPLES = 16_000, 16_000
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tone(clips: int = 4, samples: int = SAMPLES, hertz: float = 1_000.0) -> torch.Tensor:
+    return 0.25 * torch.sin(2 * torch.pi * hertz * torch.arange(samples) / RATE).repeat(clips, 1)
+
+
+def changed(wave: torch.Tensor, seed: int = 0, **limits: float) -> torch.Tensor:
+    lengths = torch.full((len(wave),), wave.shape[1])
+    config = dataclasses.replace(OFF, **limits)
+    return augment.augment_wave(wave, lengths, SAMPLES, RATE, config, rng(seed))[0]
+
+
+def test_with_every_limit_at_zero_the_waveform_stays_as_it_was() -> None:
+    assert torch.allclose(changed(tone()), tone(), atol=1e-6)
+
+
+def test_gain_stays_within_its_decibels_and_differs_from_clip_to_clip() -> None:
+    decibels = 20 * torch.log10(changed(tone(64), gain_db=6.0).abs().amax(1) / 0.25)
+    assert decibels.abs().max() <= 6.01
+    assert decibels.std() > 2
+
+
+def test_noise_is_never_louder_than_its_signal_to_noise_ratio() -> None:
+    noise = changed(tone(32), noise_snr_db=20.0) - tone(32)
+    ratio = 10 * torch.log10(tone(32).square().mean(1) / noise.square().mean(1))
+    assert ratio.min() > 19.5
+
+
+def test_speed_moves_the_pitch_by_its_share() -> None:
+    wave = changed(tone(16, samples=round(SAMPLES * 1.2)), speed=0.1)
+    hertz = torch.fft.rfft(wave * torch.hann_window(SAMPLES)).abs().argmax(1).float()
+    assert 895 <= hertz.min() < 960
+    assert 1040 < hertz.max() <= 1105
+
+
+def test_a_shift_either_way_leaves_silence_only_before_the_sound() -> None:
+    wave = changed(torch.full((64, SAMPLES + 1600), 0.25), shift_ms=100.0)
+    silence = wave.abs() < 1e-6
+    silent = silence.sum(1)
+    assert silent.max() <= 1600
+    assert (silent > 0).any()
+    assert (silent == 0).any()
+    assert (silence.long().diff(dim=1) <= 0).all()
+
+
+def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
+    config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
+    features = torch.randn(64, 256, 128, generator=rng(1))
+    masked = augment.mask_features(features, AstFrontend(256), config, rng())
+    hidden = masked != features
+    bins = hidden.all(1).sum(1)  # [64] bins hidden in every frame
+    frames = hidden.all(2).sum(1)
+    assert 0 < bins.float().mean() < 2 * 0.23 * 128
+    assert bins.max() <= 2 * 0.23 * 128 + 2
+    assert frames.max() <= 2 * 40 + 2
+    assert len(set(bins.tolist())) > 10
+
+
+def test_mixup_blends_features_and_labels_in_one_share() -> None:
+    config = dataclasses.replace(OFF, mixup_alpha=1.0)
+    labels = torch.eye(4)
+    features, targets = augment.mixup(labels.clone(), labels, config, rng(3))
+    assert torch.allclose(features, targets)
+    assert torch.allclose(targets.sum(1), torch.ones(4))
+    assert not torch.equal(targets, labels)
+
+
+@pytest.mark.parametrize("limit", ["gain_db", "shift_ms"])
+def test_a_seed_repeats_the_augmentation_and_another_does_not(limit: str) -> None:
+    assert torch.equal(changed(tone(), seed=1, **{limit: 5.0}), changed(tone(), seed=1, **{limit: 5.0}))
+    assert not torch.equal(changed(tone(), seed=1, **{limit: 5.0}), changed(tone(), seed=2, **{limit: 5.0}))

@@ -1,0 +1,181 @@
+"""The command line: every wrong input is one clear line and exit code 2, and touches nothing."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import launch
+from sousaphone.run import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[1]
+MakeSousa = Callable[..., Path]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """`refused(*arguments)`: the one line of a refused command line; nothing may be left in the storage."""
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SOUSA_DATASET_PATH", raising=False)
+    storage = tmp_path / "runs"
+
+    def call(*arguments: str) -> str:
+        try:
+            code = launch.main([*arguments, "--storage", str(storage)])
+        except SystemExit as end:
+            code = int(str(end.code))
+        assert code == launch.EXIT_INPUT
+        assert not storage.exists()
+        (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+        assert "error: " in line
+        return line
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--models", "wavlm"], "'wavlm' is unknown; choose from: ast"),
+        (["--dataset", "huge"], "invalid choice: 'huge'"),
+        (["--data-dir", "/no/such/place"], "'/no/such/place' is not a directory"),
+        (["--epochs", "0"], "epochs=0 is below its limit; give 1 or more"),
+        (["--epochs", "many"], "invalid int value: 'many'"),
+        (["--set", "micro_batch"], "not of the form key=value"),
+        (["--set", "micro_batch=x"], "micro_batch='x' is not a number"),
+        (["--set", "batchsize=4"], "'batchsize' is not a setting; the settings are: clip_seconds"),
+        (["--set", "clip_seconds=99"], "above its limit; give 10.0 or less"),
+        (["--weights", "ast=/no/such/file"], "no such file or directory"),
+        (["--weights", "wavlm=/x"], "backbone 'wavlm' is unknown"),
+        (["--models", "ast", "--weights", "beats=/x"], "backbone 'beats' is not in this sweep"),
+        (["--config", "nope"], "'nope' is unknown; choose one of: backbones"),
+        (["--name", "a/b"], "give a plain name"),
+        (["--seeds", "1", "1"], "planned twice"),
+        (["--gpus-per-trial", "99"], "more than this machine's"),
+        (["--cpus-per-trial", "9999"], "more than this machine's"),
+        (["--max-concurrent", "0"], "give 1 or more"),
+        (["--resume", "--name", "nothing"], "is no run"),
+    ],
+)
+def test_a_wrong_argument_is_one_clear_line(arguments: list[str], said: str, refused: Callable[..., str]) -> None:
+    assert said in refused(*arguments)
+
+
+def _without_column(root: Path) -> None:
+    labels = root / "labels" / "samples.parquet"
+    pd.read_parquet(labels).drop(columns="rudiment_slug").to_parquet(labels)
+
+
+def _unknown_slug(root: Path) -> None:
+    labels = root / "labels" / "samples.parquet"
+    pd.read_parquet(labels).assign(rudiment_slug="moonwalk").to_parquet(labels)
+
+
+def _outside(root: Path) -> None:
+    labels = root / "labels" / "samples.parquet"
+    pd.read_parquet(labels).assign(audio_path=lambda t: "../" + t.audio_path).to_parquet(labels)
+
+
+def _missing_audio(root: Path) -> None:
+    next((root / "audio").glob("*/*.flac")).unlink()
+
+
+def _unreadable_audio(root: Path) -> None:
+    next((root / "audio").glob("*/*.flac")).write_bytes(b"fLaC, but not really")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_without_column, "rudiment_slug"),
+        (_unknown_slug, "moonwalk"),
+        (_outside, "outside"),
+        (_missing_audio, ".flac"),
+        (_unreadable_audio, ".flac"),
+    ],
+)
+def test_a_spoilt_data_set_is_one_clear_line(
+    spoil: Callable[[Path], None], said: str, refused: Callable[..., str], make_sousa: MakeSousa, tmp_path: Path
+) -> None:
+    root = make_sousa(tmp_path / "sousa")
+    spoil(root)
+    assert said in refused("--models", "ast", "--scale", "nano", "--data-dir", str(root))
+
+
+def test_a_split_that_cannot_be_carved_is_one_clear_line(
+    refused: Callable[..., str], make_sousa: MakeSousa, tmp_path: Path
+) -> None:
+    splits = {"train_profile_ids": ["a"], "val_profile_ids": [], "test_profile_ids": ["b"]}
+    root = make_sousa(tmp_path / "sousa", players=["a", "b"], splits=splits)
+    assert "validation" in refused("--scale", "nano", "--data-dir", str(root))
+
+
+def test_a_directory_that_is_no_data_set_is_one_clear_line(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    assert "is not a SOUSA data set" in refused("--scale", "nano", "--data-dir", str(tmp_path / "photos"))
+
+
+@pytest.mark.parametrize("model", ["ast", "htsat", "beats", "efficientat"])
+def test_a_weights_file_of_the_wrong_format_is_one_clear_line(
+    model: str, refused: Callable[..., str], small_sousa: Path, tmp_path: Path
+) -> None:
+    wrong = tmp_path / "weights.pt"
+    wrong.write_bytes(b"these are no weights")
+    line = refused("--models", model, "--weights", f"{model}={wrong}", "--data-dir", str(small_sousa))
+    assert str(wrong) in line
+
+
+def test_a_used_name_without_resume_is_refused_and_stays_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("dear reader")
+    assert launch.main(["--name", "mine", "--storage", str(tmp_path)]) == launch.EXIT_INPUT
+    assert "is in use; add --resume" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from sousaphone.run import RunDirectory\n"
+        "with RunDirectory(Path(sys.argv[1])).held(): print('held', flush=True); time.sleep(60)"
+    )
+    run = RunDirectory(tmp_path / "run")
+    holder = subprocess.Popen([sys.executable, "-c", code, str(run.path)], cwd=ROOT, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert run.is_live()
+        with pytest.raises(launch.UserError, match=f"in use by process {holder.pid}"), run.held():
+            pass
+    finally:
+        holder.kill()
+        holder.wait()
+    assert not run.is_live()
+
+
+def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() -> None:
+    tree = ast.parse((ROOT / "launch.py").read_text())
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= {*sys.stdlib_module_names, "sousaphone", "tune_configs", "analysis"}
+    heavy = (
+        "import sys, launch; launch.build_parser().format_help(); print({'torch', 'ray', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
