@@ -95,7 +95,7 @@ def _unreadable_audio(root: Path) -> None:
     [
         (_without_column, "rudiment_slug"),
         (_unknown_slug, "moonwalk"),
-        (_outside, "outside"),
+        (_outside, "leaves the data directory"),
         (_missing_audio, ".flac"),
         (_unreadable_audio, ".flac"),
     ],
