@@ -118,7 +118,6 @@ def run(arguments: argparse.Namespace) -> int:
     # Torch, transformers and Ray take seconds to import: only now, when the words are known to be right.
     from sousaphone.sweep import experiment
     from sousaphone.sweep import plan as planning
-    from sousaphone.sweep.status import resume_line
 
     resources = planning.pick_resources(choices, sweep)
     if arguments.plan:
@@ -141,16 +140,16 @@ def run(arguments: argparse.Namespace) -> int:
             interrupted = False
         except experiment.InterruptedRunError:
             interrupted = True
-    return _finish(directory, interrupted, experiment.all_ended_well(directory, sweep), resume_line(directory))
+    return _finish(directory, interrupted, experiment.all_ended_well(directory, sweep))
 
 
-def _finish(directory: RunDirectory, interrupted: bool, all_well: bool, resume_line: str) -> int:
+def _finish(directory: RunDirectory, interrupted: bool, all_well: bool) -> int:
     from analysis.report import write_report
 
     report = write_report(directory.path)
     print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
     if interrupted:
-        print(f"interrupted; to go on: {resume_line}")
+        print(f"interrupted; to go on: {directory.resume_command}")
         return EXIT_INTERRUPTED
     if not all_well:
         print("some trials did not end well; the report says which and why")

@@ -84,5 +84,5 @@ def _parts(trial: Trial) -> tuple[str, ...]:
         title(config.get("model", "")),
         _STRATEGIES.get(strategy, strategy),
         f"targets {config.get('lora_targets')}" if strategy == "lora" else "",
-        "augmented" if config.get("augment") else "plain",
+        "augmented" if config.get("augment") else "unaugmented",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -47,7 +48,7 @@ def _accuracy(trials: Sequence[Trial]) -> go.Figure:
         ]
         figure.add_scatter(
             x=[100 * value for _, _, value in points],
-            y=[html.escape(arm.label) for arm, _, _ in points],
+            y=[_escape(arm.label) for arm, _, _ in points],
             mode="markers",
             name=name,
             text=[_hover(trial) for _, trial, _ in points],
@@ -76,7 +77,7 @@ def _efficiency(trials: Sequence[Trial]) -> go.Figure:
             x=[t.trainable_params for t in shown],
             y=[100 * t.best["val_acc"] for t in shown],
             mode="markers",
-            name=html.escape(title(model)),
+            name=_escape(title(model)),
             text=[_hover(t) for t in shown],
             hovertemplate="%{x:,} parameters, %{y:.1f} %<br>%{text}<extra></extra>",
             marker={
@@ -107,7 +108,7 @@ def _time(trials: Sequence[Trial]) -> go.Figure:
         known = [(arm, values) for arm, values in known if values]
         figure.add_bar(
             x=[sum(values) / len(values) for _, values in known],
-            y=[html.escape(arm.label) for arm, _ in known],
+            y=[_escape(arm.label) for arm, _ in known],
             orientation="h",
             hovertemplate="%{x:.1f} s<extra></extra>",
             marker={"color": [colour[arm.model] for arm, _ in known]},
@@ -121,41 +122,53 @@ def _time(trials: Sequence[Trial]) -> go.Figure:
 
 
 def _curves(trials: Sequence[Trial]) -> go.Figure:
-    """One line a trial and measure; a click on an arm's name in the legend hides it everywhere."""
+    """A line for each trial and measure; a click on an arm's name in the legend hides it everywhere."""
     colour = colours(trials)
     figure = make_subplots(1, len(_CURVES), horizontal_spacing=0.06)
     for arm in arms(trials):
-        name = html.escape(arm.label)
+        name = _escape(arm.label)
         for column, (metric, _, scale) in enumerate(_CURVES, start=1):
-            for number, trial in enumerate(arm.trials):
-                rows = [row for row in trial.history if metric in row]
-                figure.add_scatter(
-                    x=[row["epoch"] for row in rows],
-                    y=[scale * row[metric] for row in rows],
-                    mode="lines" if len(rows) > 1 else "markers",
-                    line={"color": colour[arm.model], "dash": "solid" if arm.augment else "dot", "width": 1.8},
-                    name=name,
-                    legendgroup=name,
-                    showlegend=column == 1 and number == 0,
-                    hovertemplate=f"epoch %{{x}}: %{{y:.3g}}<br>{html.escape(trial.trial_id)}<extra></extra>",
-                    row=1,
-                    col=column,
-                )
+            # One trace an arm, its trials parted by a gap: hundreds of traces make a page slow.
+            points: list[tuple[Any, Any, str]] = []
+            for trial in arm.trials:
+                told = _escape(trial.trial_id)
+                points += [(row["epoch"], scale * row[metric], told) for row in trial.history if metric in row]
+                points.append((None, None, ""))
+            figure.add_scatter(
+                x=[x for x, _, _ in points],
+                y=[y for _, y, _ in points],
+                text=[text for _, _, text in points],
+                # A line of a single epoch cannot be seen; its marker can.
+                mode="lines+markers" if any(len(trial.history) == 1 for trial in arm.trials) else "lines",
+                line={"color": colour[arm.model], "dash": "solid" if arm.augment else "dot", "width": 1.8},
+                marker={"size": 5},
+                name=name,
+                legendgroup=name,
+                showlegend=column == 1,
+                hovertemplate="epoch %{x}: %{y:.3g}<br>%{text}<extra></extra>",
+                row=1,
+                col=column,
+            )
     for column, (_, label, _) in enumerate(_CURVES, start=1):
         figure.update_xaxes(title="epoch", tickformat="d", row=1, col=column)
         figure.update_yaxes(title=label, rangemode="tozero", row=1, col=column)
     return _styled(figure, 12)
 
 
+def _escape(text: str) -> str:
+    # plotly turns these entities back into signs, and leaves those for quotation marks as they are.
+    return html.escape(text, quote=False)
+
+
 def _hover(trial: Trial) -> str:
     """What a point says of its trial, in plotly's own small HTML."""
     lines = [trial.trial_id, f"{trial.status}, {len(trial.history)} epochs"]
-    return "<br>".join(html.escape(line) for line in lines)
+    return "<br>".join(_escape(line) for line in lines)
 
 
 def _arm_axis(figure: go.Figure, groups: Sequence[Arm]) -> None:
     """Every arm has its row, with or without a number, the first on top."""
-    labels = [html.escape(arm.label) for arm in groups]
+    labels = [_escape(arm.label) for arm in groups]
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=labels, range=[len(labels) - 0.4, -0.6])
     figure.update_yaxes(automargin=True, tickmode="array", tickvals=labels)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from analysis.trials import Trial
 from sousaphone.config import TrainConfig
 from sousaphone.rudiments import SLUGS
-from sousaphone.run import banner
+from sousaphone.run import RunDirectory, banner
 
 COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, of the best epoch; the table is ordered by it",
@@ -74,17 +73,18 @@ class Findings:
         return f"{len(self.trials)} planned trial{'s' if len(self.trials) != 1 else ''}: {words}{live}."
 
     @property
-    def resume_command(self) -> str:
-        """The line that goes on with this run."""
-        here = self.path.resolve()
-        return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
+    def resume_command(self) -> str | None:
+        """The line that goes on with this run; None where nothing is left to go on with, or someone is at it."""
+        open_ends = any(trial.status in ("pending", "running", "interrupted") for trial in self.trials)
+        return RunDirectory(self.path).resume_command if open_ends and not self.live else None
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What ran: (name, value) pairs."""
         data, origin = self.plan.get("data") or {}, self.plan.get("provenance") or {}
         clips, players = data.get("clips") or {}, data.get("players") or {}
-        sizes = ", ".join(f"{split} {n} of {_players(players.get(split))}" for split, n in clips.items())
+        splits = [split for split in ("train", "validation", "test") if split in clips]
+        sizes = ", ".join(f"{split} {clips[split]} of {_players(players.get(split))}" for split in splits)
         synthetic = " (synthetic, the built-in set)" if data.get("synthetic") else ""
         dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)

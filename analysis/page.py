@@ -48,7 +48,7 @@ def page(found: Findings) -> str:
             for t in found.others
         ]
         parts += ["<h2>Not finished, or failed</h2>", _table(("trial", "status", "epochs", "error"), rows, "words")]
-        if not found.live:
+        if found.resume_command:
             parts.append(f"<p>Go on with:</p><pre>{text(found.resume_command)}</pre>")
     for number, (heading, figure) in enumerate(charts(found.trials)):
         settings = {"displaylogo": False, "responsive": True}

@@ -10,6 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
 from analysis.arms import Arm, arms, colours, title
@@ -39,7 +40,7 @@ def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
                 axes.scatter(_mean(values), y, s=75, facecolor=face, edgecolor=shade, linewidth=2, zorder=3)
         if arm.state:
             _say(axes, y, arm.state, beside=max([*val, *test], default=0.0))
-    axes.set_xlim(0, _upper(max(axes.dataLim.x1, 4 * CHANCE_PERCENT), 100))
+    axes.set_xlim(0, _upper(max(axes.dataLim.x1, 4 * CHANCE_PERCENT)))
     axes.set_xlabel("accuracy, %")
     _legend(
         figure,
@@ -63,19 +64,19 @@ def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
     shown = [t for t in trials if t.ended_well and t.trainable_params and "val_acc" in t.best]
     for arm in arms(shown) if shown else ():
         accuracies = [100 * v for v in arm.values("best", "val_acc")]
-        count, shade = arm.trials[0].trainable_params, colour[arm.model]
+        count, shade = arm.trials[0].trainable_params or 1, colour[arm.model]
         if len(accuracies) > 1:
             axes.scatter([count] * len(accuracies), accuracies, s=14, color=shade, alpha=0.5, linewidths=0)
         marker = _STRATEGY_MARKERS.get(arm.strategy, "o")
         face = shade if arm.augment else "white"
-        style = {"marker": marker, "facecolor": face, "edgecolor": shade, "alpha": 0.85}
+        style: dict[str, Any] = {"marker": marker, "facecolor": face, "edgecolor": shade, "alpha": 0.85}
         axes.scatter(count, _mean(accuracies), s=85, linewidth=2, zorder=3, **style)
     axes.set_xscale("log")
-    counts = [t.trainable_params or 1 for t in shown] or [1e4, 1e6]
+    counts = [t.trainable_params or 1 for t in shown] or [10_000, 1_000_000]
     # A decade at least, so that one trial or equal counts still leave a readable axis.
     axes.set_xlim(min(counts) / 3, max(counts) * 3)
     top = max((100 * t.best["val_acc"] for t in shown), default=0.0)
-    axes.set_ylim(0, _upper(max(top, 4 * CHANCE_PERCENT), 100))
+    axes.set_ylim(0, _upper(max(top, 4 * CHANCE_PERCENT)))
     axes.xaxis.set_major_formatter(_short_count)
     axes.xaxis.set_minor_formatter(lambda value, _: _short_count(value) if _leads_with(value, (2, 5)) else "")
     axes.tick_params(axis="x", which="minor", labelsize=8, labelcolor=_GREY)
@@ -84,7 +85,7 @@ def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
     missing = len(trials) - len(shown)
     if missing:
         note = f"{missing} of {len(trials)} trials have not ended well and are not shown"
-        axes.text(0.99, 0.02, note, transform=axes.transAxes, ha="right", color=_GREY, fontsize=9)
+        axes.set_title(note, loc="right", color=_GREY, fontsize=9, fontstyle="italic")
     _legend(figure, _scatter_legend(trials, colour))
     return _png(figure)
 
@@ -107,15 +108,11 @@ def training_time(trials: Sequence[Trial], banner: str | None) -> bytes:
             axes.barh(y, mean, height=0.62, color=colour[arm.model], alpha=0.85)
             if len(values) > 1:
                 axes.scatter(values, [y] * len(values), s=10, color=_INK, alpha=0.6, linewidths=0, zorder=3)
-            axes.annotate(
-                f"{_short(mean)}  {arm.state}",
-                (max(values), y),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=9,
-            )
-        axes.set_xlim(0, _upper(axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0) * 1.08)
+            words = f"{_short(mean)}   {arm.state}"
+            axes.annotate(words, (max(values), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9)
+        # Room for the words beyond the longest bar.
+        longest = axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0
+        axes.set_xlim(0, longest * (1.5 if any(arm.state for arm in groups) else 1.18))
         axes.set_xlabel(label)
     return _png(figure)
 
@@ -132,20 +129,20 @@ def _scatter_legend(trials: Sequence[Trial], colour: Mapping[str, str]) -> list[
     if len({bool(trial.config.get("augment")) for trial in trials}) > 1:
         entries += [
             Line2D([], [], **_marker("o"), label="augmented"),
-            Line2D([], [], **_marker("o"), markerfacecolor="white", label="plain"),
+            Line2D([], [], **_marker("o"), markerfacecolor="white", label="unaugmented"),
         ]
     return [*entries, Line2D([], [], color=_GREY, linestyle="--", label=f"chance, {CHANCE_PERCENT:g} %")]
 
 
 def _figure(heading: str, banner: str | None, width: float, height: float) -> Figure:
     """A figure with its heading and, below it, what must be said of the numbers."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
     lines = textwrap.wrap(banner or "", round(12.5 * width))
     extent = 0.42 + 0.2 * len(lines)  # inches
-    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - extent / height), w_pad=0.1, h_pad=0.08)
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 1, 1 - extent / height), w_pad=0.1, h_pad=0.08)
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
     figure.text(0.015, 1 - 0.12 / height, heading, fontsize=14, fontweight="bold", color=_INK, va="top")
-    style = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3, "parse_math": False}
+    style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3, "parse_math": False}
     figure.text(0.015, 1 - 0.44 / height, "\n".join(lines), **style)
     return figure
 
@@ -169,7 +166,7 @@ def _rows(
 
 def _say(axes: Axes, y: int, text: str, beside: float) -> None:
     """Words where a number would stand, or to the right of one that is not the last word."""
-    style = {"color": _GREY, "fontstyle": "italic", "fontsize": 9, "va": "center", "zorder": 4}
+    style: dict[str, Any] = {"color": _GREY, "fontstyle": "italic", "fontsize": 9, "va": "center", "zorder": 4}
     plate = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # grid and chance line do not cross the words
     axes.annotate(text, (beside, y), xytext=(10 if beside else 4, 0), textcoords="offset points", bbox=plate, **style)
 
@@ -182,9 +179,9 @@ def _marker(shape: str) -> dict[str, Any]:
     return {"color": _INK, "marker": shape, "linestyle": "", "markersize": 8, "markeredgewidth": 1.6}
 
 
-def _upper(value: float, limit: float | None = None) -> float:
-    """An axis' end: a little above the largest value, and not above what is possible by more than the margin."""
-    return min(1.08 * value, 1.03 * limit) if limit else 1.08 * value
+def _upper(percent: float) -> float:
+    """Where an accuracy axis ends: a little above the highest value, never far above 100 %."""
+    return min(1.08 * percent, 103.0)
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -195,7 +192,7 @@ def _leads_with(value: float, digits: Sequence[int]) -> bool:
     return int(f"{value:e}"[0]) in digits
 
 
-def _short_count(value: float, _: int = 0) -> str:
+def _short_count(value: float, _: float = 0) -> str:
     """12000 as 12k, 1.3e6 as 1.3M."""
     for size, sign in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 import pickle
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sousaphone.record import error_line
+
 ERROR_NAME = "error.txt"
-# The line of a traceback that says what went wrong. Ray's own errors go on below it with advice.
-_ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,9 @@ def _trial(trial: Any, analysis: Any) -> RayTrial:
     error_file = Path(trial.storage.trial_fs_path) / ERROR_NAME
     if trial.status != "ERROR" or not error_file.is_file():
         return RayTrial(trial.status, by_epoch(rows))
-    text = _COLOUR.sub("", error_file.read_text(errors="replace")).strip()
-    lines = _ERROR_LINE.findall(text) or text.splitlines()
+    error = error_line(error_file.read_text(errors="replace"))
     failed_at = datetime.fromtimestamp(error_file.stat().st_mtime, UTC)
-    return RayTrial(trial.status, by_epoch(rows), lines[-1].strip() if lines else None, failed_at)
+    return RayTrial(trial.status, by_epoch(rows), error or None, failed_at)
 
 
 def by_epoch(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

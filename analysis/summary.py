@@ -38,7 +38,7 @@ def summary(found: Findings) -> str:
             for t in found.others
         ]
         parts += ["## Not finished, or failed", _table(("trial", "status", "epochs", "error"), rows)]
-        if not found.live:
+        if found.resume_command:
             parts += ["Go on with:", f"```\n{found.resume_command}\n```"]
     parts += ["## How to read the columns", _list(f"**{name}**: {text}" for name, text in COLUMNS.items())]
     parts += ["## What this does not show", _list(map(escape, found.limits))]

@@ -91,10 +91,10 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
         record = run.record(planned.trial_id)
         if record is not None:
             history = _checked(record)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError) as damage:
         # Ray's word is the best there is; without it nobody can say that the trial ended well.
         status = _status_by_ray(ray, planned, live) if ray is not None else "failed"
-        problem = f"{RECORD_NAME} is damaged ({str(error).partition(chr(10))[0]}); resuming writes it anew"
+        problem = f"{RECORD_NAME} is damaged ({str(damage).partition(chr(10))[0]}); resuming writes it anew"
         return replace(planned, status=status, error=problem, history=ray.history if ray else [])
     if record is None:
         if ray is None:

@@ -55,7 +55,8 @@ class Choices:
     def from_json(cls, saved: Mapping[str, Any]) -> Choices:
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
         lists = ("models", "augment", "seeds")
-        return cls(**{key: tuple(value) if key in lists else value for key, value in saved.items()})
+        values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in saved.items()}
+        return cls(**values)
 
     @property
     def built_in(self) -> bool:

@@ -9,10 +9,13 @@ Sources: Kaldi's feature-fbank.cc by way of torchaudio.compliance.kaldi (AST, BE
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
+from torchaudio.functional import melscale_fbanks
 
 _EPSILON = torch.finfo(torch.float32).eps
 
@@ -93,4 +96,105 @@ class AstFrontend(Frontend):
             padding = torch.arange(x.shape[1], device=x.device) >= self.fbank.frames(lengths.to(x.device))[:, None]
             x = x.masked_fill(padding.unsqueeze(-1), 0.0)
         x = F.pad(x, (0, 0, 0, self.length - x.shape[1]))
+        return (x - self.mean) / (2 * self.deviation)
+
+
+class ClapFrontend(Frontend):
+    """CLAP's features for its HTS-AT: 64 log mel bands (Slaney, 50 Hz to 14 kHz, dB), 1024-sample Hann frames.
+
+    A clip shorter than the window is repeated as often as it fits whole, and silence follows; of a longer one the
+    centre is taken (the official extractor draws a random part). As transformers' ClapFeatureExtractor with
+    `truncation="rand_trunc", padding="repeatpad"` and the preprocessor settings of laion/clap-htsat-unfused.
+
+    Args:
+        seconds: the window.
+    """
+
+    sample_rate, hop_seconds, time_dim, mel_dim = 48_000, 0.010, -2, -1
+    fft, hop, bins = 1024, 480, 64
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        super().__init__()
+        self.samples = round(seconds * self.sample_rate)
+        self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
+        bank = melscale_fbanks(self.fft // 2 + 1, 50.0, 14_000.0, self.bins, self.sample_rate, "slaney", "slaney")
+        self.register_buffer("bank", bank, persistent=False)  # [513, 64]
+
+    def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
+        """[B, T] to the window [B, self.samples]: each clip repeated whole, then silence, or its centre."""
+        batch, width = wave.shape
+        if lengths is None:
+            lengths = torch.full((batch,), width)
+        lengths = lengths.to(wave.device)[:, None]  # [B, 1]
+        once = lengths.clamp(min=1)
+        repeats = (self.samples // once).clamp(min=1)
+        start = (lengths - self.samples).clamp(min=0) // 2
+        position = torch.arange(self.samples, device=wave.device)  # [samples]
+        # Beyond the sound the index may be any; what it fetches is silenced.
+        filled = wave.gather(1, (position % once + start).clamp_(max=width - 1))
+        return filled.masked_fill_(position >= repeats * lengths, 0.0)
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[B, T] at 48 kHz to [B, 1, F, 64] with F = 1 + samples // 480: 1001 frames in 10 s."""
+        spectrum = torch.stft(
+            self.fill(wave, lengths), self.fft, self.hop, window=self.window, pad_mode="reflect", return_complex=True
+        )
+        power = (spectrum.real.square() + spectrum.imag.square()).transpose(1, 2)  # [B, F, 513]
+        return 10.0 * (power @ self.bank).clamp(min=1e-10).log10().unsqueeze(1)
+
+
+class EfficientAtFrontend(Frontend):
+    """EfficientAT's features: Kaldi mel bands from 0 to 15 kHz of a 25 ms window, log, roughly normalised.
+
+    Equal to the evaluation mode of AugmentMelSTFT in fschmid56/EfficientAT: pre-emphasis 0.97, Hann window of 800
+    samples (symmetric) in an FFT of 1024, frames centred, reflected at the ends. Padding is silence.
+
+    Args:
+        hop: samples between frames.
+        bins: mel bands M. The authors published models for other hops and bands as well.
+    """
+
+    sample_rate, time_dim, mel_dim = 32_000, -1, -2
+    frame, fft = 800, 1024
+
+    def __init__(self, hop: int = 320, bins: int = 128) -> None:
+        super().__init__()
+        self.hop = hop
+        self.hop_seconds = hop / self.sample_rate
+        self.register_buffer("window", torch.hann_window(self.frame, periodic=False), persistent=False)
+        bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, 15_000.0, 100.0, -500.0, 1.0)
+        self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # [513, M]
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
+        x = silence_padding(wave, lengths)
+        x = x[:, 1:] - 0.97 * x[:, :-1]
+        # Centred frames of the FFT's length, of which the window keeps the middle: only that is cut out, for the
+        # shift in phase does not touch the power.
+        x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
+        edge = (self.fft - self.frame) // 2
+        frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800]
+        spectrum = torch.fft.rfft(frames * self.window, n=self.fft)
+        power = spectrum.real.square() + spectrum.imag.square()  # [B, F, 513]
+        return ((power @ self.bank + 1e-5).log().transpose(1, 2) + 4.5) / 5
+
+
+class BeatsFrontend(Frontend):
+    """BEATs' features: Kaldi filter bank with a Povey window on 16-bit amplitudes, then normalised.
+
+    Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence.
+    """
+
+    sample_rate, hop_seconds, time_dim, mel_dim = 16_000, 0.010, -2, -1
+    mean, deviation = 15.41663, 6.55582
+    # What a frame of digital silence comes to in every band.
+    silence = (math.log(_EPSILON) - mean) / (2 * deviation)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fbank = KaldiFbank(torch.hann_window(KaldiFbank.frame, periodic=False).pow(0.85))
+
+    def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """[B, T] at 16 kHz to [B, F, 128] with F = (T - 400) // 160 + 1."""
+        x = self.fbank(silence_padding(wave, lengths) * 2**15)
         return (x - self.mean) / (2 * self.deviation)

@@ -85,12 +85,7 @@ def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: fl
     Every parameter but the adapters is frozen afterwards.
     """
     # PEFT's alpha is annotated int, yet only ever divided by r.
-    config = LoraConfig(
-        r=r,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        target_modules=list(targets.modules),  # type: ignore[arg-type]
-    )
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets.modules))
     inject_adapter_in_model(config, model)
 
 

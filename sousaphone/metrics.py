@@ -9,13 +9,13 @@ from torch import Tensor
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of clips [N] whose highest of C logits [N, C] is their label."""
-    return (logits.argmax(1) == labels).float().mean().item()
+    return (logits.argmax(1) == labels).double().mean().item()
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int = 5) -> float:
     """Share of clips [N] whose label is among the k highest logits [N, C]."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
-    return (best == labels[:, None]).any(1).float().mean().item()
+    return (best == labels[:, None]).any(1).double().mean().item()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:

@@ -82,6 +82,7 @@ class RudimentClassifier(nn.Module):
         self.backbone = backbone
         self.classifier = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(backbone.width, classes))
         self.fresh = ("classifier", *(f"backbone.{name}" for name in backbone.spec.fresh))
+        self.classes = classes
         self.strategy = config.strategy
         self.base_fingerprint = weights.fingerprint(backbone)
         self.targets = lora.Targets((), {})

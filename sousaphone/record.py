@@ -11,6 +11,7 @@ import json
 import math
 import os
 import platform
+import re
 import socket
 import subprocess
 import uuid
@@ -23,6 +24,8 @@ from typing import Any
 
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
+_ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass
@@ -118,6 +121,16 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def error_line(text: str) -> str:
+    """The line of a traceback that says what went wrong: the last that names an exception.
+
+    Ray's own errors go on below it with advice; without such a line it is the last one.
+    """
+    plain = _COLOUR.sub("", text).strip()
+    lines = _ERROR_LINE.findall(plain) or plain.splitlines() or [""]
+    return str(lines[-1]).strip()
 
 
 def now() -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import uuid
 from collections.abc import Iterator, Sequence
@@ -50,6 +51,12 @@ class RunDirectory:
     @property
     def status_page(self) -> Path:
         return self.path / "STATUS.md"
+
+    @property
+    def resume_command(self) -> str:
+        """The line that goes on with this run."""
+        here = self.path.resolve()
+        return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""

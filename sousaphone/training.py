@@ -165,7 +165,7 @@ def _train_epoch(
     for step, batch in zip(range(steps), batches, strict=False):
         _set_learning_rate(optimizer, config, (epoch - 1) * steps + step, steps)
         wave, lengths = to_float(batch.wave), batch.lengths
-        targets = F.one_hot(batch.labels, model.classifier[-1].out_features).float()
+        targets = F.one_hot(batch.labels, model.classes).float()
         if config.augment:
             wave, lengths = augment.augment_wave(wave, lengths, samples, rate, config, rng)
         features = model.features(wave, lengths)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
+from http.client import HTTPException
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from sousaphone.backbones.registry import REGISTRY
@@ -18,8 +21,8 @@ RANDOM = "random"
 def resolve(name: str, scale: str, choice: str) -> str:
     """A `--weights` choice as what a trial takes: 'random', or the absolute path of a file or directory.
 
-    `auto` looks in the directory named by SOUSAPHONE_WEIGHTS, in the hub's cache, then on the hub. The nano scale
-    ships no weights, so `auto` is random there.
+    `auto` looks in the directory named by SOUSAPHONE_WEIGHTS, in the hub's or torch's cache, then on the network. The
+    nano scale ships no weights, so `auto` is random there.
 
     Raises:
         UserError: nothing is found; the message names the file, its source and the option that gives it by hand.
@@ -33,7 +36,7 @@ def resolve(name: str, scale: str, choice: str) -> str:
         return str(path)
     tried = []
     for source in REGISTRY[name].weights:
-        found = _local(name, source) or _hub(source)
+        found = _local(name, source) or _hub(source) or _download(source)
         if found is not None:
             return str(found)
         tried.append(_describe(source))
@@ -66,6 +69,21 @@ def _hub(source: WeightSource) -> Path | None:
         return Path(snapshot_download(source.hub, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError):
         return None
+
+
+def _download(source: WeightSource) -> Path | None:
+    """The source's address in torch's cache of checkpoints, downloaded if the network allows."""
+    if source.url is None:
+        return None
+    path = Path(torch.hub.get_dir(), "checkpoints", source.file or source.url.rpartition("/")[2])
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Written under another name and renamed when whole.
+            torch.hub.download_url_to_file(source.url, str(path), progress=sys.stderr.isatty())
+        except (OSError, HTTPException):
+            return None
+    return path.absolute()
 
 
 def _describe(source: WeightSource) -> str:

@@ -2,55 +2,97 @@
 
 from __future__ import annotations
 
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers.utils import logging
+
 from sousaphone.errors import UserError
+
+# What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
+_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def load_config(config_class: Any, path: Path) -> Any:
     """The checkpoint's configuration.
 
     Raises:
-        UserError: no config.json there, or one of another architecture.
+        UserError: no config.json there, a damaged one, or one of another architecture.
     """
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json; give the directory of a transformers checkpoint")
     wanted = config_class.model_type
-    raw, _ = config_class.get_config_dict(path)
-    found = raw.get("model_type")
-    if found != wanted and wanted not in {f"{found}_audio_model"}:
+    try:
+        raw, _ = config_class.get_config_dict(path)
+        found = raw.get("model_type")
+        # A whole CLAP holds the configuration of its audio model.
+        whole = f"{found}_audio_model" == wanted and isinstance(raw.get(config_class.base_config_key), dict)
+        config = config_class.from_pretrained(path) if found == wanted or whole else None
+    except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise UserError(f"{path / 'config.json'} cannot be read: {_one_line(error)}") from error
+    if config is None:
         raise UserError(f"{path} holds a {found!r} checkpoint; this backbone wants {wanted!r}")
-    return config_class.from_pretrained(path)
+    return config
 
 
-def load_pretrained(model_class: Any, path: Path, config: Any, dropped: tuple[str, ...]) -> Any:
-    """The checkpoint's model in float32, every tensor accounted for.
+def load_pretrained(
+    model_class: Any, path: Path, config: Any, dropped: tuple[str, ...], renamed: Mapping[str, str] | None = None
+) -> Any:
+    """The checkpoint's model in float32 and evaluation mode, every tensor accounted for.
 
     Args:
         dropped: prefixes of tensors that the checkpoint may hold and the backbone does without (its old head).
+        renamed: regular expressions of tensor names, each with what to put in its place; transformers knows the
+            older names of its own models.
 
     Raises:
         UserError: a tensor is missing, unknown or of another shape, or the file is damaged.
     """
-    import torch
-
     try:
-        model, info = model_class.from_pretrained(
-            path, config=config, output_loading_info=True, local_files_only=True, dtype=torch.float32
-        )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded: {str(error).splitlines()[0]}") from error
-    unexpected = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
+        with _quiet():
+            # By itself transformers fails on the first tensor of another shape; told to ignore them it reports all.
+            model, info = model_class.from_pretrained(
+                path,
+                config=config,
+                key_mapping=dict(renamed or {}),
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                local_files_only=True,
+                dtype=torch.float32,
+            )
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be loaded: {_one_line(error)}") from error
+    unknown = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
+    reshaped = [f"{key} {list(found)} for {list(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     problems = [
-        f"{kind}: {', '.join(map(str, sorted(keys)[:5]))}{' ...' if len(keys) > 5 else ''}"
-        for kind, keys in (
-            ("missing", info["missing_keys"]),
-            ("unknown", unexpected),
-            ("of another shape", info["mismatched_keys"]),
-        )
+        f"{kind}: {', '.join(sorted(keys)[:5])}{' ...' if len(keys) > 5 else ''}"
+        for kind, keys in (("missing", info["missing_keys"]), ("unknown", unknown), ("of another shape", reshaped))
         if keys
     ]
     if problems:
         raise UserError(f"{path} does not fit {model_class.__name__}; {'; '.join(problems)}")
     return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar and no load report: what matters of it becomes an error of ours."""
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

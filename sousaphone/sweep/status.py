@@ -10,7 +10,7 @@ from typing import Any
 
 from ray import tune
 
-from sousaphone.record import TrialRecord, atomic_write
+from sousaphone.record import TrialRecord, atomic_write, error_line
 from sousaphone.run import RunDirectory
 
 Announce = Callable[[str], None]
@@ -54,8 +54,7 @@ class StatusCallback(tune.Callback):
         if record is None or record.status == "running":
             # It died before it could say so: its worker was killed, or the trial never began.
             record = record or TrialRecord(str(trial), dict(trial.config))
-            cause = trial.get_error()
-            record.status, record.error = "failed", f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
+            record.status, record.error = "failed", error_line(str(trial.get_error()))
             run.trial(str(trial)).mkdir(parents=True, exist_ok=True)
             record.write(run.trial(str(trial)))
         print(f"{_clock()}  {trial}  {record.status}: {record.error}", flush=True)
@@ -68,11 +67,6 @@ def remaining_seconds(run: RunDirectory, trial_id: str) -> float | None:
     if record is None or not record.history:
         return None
     return record.train_seconds / len(record.history) * (record.config["epochs"] - len(record.history))
-
-
-def resume_line(run: RunDirectory) -> str:
-    """The command that goes on with a run."""
-    return f"python launch.py --resume --name {run.path.name} --storage {run.path.parent}"
 
 
 def write_status(run: RunDirectory) -> None:
@@ -98,7 +92,7 @@ def write_status(run: RunDirectory) -> None:
         "",
         f"- Results: `{run.report}` (`python -m analysis {run.path}` brings them up to date)",
         f"- Logs, checkpoints, TensorBoard files: `{run.experiment}` (`tensorboard --logdir {run.path}`)",
-        f"- To go on after a stop: `{resume_line(run)}`",
+        f"- To go on after a stop: `{run.resume_command}`",
     ]
     with atomic_write(run.status_page) as temporary:
         temporary.write_text("\n".join(lines) + "\n")

@@ -17,7 +17,7 @@ from sousaphone import checkpoint
 from sousaphone.config import GOOD_ENDS, TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.record import PREDICTIONS_NAME, TrialRecord, atomic_write, now, provenance
+from sousaphone.record import PREDICTIONS_NAME, TrialRecord, atomic_write, error_line, now, provenance
 from sousaphone.rudiments import SLUGS
 from sousaphone.run import DriverGoneError, DriverWatch
 from sousaphone.training import DivergedError, Epoch, fit
@@ -51,10 +51,10 @@ def train_fn(config: dict[str, Any]) -> None:
         _train(trial, record, directory, watch)
     except DriverGoneError:
         raise  # an orphan writes nothing
-    except Exception as error:
+    except Exception as error:  # whatever it is goes on record, and on to Ray
         record.status = "diverged" if isinstance(error, DivergedError) else "failed"
-        record.error = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         record.traceback = traceback.format_exc()
+        record.error = error_line(record.traceback)
         record.ended = now()
         watch.check()
         record.write(directory)

@@ -13,7 +13,7 @@ import soundfile
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.generate import audio_path, builtin_dataset, generate, plan_clips
 from sousaphone.data.players import Clip, Performance, make_players, perform
-from sousaphone.data.render import KITS, ROOMS, SAMPLE_RATE, make_voice, render
+from sousaphone.data.render import KITS, ROOMS, SAMPLE_RATE, _drum, make_voice, render
 from sousaphone.errors import UserError
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 
@@ -195,6 +195,18 @@ def test_the_hands_of_every_player_differ_in_timbre():
         assert abs(player.weak_shelf_db) >= 3
     assert centroid(100) > 1.02 * centroid(0)
     assert centroid(-100) < 0.98 * centroid(0)
+
+
+def test_the_kits_are_distinct_and_do_not_depend_on_what_was_played_before():
+    def drums(kits: list[int]) -> dict[int, np.ndarray]:
+        _drum.cache_clear()
+        return {kit: _drum(kit) for kit in kits}
+
+    forwards, backwards = drums(list(KITS)), drums(list(KITS)[::-1])
+    for kit, drum in forwards.items():
+        assert np.array_equal(drum, backwards[kit])
+        others = [other for name, other in forwards.items() if name != kit]
+        assert all(len(drum) != len(other) or np.abs(drum - other).max() > 1e-3 for other in others)
 
 
 def test_a_harder_stroke_is_louder_and_brighter_on_every_kit():

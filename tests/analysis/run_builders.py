@@ -1,14 +1,12 @@
-"""Runs on disk as launch.py and the trials leave them, without training anything."""
+"""Builds runs on disk as launch.py and its trials leave them, without training anything."""
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from sousaphone.config import GOOD_ENDS, TrainConfig
 from sousaphone.record import TrialRecord
@@ -100,9 +98,3 @@ def write_run(path: Path, trials: Sequence[dict[str, Any]], records: Sequence[Tr
         run.trial(each.trial_id).mkdir(parents=True, exist_ok=True)
         each.write(run.trial(each.trial_id))
     return run
-
-
-@pytest.fixture
-def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
-    """`make_run(trials, records=())`: a run directory in a fresh place."""
-    return lambda trials, records=(): write_run(tmp_path / "results" / "study", trials, records)

@@ -1,0 +1,265 @@
+"""The Transformer of BEATs (Chen et al., arXiv 2212.09058), with the module names of the official checkpoints.
+
+Source of names, defaults and initialisation: https://github.com/microsoft/unilm/tree/master/beats. Left out is the
+official layer-wise decay of gradients: a fine-tuning recipe that no output depends on, and here one recipe trains
+every contender.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sousaphone.errors import UserError
+
+MEL_BANDS = 128
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_accurate": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_fast": lambda x: F.gelu(x, approximate="tanh"),
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "linear": lambda x: x,
+    # The first feed-forward layer holds the gate.
+    "glu": lambda x: x,
+}
+
+
+@dataclass(frozen=True)
+class BeatsConfig:
+    """The `cfg` of an official file, as far as it shapes the encoder; names and defaults are the official ones."""
+
+    input_patch_size: int = -1
+    embed_dim: int = 512
+    conv_bias: bool = False
+    encoder_layers: int = 12
+    encoder_embed_dim: int = 768
+    encoder_ffn_embed_dim: int = 3072
+    encoder_attention_heads: int = 12
+    activation_fn: str = "gelu"
+    layer_norm_first: bool = False
+    deep_norm: bool = False
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.0
+    encoder_layerdrop: float = 0.0
+    dropout_input: float = 0.0
+    conv_pos: int = 128
+    conv_pos_groups: int = 16
+    relative_position_embedding: bool = False
+    num_buckets: int = 320
+    max_distance: int = 1280
+    gru_rel_pos: bool = False
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value: Any = getattr(self, field.name)
+            kinds = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}[str(field.type)]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UserError(f"BEATs cfg: {field.name}={value!r} is not of type {field.type}")
+            if field.type == "int" and value < 1:
+                raise UserError(f"BEATs cfg: {field.name}={value!r} must be 1 or more")
+            if field.type == "float" and not 0 <= value < 1:
+                raise UserError(f"BEATs cfg: {field.name}={value!r} must be from 0 to below 1")
+        for divisor in ("encoder_attention_heads", "conv_pos_groups"):
+            if self.encoder_embed_dim % getattr(self, divisor):
+                raise UserError(
+                    f"BEATs cfg: encoder_embed_dim={self.encoder_embed_dim} is no multiple of "
+                    f"{divisor}={getattr(self, divisor)}"
+                )
+        if self.input_patch_size > MEL_BANDS:
+            raise UserError(f"BEATs cfg: input_patch_size={self.input_patch_size} is above the {MEL_BANDS} mel bands")
+        if self.activation_fn not in ACTIVATIONS:
+            raise UserError(f"BEATs cfg: activation_fn={self.activation_fn!r} is none of: {', '.join(ACTIVATIONS)}")
+        if self.layer_norm_first and self.deep_norm:
+            raise UserError("BEATs cfg: layer_norm_first and deep_norm exclude one another; one must be False")
+        if self.relative_position_embedding and not 1 <= self.num_buckets // 4 < self.max_distance:
+            raise UserError(
+                f"BEATs cfg: num_buckets={self.num_buckets} must be 4 or more and below four times "
+                f"max_distance={self.max_distance}"
+            )
+
+    @classmethod
+    def from_official(cls, cfg: dict[str, Any]) -> Self:
+        """The known keys of a file's `cfg`; the others (predictor, training) do not concern the encoder."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        return cls(**{name: value for name, value in cfg.items() if name in known})
+
+
+class Attention(nn.Module):
+    """Self-attention whose scores get a bias by relative position, gated by the query (WavLM, arXiv 2110.13900)."""
+
+    def __init__(self, config: BeatsConfig, relative: nn.Embedding | None) -> None:
+        super().__init__()
+        width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
+        self.dropout = config.attention_dropout
+        self.q_proj = nn.Linear(width, width)
+        self.k_proj = nn.Linear(width, width)
+        self.v_proj = nn.Linear(width, width)
+        self.out_proj = nn.Linear(width, width)
+        self.gated = config.gru_rel_pos
+        if self.gated:
+            self.grep_linear = nn.Linear(width // self.heads, 8)
+            self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
+        if relative is not None:
+            # One table for all layers; each holds it because each layer's copy is in the file.
+            self.relative_attention_bias = relative
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        dropout = self.dropout if self.training else 0.0
+        if bias is not None and self.gated:
+            gates = self.grep_linear(q).unflatten(-1, (2, 4)).sum(-1, keepdim=True).sigmoid()  # [B, H, L, 2, 1]
+            gate = gates[..., 0, :] * (gates[..., 1, :] * self.grep_a - 1) + 2  # [B, H, L, 1]
+            # By hand: with a mask that takes a gradient the fused kernel falls back to one half again as slow.
+            scores = torch.addcmul((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), gate, bias)
+            x = F.dropout(scores.softmax(-1), dropout) @ v
+        else:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        return self.out_proj(x.transpose(1, 2).flatten(2))
+
+
+class GatedLinear(nn.Module):
+    """Twice the features, one half gating the other by swish (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 2 * features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = self.linear(x).chunk(2, -1)
+        return value * F.silu(gate)
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each with a residual: normalised before (pre-norm), or after it (post-norm), where
+    deep norm (arXiv 2203.00555) weighs the residual up by (2 * layers) ** (1 / 4)."""
+
+    def __init__(self, config: BeatsConfig, relative: nn.Embedding | None) -> None:
+        super().__init__()
+        width, hidden = config.encoder_embed_dim, config.encoder_ffn_embed_dim
+        self.self_attn = Attention(config, relative)
+        self.self_attn_layer_norm = nn.LayerNorm(width)
+        self.fc1 = GatedLinear(width, hidden) if config.activation_fn == "glu" else nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.final_layer_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.activation_dropout = nn.Dropout(config.activation_dropout)
+        self.activation = ACTIVATIONS[config.activation_fn]
+        self.norm_first = config.layer_norm_first
+        self.alpha = (2 * config.encoder_layers) ** 0.25 if config.deep_norm else 1.0
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.activation_dropout(self.activation(self.fc1(x))))
+
+    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
+        if self.norm_first:
+            x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), bias))
+            return x + self.dropout(self.feed_forward(self.final_layer_norm(x)))
+        x = self.self_attn_layer_norm(self.alpha * x + self.dropout(self.self_attn(x, bias)))
+        return self.final_layer_norm(self.alpha * x + self.dropout(self.feed_forward(x)))
+
+
+class PositionConv(nn.Module):
+    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm)."""
+
+    def __init__(self, width: int, taps: int, groups: int) -> None:
+        super().__init__()
+        self.taps, self.groups = taps, groups
+        weight = torch.randn(width, width // groups, taps) * math.sqrt(4 / (taps * width))
+        self.weight_v = nn.Parameter(weight)
+        self.weight_g = nn.Parameter(weight.norm(dim=(0, 1), keepdim=True))
+        self.bias = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, D, L] to [B, D, L]; an even number of taps looks one token further back than ahead."""
+        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
+        return F.conv1d(x, weight, self.bias, padding=self.taps // 2, groups=self.groups)[..., : x.shape[-1]]
+
+
+class Encoder(nn.Module):
+    """Convolutional positions, then the layers, which share one table of relative positions."""
+
+    def __init__(self, config: BeatsConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.encoder_embed_dim
+        relative = (
+            nn.Embedding(config.num_buckets, config.encoder_attention_heads)
+            if config.relative_position_embedding
+            else None
+        )
+        self.pos_conv = nn.Sequential(PositionConv(width, config.conv_pos, config.conv_pos_groups), nn.GELU())
+        self.layers = nn.ModuleList(Layer(config, relative) for _ in range(config.encoder_layers))
+        self.layer_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """BERT's initialisation, and with deep norm the one its authors derive from the depth."""
+        beta = (8 * self.config.encoder_layers) ** -0.25
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+                if self.config.deep_norm and name.endswith(("q_proj", "k_proj")):
+                    nn.init.xavier_normal_(module.weight)
+                elif self.config.deep_norm and name.endswith(("v_proj", "out_proj", "fc1", "fc1.linear", "fc2")):
+                    nn.init.xavier_normal_(module.weight, gain=beta)
+
+    def relative_bias(self, length: int) -> Tensor | None:
+        """What every head adds to the scores of a query and a key so far apart: [1, H, L, L], once for all layers."""
+        if not self.config.relative_position_embedding:
+            return None
+        first: Any = self.layers[0]
+        table = first.self_attn.relative_attention_bias
+        buckets = distance_buckets(length, self.config.num_buckets, self.config.max_distance, table.weight.device)
+        by_distance = table(buckets).T  # [H, 2 L - 1], from key L - 1 before the query to L - 1 after
+        # Row i of the bias is a window of L distances that starts at -i.
+        return by_distance.unfold(-1, length, 1).flip(1).unsqueeze(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, L, D] to [B, L, D]."""
+        x = x + self.pos_conv(x.transpose(1, 2)).transpose(1, 2)
+        if not self.config.layer_norm_first:
+            x = self.layer_norm(x)
+        x = self.dropout(x)
+        bias = self.relative_bias(x.shape[1])
+        for layer in self.layers:
+            if self.training and torch.rand(()).item() < self.config.encoder_layerdrop:
+                continue
+            x = layer(x, bias)
+        return self.layer_norm(x) if self.config.layer_norm_first else x
+
+
+@lru_cache(maxsize=64)
+def distance_buckets(length: int, buckets: int, max_distance: int, device: torch.device) -> Tensor:
+    """The bucket of every distance key - query from 1 - length to length - 1, [2 * length - 1] (T5's scheme).
+
+    Half of the buckets are for keys after the query. In each half the first half is for one distance each, the rest
+    widen logarithmically up to `max_distance`; the last one takes all beyond.
+    """
+    # A tensor made in inference mode could take no part in training later, and this one is kept.
+    with torch.inference_mode(False):
+        distance = torch.arange(1 - length, length)
+        half = buckets // 2
+        exact = half // 2
+        # On the CPU whatever the device: logarithms differ in the last bit, and a bucket's edge may lie there.
+        ratio = torch.log(distance.abs().clamp_min(exact).float() / exact) / math.log(max_distance / exact)
+        wide = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
+        bucket = torch.where(distance.abs() < exact, distance.abs(), wide) + half * (distance > 0)
+        return bucket.to(device)

@@ -1,0 +1,78 @@
+"""HTS-AT (Chen et al., arXiv 2202.00874), the audio encoder of CLAP (Wu et al., arXiv 2211.06687), from transformers.
+
+Ours is the window: the encoder folds a spectrogram of fixed length into a square, and none of its parameters
+depends on how large that square is. A clip longer than the configured window gets the next larger square.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+from transformers import ClapAudioConfig, ClapAudioModel
+
+from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.transformers_files import load_config, load_pretrained
+from sousaphone.errors import UserError
+from sousaphone.frontends import ClapFrontend
+
+# CLAP never hears more; a shorter clip is repeated up to this, however little of it is asked for.
+_PRETRAINED_SECONDS = 10.0
+# Mean and deviation of the features of recorded drums.
+_LEVEL_DB, _SPREAD_DB = -40.0, 20.0
+# The rest of a CLAP checkpoint: its text tower, the projections into the space both share, their temperatures.
+_DROPPED = ("text_model.", "text_projection.", "audio_projection.", "logit_scale")
+
+
+class HtsatBackbone(Backbone):
+    """CLAP's audio encoder up to its last norm; the mean of its tokens is the embedding that CLAP then projects."""
+
+    def __init__(self, spec: BackboneSpec, model: ClapAudioModel) -> None:
+        super().__init__()
+        self.spec = spec
+        self.net = model.audio_encoder
+        self.width = self.net.num_features
+        self.frontend = ClapFrontend(_seconds(model.config))
+
+    @classmethod
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+        config = ClapAudioConfig(**spec.scales[scale])
+        _widen(config, clip_seconds)
+        model = ClapAudioModel(config)
+        # transformers starts the input norm at mean 0 and variance 1, which frozen would leave decibels unscaled.
+        model.audio_encoder.batch_norm.running_mean.fill_(_LEVEL_DB)
+        model.audio_encoder.batch_norm.running_var.fill_(_SPREAD_DB**2)
+        return cls(spec, model)
+
+    @classmethod
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+        config = load_config(ClapAudioConfig, path)
+        if config.enable_fusion:
+            raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one such as {spec.weights[0].hub}")
+        if config.num_mel_bins != ClapFrontend.bins:
+            raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {ClapFrontend.bins}")
+        _widen(config, clip_seconds)
+        # A whole CLAP names its audio tower, a bare audio model does not.
+        model = load_pretrained(ClapAudioModel, path, config, dropped=_DROPPED, renamed={r"^audio_model\.": ""})
+        return cls(spec, model)
+
+    def encode(self, features: Tensor) -> Tensor:
+        """[B, 1, F, 64] to tokens [B, L, D], normalised; L is frequency times time, time running fastest."""
+        grid: Tensor = self.net(features).last_hidden_state  # [B, D, frequency, time]
+        return grid.flatten(2).transpose(1, 2)
+
+
+def _seconds(config: Any) -> float:
+    """The longest clip whose frames fit the square, at most what CLAP was trained with."""
+    frames = config.spec_size * (config.spec_size // config.num_mel_bins)
+    return min(_PRETRAINED_SECONDS, (frames - 1) * ClapFrontend.hop / ClapFrontend.sample_rate)
+
+
+def _widen(config: Any, clip_seconds: float | None) -> None:
+    """Enlarge the square by whole mel spectrograms until it holds the clip: sides of 128, 192 and 256 hold 2.55,
+    5.75 and 10 s."""
+    wanted = min(clip_seconds or 0.0, _PRETRAINED_SECONDS)
+    while _seconds(config) < wanted:
+        config.spec_size += config.num_mel_bins

@@ -1,0 +1,199 @@
+"""BEATs equals its authors' code, in every configuration that their files can hold."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sousaphone import lora
+from sousaphone.backbones.beats import Beats
+from sousaphone.backbones.beats_encoder import BeatsConfig, distance_buckets
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.model import load_backbone
+from tests.backbones.beats_nets import GATED, RELATIVE, SMALL, load, official, perturbed, written
+
+SPEC = REGISTRY["beats"]
+DIRECTORY = Path(__file__).parents[1] / "reference"
+# A small, randomly initialised checkpoint in the official format, two clips, and what the authors' code made of them:
+# every eighth token of the last layer, the norms over all tokens, and the predictor's probabilities.
+CHECKPOINT = DIRECTORY / "beats_small_official.pt"
+REFERENCE = np.load(DIRECTORY / "beats.npz")
+CONFIGS: dict[str, dict[str, Any]] = {
+    "post_norm": {},
+    "pre_norm": {"layer_norm_first": True},
+    "deep_norm": {"deep_norm": True, **GATED},
+    "pre_norm_gated": {"layer_norm_first": True, **GATED},
+    "relative_ungated": RELATIVE,
+    "gates_without_positions": {"gru_rel_pos": True},
+    "no_projection_and_conv_bias": {"embed_dim": 32, "conv_bias": True, **GATED},
+    "other_patch_and_odd_conv": {"input_patch_size": 12, "conv_pos": 7, **GATED},
+    **{f"activation_{name}": {"activation_fn": name} for name in ("gelu_accurate", "relu", "tanh", "linear", "glu")},
+}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return ((found - expected).norm() / expected.norm()).item()
+
+
+def test_the_last_layer_and_the_predictor_equal_the_official_ones() -> None:
+    backbone = load(CHECKPOINT)
+    with torch.no_grad():
+        tokens = backbone.encode(backbone.frontend(torch.from_numpy(REFERENCE["wav16k"]) / 32768))
+    assert tokens.shape == (2, 144, 64)
+    assert relative_error(tokens[:, ::8], torch.from_numpy(REFERENCE["hidden"])) < 1e-5
+    assert torch.allclose(tokens.norm(dim=(1, 2)), torch.from_numpy(REFERENCE["hidden_norm"]), rtol=1e-5)
+    model = torch.load(CHECKPOINT, weights_only=True)["model"]
+    probabilities = F.linear(tokens, model["predictor.weight"], model["predictor.bias"]).mean(1).sigmoid()
+    assert torch.allclose(probabilities, torch.from_numpy(REFERENCE["probs"]), atol=1e-6)
+
+
+def by_definition(cfg: BeatsConfig, w: dict[str, Tensor], features: Tensor) -> Tensor:
+    """One clip [F, 128] to [L, D], token by token and head by head, straight from the paper and the file's names."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"])
+
+    p, depth, heads = cfg.input_patch_size, cfg.encoder_layers, cfg.encoder_attention_heads
+    patches = [
+        features[i : i + p, j : j + p].flatten()
+        for i in range(0, len(features) - p + 1, p)
+        for j in range(0, 128 - p + 1, p)
+    ]
+    x = F.linear(torch.stack(patches), w["patch_embedding.weight"].flatten(1), w.get("patch_embedding.bias"))
+    x = norm("layer_norm", x)
+    if cfg.embed_dim != cfg.encoder_embed_dim:
+        x = linear("post_extract_proj", x)
+    length, width = x.shape
+
+    g, v = w["encoder.pos_conv.0.weight_g"], w["encoder.pos_conv.0.weight_v"]
+    taps, group = cfg.conv_pos, width // cfg.conv_pos_groups
+    conv = w["encoder.pos_conv.0.bias"].repeat(length, 1)
+    for t in range(length):
+        for tap in range(taps):
+            at = t + tap - taps // 2
+            if 0 <= at < length:
+                kernel = g[..., tap] * v[..., tap] / v[..., tap].norm()
+                inputs = x[at].view(-1, 1, group).expand(-1, group, -1).reshape(width, group)
+                conv[t] += (kernel * inputs).sum(1)
+    x = x + F.gelu(conv)
+    if not cfg.layer_norm_first:
+        x = norm("encoder.layer_norm", x)
+
+    def bucket(distance: int) -> int:
+        half, exact = cfg.num_buckets // 2, cfg.num_buckets // 4
+        far = abs(distance)
+        if far >= exact:
+            far = exact + int(math.log(far / exact) / math.log(cfg.max_distance / exact) * (half - exact))
+        return min(far, half - 1) + half * (distance > 0)
+
+    def attention(name: str, x: Tensor) -> Tensor:
+        out, size = [], width // heads
+        for h in range(heads):
+            q, k, v = (linear(f"{name}.{p}_proj", x)[:, h * size : (h + 1) * size] for p in "qkv")
+            scores = q @ k.T / math.sqrt(size)
+            if cfg.relative_position_embedding:
+                table = w[f"{name}.relative_attention_bias.weight"][:, h]
+                bias = torch.stack([table[[bucket(j - i) for j in range(length)]] for i in range(length)])
+                if cfg.gru_rel_pos:
+                    gates = linear(f"{name}.grep_linear", q)
+                    update, reset = gates[:, :4].sum(1).sigmoid(), gates[:, 4:].sum(1).sigmoid()
+                    bias = (update * (reset * w[f"{name}.grep_a"][0, h, 0, 0] - 1) + 2)[:, None] * bias
+                scores = scores + bias
+            out.append(scores.softmax(-1) @ v)
+        return linear(f"{name}.out_proj", torch.cat(out, 1))
+
+    def feed_forward(name: str, x: Tensor) -> Tensor:
+        if cfg.activation_fn == "glu":
+            value, gate = linear(f"{name}.fc1.linear", x).chunk(2, 1)
+            return linear(f"{name}.fc2", value * gate * gate.sigmoid())
+        x = linear(f"{name}.fc1", x)
+        activations = {
+            "gelu": 0.5 * x * (1 + torch.erf(x / math.sqrt(2))),
+            "gelu_accurate": 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+            "relu": x.clamp_min(0),
+            "tanh": torch.tanh(x),
+            "linear": x,
+        }
+        return linear(f"{name}.fc2", activations[cfg.activation_fn])
+
+    alpha = (2 * depth) ** 0.25 if cfg.deep_norm else 1
+    for name in (f"encoder.layers.{i}" for i in range(depth)):
+        if cfg.layer_norm_first:
+            x = x + attention(f"{name}.self_attn", norm(f"{name}.self_attn_layer_norm", x))
+            x = x + feed_forward(name, norm(f"{name}.final_layer_norm", x))
+        else:
+            x = norm(f"{name}.self_attn_layer_norm", alpha * x + attention(f"{name}.self_attn", x))
+            x = norm(f"{name}.final_layer_norm", alpha * x + feed_forward(name, x))
+    return norm("encoder.layer_norm", x) if cfg.layer_norm_first else x
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_configuration_is_what_the_paper_defines_and_survives_the_official_format(
+    name: str, tmp_path: Path
+) -> None:
+    net = perturbed(**CONFIGS[name])
+    backbone = load(written(tmp_path / "beats.pt", official(net)))
+    features = torch.randn(2, 3 * net.config.input_patch_size + 5, 128)
+    with torch.no_grad():
+        tokens = backbone.encode(features)
+        expected = torch.stack([by_definition(net.config, net.state_dict(), clip) for clip in features])
+        assert torch.equal(tokens, net(features))
+    assert relative_error(tokens, expected) < 1e-5
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 300, 2_000])
+def test_buckets_are_those_of_each_pair_of_positions(length: int) -> None:
+    found = distance_buckets(length, 320, 800, torch.device("cpu"))
+    assert found.shape == (2 * length - 1,)
+    assert found[length - 1] == 0
+    assert torch.equal(found[length:], found[: length - 1].flip(0) + 160)
+    # The nearest 80 on each side have a bucket each.
+    assert torch.equal(found[: length - 1].flip(0)[:79], torch.arange(1, min(length, 80)))
+    assert found.max() < 320
+
+
+@pytest.mark.parametrize("samples", [0, 100, 500, 2_000])
+def test_a_clip_shorter_than_a_patch_is_filled_up_with_silence(samples: int) -> None:
+    backbone = load_backbone("beats", "nano")
+    clip = torch.rand(1, samples) - 0.5
+    assert torch.isfinite(backbone(clip)).all()
+    if samples >= 400:
+        # Silence after the last whole frame: what ends in it is left out by the front end.
+        features = backbone.frontend(clip)
+        assert torch.equal(
+            backbone.encode(features),
+            backbone.encode(F.pad(features, (0, 0, 0, 16 - features.shape[1]), value=backbone.frontend.silence)),
+        )
+
+
+def test_adapters_reach_the_first_feed_forward_layer_of_gated_linear_units_too() -> None:
+    net = perturbed(activation_fn="glu")
+    targets = lora.resolve_targets(net, SPEC.lora_targets["all-linear"], SPEC.aliases, [])
+    assert targets.matches == dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"), 3)
+
+
+def test_layers_and_units_drop_out_in_training_alone() -> None:
+    net = perturbed(dropout=0.5, encoder_layerdrop=0.5)
+    features = torch.randn(1, 32, 128)
+    assert torch.equal(net(features), net(features))
+    net.train()
+    assert not torch.equal(net(features), net(features))
+
+
+def test_deep_norm_starts_with_its_authors_deviations() -> None:
+    torch.manual_seed(0)
+    net = Beats(BeatsConfig(**{**SMALL, "encoder_embed_dim": 256, "deep_norm": True}))
+    layer = net.encoder.layers[0]
+    assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(256**-0.5, rel=0.03)
+    assert layer.self_attn.v_proj.weight.std().item() == pytest.approx(256**-0.5 * 24**-0.25, rel=0.03)
+    assert layer.fc1.weight.std().item() == pytest.approx((2 / (256 + 48)) ** 0.5 * 24**-0.25, rel=0.03)

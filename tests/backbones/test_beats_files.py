@@ -1,0 +1,122 @@
+"""Official BEATs files: what loads, and that all else is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sousaphone.backbones.beats_encoder import BeatsConfig
+from sousaphone.errors import UserError
+from sousaphone.model import load_backbone
+from tests.backbones.beats_nets import GATED, load, official, perturbed, written
+
+
+def test_a_nano_backbone_saved_in_the_official_format_loads_as_it_was(tmp_path: Path) -> None:
+    nano = load_backbone("beats", "nano", seed=3)
+    path = written(tmp_path / "nano.pt", official(nano.net))
+    loaded = load_backbone("beats", "base", str(path))
+    wave = torch.rand(2, 20_000) - 0.5
+    assert torch.equal(loaded(wave), nano(wave))
+    assert {k: p.requires_grad for k, p in loaded.named_parameters()} == dict.fromkeys(
+        dict(nano.named_parameters()), True
+    )
+
+
+def test_a_predictor_is_dropped_and_half_precision_becomes_single(tmp_path: Path) -> None:
+    net = perturbed(**GATED)
+    plain = load(written(tmp_path / "plain.pt", official(net)))
+    tuned = official(net, **{"predictor.weight": torch.rand(5, 32), "predictor.bias": torch.rand(5)})
+    tuned["cfg"] |= {"finetuned_model": True, "predictor_class": 5}
+    wave = torch.rand(1, 8_000)
+    assert torch.equal(load(written(tmp_path / "tuned.pt", tuned))(wave), plain(wave))
+    half = {"cfg": tuned["cfg"], "model": {k: v.half() for k, v in net.state_dict().items()}}
+    assert all(p.dtype == torch.float32 for p in load(written(tmp_path / "half.pt", half)).parameters())
+
+
+def test_the_table_of_relative_positions_may_be_in_the_first_layer_alone(tmp_path: Path) -> None:
+    net = perturbed(**GATED)
+    content = official(net)
+    for i in (1, 2):
+        del content["model"][f"encoder.layers.{i}.self_attn.relative_attention_bias.weight"]
+    wave = torch.rand(1, 8_000)
+    assert torch.equal(
+        load(written(tmp_path / "one.pt", content))(wave), load(written(tmp_path / "all.pt", official(net)))(wave)
+    )
+
+
+def edited(change: str) -> Any:
+    """An official file with one thing wrong."""
+    content = official(perturbed(**GATED))
+    model, cfg = content["model"], content["cfg"]
+    match change:
+        case "bare state dict":
+            return model
+        case "missing":
+            del model["encoder.layers.1.fc1.bias"]
+        case "unknown":
+            model["quantize.embedding"] = torch.zeros(2)
+        case "another shape":
+            model["layer_norm.weight"] = torch.zeros(3)
+        case "tables":
+            name = "encoder.layers.2.self_attn.relative_attention_bias.weight"
+            model[name] = model[name] + 1
+        case "no tensors":
+            content["model"] = {"a": 1}
+        case _:
+            key, _, value = change.partition("=")
+            cfg[key] = {"True": True, "None": None}.get(value, int(value) if value.lstrip("-").isdigit() else value)
+    return content
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("bare state dict", "'cfg' and 'model'"),
+        ("no tensors", "no dict of tensors"),
+        ("missing", r"missing: encoder\.layers\.1\.fc1\.bias"),
+        ("unknown", r"unknown: quantize\.embedding"),
+        ("another shape", r"of another shape: layer_norm\.weight"),
+        ("tables", "BEATs shares one"),
+        ("layer_norm_first=True", None),
+        ("activation_fn=mish", "'mish' is none of: gelu"),
+        ("encoder_attention_heads=5", "no multiple of encoder_attention_heads=5"),
+        ("encoder_layers=None", "encoder_layers=None is not of type int"),
+        ("encoder_layers=True", "encoder_layers=True is not of type int"),
+        ("input_patch_size=-1", "input_patch_size=-1 must be 1 or more"),
+        ("input_patch_size=256", "above the 128 mel bands"),
+        ("dropout=2", "dropout=2 must be"),
+        ("max_distance=4", "max_distance=4"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_clear_line(change: str, message: str | None, tmp_path: Path) -> None:
+    path = written(tmp_path / "beats.pt", edited(change))
+    if message is None:
+        # Another order of the same layers: a valid file.
+        load(path)
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_both_norms_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match="exclude one another"):
+        BeatsConfig(input_patch_size=16, deep_norm=True, layer_norm_first=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF....WAVE", b"PK\x03\x04 broken", b"\x80\x02}q\x00.", b"{}\n"])
+def test_a_file_that_torch_did_not_write_is_one_clear_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "beats.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="'cfg' and 'model'") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no file"):
+        load(tmp_path)

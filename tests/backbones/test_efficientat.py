@@ -1,0 +1,169 @@
+"""EfficientAT: official files of any width load, and the network computes what the official one does."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sousaphone import lora
+from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.model import build_model, load_backbone
+
+# Mean over positions of the official `features` on `mel` for the states of `official_state`, by width in hundredths.
+# The code that made them reproduces the authors' outputs for their own mn04 to 1e-7.
+REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "efficientat.npz")
+WIDTHS = {"mn01": 0.1, "mn04": 0.4, "mn10": 1.0, "mn035": 0.35}
+
+
+def official_state(width: float) -> dict[str, Tensor]:
+    """A state dict in the official format and order, its numbers from a formula."""
+    net = MobileNet(Channels.of_width(width))
+    shapes = {official: net.state_dict()[key].shape for key, official in net.official_keys().items()}
+    state = {}
+    for place, key in enumerate(sorted(shapes, key=official_order)):
+        shape = shapes[key]
+        index = np.arange(math.prod(shape))
+        wave = np.sin(0.37 * index * (1 + index % 7) + place)
+        if key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(1)
+            continue
+        if len(shape) > 1:
+            wave = wave * (3 / math.prod(shape[1:])) ** 0.5
+        elif key.endswith(("running_var", "1.weight")):
+            wave = 1 + 0.4 * wave
+        else:
+            wave = 0.3 * wave
+        state[key] = torch.from_numpy(wave.astype(np.float32)).reshape(shape)
+    return state
+
+
+def official_order(key: str) -> tuple[Any, ...]:
+    last = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    *path, name = key.split(".")
+    return ([(0, int(part)) if part.isdigit() else (1, part) for part in path], last.index(name))
+
+
+@pytest.fixture
+def mn01(tmp_path: Path) -> tuple[Path, dict[str, Tensor]]:
+    path = tmp_path / "mn01.pt"
+    state = official_state(0.1)
+    torch.save(state, path)
+    return path, state
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_files_of_every_width_load_and_give_the_official_features(name: str, tmp_path: Path) -> None:
+    path = tmp_path / f"{name}.pt"
+    head = {"classifier.2.weight": torch.zeros(4, 4), "classifier.5.bias": torch.zeros(527)}
+    torch.save({**official_state(WIDTHS[name]), **head}, path)
+    backbone = load_backbone("efficientat", weights=str(path))
+    with torch.no_grad():
+        tokens = backbone.encode(torch.from_numpy(REFERENCE["mel"]))
+    official = torch.from_numpy(REFERENCE[name])
+    assert backbone.width == official.shape[1]
+    assert float((tokens.mean(1) - official).norm() / official.norm()) <= 1e-5
+    assert torch.allclose(backbone.pool(tokens), tokens.mean(1), rtol=1e-4, atol=1e-4)
+
+
+def test_before_training_the_attention_is_the_mean_and_trained_it_is_not() -> None:
+    backbone = load_backbone("efficientat", "nano")
+    assert isinstance(backbone, EfficientAtBackbone)
+    tokens = torch.randn(2, 12, backbone.width, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(backbone.pool(tokens), tokens.mean(1), atol=1e-6)
+    nn.init.ones_(backbone.attention_pool[2].weight)
+    assert not torch.allclose(backbone.pool(tokens), tokens.mean(1), atol=1e-2)
+
+
+def test_every_scales_state_goes_through_the_official_format_and_back(tmp_path: Path) -> None:
+    backbone = load_backbone("efficientat", "nano")
+    assert isinstance(backbone, EfficientAtBackbone)
+    own = backbone.net.state_dict()
+    torch.save({official: own[key] for key, official in backbone.net.official_keys().items()}, tmp_path / "nano.pt")
+    loaded = load_backbone("efficientat", weights=str(tmp_path / "nano.pt"))
+    assert isinstance(loaded, EfficientAtBackbone)
+    assert all(torch.equal(value, own[key]) for key, value in loaded.net.state_dict().items())
+
+
+def test_the_nano_network_holds_every_kind_of_module_that_the_base_does() -> None:
+    kinds = [{type(module) for module in load_backbone("efficientat", scale).modules()} for scale in ("nano", "base")]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_random_network_passes_on_what_it_hears() -> None:
+    """Without statistics of sound a frozen random network would answer every clip alike."""
+    backbone = load_backbone("efficientat", "nano")
+    generator = torch.Generator().manual_seed(0)
+    wave = (torch.rand(4, 32_000, generator=generator) - 0.5) * torch.tensor([[0.01], [0.1], [0.5], [1.0]])
+    embedding = backbone(wave)
+    assert embedding.std(0).mean() > 0.05
+
+
+def test_all_linear_covers_every_pretrained_linear_layer_and_1x1_convolution() -> None:
+    model = build_model(TrainConfig(model="efficientat"), 40)
+    plain = load_backbone("efficientat", "nano")
+    assert isinstance(plain, EfficientAtBackbone)
+    expected = [f"backbone.net.{name}" for name, module in plain.net.named_modules() if lora.adaptable(module)]
+    assert list(model.targets.modules) == expected
+    assert sum(isinstance(module, nn.Linear) for module in plain.net.modules()) == model.targets.matches["se.fc1"] * 2
+
+
+def test_the_sweeps_targets_are_fresh_layers_and_train_in_full() -> None:
+    model = build_model(TrainConfig(model="efficientat", lora_targets="sweep"), 40)
+    assert model.targets.trained_in_full == REGISTRY["efficientat"].lora_targets["sweep"]
+    assert model.counts().adapter == 0
+    prefixes = ("backbone.attention_pool.", "classifier.")
+    assert all(name.startswith(prefixes) for name in model.trained_state())
+    assert len(model.trained_state()) == 6
+
+
+def test_a_file_that_is_no_weights_file_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "notes.pt"
+    path.write_text("not a checkpoint")
+    with pytest.raises(UserError, match=r"notes\.pt is no weights file, or a damaged one; give an official"):
+        load_backbone("efficientat", weights=str(path))
+
+
+def test_a_damaged_file_is_one_clear_line(mn01: tuple[Path, dict[str, Tensor]]) -> None:
+    path, _ = mn01
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UserError, match="damaged"):
+        load_backbone("efficientat", weights=str(path))
+
+
+@pytest.mark.parametrize("content", [{"model": {"a": torch.zeros(1)}}, [1, 2], {"features.0.0.weight": torch.zeros(1)}])
+def test_a_file_of_another_format_is_one_clear_line(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "other.pt"
+    torch.save(content, path)
+    with pytest.raises(UserError, match="give an official EfficientAT file") as error:
+        load_backbone("efficientat", weights=str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_directory_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no weights file"):
+        load_backbone("efficientat", weights=str(tmp_path))
+
+
+def test_tensors_missing_unknown_or_of_another_shape_are_named(mn01: tuple[Path, dict[str, Tensor]]) -> None:
+    path, state = mn01
+    del state["features.16.1.bias"]
+    state["features.99.0.weight"] = torch.zeros(1)
+    state["features.4.block.0.0.weight"] = torch.zeros(3, 1, 5, 5)
+    torch.save(state, path)
+    with pytest.raises(UserError) as error:
+        load_backbone("efficientat", weights=str(path))
+    for problem in (
+        "missing: features.16.1.bias",
+        "unknown: features.99.0.weight",
+        "of another shape: features.4.block.0.0.weight",
+    ):
+        assert problem in str(error.value)
