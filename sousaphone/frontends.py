@@ -47,6 +47,8 @@ class KaldiFbank(nn.Module):
         window: [400] window, applied after pre-emphasis.
     """
 
+    window: Tensor
+    bank: Tensor
     frame, hop, fft = 400, 160, 512
 
     def __init__(self, window: Tensor) -> None:
@@ -156,6 +158,8 @@ class EfficientAtFrontend(Frontend):
 
     sample_rate, time_dim, mel_dim = 32_000, -1, -2
     frame, fft = 800, 1024
+    window: Tensor
+    bank: Tensor
 
     def __init__(self, hop: int = 320, bins: int = 128) -> None:
         super().__init__()

@@ -53,7 +53,8 @@ class Epoch:
 
     Attributes:
         number: 1 for the first.
-        metrics: flat numbers by name; the last epoch's hold the test metrics as well.
+        metrics: flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in
+            training steps, `wall_seconds` that of the whole epoch with its evaluation.
         end: how the trial ended with this epoch ('completed' or 'early_stopped'), None while it goes on.
         state: what `fit` needs to go on from here; tensors on the CPU, all else plain data.
         test: on the last epoch, the test clips scored with the best state.
@@ -93,6 +94,7 @@ def fit(
     end = state["end"] if state is not None else None
     while end is None:
         number = len(history) + 1
+        began = time.perf_counter()
         torch.manual_seed(_seed(config.seed, number))
         row: dict[str, Any] = {"epoch": number, **_train_epoch(config, model, data.train, optimizer, number)}
         row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data))))
@@ -111,6 +113,7 @@ def fit(
             model.load_trained_state(best["model"])
             test = evaluate(config, model, data.test)
             row.update(test.named("test"))
+        row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
         yield Epoch(
             number,

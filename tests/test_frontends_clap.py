@@ -20,9 +20,7 @@ LENGTHS = (700, 4_801, 47_999, 48_000, 122_400, 239_999, 240_000, 240_001, 333_3
 def clips(lengths: Sequence[int]) -> list[Tensor]:
     """Noise at many levels, from nearly silent to loud, one clip a length."""
     rng = np.random.default_rng(0)
-    return [
-        torch.from_numpy((rng.uniform(-1, 1, n) * 10 ** rng.uniform(-4, 0)).astype(np.float32)) for n in lengths
-    ]
+    return [torch.from_numpy((rng.uniform(-1, 1, n) * 10 ** rng.uniform(-4, 0)).astype(np.float32)) for n in lengths]
 
 
 def official(clip: Tensor, samples: int = 10 * RATE) -> Tensor:

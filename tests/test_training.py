@@ -22,7 +22,7 @@ from sousaphone.training import DivergedError, Epoch, evaluate, fit
 MakeConfig = Callable[..., TrainConfig]
 BACKBONES = list(REGISTRY)
 # What a clock says differs between two equal runs.
-CLOCK = {"epoch_seconds", "samples_per_second", "peak_memory_mb"}
+CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
 
 def open_trial(config: TrainConfig) -> tuple[RudimentClassifier, TrialData]:

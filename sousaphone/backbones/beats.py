@@ -95,10 +95,10 @@ def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
         raise UserError(f"{path} is not a torch file of plain tensors ({type(error).__name__}); {wanted}") from error
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("cfg", "model")):
-        found = f"a dict of {', '.join(map(repr, list(content)[:3]))}" if isinstance(content, dict) else type(content)
-        raise UserError(f"{path} holds {found}; {wanted}")
+        keys = f" of {', '.join(map(repr, list(content)[:3]))}, ..." if isinstance(content, dict) else ""
+        raise UserError(f"{path} holds a {type(content).__name__}{keys}; {wanted}")
     model = content["model"]
-    if not all(isinstance(value, Tensor) for value in model.values()):
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in model.items()):
         raise UserError(f"{path} holds a 'model' that is no dict of tensors; {wanted}")
     return content["cfg"], {key: value.float() for key, value in model.items()}
 

@@ -61,14 +61,7 @@ class BeatsConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value: Any = getattr(self, field.name)
-            kinds = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}[str(field.type)]
-            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                raise UserError(f"BEATs cfg: {field.name}={value!r} is not of type {field.type}")
-            if field.type == "int" and value < 1:
-                raise UserError(f"BEATs cfg: {field.name}={value!r} must be 1 or more")
-            if field.type == "float" and not 0 <= value < 1:
-                raise UserError(f"BEATs cfg: {field.name}={value!r} must be from 0 to below 1")
+            _check(field.name, str(field.type), getattr(self, field.name))
         for divisor in ("encoder_attention_heads", "conv_pos_groups"):
             if self.encoder_embed_dim % getattr(self, divisor):
                 raise UserError(
@@ -92,6 +85,16 @@ class BeatsConfig:
         """The known keys of a file's `cfg`; the others (predictor, training) do not concern the encoder."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in cfg.items() if name in known})
+
+
+def _check(name: str, kind: str, value: Any) -> None:
+    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
+    # bool is an int to Python; here a flag is no number, though a number may be a flag.
+    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "bool"):
+        raise UserError(f"BEATs cfg: {name}={value!r} is not of type {kind}")
+    low, high = {"int": (1, math.inf), "float": (0, 0.999)}.get(kind, (None, None))
+    if low is not None and not low <= value <= high:
+        raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
 
 
 class Attention(nn.Module):

@@ -205,10 +205,11 @@ class EfficientAtBackbone(Backbone):
         self.frontend = EfficientAtFrontend(hop, bins)
         self.net = net
         self.width = net.width
-        self.attention_pool = nn.Sequential(nn.Linear(self.width, 128), nn.Tanh(), nn.Linear(128, 1))
+        score = nn.Linear(128, 1)
         # Equal scores: before training this is the mean over positions that the checkpoint knows.
-        nn.init.zeros_(self.attention_pool[2].weight)
-        nn.init.zeros_(self.attention_pool[2].bias)
+        nn.init.zeros_(score.weight)
+        nn.init.zeros_(score.bias)
+        self.attention_pool = nn.Sequential(nn.Linear(self.width, 128), nn.Tanh(), score)
 
     @classmethod
     def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:

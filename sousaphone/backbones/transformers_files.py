@@ -16,7 +16,16 @@ from transformers.utils import logging
 from sousaphone.errors import UserError
 
 # What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
-_UNREADABLE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
 
 
 def load_config(config_class: Any, path: Path) -> Any:
@@ -66,7 +75,7 @@ def load_pretrained(
                 local_files_only=True,
                 dtype=torch.float32,
             )
-    except _UNREADABLE as error:
+    except _DAMAGE as error:
         raise UserError(f"{path} cannot be loaded: {_one_line(error)}") from error
     unknown = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
     reshaped = [f"{key} {list(found)} for {list(wanted)}" for key, found, wanted in info["mismatched_keys"]]

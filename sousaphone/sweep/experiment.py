@@ -44,6 +44,8 @@ def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: 
     Raises:
         InterruptedRunError: on SIGINT or SIGTERM; unfinished trials are marked so.
     """
+    # What a killed driver left "running" waits for its turn again.
+    _close(run, sweep, "interrupted")
     # In this order: Ray's start puts handlers of its own in place.
     with _ray(dashboard, announce), _signals_interrupt():
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -40,7 +41,7 @@ class StatusCallback(tune.Callback):
             f"train_loss {row['train_loss']:.3f}  val_acc {row['val_acc']:.3f}  val_macro_f1 {row['val_macro_f1']:.3f}"
         )
         test = f"  test_acc {result['test_acc']:.3f}" if "test_acc" in result else ""
-        left = remaining_seconds(run, str(trial))
+        left = result["wall_seconds"] * (trial.config["epochs"] - result["epoch"])
         ends = f"  ends about {_clock(left)}" if left else ""
         print(f"{_clock()}  {trial}  epoch {result['epoch']}/{trial.config['epochs']}  {line}{test}{ends}", flush=True)
         write_status(run)
@@ -61,32 +62,53 @@ class StatusCallback(tune.Callback):
         write_status(run)
 
 
-def remaining_seconds(run: RunDirectory, trial_id: str) -> float | None:
-    """Training time that a begun trial still needs, at its own pace so far; None before its first epoch."""
-    record = _record(run, trial_id)
-    if record is None or not record.history:
-        return None
-    return record.train_seconds / len(record.history) * (record.config["epochs"] - len(record.history))
+def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
+    """When each trial that has not ended should end, in seconds from now; empty before the first epoch is done.
+
+    A trial goes on at its own pace, one that has not begun at that of its backbone so far (of all, if it is the
+    first), and takes the place that is free first.
+    """
+    paces: dict[str, list[float]] = {}
+    for record in records:
+        for row in record.history if record else ():
+            paces.setdefault(record.config["model"] if record else "", []).append(row["wall_seconds"])
+    if not paces:
+        return {}
+    overall = [pace for model in paces.values() for pace in model]
+    ends: dict[str, float] = {}
+    waiting: list[tuple[str, float]] = []
+    for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
+        known = paces.get(config["model"], overall)
+        need = sum(known) / len(known) * (config["epochs"] - (len(record.history) if record else 0))
+        if record is not None and record.status == "running":
+            ends[trial_id] = need
+        elif record is None or record.status == "interrupted":
+            waiting.append((trial_id, need))
+    places = sorted(ends.values()) or [0.0]
+    for trial_id, need in waiting:
+        ends[trial_id] = heapq.heapreplace(places, places[0] + need) + need
+    return ends
 
 
 def write_status(run: RunDirectory) -> None:
     """Bring RUN/STATUS.md up to date, whole or not at all."""
     plan = run.read_plan()
+    records = [_record(run, trial_id) for trial_id in plan["trial_ids"]]
+    ends = seconds_left(plan, records)
     rows = []
-    for trial_id, config in zip(plan["trial_ids"], plan["trials"], strict=True):
-        record = _record(run, trial_id)
+    for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         status = record.status if record else "pending"
-        history = record.history if record else []
-        left = remaining_seconds(run, trial_id) if status == "running" else None
-        val = f"{record.best.get('val_acc', float('nan')):.3f}" if record and history else ""
+        epochs = f"{len(record.history) if record else 0}/{config['epochs']}"
+        val_acc = f"{record.best['val_acc']:.3f}" if record and record.best else ""
+        end = _clock(ends[trial_id]) if trial_id in ends else ""
         error = (record.error or "").replace("|", "\\|") if record else ""
-        rows.append((trial_id, status, f"{len(history)}/{config['epochs']}", val, _clock(left) if left else "", error))
+        rows.append((trial_id, status, epochs, val_acc, end, error))
     done = sum(row[1] not in ("pending", "running") for row in rows)
     lines = [
         f"# {run.path.name}: {done} of {len(rows)} trials ended",
         "",
         f"Updated {datetime.now():%Y-%m-%d %H:%M:%S}.",
-        *([f"All should have ended about {_clock(whole)}."] if (whole := _whole(run, plan)) else []),
+        *([f"All should have ended about {_clock(max(ends.values()))}."] if ends else []),
         "",
         *_table(("trial", "status", "epochs", "best val_acc", "ends about", "error"), rows),
         "",
@@ -96,23 +118,6 @@ def write_status(run: RunDirectory) -> None:
     ]
     with atomic_write(run.status_page) as temporary:
         temporary.write_text("\n".join(lines) + "\n")
-
-
-def _whole(run: RunDirectory, plan: dict[str, Any]) -> float | None:
-    """Seconds until the whole sweep ends, from the pace of the epochs done so far; None before the first."""
-    records = [_record(run, trial_id) for trial_id in plan["trial_ids"]]
-    done = [record for record in records if record and record.history]
-    epochs_done = sum(len(record.history) for record in done)
-    running = sum(record is not None and record.status == "running" for record in records)
-    if not epochs_done or not running:
-        return None
-    pace = sum(record.train_seconds for record in done) / epochs_done
-    open_ends = [
-        config["epochs"] - (len(record.history) if record else 0)
-        for config, record in zip(plan["trials"], records, strict=True)
-        if record is None or record.status == "running"
-    ]
-    return pace * sum(open_ends) / running
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

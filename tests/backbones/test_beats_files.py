@@ -85,9 +85,9 @@ def edited(change: str) -> Any:
         ("encoder_attention_heads=5", "no multiple of encoder_attention_heads=5"),
         ("encoder_layers=None", "encoder_layers=None is not of type int"),
         ("encoder_layers=True", "encoder_layers=True is not of type int"),
-        ("input_patch_size=-1", "input_patch_size=-1 must be 1 or more"),
+        ("input_patch_size=-1", "input_patch_size=-1 is not from 1"),
         ("input_patch_size=256", "above the 128 mel bands"),
-        ("dropout=2", "dropout=2 must be"),
+        ("dropout=2", "dropout=2 is not from 0 to"),
         ("max_distance=4", "max_distance=4"),
     ],
 )

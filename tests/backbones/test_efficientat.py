@@ -79,7 +79,7 @@ def test_before_training_the_attention_is_the_mean_and_trained_it_is_not() -> No
     assert isinstance(backbone, EfficientAtBackbone)
     tokens = torch.randn(2, 12, backbone.width, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(backbone.pool(tokens), tokens.mean(1), atol=1e-6)
-    nn.init.ones_(backbone.attention_pool[2].weight)
+    nn.init.ones_(backbone.attention_pool.get_parameter("2.weight"))
     assert not torch.allclose(backbone.pool(tokens), tokens.mean(1), atol=1e-2)
 
 

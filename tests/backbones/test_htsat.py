@@ -151,7 +151,7 @@ def test_a_tensor_that_does_not_fit_is_named(checkpoint: Path, change: Any, mess
 
 def test_a_fused_checkpoint_is_refused(checkpoint: Path) -> None:
     change_config(checkpoint, lambda config: config["audio_config"].update(enable_fusion=True))
-    with pytest.raises(UserError, match="fused CLAP .* give an unfused one such as laion/clap-htsat-unfused"):
+    with pytest.raises(UserError, match=r"is a fused CLAP .*; give an unfused one: laion/clap-htsat-unfused"):
         load_backbone("htsat", weights=str(checkpoint))
 
 

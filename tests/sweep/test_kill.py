@@ -22,7 +22,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.training import fit
 from tests.sweep.conftest import EPOCHS, ROOT, Launcher
 
-CLOCK = {"epoch_seconds", "samples_per_second", "peak_memory_mb"}
+CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,59 @@
+"""What a person is told while a run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sousaphone.record import TrialRecord
+from sousaphone.run import RunDirectory
+from sousaphone.sweep.status import seconds_left, write_status
+
+
+def plan(*models: str) -> dict[str, object]:
+    return {
+        "trial_ids": list(models),
+        "trials": [{"model": name.rstrip("0123456789"), "epochs": 10} for name in models],
+    }
+
+
+def record(trial_id: str, epochs: int, seconds: float, status: str = "running") -> TrialRecord:
+    history = [
+        {"epoch": i + 1, "best_epoch": 1, "val_acc": 0.5, "epoch_seconds": seconds, "wall_seconds": seconds}
+        for i in range(epochs)
+    ]
+    return TrialRecord(trial_id, {"model": trial_id.rstrip("0123456789"), "epochs": 10}, status, history=history)
+
+
+def test_nothing_is_foretold_before_the_first_epoch() -> None:
+    assert seconds_left(plan("ast1", "ast2"), [record("ast1", 0, 0.0), None]) == {}
+
+
+def test_running_trials_end_at_their_own_pace_and_the_next_take_the_first_free_place() -> None:
+    records = [record("ast1", 5, 2.0), record("beats1", 2, 10.0), None, None]
+    left = seconds_left(plan("ast1", "beats1", "ast2", "htsat1"), records)
+    # ast2 begins when ast1 ends (10 s) and takes 20 s; htsat1 begins at 30 s, at the mean pace of all epochs.
+    pace = (5 * 2.0 + 2 * 10.0) / 7
+    assert left == pytest.approx({"ast1": 10.0, "beats1": 80.0, "ast2": 30.0, "htsat1": 30.0 + 10 * pace})
+
+
+def test_trials_that_have_ended_are_not_waited_for() -> None:
+    left = seconds_left(plan("ast1", "ast2"), [record("ast1", 5, 2.0, "failed"), record("ast2", 9, 2.0)])
+    assert left == {"ast2": 2.0}
+
+
+def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_that_resumes(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "my run")
+    run.write_plan(plan("ast1", "ast2", "ast3"))
+    for trial in (record("ast1", 10, 1.0, "completed"), record("ast2", 4, 1.0)):
+        run.trial(trial.trial_id).mkdir(parents=True)
+        trial.write(run.trial(trial.trial_id))
+    write_status(run)
+    page = run.status_page.read_text()
+    assert "# my run: 1 of 3 trials ended" in page
+    assert "| ast1 | completed | 10/10 |" in page
+    assert "| ast2 | running | 4/10 |" in page
+    assert "| ast3 | pending | 0/10 |" in page
+    assert f"--resume --name 'my run' --storage {tmp_path}" in page
+    assert "All should have ended about" in page
