@@ -4,7 +4,8 @@ Each is a batched module without parameters: it takes a float waveform [B, T] in
 device, and optionally `lengths` [B], the number of samples that are sound in each row (the rest is padding and is
 ignored). Each names the layout of what it returns: `time_dim` and `mel_dim` (negative axes) and `hop_seconds`.
 
-Sources: Kaldi's feature-fbank.cc by way of torchaudio.compliance.kaldi (AST, BEATs, EfficientAT's mel bank).
+Sources: Kaldi's feature-fbank.cc by way of torchaudio.compliance.kaldi (AST, BEATs, EfficientAT's mel bank);
+transformers' ClapFeatureExtractor (HTS-AT).
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ class ClapFrontend(Frontend):
 
     sample_rate, hop_seconds, time_dim, mel_dim = 48_000, 0.010, -2, -1
     fft, hop, bins = 1024, 480, 64
+    window: Tensor
+    bank: Tensor
 
     def __init__(self, seconds: float = 10.0) -> None:
         super().__init__()
@@ -173,14 +176,19 @@ class EfficientAtFrontend(Frontend):
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
         x = silence_padding(wave, lengths)
         x = x[:, 1:] - 0.97 * x[:, :-1]
-        # Centred frames of the FFT's length, of which the window keeps the middle: only that is cut out, for the
-        # shift in phase does not touch the power.
         x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
+        # Of each frame of the FFT's length the window keeps the middle: only that is cut out, for the shift in phase
+        # does not touch the power.
         edge = (self.fft - self.frame) // 2
-        frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800]
+        frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800], a view
+        # A few clips at a time: intermediates that fit the CPU's caches make this twice as fast.
+        mel = torch.cat([self._power(part) @ self.bank for part in frames.split(8)])  # [B, F, M]
+        return ((mel + 1e-5).log().transpose(1, 2) + 4.5) / 5
+
+    def _power(self, frames: Tensor) -> Tensor:
+        """[B, F, 800] to the power spectrum [B, F, 513]."""
         spectrum = torch.fft.rfft(frames * self.window, n=self.fft)
-        power = spectrum.real.square() + spectrum.imag.square()  # [B, F, 513]
-        return ((power @ self.bank + 1e-5).log().transpose(1, 2) + 4.5) / 5
+        return spectrum.real.square() + spectrum.imag.square()
 
 
 class BeatsFrontend(Frontend):

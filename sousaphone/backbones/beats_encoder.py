@@ -90,11 +90,14 @@ class BeatsConfig:
 def _check(name: str, kind: str, value: Any) -> None:
     kinds: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
     # bool is an int to Python; here a flag is no number, though a number may be a flag.
-    if not isinstance(value, kinds[kind]) or (isinstance(value, bool) and kind != "bool"):
+    fits = isinstance(value, kinds[kind]) and (kind == "bool" or not isinstance(value, bool))
+    if not fits:
         raise UserError(f"BEATs cfg: {name}={value!r} is not of type {kind}")
-    low, high = {"int": (1, math.inf), "float": (0, 0.999)}.get(kind, (None, None))
-    if low is not None and not low <= value <= high:
-        raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
+    limits = {"int": (1, math.inf), "float": (0.0, 0.999)}
+    if kind in limits:
+        low, high = limits[kind]
+        if not low <= value <= high:
+            raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
 
 
 class Attention(nn.Module):

@@ -50,9 +50,7 @@ class HtsatBackbone(Backbone):
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
-            raise UserError(
-                f"{path} is a fused CLAP (enable_fusion); give an unfused one such as {spec.weights[0].hub}"
-            )
+            raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")
         if config.num_mel_bins != ClapFrontend.bins:
             raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {ClapFrontend.bins}")
         _widen(config, clip_seconds)

@@ -16,16 +16,7 @@ from transformers.utils import logging
 from sousaphone.errors import UserError
 
 # What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    KeyError,
-    EOFError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)
+_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def load_config(config_class: Any, path: Path) -> Any:

@@ -87,7 +87,7 @@ def edited(change: str) -> Any:
         ("encoder_layers=True", "encoder_layers=True is not of type int"),
         ("input_patch_size=-1", "input_patch_size=-1 is not from 1"),
         ("input_patch_size=256", "above the 128 mel bands"),
-        ("dropout=2", "dropout=2 is not from 0 to"),
+        ("dropout=2", "dropout=2 is not from 0.0 to"),
         ("max_distance=4", "max_distance=4"),
     ],
 )
