@@ -170,3 +170,19 @@ def _Eight(data: TrialData) -> Any:  # noqa: N802
             return clips.evaluation_batches(batch_size, range(8) if rows is None else rows)
 
     return Eight()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config: MakeConfig) -> None:
+    torch.set_num_threads(2)
+    config = trial_config(model=name, scale="base", clip_seconds=5.0, epochs=1, micro_batch=1, eval_batch=1)
+    config = dataclasses.replace(config, limit_train_batches=2, limit_eval_batches=1)
+    model, data = open_trial(config)
+    before = model.trained_state()
+    (epoch,) = fit(config, model, data)
+    assert epoch.end == "completed"
+    assert epoch.metrics["samples_per_second"] > 0
+    changed = [key for key, value in model.trained_state().items() if not torch.equal(value, before[key])]
+    assert any("lora_B" in key for key in changed)
+    assert any("classifier" in key for key in changed)

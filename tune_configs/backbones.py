@@ -33,7 +33,7 @@ def sweep(choices: Choices) -> Sweep:
         "learning_rate": PerModel({m: rate(m, choices.strategy, choices.scale) for m in choices.models}),
         "micro_batch": micro_batch,
         "accumulation": 32 // micro_batch,
-        "eval_batch": 64 if on_gpu or small else 8,
+        "eval_batch": 64 if on_gpu or small else micro_batch,
         "device": choices.device,
         "threads": threads,
         **choices.settings,
