@@ -7,6 +7,7 @@ Sources: SpecAugment (Park et al., arXiv 1904.08779), mixup (Zhang et al., arXiv
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sousaphone.config import TrainConfig
@@ -26,7 +27,7 @@ def augment_wave(
     """Speed, shift, gain and noise, drawn for each clip.
 
     Args:
-        wave: [B, T], float in [-1, 1], of `window_seconds(config)`.
+        wave: [B, T], float in [-1, 1], of `window_seconds(config)`; zero beyond its lengths.
         lengths: [B] samples of sound in each row.
         samples: length of the result.
         rate: Hz.
@@ -36,24 +37,44 @@ def augment_wave(
     """
     batch, device = wave.shape[0], wave.device
 
-    def uniform(limit: float) -> Tensor:
-        return ((torch.rand(batch, generator=rng) * 2 - 1) * limit).to(device)
+    def uniform(low: float, high: float) -> Tensor:
+        return (low + torch.rand(batch, 1, generator=rng) * (high - low)).to(device)
 
-    speed, shift, gain = 1 + uniform(config.speed), uniform(config.shift_ms), uniform(config.gain_db)
-    # One resampling does both: output sample i is input sample i * speed + start; outside the sound there is silence.
-    start = shift * rate / 1000
-    position = torch.arange(samples, device=device) * speed[:, None] + start[:, None]  # [B, samples]
-    left = position.floor().long().clamp(0, wave.shape[1] - 2)
-    heard = torch.lerp(wave.gather(1, left), wave.gather(1, left + 1), (position - left).clamp(0.0, 1.0))
-    wave = heard.masked_fill_((position < 0) | (position > lengths[:, None] - 1), 0.0)
-    lengths = ((lengths - start) / speed).long().clamp(1, samples)
-
-    level = wave.square().sum(1).div(lengths).sqrt()  # root mean square over the sound alone
-    snr = config.noise_snr_db + torch.rand(batch, generator=rng).to(device) * 40.0  # dB
+    speed = 1 + uniform(-config.speed, config.speed)
+    start = uniform(-config.shift_ms, config.shift_ms) * rate / 1000
+    gain = 10 ** (uniform(-config.gain_db, config.gain_db) / 20)
+    noise = 10 ** (-uniform(config.noise_snr_db, config.noise_snr_db + 40.0) / 20)  # of the sound's level
     seed = int(torch.randint(2**62, (1,), generator=rng))
-    noise = torch.randn(wave.shape, device=device, generator=torch.Generator(device).manual_seed(seed))
-    wave = wave + noise * (level * 10 ** (-snr / 20))[:, None]
-    return (wave * (10 ** (gain / 20))[:, None]).clamp_(-1.0, 1.0), lengths
+    chance = torch.Generator(device).manual_seed(seed)
+    lengths = ((lengths[:, None] - start) / speed).long().clamp(1, samples)  # [B, 1]
+    # A CPU is twice as fast on a few clips at a time, which stay in its cache.
+    group = batch if device.type != "cpu" else 4
+    columns = (wave, speed, start, lengths, noise, gain)
+    parts = [_hear(samples, chance, *rows) for rows in zip(*(c.split(group) for c in columns), strict=True)]
+    return torch.cat(parts), lengths[:, 0]
+
+
+def _hear(
+    samples: int,
+    chance: Generator,
+    wave: Tensor,
+    speed: Tensor,
+    start: Tensor,
+    lengths: Tensor,
+    noise: Tensor,
+    gain: Tensor,
+) -> Tensor:
+    """Some clips [B, T], resampled to [B, samples], in noise, at another level; all else [B, 1]."""
+    # One resampling does both speed and shift: output sample i is input sample i * speed + start. A zero at either
+    # end stands for the silence outside the window (one more than the index, therefore).
+    padded = F.pad(wave, (1, 1))
+    position = torch.arange(samples, device=wave.device) * speed + (start + 1)  # [B, samples]
+    position.clamp_(0, wave.shape[1])
+    left = position.long()
+    heard = torch.lerp(padded.gather(1, left), padded.gather(1, left + 1), position - left)
+    level = heard.square().sum(1, keepdim=True).div(lengths).sqrt()  # root mean square over the sound alone
+    hiss = torch.randn(heard.shape, device=wave.device, generator=chance)
+    return heard.add_(hiss.mul_(level * noise)).mul_(gain).clamp_(-1.0, 1.0)
 
 
 def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng: Generator) -> Tensor:

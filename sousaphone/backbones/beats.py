@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.weight_files import read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 from sousaphone.frontends import BeatsFrontend
 
@@ -87,13 +87,7 @@ def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         UserError: no such file, or one of another format.
     """
     wanted = "give an official BEATs file, a dict of 'cfg' and 'model'"
-    if not path.is_file():
-        raise UserError(f"{path} is no file; {wanted}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # What a file that torch did not write can come to, by its first bytes.
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError) as error:
-        raise UserError(f"{path} is not a torch file of plain tensors ({type(error).__name__}); {wanted}") from error
+    content = read_torch_file(path, wanted)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("cfg", "model")):
         keys = f" of {', '.join(map(repr, list(content)[:3]))}, ..." if isinstance(content, dict) else ""
         raise UserError(f"{path} holds a {type(content).__name__}{keys}; {wanted}")
@@ -116,18 +110,12 @@ def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tens
     for key in wanted:
         if key.endswith(TABLE) and tables:
             state.setdefault(key, next(iter(tables.values())))
-    problems = {
+    misfits = {
         "missing": wanted.keys() - state.keys(),
         "unknown": state.keys() - wanted.keys(),
         "of another shape": {k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape},
     }
-    if any(problems.values()):
-        text = "; ".join(
-            f"{kind}: {', '.join(sorted(keys)[:5])}{' ...' if len(keys) > 5 else ''}"
-            for kind, keys in problems.items()
-            if keys
-        )
-        raise UserError(f"{path} does not fit its own cfg; {text}")
+    refuse_misfits(f"{path} does not fit its own cfg", misfits)
     if any(not torch.equal(a, b) for a, b in itertools.pairwise(tables.values())):
         raise UserError(f"{path} holds different tables of relative positions in its layers; BEATs shares one")
     return state

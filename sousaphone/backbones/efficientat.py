@@ -6,7 +6,6 @@ attention pooling starts as the official mean over positions.
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.weight_files import read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 from sousaphone.frontends import EfficientAtFrontend
 
@@ -258,10 +258,7 @@ def load_official(path: Path) -> MobileNet:
         UserError: the file is no such thing, or tensors are missing, unknown or of another shape.
     """
     remedy = "give an official EfficientAT file, such as mn10_as_mAP_471.pt"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-        raise UserError(f"{path} is no weights file, or a damaged one; {remedy}") from None
+    state = read_torch_file(path, remedy)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no bare state dict; {remedy}")
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
@@ -271,15 +268,11 @@ def load_official(path: Path) -> MobileNet:
         raise UserError(f"{path} holds no MobileNet of the mn family; {remedy}") from None
     keys, own = net.official_keys(), net.state_dict()
     shapes = {official: own[key].shape for key, official in keys.items()}
-    problems = {
+    misfits = {
         "missing": [key for key in shapes if key not in state],
         "unknown": [key for key in state if key not in shapes],
         "of another shape": [key for key in shapes if key in state and state[key].shape != shapes[key]],
     }
-    listed = [
-        f"{kind}: {', '.join(found[:5])}{' ...' if len(found) > 5 else ''}" for kind, found in problems.items() if found
-    ]
-    if listed:
-        raise UserError(f"{path} does not fit EfficientAT (mn); {'; '.join(listed)}; {remedy}")
+    refuse_misfits(f"{path} does not fit EfficientAT (mn)", misfits, remedy)
     net.load_state_dict({key: state[official] for key, official in keys.items()})
     return net

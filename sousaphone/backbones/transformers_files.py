@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from sousaphone.backbones.weight_files import refuse_misfits
 from sousaphone.errors import UserError
 
 # What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
@@ -70,13 +71,8 @@ def load_pretrained(
         raise UserError(f"{path} cannot be loaded: {_one_line(error)}") from error
     unknown = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
     reshaped = [f"{key} {list(found)} for {list(wanted)}" for key, found, wanted in info["mismatched_keys"]]
-    problems = [
-        f"{kind}: {', '.join(sorted(keys)[:5])}{' ...' if len(keys) > 5 else ''}"
-        for kind, keys in (("missing", info["missing_keys"]), ("unknown", unknown), ("of another shape", reshaped))
-        if keys
-    ]
-    if problems:
-        raise UserError(f"{path} does not fit {model_class.__name__}; {'; '.join(problems)}")
+    misfits = {"missing": info["missing_keys"], "unknown": unknown, "of another shape": reshaped}
+    refuse_misfits(f"{path} does not fit {model_class.__name__}", misfits)
     return model
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import ray
 from ray import tune
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
 from analysis.ray_log import by_epoch, read_ray_log
 from analysis.report import write_report
@@ -38,7 +39,12 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
             trainable,
             param_space={**GOOD, "seed": tune.grid_search([0, 1])},
             tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial_id(trial.config), reuse_actors=True),
-            run_config=tune.RunConfig(name="tune", storage_path=str(run), verbose=0),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(run),
+                verbose=0,
+                callbacks=[JsonLoggerCallback(), CSVLoggerCallback()],  # as our own runs have them
+            ),
         ).fit()
     finally:
         ray.shutdown()
