@@ -1,0 +1,55 @@
+"""The whole product at once: eight trials of all four backbones through Ray Tune, and what they leave behind."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+
+import pandas as pd
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.rudiments import SLUGS
+from tests.sweep.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+
+
+def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launcher: Launcher) -> None:
+    options = launcher.options.copy()
+    options[options.index("--epochs") + 1] = "1"
+    at = options.index("--models")
+    del options[at : at + 2]
+    driver = launcher.start(*options, "--dashboard")
+    launcher.wait_until(lambda: "dashboard: http://127.0.0.1:" in launcher.log, driver)
+    address = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0]
+    with urllib.request.urlopen(address, timeout=60) as page:
+        assert b"Ray" in page.read()
+    assert driver.wait(timeout=500) == 0, launcher.log
+
+    run = launcher.storage / "run"
+    table = pd.read_csv(run / "report" / "comparison_table.csv")
+    assert len(table) == 8
+    assert set(table["model"]) == set(REGISTRY)
+    assert table["status"].eq("completed").all()
+    assert table["test_acc"].between(0, 1).all()
+    assert "says nothing about the published models" in (run / "report" / "summary_report.md").read_text()
+    pictures = {path.name for path in (run / "report" / "plots").iterdir()}
+    assert pictures == {"accuracy_comparison.png", "efficiency_scatter.png", "training_time.png"}
+
+    for trial_id in table["trial_id"]:
+        directory = run / "tune" / trial_id
+        board = EventAccumulator(str(directory)).Reload()
+        assert {"train_loss", "train_ce", "val_acc", "val_macro_f1", "test_acc"} <= set(board.Tags()["scalars"])
+        predictions = pd.read_parquet(directory / PREDICTIONS_NAME)
+        logits = predictions[[f"logit_{slug}" for slug in SLUGS]].to_numpy()
+        record = TrialRecord.read(directory)
+        assert record is not None
+        hits = logits.argmax(1) == predictions["rudiment"].map(list(SLUGS).index)
+        assert hits.mean() == pytest.approx(record.test["test_acc"])
+        assert record.lora["matches"]
+        adapter = torch.load(directory / "adapter.pt", weights_only=True)
+        assert sum(tensor.numel() for tensor in adapter.values()) == record.parameters["trainable"]
