@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import traceback
 import uuid
 from pathlib import Path
@@ -40,6 +41,10 @@ def train_fn(config: dict[str, Any]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     watch = DriverWatch.begin(directory.parent.parent)
     torch.set_num_threads(trial.threads)
+    # A worker serves several trials: what the one before held must be gone.
+    gc.collect()
+    if trial.device == "cuda":
+        torch.cuda.empty_cache()
 
     record = _earlier_record(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial), started=now())
     if record.status in GOOD_ENDS:

@@ -57,16 +57,16 @@ class Launcher:
 @pytest.fixture
 def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
     """A launcher whose processes, Ray's included, are gone after the test."""
-    before = set(psutil.pids())
     yield Launcher(small_sousa, tmp_path)
     for process in psutil.process_iter():
-        if process.pid not in before and "ray" in " ".join(_command(process)):
+        # All that a launcher starts, and nothing else, has its cache directory in the environment.
+        if _environment(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
             process.kill()
 
 
-def _command(process: psutil.Process) -> list[str]:
+def _environment(process: psutil.Process) -> dict[str, str]:
     try:
-        command: list[str] = process.cmdline()
+        environment: dict[str, str] = process.environ()
     except psutil.Error:
-        return []
-    return command
+        return {}
+    return environment
