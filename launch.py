@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from sousaphone import choices as resolving
 from sousaphone.backbones.registry import REGISTRY
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
 
 AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
+RESOURCES = {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": 1}  # options and their lowest values
 EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line: the rest of the usage is a `--help` away."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
 
 
@@ -104,15 +105,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, check, plan, run, report."""
     directory = _pick_run(arguments)
-    if arguments.resume:
-        plan = directory.read_plan()
+    plan = directory.read_plan() if arguments.resume else None
+    if plan is None:
+        choices, config = _resolve(arguments), arguments.config or "backbones"
+        machine = choices
+    else:
         choices, config = Choices.from_json(plan["request"]), plan["config"]
         _refuse_changes(arguments, choices, config)
-        overrides = ("cpus_per_trial", "gpus_per_trial", "max_concurrent")
-        given = {key: getattr(arguments, key) for key in overrides if getattr(arguments, key) is not None}
-        choices = dataclasses.replace(choices, **given)
-    else:
-        choices, config = _resolve(arguments), arguments.config or "backbones"
+        machine = _this_machine(arguments, choices)
     sweep = _sweep(config, choices)
     ensure_unique(sweep.trials())
     for line in _aloud(choices, arguments):
@@ -122,18 +122,23 @@ def run(arguments: argparse.Namespace) -> int:
     from sousaphone.sweep import experiment
     from sousaphone.sweep import plan as planning
 
-    resources = planning.pick_resources(choices, sweep)
+    resources = planning.pick_resources(machine, sweep)
     if arguments.plan:
         dataset = None if choices.built_in else _read(choices)
-        print("\n".join(planning.describe(directory, choices, sweep, resources, dataset)))
+        print("\n".join(planning.describe(directory, machine, sweep, resources, dataset)))
         return EXIT_OK
     # All that can be wrong with data and weights shows here, before the run directory is touched.
     choices_with_data = resolving.with_data(choices)
     sweep = _sweep(config, choices_with_data)
     dataset = planning.prepare_waveforms(choices_with_data, sweep)
-    print("\n".join(planning.describe(directory, choices, sweep, resources, dataset)))
+    if plan is not None and dataset.fingerprint != plan["data"]["fingerprint"]:
+        raise UserError(
+            f"--resume: the data in {dataset.root} are not those that the run was begun with "
+            f"(fingerprint {dataset.fingerprint}, was {plan['data']['fingerprint']}); restore them or begin a new run"
+        )
+    print("\n".join(planning.describe(directory, machine, sweep, resources, dataset)))
     with directory.held():
-        if not arguments.resume:
+        if plan is None:
             if directory.exists:
                 raise UserError(f"{directory.path} was begun by another process just now; give another --name")
             directory.write_plan(planning.plan_json(directory, config, choices, sweep, resources, dataset))
@@ -141,7 +146,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             experiment.run_sweep(directory, sweep, resources, arguments.dashboard, print)
             interrupted = False
-        except experiment.InterruptedRunError:
+        except (experiment.InterruptedRunError, KeyboardInterrupt):
             interrupted = True
     return _finish(directory, interrupted, experiment.all_ended_well(directory, sweep))
 
@@ -179,6 +184,9 @@ def _pick_run(arguments: argparse.Namespace) -> RunDirectory:
         return directory
     if name is None:
         name = f"{arguments.config or 'backbones'}-{arguments.dataset or 'tiny'}-{datetime.now():%Y%m%d-%H%M%S}"
+    standing = next(path for path in (storage, *storage.parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        raise UserError(f"--storage {arguments.storage}: {standing} is no directory to write in; give another one")
     directory = RunDirectory(storage / name)
     if directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
         raise UserError(
@@ -198,11 +206,7 @@ def _resolve(arguments: argparse.Namespace) -> Choices:
             raise UserError(f"--models {model!r} is unknown; choose from: {', '.join(REGISTRY)}")
     dataset = arguments.dataset or "tiny"
     settings = dict(parse_setting(text) for text in arguments.set or ())
-    for option in ("cpus_per_trial", "gpus_per_trial", "max_concurrent"):
-        value = getattr(arguments, option)
-        lowest = 0 if option == "gpus_per_trial" else 1
-        if value is not None and not value >= lowest:
-            raise UserError(f"--{option.replace('_', '-')} {value:g} is too low; give {lowest} or more")
+    _check_resources(arguments)
     data_dir = resolving.pick_data_dir(arguments.data_dir)
     device = resolving.pick_device()
     scale = resolving.pick_scale(arguments.scale or "auto", device)
@@ -226,6 +230,32 @@ def _resolve(arguments: argparse.Namespace) -> Choices:
         max_concurrent=arguments.max_concurrent,
         settings=settings,
     )
+
+
+def _check_resources(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        UserError: a share of a machine that no trial could run on.
+    """
+    for option, lowest in RESOURCES.items():
+        value = getattr(arguments, option)
+        if value is not None and not value >= lowest:
+            raise UserError(f"--{option.replace('_', '-')} {value:g} is too low; give {lowest} or more")
+
+
+def _this_machine(arguments: argparse.Namespace, choices: Choices) -> Choices:
+    """A saved run's choices with this machine's resources and the resources asked for now: what a trial computes
+    stays as it was, how many run at a time may change.
+
+    Raises:
+        UserError: the run was begun on another kind of device.
+    """
+    _check_resources(arguments)
+    device = resolving.pick_device()
+    if device != choices.device:
+        raise UserError(f"--resume: the run was begun on {choices.device}, this machine has {device}; resume it there")
+    given = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
+    return dataclasses.replace(choices, cpus=resolving.count_cpus(), gpus=resolving.count_gpus(device), **given)
 
 
 def _refuse_changes(arguments: argparse.Namespace, choices: Choices, config: str) -> None:

@@ -108,7 +108,7 @@ class RunDirectory:
                 return False
         except Timeout:
             return True
-        except PermissionError:  # read-only for us: go by the driver's process
+        except OSError:  # read-only for us: go by the driver's process
             return _lives(read_driver(self.path))
 
     @contextmanager
@@ -116,11 +116,11 @@ class RunDirectory:
         """Hold the run: no second driver may work on it.
 
         Raises:
-            UserError: another driver does.
+            UserError: another driver does, or the directory cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path / ".lock")
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.path / ".lock")
             lock.acquire(blocking=False)
         except Timeout:
             driver = read_driver(self.path) or {}
@@ -128,6 +128,8 @@ class RunDirectory:
                 f"{self.path} is in use by process {driver.get('pid', '?')} on {driver.get('host', '?')}; "
                 "wait for it to end, or stop it, then resume"
             ) from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}); give another --storage") from error
         try:
             with atomic_write(self.path / "driver.json") as temporary:
                 driver = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": socket.gethostname()}

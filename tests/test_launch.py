@@ -141,6 +141,12 @@ def test_a_used_name_without_resume_is_refused_and_stays_as_it_was(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
+def test_a_storage_that_is_no_directory_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert launch.main(["--storage", str(tmp_path / "file" / "runs")]) == launch.EXIT_INPUT
+    assert "is no directory to write in" in capsys.readouterr().err
+
+
 def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from sousaphone.run import RunDirectory\n"

@@ -145,7 +145,7 @@ def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: s
     config = trial_config(model=name, strategy="full", augment=False, head_dropout=0.0, label_smoothing=0.0)
     config = dataclasses.replace(config, epochs=60, patience=60, micro_batch=8, learning_rate=1e-3)
     model, data = open_trial(config)
-    data = dataclasses.replace(data, train=_Eight(data))
+    data = dataclasses.replace(data, train=_first_eight(data))
     for epoch in fit(config, model, data):
         model_state = epoch.state["model"]
     model.load_trained_state(model_state)
@@ -153,7 +153,7 @@ def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: s
     assert (scores.logits.argmax(1) == scores.labels).all()
 
 
-def _Eight(data: TrialData) -> Any:  # noqa: N802
+def _first_eight(data: TrialData) -> Any:
     """The first eight training clips, always their centre window."""
     clips = data.train
 

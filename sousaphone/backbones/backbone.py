@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Self
 
@@ -11,7 +12,7 @@ from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.frontends import Frontend
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A front end and a pretrained encoder.
 
     Attributes:
@@ -25,23 +26,23 @@ class Backbone(nn.Module):
     width: int
 
     @classmethod
+    @abstractmethod
     def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
         """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
         architecture can save work by knowing it; None is the length it was pretrained with."""
-        raise NotImplementedError
 
     @classmethod
+    @abstractmethod
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
         """One with the weights of an official file; its size comes from the file.
 
         Raises:
             UserError: the file is not of this backbone's format; the message lists what does not fit.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, features: Tensor) -> Tensor:
         """Features, as the front end gives them, to tokens [B, L, D]: pretrained layers only."""
-        raise NotImplementedError
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Tokens [B, L, D] to the embedding [B, D]: their mean, unless the architecture says otherwise."""
