@@ -266,9 +266,9 @@ def _refuse_changes(arguments: argparse.Namespace, choices: Choices, config: str
     """
     asked: dict[str, tuple[Any, Any]] = {
         "--config": (arguments.config, config),
-        "--models": (tuple(arguments.models) if arguments.models else None, choices.models),
-        "--augment": (AUGMENT[arguments.augment] if arguments.augment else None, choices.augment),
-        "--seeds": (tuple(arguments.seeds) if arguments.seeds else None, choices.seeds),
+        "--models": (_words(arguments.models), _words(choices.models)),
+        "--augment": (arguments.augment, next(word for word, flags in AUGMENT.items() if flags == choices.augment)),
+        "--seeds": (_words(arguments.seeds), _words(choices.seeds)),
         "--strategy": (arguments.strategy, choices.strategy),
         "--lora-targets": (arguments.lora_targets, choices.lora_targets),
         "--epochs": (arguments.epochs, choices.epochs),
@@ -286,6 +286,10 @@ def _refuse_changes(arguments: argparse.Namespace, choices: Choices, config: str
     changed = [f"{name} {new} (was {old})" for name, (new, old) in asked.items() if new is not None and new != old]
     if changed:
         raise UserError(f"--resume goes on with the same settings; changed: {'; '.join(changed)}; use another --name")
+
+
+def _words(values: Sequence[Any] | None) -> str | None:
+    return None if values is None else " ".join(map(str, values))
 
 
 def _sweep(config: str, choices: Choices) -> Sweep:

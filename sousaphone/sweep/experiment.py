@@ -15,6 +15,7 @@ import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
+from sousaphone.choices import count_cpus
 from sousaphone.config import GOOD_ENDS, PerModel, Sweep, trial_id
 from sousaphone.record import TrialRecord, now
 from sousaphone.run import EXPERIMENT, RunDirectory
@@ -126,6 +127,7 @@ def _ray(dashboard: bool, announce: Announce) -> Iterator[None]:
     if address is None:
         # Trials pass no objects through Ray's store, so it needs none of the memory.
         options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
+        options |= {"num_cpus": count_cpus()}
     else:
         options |= {"address": address}
     context = ray.init(**options)
