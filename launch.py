@@ -123,11 +123,12 @@ def run(arguments: argparse.Namespace) -> int:
     from sousaphone.sweep import plan as planning
 
     resources = planning.pick_resources(machine, sweep)
+    # All that can be wrong with weights and data shows here, before the run directory is touched.
+    print("\n".join(planning.describe_trials(machine, sweep, resources)))
     if arguments.plan:
         dataset = None if choices.built_in else _read(choices)
-        print("\n".join(planning.describe(directory, machine, sweep, resources, dataset)))
+        print("\n".join(planning.describe_places(directory, choices, sweep, dataset)))
         return EXIT_OK
-    # All that can be wrong with data and weights shows here, before the run directory is touched.
     choices_with_data = resolving.with_data(choices)
     sweep = _sweep(config, choices_with_data)
     dataset = planning.prepare_waveforms(choices_with_data, sweep)
@@ -136,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--resume: the data in {dataset.root} are not those that the run was begun with "
             f"(fingerprint {dataset.fingerprint}, was {plan['data']['fingerprint']}); restore them or begin a new run"
         )
-    print("\n".join(planning.describe(directory, machine, sweep, resources, dataset)))
+    print("\n".join(planning.describe_places(directory, choices, sweep, dataset)))
     with directory.held():
         if plan is None:
             if directory.exists:
@@ -148,6 +149,7 @@ def run(arguments: argparse.Namespace) -> int:
             interrupted = False
         except (experiment.InterruptedRunError, KeyboardInterrupt):
             interrupted = True
+            experiment.ignore_signals()
     return _finish(directory, interrupted, experiment.all_ended_well(directory, sweep))
 
 

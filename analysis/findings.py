@@ -19,6 +19,7 @@ COLUMNS = {
     "test": "measured once, with the weights of the best validation epoch",
     "trainable": "parameters that train: adapters and fresh layers",
     "seconds": "time in training steps, evaluation not counted",
+    "MB": "peak memory: on a GPU of the device; on a CPU of the whole process, which serves several trials in turn",
 }
 
 

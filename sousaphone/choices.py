@@ -164,10 +164,20 @@ def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> 
 
 
 def with_data(choices: Choices) -> Choices:
-    """The same with the built-in data set generated, if that is what is to be used."""
+    """The same with the built-in data set generated, if that is what is to be used.
+
+    Raises:
+        UserError: the cache directory cannot be written.
+    """
     if not choices.built_in:
         return choices
     from sousaphone.data.generate import builtin_dataset
 
-    root = builtin_dataset(Path(choices.cache_dir), choices.dataset)
+    try:
+        root = builtin_dataset(Path(choices.cache_dir), choices.dataset)
+    except OSError as error:
+        raise UserError(
+            f"the built-in data set cannot be written to {choices.cache_dir} ({error.strerror}); "
+            "set SOUSAPHONE_CACHE to a directory with free space"
+        ) from error
     return dataclasses.replace(choices, data_dir=str(root))

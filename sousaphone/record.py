@@ -25,6 +25,7 @@ from typing import Any
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
+_HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # over each account in Ray's error.txt
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -126,10 +127,10 @@ def flush(path: Path) -> None:
 def error_line(text: str) -> str:
     """The line of a traceback that says what went wrong: the last that names an exception.
 
-    Ray's own errors go on below it with advice; without such a line it is the last one.
+    Ray's own errors go on below it with advice; where no line names an exception, the first says most.
     """
-    plain = _COLOUR.sub("", text).strip()
-    lines = _ERROR_LINE.findall(plain) or plain.splitlines() or [""]
+    plain = _HEADING.sub("", _COLOUR.sub("", text)).strip()
+    lines = _ERROR_LINE.findall(plain) or plain.splitlines()[:1] or [""]
     return str(lines[-1]).strip()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sousaphone import checkpoint
-from sousaphone.record import TrialRecord, atomic_write
+from sousaphone.record import TrialRecord, atomic_write, error_line
 
 
 def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
@@ -72,3 +72,22 @@ def test_a_record_survives_a_round_trip_and_numbers_that_are_none_become_null(tm
     assert again is not None
     assert again.history == [{"epoch": 1, "best_epoch": 1, "val_loss": None}]
     assert TrialRecord.read(tmp_path / "elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("account", "line"),
+    [
+        ("Traceback (most recent call last):\n  File ...\nValueError: no luck\n", "ValueError: no luck"),
+        (
+            "Failure # 1 (occurred at 2026-01-01)\nray.exceptions.RayTaskError(X): Y\nKeyError: 'a'\nadvice",
+            "KeyError: 'a'",
+        ),
+        (
+            "Failure # 1 (occurred at 2026-01-01)\nThe actor died unexpectedly.\n\tpid: 1\nadvice",
+            "The actor died unexpectedly.",
+        ),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_what_went_wrong_is_found(account: str, line: str) -> None:
+    assert error_line(account) == line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +18,13 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 
 from sousaphone.choices import count_cpus
 from sousaphone.config import GOOD_ENDS, PerModel, Sweep, trial_id
-from sousaphone.record import TrialRecord, now
+from sousaphone.errors import UserError
+from sousaphone.record import TrialRecord, error_line, now
 from sousaphone.run import EXPERIMENT, RunDirectory
-from sousaphone.sweep.status import Announce, StatusCallback
+from sousaphone.sweep.status import WORKER_DIED, Announce, StatusCallback, write_status
 from sousaphone.sweep.trial import train_fn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: 
         try:
             _tuner(run, sweep, resources, announce).fit()
         except KeyboardInterrupt:
+            ignore_signals()
+            announce("interrupted: closing the trials and writing the report, some seconds")
             # Workers die with the runtime before anything is written in their name.
             ray.shutdown()
             _close(run, sweep, "interrupted")
@@ -80,7 +86,7 @@ def _tuner(run: RunDirectory, sweep: Sweep, resources: Resources, announce: Anno
         run_config=tune.RunConfig(
             name=EXPERIMENT,
             storage_path=str(run.path),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), StatusCallback(run.path)],
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), StatusCallback()],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
@@ -99,24 +105,47 @@ def _trial_id(trial: Any) -> str:
 
 
 def _close(run: RunDirectory, sweep: Sweep, status: str) -> None:
-    """Give a name to the end of every trial that could not do so itself (its worker was killed)."""
+    """Name the end, and the error, of every trial that could not do so itself (its worker was killed)."""
     for trial in sweep.trials():
         directory = run.trial(trial.trial_id)
         try:
             record = TrialRecord.read(directory)
         except ValueError:
             continue
-        if record is not None and record.status == "running":
+        if record is None:
+            continue
+        if record.status == "running":
             record.status, record.ended = status, now()
-            if status == "failed" and record.error is None:
-                record.error = "the worker process died; see Ray's logs"
-            record.write(directory)
+        elif record.status != "failed" or record.error is not None:
+            continue
+        if record.status == "failed":
+            # Ray's own account, which it writes after it has told the callbacks.
+            account = directory / "error.txt"
+            record.error = error_line(account.read_text(errors="replace")) if account.is_file() else WORKER_DIED
+        record.write(directory)
+    write_status(run)
 
 
 def all_ended_well(run: RunDirectory, sweep: Sweep) -> bool:
     """Whether every planned trial ended as completed, early_stopped or time_limit."""
     records = [run.record(trial.trial_id) for trial in sweep.trials()]
     return all(record is not None and record.status in GOOD_ENDS for record in records)
+
+
+def _check_address(address: str) -> None:
+    """
+    Raises:
+        UserError: nobody answers at HOST:PORT; Ray itself would try for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in address:  # "auto" and client addresses are Ray's to resolve
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} does not answer ({error}); start the cluster, or unset RAY_ADDRESS"
+        ) from error
 
 
 @contextmanager
@@ -129,15 +158,23 @@ def _ray(dashboard: bool, announce: Announce) -> Iterator[None]:
         options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
         options |= {"num_cpus": count_cpus()}
     else:
+        _check_address(address)
         options |= {"address": address}
     context = ray.init(**options)
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     if dashboard and context.dashboard_url:
         announce(f"dashboard: http://{context.dashboard_url}")
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def ignore_signals() -> None:
+    """A second Ctrl-C must not cut off the tidying up after the first."""
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)
 
 
 @contextmanager
@@ -147,11 +184,10 @@ def _signals_interrupt() -> Iterator[None]:
     def interrupt(number: int, frame: Any) -> None:
         raise KeyboardInterrupt
 
-    names = (signal.SIGINT, signal.SIGTERM)
-    before: list[Callable[..., Any] | int | None] = [signal.signal(name, interrupt) for name in names]
+    before: list[Callable[..., Any] | int | None] = [signal.signal(name, interrupt) for name in SIGNALS]
     try:
         yield
     finally:
-        for name, handler in zip(names, before, strict=True):
+        for name, handler in zip(SIGNALS, before, strict=True):
             signal.signal(name, handler)
         sys.stdout.flush()

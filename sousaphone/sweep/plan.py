@@ -83,10 +83,13 @@ def plan_json(
     }
 
 
-def describe(
-    run: RunDirectory, choices: Choices, sweep: Sweep, resources: Resources, dataset: Dataset | None
-) -> Iterator[str]:
-    """The plan in words, line by line. `dataset` is None while the built-in set is not there yet."""
+def describe_trials(choices: Choices, sweep: Sweep, resources: Resources) -> Iterator[str]:
+    """What would be trained, in words, line by line. Every arm's model is built for it, for real: counts are counted,
+    weights files are read, LoRA targets are matched.
+
+    Raises:
+        UserError: a weights file is not of its backbone's format.
+    """
     trials = sweep.trials()
     at_once = concurrency(choices, resources, len(trials))
     first = trials[0]
@@ -100,10 +103,14 @@ def describe(
         yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}"
         if (arm := (trial.model, trial.strategy, trial.lora_targets)) not in arms:
             arms.add(arm)
-            # Built for real: counts are counted, weights files are read, LoRA targets are matched.
             yield from describe_model(build_model(trial, len(SLUGS)))
+
+
+def describe_places(run: RunDirectory, choices: Choices, sweep: Sweep, dataset: Dataset | None) -> Iterator[str]:
+    """What would be read and written. `dataset` is None while the built-in set is not there yet."""
     if dataset is None:
-        yield f"reads: the built-in synthetic set ({first.dataset}), generated first under {choices.cache_dir}"
+        size = sweep.trials()[0].dataset
+        yield f"reads: the built-in synthetic set ({size}), generated once under {choices.cache_dir}"
     else:
         sizes = describe_data(dataset, choices.built_in)
         counts = ", ".join(f"{sizes['clips'][s]} {s} clips of {sizes['players'][s]} players" for s in sizes["clips"])
@@ -125,6 +132,8 @@ def describe_model(model: RudimentClassifier) -> Iterator[str]:
         yield f"      LoRA on {matched}"
     if model.targets.trained_in_full:
         yield f"      trained in full: {', '.join(model.targets.trained_in_full)}"
+    if model.strategy == "lora" and not model.targets.modules:
+        yield "      no adapters: all of its targets are fresh layers, so this arm trains what --strategy head trains"
 
 
 def sample_rates(trials: list[TrainConfig]) -> set[int]:

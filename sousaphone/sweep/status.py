@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,23 +12,18 @@ from typing import Any
 
 from ray import tune
 
-from sousaphone.record import TrialRecord, atomic_write, error_line
+from sousaphone.record import TrialRecord, atomic_write, now
 from sousaphone.run import RunDirectory
 
 Announce = Callable[[str], None]
+WORKER_DIED = "its worker process died"
 
 
 class StatusCallback(tune.Callback):
     """Driven by Tune's events in the driver; what it tells is read from the trials' own records.
 
-    It travels in the experiment's saved state, so it holds a path and nothing else of the process.
+    It travels in the experiment's saved state and so holds nothing: the run is where the trial is, also after a move.
     """
-
-    def __init__(self, run: Path) -> None:
-        self.run = str(run)
-
-    def setup(self, **info: Any) -> None:
-        write_status(RunDirectory(Path(self.run)))
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         print(f"{_clock()}  {trial}  starts", flush=True)
@@ -35,7 +31,7 @@ class StatusCallback(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        run = RunDirectory(Path(self.run))
+        run = _run_of(trial)
         row = {name: float(result.get(name, float("nan"))) for name in ("train_loss", "val_acc", "val_macro_f1")}
         line = (
             f"train_loss {row['train_loss']:.3f}  val_acc {row['val_acc']:.3f}  val_macro_f1 {row['val_macro_f1']:.3f}"
@@ -47,19 +43,23 @@ class StatusCallback(tune.Callback):
         write_status(run)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        write_status(RunDirectory(Path(self.run)))
+        write_status(_run_of(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        run = RunDirectory(Path(self.run))
+        run = _run_of(trial)
         record = _record(run, str(trial))
         if record is None or record.status == "running":
-            # It died before it could say so: its worker was killed, or the trial never began.
+            # It died before it could say so; what Ray knows comes after this call, and into the record at the end.
             record = record or TrialRecord(str(trial), dict(trial.config))
-            record.status, record.error = "failed", error_line(str(trial.get_error()))
+            record.status, record.ended = "failed", now()
             run.trial(str(trial)).mkdir(parents=True, exist_ok=True)
             record.write(run.trial(str(trial)))
-        print(f"{_clock()}  {trial}  {record.status}: {record.error}", flush=True)
+        print(f"{_clock()}  {trial}  {record.status}: {record.error or WORKER_DIED}", flush=True)
         write_status(run)
+
+
+def _run_of(trial: Any) -> RunDirectory:
+    return RunDirectory(Path(trial.storage.trial_fs_path).parent.parent)
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
@@ -103,17 +103,18 @@ def write_status(run: RunDirectory) -> None:
         end = _clock(ends[trial_id]) if trial_id in ends else ""
         error = (record.error or "").replace("|", "\\|") if record else ""
         rows.append((trial_id, status, epochs, val_acc, end, error))
-    done = sum(row[1] not in ("pending", "running") for row in rows)
+    done = sum(row[1] not in ("pending", "running", "interrupted") for row in rows)
+    here = shlex.quote(str(run.path))
     lines = [
         f"# {run.path.name}: {done} of {len(rows)} trials ended",
         "",
         f"Updated {datetime.now():%Y-%m-%d %H:%M:%S}.",
         *([f"All should have ended about {_clock(max(ends.values()))}."] if ends else []),
         "",
-        *_table(("trial", "status", "epochs", "best val_acc", "ends about", "error"), rows),
+        *_table(("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "error"), rows),
         "",
-        f"- Results: `{run.report}` (`python -m analysis {run.path}` brings them up to date)",
-        f"- Logs, checkpoints, TensorBoard files: `{run.experiment}` (`tensorboard --logdir {run.path}`)",
+        f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
+        f"- Logs, checkpoints, TensorBoard files: `{run.experiment}` (`tensorboard --logdir {here}`)",
         f"- To go on after a stop: `{run.resume_command}`",
     ]
     with atomic_write(run.status_page) as temporary:

@@ -28,8 +28,8 @@ class Launcher:
         self.options = ["--data-dir", str(data), "--models", "ast", "--scale", "nano", "--epochs", str(EPOCHS)]
         self.options += ["--set", *settings]
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / "launch.py"), "--name", "run", "--storage", str(self.storage), *options]
+    def start(self, *options: str, name: str = "run") -> subprocess.Popen[str]:
+        command = [sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.storage), *options]
         log = (self.storage / "log.txt").open("a")
         return subprocess.Popen(
             command, cwd=self.storage, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True

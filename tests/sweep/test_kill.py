@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import pandas as pd
+import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -101,10 +102,16 @@ def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Laun
     assert "--resume --name run" in launcher.log
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
     assert set(table["status"]) <= {"interrupted", "pending"}
+    assert "| running |" not in (launcher.storage / "run" / "STATUS.md").read_text()
 
     assert launcher.start("--resume", "--epochs", "9", "--augment", "on").wait(timeout=60) == 2
     assert "changed: --augment on (was both); --epochs 9 (was 8)" in launcher.log
-    assert launcher.start("--resume").wait(timeout=300) == 0, launcher.log
+    # A run that has been moved goes on where it is now.
+    moved = launcher.storage / "moved"
+    (launcher.storage / "run").rename(moved)
+    assert launcher.start("--resume", name="moved").wait(timeout=300) == 0, launcher.log
+    assert not (launcher.storage / "run").exists()
+    assert "# moved: 2 of 2 trials ended" in (moved / "STATUS.md").read_text()
 
 
 def test_a_trial_that_raises_does_not_stop_the_other(
@@ -125,3 +132,18 @@ def test_a_trial_that_raises_does_not_stop_the_other(
     assert table.loc["ast-lora-aug-off-s1", "status"] == "failed"
     assert "base model" in table.loc["ast-lora-aug-off-s1", "error"]
     assert "base model" in launcher.log
+
+
+def test_a_killed_worker_is_named_with_its_cause_and_the_other_trial_goes_on(launcher: Launcher) -> None:
+    driver = launcher.start(*launcher.options)
+    launcher.wait_until(lambda: launcher.epochs("on") >= 1 and launcher.epochs("off") >= 1, driver)
+    workers = [
+        p for p in psutil.Process(driver.pid).children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())
+    ]
+    workers[0].kill()
+    assert driver.wait(timeout=300) == 1, launcher.log
+    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("status")
+    assert sorted(table.index) == ["completed", "failed"]
+    assert "actor died unexpectedly" in table.loc["failed", "error"]
+    assert "failed: its worker process died" in launcher.log
+    assert "Traceback" not in launcher.log
