@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +53,7 @@ def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: 
     # In this order: Ray's start puts handlers of its own in place.
     with _ray(dashboard, announce), _signals_interrupt():
         try:
-            _tuner(run, sweep, resources, announce).fit()
+            _tuner(run, sweep, resources).fit()
         except KeyboardInterrupt:
             ignore_signals()
             announce("interrupted: closing the trials and writing the report, some seconds")
@@ -65,7 +64,7 @@ def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: 
     _close(run, sweep, "failed")
 
 
-def _tuner(run: RunDirectory, sweep: Sweep, resources: Resources, announce: Announce) -> tune.Tuner:
+def _tuner(run: RunDirectory, sweep: Sweep, resources: Resources) -> tune.Tuner:
     trainable = tune.with_resources(train_fn, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
     experiment = str(run.experiment)
     if run.experiment.is_dir() and tune.Tuner.can_restore(experiment):
@@ -190,4 +189,3 @@ def _signals_interrupt() -> Iterator[None]:
     finally:
         for name, handler in zip(SIGNALS, before, strict=True):
             signal.signal(name, handler)
-        sys.stdout.flush()
