@@ -3,29 +3,40 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import importlib
 import io
 import os
 import pkgutil
 import sys
+import time
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from sousaphone import choices as resolving
+from sousaphone.asked import AUGMENT
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
-from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, ensure_unique, parse_setting, settable
+from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
-from sousaphone.run import RunDirectory
+from sousaphone.jobs import STALL_TIMEOUT, TRIAL_TIME_LIMIT, Job, make_job
+from sousaphone.run import Limits
 
 if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
+    from sousaphone.timing import Budget
 
-AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
-RESOURCES = {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": 1}  # options and their lowest values
+_EXAMPLES = """\
+examples:
+  launch.py                                             eight small trials on built-in data, in minutes
+  launch.py --dataset small --data-dir SOUSA --plan     how long would it take?
+  launch.py --dataset small --data-dir SOUSA --name first --trial-time-limit 12h
+  launch.py --resume --name first                       after a stop or a crash
+  launch.py --resume --name first --retry-failed        and try the failed trials again
+  launch.py --extend --name first --seeds 0 1 2         add two seeds to what is there
+  launch.py --promote first --dataset full --epochs 50  train the best of them on everything
+
+exit codes: 0 every trial ended well; 1 one did not; 2 wrong input, nothing begun; 130 interrupted"""
 EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -40,6 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Every option defaults to None, so that a resumed run can tell what was asked for from what was not."""
     parser = Parser(
         prog="launch.py",
+        usage="%(prog)s [options]",
         description="Fine-tune pretrained audio backbones with LoRA on the 40 drum rudiments and compare them.",
         epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -61,30 +73,61 @@ def build_parser() -> argparse.ArgumentParser:
     sizes = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
     data.add_argument("--dataset", choices=DATASET_SIZES, help=f"clips, at most: {sizes} (default tiny)")
     data.add_argument(
-        "--data-dir", metavar="DIR", help="a SOUSA data set (default SOUSA_DATASET_PATH, else a built-in synthetic set)"
+        "--data-dir",
+        metavar="DIR",
+        help="SOUSA, a folder of recordings, a CSV, or hub:OWNER/NAME (default SOUSA_DATASET_PATH, else built-in)",
+    )
+    data.add_argument(
+        "--hold-out", metavar="WHAT=NAME", help="soundfont=NAME or preset=NAME: kept from training, scored apart"
+    )
+    data.add_argument(
+        "--test-also", metavar="DIR", help="a further data set, scored apart with every trial's best state"
     )
     run = parser.add_argument_group("the run")
     run.add_argument("--name", help="of the run (default: made from sweep, size and time)")
     run.add_argument("--storage", metavar="DIR", help="where runs live (default results)")
-    run.add_argument("--resume", action="store_true", help="go on with the run called --name (default: the newest)")
-    run.add_argument("--plan", action="store_true", help="say what would be done, and stop")
-    run.add_argument("--cpus-per-trial", type=float, metavar="X", help="default: one at nano scale on a CPU, else all")
-    run.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: one where there is one")
-    run.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as fit)")
-    run.add_argument("--dashboard", action="store_true", help="bring up Ray's dashboard on 127.0.0.1")
+    run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
+    run.add_argument(
+        "--timing",
+        action=argparse.BooleanOptionalAction,
+        help="time a few steps of each arm first (default: where cheap)",
+    )
+    run.add_argument("--yes", action="store_true", help="start although a time limit will cut trials off")
+    limits = parser.add_argument_group("time limits, such as 45s, 90m, 2h or 1h30m; none lifts one")
+    limits.add_argument("--trial-time-limit", metavar="T", help=f"of each trial (default {TRIAL_TIME_LIMIT})")
+    limits.add_argument("--time-limit", metavar="T", help="of this launch, all trials together (default none)")
+    limits.add_argument(
+        "--stall-timeout", metavar="T", help=f"a trial without a batch for so long is hung (default {STALL_TIMEOUT})"
+    )
+    again = parser.add_argument_group("a run that exists")
+    again.add_argument("--resume", action="store_true", help="go on with the run called --name (default: the newest)")
+    again.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again, too")
+    again.add_argument(
+        "--extend", action="store_true", help="add --models, --augment or --seeds to it, and go on with it"
+    )
+    again.add_argument(
+        "--promote", metavar="RUN", help="train the best trial of RUN as a run of its own (--dataset, --epochs)"
+    )
+    machine = parser.add_argument_group("the machine")
+    machine.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), help="default auto: the best there is")
+    machine.add_argument(
+        "--cpus-per-trial", type=float, metavar="X", help="default: one at nano scale on a CPU, else a fair share"
+    )
+    machine.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: one where there is one")
+    machine.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as fit)")
+    machine.add_argument("--dashboard", action="store_true", help="bring up Ray's dashboard on 127.0.0.1")
     return parser
 
 
 def _settings_help() -> str:
     rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
-    ends = "exit codes: 0 every trial ended well; 1 one did not; 2 wrong input; 130 interrupted"
-    return "\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", ends])
+    return "\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES])
 
 
 def _configs() -> list[str]:
     import tune_configs
 
-    return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name != "rates"]
+    return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name not in ("rates", "resources")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -104,194 +147,106 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, check, plan, run, report."""
-    directory = _pick_run(arguments)
-    plan = directory.read_plan() if arguments.resume else None
-    if plan is None:
-        choices, config = _resolve(arguments), arguments.config or "backbones"
-        machine = choices
-    else:
-        choices, config = Choices.from_json(plan["request"]), plan["config"]
-        _refuse_changes(arguments, choices, config)
-        machine = _this_machine(arguments, choices)
-    sweep = _sweep(config, choices)
-    ensure_unique(sweep.trials())
-    for line in _aloud(choices, arguments):
+    job = make_job(arguments, _sweep)
+    for line in job.remarks:
         print(line)
+    left = job.left()
+    if job.plan is not None and not left and not job.added:
+        from sousaphone.sweep.status import write_status
+
+        print("nothing is left to train")
+        with job.directory.held():  # whoever died just before the end has left the page, and litter, behind
+            write_status(job.directory)
+        return _finish(job, False)
 
     # Torch, transformers and Ray take seconds to import: only now, when the words are known to be right.
+    from sousaphone.data.prepare import fill_caches, read_further, read_subset
     from sousaphone.sweep import experiment
     from sousaphone.sweep import plan as planning
+    from sousaphone.sweep.forecast import describe
+    from sousaphone.sweep.runtime import Capacity
 
-    resources = planning.pick_resources(machine, sweep)
-    # All that can be wrong with weights and data shows here, before the run directory is touched.
-    print("\n".join(planning.describe_trials(machine, sweep, resources)))
-    if arguments.plan:
-        dataset = None if choices.built_in else _read(choices)
-        print("\n".join(planning.describe_places(directory, choices, sweep, dataset)))
+    capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
+    resources = planning.pick_resources(job.choices, job.sweep, capacity)
+    at_once = capacity.trials_at_once(resources, len(left))
+    # All that can be wrong with weights, data and time shows here, before the run directory is touched.
+    trainable: dict[TrainConfig, int] = {}
+    for line in planning.describe_trials(job, left, resources, at_once, trainable):
+        print(line)
+    further = [read_further(Path(job.choices.test_also))] if job.choices.test_also else []
+    dataset: Dataset | None = None
+    if not (arguments.plan and resolving.built_in_is_missing(job.choices)):  # a plan makes nothing
+        job = job.at(resolving.with_data(job.choices).data_dir)
+        left = job.left()
+        dataset = read_subset(Path(job.trials[0].data_dir), job.choices.dataset, job.choices.hold_out)
+        planning.refuse_other_content(job, left, dataset)
+    for line in planning.describe_places(job, dataset):
+        print(line)
+    clips = dataset.clips["split"].value_counts().to_dict() if dataset else planning.nominal_clips(job.choices.dataset)
+    forecast = planning.foresee(job, left, clips, trainable, at_once, _timing(arguments), print)
+    for line in describe(forecast):
+        print(line)
+    planning.refuse_what_cannot_end(job, forecast, resources, cut=arguments.yes)
+    if arguments.plan or dataset is None:
         return EXIT_OK
-    choices_with_data = resolving.with_data(choices)
-    sweep = _sweep(config, choices_with_data)
-    dataset = planning.prepare_waveforms(choices_with_data, sweep)
-    if plan is not None and dataset.fingerprint != plan["data"]["fingerprint"]:
-        raise UserError(
-            f"--resume: the data in {dataset.root} are not those that the run was begun with "
-            f"(fingerprint {dataset.fingerprint}, was {plan['data']['fingerprint']}); restore them or begin a new run"
-        )
-    print("\n".join(planning.describe_places(directory, choices, sweep, dataset)))
-    with directory.held():
-        if plan is None:
-            if directory.exists:
-                raise UserError(f"{directory.path} was begun by another process just now; give another --name")
-            directory.write_plan(planning.plan_json(directory, config, choices, sweep, resources, dataset))
-        print(f"progress: {directory.status_page}")
+    for needed in (dataset, *further):
+        fill_caches(needed, left, Path(job.choices.cache_dir))
+
+    def leave(reason: str) -> NoReturn:
+        print(f"{reason}; to go on: {job.directory.resume_command}")
+        _finish(job, False)
+        sys.stdout.flush()
+        os._exit(EXIT_TRIAL)
+
+    with job.directory.held(_limits(job)):
+        if job.plan is None and job.directory.exists:
+            raise UserError(f"{job.directory.path} was begun by another process just now; give another --name")
+        job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
+        print(f"progress: {job.directory.status_page}")
         try:
-            experiment.run_sweep(directory, sweep, resources, arguments.dashboard, print)
+            experiment.run_sweep(
+                job.directory, job.sweep, job.trials, left, resources, arguments.dashboard, print, leave
+            )
             interrupted = False
         except (experiment.InterruptedRunError, KeyboardInterrupt):
             interrupted = True
             experiment.ignore_signals()
-    return _finish(directory, interrupted, experiment.all_ended_well(directory, sweep))
+        except experiment.StoppedRunError as stop:
+            print(f"{stop}; to go on: {job.directory.resume_command}")
+            interrupted = False
+    return _finish(job, interrupted)
 
 
-def _finish(directory: RunDirectory, interrupted: bool, all_well: bool) -> int:
+def _timing(arguments: argparse.Namespace) -> Budget | None:
+    """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
+    from sousaphone.timing import Budget
+
+    if arguments.timing is False:
+        return None
+    # A plan is asked for its forecast; before a real start the timing must be cheap against the sweep.
+    return Budget(share=None if arguments.plan else Budget.share, base_on_cpu=bool(arguments.timing))
+
+
+def _limits(job: Job) -> Limits:
+    deadline = None if job.limits.sweep is None else time.time() + job.limits.sweep
+    return Limits(job.limits.trial, deadline, job.limits.stall)
+
+
+def _finish(job: Job, interrupted: bool) -> int:
     from analysis.report import write_report
 
-    report = write_report(directory.path)
-    print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+    try:
+        report = write_report(job.directory.path)
+        print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+    except UserError as error:  # a full disk; how the run ended is still to be said
+        print(f"no report: {error}")
     if interrupted:
-        print(f"interrupted; to go on: {directory.resume_command}")
+        print(f"interrupted; to go on: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
-    if not all_well:
-        print("some trials did not end well; the report says which and why")
+    if not job.all_ended_well():
+        print("some trials did not end well; the report says which, why, and what to type")
         return EXIT_TRIAL
     return EXIT_OK
-
-
-def _pick_run(arguments: argparse.Namespace) -> RunDirectory:
-    """The run directory, checked before anything is touched."""
-    storage = Path(arguments.storage or "results").expanduser().absolute()
-    name = arguments.name
-    if name is not None and (not name or Path(name).name != name or name in (".", "..")):
-        raise UserError(f"--name {name!r} is not the name of a directory; give a plain name such as lora-small")
-    if arguments.resume:
-        if name is None:
-            runs = sorted(storage.glob("*/run.json"), key=lambda p: p.stat().st_mtime)
-            if not runs:
-                raise UserError(f"--resume: there is no run in {storage}; give --name and --storage")
-            name = runs[-1].parent.name
-            print(f"resuming the newest run, {name}")
-        directory = RunDirectory(storage / name)
-        if not directory.exists:
-            raise UserError(f"--resume: {directory.path} is no run; there are: {_runs(storage)}")
-        return directory
-    if name is None:
-        name = f"{arguments.config or 'backbones'}-{arguments.dataset or 'tiny'}-{datetime.now():%Y%m%d-%H%M%S}"
-    standing = next(path for path in (storage, *storage.parents) if path.exists())
-    if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise UserError(f"--storage {arguments.storage}: {standing} is no directory to write in; give another one")
-    directory = RunDirectory(storage / name)
-    if directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
-        raise UserError(
-            f"--name {name}: {directory.path} is in use; add --resume to go on with it, or give another name"
-        )
-    return directory
-
-
-def _runs(storage: Path) -> str:
-    return ", ".join(sorted(path.parent.name for path in storage.glob("*/run.json"))) or "none"
-
-
-def _resolve(arguments: argparse.Namespace) -> Choices:
-    models = tuple(arguments.models or REGISTRY)
-    for model in models:
-        if model not in REGISTRY:
-            raise UserError(f"--models {model!r} is unknown; choose from: {', '.join(REGISTRY)}")
-    dataset = arguments.dataset or "tiny"
-    settings = dict(parse_setting(text) for text in arguments.set or ())
-    _check_resources(arguments)
-    data_dir = resolving.pick_data_dir(arguments.data_dir)
-    device = resolving.pick_device()
-    scale = resolving.pick_scale(arguments.scale or "auto", device)
-    return Choices(
-        models=models,
-        augment=AUGMENT[arguments.augment or "both"],
-        seeds=tuple(arguments.seeds or (0,)),
-        dataset=dataset,
-        strategy=arguments.strategy or "lora",
-        lora_targets=arguments.lora_targets or "all-linear",
-        epochs=(TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS) if arguments.epochs is None else arguments.epochs,
-        scale=scale,
-        weights=resolving.resolve_weights(arguments.weights or ["auto"], models, scale),
-        device=device,
-        data_dir=data_dir,
-        cache_dir=str(resolving.cache_directory()),
-        cpus=resolving.count_cpus(),
-        gpus=resolving.count_gpus(device),
-        cpus_per_trial=arguments.cpus_per_trial,
-        gpus_per_trial=arguments.gpus_per_trial,
-        max_concurrent=arguments.max_concurrent,
-        settings=settings,
-    )
-
-
-def _check_resources(arguments: argparse.Namespace) -> None:
-    """
-    Raises:
-        UserError: a share of a machine that no trial could run on.
-    """
-    for option, lowest in RESOURCES.items():
-        value = getattr(arguments, option)
-        if value is not None and not value >= lowest:
-            raise UserError(f"--{option.replace('_', '-')} {value:g} is too low; give {lowest} or more")
-
-
-def _this_machine(arguments: argparse.Namespace, choices: Choices) -> Choices:
-    """A saved run's choices with this machine's resources and the resources asked for now: what a trial computes
-    stays as it was, how many run at a time may change.
-
-    Raises:
-        UserError: the run was begun on another kind of device.
-    """
-    _check_resources(arguments)
-    device = resolving.pick_device()
-    if device != choices.device:
-        raise UserError(f"--resume: the run was begun on {choices.device}, this machine has {device}; resume it there")
-    given = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
-    return dataclasses.replace(choices, cpus=resolving.count_cpus(), gpus=resolving.count_gpus(device), **given)
-
-
-def _refuse_changes(arguments: argparse.Namespace, choices: Choices, config: str) -> None:
-    """A resumed run goes on as it was begun; what is asked for again must be the same.
-
-    Raises:
-        UserError: it is not; the message lists what differs.
-    """
-    asked: dict[str, tuple[Any, Any]] = {
-        "--config": (arguments.config, config),
-        "--models": (_words(arguments.models), _words(choices.models)),
-        "--augment": (arguments.augment, next(word for word, flags in AUGMENT.items() if flags == choices.augment)),
-        "--seeds": (_words(arguments.seeds), _words(choices.seeds)),
-        "--strategy": (arguments.strategy, choices.strategy),
-        "--lora-targets": (arguments.lora_targets, choices.lora_targets),
-        "--epochs": (arguments.epochs, choices.epochs),
-        "--dataset": (arguments.dataset, choices.dataset),
-        "--scale": (None if arguments.scale == "auto" else arguments.scale, choices.scale),
-        "--data-dir": (resolving.pick_data_dir(arguments.data_dir) if arguments.data_dir else None, choices.data_dir),
-    }
-    for key, value in (parse_setting(text) for text in arguments.set or ()):
-        asked[f"--set {key}"] = (value, choices.settings.get(key))
-    if arguments.weights:
-        asked["--weights"] = (
-            resolving.resolve_weights(arguments.weights, choices.models, choices.scale),
-            dict(choices.weights),
-        )
-    changed = [f"{name} {new} (was {old})" for name, (new, old) in asked.items() if new is not None and new != old]
-    if changed:
-        raise UserError(f"--resume goes on with the same settings; changed: {'; '.join(changed)}; use another --name")
-
-
-def _words(values: Sequence[Any] | None) -> str | None:
-    return None if values is None else " ".join(map(str, values))
 
 
 def _sweep(config: str, choices: Choices) -> Sweep:
@@ -299,25 +254,6 @@ def _sweep(config: str, choices: Choices) -> Sweep:
         raise UserError(f"--config {config!r} is unknown; choose one of: {', '.join(_configs())}")
     sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(choices)
     return sweep
-
-
-def _aloud(choices: Choices, arguments: argparse.Namespace) -> list[str]:
-    """What was decided on the user's behalf."""
-    lines = []
-    if arguments.epochs is None and not arguments.resume:
-        lines.append(f"epochs: {choices.epochs} (--epochs N for another number)")
-    if arguments.scale in (None, "auto") and choices.scale == "nano":
-        lines.append("scale: nano, because this machine has no GPU (--scale base for the published sizes)")
-    if choices.built_in:
-        lines.append("data: the built-in synthetic set (--data-dir DIR for your own SOUSA recordings)")
-    return lines
-
-
-def _read(choices: Choices) -> Dataset:
-    from sousaphone.data.sousa import read_dataset
-    from sousaphone.data.splits import draw
-
-    return draw(read_dataset(choices.data_dir), choices.dataset)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,13 @@ class Arm:
 
     @property
     def shown(self) -> list[Trial]:
-        """The trials that ended well; where none did, all of them: the two are never averaged together."""
-        return [trial for trial in self.trials if trial.ended_well] or list(self.trials)
+        """The trials with all their results; where none has, all of them: the two are never averaged together."""
+        return [trial for trial in self.trials if trial.full] or list(self.trials)
+
+    @property
+    def full(self) -> bool:
+        """Whether the trials shown have all their results."""
+        return self.shown[0].full
 
     def values(self, kind: str, metric: str) -> list[float]:
         """One number for each trial shown that has it: `kind` is `best` or `last`, of which epoch."""
@@ -39,10 +44,10 @@ class Arm:
 
     @property
     def state(self) -> str:
-        """What became of its trials, for where a number is missing or not the last word; empty if all ended well."""
-        if all(trial.ended_well for trial in self.trials):
+        """What became of its trials, for where a number is missing or not the last word; empty if none is."""
+        if all(trial.full for trial in self.trials):
             return ""
-        if self.shown[0].ended_well:
+        if self.full:
             return f"{len(self.shown)} of {len(self.trials)} seeds"
         return ", ".join(dict.fromkeys(trial.status for trial in self.trials))
 

@@ -11,8 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.arms import Arm, arms, colours, title
-from analysis.plots import CHANCE_PERCENT
+from analysis.plots import CHANCE_PERCENT, PALE, comparable, not_shown
 from analysis.trials import Trial
+from sousaphone.words import counted
 
 _GREY = "#767676"
 _SYMBOLS = {"lora": "circle", "head": "triangle-up", "full": "square"}
@@ -55,6 +56,7 @@ def _accuracy(trials: Sequence[Trial]) -> go.Figure:
             hovertemplate="%{x:.1f} %<br>%{text}<extra></extra>",
             marker={
                 "size": 11,
+                "opacity": [1.0 if trial.full else PALE for _, trial, _ in points],
                 "symbol": "circle-open" if hollow else "circle",
                 "color": [colour[arm.model] for arm, _, _ in points],
                 "line": {"width": 2, "color": [colour[arm.model] for arm, _, _ in points]},
@@ -62,14 +64,15 @@ def _accuracy(trials: Sequence[Trial]) -> go.Figure:
         )
     figure.add_vline(x=CHANCE_PERCENT, line={"dash": "dash", "color": _GREY}, annotation_text="chance")
     _arm_axis(figure, groups)
-    figure.update_xaxes(title="accuracy, %", rangemode="tozero")
+    pale = " (pale: partial results)" if any(trial.partial for trial in trials) else ""
+    figure.update_xaxes(title=f"accuracy, %{pale}", rangemode="tozero")
     return _styled(figure, len(groups))
 
 
 def _efficiency(trials: Sequence[Trial]) -> go.Figure:
     colour = colours(trials)
     figure = go.Figure()
-    known = [t for t in trials if t.ended_well and t.trainable_params and "val_acc" in t.best]
+    known = comparable(trials)
     for model in dict.fromkeys(trial.config.get("model", "") for trial in known):
         shown = [t for t in known if t.config.get("model", "") == model]
         symbols = [_SYMBOLS.get(t.config.get("strategy", ""), "circle") for t in shown]
@@ -95,6 +98,9 @@ def _efficiency(trials: Sequence[Trial]) -> go.Figure:
     figure.update_xaxes(type="log", range=[low, high], tickvals=ticks, tickformat="~s")
     figure.update_xaxes(title="trainable parameters (hollow: without augmentation)")
     figure.update_yaxes(title="validation accuracy, %", rangemode="tozero")
+    figure.update_layout(
+        title={"text": not_shown(trials), "font": {"size": 12, "color": _GREY}, "x": 1, "xanchor": "right"}
+    )
     return _styled(figure, 10)
 
 
@@ -111,7 +117,10 @@ def _time(trials: Sequence[Trial]) -> go.Figure:
             y=[_escape(arm.label) for arm, _ in known],
             orientation="h",
             hovertemplate="%{x:.1f} s<extra></extra>",
-            marker={"color": [colour[arm.model] for arm, _ in known]},
+            marker={
+                "color": [colour[arm.model] for arm, _ in known],
+                "opacity": [1.0 if arm.full else PALE for arm, _ in known],
+            },
             showlegend=False,
             row=1,
             col=column,
@@ -162,15 +171,17 @@ def _escape(text: str) -> str:
 
 def _hover(trial: Trial) -> str:
     """What a point says of its trial, in plotly's own small HTML."""
-    lines = [trial.trial_id, f"{trial.status}, {len(trial.history)} epochs"]
+    lines = [trial.trial_id, f"{trial.status}, {counted(len(trial.history), 'epoch')}"]
     return "<br>".join(_escape(line) for line in lines)
 
 
 def _arm_axis(figure: go.Figure, groups: Sequence[Arm]) -> None:
-    """Every arm has its row, with or without a number, the first on top."""
+    """Every arm has its row, with or without a number, the first on top; one with partial results or none has its
+    status beside its name."""
     labels = [_escape(arm.label) for arm in groups]
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=labels, range=[len(labels) - 0.4, -0.6])
-    figure.update_yaxes(automargin=True, tickmode="array", tickvals=labels)
+    words = [f"{label} ({arm.state})" if arm.state else label for label, arm in zip(labels, groups, strict=True)]
+    figure.update_yaxes(automargin=True, tickmode="array", tickvals=labels, ticktext=words)
 
 
 def _styled(figure: go.Figure, rows: int) -> go.Figure:

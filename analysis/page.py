@@ -9,7 +9,7 @@ import plotly.offline
 
 from analysis.charts import charts
 from analysis.findings import COLUMNS, Findings
-from analysis.summary import READABLE, cells
+from analysis.summary import NONE_YET, PARTIAL, READABLE, WITHOUT, cells
 
 # The browser itself refuses what a page that stands alone must not do.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
@@ -23,7 +23,8 @@ h1 { margin: 0 0 .5rem; } h2 { margin: 2.25rem 0 .5rem; border-bottom: 1px solid
 table { border-collapse: collapse; font-size: .9rem; width: 100%; }
 th, td { text-align: right; padding: .3rem .7rem; border-bottom: 1px solid #e6e6e6; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2), .words th, .words td { text-align: left; }
-.words td:last-child { white-space: normal; overflow-wrap: anywhere; }
+.words td:last-child, .partial td:last-child { white-space: normal; overflow-wrap: anywhere; }
+.partial th:last-child, .partial td:last-child { text-align: left; min-width: 15rem; }
 th { background: #f6f6f6; } tbody tr:hover { background: #fafafa; }
 code, pre { background: #f6f6f6; font-size: .9rem; } pre { padding: .7rem 1rem; overflow-x: auto; }
 dt { font-weight: 600; } dd { margin: 0 0 .3rem 1.2rem; overflow-wrap: anywhere; }
@@ -37,19 +38,26 @@ def page(found: Findings) -> str:
     parts = [f"<h1>{text(found.name)}</h1>"]
     if found.banner:
         parts.append(f'<p class="banner">{text(found.banner)}</p>')
+    if found.promotion:
+        parts.append(f"<p>{text(found.promotion)}</p>")
     parts += [f"<p>{text(found.state)}</p>", f"<p>{text(found.verdict)}</p>", "<h2>Results</h2>"]
     if found.ranked:
         parts.append(_table(READABLE, [cells(trial) for trial in found.ranked]))
     else:
-        parts.append("<p>No trial has ended well yet.</p>")
-    if found.others:
-        rows = [
-            (t.trial_id, t.status, f"{len(t.history)} of {t.config.get('epochs', '?')}", t.error or "")
-            for t in found.others
-        ]
-        parts += ["<h2>Not finished, or failed</h2>", _table(("trial", "status", "epochs", "error"), rows, "words")]
-        if found.resume_command:
-            parts.append(f"<p>Go on with:</p><pre>{text(found.resume_command)}</pre>")
+        parts.append(f"<p>{NONE_YET}</p>")
+    if found.partial:
+        rows = [(*cells(trial), trial.why) for trial in found.partial]
+        parts += ["<h2>Partial results</h2>", f"<p>{text(found.partial_note)}</p>", _table(PARTIAL, rows, "partial")]
+    if found.further:
+        head, further, words = found.further
+        parts += ["<h2>Further tests</h2>", f"<p>{text(words)}.</p>", _table(head, further)]
+    if found.without_results:
+        without = [(trial.trial_id, trial.status, trial.why) for trial in found.without_results]
+        parts += ["<h2>Without results</h2>", _table(WITHOUT, without, "words")]
+    if found.next_steps:
+        parts.append("<h2>Go on with</h2>")
+        for words, line in found.next_steps:
+            parts += [f"<p>{text(words)}</p>", *([f"<pre>{text(line)}</pre>"] if line else [])]
     for number, (heading, figure) in enumerate(charts(found.trials)):
         settings = {"displaylogo": False, "responsive": True}
         chart = figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"chart{number}", config=settings)

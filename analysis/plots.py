@@ -1,4 +1,4 @@
-"""The three static pictures, by Matplotlib: every arm is shown, one without a number by its status."""
+"""The three static pictures, by Matplotlib: every arm is shown; where results are partial or missing, its status is."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from matplotlib.lines import Line2D
 from analysis.arms import Arm, arms, colours, title
 from analysis.trials import Trial
 from sousaphone.rudiments import SLUGS
+from sousaphone.words import counted
 
 CHANCE_PERCENT = 100 / len(SLUGS)
 _INK, _GREY = "#222222", "#767676"
 _DPI = 150
+PALE = 0.4  # opacity of partial results
 
 
 def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
@@ -30,14 +32,15 @@ def accuracy_comparison(trials: Sequence[Trial], banner: str | None) -> bytes:
     for y, arm in enumerate(groups):
         val = [100 * v for v in arm.values("best", "val_acc")]
         test = [100 * v for v in arm.values("last", "test_acc")]
-        shade = colour[arm.model]
+        shade, alpha = colour[arm.model], _strength(arm)
         if val and test:
-            axes.plot([_mean(val), _mean(test)], [y, y], color=shade, linewidth=2, alpha=0.35, zorder=1)
+            axes.plot([_mean(val), _mean(test)], [y, y], color=shade, linewidth=2, alpha=0.35 * alpha, zorder=1)
         for values, face, offset in ((val, "white", -0.22), (test, shade, 0.22)):
             if len(values) > 1:
                 axes.scatter(values, [y + offset] * len(values), s=12, color=shade, alpha=0.5, linewidths=0, zorder=2)
             if values:
-                axes.scatter(_mean(values), y, s=75, facecolor=face, edgecolor=shade, linewidth=2, zorder=3)
+                style: dict[str, Any] = {"facecolor": face, "edgecolor": shade, "alpha": alpha}
+                axes.scatter(_mean(values), y, s=75, linewidth=2, zorder=3, **style)
         if arm.state:
             _say(axes, y, arm.state, beside=max([*val, *test], default=0.0))
     axes.set_xlim(0, _upper(max(axes.dataLim.x1, 4 * CHANCE_PERCENT)))
@@ -61,7 +64,7 @@ def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
     axes.grid(color="#e6e6e6", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.axhline(CHANCE_PERCENT, color=_GREY, linestyle="--", linewidth=1)
-    shown = [t for t in trials if t.ended_well and t.trainable_params and "val_acc" in t.best]
+    shown = comparable(trials)
     for arm in arms(shown) if shown else ():
         accuracies = [100 * v for v in arm.values("best", "val_acc")]
         count, shade = arm.trials[0].trainable_params or 1, colour[arm.model]
@@ -82,12 +85,20 @@ def efficiency_scatter(trials: Sequence[Trial], banner: str | None) -> bytes:
     axes.tick_params(axis="x", which="minor", labelsize=8, labelcolor=_GREY)
     axes.set_xlabel("trainable parameters")
     axes.set_ylabel("validation accuracy, %")
-    missing = len(trials) - len(shown)
-    if missing:
-        note = f"{missing} of {len(trials)} trials have not ended well and are not shown"
-        axes.set_title(note, loc="right", color=_GREY, fontsize=9, fontstyle="italic")
+    axes.set_title(not_shown(trials), loc="right", color=_GREY, fontsize=9, fontstyle="italic")
     _legend(figure, _scatter_legend(trials, colour))
     return _png(figure)
+
+
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that the efficiency chart can show: all their results, and a count of parameters."""
+    return [trial for trial in trials if trial.full and trial.trainable_params and "val_acc" in trial.best]
+
+
+def not_shown(trials: Sequence[Trial]) -> str:
+    """What the efficiency chart says of the others; empty if there are none."""
+    missing = len(trials) - len(comparable(trials))
+    return f"not shown: {missing} of {counted(len(trials), 'trial')}, with partial results or none" if missing else ""
 
 
 def training_time(trials: Sequence[Trial], banner: str | None) -> bytes:
@@ -105,7 +116,7 @@ def training_time(trials: Sequence[Trial], banner: str | None) -> bytes:
                 _say(axes, y, arm.state, beside=0.0)
                 continue
             mean = _mean(values)
-            axes.barh(y, mean, height=0.62, color=colour[arm.model], alpha=0.85)
+            axes.barh(y, mean, height=0.62, color=colour[arm.model], alpha=0.85 * _strength(arm))
             if len(values) > 1:
                 axes.scatter(values, [y] * len(values), s=10, color=_INK, alpha=0.6, linewidths=0, zorder=3)
             words = f"{_short(mean)}   {arm.state}"
@@ -182,6 +193,11 @@ def _marker(shape: str) -> dict[str, Any]:
 def _upper(percent: float) -> float:
     """Where an accuracy axis ends: a little above the highest value, never far above 100 %."""
     return min(1.08 * percent, 103.0)
+
+
+def _strength(arm: Arm) -> float:
+    """Partial results are pale."""
+    return 1.0 if arm.full else PALE
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -1,11 +1,14 @@
-"""What Ray Tune remembers of an experiment, read through its ExperimentAnalysis; no cluster is started."""
+"""What Ray Tune remembers of a run's experiments, read through its ExperimentAnalysis; no cluster is started."""
 
 from __future__ import annotations
 
+import logging
 import math
 import pickle
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ from typing import Any
 from sousaphone.record import error_line
 
 ERROR_NAME = "error.txt"
+_INSTEAD = "what it would tell comes from the trials' own records."
 
 
 @dataclass(frozen=True)
@@ -31,17 +35,43 @@ class RayTrial:
     error: str | None = None
     failed_at: datetime | None = None
 
+    @property
+    def last_heard(self) -> float | None:
+        """When Ray last heard of it, Unix time in seconds: of its failure, else of an epoch; None if of neither."""
+        if self.failed_at is not None:
+            return self.failed_at.timestamp()
+        return self.history[-1].get("timestamp") if self.history else None
 
-def read_ray_log(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
-    """Every trial that Ray has a state of, by the name of its directory, and a note where nothing could be read."""
+
+def read_ray_log(experiments: Sequence[Path]) -> tuple[dict[str, RayTrial], list[str]]:
+    """Every trial that Ray has a state of, by its id, and a remark for each experiment that could not be read.
+
+    A trial that several experiments know has the histories of all of them, and what became of it by the last.
+
+    Args:
+        experiments: the first first.
+    """
+    known: dict[str, RayTrial] = {}
+    remarks = [] if experiments else [f"Ray Tune has not begun yet; {_INSTEAD}"]
+    for experiment in experiments:
+        trials, remark = _read(experiment)
+        remarks += [remark] if remark else []
+        for trial_id, trial in trials.items():
+            earlier = known[trial_id].history if trial_id in known else []
+            known[trial_id] = replace(trial, history=by_epoch([*earlier, *trial.history]))
+    return known, remarks
+
+
+def _read(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
     if not any(experiment.glob("experiment_state-*.json")):
-        return {}, "Ray Tune has not written its state yet; the rows come from the plan and the trials' own records."
-    # Takes seconds, and `--help` needs none of it.
-    from ray.tune import ExperimentAnalysis
-
+        return {}, f"Ray Tune has not written the state of its experiment {experiment.name} yet; {_INSTEAD}"
     try:
-        analysis = ExperimentAnalysis(experiment)
-        return {trial.storage.trial_dir_name: _trial(trial, analysis) for trial in analysis.trials}, None
+        with _quiet():
+            # Takes seconds, and `--help` needs none of it.
+            from ray.tune import ExperimentAnalysis
+
+            analysis = ExperimentAnalysis(experiment)
+            return {trial.storage.trial_dir_name: _trial(trial, analysis) for trial in analysis.trials}, None
     # The state is JSON around pickles, so a torn one fails in any of these ways.
     except (
         ValueError,
@@ -54,7 +84,20 @@ def read_ray_log(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
         pickle.PickleError,
     ) as error:
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-        return {}, f"Ray Tune's state could not be read ({why}); the rows come from the trials' own records."
+        return {}, f"the state of Ray Tune's experiment {experiment.name} could not be read ({why}); {_INSTEAD}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing is logged and no warning printed meanwhile: what Ray lacks is said by the report, in its own words."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _trial(trial: Any, analysis: Any) -> RayTrial:

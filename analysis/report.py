@@ -26,9 +26,9 @@ def read_run(path: Path) -> Findings:
     plan = run.read_plan()
     if not isinstance(plan, dict):
         raise UserError(f"{path / 'run.json'} is damaged (no object); restore it from a copy")
-    known, remark = read_ray_log(run.experiment)
+    known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
-    return Findings(path, plan, trials, run.is_live(), now(), [remark] if remark else [])
+    return Findings(path, plan, trials, run.is_live(), now(), remarks)
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:

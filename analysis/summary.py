@@ -1,4 +1,4 @@
-"""summary_report.md: the run in words and two tables."""
+"""summary_report.md: the run in words and tables."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ READABLE = (
     "seconds",
     "MB",
 )
+PARTIAL = (*READABLE, "why")
+NONE_YET = "No trial has run to its end yet."
+WITHOUT = ("trial", "status", "why")
 
 
 def summary(found: Findings) -> str:
@@ -27,19 +30,26 @@ def summary(found: Findings) -> str:
     parts = [f"# {escape(found.name)}"]
     if found.banner:
         parts.append(f"> **{escape(found.banner)}**")
+    if found.promotion:
+        parts.append(escape(found.promotion))
     parts += [found.state, escape(found.verdict), "## Results"]
     if found.ranked:
         parts.append(_table(READABLE, [cells(trial) for trial in found.ranked]))
     else:
-        parts.append("No trial has ended well yet.")
-    if found.others:
-        rows = [
-            (t.trial_id, t.status, f"{len(t.history)} of {t.config.get('epochs', '?')}", t.error or "")
-            for t in found.others
-        ]
-        parts += ["## Not finished, or failed", _table(("trial", "status", "epochs", "error"), rows)]
-        if found.resume_command:
-            parts += ["Go on with:", f"```\n{found.resume_command}\n```"]
+        parts.append(NONE_YET)
+    if found.partial:
+        rows = [(*cells(trial), trial.why) for trial in found.partial]
+        parts += ["## Partial results", found.partial_note, _table(PARTIAL, rows)]
+    if found.further:
+        head, further, words = found.further
+        parts += ["## Further tests", f"{escape(words)}.", _table(head, further)]
+    if found.without_results:
+        without = [(trial.trial_id, trial.status, trial.why) for trial in found.without_results]
+        parts += ["## Without results", _table(WITHOUT, without)]
+    if found.next_steps:
+        parts.append("## Go on with")
+        for words, line in found.next_steps:
+            parts += [escape(words), *([f"```\n{line}\n```"] if line else [])]
     parts += ["## How to read the columns", _list(f"**{name}**: {text}" for name, text in COLUMNS.items())]
     parts += ["## What this does not show", _list(map(escape, found.limits))]
     parts += ["## What ran", _list(f"{name}: {escape(value)}" for name, value in found.facts)]
@@ -65,7 +75,7 @@ def cells(trial: Trial) -> tuple[str, ...]:
         _number(best.get("val_acc"), ".1%"),
         _number(last.get("test_acc"), ".1%"),
         _number(last.get("best_epoch"), ".0f"),
-        f"{len(trial.history)}",
+        f"{len(trial.history)} of {trial.config.get('epochs', '?')}",
         _number(trial.trainable_params, ","),
         _number(trial.train_seconds, ",.0f"),
         _number(memory, ",.0f"),

@@ -11,7 +11,8 @@ import pandas as pd
 from analysis.trials import Trial
 from sousaphone.config import STATUSES
 
-INTEGERS = ("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params")
+INTEGERS = ("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings")
+WORDS = ("git_commit", "reason", "error")  # of the columns from val_acc on, those without numbers
 
 # The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
 _WORDS = "|".join(STATUSES)
@@ -22,20 +23,19 @@ def comparison_table(trials: Sequence[Trial]) -> pd.DataFrame:
     """The columns of comparison_table.csv.
 
     Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
-    over the epochs and peak_memory_mb the highest; what is not known is missing.
+    over the epochs and peak_memory_mb the highest; what is not known is missing. `partial` marks the rows whose
+    numbers are of fewer epochs than planned.
     """
     table = pd.DataFrame([_row(trial) for trial in trials])
-    numbers = [
-        name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in ("git_commit", "error")
-    ]
+    numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
     table[numbers] = table[numbers].apply(pd.to_numeric)
     return table.astype(dict.fromkeys(INTEGERS, "Int64"))
 
 
 def to_csv(table: pd.DataFrame) -> str:
     """The table as CSV, in which a status word stands in the status column alone, so that it can be searched for."""
-    error = table["error"].map(_without_status_words, na_action="ignore")
-    return str(table.assign(error=error).to_csv(index=False, lineterminator="\n"))
+    words = {name: table[name].map(_without_status_words, na_action="ignore") for name in ("reason", "error")}
+    return str(table.assign(**words).to_csv(index=False, lineterminator="\n"))
 
 
 def _row(trial: Trial) -> dict[str, Any]:
@@ -53,19 +53,23 @@ def _row(trial: Trial) -> dict[str, Any]:
         "scale": config.get("scale"),
         "weights": trial.weights,
         "status": trial.status,
+        "partial": "true" if trial.partial else "false",
         "epochs": len(trial.history),
         "best_epoch": last.get("best_epoch"),
         **_pick(best, "val_acc", "val_macro_f1", "val_loss", "train_loss", "train_ce"),
-        **_pick(last, "test_acc", "test_macro_f1"),
+        **_pick(last, "test_acc", "test_macro_f1", "held_out_acc", "held_out_macro_f1", "also_acc", "also_macro_f1"),
         "total_params": parameters.get("total"),
         "trainable_params": parameters.get("trainable"),
         "adapter_params": parameters.get("adapter"),
         "trainable_percent": parameters.get("trainable_percent"),
         "train_seconds": trial.train_seconds,
+        "wall_seconds": trial.wall_seconds,
         "seconds_per_epoch": trial.seconds_per_epoch,
         "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
         "peak_memory_mb": max(memory, default=None),
+        "halvings": trial.halvings,
         "git_commit": trial.git_commit,
+        "reason": trial.reason or trial.why or None,
         "error": trial.error,
     }
 

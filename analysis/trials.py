@@ -8,10 +8,25 @@ from datetime import datetime
 from typing import Any
 
 from analysis.ray_log import RayTrial, by_epoch
-from sousaphone.config import GOOD_ENDS, STATUSES
+from sousaphone.config import FULL_ENDS, STATUSES
 from sousaphone.errors import UserError
 from sousaphone.record import RECORD_NAME, TrialRecord
 from sousaphone.run import RunDirectory
+
+# Said where neither the trial nor Ray gave a reason.
+_WHY = {
+    "pending": "it has not begun",
+    "running": "it is at work",
+    "interrupted": "the run stopped before it had ended",
+    "time_limit": "it was stopped before its last planned epoch",
+}
+# What Ray calls ERROR, by a word of it; anything else is a failure.
+_BY_ERROR = {
+    "DivergedError": "diverged",
+    "OutOfMemoryError": "out_of_memory",
+    "MemoryExhaustedError": "out_of_memory",
+    "[Errno 28]": "interrupted",  # a full disk: with free space the trial goes on
+}
 
 
 @dataclass(frozen=True)
@@ -21,25 +36,43 @@ class Trial:
     Attributes:
         config: TrainConfig's fields as planned; values are not checked against today's limits.
         status: one of `sousaphone.config.STATUSES`.
+        reason: why it ended so, in words; `error` is what went wrong.
+        wall_seconds: at work, evaluation and all starts included.
+        halvings: how often the micro-batch was halved after running out of memory.
         history: one dict of flat metrics an epoch, the first epoch first.
     """
 
     trial_id: str
     config: Mapping[str, Any]
     status: str = "pending"
+    reason: str | None = None
     error: str | None = None
+    wall_seconds: float | None = None
+    halvings: int | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "random"
     git_commit: str = "unknown"
 
     @property
-    def ended_well(self) -> bool:
-        return self.status in GOOD_ENDS
+    def full(self) -> bool:
+        """Whether it has all its results; only such trials are compared."""
+        return self.status in FULL_ENDS
+
+    @property
+    def partial(self) -> bool:
+        """Whether it has results, but not all."""
+        return not self.full and bool(self.history)
+
+    @property
+    def why(self) -> str:
+        """Why it ended, or stands, as it does: its reason, and its error where that is another."""
+        said = dict.fromkeys(text for text in (self.reason, self.error) if text)
+        return "; ".join(said) or ("" if self.full else _WHY.get(self.status, "no reason is on record"))
 
     @property
     def last(self) -> dict[str, Any]:
-        """The metrics of the last finished epoch, which hold the test metrics of a trial that ended well."""
+        """The metrics of the last finished epoch, which hold the test metrics once the test clips were scored."""
         return self.history[-1] if self.history else {}
 
     @property
@@ -100,14 +133,17 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
         if ray is None:
             return planned
         return replace(planned, status=_status_by_ray(ray, planned, live), error=ray.error, history=ray.history)
-    status, error = record.status, record.error
+    status, reason, error = record.status, record.reason, record.error
     if ray is not None and _ray_is_newer(ray, record):
-        status, error = _status_by_ray(ray, planned, live), ray.error
+        status, reason, error = _status_by_ray(ray, planned, live), None, ray.error
         history = max(history, ray.history, key=len)
     return replace(
         planned,
         status=status,
+        reason=reason,
         error=error,
+        wall_seconds=record.seconds,
+        halvings=record.halvings,
         history=history,
         parameters=record.parameters,
         weights=record.weights.get("source", planned.weights),
@@ -125,6 +161,10 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
         raise ValueError(f"its status is {record.status!r}")
     if not all(isinstance(part, dict) for part in (record.parameters, record.weights, record.provenance)):
         raise ValueError("a part of it is no table")
+    if not all(isinstance(number, int | float) for number in (record.seconds, record.halvings)):
+        raise ValueError("its seconds or halvings are no numbers")
+    if not all(isinstance(text, str | None) for text in (record.reason, record.error)):
+        raise ValueError("its reason or error is no text")
     if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
         raise ValueError("its history is no list of epochs")
     datetime.fromisoformat(record.updated)
@@ -135,27 +175,30 @@ def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     """Whether Ray saw something after the trial's last record.
 
     A trial writes its record before it reports, so Ray is ahead only where the record is an old copy, or where the
-    trial could not write its own end: its process was killed, or Ray stopped it.
+    trial could not write its own end: its process was killed, or Ray stopped it. What Ray heard before that record is
+    of an earlier start.
     """
+    if ray.last_heard is None or ray.last_heard < datetime.fromisoformat(record.updated).timestamp():
+        return False
     if len(ray.history) > len(record.history):
         return True
-    if record.status not in ("running", "interrupted") or len(ray.history) < len(record.history):
+    if record.ended is not None or len(ray.history) < len(record.history):
         return False
-    if ray.state == "ERROR":
-        return ray.failed_at is not None and ray.failed_at >= datetime.fromisoformat(record.updated)
-    return ray.state == "TERMINATED" and bool(ray.history)
+    return ray.state == "ERROR" or (ray.state == "TERMINATED" and bool(ray.history))
 
 
 def _status_by_ray(ray: RayTrial, planned: Trial, live: bool) -> str:
     """Ray's state in our words."""
     if ray.state == "ERROR":
-        return "out_of_memory" if "OutOfMemory" in (ray.error or "") else "failed"
+        return next((status for word, status in _BY_ERROR.items() if word in (ray.error or "")), "failed")
     if ray.state == "TERMINATED" and ray.history:
-        # A trial scores the test clips when it ends by itself; otherwise Ray cut it off.
         last = ray.history[-1]
-        if "test_acc" not in last:
+        if "test_acc" not in last:  # Ray cut it off: a trial that ends by itself scores the test clips
             return "time_limit"
-        return "completed" if last["epoch"] >= planned.config.get("epochs", 0) else "early_stopped"
+        if last["epoch"] >= planned.config.get("epochs", 0):
+            return "completed"
+        waited = last["epoch"] - last.get("best_epoch", last["epoch"])
+        return "early_stopped" if waited >= planned.config.get("patience", 1) else "time_limit"
     if ray.state in ("RUNNING", "PAUSED"):
         return "running" if live else "interrupted"
-    return "pending"
+    return "interrupted" if ray.history else "pending"

@@ -36,7 +36,8 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
     temporary = root / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    torch.save(state, temporary / "state.pt")
+    with (temporary / "state.pt").open("wb") as file:  # by path, a full disk would not show as such
+        torch.save(state, file)
     flush(temporary / "state.pt")
     manifest = {"epoch": epoch, **_identity(temporary / "state.pt")}
     (temporary / "manifest.json").write_text(json.dumps(manifest))
@@ -44,8 +45,7 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
     flush(temporary)
     temporary.rename(final)
     flush(root)
-    for old in _newest_first(root)[KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
+    _drop_old(root)
     return final
 
 
@@ -62,10 +62,23 @@ def newest(trial: Path) -> dict[str, Any] | None:
     return None
 
 
+def newest_bytes(trial: Path) -> int:
+    """The size of the newest checkpoint's state, 0 if there is none."""
+    for directory in _newest_first(trial / DIRECTORY):
+        return (directory / "state.pt").stat().st_size
+    return 0
+
+
 def sweep_litter(trial: Path) -> None:
-    """Remove what a killed write left half-done."""
+    """Remove what a killed `save` left half-done or had yet to remove."""
     for litter in (trial / DIRECTORY).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
+    _drop_old(trial / DIRECTORY)
+
+
+def _drop_old(root: Path) -> None:
+    for old in _newest_first(root)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _newest_first(root: Path) -> list[Path]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.data import hub
 from sousaphone.errors import UserError
 
 DEFAULT_EPOCHS = 20
@@ -30,6 +32,8 @@ class Choices:
         cpus, gpus: of this machine.
         cpus_per_trial, gpus_per_trial, max_concurrent: as asked for; None leaves it to the sweep.
         settings: further TrainConfig fields (`--set`), which win over a sweep's own.
+        hold_out: a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
+        test_also: absolute path of a further data set to score; empty: none.
     """
 
     models: tuple[str, ...]
@@ -50,6 +54,8 @@ class Choices:
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    hold_out: str = ""
+    test_also: str = ""
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Choices:
@@ -64,15 +70,24 @@ class Choices:
         return not self.data_dir
 
 
-def pick_device() -> str:
-    """cuda, mps or cpu.
+def pick_device(asked: str = "auto") -> str:
+    """cuda, mps or cpu; `auto` is the best that this machine has.
+
+    A cluster's machines (RAY_ADDRESS) may have what this one has not, so there a word is taken at its word.
 
     Raises:
-        UserError: there is an NVIDIA device that torch cannot use, and nobody has hidden it.
+        UserError: there is no such device here, or an NVIDIA one that torch cannot use and nobody has hidden.
     """
+    if asked == "cpu":
+        return asked
     import torch
 
-    if torch.cuda.is_available():
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked != "auto":
+        if not there[asked] and "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"--device {asked}: torch finds none on this machine; leave --device out, or give cpu")
+        return asked
+    if there["cuda"]:
         return "cuda"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     if Path("/proc/driver/nvidia/gpus").is_dir() and any(Path("/proc/driver/nvidia/gpus").iterdir()) and not hidden:
@@ -80,7 +95,21 @@ def pick_device() -> str:
             f"this machine has an NVIDIA device that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use; "
             "update its driver to one for that CUDA version, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return "mps" if there["mps"] else "cpu"
+
+
+def device_name(device: str) -> str:
+    """What the device calls itself, such as 'NVIDIA H100'."""
+    if device == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        model = platform.processor() or platform.machine()
+    return f"{model} ({device})" if device != "cpu" else model
 
 
 def count_cpus() -> int:
@@ -115,17 +144,24 @@ def cache_directory() -> Path:
 def pick_data_dir(asked: str | None) -> str:
     """`--data-dir`, else SOUSA_DATASET_PATH, else the built-in set (empty).
 
+    A data set of the hub stays the word that it is: it is looked up, and downloaded if need be, when it is read.
+
     Raises:
-        UserError: no such directory.
+        UserError: neither a directory nor a CSV file nor a word for a data set of the hub.
     """
     origin, given = "--data-dir", asked
     if given is None:
         origin, given = "SOUSA_DATASET_PATH", os.environ.get("SOUSA_DATASET_PATH") or None
     if given is None:
         return ""
+    if hub.is_word(given):
+        return hub.check_word(given)
     path = Path(given).expanduser().absolute()
-    if not path.is_dir():
-        raise UserError(f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set")
+    if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
+        raise UserError(
+            f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set or of recordings, a CSV "
+            "file of their labels, or hub:OWNER/NAME"
+        )
     return str(path)
 
 
@@ -147,6 +183,8 @@ def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]
         if sign and name not in models:
             known = "is not in this sweep" if name in REGISTRY else "is unknown"
             raise UserError(f"--weights {word!r}: backbone {name!r} {known}; choose one of: {', '.join(models)}")
+        if sign and not path:
+            raise UserError(f"--weights {word!r} names no file; give {name}=PATH, or random")
         if sign:
             chosen[name] = path
     return chosen
@@ -161,6 +199,13 @@ def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> 
     from sousaphone import weights
 
     return {name: weights.resolve(name, scale, choice) for name, choice in parse_weights(words, models).items()}
+
+
+def built_in_is_missing(choices: Choices) -> bool:
+    """Whether the built-in set is wanted and has yet to be generated."""
+    from sousaphone.data.generate import builtin_root
+
+    return choices.built_in and not builtin_root(Path(choices.cache_dir), choices.dataset).is_dir()
 
 
 def with_data(choices: Choices) -> Choices:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,8 @@ LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
 
-# What a trial can come to. A run is a success only if every trial ended in one of GOOD_ENDS.
+# What a trial can come to. A trial in one of FULL_ENDS has all its results; what any other one has is partial. A run
+# is a success only if every trial ended in one of GOOD_ENDS.
 STATUSES = (
     "pending",
     "running",
@@ -34,7 +36,10 @@ STATUSES = (
     "diverged",
     "interrupted",
 )
-GOOD_ENDS = ("completed", "early_stopped", "time_limit")
+FULL_ENDS = ("completed", "early_stopped")
+GOOD_ENDS = (*FULL_ENDS, "time_limit")
+# Begun again by --retry-failed. A diverged trial would diverge again: its random draws are fixed.
+RETRIED = ("failed", "out_of_memory")
 
 
 def knob(default: Any, help: str, **limits: Any) -> Any:
@@ -63,6 +68,8 @@ class TrainConfig:
     dataset: str = knob("tiny", "how many clips", choices=tuple(DATASET_SIZES))
     data_dir: str = knob("", "absolute path of the data set")
     cache_dir: str = knob("", "absolute path of the waveform cache")
+    hold_out: str = knob("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
+    test_also: str = knob("", "absolute path of a further data set, scored with the best state")
     clip_seconds: float = knob(2.5, "seconds heard by every model", low=0.25, high=10.0)
 
     # Optimisation
@@ -131,6 +138,8 @@ def _check(name: str, value: Any, allowed: tuple[type, ...], limits: Mapping[str
         raise UserError(f"{name}={value!r} is not of type {wanted}: {limits['help']}")
     if value is None:
         return
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name}={value!r} is not a finite number: {limits['help']}")
     if "choices" in limits and value not in limits["choices"]:
         raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(str, limits['choices']))}")
     low, high = limits.get("low"), limits.get("high")
@@ -145,6 +154,8 @@ _OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale",
     "dataset",
     "data_dir",
     "cache_dir",
+    "hold_out",
+    "test_also",
     "device",
 }
 
@@ -229,13 +240,17 @@ def _is_grid(value: Any) -> bool:
     return isinstance(value, Mapping) and set(value) == {"grid_search"}
 
 
-def ensure_unique(trials: Iterable[TrainConfig]) -> None:
+def check_trials(trials: Iterable[TrainConfig]) -> None:
     """
     Raises:
-        UserError: two trials of one sweep have the same name, so one would overwrite the other.
+        UserError: two trials of one sweep have the same name, so one would overwrite the other, or they do not hear
+            the same seconds, so they could not be compared.
     """
-    seen: set[str] = set()
+    seen: dict[str, TrainConfig] = {}
     for trial in trials:
         if trial.trial_id in seen:
             raise UserError(f"trial {trial.trial_id!r} is planned twice; name each model, seed and option once")
-        seen.add(trial.trial_id)
+        seen[trial.trial_id] = trial
+    if len(heard := {trial.clip_seconds for trial in seen.values()}) > 1:
+        seconds = ", ".join(f"{value:g}" for value in sorted(heard))
+        raise UserError(f"the trials hear clips of {seconds} s; give all the same with --set clip_seconds=")

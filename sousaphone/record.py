@@ -24,6 +24,7 @@ from typing import Any
 
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
+
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
 _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # over each account in Ray's error.txt
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -36,23 +37,29 @@ class TrialRecord:
     Attributes:
         config: the trial's TrainConfig as a dict.
         status: one of `sousaphone.config.STATUSES`.
+        reason: why it ended so, in words, whatever the end.
         error: the last line of what went wrong; `traceback` is all of it.
+        seconds: wall time at work over all starts; what the trial's time limit is compared with.
+        halvings: how often the micro-batch was halved after running out of memory.
         history: one dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
         parameters: total, trainable, adapter (numbers), trainable_percent.
         lora: matches (pattern to number of layers), modules, trained_in_full.
         weights: source ('random' or a path), fingerprint (SHA-256 of the base model's tensors).
         data: fingerprint, clips by split, notes.
-        provenance: git commit, versions, host.
+        provenance: git commit, versions, host, device.
     """
 
     trial_id: str
     config: dict[str, Any]
     status: str = "running"
+    reason: str | None = None
     error: str | None = None
     traceback: str | None = None
     started: str = ""
     updated: str = ""
     ended: str | None = None
+    seconds: float = 0.0
+    halvings: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +109,11 @@ class TrialRecord:
         return cls(**{key: value for key, value in content.items() if key in known})
 
 
+def predictions_name(tested: str) -> str:
+    """The file with the logits of a set that was scored: of the test clips, or of a further set by its name."""
+    return PREDICTIONS_NAME if tested == "test" else f"predictions_{tested}.parquet"
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; on leaving without an error it is flushed to disk and takes its place."""
@@ -113,6 +125,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
         flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_litter(root: Path) -> None:
+    """Remove what killed writes left half-done anywhere below a directory; only an orphan may still be at it."""
+    for litter in root.rglob(".*.tmp"):
+        if litter.is_file():
+            litter.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

@@ -187,7 +187,8 @@ PLAYED_DIFFERENTLY: dict[str, str] = {
     "first stroke of a cycle": "struck 10 to 25 % harder, as a metre makes a drummer do; it is all that tells the "
     "inverted flam tap from the flam tap in a window cut at random",
     "drag, flam": "grace notes hang 24 to 52 ms before what they lead to, by the player's habit, not by a fixed part "
-    "of a beat (nor do SOUSA's recordings); a run of four keeps its first two in the rhythm",
+    "of a beat (nor do SOUSA's recordings), and vary more the less skilled the player is; a run of four keeps its "
+    "first two in the rhythm",
 }
 
 _ALIASES = {

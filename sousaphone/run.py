@@ -3,8 +3,9 @@
     RUN/run.json        what was asked, every planned trial, where the data is, what produced it
     RUN/STATUS.md       how far it is, for a person
     RUN/.lock           held by the driver while it lives; the system releases it however the driver dies
-    RUN/driver.json     which driver was the last to start
-    RUN/tune/           Ray Tune's experiment; one directory a trial, with its trial.json, checkpoints, TensorBoard file
+    RUN/driver.json     which driver was the last to start, and the limits that it set its trials
+    RUN/trials/         one directory a trial: its trial.json, checkpoints, TensorBoard file, results
+    RUN/tune/001, ...   Ray Tune's experiments: of the first launch, and of each later one that Ray cannot restore
     RUN/report/         the report
 
 Light: imports neither torch nor Ray.
@@ -12,6 +13,7 @@ Light: imports neither torch nor Ray.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -28,9 +30,27 @@ from filelock import FileLock, Timeout
 
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.record import TrialRecord, atomic_write
+from sousaphone.record import TrialRecord, atomic_write, sweep_litter
 
-EXPERIMENT = "tune"
+SCHEMA = 2  # of run.json and of the directory; raise it whenever older runs cannot be gone on with
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it.
+
+    Attributes:
+        trial_seconds: after which a trial ends as time_limit, earlier starts counted in; None: never.
+        deadline: the moment (Unix time, s) at which the whole sweep ends so; None: none.
+        stall_seconds: a trial without a batch for so long is hung and ends as failed; None: it is waited for.
+    """
+
+    trial_seconds: float | None = None
+    deadline: float | None = None
+    stall_seconds: float | None = None
+
+
+_NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -40,9 +60,14 @@ class RunDirectory:
     path: Path
 
     @property
-    def experiment(self) -> Path:
-        """Ray Tune's experiment directory."""
-        return self.path / EXPERIMENT
+    def tune(self) -> Path:
+        """The directory of Ray Tune's experiments."""
+        return self.path / "tune"
+
+    @property
+    def experiments(self) -> list[Path]:
+        """Ray Tune's experiments, the first first."""
+        return sorted(path for path in self.tune.glob("[0-9]*") if path.is_dir())
 
     @property
     def report(self) -> Path:
@@ -60,7 +85,7 @@ class RunDirectory:
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""
-        return self.experiment / trial_id
+        return self.path / "trials" / trial_id
 
     @property
     def exists(self) -> bool:
@@ -82,9 +107,16 @@ class RunDirectory:
             raise UserError(f"{self.path} is no run: it holds no run.json; give a directory that launch.py wrote")
         try:
             plan: dict[str, Any] = json.loads((self.path / "run.json").read_text())
-            return plan
         except ValueError as error:
             raise UserError(f"{self.path / 'run.json'} is damaged ({error}); restore it from a copy") from error
+        if not isinstance(plan, dict):
+            raise UserError(f"{self.path / 'run.json'} is damaged (it holds no object); restore it from a copy")
+        if plan.get("schema") != SCHEMA:
+            raise UserError(
+                f"{self.path} was begun by another version of this program (schema {plan.get('schema')}, this one has "
+                f"{SCHEMA}); use that version, or begin a new run"
+            )
+        return plan
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """A trial's record; None if it has not begun. A trial left "running" by a driver that is gone has been
@@ -112,8 +144,8 @@ class RunDirectory:
             return _lives(read_driver(self.path))
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the run: no second driver may work on it.
+    def held(self, limits: Limits = _NO_LIMITS) -> Iterator[None]:
+        """Hold the run: no second driver may work on it. Its trials heed the limits.
 
         Raises:
             UserError: another driver does, or the directory cannot be written.
@@ -121,7 +153,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.path / ".lock")
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
         except Timeout:
             driver = read_driver(self.path) or {}
             raise UserError(
@@ -131,9 +163,9 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{self.path} cannot be written ({error.strerror}); give another --storage") from error
         try:
+            sweep_litter(self.path)
             with atomic_write(self.path / "driver.json") as temporary:
-                driver = {"token": uuid.uuid4().hex, "pid": os.getpid(), "host": socket.gethostname()}
-                temporary.write_text(json.dumps(driver))
+                temporary.write_text(json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}))
             yield
         finally:
             lock.release()
@@ -158,6 +190,12 @@ class DriverWatch:
         driver = read_driver(run)
         return cls(run, driver, _lives(driver))
 
+    @property
+    def limits(self) -> Limits:
+        """The driver's; the deadline of one that is dead is past and means nothing to who goes on without it."""
+        limits = Limits(**(self.driver or {}).get("limits", {}))
+        return limits if self.lived else dataclasses.replace(limits, deadline=None)
+
     def check(self) -> None:
         """
         Raises:
@@ -178,11 +216,26 @@ def read_driver(run: Path) -> dict[str, Any] | None:
         return None
 
 
+def _this_driver() -> dict[str, Any]:
+    return {
+        "token": uuid.uuid4().hex,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
 def _lives(driver: dict[str, Any] | None) -> bool:
     """Whether a driver's process lives; one on another host is taken to."""
     if driver is None:
         return False
-    return driver["host"] != socket.gethostname() or psutil.pid_exists(driver["pid"])
+    if driver["host"] != socket.gethostname():
+        return True
+    try:
+        # A process number is used again; together with its start it is not.
+        return bool(psutil.Process(driver["pid"]).create_time() == driver["started"])
+    except psutil.Error:
+        return False
 
 
 def banner(trials: Sequence[TrainConfig]) -> str | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import psutil
@@ -24,6 +25,10 @@ from sousaphone.data.batches import ClipSet, to_float
 from sousaphone.data.prepare import TrialData
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
+
+# Called between batches with the epoch's number and the share of its training that is done; what it raises ends the
+# epoch in work. It is how time limits, stall watches and progress displays look in.
+Tick = Callable[[int, float], None]
 
 
 class DivergedError(RuntimeError):
@@ -55,26 +60,40 @@ class Epoch:
         number: 1 for the first.
         metrics: flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in
             training steps, `wall_seconds` that of the whole epoch with its evaluation.
-        end: how the trial ended with this epoch ('completed' or 'early_stopped'), None while it goes on.
+        end: how the trial ended with this epoch, None while it goes on.
         state: what `fit` needs to go on from here; tensors on the CPU, all else plain data.
-        test: on the last epoch, the test clips scored with the best state.
+        tests: on the last epoch, what was scored with the best state: `test` and the data's further sets, by name.
     """
 
     number: int
     metrics: dict[str, Any]
     end: str | None
     state: dict[str, Any]
-    test: Scores | None = None
+    tests: Mapping[str, Scores] = field(default_factory=dict)
+
+    @property
+    def test(self) -> Scores | None:
+        """The test clips' scores, None but on the last epoch."""
+        return self.tests.get("test")
+
+
+def _no_tick(epoch: int, share: float) -> None:
+    pass
 
 
 def fit(
-    config: TrainConfig, model: RudimentClassifier, data: TrialData, state: dict[str, Any] | None = None
+    config: TrainConfig,
+    model: RudimentClassifier,
+    data: TrialData,
+    state: dict[str, Any] | None = None,
+    tick: Tick = _no_tick,
 ) -> Iterator[Epoch]:
     """Train, yielding after each epoch; the last one is scored on the test clips from its best validation state.
 
     Args:
         model: as `build_model(config)` gives it; it is trained in place and left in its best state.
         state: of the last epoch of an earlier call, to go on from; a finished one yields nothing.
+        tick: called between batches.
 
     Raises:
         UserError: `state` belongs to another base model or another configuration.
@@ -82,7 +101,7 @@ def fit(
     """
     device = torch.device(config.device)
     model.to(device)
-    optimizer = _optimizer(model, config)
+    optimizer = make_optimizer(model, config)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "model": model.trained_state()}
     if state is not None:
@@ -96,9 +115,11 @@ def fit(
         number = len(history) + 1
         began = time.perf_counter()
         torch.manual_seed(_seed(config.seed, number))
-        row: dict[str, Any] = {"epoch": number, **_train_epoch(config, model, data.train, optimizer, number)}
-        row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data))))
-        row.update(evaluate(config, model, data.validation).named("val"))
+        done = partial(tick, number, 1.0)
+        row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, number, tick)
+        row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data), done)))
+        row.update(evaluate(config, model, data.validation, tick=done).named("val"))
+        _check_finite(row, "val_loss")  # the last step of an epoch may be the one that breaks the model
         if row["val_macro_f1"] > best["score"]:
             best = {"epoch": number, "score": row["val_macro_f1"], "model": model.trained_state()}
         row["best_epoch"] = best["epoch"]
@@ -108,11 +129,11 @@ def fit(
             end = "early_stopped"
         # The state is of this epoch's end, so it is taken before the best one is put in place for the test.
         trained, moments = model.trained_state(), _to_cpu(optimizer.state_dict())
-        test = None
+        tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
-            test = evaluate(config, model, data.test)
-            row.update(test.named("test"))
+            tests = _score_tests(config, model, data, done)
+            row.update(named(tests))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
         yield Epoch(
@@ -128,11 +149,43 @@ def fit(
                 "history": history,
                 "best": best,
             },
-            test,
+            tests,
         )
 
 
-def evaluate(config: TrainConfig, model: RudimentClassifier, clips: ClipSet, rows: list[int] | None = None) -> Scores:
+def cut_short(
+    config: TrainConfig, model: RudimentClassifier, data: TrialData, state: dict[str, Any], end: str
+) -> Epoch:
+    """The last finished epoch of a trial that ends before its time, with the test clips scored from its best state.
+
+    Its state is the one given: the trial may still be gone on with, as if it had never been cut.
+    """
+    device = torch.device(config.device)
+    model.to(device)
+    model.load_trained_state(state["best"]["model"])
+    tests = _score_tests(config, model, data, lambda: None)
+    row = {**state["history"][-1], **named(tests)}
+    return Epoch(row["epoch"], row, end, state, tests)
+
+
+def _score_tests(
+    config: TrainConfig, model: RudimentClassifier, data: TrialData, tick: Callable[[], None]
+) -> dict[str, Scores]:
+    return {name: evaluate(config, model, clips, tick=tick) for name, clips in data.tests.items()}
+
+
+def named(tests: Mapping[str, Scores]) -> dict[str, float]:
+    """The metrics of all scores, each under its set's name as prefix."""
+    return {metric: value for name, scores in tests.items() for metric, value in scores.named(name).items()}
+
+
+def evaluate(
+    config: TrainConfig,
+    model: RudimentClassifier,
+    clips: ClipSet,
+    rows: list[int] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> Scores:
     """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode."""
     model.eval()
     logits, labels = [], []
@@ -144,12 +197,19 @@ def evaluate(config: TrainConfig, model: RudimentClassifier, clips: ClipSet, row
             with _autocast(config):
                 logits.append(model.classify(features).float())
             labels.append(batch.labels)
+            tick()
     return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
 
 
-def _train_epoch(
-    config: TrainConfig, model: RudimentClassifier, clips: ClipSet, optimizer: torch.optim.Optimizer, epoch: int
-) -> dict[str, float]:
+def train_epoch(
+    config: TrainConfig,
+    model: RudimentClassifier,
+    clips: ClipSet,
+    optimizer: torch.optim.Optimizer,
+    epoch: int,
+    tick: Tick,
+) -> dict[str, Any]:
+    """One pass over the training clips, or `limit_train_batches` steps of it; the metrics of its training."""
     model.train()
     device = torch.device(config.device)
     rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)
@@ -171,7 +231,9 @@ def _train_epoch(
         targets = F.one_hot(batch.labels, model.classes).float()
         if config.augment:
             wave, lengths = augment.augment_wave(wave, lengths, samples, rate, config, rng)
-        features = model.features(wave, lengths)
+        # In parts as well: a front end's spectra take more memory than its features.
+        parts = zip(wave.split(config.micro_batch), lengths.split(config.micro_batch), strict=True)
+        features = torch.cat([model.features(*part) for part in parts])
         if config.augment:
             features = augment.mask_features(features, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)
@@ -186,26 +248,33 @@ def _train_epoch(
         torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
         optimizer.step()
         heard += len(features)
+        tick(epoch, (step + 1) / steps)
         if device.type == "cpu":
             peak = max(peak, psutil.Process().memory_info().rss)
     train_loss = loss_sum.item() / heard
     seconds = time.perf_counter() - began
-    if not math.isfinite(train_loss):
-        raise DivergedError(f"train_loss is {train_loss} in epoch {epoch}; try a lower learning_rate")
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     elif device.type == "mps":
         peak = torch.mps.driver_allocated_memory()
-    return {
+    row = {
+        "epoch": epoch,
         "train_loss": train_loss,
         "learning_rate": optimizer.param_groups[0]["lr"],
         "epoch_seconds": seconds,
         "samples_per_second": heard / seconds,
         "peak_memory_mb": peak / 2**20,
     }
+    _check_finite(row, "train_loss")
+    return row
 
 
-def _optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
+def _check_finite(row: dict[str, Any], name: str) -> None:
+    if not math.isfinite(row[name]):
+        raise DivergedError(f"{name} is {row[name]} in epoch {row['epoch']}; try a lower learning_rate")
+
+
+def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW over what trains; weight decay on matrices alone, as is the custom."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -263,9 +332,11 @@ def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClas
             f"the checkpoint's base model ({state['base'][:12]}) is not the one built now "
             f"({model.base_fingerprint[:12]}); give the weights it was trained from"
         )
-    # Where things lie may change between two starts, what is computed may not.
-    places = {"data_dir", "cache_dir", "weights"}
-    now = dataclasses.asdict(config)
-    changed = [k for k, v in state["config"].items() if k not in places and now.get(k) != v]
+    # Where things lie may change between two starts, and how a step is divided; what is computed may not.
+    free = {"data_dir", "cache_dir", "weights", "micro_batch", "accumulation", "eval_batch"}
+    now, then = dataclasses.asdict(config), state["config"]
+    changed = [k for k, v in then.items() if k not in free and now.get(k) != v]
+    if now["micro_batch"] * now["accumulation"] != then["micro_batch"] * then["accumulation"]:
+        changed.append("micro_batch × accumulation")
     if changed:
         raise UserError(f"the checkpoint was trained with another {', '.join(changed)}; resume with the same settings")

@@ -92,6 +92,21 @@ def _describe(source: WeightSource) -> str:
     return str(source.url)
 
 
+def content_fingerprint(source: str) -> str:
+    """SHA-256 of a weights file, or of all files of a directory with their names; 'random' has none and is itself.
+
+    It tells whether a run that goes on still starts from the same weights, wherever they lie now.
+    """
+    if source == RANDOM:
+        return RANDOM
+    path = Path(source)
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    files = [(name.relative_to(path).as_posix(), name) for name in sorted(path.rglob("*")) if name.is_file()]
+    return hashlib.sha256(repr([(name, content_fingerprint(str(file))) for name, file in files]).encode()).hexdigest()
+
+
 def fingerprint(module: nn.Module) -> str:
     """SHA-256 over every parameter and buffer that a state dict would hold: names, shapes and bytes.
 

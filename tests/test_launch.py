@@ -57,10 +57,23 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["--config", "nope"], "'nope' is unknown; choose one of: backbones"),
         (["--name", "a/b"], "give a plain name"),
         (["--seeds", "1", "1"], "planned twice"),
-        (["--gpus-per-trial", "99"], "more than this machine's"),
-        (["--cpus-per-trial", "9999"], "more than this machine's"),
+        (["--gpus-per-trial", "99"], "--gpus-per-trial 99 is too much: this machine has"),
+        (["--cpus-per-trial", "9999"], "--cpus-per-trial 9999 is too much: this machine has"),
         (["--max-concurrent", "0"], "give 1 or more"),
         (["--resume", "--name", "nothing"], "is no run"),
+        (["--extend", "--name", "nothing"], "is no run"),
+        (["--resume", "--extend"], "exclude each other"),
+        (["--retry-failed"], "belongs to --resume"),
+        (["--trial-time-limit", "two"], "--trial-time-limit 'two' is no duration; give one such as 45s, 90m, 2h"),
+        (["--time-limit", "0s"], "--time-limit '0s' is no duration"),
+        (["--stall-timeout", "soon"], "is no duration"),
+        (["--promote", "/no/such/run"], "is no run"),
+        (["--promote", "x", "--test-also", "/y"], "takes --test-also from the best trial"),
+        (["--stall-timeout", ""], "--stall-timeout '' is no duration"),
+        (["--set", "learning_rate=inf"], "learning_rate=inf is not a finite number"),
+        (["--set", "noise_snr_db=nan"], "noise_snr_db=nan is not a finite number"),
+        (["--weights", "ast="], "--weights 'ast=' names no file"),
+        (["--promote", "x", "--models", "ast"], "takes --models from the best trial"),
     ],
 )
 def test_a_wrong_argument_is_one_clear_line(arguments: list[str], said: str, refused: Callable[..., str]) -> None:
@@ -137,7 +150,7 @@ def test_a_used_name_without_resume_is_refused_and_stays_as_it_was(
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("dear reader")
     assert launch.main(["--name", "mine", "--storage", str(tmp_path)]) == launch.EXIT_INPUT
-    assert "is in use; add --resume" in capsys.readouterr().err
+    assert "is in use; give another name" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -186,3 +188,30 @@ def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config:
     changed = [key for key, value in model.trained_state().items() if not torch.equal(value, before[key])]
     assert any("lora_B" in key for key in changed)
     assert any("classifier" in key for key in changed)
+
+
+def test_a_held_out_timbre_and_a_further_set_are_scored_apart_and_change_nothing_else(
+    trial_config: MakeConfig, make_sousa: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_sousa(tmp_path / "set", players=4, takes=4)
+    labels = root / "labels" / "samples.parquet"
+    table = pd.read_parquet(labels)
+    table["soundfont"] = ["A", "B"] * (len(table) // 2)
+    table.to_parquet(labels)
+    further = make_sousa(tmp_path / "further", players=3)
+    config = dataclasses.replace(trial_config(epochs=1), data_dir=str(root), hold_out="soundfont=A")
+    _, (alone,) = run(config)
+    _, (both,) = run(dataclasses.replace(config, test_also=str(further)))
+    assert set(both.tests) == {"test", "held_out", "also"}
+    assert len(both.tests["also"].labels) == 9
+    assert {"held_out_acc", "also_macro_f1"} <= both.metrics.keys()
+    without = {name: value for name, value in timeless(both.metrics).items() if not name.startswith("also_")}
+    assert without == timeless(alone.metrics)
+
+
+def test_a_model_that_breaks_in_the_last_step_of_an_epoch_has_diverged(trial_config: MakeConfig) -> None:
+    # A single step: its loss is still finite, the weights after it are not.
+    config = dataclasses.replace(trial_config(epochs=1, learning_rate=1e30, max_grad_norm=1e30), limit_train_batches=1)
+    model, data = open_trial(dataclasses.replace(config, warmup_epochs=0.0))
+    with pytest.raises(DivergedError, match="val_loss"):
+        list(fit(dataclasses.replace(config, warmup_epochs=0.0), model, data))

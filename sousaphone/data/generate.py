@@ -1,26 +1,30 @@
 """The built-in data set: SOUSA's layout, made on the spot for a machine without data.
 
-    plan_clips -> players.perform -> render.make_clip (in worker processes) -> labels, splits.json
+    plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.Tables, splits.json
 
 It shows that the tool works and lets it be tested; what is measured on it says nothing about real recordings. It has
-no MIDI files and no exercise or measure scores, which nothing here reads. Equal seeds give equal bytes, whatever the
-number of workers: every clip draws from a generator of its own.
+no MIDI files and no exercise or measure scores, which nothing here reads. Equal arguments give equal bytes, whatever
+the number of workers and however often it was interrupted: every clip draws from a generator of its own.
 """
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import shutil
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 
 import filelock
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
@@ -34,37 +38,47 @@ from sousaphone.data.players import (
     draw_tempo,
     make_players,
 )
-from sousaphone.data.render import KITS, ROOMS, SAMPLE_RATE, SOUNDFONT, make_clip
+from sousaphone.data.render import PART, ROOMS, make_clip
+from sousaphone.data.soundfonts import Kit, all_kits
+from sousaphone.data.tables import Tables, audio_path, splits_table
 from sousaphone.errors import UserError
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 
-VERSION = 1  # raise it whenever the same seed would give other bytes
+VERSION = 2  # raise it whenever the same plan would give other bytes
 FULL_CLIPS = 100_000
 MIN_CLIPS = 10  # below that a split would be empty
 
-_SKILL = {"novice": ("beginner", "intermediate"), "skilled": ("advanced", "professional")}
+PLAN = "generated.json"  # what a directory holds or is to hold
+_LOCK = ".lock"
+_CHUNK = 8  # clips that a worker gets at a time
+_AHEAD = 4  # chunks a worker that wait to be made or to be written down
 
 
-def plan_clips(clips: int, seed: int) -> list[Clip]:
+def plan_clips(clips: int, seed: int, soundfonts: Sequence[Path | str] = ()) -> Iterator[Clip]:
     """What each clip will be, without playing any: 80/10/10 by player, rudiments and players evenly within a split.
 
+    Every SoundFont is as likely as any other, and so is every kit of one.
+
     Raises:
-        UserError: too few clips for three splits, or a negative seed.
+        UserError: too few clips for three splits, a negative seed, a file that is no SoundFont.
     """
     if clips < MIN_CLIPS:
         raise UserError(f"clips={clips} is too few for three splits; give {MIN_CLIPS} or more")
     if seed < 0:
         raise UserError(f"seed={seed} is negative; give 0 or more")
+    return _clips(clips, seed, all_kits(soundfonts))
+
+
+def _clips(clips: int, seed: int, fonts: tuple[tuple[Kit, ...], ...]) -> Iterator[Clip]:
     held_out = round(clips / 10)
     quotas = {"train": clips - 2 * held_out, "val": held_out, "test": held_out}
     players = make_players(seed)
-    plan: list[Clip] = []
+    index = itertools.count()
     for number, split in enumerate(SPLIT_PLAYERS):
         rng = np.random.default_rng((seed, 1, number))
         own = [player for player in players if player.split == split]
-        pairs = zip(_in_turn(SLUGS, quotas[split], rng), _in_turn(own, quotas[split], rng), strict=True)
-        plan += [_draw_clip(len(plan) + place, seed, player, slug) for place, (slug, player) in enumerate(pairs)]
-    return plan
+        for slug, player in zip(_in_turn(SLUGS, quotas[split], rng), _in_turn(own, quotas[split], rng), strict=True):
+            yield _draw_clip(next(index), seed, player, slug, fonts)
 
 
 def _in_turn(items: Iterable, count: int, rng: np.random.Generator) -> list:
@@ -73,9 +87,10 @@ def _in_turn(items: Iterable, count: int, rng: np.random.Generator) -> list:
     return [pool[i] for _ in range(-(-count // len(pool))) for i in rng.permutation(len(pool))][:count]
 
 
-def _draw_clip(index: int, seed: int, player: Player, slug: str) -> Clip:
+def _draw_clip(index: int, seed: int, player: Player, slug: str, fonts: tuple[tuple[Kit, ...], ...]) -> Clip:
     rng = np.random.default_rng((seed, 2, index))
     tempo, stretch = draw_tempo(RUDIMENTS[slug], rng)
+    kits = fonts[rng.integers(len(fonts))]
     return Clip(
         index=index,
         seed=(seed, 2, index),
@@ -85,49 +100,116 @@ def _draw_clip(index: int, seed: int, player: Player, slug: str) -> Clip:
         stretch=stretch,
         phase=float(rng.random()),
         duration=float(rng.uniform(*DURATION_SECONDS)),
-        kit=int(rng.choice(list(KITS))),
+        kit=kits[rng.integers(len(kits))],
         room=int(rng.integers(len(ROOMS))),
         tuning_cents=float(rng.uniform(-200, 200)),
     )
 
 
-def sample_id(clip: Clip) -> str:
-    room = ROOMS[clip.room].name.replace("_", "")
-    return f"{clip.player.profile_id}_{clip.slug}_{clip.tempo_bpm}bpm_{KITS[clip.kit]}_{room}_{clip.index:06d}"
+def generate(
+    root: Path,
+    clips: int,
+    seed: int,
+    workers: int | None = None,
+    progress: bool = True,
+    soundfonts: Sequence[Path | str] = (),
+) -> None:
+    """Write a SOUSA directory of `clips` clips at `root`, or go on with one that was begun and interrupted.
 
-
-def audio_path(clip: Clip) -> str:
-    return f"audio/{clip.slug}/{sample_id(clip)}.flac"
-
-
-def generate(root: Path, clips: int, seed: int, workers: int | None = None, progress: bool = True) -> None:
-    """Write a SOUSA directory of `clips` clips at `root`; its labels come last, so that half a set is never read.
+    The plan stands in generated.json from the start, the labels come last: half a set is never read.
 
     Args:
         workers: processes, by default one for each available CPU core. The result does not depend on it.
         progress: a bar on a terminal, elsewhere one line at the start and one at the end.
+        soundfonts: .sf2 files whose drum kits are used beside the built-in ones; a file's stem is its name in the
+            labels.
 
     Raises:
-        UserError: `root` has files already, or clips, seed or workers are out of range.
+        UserError: `root` has other files or another plan, another process is at it; arguments out of range; no
+            SoundFont.
     """
     workers = _cores() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers={workers} is below its limit; give 1 or more")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise UserError(f"{str(root)!r} is not an empty directory; give a new one or remove it")
-    plan = plan_clips(clips, seed)
-    for slug in SLUGS:
-        (root / "audio" / slug).mkdir(parents=True, exist_ok=True)
-    jobs = [(clip, root / audio_path(clip)) for clip in plan]
-    performances = list(_watched(_made(jobs, workers), len(jobs), progress))
+    plan_clips(clips, seed, soundfonts)  # refuses before anything is written
+    _check_directory(root, _plan(clips, seed, soundfonts))
+    root.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(root / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"another process is generating into {str(root)!r}; wait for it or give another one") from None
+    with lock:
+        if not _is_whole(root):
+            _begin(root, _plan(clips, seed, soundfonts))
+            _make(root, clips, seed, workers, progress, soundfonts)
+        (root / _LOCK).unlink(missing_ok=True)
 
-    labels = root / "labels"
-    labels.mkdir()
-    _strokes_table(plan, performances).to_parquet(labels / "strokes.parquet", index=False)
-    (root / "splits.json").write_text(json.dumps(_splits(plan), indent=2) + "\n")
-    partial = labels / "samples.parquet.partial"
-    _samples_table(plan, performances).to_parquet(partial, index=False)
-    partial.replace(labels / "samples.parquet")
+
+def _make(root: Path, clips: int, seed: int, workers: int, progress: bool, soundfonts: Sequence[Path | str]) -> None:
+    for folder in ("labels", *(f"audio/{slug}" for slug in SLUGS)):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    players: dict[str, Player] = {}
+    tables = Tables(root / "labels")
+    jobs = ((clip, root / audio_path(clip)) for clip in plan_clips(clips, seed, soundfonts))
+    for clip, performance in _watched(_made(jobs, workers), clips, progress):
+        players.setdefault(clip.player.profile_id, clip.player)
+        tables.add(clip, performance)
+    for litter in root.glob(f"audio/*/*{PART}"):  # of a killed run
+        litter.unlink()
+    (root / "splits.json").write_text(json.dumps(splits_table(list(players.values())), indent=2) + "\n")
+    tables.close()
+
+
+def _plan(clips: int, seed: int, soundfonts: Sequence[Path | str]) -> dict:
+    """What decides the bytes of a set; a SoundFont by its content."""
+    files = {kits[0].font: kits[0].path for kits in all_kits(soundfonts)}
+    hashes = {}
+    for name, path in files.items():
+        with path.open("rb") as file:
+            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return {"version": VERSION, "clips": clips, "seed": seed, "soundfonts": hashes}
+
+
+def _recorded(root: Path) -> dict | None:
+    """The plan of a directory; None where there is none that can be read."""
+    try:
+        return json.loads((root / PLAN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _check_directory(root: Path, plan: dict) -> None:
+    recorded = _recorded(root)
+    if recorded is None:
+        others = root.exists() and (
+            not root.is_dir() or any(p.name not in (_LOCK, PLAN + PART) for p in root.iterdir())
+        )
+        if others:
+            raise UserError(f"{str(root)!r} is not an empty directory; give a new one or remove it")
+    elif recorded != plan:
+        differences = [f"{key} {recorded.get(key)}, not {plan[key]}" for key in plan if recorded.get(key) != plan[key]]
+        raise UserError(f"{str(root)!r} was begun with {'; '.join(differences)}; give the same or another directory")
+
+
+def _begin(root: Path, plan: dict) -> None:
+    part = root / (PLAN + PART)
+    part.write_text(json.dumps(plan, indent=2) + "\n")
+    part.replace(root / PLAN)
+
+
+def _is_whole(root: Path) -> bool:
+    return (root / "labels" / "samples.parquet").is_file()
+
+
+def builtin_root(cache_dir: Path, size: str) -> Path:
+    """Where the built-in set of this size is, once it has been generated."""
+    return cache_dir / f"builtin-{VERSION}-{size}"
+
+
+def builtin_clips(size: str) -> int:
+    """How many clips it has."""
+    return DATASET_SIZES[size] or FULL_CLIPS
 
 
 def builtin_dataset(cache_dir: Path, size: str, progress: bool = True) -> Path:
@@ -138,16 +220,18 @@ def builtin_dataset(cache_dir: Path, size: str, progress: bool = True) -> Path:
     """
     if size not in DATASET_SIZES:
         raise UserError(f"dataset {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
-    name = f"builtin-{VERSION}-{size}"
-    root, partial = cache_dir / name, cache_dir / f"{name}.partial"
+    root = builtin_root(cache_dir, size)
+    name = root.name
+    partial = cache_dir / f"{name}.partial"
     if root.is_dir():
         return root
     cache_dir.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(cache_dir / f"{name}.lock"):
         if not root.is_dir():  # another process may have made it while this one waited
-            if partial.exists():  # left by one that was killed: the lock is ours, so nobody writes there
+            clips = builtin_clips(size)
+            if partial.exists() and _recorded(partial) != _plan(clips, 0, ()):  # of no use any more
                 shutil.rmtree(partial)
-            generate(partial, DATASET_SIZES[size] or FULL_CLIPS, seed=0, progress=progress)
+            generate(partial, clips, seed=0, progress=progress)
             partial.replace(root)
     return root
 
@@ -157,84 +241,52 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _made(jobs: list[tuple[Clip, Path]], workers: int) -> Iterator[Performance]:
+def _made(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tuple[Clip, Performance]]:
+    """Each clip and its performance, in order, a few chunks ahead of who takes them."""
     if workers == 1:
-        yield from map(make_clip, jobs)
+        yield from ((job[0], make_clip(job)) for job in jobs)
         return
     # A forked child would inherit the threads' locks of whatever is loaded here (torch, Ray).
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(make_clip, jobs, chunksize=8)
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    ahead: deque[tuple[list, Future[list[Performance]]]] = deque()
+    try:
+        while True:
+            while len(ahead) < _AHEAD * workers and (chunk := list(itertools.islice(jobs, _CHUNK))):
+                ahead.append((chunk, pool.submit(_make_chunk, chunk)))
+            if not ahead:
+                return
+            chunk, made = ahead.popleft()
+            yield from zip((clip for clip, _ in chunk), made.result(), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _watched(performances: Iterator[Performance], total: int, progress: bool) -> Iterator[Performance]:
+def _make_chunk(jobs: list[tuple[Clip, Path]]) -> list[Performance]:
+    return [make_clip(job) for job in jobs]
+
+
+def _follow_parent() -> None:
+    """End with the parent however it ends, and leave Ctrl-C to it: a pool's workers would wait for work for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _watched(made: Iterator, total: int, progress: bool) -> Iterator:
     console = Console(stderr=True)
     if progress and console.is_terminal:
-        yield from track(performances, f"Generating {total:,} clips", total=total, console=console)
+        yield from track(made, f"Generating {total:,} clips", total=total, console=console)
         return
     if progress:
         console.print(f"Generating {total:,} clips of the built-in set, once", highlight=False)
-    yield from performances
+    began = time.monotonic()
+    yield from made
     if progress:
-        console.print(f"Generated {total:,} clips", highlight=False)
-
-
-def _samples_table(plan: list[Clip], performances: list[Performance]) -> pd.DataFrame:
-    """SOUSA's samples.parquet, one row a clip."""
-    rows = []
-    for clip, performance in zip(plan, performances, strict=True):
-        room, tier = ROOMS[clip.room], clip.player.tier
-        rows.append(
-            {
-                "sample_id": sample_id(clip),
-                "profile_id": clip.player.profile_id,
-                "rudiment_slug": clip.slug,
-                "tempo_bpm": clip.tempo_bpm,
-                "duration_sec": round(clip.duration * SAMPLE_RATE) / SAMPLE_RATE,
-                "num_cycles": performance.cycles,
-                "skill_tier": tier,
-                "skill_tier_binary": next(name for name, tiers in _SKILL.items() if tier in tiers),
-                "dominant_hand": {"R": "right", "L": "left"}[clip.player.dominant],
-                "midi_path": None,
-                "audio_path": audio_path(clip),
-                "num_strokes": len(performance.columns["hand"]),
-                "num_measures": performance.cycles,
-                "soundfont": f"{SOUNDFONT}_{KITS[clip.kit]}",
-                "augmentation_preset": room.name,
-                "augmentation_group_id": f"{clip.player.profile_id}_{clip.slug}_{clip.index:06d}",
-                "aug_soundfont": f"{SOUNDFONT}_{KITS[clip.kit]}",
-                "aug_room_type": room.kind,
-                "aug_room_wet_dry": room.wet,
-                "aug_mic_distance": room.distance_m,
-                "aug_mic_type": room.mic,
-                "aug_compression_ratio": room.ratio if room.ratio > 1 else None,
-                "aug_noise_level_db": float(room.noise_db),
-                "aug_bit_depth": None,
-                "aug_sample_rate": None,
-            }
-        )
-    return pd.DataFrame(rows).astype({"midi_path": "str", "aug_compression_ratio": "float64"})
-
-
-def _strokes_table(plan: list[Clip], performances: list[Performance]) -> pd.DataFrame:
-    """SOUSA's strokes.parquet, one row a stroke: times in ms from the clip's first sample, MIDI velocities."""
-    counts = [len(performance.columns["hand"]) for performance in performances]
-    columns = {name: [v for p in performances for v in p.columns[name]] for name in performances[0].columns}
-    table = pd.DataFrame({"index": np.concatenate([np.arange(count) for count in counts]), **columns})
-    table.insert(5, "timing_error_ms", table["actual_time_ms"] - table["intended_time_ms"])
-    table.insert(8, "velocity_error", table["actual_velocity"] - table["intended_velocity"])
-    table["sample_id"] = np.repeat([sample_id(clip) for clip in plan], counts)
-    numbers = ["diddle_position", "flam_spacing_ms", "parent_stroke_index", "buzz_count"]
-    return table.astype(dict.fromkeys(numbers, "float64"))
-
-
-def _splits(plan: list[Clip]) -> dict:
-    """SOUSA's splits.json: the players of each split, those with clips only."""
-    players = {clip.player.profile_id: clip.player for clip in plan}
-    splits = {split: [p for p in players.values() if p.split == split] for split in SPLIT_PLAYERS}
-    stats: dict = {"total_profiles": len(players)}
-    stats |= {f"{split}_profiles": len(own) for split, own in splits.items()}
-    stats |= {f"{split}_skill_distribution": Counter(p.tier for p in own) for split, own in splits.items()}
-    return {
-        **{f"{split}_profile_ids": sorted(p.profile_id for p in own) for split, own in splits.items()},
-        "stats": stats,
-    }
+        console.print(f"Generated {total:,} clips in {time.monotonic() - began:.0f} s", highlight=False)

@@ -1,6 +1,6 @@
 """The built-in set's drummers: who plays, what they are asked to play, and when and how hard each stroke lands.
 
-No sound here; `render` turns the strokes into audio. What separates the rudiments must be their patterns, so a
+`render` turns the strokes into audio. What separates the rudiments must be their patterns, so a
 clip's length, its rate of strokes and the place in the cycle where it begins are drawn without looking at the class.
 """
 
@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sousaphone.rudiments import RUDIMENTS, Rudiment
+
+if TYPE_CHECKING:  # no sound here
+    from sousaphone.data.soundfonts import Kit
 
 TIERS = ("beginner", "intermediate", "advanced", "professional")
 SPLIT_PLAYERS = {"train": 80, "val": 10, "test": 10}
@@ -48,6 +52,7 @@ class Player:
     accent_level: float
     downbeat_level: float  # how hard the first stroke of each cycle is struck
     grace_level: float
+    grace_spread: float  # standard deviation of how wide flams and drags are, a share
     flam_ms: float  # grace note to main stroke
     drag_ms: float  # between the notes of a drag, and from it to the main stroke
     diddle_level: float  # second stroke of a diddle
@@ -68,7 +73,7 @@ class Clip:
     stretch: float  # played beats for each notated beat: 2 is half time
     phase: float  # where in the cycle it begins, 0 to 1
     duration: float  # seconds
-    kit: int  # General MIDI program on the drum channel
+    kit: Kit
     room: int
     tuning_cents: float
 
@@ -89,7 +94,8 @@ def make_players(seed: int) -> list[Player]:
 
 def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
     rng = np.random.default_rng((seed, 0, number))
-    clumsy = 1 - skill / (len(TIERS) - 1)  # 1 beginner ... 0 professional
+    # One skill behind all habits, within a tier too: whose time wanders has a weak hand and loose flams as well.
+    clumsy = 1 - (skill + float(rng.random())) / len(TIERS)  # near 1 a beginner, near 0 a professional
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
@@ -107,6 +113,7 @@ def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
         accent_level=between(0.92, 1.05) - 0.1 * clumsy,
         downbeat_level=between(1.1, 1.25),
         grace_level=between(0.95, 1.4),
+        grace_spread=between(0.03, 0.06) + 0.16 * clumsy,
         flam_ms=between(24, 38) + between(0, 14) * clumsy,
         drag_ms=between(24, 32) + between(0, 8) * clumsy,
         diddle_level=between(0.88, 1.0) - 0.15 * clumsy,
@@ -147,6 +154,7 @@ def perform(clip: Clip) -> Performance:
     bounces: list[tuple] = []
     for start_ms, places in figures:
         main_index, main_ms = len(strokes) + len(places) - 1, 0.0
+        width = float(np.clip(rng.normal(1, player.grace_spread), 0.6, 1.6))
         figure: list[tuple] = []
         for place in reversed(places):  # the main stroke first: its grace notes hang on it
             stroke, before = cycle[place], places[-1] - place
@@ -159,7 +167,7 @@ def perform(clip: Clip) -> Performance:
                 level *= player.grace_level
                 if before <= 2:  # the earlier notes of a run of four stay in the rhythm, as in SOUSA's recordings
                     gap = player.flam_ms if len(places) == 2 else before * player.drag_ms
-                    time = main_ms - min(gap * rng.normal(1, 0.08), 0.7 * step_ms * before)
+                    time = main_ms - min(gap * width, 0.7 * step_ms * before)
             else:
                 level *= player.downbeat_level if places[0] == 0 else 1.0
                 level *= player.accent_level if stroke.accent else 1.0

@@ -3,48 +3,83 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
 
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache import WaveformCache, build_caches
+from sousaphone.data.cache import build_caches
 from sousaphone.data.sousa import Dataset, read_dataset
-from sousaphone.data.splits import draw
+from sousaphone.data.splits import HELD_OUT, SPLITS, draw, hold_out
 
 
-def prepare(
-    data_dir: Path, size: str, sample_rates: Iterable[int], cache_dir: Path, progress: bool
-) -> tuple[Dataset, dict[int, WaveformCache]]:
-    """Read a data set, draw a subset of the given size, and map its waveforms at each rate (Hz).
+def read_subset(data_dir: Path, size: str, hold_out_rule: str = "") -> Dataset:
+    """Read a data set's labels and draw a subset of the given size; no audio is decoded.
+
+    Args:
+        hold_out_rule: a timbre to keep out of training and validation, see `splits.hold_out`.
 
     Raises:
-        UserError: whatever is wrong with the directory, a clip, or the cache directory.
+        UserError: whatever is wrong with the directory or its labels.
     """
-    dataset = draw(read_dataset(data_dir), size)
-    return dataset, build_caches(dataset, sample_rates, cache_dir, progress=progress)
+    dataset = read_dataset(data_dir)
+    return draw(hold_out(dataset, hold_out_rule) if hold_out_rule else dataset, size)
+
+
+def read_further(data_dir: Path) -> Dataset:
+    """Every clip of a further data set, whatever splits it has: all of it is for testing."""
+    return read_dataset(data_dir, only_test=True)
+
+
+def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> None:
+    """Decode every clip, once, to every sample rate that the trials want; with a progress bar.
+
+    Raises:
+        UserError: a clip that cannot be decoded; no space.
+    """
+    build_caches(dataset, {REGISTRY[trial.model].sample_rate for trial in trials}, cache_dir, progress=True)
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialData:
-    """The three splits of one trial at its backbone's rate, and the data set they come from."""
+    """What one trial hears, at its backbone's rate, and the data set it comes from.
+
+    Attributes:
+        further: clip sets that are scored beside the test clips, by the prefix of their metrics: `held_out` (a timbre
+            kept from training), `also` (another data set).
+    """
 
     dataset: Dataset
     train: ClipSet
     validation: ClipSet
     test: ClipSet
+    further: Mapping[str, ClipSet] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tests(self) -> dict[str, ClipSet]:
+        """All that is scored at a trial's end, by the prefix of its metrics."""
+        return {"test": self.test, **self.further}
 
 
 def open_trial_data(config: TrainConfig, sample_rate: int) -> TrialData:
     """The clips that a trial hears; every arm of a sweep gets the same clips and the same seconds."""
-    dataset, caches = prepare(
-        Path(config.data_dir), config.dataset, [sample_rate], Path(config.cache_dir), progress=False
-    )
+    dataset = read_subset(Path(config.data_dir), config.dataset, config.hold_out)
+    clip_set = _clip_sets(config, sample_rate)
+    train, validation, test = (clip_set(dataset, split) for split in SPLITS)
+    further = {HELD_OUT: clip_set(dataset, HELD_OUT)} if config.hold_out else {}
+    if config.test_also:
+        further["also"] = clip_set(read_further(Path(config.test_also)), "test")
+    return TrialData(dataset, train, validation, test, further)
+
+
+def _clip_sets(config: TrainConfig, sample_rate: int) -> Callable[[Dataset, str], ClipSet]:
     device = torch.device(config.device)
-    train, validation, test = (
-        ClipSet(caches[sample_rate], dataset.clips, split, config.clip_seconds, device, config.seed)
-        for split in ("train", "validation", "test")
-    )
-    return TrialData(dataset, train, validation, test)
+
+    def clip_set(dataset: Dataset, split: str) -> ClipSet:
+        cache = build_caches(dataset, [sample_rate], Path(config.cache_dir), progress=False)[sample_rate]
+        return ClipSet(cache, dataset.clips, split, config.clip_seconds, device, config.seed)
+
+    return clip_set

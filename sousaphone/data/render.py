@@ -1,35 +1,36 @@
 """Strokes to sound: a SoundFont's snare drums, two hands that differ, a room and a microphone, a FLAC file.
 
 Each hand has a voice of its own, tuned and coloured as its player's hand: without that, rudiments which differ only in
-sticking would sound the same. symusic's synthesizer ignores velocity, so it renders one stroke of a drum, and loudness
-and brightness follow velocity here.
+sticking would sound the same. A kit gives one stroke; loudness and brightness follow velocity here.
 """
 
 from __future__ import annotations
 
-import functools
-import importlib.resources
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pedalboard
 import soundfile
-from symusic import Note, Score, Synthesizer, Track
 
 from sousaphone.data.players import Clip, Performance, perform
+from sousaphone.data.soundfonts import SAMPLE_RATE, Kit, snare
 
-SAMPLE_RATE = 44_100  # Hz
-SNARE = 38  # General MIDI: acoustic snare
-SOUNDFONT = "TimGM6mb"
+PART = ".part"  # ends the name of a file that is being written
 
-# Drum-channel programs of TimGM6mb whose snares differ.
-KITS = {0: "standard", 8: "room", 16: "power", 24: "electronic", 25: "analog", 40: "brush", 48: "orchestra"}
+# A recording's noise lies so much below its peak, in dB, beyond what SOUSA's label says (measured on its clips); where
+# the label says nothing, NO_NOISE_DB below it.
+NOISE_OFFSET_DB = 18
+NO_NOISE_DB = 84
 
 
 @dataclass(frozen=True)
 class Room:
-    """A room and its microphone: reverb (0 to 1), equaliser in Hz and dB, compression ratio, noise in dB below peak."""
+    """A room and its microphone: reverb (0 to 1), equaliser in Hz and dB, compression ratio, noise in dB.
+
+    Names, kinds, wet shares, microphones, ratios and noise are those of SOUSA's presets.
+    """
 
     name: str
     kind: str
@@ -42,33 +43,17 @@ class Room:
     presence_db: float
     air_db: float
     ratio: float
-    noise_db: float
+    noise_db: float | None
 
 
 ROOMS = (
-    Room("clean_studio", "studio", 0.15, 0.7, 0.06, "condenser", 0.4, 60, 1.5, 1.5, 2.0, -66),
-    Room("practice_room", "practice_room", 0.25, 0.6, 0.12, "dynamic", 0.5, 90, 2.5, -2.0, 1.0, -52),
-    Room("garage", "garage", 0.4, 0.3, 0.18, "dynamic", 0.8, 110, -2.0, -3.0, 2.5, -48),
-    Room("concert_hall", "hall", 0.75, 0.5, 0.2, "condenser", 3.0, 50, 0.0, -1.0, 1.0, -60),
-    Room("gym", "gym", 0.85, 0.25, 0.22, "dynamic", 2.0, 120, -1.0, 2.0, 1.0, -50),
-    Room("marching_field", "outdoor", 0.05, 0.9, 0.03, "condenser", 5.0, 150, 0.5, -4.0, 1.0, -44),
+    Room("clean_studio", "studio", 0.15, 0.7, 0.2, "condenser", 0.4, 60, 1.5, 1.5, 2.0, None),
+    Room("practice_room", "practice_room", 0.25, 0.6, 0.15, "dynamic", 0.5, 90, 2.5, -2.0, 2.0, -45),
+    Room("garage", "garage", 0.4, 0.3, 0.3, "dynamic", 0.8, 110, -2.0, -3.0, 2.5, -35),
+    Room("concert_hall", "concert_hall", 0.75, 0.5, 0.4, "condenser", 3.0, 50, 0.0, -1.0, 1.0, None),
+    Room("gym", "gym", 0.55, 0.35, 0.35, "dynamic", 2.0, 120, -1.0, 2.0, 2.5, -40),
+    Room("marching_field", "outdoor", 0.05, 0.9, 0.05, "dynamic", 5.0, 150, 0.5, -4.0, 1.0, -35),
 )
-
-
-@functools.lru_cache(maxsize=len(KITS))
-def _drum(kit: int) -> np.ndarray:
-    """One stroke of a kit's snare, float [T], of unit energy and up to a second long."""
-    track = Track(program=kit, is_drum=True, ttype="second")
-    track.notes.append(Note(time=0.0, duration=0.5, pitch=SNARE, velocity=127, ttype="second"))
-    score = Score(ttype="second")
-    score.tracks.append(track)
-    # A synthesizer of its own: one that has played another kit may go on playing that.
-    font = importlib.resources.files("pretty_midi") / f"{SOUNDFONT}.sf2"
-    synthesizer = Synthesizer(sf_path=str(font), sample_rate=SAMPLE_RATE)
-    wave = synthesizer.render(score, stereo=False)[0][:SAMPLE_RATE]
-    heard = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
-    wave = wave[heard[0] : heard[-1] + 1] * np.minimum(1, np.arange(heard[-1] - heard[0], -1, -1) / 500)
-    return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -84,9 +69,9 @@ class Voice:
         return force**2 * (force * self.bright + (1 - force) * self.dull)
 
 
-def make_voice(kit: int, cents: float, shelf_db: float) -> Voice:
+def make_voice(kit: Kit, cents: float, shelf_db: float) -> Voice:
     """A kit's snare tuned by `cents` and with its treble turned by `shelf_db`, at the energy it had."""
-    drum = _drum(kit)
+    drum = snare(kit)
     places = np.arange(0, len(drum), 2 ** (cents / 1200))  # read faster, a recording sounds higher
     tuned = np.interp(places, np.arange(len(drum)), drum).astype(np.float32)
     coloured = pedalboard.HighShelfFilter(2500, shelf_db, 0.7)(tuned, SAMPLE_RATE)
@@ -129,18 +114,34 @@ def render(clip: Clip, performance: Performance) -> np.ndarray:
         chain.append(pedalboard.Compressor(threshold_db=-18, ratio=room.ratio, attack_ms=5, release_ms=80))
     mix = chain(mix, SAMPLE_RATE)
     mix /= max(float(np.abs(mix).max()), 1e-6)
-    mix += 10 ** (room.noise_db / 20) * rng.standard_normal(len(mix), np.float32)
+    noise_db = -NO_NOISE_DB if room.noise_db is None else room.noise_db - NOISE_OFFSET_DB
+    mix += 10 ** (noise_db / 20) * rng.standard_normal(len(mix), np.float32)
     peak = 10 ** (rng.uniform(-12, -1) / 20)
     return np.round(mix * (peak / np.abs(mix).max()) * 32767).astype(np.int16)
 
 
 def make_clip(job: tuple[Clip, Path]) -> Performance:
-    """Play, render and write one clip, and return its strokes. A worker's whole task, so it takes one argument."""
+    """Play, render and write one clip, unless it is there, and return its strokes. A worker's whole task.
+
+    A file gets its name when it is whole. What has the name is opened all the same: after a power cut it may be empty.
+    """
     clip, path = job
     performance = perform(clip)
+    if _is_whole(path, round(clip.duration * SAMPLE_RATE)):
+        return performance
     audio = render(clip, performance)
+    # Another process's part is never written to: one that is about to die with its parent may still be at it.
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     # 24 bits as in SOUSA, of which the upper 16 are used: FLAC then stores 16, and the set is a third smaller.
     soundfile.write(
-        path, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
+        part, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
     )
+    part.replace(path)
     return performance
+
+
+def _is_whole(path: Path, frames: int) -> bool:
+    try:
+        return soundfile.info(path).frames == frames
+    except soundfile.SoundFileError:
+        return False

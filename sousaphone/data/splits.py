@@ -20,7 +20,10 @@ if TYPE_CHECKING:  # sousa reads a data set with the help of this module
     from sousaphone.data.sousa import Dataset
 
 SPLITS = ("train", "validation", "test")
-SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1}
+# Test players' clips of the timbre that is kept from training, scored apart from the others.
+HELD_OUT = "held_out"
+TIMBRES = ("soundfont", "preset")
+SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1, HELD_OUT: 0.1}
 _KEYS = {"train_profile_ids": "train", "val_profile_ids": "validation", "test_profile_ids": "test"}
 
 
@@ -53,7 +56,9 @@ def read_splits(path: Path) -> dict[str, str] | None:
     return split_of
 
 
-def assign_splits(tiers: Mapping[str, str], listed: Mapping[str, str] | None) -> tuple[dict[str, str], tuple[str, ...]]:
+def assign_splits(
+    tiers: Mapping[str, str], listed: Mapping[str, str] | None, lister: str = "splits.json"
+) -> tuple[dict[str, str], tuple[str, ...]]:
     """Give every player one split.
 
     `listed` (splits.json) wins. A validation or test split without players is carved from whole training players:
@@ -63,6 +68,7 @@ def assign_splits(tiers: Mapping[str, str], listed: Mapping[str, str] | None) ->
     Args:
         tiers: the skill tier ('' where unknown) of each player that has clips.
         listed: the split of each listed player, or None.
+        lister: what lists them, for messages.
 
     Returns:
         The split of each player kept, and what to say aloud about it.
@@ -78,17 +84,18 @@ def assign_splits(tiers: Mapping[str, str], listed: Mapping[str, str] | None) ->
         unlisted = [player for player in tiers if player not in listed]
         if not split_of:
             raise UserError(
-                f"splits.json lists none of the {len(tiers)} players that have clips (the first: {unlisted[0]!r}); "
-                "list them, or delete splits.json to have players split 80/10/10"
+                f"{lister} lists none of the {len(tiers)} players that have clips (the first: {unlisted[0]!r}); "
+                f"list them, or delete {lister} to have players split 80/10/10"
             )
         if unlisted:
-            notes.append(f"left out {_count(unlisted)} that splits.json does not list: {_names(unlisted)}")
+            notes.append(f"left out {_count(unlisted)} that {lister} does not list: {_names(unlisted)}")
 
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
     if len(split_of) < len(SPLITS) or Counter(split_of.values())["train"] <= len(empty):
         raise UserError(
             f"cannot split {_count(split_of)}, {Counter(split_of.values())['train']} of them for training: train, "
-            "validation and test each need a player of their own; add players, or move some to train in splits.json"
+            f"validation and test each need a player of their own; add players, or move some to train in {lister}"
+            f"{lister}"
         )
     for index, split in enumerate(empty):
         pool = sorted(
@@ -100,11 +107,11 @@ def assign_splits(tiers: Mapping[str, str], listed: Mapping[str, str] | None) ->
         carved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
         split_of.update(dict.fromkeys(carved, split))
         if listed is not None:
-            notes.append(f"splits.json gives no {split} player with clips: carved from train, {_names(carved)}")
+            notes.append(f"{lister} gives no {split} player with clips: carved from train, {_names(carved)}")
     if listed is None:
         sizes = Counter(split_of.values())
         counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
-        notes.append(f"no splits.json: players split 80/10/10 by name and skill tier ({counts})")
+        notes.append(f"no {lister}: players split 80/10/10 by name and skill tier ({counts})")
     return split_of, tuple(notes)
 
 
@@ -116,8 +123,46 @@ def _names(players: list[str], most: int = 3) -> str:
     return ", ".join(players[:most]) + (f" and {len(players) - most} more" if len(players) > most else "")
 
 
+def parse_hold_out(rule: str) -> tuple[str, str]:
+    """`soundfont=NAME` or `preset=NAME` as (column, name).
+
+    Raises:
+        UserError: anything else.
+    """
+    column, sign, name = rule.partition("=")
+    if not sign or column not in TIMBRES or not name:
+        raise UserError(f"--hold-out {rule!r} is not of the form soundfont=NAME or preset=NAME")
+    return column, name
+
+
+def hold_out(dataset: Dataset, rule: str) -> Dataset:
+    """The data set without a timbre in training and validation; test players' clips of it become the split HELD_OUT.
+
+    Args:
+        rule: `soundfont=NAME` or `preset=NAME`.
+
+    Raises:
+        UserError: no test clip has that timbre, or no training or validation clip another.
+    """
+    column, name = parse_hold_out(rule)
+    has = dataset.clips[column] == name
+    held = has & (dataset.clips.split == "test")
+    if not held.any():
+        known = sorted(set(dataset.clips[column][dataset.clips.split == "test"]) - {""})
+        raise UserError(f"--hold-out {rule}: no test clip has that {column}; they have: {', '.join(known) or 'none'}")
+    kept = dataset.clips[~has | held].copy()
+    kept.loc[held[kept.index], "split"] = HELD_OUT
+    for split in SPLITS:
+        if not (kept.split == split).any():
+            raise UserError(f"--hold-out {rule}: every {split} clip has that {column}; hold out another")
+    note = f"held out: {column} {name}, {len(dataset.clips) - len(kept):,} clips of it left out of train and validation"
+    return dataclasses.replace(dataset, clips=kept.reset_index(drop=True), notes=(*dataset.notes, note))
+
+
 def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
     """At most `DATASET_SIZES[size]` clips of a data set, 80/10/10 of them as quotas inside the player splits.
+
+    Clips held out come on top, as many as of test.
 
     Every split has one fixed order of its clips (see `_order`), cut at the quota: so each size contains the smaller
     ones. No player is dropped: a quota below the number of players gives each one clip.
@@ -131,8 +176,10 @@ def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
     if limit is None:
         return dataset
     kept, short, raised = [], [], []
-    for split in SPLITS:
+    for split in SHARES:
         clips = dataset.clips[dataset.clips.split == split]
+        if split == HELD_OUT and clips.empty:
+            continue
         wanted, players = round(SHARES[split] * limit), clips.player.nunique()
         quota = max(wanted, players)
         kept.append(_order(clips, seed)[:quota])

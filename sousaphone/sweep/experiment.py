@@ -2,95 +2,174 @@
 
 from __future__ import annotations
 
-import logging
-import os
+import dataclasses
+import json
+import pickle
 import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
 
 import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from sousaphone.choices import count_cpus
-from sousaphone.config import GOOD_ENDS, PerModel, Sweep, trial_id
-from sousaphone.errors import UserError
-from sousaphone.record import TrialRecord, error_line, now
-from sousaphone.run import EXPERIMENT, RunDirectory
-from sousaphone.sweep.status import WORKER_DIED, Announce, StatusCallback, write_status
+from sousaphone.config import PerModel, Sweep, TrainConfig, trial_id
+from sousaphone.record import atomic_write
+from sousaphone.run import RunDirectory
+from sousaphone.stopwatch import STACKS_NAME
+from sousaphone.sweep.ends import name_ends
+from sousaphone.sweep.live import LiveCallback
+from sousaphone.sweep.runtime import Resources, ray_runtime
+from sousaphone.sweep.status import Announce
 from sousaphone.sweep.trial import train_fn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial takes, and how many may run at once (None: as many as fit)."""
-
-    cpus_per_trial: float
-    gpus_per_trial: float
-    max_concurrent: int | None
+RESOURCES_NAME = "resources.json"
 
 
 class InterruptedRunError(RuntimeError):
     """The run was stopped by Ctrl-C or a termination signal."""
 
 
-def run_sweep(run: RunDirectory, sweep: Sweep, resources: Resources, dashboard: bool, announce: Announce) -> None:
-    """Run every trial of a sweep, or what is left of it, and return when none is left.
+class StoppedRunError(RuntimeError):
+    """Ray could not go on; the trials' own checkpoints are whole."""
 
-    A trial that fails does not stop the others. Ray's state is used where it is whole; where a crash came before
-    Ray's first snapshot the experiment is built anew in place, and each trial goes on from its own checkpoint.
+
+def run_sweep(
+    run: RunDirectory,
+    sweep: Sweep,
+    trials: Sequence[TrainConfig],
+    left: Sequence[TrainConfig],
+    resources: Resources,
+    dashboard: bool,
+    announce: Announce,
+    leave: Callable[[str], NoReturn],
+) -> None:
+    """Run what is left of a run's trials, and return when all of that has ended.
+
+    A trial that fails does not stop the others.
+
+    Args:
+        trials: all that are planned.
+        left: those to run now.
+        leave: ends the process at once, saying why: when Ray's processes are gone its tidying up would hang.
 
     Raises:
         InterruptedRunError: on SIGINT or SIGTERM; unfinished trials are marked so.
+        StoppedRunError: Ray could not go on.
     """
+    ids = [trial.trial_id for trial in trials]
     # What a killed driver left "running" waits for its turn again.
-    _close(run, sweep, "interrupted")
-    # In this order: Ray's start puts handlers of its own in place.
-    with _ray(dashboard, announce), _signals_interrupt():
-        try:
-            _tuner(run, sweep, resources).fit()
-        except KeyboardInterrupt:
-            ignore_signals()
-            announce("interrupted: closing the trials and writing the report, some seconds")
-            # Workers die with the runtime before anything is written in their name.
-            ray.shutdown()
-            _close(run, sweep, "interrupted")
-            raise InterruptedRunError from None
-    _close(run, sweep, "failed")
+    name_ends(run, ids, "interrupted", "the driver was killed")
+    for trial in left:  # where an earlier start hung explains nothing of this one
+        (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
+
+    def lose() -> NoReturn:
+        reason = "Ray's own processes were killed"
+        name_ends(run, ids, "interrupted", reason)
+        leave(reason)
+
+    try:
+        # In this order: Ray's start puts handlers of its own in place.
+        with ray_runtime(dashboard, resources.device, announce, lose) as shut_down, _signals_interrupt():
+            try:
+                tuner = _tuner(run, sweep, left, resources)
+                # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
+                with suppress(EOFError, pickle.UnpicklingError):
+                    tuner.fit()
+            except KeyboardInterrupt as stop:
+                ignore_signals()
+                announce("interrupted: closing the trials and writing the report, some seconds")
+                # Workers die with the runtime before anything is written in their name.
+                shut_down()
+                name_ends(run, ids, "interrupted", f"the run was stopped ({stop})")
+                raise InterruptedRunError from None
+    except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
+        # Ray's own log on a full disk, say; a trial's error is kept with the trial.
+        reason = " ".join(str(error).split())[:300]
+        name_ends(run, ids, "interrupted", f"Ray stopped: {reason}")
+        raise StoppedRunError(f"Ray could not go on ({reason})") from error
+    name_ends(run, ids, "failed", None)
 
 
-def _tuner(run: RunDirectory, sweep: Sweep, resources: Resources) -> tune.Tuner:
-    trainable = tune.with_resources(train_fn, {"cpu": resources.cpus_per_trial, "gpu": resources.gpus_per_trial})
-    experiment = str(run.experiment)
-    if run.experiment.is_dir() and tune.Tuner.can_restore(experiment):
-        return tune.Tuner.restore(experiment, trainable, resume_unfinished=True)
+def _tuner(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources) -> tune.Tuner:
+    """Ray restores an experiment if what it would go on with is just what is left, and otherwise gets a new one.
+
+    It cannot restore, for one, trials that ended well by its own count (cut by a limit that is lifted now), points
+    that were added to the grid, another number of trials at a time, or an experiment killed before its first snapshot.
+    Either way each trial goes on from its own checkpoint.
+    """
+    trainable = tune.with_resources(train_fn, tune.PlacementGroupFactory([resources.request]))
+    if run.experiments:
+        newest = run.experiments[-1]
+        errored = _restorable(newest, left, resources)
+        if errored is not None:
+            return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
+    whole = not run.experiments and list(left) == sweep.trials()
+    experiment = run.tune / f"{len(run.experiments) + 1:03d}"
+    experiment.mkdir(parents=True)
+    with atomic_write(experiment / RESOURCES_NAME) as temporary:
+        temporary.write_text(json.dumps(dataclasses.asdict(resources)))
+    points = [dataclasses.asdict(trial) for trial in left]
     return tune.Tuner(
         trainable,
-        param_space={key: _for_tune(value) for key, value in sweep.param_space.items()},
+        param_space={key: _for_tune(value) for key, value in sweep.param_space.items()} if whole else _domains(points),
         tune_config=tune.TuneConfig(
             metric=sweep.metric,
             mode=sweep.mode,
             scheduler=sweep.scheduler,
-            max_concurrent_trials=resources.max_concurrent,
+            search_alg=BasicVariantGenerator(
+                points_to_evaluate=None if whole else points, max_concurrent=resources.max_concurrent or 0
+            ),
+            num_samples=1 if whole else len(points),
             # A new worker spends seconds importing; a used one starts the next trial at once.
             reuse_actors=True,
             trial_name_creator=_trial_id,
             trial_dirname_creator=_trial_id,
         ),
         run_config=tune.RunConfig(
-            name=EXPERIMENT,
-            storage_path=str(run.path),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), StatusCallback()],
+            name=experiment.name,
+            storage_path=str(run.tune),
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
         ),
     )
+
+
+def _restorable(experiment: Path, left: Sequence[TrainConfig], resources: Resources) -> bool | None:
+    """Whether Ray must be told to go on with errored trials too, so that it runs just what is left, as it is to be run
+    now; None: it cannot."""
+    try:
+        if json.loads((experiment / RESOURCES_NAME).read_text()) != dataclasses.asdict(resources):
+            return None
+        if not tune.Tuner.can_restore(str(experiment)):
+            return None
+        trials = tune.ExperimentAnalysis(str(experiment)).trials
+        configs = {trial.storage.trial_dir_name: TrainConfig(**trial.config) for trial in trials}
+    except Exception:  # a torn snapshot is JSON around pickles, and fails in any way
+        return None
+    states = {trial.storage.trial_dir_name: trial.status for trial in trials}
+    unfinished = {name for name, state in states.items() if state not in ("TERMINATED", "ERROR")}
+    errored = {name for name, state in states.items() if state == "ERROR"}
+    wanted = {trial.trial_id: trial for trial in left}
+    if any(configs.get(name) != trial for name, trial in wanted.items()):  # data or weights lie elsewhere now
+        return None
+    return {frozenset(unfinished | errored): True, frozenset(unfinished): False}.get(frozenset(wanted))
+
+
+def _domains(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A space that holds the listed points; which of its points are run, the search algorithm is told."""
+    values: dict[str, list[Any]] = {}
+    for point in points:
+        for key, value in point.items():
+            if value not in values.setdefault(key, []):
+                values[key].append(value)
+    return {key: tune.choice(known) for key, known in values.items()}
 
 
 def _for_tune(value: Any) -> Any:
@@ -101,73 +180,6 @@ def _trial_id(trial: Any) -> str:
     # A function of the module, so that any program that imports it can restore the experiment. Tune asks before it
     # has resolved a PerModel, so the configuration is not whole yet.
     return trial_id(trial.config)
-
-
-def _close(run: RunDirectory, sweep: Sweep, status: str) -> None:
-    """Name the end, and the error, of every trial that could not do so itself (its worker was killed)."""
-    for trial in sweep.trials():
-        directory = run.trial(trial.trial_id)
-        try:
-            record = TrialRecord.read(directory)
-        except ValueError:
-            continue
-        if record is None:
-            continue
-        if record.status == "running":
-            record.status, record.ended = status, now()
-        elif record.status != "failed" or record.error is not None:
-            continue
-        if record.status == "failed":
-            # Ray's own account, which it writes after it has told the callbacks.
-            account = directory / "error.txt"
-            record.error = error_line(account.read_text(errors="replace")) if account.is_file() else WORKER_DIED
-        record.write(directory)
-    write_status(run)
-
-
-def all_ended_well(run: RunDirectory, sweep: Sweep) -> bool:
-    """Whether every planned trial ended as completed, early_stopped or time_limit."""
-    records = [run.record(trial.trial_id) for trial in sweep.trials()]
-    return all(record is not None and record.status in GOOD_ENDS for record in records)
-
-
-def _check_address(address: str) -> None:
-    """
-    Raises:
-        UserError: nobody answers at HOST:PORT; Ray itself would try for minutes.
-    """
-    host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in address:  # "auto" and client addresses are Ray's to resolve
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except OSError as error:
-        raise UserError(
-            f"RAY_ADDRESS {address!r} does not answer ({error}); start the cluster, or unset RAY_ADDRESS"
-        ) from error
-
-
-@contextmanager
-def _ray(dashboard: bool, announce: Announce) -> Iterator[None]:
-    """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS."""
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # Trials pass no objects through Ray's store, so it needs none of the memory.
-        options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
-        options |= {"num_cpus": count_cpus()}
-    else:
-        _check_address(address)
-        options |= {"address": address}
-    context = ray.init(**options)
-    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if dashboard and context.dashboard_url:
-        announce(f"dashboard: http://{context.dashboard_url}")
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def ignore_signals() -> None:
@@ -181,7 +193,7 @@ def _signals_interrupt() -> Iterator[None]:
     """SIGTERM ends the run as Ctrl-C does."""
 
     def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     before: list[Callable[..., Any] | int | None] = [signal.signal(name, interrupt) for name in SIGNALS]
     try:

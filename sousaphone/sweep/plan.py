@@ -3,51 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import shlex
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
+
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import Choices
+from sousaphone.choices import Choices, device_name
 from sousaphone.config import Sweep, TrainConfig
-from sousaphone.data.prepare import prepare
+from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
 from sousaphone.errors import UserError
+from sousaphone.jobs import Job
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import now, provenance
 from sousaphone.rudiments import SLUGS
-from sousaphone.run import RunDirectory, banner
-from sousaphone.sweep.experiment import Resources
+from sousaphone.run import SCHEMA, banner
+from sousaphone.sweep.forecast import Forecast, Room, predict, refusals
+from sousaphone.sweep.runtime import Capacity, Resources
+from sousaphone.sweep.status import Announce
+from sousaphone.timing import Budget, Speed, arm, time_arms
+from sousaphone.weights import content_fingerprint
+from sousaphone.words import counted
+
+_MB = 2**20
 
 
-def pick_resources(choices: Choices, sweep: Sweep) -> Resources:
+def pick_resources(choices: Choices, sweep: Sweep, capacity: Capacity) -> Resources:
     """The command line's resources, else the sweep's.
 
     Raises:
-        UserError: more than this machine has, so that no trial could ever start.
+        UserError: more than there is, so that no trial could ever start.
     """
     cpus = sweep.cpus_per_trial if choices.cpus_per_trial is None else choices.cpus_per_trial
     gpus = sweep.gpus_per_trial if choices.gpus_per_trial is None else choices.gpus_per_trial
     limit = sweep.max_concurrent if choices.max_concurrent is None else choices.max_concurrent
-    if cpus > choices.cpus:
-        raise UserError(f"--cpus-per-trial {cpus:g} is more than this machine's {choices.cpus}; give that or less")
-    if gpus > choices.gpus:
-        raise UserError(f"--gpus-per-trial {gpus:g} is more than this machine's {choices.gpus}; give that or less")
-    return Resources(cpus, gpus, limit)
-
-
-def concurrency(choices: Choices, resources: Resources, trials: int) -> int:
-    """How many trials run at once on this machine."""
-    fits = [trials]
-    if resources.cpus_per_trial:
-        fits.append(int(choices.cpus / resources.cpus_per_trial))
-    if resources.gpus_per_trial:
-        fits.append(int(choices.gpus / resources.gpus_per_trial))
-    if resources.max_concurrent is not None:
-        fits.append(resources.max_concurrent)
-    return min(fits)
+    resources = Resources(cpus, gpus, limit, choices.device)
+    capacity.check(resources)
+    return resources
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
@@ -62,61 +61,176 @@ def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
     }
 
 
-def plan_json(
-    run: RunDirectory, config: str, choices: Choices, sweep: Sweep, resources: Resources, dataset: Dataset
-) -> dict[str, Any]:
-    """The content of run.json."""
-    trials = sweep.trials()
-    return {
-        "schema": 1,
+def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) -> dict[str, Any]:
+    """The content of run.json: of a new run, or of an old one brought up to date (limits, resources, extensions)."""
+    begun = job.plan or {
+        "schema": SCHEMA,
         "created": now(),
-        "name": run.path.name,
+        "name": job.directory.path.name,
         "command": shlex.join(["python", *sys.argv]),
-        "config": config,
-        "request": dataclasses.asdict(choices),
-        "trials": [dataclasses.asdict(trial) for trial in trials],
-        "trial_ids": [trial.trial_id for trial in trials],
+        "config": job.config,
+        "notes": [*dataset.notes, *job.sweep.notes],
+        "data": describe_data(dataset, job.choices.built_in),
+        "provenance": {**provenance(), "device": _device_here(job.choices.device)},
+        **({"promoted_from": dict(job.promoted_from)} if job.promoted_from else {}),
+    }
+    extensions = list(begun.get("extensions", []))
+    if job.added:
+        extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
+    return {
+        **begun,
+        "request": dataclasses.asdict(job.choices),
+        "trials": [dataclasses.asdict(trial) for trial in job.trials],
+        "trial_ids": [trial.trial_id for trial in job.trials],
         "resources": dataclasses.asdict(resources),
-        "notes": [*dataset.notes, *sweep.notes],
-        "data": describe_data(dataset, choices.built_in),
-        "provenance": provenance(),
+        "at_once": at_once,
+        "limits": {"trial": job.limits.trial, "stall": job.limits.stall},
+        "weights": {**weights_of(job.trials), **begun.get("weights", {})},
+        "extensions": extensions,
     }
 
 
-def describe_trials(choices: Choices, sweep: Sweep, resources: Resources) -> Iterator[str]:
+def _device_here(device: str) -> str | None:
+    """None for a device that only a cluster's other machines have; each trial's record has its own."""
+    try:
+        return device_name(device)
+    except (RuntimeError, AssertionError):  # torch without CUDA has either
+        return None
+
+
+def weights_of(trials: Sequence[TrainConfig]) -> dict[str, str]:
+    """The fingerprint of what each backbone starts from, by content."""
+    return {trial.model: content_fingerprint(trial.weights) for trial in trials}
+
+
+def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset) -> None:
+    """A run goes on with the data and the weights that it was begun with, wherever they lie now.
+
+    Raises:
+        UserError: they are others; the message lists what differs.
+    """
+    if job.plan is None:
+        return
+    was, here = job.plan["data"]["fingerprint"], dataset.fingerprint
+    changed = [] if here == was else [f"the data in {dataset.root} (fingerprint {here[:12]}, was {was[:12]})"]
+    known = job.plan["weights"]
+    for model, content in weights_of(left).items():
+        if model in known and content != known[model]:
+            changed.append(f"the weights of {model} ({content[:12]}, were {known[model][:12]})")
+    if changed:
+        raise UserError(
+            f"the run was begun with other content; changed: {'; '.join(changed)}; restore it, say where it lies with "
+            "--data-dir or --weights, or begin a new run"
+        )
+
+
+def describe_trials(
+    job: Job, left: Sequence[TrainConfig], resources: Resources, at_once: int, trainable: dict[TrainConfig, int]
+) -> Iterator[str]:
     """What would be trained, in words, line by line. Every arm's model is built for it, for real: counts are counted,
     weights files are read, LoRA targets are matched.
+
+    Args:
+        trainable: filled with the number of parameters that train, by `timing.arm(trial)`.
 
     Raises:
         UserError: a weights file is not of its backbone's format.
     """
-    trials = sweep.trials()
-    at_once = concurrency(choices, resources, len(trials))
-    first = trials[0]
-    yield f"{len(trials)} trials of {first.epochs} epochs, {at_once} at a time, on {choices.device}"
+    first = job.trials[0]
+    planned = f"{counted(len(job.trials), 'trial')} of {counted(first.epochs, 'epoch')}"
+    if job.plan is not None:
+        planned += f", {len(left)} of them left"
+    yield f"{planned}, {at_once} at a time, on {job.choices.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
     yield f"  each takes {resources.cpus_per_trial:g} CPU{gpus} and hears clips of {first.clip_seconds:g} s"
-    if warning := banner(trials):
+    if warning := banner(job.trials):
         yield warning
-    arms: set[tuple[str, ...]] = set()
-    for trial in trials:
-        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}"
-        if (arm := (trial.model, trial.strategy, trial.lora_targets)) not in arms:
-            arms.add(arm)
-            yield from describe_model(build_model(trial, len(SLUGS)))
+    records = job.records()
+    built: dict[tuple[str, ...], int] = {}
+    for trial in left:
+        record = records.get(trial.trial_id)
+        done = f", goes on after epoch {len(record.history)}" if record and record.history else ""
+        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}{done}"
+        if (alike := (trial.model, trial.strategy, trial.lora_targets)) not in built:
+            model = build_model(trial, len(SLUGS))
+            built[alike] = model.counts().trainable
+            yield from describe_model(model)
+        trainable[arm(trial)] = built[alike]
 
 
-def describe_places(run: RunDirectory, choices: Choices, sweep: Sweep, dataset: Dataset | None) -> Iterator[str]:
+def foresee(
+    job: Job,
+    left: Sequence[TrainConfig],
+    clips: Mapping[str, int],
+    trainable: Mapping[TrainConfig, int],
+    at_once: int,
+    timing: Budget | None,
+    announce: Announce,
+) -> Forecast:
+    """How long it will take and what it needs.
+
+    Args:
+        clips: by split.
+        timing: how much of it may be measured now; None: nothing.
+    """
+    records = job.records() if job.plan is not None else None
+    speeds: Mapping[TrainConfig, Speed | None] = {}
+    if timing is not None:
+        speeds = time_arms(left, clips, Path(job.choices.cache_dir), timing, announce, records or {})
+    return predict(left, clips, speeds, trainable, at_once, records)
+
+
+def refuse_what_cannot_end(job: Job, forecast: Forecast, resources: Resources, cut: bool) -> None:
+    """
+    Args:
+        cut: whether it is all right that a time limit cuts trials off.
+
+    Raises:
+        UserError: a trial, or the sweep, will not come to its end; the message lists why and what to do.
+    """
+    limits = (None, None) if cut else (job.limits.trial, job.limits.sweep)
+    why = refusals(forecast, *limits, _room(job, forecast.at_once, resources))
+    if why:
+        raise UserError("\n  ".join(["it would not come to its end, so it does not start:", *why]))
+
+
+def _room(job: Job, at_once: int, resources: Resources) -> Room:
+    standing = next(path for path in job.directory.path.parents if path.exists())
+    disk = shutil.disk_usage(standing).free / _MB
+    if job.choices.device == "cpu":
+        return Room(psutil.virtual_memory().total / _MB, at_once, disk)
+    if job.choices.device == "cuda" and torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory / _MB
+        return Room(
+            memory,
+            min(at_once, max(1, int(1 / resources.gpus_per_trial)) if resources.gpus_per_trial else at_once),
+            disk,
+        )
+    return Room(math.inf, 1, disk)
+
+
+def nominal_clips(size: str) -> dict[str, int]:
+    """The clips of the built-in set, which is generated in the usual shares."""
+    clips = builtin_clips(size)
+    return {"train": clips * 8 // 10, "validation": clips // 10, "test": clips // 10}
+
+
+def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
     """What would be read and written. `dataset` is None while the built-in set is not there yet."""
+    choices = job.choices
     if dataset is None:
-        size = sweep.trials()[0].dataset
-        yield f"reads: the built-in synthetic set ({size}), generated once under {choices.cache_dir}"
+        yield f"reads: the built-in synthetic set ({choices.dataset}), generated once under {choices.cache_dir}"
     else:
         sizes = describe_data(dataset, choices.built_in)
-        counts = ", ".join(f"{sizes['clips'][s]} {s} clips of {sizes['players'][s]} players" for s in sizes["clips"])
+        counts = ", ".join(
+            f"{counted(sizes['clips'][s], s + ' clip')} of {counted(sizes['players'][s], 'player')}"
+            for s in sizes["clips"]
+        )
         yield f"reads: {dataset.root} ({counts})"
         yield from (f"  note: {note}" for note in dataset.notes)
-    yield f"writes: {run.path} (records, checkpoints, report) and {choices.cache_dir} (waveforms, once)"
+    if choices.test_also:
+        yield f"tests also on: {choices.test_also}"
+    yield f"writes: {job.directory.path} (records, checkpoints, report) and {choices.cache_dir} (waveforms, once)"
 
 
 def describe_model(model: RudimentClassifier) -> Iterator[str]:
@@ -134,19 +248,3 @@ def describe_model(model: RudimentClassifier) -> Iterator[str]:
         yield f"      trained in full: {', '.join(model.targets.trained_in_full)}"
     if model.strategy == "lora" and not model.targets.modules:
         yield "      no adapters: all of its targets are fresh layers, so this arm trains what --strategy head trains"
-
-
-def sample_rates(trials: list[TrainConfig]) -> set[int]:
-    """The sample rates (Hz) at which the trials want the waveform."""
-    return {REGISTRY[trial.model].sample_rate for trial in trials}
-
-
-def prepare_waveforms(choices: Choices, sweep: Sweep) -> Dataset:
-    """Fill the waveform cache for every rate that the sweep's trials want, and say what there is to say.
-
-    Raises:
-        UserError: whatever is wrong with the data.
-    """
-    rates = sample_rates(sweep.trials())
-    dataset, _ = prepare(Path(choices.data_dir), choices.dataset, rates, Path(choices.cache_dir), progress=True)
-    return dataset

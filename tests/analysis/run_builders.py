@@ -8,11 +8,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousaphone.config import GOOD_ENDS, TrainConfig
+from sousaphone.config import FULL_ENDS, GOOD_ENDS, TrainConfig
 from sousaphone.record import TrialRecord
-from sousaphone.run import RunDirectory
+from sousaphone.run import SCHEMA, RunDirectory
 
 COUNTS = {"ast": 60_000, "htsat": 40_000, "beats": 90_000, "efficientat": 150_000}
+REASONS = {
+    "completed": "all epochs are done",
+    "early_stopped": "val_macro_f1 has not risen since epoch 2 (patience)",
+    "time_limit": "its time limit of 2 h was reached in epoch 3",
+    "interrupted": "Ctrl-C",
+}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -53,17 +59,20 @@ def history(epochs: int, seed: int, test: bool) -> list[dict[str, Any]]:
 
 
 def record(config: dict[str, Any], status: str, epochs: int | None = None, error: str | None = None) -> TrialRecord:
-    """What a trial in this state has written."""
-    finished = epochs if epochs is not None else (config["epochs"] if status in GOOD_ENDS else 1)
+    """What a trial in this state has written: all epochs of one with all its results, else one."""
+    finished = epochs if epochs is not None else (config["epochs"] if status in FULL_ENDS else 1)
     seed = sum(map(ord, trial_id(config)))
     count = COUNTS[config["model"]]
     return TrialRecord(
         trial_id(config),
         config,
         status,
-        error,
+        reason=REASONS.get(status, error),
+        error=error,
         started="2026-01-01T00:00:00+00:00",
-        history=history(finished, seed, test=status in GOOD_ENDS),
+        ended=None if status == "running" else "2026-01-01T01:00:00+00:00",
+        seconds=100.0 + finished,
+        history=history(finished, seed, test=status in GOOD_ENDS and finished > 0),
         parameters={"total": 10 * count, "trainable": count, "adapter": count // 2, "trainable_percent": 10.0},
         weights={"source": config["weights"], "fingerprint": "f" * 64},
         provenance={"git_commit": COMMIT},
@@ -74,7 +83,7 @@ def write_run(path: Path, trials: Sequence[dict[str, Any]], records: Sequence[Tr
     run = RunDirectory(path)
     run.write_plan(
         {
-            "schema": 1,
+            "schema": SCHEMA,
             "created": "2026-01-01T00:00:00+00:00",
             "name": path.name,
             "command": "python launch.py --dataset tiny",
@@ -95,6 +104,11 @@ def write_run(path: Path, trials: Sequence[dict[str, Any]], records: Sequence[Tr
         }
     )
     for each in records:
-        run.trial(each.trial_id).mkdir(parents=True, exist_ok=True)
-        each.write(run.trial(each.trial_id))
+        each.write(made(run.trial(each.trial_id)))
     return run
+
+
+def made(directory: Path) -> Path:
+    """The directory, which is there now."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory

@@ -16,9 +16,11 @@ from sousaphone.run import RunDirectory
 from tests.analysis.run_builders import COMMIT, arm, record, trial_id, write_run
 
 COLUMNS = (
-    "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,epochs,best_epoch,val_acc,"
-    "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,total_params,trainable_params,adapter_params,"
-    "trainable_percent,train_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,git_commit,error"
+    "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,partial,epochs,best_epoch,val_acc,"
+    "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
+    "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
+    "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,halvings,git_commit,"
+    "reason,error"
 )
 
 
@@ -49,7 +51,27 @@ def test_integers_print_as_integers_beside_empty_cells(tmp_path: Path) -> None:
     assert (done["total_params"], done["trainable_params"], done["adapter_params"]) == ("600000", "60000", "30000")
     assert (pending["seed"], pending["epochs"]) == ("1", "0")
     known = {"trial_id", "model", "strategy", "lora_targets", "augment", "seed", "dataset", "scale", "weights"}
-    assert all(not v for k, v in pending.items() if k not in known | {"status", "epochs", "git_commit"})
+    known |= {"status", "partial", "epochs", "git_commit", "reason"}
+    assert all(not value for name, value in pending.items() if name not in known)
+
+
+def test_partial_marks_numbers_of_fewer_epochs_than_planned(tmp_path: Path) -> None:
+    states = ["completed", "early_stopped", "time_limit", "diverged", "out_of_memory", "running", "failed", "pending"]
+    plan = [arm(seed=seed) for seed in range(len(states))]
+    pairs = zip(plan, states, strict=True)
+    records = [record(c, s, epochs=0 if s == "failed" else None) for c, s in pairs if s != "pending"]
+    marks = [row["partial"] for row in rows_of(write_run(tmp_path, plan, records))]
+    assert marks == ["false", "false", "true", "true", "true", "true", "false", "false"]
+
+
+def test_a_row_tells_why_it_ended_how_long_it_took_and_with_what_micro_batch(tmp_path: Path) -> None:
+    plan = [arm(seed=0), arm(seed=1)]
+    told = record(plan[0], "early_stopped")
+    told.halvings = 2
+    stopped, pending = rows_of(write_run(tmp_path, plan, [told]))
+    assert stopped["reason"] == "val_macro_f1 has not risen since epoch 2 (patience)"
+    assert (stopped["wall_seconds"], stopped["halvings"]) == ("103.0", "2")
+    assert (pending["reason"], pending["wall_seconds"], pending["halvings"]) == ("it has not begun", "", "")
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -60,7 +82,8 @@ def test_the_status_words_stand_in_the_status_column_alone(tmp_path: Path, statu
     assert row["status"] == "failed"
     others = " ".join(value for name, value in row.items() if name != "status")
     assert not re.search("|".join(STATUSES), others, re.IGNORECASE)
-    assert re.sub("[-_]", "", row["error"]) == re.sub("[-_]", "", error)  # nothing else is changed
+    for name in ("error", "reason"):
+        assert re.sub("[-_]", "", row[name]) == re.sub("[-_]", "", error)  # nothing else is changed
 
 
 def test_an_error_with_commas_quotes_and_lines_is_one_cell_on_one_line(tmp_path: Path) -> None:

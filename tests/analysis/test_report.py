@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -13,10 +14,14 @@ from matplotlib.image import imread
 
 from analysis import report
 from analysis.__main__ import main
-from analysis.report import write_report
+from analysis.arms import arms
+from analysis.charts import charts
+from analysis.page import page
+from analysis.report import read_run, write_report
+from analysis.summary import summary
 from sousaphone.errors import UserError
 from sousaphone.record import TrialRecord
-from tests.analysis.run_builders import arm, record, trial_id, write_run
+from tests.analysis.run_builders import arm, made, record, trial_id, write_run
 
 FILES = {
     "comparison_table.csv",
@@ -82,21 +87,21 @@ def test_text_from_outside_is_shown_and_never_run(tmp_path: Path) -> None:
     content.update(name=name, trial_ids=["trial0", "trial1"], notes=[ALARM], command=ALARM)
     run.write_plan(content)
     directory = write_report(run.path)
-    page = (directory / "report.html").read_text()
+    shown = (directory / "report.html").read_text()
     for harm in ("<script>alert", "<img"):
-        own = page[page.index("<body>") :]
+        own = shown[shown.index("<body>") :]
         assert harm not in own
-    assert "RuntimeError: &lt;script&gt;alert(1)&lt;/script&gt;" in page
-    summary = (directory / "summary_report.md").read_text()
-    assert not re.search(r"(?<!\\)<", summary)
+    assert "RuntimeError: &lt;script&gt;alert(1)&lt;/script&gt;" in shown
+    text = (directory / "summary_report.md").read_text()
+    assert not re.search(r"(?<!\\)<", text)
 
 
 def test_the_page_asks_the_network_for_nothing(tmp_path: Path) -> None:
-    page = (write_report(write_run(tmp_path, *told(["completed"])).path) / "report.html").read_text()
-    assert "default-src 'none'" in page
-    own = page[page.index("<body>") :]
+    shown = (write_report(write_run(tmp_path, *told(["completed"])).path) / "report.html").read_text()
+    assert "default-src 'none'" in shown
+    own = shown[shown.index("<body>") :]
     assert not re.search(r"""(?:src|href|action)\s*=|url\(|@import|https?:""", own)
-    assert page.count("plotly.js v") == 1
+    assert shown.count("plotly.js v") == 1
     assert own.count("Plotly.newPlot") == 4
 
 
@@ -120,19 +125,154 @@ def test_pretrained_models_are_ranked_by_validation_and_cautiously(tmp_path: Pat
     assert f"Best by validation: {trial_id(plan[1])} (macro F1 0.700)" in text
     assert "not of the backbones in general" in text
     order = [text.index(f"| {trial_id(config)} |") for config in plan]
-    assert order[1] < order[0] < text.index("## Not finished, or failed") < order[2]
+    assert order[1] < order[0] < text.index("## Partial results") < order[2]
 
 
-def test_an_unfinished_run_names_the_line_that_resumes_it(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "my results" / "study", *told(["completed", "running"]))
-    line = f"python launch.py --resume --name study --storage '{run.path.parent}'"
+def section(text: str, heading: str) -> str:
+    """What stands under a heading of the summary; empty if there is none such."""
+    return text.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_partial_results_stand_apart_in_order_with_their_reasons_and_win_nothing(tmp_path: Path) -> None:
+    states = ["time_limit", "completed", "diverged", "early_stopped", "interrupted", "failed", "pending"]
+    plan, records = told(states, **REAL)
+    for each, score in zip(records, (0.8, 0.2, 0.7, 0.3, 0.9, 0.6), strict=True):
+        for row in each.history:
+            row["val_macro_f1"] = score
+    records[5].history = []
+    run = write_run(tmp_path / "study", plan, records)
     text = (write_report(run.path) / "summary_report.md").read_text()
-    assert line in text
-    assert "interrupted" in text
-    with run.held():  # nobody should resume what is running
-        text = (write_report(run.path) / "summary_report.md").read_text()
-    assert line not in text
+    names = [trial_id(config) for config in plan]
+
+    def named(heading: str) -> list[int]:
+        return [names.index(cell) for cell in re.findall(r"^\| (ast\S*) \|", section(text, heading), re.MULTILINE)]
+
+    assert named("Results") == [3, 1]
+    assert named("Partial results") == [4, 0, 2]
+    assert named("Without results") == [5, 6]
+    assert f"Best by validation: {names[3]}" in text
+    partial = section(text, "Partial results")
+    assert "fewer epochs than planned, so not comparable with the table above." in partial
+    assert "| 1 of 3 |" in partial
+    assert "its time limit of 2 h was reached in epoch 3 |" in partial
+    assert re.search(r"failed \| RuntimeError: .*\|", section(text, "Without results"))
+    assert "| pending | it has not begun |" in section(text, "Without results")
+    shown = (run.report / "report.html").read_text()
+    assert (
+        shown.index("<h2>Partial results") < shown.index("its time limit of 2 h") < shown.index("<h2>Without results")
+    )
+
+
+def test_a_run_with_nothing_but_partial_results_has_no_verdict(tmp_path: Path) -> None:
+    plan, records = told(["time_limit", "interrupted"], **REAL)
+    text = (write_report(write_run(tmp_path, plan, records).path) / "summary_report.md").read_text()
+    assert "No trial has run to its end" in text
+    assert "Best by validation" not in text
+    assert "table above" not in text
+
+
+def test_charts_name_the_status_of_what_is_partial_and_never_average_it_with_the_rest(tmp_path: Path) -> None:
+    plan = [arm("ast", seed=0), arm("ast", seed=1), arm("htsat"), arm("beats")]
+    states = ["completed", "time_limit", "time_limit", "completed"]
+    run = write_run(tmp_path, plan, [record(c, s) for c, s in zip(plan, states, strict=True)])
+    trials = read_run(run.path).trials
+    ast, htsat, beats = arms(trials)
+    assert [arm.state for arm in (ast, htsat, beats)] == ["1 of 2 seeds", "time_limit", ""]
+    assert ast.values("best", "val_acc") == [trials[0].best["val_acc"]]
+    assert htsat.values("best", "val_acc") == [trials[2].best["val_acc"]]
+    accuracy, efficiency, _, _ = (figure for _, figure in charts(trials))
+    assert list(accuracy.layout.yaxis.ticktext) == ["AST (1 of 2 seeds)", "HTS-AT (CLAP) (time_limit)", "BEATs"]
+    assert [opacity < 1 for opacity in accuracy.data[0].marker.opacity] == [False, True, True, False]
+    assert sum(len(trace.x) for trace in efficiency.data) == 2
+    assert efficiency.layout.title.text == "not shown: 2 of 4 trials, with partial results or none"
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "words"),
+    [
+        ("completed", None, ""),
+        ("early_stopped", None, ""),
+        ("pending", "", "Go on with"),
+        ("running", "", "Go on with"),  # and its driver is gone
+        ("interrupted", "", "Go on with"),
+        ("failed", " --retry-failed", "try again"),
+        ("out_of_memory", " --retry-failed", "try again"),
+        ("time_limit", " --trial-time-limit none", "longer one"),
+        ("diverged", None, "would diverge again. Begin a new run with a lower --set learning_rate"),
+    ],
+)
+def test_each_end_names_the_line_that_goes_on_from_it(
+    tmp_path: Path, status: str, line: str | None, words: str
+) -> None:
+    run = write_run(tmp_path / "my results" / "study", *told(["completed", status]))
+    resume = f"python launch.py --resume --name study --storage '{run.path.parent}'"
+    found = read_run(run.path)
+    text, shown = summary(found), html.unescape(page(found))
+    said = section(text, "Go on with")
+    assert re.findall(r"^python .*$", said, re.MULTILINE) == ([] if line is None else [resume + line])
+    assert shown.count("<pre>python") == (line is not None)
+    assert (f"1 trial: {words}" if status == "diverged" else words) in said
+    assert (f"<pre>{resume}{line}</pre>" in shown) is (line is not None)
+    with run.held():  # nobody should go on with what is running
+        text = summary(read_run(run.path))
+    assert "## Go on with" not in text
+    assert "launch.py --resume" not in text
     assert "still going on" in text
+
+
+def test_where_a_run_comes_from_and_what_was_added_to_it_is_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "study", *told(["completed", "completed"]))
+    before = summary(read_run(run.path))
+    assert "Promoted" not in before
+    assert "Extended" not in before
+    content = run.read_plan()
+    content["promoted_from"] = {
+        "run": "/results/screening",
+        "trial_id": "beats-lora-aug-on-s0",
+        "val_macro_f1": 0.4123,
+        "val_acc": 0.5,
+        "epochs": 1,
+    }
+    created = ["2026-01-02T00:00:00+00:00", "2026-01-03T00:00:00+00:00"]
+    added = [["ast-lora-aug-on-s0"], ["ast-lora-aug-on-s1", "ast-lora-aug-on-s2"]]
+    content["extensions"] = [{"created": c, "added": a} for c, a in zip(created, added, strict=True)]
+    run.write_plan(content)
+    sentence = (
+        "Promoted from trial beats-lora-aug-on-s0 of run /results/screening, whose validation macro F1 was 0.412 and "
+        "accuracy 50.0%, over 1 epoch there."
+    )
+    for whole in (summary(read_run(run.path)), page(read_run(run.path))):
+        assert whole.index(sentence) < whole.index("planned trial")
+        assert f"{created[0]}, by 1 trial: ast-lora-aug-on-s0" in whole
+        assert f"{created[1]}, by 2 trials: ast-lora-aug-on-s1, ast-lora-aug-on-s2" in whole
+
+
+def test_device_and_limits_are_among_the_facts(tmp_path: Path) -> None:
+    run = write_run(tmp_path, *told(["completed"]))
+    facts = dict(read_run(run.path).facts)
+    assert not {"Device", "Limits"} & facts.keys()
+    content = run.read_plan()
+    content["request"]["device"], content["provenance"]["device"] = "cuda", "NVIDIA H100"
+    content["limits"] = {"trial": 7200.0, "stall": 600.0}
+    run.write_plan(content)
+    facts = dict(read_run(run.path).facts)
+    assert (facts["Device"], facts["Limits"]) == ("cuda, NVIDIA H100", "2 h a trial, 10 min without a batch")
+    content["limits"] = {"trial": None, "stall": 600.0}
+    run.write_plan(content)
+    assert dict(read_run(run.path).facts)["Limits"] == "10 min without a batch"
+
+
+def test_one_of_anything_is_singular(tmp_path: Path) -> None:
+    config = arm(epochs=1)
+    run = write_run(tmp_path, [config], [record(config, "interrupted", epochs=1)])
+    content = run.read_plan()
+    content["data"]["clips"]["test"] = 1
+    run.write_plan(content)
+    found = read_run(run.path)
+    for text in (summary(found), page(found).partition("<body>")[2]):
+        assert not re.search(r"(?<![\d,.])1 (?:\w+ )?(?:trials|epochs|players|clips|seeds)\b", text)
+        assert "1 planned trial:" in text
+        assert "1 test clip of 1 player" in text
 
 
 def test_the_summary_says_what_it_does_not_show(tmp_path: Path) -> None:
@@ -152,7 +292,7 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one_whole(tmp_path: Path, m
     run = write_run(tmp_path / "study", *told(["completed", "pending"]))
     write_report(run.path)
     before = {name: (run.report / name).read_bytes() for name in FILES}
-    record(arm(seed=1), "completed").write(_made(run.trial(trial_id(arm(seed=1)))))
+    record(arm(seed=1), "completed").write(made(run.trial(trial_id(arm(seed=1)))))
 
     def broken(*_: object) -> bytes:
         raise RuntimeError("no picture")
@@ -162,11 +302,6 @@ def test_a_report_that_cannot_be_made_leaves_the_old_one_whole(tmp_path: Path, m
     with pytest.raises(RuntimeError, match="no picture"):
         write_report(run.path)
     assert {name: (run.report / name).read_bytes() for name in written(run.report)} == before
-
-
-def _made(path: Path) -> Path:
-    path.mkdir(parents=True)
-    return path
 
 
 def test_wrong_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -10,14 +11,26 @@ import pytest
 
 from analysis.ray_log import RayTrial
 from analysis.trials import Trial, read_trials
+from sousaphone.config import FULL_ENDS, STATUSES
 from sousaphone.errors import UserError
-from sousaphone.run import RunDirectory
+from sousaphone.run import SCHEMA, RunDirectory
 from tests.analysis.run_builders import arm, history, record, trial_id, write_run
 
 CONFIG = arm()
 ID = trial_id(CONFIG)
 LATER = datetime.now(UTC) + timedelta(days=1)
 BEFORE = datetime.now(UTC) - timedelta(days=1)
+
+
+def heard(epochs: int, test: bool, seconds_from_now: float = 60.0) -> list[dict[str, float]]:
+    """Reports as Ray keeps them, with the time of each."""
+    return [{**row, "timestamp": time.time() + seconds_from_now} for row in history(epochs, 0, test)]
+
+
+def waited(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The best epoch was as long ago as the patience allows."""
+    rows[-1]["best_epoch"] = rows[-1]["epoch"] - CONFIG["patience"]
+    return rows
 
 
 def read(run: RunDirectory, ray: dict[str, RayTrial] | None = None) -> list[Trial]:
@@ -82,7 +95,7 @@ def test_the_record_wins_where_rays_log_lags(tmp_path: Path) -> None:
 
 def test_ray_wins_where_the_record_is_an_old_copy(tmp_path: Path) -> None:
     run = write_run(tmp_path, [CONFIG], [record(CONFIG, "running", epochs=1)])
-    (trial,) = read(run, {ID: RayTrial("TERMINATED", history(3, 0, test=True))})
+    (trial,) = read(run, {ID: RayTrial("TERMINATED", heard(3, test=True))})
     assert (trial.status, len(trial.history)) == ("completed", 3)
     assert trial.parameters["trainable"] == 60_000  # which Ray does not know
 
@@ -102,6 +115,51 @@ def test_an_error_of_an_earlier_start_does_not_outlive_a_later_record(tmp_path: 
     assert (trial.status, trial.error) == ("interrupted", None)
 
 
+def test_what_ray_heard_of_an_earlier_start_does_not_outlive_a_later_record(tmp_path: Path) -> None:
+    """It met its limit, which Ray calls TERMINATED; it goes on, in an experiment that Ray has no state of yet. Or its
+    newest checkpoint was lost, so that it does an epoch again."""
+    for epochs in (2, 1):
+        run = write_run(tmp_path / f"{epochs}", [CONFIG], [record(CONFIG, "running", epochs=epochs)])
+        (trial,) = read(run, {ID: RayTrial("TERMINATED", heard(2, test=False, seconds_from_now=-60))})
+        assert (trial.status, len(trial.history)) == ("interrupted", epochs)
+
+
+def test_the_end_that_a_trial_wrote_is_its_end_whatever_ray_makes_of_the_exception(tmp_path: Path) -> None:
+    run = write_run(tmp_path, [CONFIG], [record(CONFIG, "interrupted", epochs=2, error="OSError: the disk is full")])
+    (trial,) = read(run, {ID: RayTrial("ERROR", heard(2, test=False), "OSError: x", LATER)})
+    assert (trial.status, trial.why) == ("interrupted", "Ctrl-C; OSError: the disk is full")
+
+
+@pytest.mark.parametrize("status", STATUSES)
+def test_every_end_has_its_reason(tmp_path: Path, status: str) -> None:
+    told = record(CONFIG, status, epochs=1)
+    told.reason = "because"
+    run = write_run(tmp_path / "said", [CONFIG], [told])
+    with run.held():
+        (trial,) = read(run)
+        assert (trial.status, trial.why) == (status, "because")
+        assert (trial.full, trial.partial) == (status in FULL_ENDS, status not in FULL_ENDS)
+    told.reason = None
+    (trial,) = read(write_run(tmp_path / "unsaid", [CONFIG], [told]))
+    assert bool(trial.why) is (status not in FULL_ENDS)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ("sousaphone.training.DivergedError: nan", "diverged"),
+        ("sousaphone.trial.MemoryExhaustedError: x", "out_of_memory"),
+        ("torch.OutOfMemoryError: CUDA out of memory", "out_of_memory"),
+        ("OSError: [Errno 28] the disk is full", "interrupted"),
+        ("RuntimeError: out of luck", "failed"),
+        (None, "failed"),
+    ],
+)
+def test_an_error_that_only_ray_knows_of_has_its_own_name(tmp_path: Path, error: str | None, status: str) -> None:
+    (trial,) = read(write_run(tmp_path, [CONFIG]), {ID: RayTrial("ERROR", [], error)})
+    assert (trial.status, trial.error) == (status, error)
+
+
 @pytest.mark.parametrize(
     ("state", "rows", "status"),
     [
@@ -109,7 +167,9 @@ def test_an_error_of_an_earlier_start_does_not_outlive_a_later_record(tmp_path: 
         ("TERMINATED", [], "pending"),
         ("RUNNING", history(1, 0, test=False), "interrupted"),
         ("TERMINATED", history(2, 0, test=False), "time_limit"),
-        ("TERMINATED", history(2, 0, test=True), "early_stopped"),
+        ("TERMINATED", history(2, 0, test=True), "time_limit"),
+        ("TERMINATED", waited(history(2, 0, test=True)), "early_stopped"),
+        ("PENDING", history(1, 0, test=False), "interrupted"),
         ("TERMINATED", history(3, 0, test=True), "completed"),
         ("ERROR", [], "failed"),
     ],
@@ -120,6 +180,6 @@ def test_rays_words_become_ours(tmp_path: Path, state: str, rows: list[dict[str,
 
 @pytest.mark.parametrize("plan", [{}, {"trials": [], "trial_ids": []}, {"trials": [1], "trial_ids": ["a"]}])
 def test_a_plan_without_trials_is_refused(tmp_path: Path, plan: dict[str, object]) -> None:
-    (tmp_path / "run.json").write_text(json.dumps(plan))
+    (tmp_path / "run.json").write_text(json.dumps({"schema": SCHEMA, **plan}))
     with pytest.raises(UserError, match="damaged"):
         read(RunDirectory(tmp_path))

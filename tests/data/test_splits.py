@@ -1,5 +1,6 @@
 """Whole players make the splits; a size caps their clips fairly."""
 
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.sousa import Dataset
-from sousaphone.data.splits import assign_splits, draw
+from sousaphone.data.splits import assign_splits, draw, hold_out
 from sousaphone.errors import UserError
 
 
@@ -134,6 +135,34 @@ def test_a_split_smaller_than_its_quota_is_used_whole_and_said():
     drawn = draw(dataset, "tiny")
     assert len(drawn.clips) == len(dataset.clips)
     assert "train has 40 of 800, validation has 5 of 100, test has 5 of 100" in drawn.notes[-1]
+
+
+@pytest.fixture(scope="module")
+def timbres(large) -> Dataset:
+    clips = large.clips.assign(soundfont=np.where(large.clips.index % 3 == 0, "Brass", "Wood"), preset="hall")
+    return dataclasses.replace(large, clips=clips)
+
+
+def test_a_timbre_held_out_is_in_no_training_or_validation_clip_and_apart_from_the_test(timbres):
+    clips = draw(hold_out(timbres, "soundfont=Brass"), "tiny").clips
+    assert clips.split.value_counts().to_dict() == {"train": 800, "validation": 100, "test": 100, "held_out": 100}
+    assert set(clips[clips.split == "held_out"].soundfont) == {"Brass"}
+    assert set(clips[clips.split != "held_out"].soundfont) == {"Wood"}
+    assert set(clips[clips.split == "held_out"].player) == set(clips[clips.split == "test"].player)
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ("kit=Brass", "is not of the form soundfont=NAME or preset=NAME"),
+        ("soundfont=", "is not of the form"),
+        ("soundfont=Tin", "no test clip has that soundfont; they have: Brass, Wood"),
+        ("preset=hall", "every train clip has that preset"),
+    ],
+)
+def test_a_hold_out_that_cannot_be_is_one_clear_line(timbres, rule, said):
+    with pytest.raises(UserError, match=said):
+        hold_out(timbres, rule)
 
 
 def test_an_unknown_size_is_refused(large):

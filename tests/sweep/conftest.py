@@ -40,7 +40,7 @@ class Launcher:
         return (self.storage / "log.txt").read_text()
 
     def record(self, augment: str) -> TrialRecord | None:
-        return TrialRecord.read(self.storage / "run" / "tune" / f"ast-lora-aug-{augment}-s0")
+        return TrialRecord.read(self.storage / "run" / "trials" / f"ast-lora-aug-{augment}-s0")
 
     def epochs(self, augment: str) -> int:
         record = self.record(augment)

@@ -53,7 +53,7 @@ def test_a_killed_driver_loses_at_most_the_epoch_in_work_and_resume_repeats_the_
     resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
     log = launcher.log[killed_at:]
-    first = next(line for line in log.splitlines() if "ast-lora-aug-on-s0" in line and "epoch" in line)
+    first = next(line for line in log.splitlines() if "ast-lora-aug-on-s0" in line and "train_loss" in line)
     assert f"epoch {finished + 1}/{EPOCHS}" in first
 
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
@@ -63,7 +63,7 @@ def test_a_killed_driver_loses_at_most_the_epoch_in_work_and_resume_repeats_the_
         record = launcher.record(augment)
         assert record is not None
         assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
-        board = EventAccumulator(str(launcher.storage / "run" / "tune" / record.trial_id)).Reload()
+        board = EventAccumulator(str(launcher.storage / "run" / "trials" / record.trial_id)).Reload()
         assert [event.step for event in board.Scalars("val_acc")] == list(range(1, EPOCHS + 1))
         for row, expected in zip(record.history, _uninterrupted(launcher, record.trial_id), strict=True):
             assert {k: v for k, v in row.items() if k not in CLOCK} == {
@@ -74,7 +74,7 @@ def test_a_killed_driver_loses_at_most_the_epoch_in_work_and_resume_repeats_the_
 def test_tune_itself_restores_a_killed_run_from_plain_python(launcher: Launcher) -> None:
     driver = launcher.start(*launcher.options, "--augment", "off")
     # Ray must have written its first snapshot, which lags by some seconds.
-    experiment = launcher.storage / "run" / "tune"
+    experiment = launcher.storage / "run" / "tune" / "001"
     launcher.wait_until(lambda: launcher.epochs("off") >= 2 and any(experiment.glob("experiment_state-*")), driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
@@ -101,11 +101,12 @@ def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Laun
     assert driver.wait(timeout=120) == 130, launcher.log
     assert "--resume --name run" in launcher.log
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
-    assert set(table["status"]) <= {"interrupted", "pending"}
+    # The other may have ended already, or not begun.
+    assert "interrupted" in set(table["status"]) <= {"interrupted", "pending", "completed"}
     assert "| running |" not in (launcher.storage / "run" / "STATUS.md").read_text()
 
     assert launcher.start("--resume", "--epochs", "9", "--augment", "on").wait(timeout=60) == 2
-    assert "changed: --augment on (was both); --epochs 9 (was 8)" in launcher.log
+    assert "changed: --epochs 9 (was 8); --augment on (was both)" in launcher.log
     # A run that has been moved goes on where it is now.
     moved = launcher.storage / "moved"
     (launcher.storage / "run").rename(moved)
@@ -123,7 +124,7 @@ def test_a_trial_that_raises_does_not_stop_the_other(
     config = trial_config(seed=9, epochs=1)
     model = build_model(config, len(SLUGS))
     (epoch,) = fit(config, model, open_trial_data(config, model.backbone.spec.sample_rate))
-    victim = launcher.storage / "run" / "tune" / "ast-lora-aug-off-s1"
+    victim = launcher.storage / "run" / "trials" / "ast-lora-aug-off-s1"
     victim.mkdir(parents=True, exist_ok=True)
     checkpoint.save(victim, 1, "abc", epoch.state)
     assert driver.wait(timeout=300) == 1, launcher.log

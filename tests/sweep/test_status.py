@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from sousaphone.record import TrialRecord
-from sousaphone.run import RunDirectory
+from sousaphone.run import SCHEMA, RunDirectory
 from sousaphone.sweep.status import seconds_left, write_status
 
 
 def plan(*models: str) -> dict[str, object]:
     return {
+        "schema": SCHEMA,
         "trial_ids": list(models),
         "trials": [{"model": name.rstrip("0123456789"), "epochs": 10} for name in models],
     }
@@ -36,6 +37,12 @@ def test_running_trials_end_at_their_own_pace_and_the_next_take_the_first_free_p
     # ast2 begins when ast1 ends (10 s) and takes 20 s; htsat1 begins at 30 s, at the mean pace of all epochs.
     pace = (5 * 2.0 + 2 * 10.0) / 7
     assert left == pytest.approx({"ast1": 10.0, "beats1": 80.0, "ast2": 30.0, "htsat1": 30.0 + 10 * pace})
+
+
+def test_between_two_trials_the_place_that_has_just_become_free_is_counted() -> None:
+    records = [record("ast1", 10, 2.0, "completed"), record("ast2", 5, 2.0), None, None]
+    left = seconds_left({**plan("ast1", "ast2", "ast3", "ast4"), "at_once": 2}, records)
+    assert left == pytest.approx({"ast2": 10.0, "ast3": 20.0, "ast4": 30.0})
 
 
 def test_trials_that_have_ended_are_not_waited_for() -> None:

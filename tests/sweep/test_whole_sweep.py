@@ -41,7 +41,7 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     assert pictures == {"accuracy_comparison.png", "efficiency_scatter.png", "training_time.png"}
 
     for trial_id in table["trial_id"]:
-        directory = run / "tune" / trial_id
+        directory = run / "trials" / trial_id
         board = EventAccumulator(str(directory)).Reload()
         assert {"train_loss", "train_ce", "val_acc", "val_macro_f1", "test_acc"} <= set(board.Tags()["scalars"])
         predictions = pd.read_parquet(directory / PREDICTIONS_NAME)

@@ -1,0 +1,94 @@
+"""Data sets of the Hugging Face hub: `hub:OWNER/NAME` instead of a directory, `hub:OWNER/NAME@REVISION` to pin one.
+
+They are downloaded into the hub's own cache and read there. What is whole in that cache is taken without a look at the
+network, so trials and resumed runs work offline and all see the same files.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from sousaphone.errors import UserError
+from sousaphone.words import counted
+
+_PREFIX = "hub:"
+_WORD = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+# The forms that can be read; of SOUSA this leaves out the copies of the labels and the MIDI files without audio.
+_WANTED = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json", "metadata.csv"]
+
+
+def is_word(text: str) -> bool:
+    """Whether this means a data set of the hub."""
+    return text.startswith(_PREFIX)
+
+
+def check_word(word: str) -> str:
+    """The word itself; the network is not touched.
+
+    Raises:
+        UserError: it does not have the form hub:OWNER/NAME.
+    """
+    if not _WORD.fullmatch(word):
+        raise UserError(f"{word!r} is no data set of the hub; give hub:OWNER/NAME, such as hub:zkeown/sousa")
+    return word
+
+
+def snapshot(word: str) -> Path:
+    """The data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE), downloaded if it is not whole there.
+
+    A download that was cut short goes on where it was; it shows a progress bar.
+
+    Raises:
+        UserError: a wrong word, no network, no such data set, no room for it.
+    """
+    match = _WORD.fullmatch(check_word(word))
+    assert match is not None
+    name = match["name"]
+    # Imported here: it takes half a second, and only this form needs it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+
+    wanted: dict[str, Any] = {"repo_type": "dataset", "revision": match["revision"], "allow_patterns": _WANTED}
+    try:
+        return Path(snapshot_download(name, **wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass  # not there, or not whole
+    except ValueError as error:  # the hub's own rules for names
+        raise UserError(f"{word!r} is no data set of the hub ({_one_line(error)}); give hub:OWNER/NAME") from None
+    try:
+        files = [file for file in snapshot_download(name, **wanted, dry_run=True) if file.will_download]
+        _check_space(name, sum(file.file_size or 0 for file in files), len(files))
+        return Path(snapshot_download(name, **wanted))
+    except (OSError, HTTPError, RuntimeError) as error:  # hf_xet, which moves the bytes, raises RuntimeErrors
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
+            raise UserError(
+                f"{word}: the hub has no such data set or revision, or grants access to its members only; check the "
+                f"name at https://huggingface.co/datasets/{name}, or log in with: hf auth login"
+            ) from None
+        raise UserError(
+            f"{word} cannot be downloaded ({_one_line(cause)}); download it where there is a network with: hf download "
+            f"--repo-type dataset {name} --local-dir DIR, and give --data-dir DIR"
+        ) from None
+
+
+def _check_space(name: str, size: int, files: int) -> None:
+    """Say what will be downloaded, and where to; refuse it where it does not fit."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+    if size > free:
+        raise UserError(
+            f"hub:{name} needs {size / 1e9:.1f} GB more and {cache} has {free / 1e9:.1f} GB free; free some space "
+            "there, or set HF_HUB_CACHE to a directory with more"
+        )
+    print(f"downloading hub:{name} to {cache}: {counted(files, 'file')}, {size / 1e9:.1f} GB", file=sys.stderr)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,56 @@
+"""Recordings whose players nobody has named: which belong together, going by their file names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from sousaphone.errors import UserError
+from sousaphone.rudiments import canonical_slug
+
+_NUMBER = re.compile(r"[\s_.(-]*\d+\)?$")
+_GAP = r"[\s_.-]"
+
+
+def by_stem(origin: Path, audio_paths: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """What stands for the player of each recording: its file name without the number at its end and without the
+    rudiment's name. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and `anna_flam_2.wav` and
+    `anna_drag_1.wav` both `anna`: takes of one session never come into two splits.
+
+    Args:
+        origin: where the recordings come from, for messages.
+        labels: the rudiment of each, as it is written there.
+
+    Raises:
+        UserError: fewer than three different ones, so that no split can be made.
+    """
+    stems = [_stem(PurePosixPath(path).stem, label) for path, label in zip(audio_paths, labels, strict=True)]
+    distinct = sorted(set(stems))
+    if len(distinct) < 3:
+        raise UserError(
+            f"{origin} does not say who plays, and by their file names the recordings fall into only {len(distinct)} "
+            f"({', '.join(distinct)}); train, validation and test each need a player or session of their own: put the "
+            "recordings into PLAYER/RUDIMENT/, or give a CSV file with the columns path, label and player"
+        )
+    return stems
+
+
+def stem_note(stems: Collection[str]) -> str:
+    """What the report says about such a data set."""
+    return f"players unknown: split by name stem ({len(set(stems))} of them), so a player may be in two splits"
+
+
+def _stem(name: str, label: str) -> str:
+    left = _rudiment(label).sub("_", _NUMBER.sub("", name)).strip(" _-.()")
+    # A number alone counts takes; it names nobody.
+    return "unnamed" if not left or left.isdigit() else left
+
+
+@cache
+def _rudiment(label: str) -> re.Pattern[str]:
+    """The rudiment's name in any spelling, as a word of its own."""
+    words = {tuple(re.findall(r"[a-z0-9]+", text.lower())) for text in (label, canonical_slug(label))}
+    spelt = "|".join(f"{_GAP}*".join(name) for name in sorted(words, key=lambda name: -len("".join(name))))
+    return re.compile(rf"{_GAP}*(?<![a-z])(?:{spelt})(?![a-z]){_GAP}*", re.IGNORECASE)

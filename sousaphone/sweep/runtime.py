@@ -1,0 +1,201 @@
+"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; what it has room for, and its loss."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import psutil
+import ray
+
+from sousaphone.choices import count_cpus
+from sousaphone.errors import UserError
+from sousaphone.sweep.status import Announce
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one trial takes, and how many may run at once (None: as many as fit)."""
+
+    cpus_per_trial: float
+    gpus_per_trial: float
+    max_concurrent: int | None
+    device: str = "cpu"
+
+    @property
+    def request(self) -> dict[str, float]:
+        """As Ray counts it. A Mac has one GPU that Ray knows nothing of: a resource of our own stands for it."""
+        asked = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial, "mps": float(self.device == "mps")}
+        return {name: amount for name, amount in asked.items() if amount}
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What there is to run on, by machine: this one, or those of the cluster named by RAY_ADDRESS."""
+
+    machines: tuple[Mapping[str, float], ...]
+    where: str = "this machine"
+
+    @classmethod
+    def find(cls, cpus: int, gpus: int, device: str) -> Capacity:
+        """
+        Args:
+            cpus, gpus, device: this machine's.
+
+        Raises:
+            UserError: RAY_ADDRESS does not answer.
+        """
+        if "RAY_ADDRESS" not in os.environ:
+            return cls(({"CPU": cpus, "GPU": gpus, "mps": float(device == "mps")},))
+        with ray_runtime(False, device, print):
+            return cls(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), "the cluster")
+
+    def most(self, name: str) -> float:
+        """The most that one machine has of a resource; a trial never spans two."""
+        return max((machine.get(name, 0.0) for machine in self.machines), default=0.0)
+
+    def trials_at_once(self, resources: Resources, trials: int) -> int:
+        """How many trials run at once."""
+        fits = sum(
+            min((int(machine.get(name, 0.0) / amount) for name, amount in resources.request.items()), default=trials)
+            for machine in self.machines
+        )
+        return min(trials, fits, trials if resources.max_concurrent is None else resources.max_concurrent)
+
+    def check(self, resources: Resources) -> None:
+        """
+        Raises:
+            UserError: more than any machine has, so that no trial could ever start.
+        """
+        options = {"CPU": "--cpus-per-trial", "GPU": "--gpus-per-trial"}
+        for name, amount in resources.request.items():
+            most = self.most(name)
+            if amount <= most:
+                continue
+            if name not in options:
+                raise UserError(
+                    f"a trial on {name} asks Ray for its resource {name!r}, which {self.where} does not declare; "
+                    f"""start its nodes with --resources='{{"{name}": 1}}'"""
+                )
+            has = f"{self.where} has {most:g}" + (" on any one node" if len(self.machines) > 1 else "")
+            raise UserError(f"{options[name]} {amount:g} is too much: {has}; give that or less")
+        if self.trials_at_once(resources, 1) < 1:
+            raise UserError(f"no single node of {self.where} has all that a trial asks for, {resources.request}")
+
+
+def _check_address(address: str) -> None:
+    """
+    Raises:
+        UserError: nobody answers at HOST:PORT; Ray itself would try for minutes.
+    """
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "/" in address:  # "auto" and client addresses are Ray's to resolve
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(
+            f"RAY_ADDRESS {address!r} does not answer ({error}); start the cluster, or unset RAY_ADDRESS"
+        ) from error
+
+
+@contextmanager
+def ray_runtime(
+    dashboard: bool, device: str, announce: Announce, on_loss: Callable[[], NoReturn] | None = None
+) -> Iterator[Callable[[], None]]:
+    """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS; what it yields shuts it down.
+
+    Args:
+        on_loss: ends the process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
+            to itself Ray waits a minute and then ends this process from within, before anything could be said.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        # Trials pass no objects through Ray's store, so it needs none of the memory.
+        options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
+        options |= {"num_cpus": count_cpus(), "resources": {"mps": 1.0} if device == "mps" else None}
+    else:
+        _check_address(address)
+        options |= {"address": address}
+    try:
+        context = ray.init(**options)
+    except (OSError, RuntimeError) as error:
+        if address is None:
+            raise
+        said = str(error).partition("\n")[0]
+        raise UserError(
+            f"RAY_ADDRESS {address!r} takes no connection ({said}); the cluster needs the same Ray and Python, and if "
+            "it asks for a token, set RAY_AUTH_MODE=token"
+        ) from error
+    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if dashboard and context.dashboard_url:
+        announce(f"dashboard: http://{context.dashboard_url}")
+    watch = _Watch(on_loss)
+
+    def shut_down() -> None:
+        watch.end()
+        ray.shutdown()
+
+    try:
+        yield shut_down
+    except Exception:
+        watch.look()  # Ray's own complaints, once its processes are gone, say nothing
+        raise
+    finally:
+        shut_down()
+
+
+class _Watch:
+    """Looks, in a thread, whether Ray's processes live."""
+
+    def __init__(self, on_loss: Callable[[], NoReturn] | None) -> None:
+        self._on_loss = on_loss
+        self._vital = [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
+        self._address = ray.get_runtime_context().gcs_address
+        self._done, self._first = threading.Event(), threading.Lock()
+        self._family: list[psutil.Process] = []
+        if on_loss is not None:
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while not self._done.wait(2.0):
+            if self._vital:
+                self._family = psutil.Process().children(recursive=True) or self._family
+            self.look()
+
+    def look(self) -> None:
+        """Leave if they do not; of a cluster only its address can be seen from here, and it may be slow once."""
+        alive = all(map(_lives, self._vital)) if self._vital else any(_answers(self._address) for _ in range(3))
+        if not alive and self._on_loss is not None and not self._done.is_set():
+            with self._first:  # never given back: who comes second waits for the process to end
+                for process in self._family:  # workers and agents would linger on without their parent
+                    with suppress(psutil.Error):
+                        process.kill()
+                self._on_loss()
+
+    def end(self) -> None:
+        self._done.set()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+        return True
+    except OSError:
+        return False

@@ -1,0 +1,125 @@
+"""`python -m sousaphone.data`: exit codes, one line for a wrong word, and what each command prints."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sousaphone.data.__main__ import main
+from sousaphone.data.sousa import read_dataset
+from sousaphone.rudiments import SLUGS
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(make_sousa, tmp_path):
+    return make_sousa(tmp_path / "sousa", rudiments=SLUGS[:3], long_clips=0)
+
+
+def test_a_sound_data_set_passes(root, capsys):
+    assert main(["check", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "passes: 0 errors, 2 warnings" in out
+    assert "by strokes" in out
+    assert "FluidR3_GM" in out
+    assert "of 12 clips 12 shorter than 2.5 s" in out
+
+
+def test_a_data_set_that_would_mislead_does_not(root, capsys):
+    splits = json.loads((root / "splits.json").read_text())
+    (root / "splits.json").write_text(json.dumps(splits | {"test_profile_ids": ["player003", "player000"]}))
+    assert main(["check", str(root)]) == 1
+    out = capsys.readouterr().out
+    assert "error: splits.json puts player 'player000' in both train and test" in out
+    assert "mislead: 1 error, 0 warnings" in out
+
+
+def test_a_data_set_is_described_without_its_audio(root, capsys):
+    for path in root.rglob("*.flac"):
+        path.write_bytes(b"")
+    assert main(["info", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "local layout" in out
+    assert read_dataset(root).fingerprint in out
+    assert "0.40 to 1.10 s" in out
+
+
+def test_the_cache_is_built_verified_and_cleared(root, cache_dir, capsys):
+    assert main(["cache", str(root), "--rates", "16000", "8000"]) == 0
+    built = [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines()]
+    assert len(built) == 2
+    assert all((cache_dir / path / "wave.int16").is_file() for path in built)
+    assert main(["cache", str(root), "--rates", "16000", "--verify"]) == 0
+    assert "damaged" not in capsys.readouterr().err
+    assert main(["cache", str(root), "--clear"]) == 0
+    assert sorted(capsys.readouterr().out.split()[1::2]) == sorted(built)
+    assert not [path for path in cache_dir.iterdir() if path.is_dir()]
+
+
+def test_another_data_sets_cache_is_not_cleared_unless_all_are(root, make_sousa, tmp_path, cache_dir):
+    other = make_sousa(tmp_path / "other", rudiments=SLUGS[3:5], long_clips=0)
+    for source in (root, other):
+        main(["cache", str(source), "--rates", "8000"])
+    main(["cache", str(root), "--clear"])
+    assert len(list(cache_dir.glob("*-8000hz"))) == 1
+    main(["cache", "--clear"])
+    assert not list(cache_dir.glob("*-8000hz"))
+
+
+def test_a_set_is_made(tmp_path, capsys):
+    assert main(["make", str(tmp_path / "made"), "--clips", "10", "--workers", "1"]) == 0
+    assert str(tmp_path / "made") in capsys.readouterr().out
+    assert len(read_dataset(tmp_path / "made").clips) == 10
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["check", "/nowhere"], "/nowhere does not exist"),
+        (["info", "/nowhere"], "is not a directory"),
+        (["info", "hub:zkeown"], "hub:OWNER/NAME"),
+        (["make", "DIR", "--clips", "3"], "clips=3 is too few"),
+        (["make", "DIR", "--clips", "20", "--soundfont", "no.sf2"], "no.sf2"),
+        (["cache"], "no data set given"),
+        (["cache", "SOURCE", "--rates", "5"], "--rates 5 is not a sample rate"),
+        (["preview", "SOURCE", "--clips", "0"], "--clips 0 is below its limit"),
+        (["preview", "SOURCE", "--output", "SOURCE/splits.json/here", "--scales", "nano"], "cannot be written"),
+    ],
+)
+def test_a_wrong_word_gets_one_line_and_exit_code_2(root, tmp_path, capsys, words, said):
+    words = [word.replace("SOURCE", str(root)).replace("DIR", str(tmp_path / "made")) for word in words]
+    assert main(words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("words", [[], ["fly"], ["make", "DIR"], ["cache", "DIR", "--verify", "--clear"]])
+def test_words_that_cannot_be_parsed_get_one_line_and_exit_code_2(capsys, words):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["check", "info", "make", "cache", "preview"])
+def test_every_command_teaches(capsys, command):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"  python -m sousaphone.data {command} " in capsys.readouterr().out
+
+
+def test_help_needs_no_audio_and_no_torch():
+    script = "import sys; from sousaphone.data.__main__ import build_parser; build_parser(); print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    assert not {"torch", "soundfile", "pandas"} & set(loaded.stdout.split())

@@ -1,0 +1,97 @@
+"""A cluster named by RAY_ADDRESS: a real one, of one small node."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sousaphone.config import RETRIED
+from sousaphone.record import TrialRecord
+from tests.sweep.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as caller:
+        return caller.connect_ex(("127.0.0.1", port)) == 0
+
+
+def record(launcher: Launcher, model: str) -> TrialRecord:
+    found = TrialRecord.read(launcher.storage / "run" / "trials" / f"{model}-lora-sweep-aug-off-s0")
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def cluster() -> Iterator[dict[str, str]]:
+    """The environment of who may use it: its address and a token made for it."""
+    access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
+    directory = tempfile.mkdtemp(prefix="ray")  # a short path: Ray puts sockets there
+    port = free_port()
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=1"]
+    command += ["--include-dashboard=false", "--disable-usage-stats"]
+    command += [f"--temp-dir={directory}", "--object-store-memory=100000000"]
+    with (Path(directory) / "log.txt").open("w+") as log:
+        node = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **access})
+        try:
+            deadline = time.monotonic() + 60
+            while not answers(port):
+                assert node.poll() is None, (Path(directory) / "log.txt").read_text()
+                assert time.monotonic() < deadline, (Path(directory) / "log.txt").read_text()
+                time.sleep(0.2)
+            yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **access}
+        finally:
+            node.terminate()  # it ends what it has started
+            node.wait(timeout=60)
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refused(
+    launcher: Launcher, cluster: dict[str, str]
+) -> None:
+    launcher.environment |= cluster
+    # Steps of 1e30 overflow wherever adapters multiply; EfficientAT has none here, and its one layer stays finite.
+    options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
+    options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0", "--no-timing"]
+    assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
+    assert "--cpus-per-trial 2 is too much: the cluster has 1; give that or less" in launcher.log
+    assert not (launcher.storage / "run").exists()
+
+    assert launcher.start(*options).wait(timeout=120) == 1, launcher.log
+    assert "Traceback" not in launcher.log
+    adapted, plain = record(launcher, "ast"), record(launcher, "efficientat")
+    assert (plain.status, len(plain.history)) == ("completed", 2)
+    assert (adapted.status, adapted.history) == ("diverged", [])
+    assert "train_loss is nan in epoch 1; try a lower learning_rate" in launcher.log
+
+    # It would diverge again.
+    assert "diverged" not in RETRIED
+    said = len(launcher.log)
+    assert launcher.start("--resume", "--retry-failed").wait(timeout=60) == 1, launcher.log
+    assert "nothing is left to train" in launcher.log[said:]
+    assert record(launcher, "ast") == adapted
+
+
+def test_a_cluster_that_does_not_answer_is_one_clear_line(launcher: Launcher) -> None:
+    launcher.environment["RAY_ADDRESS"] = address = f"127.0.0.1:{free_port()}"
+    assert launcher.start(*launcher.options, "--no-timing").wait(timeout=60) == 2
+    assert f"RAY_ADDRESS '{address}' does not answer" in launcher.log
+    assert "Traceback" not in launcher.log
+    assert not (launcher.storage / "run").exists()

@@ -1,0 +1,113 @@
+"""A run that grows, moves, and has its best trial taken up by another; real processes throughout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sousaphone.config import TrainConfig
+from sousaphone.record import TrialRecord
+from tests.sweep.conftest import Launcher
+from tests.test_trial import timeless, uninterrupted
+
+pytestmark = pytest.mark.slow
+EPOCHS = 24
+AST, BEATS, SECOND = "ast-lora-aug-off-s0", "beats-lora-aug-off-s0", "ast-lora-aug-off-s1"
+
+
+def record_of(run: Path, trial_id: str) -> TrialRecord | None:
+    return TrialRecord.read(run / "trials" / trial_id)
+
+
+def done(run: Path, trial_id: str) -> int:
+    record = record_of(run, trial_id)
+    return len(record.history) if record else 0
+
+
+def as_uninterrupted(run: Path, trial_id: str) -> bool:
+    plan, record = json.loads((run / "run.json").read_text()), record_of(run, trial_id)
+    assert record is not None
+    assert record.status == "completed"
+    config = TrainConfig(**plan["trials"][plan["trial_ids"].index(trial_id)])
+    return timeless(record.history) == uninterrupted(config)
+
+
+def experiments(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "tune").iterdir())
+
+
+def kept(run: Path, *trial_ids: str) -> list[tuple[int, str]]:
+    paths = [run / "trials" / trial_id / "trial.json" for trial_id in trial_ids]
+    return [(path.stat().st_mtime_ns, path.read_text()) for path in paths]
+
+
+def table(run: Path) -> dict[str, str]:
+    rows = pd.read_csv(run / "report" / "comparison_table.csv")
+    return dict(zip(rows["trial_id"], rows["status"], strict=True))
+
+
+def stop(launcher: Launcher, options: list[str], run: Path, trial_id: str, epochs: int) -> int:
+    """Launch, and terminate once the trial has so many epochs; how many it has then."""
+    driver = launcher.start(*options, "--no-timing", name=run.name)
+    launcher.wait_until(lambda: done(run, trial_id) >= epochs, driver)
+    driver.terminate()
+    assert driver.wait(timeout=120) == 130, launcher.log
+    return done(run, trial_id)
+
+
+def first_epoch(log: str, trial_id: str) -> str:
+    """The number of the first epoch that a launch tells of."""
+    line = next(line for line in log.splitlines() if f"{trial_id}  epoch" in line)
+    return line.partition("  epoch ")[2].partition("/")[0]
+
+
+def test_a_run_is_interrupted_damaged_moved_resumed_extended_twice_and_promoted(launcher: Launcher) -> None:
+    run, moved = launcher.storage / "run", launcher.storage / "moved"
+    begin = [*launcher.options, "--augment", "off", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
+    reached = stop(launcher, begin, run, AST, epochs=3)
+    newest = max((run / "trials" / AST / "checkpoints").iterdir()) / "state.pt"
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    run.rename(moved)
+
+    # Ray restores its experiment where it is now; the trial goes on from the checkpoint before the damaged one.
+    said = len(launcher.log)
+    again = stop(launcher, ["--resume"], moved, AST, epochs=reached + 2)
+    assert first_epoch(launcher.log[said:], AST) == str(reached)
+    assert experiments(moved) == ["001"]
+    assert again < EPOCHS
+
+    # Extended while it is unfinished: Ray gets a new experiment of what is left and what is added.
+    said = len(launcher.log)
+    assert launcher.start("--extend", "--models", "beats", "--no-timing", name="moved").wait(timeout=120) == 0
+    assert first_epoch(launcher.log[said:], AST) == str(again + 1)
+    assert experiments(moved) == ["001", "002"]
+    assert table(moved) == {AST: "completed", BEATS: "completed"}
+    assert as_uninterrupted(moved, AST)
+
+    # Extended once it is finished.
+    before = kept(moved, AST, BEATS)
+    extended = launcher.start("--extend", "--models", "ast", "--seeds", "1", "--no-timing", name="moved")
+    assert extended.wait(timeout=120) == 0, launcher.log
+    assert experiments(moved) == ["001", "002", "003"]
+    assert kept(moved, AST, BEATS) == before
+    assert table(moved) == dict.fromkeys((AST, BEATS, SECOND), "completed")
+    assert not run.exists()
+
+    # Promoted: the best by validation, as a run of its own, which says where it comes from and resumes as any other.
+    scores = {trial_id: record.best["val_macro_f1"] for trial_id in (AST, BEATS, SECOND)
+              if (record := record_of(moved, trial_id))}  # fmt: skip
+    said = len(launcher.log)
+    promoted = launcher.start("--promote", "moved", "--epochs", "2", "--no-timing", name="best")
+    assert promoted.wait(timeout=120) == 0, launcher.log
+    best = max(scores, key=lambda trial_id: scores[trial_id])
+    assert f"promotes {best} of {moved}, the best of 3 finished by val_macro_f1:" in launcher.log[said:]
+    link = json.loads((launcher.storage / "best" / "run.json").read_text())["promoted_from"]
+    assert (link["run"], link["trial_id"], link["val_macro_f1"]) == (str(moved), best, scores[best])
+    assert table(launcher.storage / "best") == {best: "completed"}
+    assert done(launcher.storage / "best", best) == 2
+    said = len(launcher.log)
+    assert launcher.start("--resume", name="best").wait(timeout=60) == 0, launcher.log
+    assert "nothing is left to train" in launcher.log[said:]

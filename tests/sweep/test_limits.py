@@ -1,0 +1,54 @@
+"""Time limits of a sweep and of its trials, through Ray: what is cut, what waits, and how both go on."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+
+from sousaphone.record import TrialRecord
+from tests.sweep.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+TRIALS = tuple(f"ast-lora-aug-off-s{seed}" for seed in range(3))
+
+
+def records(launcher: Launcher) -> list[TrialRecord | None]:
+    return [TrialRecord.read(launcher.storage / "run" / "trials" / trial_id) for trial_id in TRIALS]
+
+
+def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials_own_limit_counts_all_its_starts(
+    launcher: Launcher,
+) -> None:
+    # More epochs than there is time for, and one trial more than places.
+    options = ["--augment", "off", "--seeds", "0", "1", "2", "--epochs", "5000", "--max-concurrent", "2"]
+    limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--no-timing", "--yes"]
+    assert launcher.start(*launcher.options, *options, *limits).wait(timeout=120) == 1, launcher.log
+    *cut, waiting = records(launcher)
+    assert waiting is None
+    for record in cut:
+        assert record is not None, launcher.log
+        assert record.status == "time_limit"
+        assert record.reason == f"the sweep's time limit was reached in its epoch {len(record.history) + 1}"
+        assert 0 <= record.test["test_acc"] <= 1
+    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
+    assert table["status"].reindex(TRIALS).tolist() == ["time_limit", "time_limit", "pending"]
+
+    # All three go on, each for what its earlier start has left of its own limit.
+    limit = math.ceil(max(record.seconds for record in cut if record is not None)) + 2
+    resumed = launcher.start("--resume", "--trial-time-limit", f"{limit}s", "--no-timing", "--yes")
+    assert resumed.wait(timeout=120) == 0, launcher.log
+    ended = records(launcher)
+    for record, earlier in zip(ended, [*cut, None], strict=True):
+        assert record is not None
+        assert record.status == "time_limit"
+        assert record.reason == f"its time limit of {limit} s was reached in epoch {len(record.history) + 1}"
+        assert limit <= record.seconds < limit + 5
+        assert len(record.history) > (len(earlier.history) if earlier else 0)
+
+    # Under the limit that the run has now there is nothing to do, and no runtime is started for it.
+    said = len(launcher.log)
+    assert launcher.start("--resume").wait(timeout=60) == 0, launcher.log
+    assert "nothing is left to train" in launcher.log[said:]
+    assert records(launcher) == ended

@@ -1,0 +1,152 @@
+"""Resume, extend and promote: what is left to train, and what is refused before anything on disk is touched."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import launch
+from sousaphone.config import STATUSES
+from sousaphone.data.prepare import read_subset
+from sousaphone.jobs import Job, make_job
+from sousaphone.record import TrialRecord
+from sousaphone.run import DriverWatch, Limits, RunDirectory
+from sousaphone.sweep.plan import plan_json
+from sousaphone.sweep.runtime import Resources
+from sousaphone.trial import run_trial
+from tests.backbones.beats_nets import official, perturbed, written
+
+CUT, WAITING = "beats-lora-aug-off-s0", "beats-lora-aug-off-s1"
+
+
+def job_of(storage: Path, *options: str) -> Job:
+    return make_job(launch.build_parser().parse_args([*options, "--storage", str(storage)]), launch._sweep)
+
+
+@pytest.fixture(scope="module")
+def begun(small_sousa: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run of two trials, made without Ray: the first was cut short after an epoch, the second has
+    not begun. Its data and weights lie beside it."""
+    here = tmp_path_factory.mktemp("begun")
+    shutil.copytree(small_sousa, here / "sousa")
+    weights = written(here / "beats.pt", official(perturbed()))
+    options = ["--models", "beats", "--weights", f"beats={weights}", "--augment", "off", "--seeds", "0", "1"]
+    options += ["--data-dir", str(here / "sousa"), "--epochs", "9", "--trial-time-limit", "1h"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUSAPHONE_CACHE", str(here / "cache"))
+        job = job_of(here, "--name", "run", *options, "--set", "clip_seconds=1.0")
+    job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(here / "sousa", "tiny")))
+
+    def stop(metrics: object) -> None:
+        raise RuntimeError("cut short")
+
+    with job.directory.held(Limits()), pytest.raises(RuntimeError, match="cut short"):
+        run_trial(job.trials[0], job.directory.trial(CUT), DriverWatch.begin(job.directory.path), stop)
+    end(job.directory, "interrupted")
+    return here
+
+
+def end(run: RunDirectory, status: str, seconds: float = 60.0) -> None:
+    """Give the first trial another end."""
+    record = TrialRecord.read(run.trial(CUT))
+    assert record is not None
+    record.status, record.seconds = status, seconds
+    record.write(run.trial(CUT))
+
+
+@pytest.fixture
+def storage(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it all, to be spoilt at will; the plan names data and weights where they were."""
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(begun / "cache"))
+    monkeypatch.delenv("SOUSA_DATASET_PATH", raising=False)
+    shutil.copytree(begun, tmp_path / "storage", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "storage"
+
+
+def ids_left(storage: Path, *options: str) -> list[str]:
+    return [trial.trial_id for trial in job_of(storage, "--resume", "--name", "run", *options).left()]
+
+
+def test_what_is_left_follows_from_how_the_trials_ended(storage: Path) -> None:
+    run = RunDirectory(storage / "run")
+    left = {"running", "pending", "interrupted"}
+    for status in STATUSES:
+        end(run, status)
+        assert ids_left(storage) == ([CUT, WAITING] if status in {*left, "time_limit"} else [WAITING]), status
+        retried = {*left, "time_limit", "failed", "out_of_memory"}
+        assert ids_left(storage, "--retry-failed") == ([CUT, WAITING] if status in retried else [WAITING]), status
+
+
+def test_a_trial_cut_by_its_limit_is_left_only_under_a_longer_one(storage: Path) -> None:
+    end(RunDirectory(storage / "run"), "time_limit", seconds=3600.0)
+    assert ids_left(storage) == [WAITING]  # the limit of an hour is the run's
+    assert ids_left(storage, "--trial-time-limit", "30m") == [WAITING]
+    assert ids_left(storage, "--trial-time-limit", "61m") == [CUT, WAITING]
+    assert ids_left(storage, "--trial-time-limit", "none") == [CUT, WAITING]
+
+
+def test_a_damaged_record_counts_as_none(storage: Path) -> None:
+    end(RunDirectory(storage / "run"), "completed")
+    (storage / "run" / "trials" / CUT / "trial.json").write_text('{"torn')
+    assert ids_left(storage) == [CUT, WAITING]
+
+
+def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_the_sweeps_for_a_new_one(
+    storage: Path,
+) -> None:
+    job = job_of(storage, "--extend", "--name", "run", "--models", "beats", "ast", "--seeds", "1", "2")
+    assert job.added == ("beats-lora-aug-off-s2", "ast-lora-aug-off-s1", "ast-lora-aug-off-s2")
+    assert [trial.trial_id for trial in job.trials] == [CUT, WAITING, *job.added]
+    first, _, beats, ast, _ = job.trials
+    assert beats.weights == first.weights
+    assert ast.weights == "random"
+    assert {trial.clip_seconds for trial in job.trials} == {1.0}
+
+
+def _other_data(storage: Path) -> list[str]:
+    labels = storage / "sousa" / "labels" / "samples.parquet"
+    pd.read_parquet(labels).iloc[1:].to_parquet(labels)
+    return ["--resume", "--name", "run", "--data-dir", str(storage / "sousa")]
+
+
+def _other_weights(storage: Path) -> list[str]:
+    other = written(storage / "beats.pt", official(perturbed(encoder_layers=2)))
+    return ["--resume", "--name", "run", "--weights", f"beats={other}"]
+
+
+def _words(*words: str) -> Callable[[Path], list[str]]:
+    return lambda storage: list(words)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (_other_data, "the run was begun with other content; changed: the data in"),
+        (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
+        (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
+        (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
+        (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),
+        (_words("--extend", "--name", "run", "--epochs", "10"), "--extend goes on with the same settings"),
+        (_words("--extend", "--name", "run", "--seeds", "0", "1"), "--extend adds nothing: every trial that it names"),
+        (_words("--promote", "run", "--name", "best"), "none of its 2 trials has finished; go on with it first"),
+        (_words("--promote", "nothing"), "is no run; there are in"),
+    ],
+)
+def test_a_refusal_is_one_clear_line_and_touches_nothing(
+    prepare: Callable[[Path], list[str]], said: str, storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def contents() -> dict[Path, tuple[int, bytes]]:
+        files = (path for path in storage.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    words = prepare(storage)
+    before = contents()
+    assert launch.main([*words, "--storage", str(storage), "--no-timing"]) == launch.EXIT_INPUT
+    assert contents() == before
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("launch.py: error: ")
+    assert said in line

@@ -1,0 +1,82 @@
+"""What a trial gets by default, on each kind of machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.choices import Choices
+from sousaphone.sweep.plan import pick_resources
+from sousaphone.sweep.runtime import Capacity, Resources
+from tune_configs.backbones import sweep
+
+
+def choices(**changes: Any) -> Choices:
+    values: dict[str, Any] = {
+        "models": tuple(REGISTRY),
+        "augment": (True, False),
+        "seeds": (0,),
+        "dataset": "small",
+        "strategy": "lora",
+        "lora_targets": "all-linear",
+        "epochs": 20,
+        "scale": "base",
+        "weights": dict.fromkeys(REGISTRY, "random"),
+        "device": "cuda",
+        "data_dir": "",
+        "cache_dir": "",
+        "cpus": 16,
+        "gpus": 2,
+    }
+    return Choices(**{**values, **changes})
+
+
+def capacity(wanted: Choices) -> Capacity:
+    mps = float(wanted.device == "mps")
+    return Capacity(({"CPU": wanted.cpus, "GPU": wanted.gpus, "mps": mps},))
+
+
+@pytest.mark.parametrize(
+    ("machine", "threads", "at_once"),
+    [
+        # A GPU has one trial, and the trials share the cores.
+        ({}, 8, 2),
+        ({"gpus_per_trial": 0.5}, 4, 4),
+        ({"gpus_per_trial": 0.5, "max_concurrent": 3}, 4, 3),
+        # A Mac has one GPU that nobody counts but we.
+        ({"device": "mps", "gpus": 0, "cpus": 10}, 10, 1),
+        ({"device": "mps", "gpus": 0, "cpus": 10, "cpus_per_trial": 2.0}, 2, 1),
+        # A full-size model takes all cores of a machine without one, a nano model a single one.
+        ({"device": "cpu", "gpus": 0, "cpus": 4}, 4, 1),
+        ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano"}, 1, 4),
+    ],
+)
+def test_trials_share_a_machine_without_waiting_for_what_never_comes(
+    machine: dict[str, Any], threads: int, at_once: int
+) -> None:
+    wanted = choices(**machine)
+    plan = sweep(wanted)
+    assert {trial.threads for trial in plan.trials()} == {threads}
+    resources = pick_resources(wanted, plan, capacity(wanted))
+    assert capacity(wanted).trials_at_once(resources, 8) == at_once
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
+@pytest.mark.parametrize("scale", ["base", "nano"])
+def test_every_arm_takes_the_same_effective_batch(device: str, scale: str) -> None:
+    trials = sweep(choices(device=device, scale=scale)).trials()
+    assert {trial.micro_batch * trial.accumulation for trial in trials} == {32}
+
+
+def test_a_trial_fits_one_machine_of_a_cluster_or_none() -> None:
+    cluster = Capacity(({"CPU": 4.0, "GPU": 1.0}, {"CPU": 16.0}, {"CPU": 4.0, "GPU": 1.0}), "the cluster")
+    assert cluster.trials_at_once(Resources(2.0, 1.0, None), 8) == 2
+    assert cluster.trials_at_once(Resources(4.0, 0.0, None), 8) == 6
+    with pytest.raises(Exception, match=r"--gpus-per-trial 2 is too much: the cluster has 1 on any one node"):
+        cluster.check(Resources(1.0, 2.0, None))
+    with pytest.raises(Exception, match="no single node of the cluster has all that a trial asks for"):
+        cluster.check(Resources(8.0, 1.0, None))
+    with pytest.raises(Exception, match="resource 'mps', which the cluster does not declare"):
+        cluster.check(Resources(1.0, 0.0, None, "mps"))

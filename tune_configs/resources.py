@@ -1,0 +1,43 @@
+"""What a trial of each backbone takes on each kind of device: threads, micro-batch.
+
+A micro-batch is what fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
+everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
+same halves it by itself. The effective batch is 32 everywhere.
+"""
+
+from __future__ import annotations
+
+from sousaphone.choices import Choices
+
+EFFECTIVE_BATCH = 32
+_BASE = {
+    "cuda": {"ast": 32, "htsat": 32, "beats": 32, "efficientat": 32},
+    "mps": {"ast": 4, "htsat": 8, "beats": 8, "efficientat": 16},
+    "cpu": {"ast": 2, "htsat": 2, "beats": 2, "efficientat": 4},
+}
+
+
+def micro_batch(model: str, scale: str, device: str) -> int:
+    """Clips in one forward pass."""
+    return EFFECTIVE_BATCH if scale == "nano" else _BASE[device].get(model, 2)
+
+
+def gpus(choices: Choices) -> float:
+    """The share of a GPU that a trial gets: a whole one, unless asked for otherwise."""
+    if choices.gpus_per_trial is not None:
+        return choices.gpus_per_trial
+    return 1.0 if choices.device == "cuda" else 0.0
+
+
+def threads(choices: Choices) -> int:
+    """CPU threads of a trial; the trials that share the machine share its cores.
+
+    On a GPU as many run at a time as it has room for, on mps one; a nano trial on a CPU takes a core, a full-size one
+    all of them.
+    """
+    if choices.cpus_per_trial is not None:
+        return max(1, int(choices.cpus_per_trial))
+    if choices.device == "cpu" and choices.scale == "nano":
+        return 1
+    at_once = max(1, int(choices.gpus / gpus(choices))) if choices.device == "cuda" and gpus(choices) else 1
+    return max(1, choices.cpus // at_once)
