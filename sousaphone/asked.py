@@ -111,12 +111,7 @@ def _hold_out(arguments: argparse.Namespace) -> str | None:
 
 
 def _test_also(arguments: argparse.Namespace) -> str | None:
-    if arguments.test_also is None:
-        return None
-    path = Path(arguments.test_also).expanduser().absolute()
-    if not path.is_dir():
-        raise UserError(f"--test-also {arguments.test_also!r} is not a directory; give the directory of a data set")
-    return str(path)
+    return None if arguments.test_also is None else resolving.check_source("--test-also", arguments.test_also)
 
 
 def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:

@@ -28,12 +28,12 @@ class Choices:
         models: backbones to compare.
         augment: augmentation on, off or both, as flags.
         weights: 'random' or a path, by backbone.
-        data_dir: absolute; empty for the built-in set.
+        data_dir: absolute, or hub:OWNER/NAME; empty for the built-in set.
         cpus, gpus: of this machine.
         cpus_per_trial, gpus_per_trial, max_concurrent: as asked for; None leaves it to the sweep.
         settings: further TrainConfig fields (`--set`), which win over a sweep's own.
         hold_out: a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
-        test_also: absolute path of a further data set to score; empty: none.
+        test_also: a further data set to score, as data_dir; empty: none.
     """
 
     models: tuple[str, ...]
@@ -152,8 +152,18 @@ def pick_data_dir(asked: str | None) -> str:
     origin, given = "--data-dir", asked
     if given is None:
         origin, given = "SOUSA_DATASET_PATH", os.environ.get("SOUSA_DATASET_PATH") or None
-    if given is None:
-        return ""
+    return "" if given is None else check_source(origin, given)
+
+
+def check_source(origin: str, given: str) -> str:
+    """A data set that is asked for, as an absolute path or a word for one of the hub; its content is not looked at.
+
+    Args:
+        origin: the option that names it, for messages.
+
+    Raises:
+        UserError: it is none of what can be read.
+    """
     if hub.is_word(given):
         return hub.check_word(given)
     path = Path(given).expanduser().absolute()
@@ -201,11 +211,18 @@ def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> 
     return {name: weights.resolve(name, scale, choice) for name, choice in parse_weights(words, models).items()}
 
 
-def built_in_is_missing(choices: Choices) -> bool:
-    """Whether the built-in set is wanted and has yet to be generated."""
+def data_is_missing(choices: Choices) -> bool:
+    """Whether the data has yet to be generated or downloaded."""
     from sousaphone.data.generate import builtin_root
 
-    return choices.built_in and not builtin_root(Path(choices.cache_dir), choices.dataset).is_dir()
+    if choices.built_in:
+        return not builtin_root(Path(choices.cache_dir), choices.dataset).is_dir()
+    return not_downloaded(choices.data_dir)
+
+
+def not_downloaded(source: str) -> bool:
+    """Whether this is a data set of the hub that is not whole in the hub's cache."""
+    return hub.is_word(source) and hub.cached(source) is None
 
 
 def with_data(choices: Choices) -> Choices:

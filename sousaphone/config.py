@@ -18,6 +18,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
+FEW_PLAYERS = 8  # to test on: with fewer, a difference between two models says little about other players
 STRATEGIES = ("lora", "head", "full")
 LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
@@ -69,7 +70,7 @@ class TrainConfig:
     data_dir: str = knob("", "absolute path of the data set")
     cache_dir: str = knob("", "absolute path of the waveform cache")
     hold_out: str = knob("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
-    test_also: str = knob("", "absolute path of a further data set, scored with the best state")
+    test_also: str = knob("", "a further data set, scored with the best state")
     clip_seconds: float = knob(2.5, "seconds heard by every model", low=0.25, high=10.0)
 
     # Optimisation

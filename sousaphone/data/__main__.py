@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -215,7 +216,8 @@ def _make(options: argparse.Namespace) -> int:
     try:
         generate(options.directory, options.clips, options.seed, options.workers, soundfonts=options.soundfont)
     except OSError as error:
-        raise UserError(f"{options.directory} cannot be written to ({error.strerror}); give another DIR") from None
+        way = "free some space, and the same command goes on" if error.errno == errno.ENOSPC else "give another DIR"
+        raise UserError(f"{options.directory} cannot be written to ({error.strerror}); {way}") from None
     print(f"made: {options.directory.absolute()}")
     return EXIT_OK
 

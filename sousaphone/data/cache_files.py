@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -64,7 +65,8 @@ def _seal(path: Path, content: dict) -> None:
 class CachePart:
     """A cache in the making, begun or gone on with; `finish` makes it one.
 
-    The file of lengths says how many clips are whole. On disk it may be behind the waveform, never ahead of it.
+    The file of lengths says how many clips are whole. On disk it may be behind the waveform, never ahead of it. The
+    disk is waited for in a thread of its own, so that decoding goes on meanwhile.
 
     Attributes:
         lengths: of the clips that it has, in samples.
@@ -82,24 +84,42 @@ class CachePart:
         self._wave.truncate(2 * sum(self.lengths))
         self._counts.truncate(8 * whole)
         self._flushed, self._waiting = whole, 0
+        self._disk = ThreadPoolExecutor(1)
+        self._under_way: Future[None] | None = None
 
     def append(self, wave: np.ndarray) -> None:
         self._wave.write(wave.data)
         self.lengths.append(len(wave))
         self._waiting += wave.nbytes
         if self._waiting > _FLUSH:
-            self._flush()
+            self._settle()
+            self._wave.flush()
+            lengths = np.array(self.lengths[self._flushed :], dtype=np.int64)
+            self._under_way = self._disk.submit(self._flush, lengths)
+            self._flushed, self._waiting = len(self.lengths), 0
 
-    def _flush(self) -> None:
-        _to_disk(self._wave)
-        self._counts.write(np.array(self.lengths[self._flushed :], dtype=np.int64).tobytes())
+    def _flush(self, lengths: np.ndarray) -> None:
+        """Waveform first, then the lengths that are covered by it."""
+        os.fsync(self._wave.fileno())
+        self._counts.write(lengths.tobytes())
         _to_disk(self._counts)
-        self._flushed, self._waiting = len(self.lengths), 0
+
+    def _settle(self) -> None:
+        """Wait for the flush that is under way; what went wrong in it is raised here."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
 
     def close(self) -> None:
         """Keep what is there: only a kill or the power can lose what came since the last flush."""
-        if not self._wave.closed:
-            self._flush()
+        if self._wave.closed:
+            return
+        try:
+            self._settle()
+            self._wave.flush()
+            self._flush(np.array(self.lengths[self._flushed :], dtype=np.int64))
+        finally:
+            self._disk.shutdown()
             self._wave.close()
             self._counts.close()
 

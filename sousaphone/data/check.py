@@ -18,6 +18,7 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import track
 
+from sousaphone.config import FEW_PLAYERS
 from sousaphone.data import hub
 from sousaphone.data.audio_files import find_files, open_clips
 from sousaphone.data.decode import in_threads, read_samples
@@ -30,7 +31,6 @@ from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from sousaphone.words import counted
 
-FEW_PLAYERS = 8  # to test on: with fewer, a difference between two models says little about other players
 SILENT_DB = -60.0  # re full scale; a clip without a louder sample is silent
 _CLIPPED_PAIRS = 10  # neighbouring samples at full scale; a single loud peak has none
 _FULL_SCALE = 1 - 2**-15

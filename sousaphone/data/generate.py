@@ -51,6 +51,7 @@ MIN_CLIPS = 10  # below that a split would be empty
 PLAN = "generated.json"  # what a directory holds or is to hold
 _LOCK = ".lock"
 _CHUNK = 8  # clips that a worker gets at a time
+_CLIP_BYTES = 215_000  # of disk, a little more than the mean (tests/benchmarks/generate.py)
 _AHEAD = 4  # chunks a worker that wait to be made or to be written down
 
 
@@ -126,7 +127,8 @@ def generate(
 
     Raises:
         UserError: `root` has other files or another plan, another process is at it; arguments out of range; no
-            SoundFont.
+            SoundFont; no room on the disk.
+        OSError: the disk is full all the same, or cannot be written; what is there is gone on with next time.
     """
     workers = _cores() if workers is None else workers
     if workers < 1:
@@ -141,6 +143,7 @@ def generate(
         raise UserError(f"another process is generating into {str(root)!r}; wait for it or give another one") from None
     with lock:
         if not _is_whole(root):
+            _check_space(root, clips)
             _begin(root, _plan(clips, seed, soundfonts))
             _make(root, clips, seed, workers, progress, soundfonts)
         (root / _LOCK).unlink(missing_ok=True)
@@ -159,6 +162,20 @@ def _make(root: Path, clips: int, seed: int, workers: int, progress: bool, sound
         litter.unlink()
     (root / "splits.json").write_text(json.dumps(splits_table(list(players.values())), indent=2) + "\n")
     tables.close()
+
+
+def _check_space(root: Path, clips: int) -> None:
+    """
+    Raises:
+        UserError: the disk has no room for the clips that are not there yet.
+    """
+    needed = _CLIP_BYTES * (clips - sum(1 for _ in root.glob("audio/*/*.flac")))
+    free = shutil.disk_usage(root).free
+    if needed > free:
+        raise UserError(
+            f"{clips:,} clips need {needed / 1e9:.2f} GB more and {root} has {free / 1e9:.2f} GB free; free some space "
+            "there, choose another directory (SOUSAPHONE_CACHE for the built-in set), or fewer clips"
+        )
 
 
 def _plan(clips: int, seed: int, soundfonts: Sequence[Path | str]) -> dict:

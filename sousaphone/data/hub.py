@@ -37,28 +37,46 @@ def check_word(word: str) -> str:
     return word
 
 
+def cached(word: str) -> Path | None:
+    """The data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE); None if it is not whole there.
+
+    Raises:
+        UserError: a wrong word.
+    """
+    # Imported here: it takes half a second, and only this form needs it.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    name, wanted = _request(word)
+    try:
+        return Path(snapshot_download(name, **wanted, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except ValueError as error:  # the hub's own rules for names
+        raise UserError(f"{word!r} is no data set of the hub ({_one_line(error)}); give hub:OWNER/NAME") from None
+
+
+def _request(word: str) -> tuple[str, dict[str, Any]]:
+    """A data set's name and what is asked of the hub about it."""
+    match = _WORD.fullmatch(check_word(word))
+    assert match is not None
+    return match["name"], {"repo_type": "dataset", "revision": match["revision"], "allow_patterns": _WANTED}
+
+
 def snapshot(word: str) -> Path:
-    """The data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE), downloaded if it is not whole there.
+    """The data set's directory in the hub's cache, downloaded if it is not whole there.
 
     A download that was cut short goes on where it was; it shows a progress bar.
 
     Raises:
         UserError: a wrong word, no network, no such data set, no room for it.
     """
-    match = _WORD.fullmatch(check_word(word))
-    assert match is not None
-    name = match["name"]
-    # Imported here: it takes half a second, and only this form needs it.
+    if (there := cached(word)) is not None:
+        return there
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
-    wanted: dict[str, Any] = {"repo_type": "dataset", "revision": match["revision"], "allow_patterns": _WANTED}
-    try:
-        return Path(snapshot_download(name, **wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass  # not there, or not whole
-    except ValueError as error:  # the hub's own rules for names
-        raise UserError(f"{word!r} is no data set of the hub ({_one_line(error)}); give hub:OWNER/NAME") from None
+    name, wanted = _request(word)
     try:
         files = [file for file in snapshot_download(name, **wanted, dry_run=True) if file.will_download]
         _check_space(name, sum(file.file_size or 0 for file in files), len(files))

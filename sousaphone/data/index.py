@@ -60,8 +60,8 @@ class Dataset:
 def lacking(origin: Path, missing: Sequence[str], present: Collection[str]) -> UserError:
     """The error for columns that must be there and are not."""
     return UserError(
-        f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
-        f"it has: {', '.join(sorted(present))}"
+        f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
+        f"{', '.join(sorted(present))}; add what is missing, or rename the column that holds it"
     )
 
 

@@ -6,6 +6,7 @@ sticking would sound the same. A kit gives one stroke; loudness and brightness f
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,10 +134,15 @@ def make_clip(job: tuple[Clip, Path]) -> Performance:
     # Another process's part is never written to: one that is about to die with its parent may still be at it.
     part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     # 24 bits as in SOUSA, of which the upper 16 are used: FLAC then stores 16, and the set is a third smaller.
+    encoded = io.BytesIO()  # libsndfile does not say that a disk is full
     soundfile.write(
-        part, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
+        encoded, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
     )
-    part.replace(path)
+    try:
+        part.write_bytes(encoded.getbuffer())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
     return performance
 
 

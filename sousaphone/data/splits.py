@@ -95,7 +95,6 @@ def assign_splits(
         raise UserError(
             f"cannot split {_count(split_of)}, {Counter(split_of.values())['train']} of them for training: train, "
             f"validation and test each need a player of their own; add players, or move some to train in {lister}"
-            f"{lister}"
         )
     for index, split in enumerate(empty):
         pool = sorted(

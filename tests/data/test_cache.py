@@ -163,7 +163,8 @@ def test_a_killed_build_is_not_taken_for_complete_and_is_gone_on_with(dataset, c
     part = killed_build(dataset, cache_dir, clips=8)
     assert part.suffix == ".part"
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
-    assert len(decoded) == len(dataset.clips) - 8
+    # The flush that was under way may be lost.
+    assert len(dataset.clips) - 8 <= len(decoded) <= len(dataset.clips) - 7
     assert [path for path in cache_dir.iterdir() if path.is_dir()] == [cache.path]
     at_once = build_caches(dataset, [16_000], tmp_path / "other")[16_000].path
     files = sorted(path.name for path in at_once.iterdir())

@@ -73,7 +73,7 @@ def test_an_empty_split_is_carved_and_the_column_is_named(source):
 def test_missing_columns_are_named_with_those_that_are_there(source):
     message = refusal(write(source, player="profile_id", tempo="tempo_bpm"))
     assert "mine.csv lacks the columns audio_path or path or file_name or file, rudiment_slug or" in message
-    assert message.endswith("it has: player, tempo")
+    assert message.endswith("it has: player, tempo; add what is missing, or rename the column that holds it")
 
 
 def test_an_unknown_split_is_named(source):

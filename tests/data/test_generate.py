@@ -1,7 +1,9 @@
 """The built-in set: SOUSA's layout, the same bytes every time, and nothing but the pattern to tell a class by."""
 
 import dataclasses
+import errno
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -346,3 +348,34 @@ def test_a_directory_in_use_and_an_unknown_size_are_refused(tmp_path):
         generate(tmp_path, clips=10, seed=0)
     with pytest.raises(UserError, match="'huge' is unknown"):
         builtin_dataset(tmp_path, "huge")
+
+
+def test_a_set_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(generator.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
+    with pytest.raises(UserError, match=r"10 clips need 0.00 GB more .* free some space"):
+        generate(tmp_path / "set", 10, seed=0, workers=1, progress=False)
+    assert not list(tmp_path.rglob("*.flac"))
+
+
+def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    generate(whole, 10, seed=0, workers=1, progress=False)
+    write, written = Path.write_bytes, []
+
+    def full(path, content):
+        if len(written) == 4:
+            write(path, bytes(content)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            generate(cut, 10, seed=0, workers=1, progress=False)
+    assert len(list(cut.rglob("*.flac"))) == 4
+    assert not list(cut.rglob(f"*{PART}"))
+    generate(cut, 10, seed=0, workers=1, progress=False)
+    assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == {
+        p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()
+    }

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from sousaphone.choices import pick_data_dir
+from sousaphone.choices import check_source, not_downloaded, pick_data_dir
 from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
@@ -98,3 +98,22 @@ def test_a_csv_file_is_a_data_directory_and_another_file_is_not(tmp_path):
     assert pick_data_dir(str(tmp_path / "mine.csv")) == str(tmp_path / "mine.csv")
     with pytest.raises(UserError, match="is not a directory"):
         pick_data_dir(str(tmp_path / "mine.txt"))
+
+
+def test_a_further_data_set_may_have_any_form(tmp_path):
+    (tmp_path / "mine.csv").touch()
+    for given in (str(tmp_path), str(tmp_path / "mine.csv"), "hub:zkeown/sousa"):
+        assert check_source("--test-also", given) == given
+    with pytest.raises(UserError, match="--test-also '/nowhere' is not a directory"):
+        check_source("--test-also", "/nowhere")
+
+
+def test_whether_a_set_of_the_hub_is_here_is_known_without_a_network(make_sousa, tmp_path):
+    into_cache(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:1]), tmp_path / "hub")
+    code = "import sys; from sousaphone.choices import not_downloaded; print(*map(not_downloaded, sys.argv[1:]))"
+    # Not offline by its own settings: a request would be tried, and fail.
+    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
+    words = ["hub:someone/drums", "hub:someone/else", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "True", "False"], done.stderr
+    assert not not_downloaded("")

@@ -1,0 +1,209 @@
+"""How sure one may be of a difference: pure functions of who got which clip right.
+
+The unit is the player. Clips of one player are alike, so they count as one observation of how well a model hears that
+player; a test over clips (McNemar) or a percentile bootstrap over a dozen players finds differences where there are
+none far more often than it says. Sources: t interval and Welch-Satterthwaite degrees of freedom, any textbook;
+sign-flip test, R. A. Fisher, The Design of Experiments (1935), chapter 3; S. Holm, "A simple sequentially rejective
+multiple test procedure" (1979).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+LEVEL = 0.95
+ENUMERATED = 20  # players up to which every pattern of signs is looked at
+_DRAWS = 200_000  # of patterns, for more players
+_CHUNK = 2**16
+SEEDS_FOR_SPREAD = 3  # of an arm, from which on the spread between its seeds is estimated
+_MOST_PLAYERS = 100_000
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
+    """(mean, low, high): the t interval of the mean with N - 1 degrees of freedom; NaN limits for fewer than two."""
+    array = np.asarray(values, dtype=float)
+    if len(array) < 2:
+        return (float(array.mean()) if len(array) else math.nan), math.nan, math.nan
+    half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
+    mean = float(array.mean())
+    return mean, mean - half, mean + half
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p that signs as lopsided as these come about by chance, the sizes being what they are.
+
+    Exact up to ENUMERATED differences; beyond, from a fixed set of random patterns (the observed one counted in).
+    """
+    array = np.asarray(differences, dtype=float)
+    observed = abs(array.sum())
+    tolerance = 1e-12 * max(1.0, float(np.abs(array).sum()))
+    if len(array) <= ENUMERATED:
+        hits, total = 0, 2 ** len(array)
+        for start in range(0, total, _CHUNK):
+            patterns = np.arange(start, min(start + _CHUNK, total))[:, None] >> np.arange(len(array)) & 1
+            sums = np.abs((1.0 - 2.0 * patterns) @ array)
+            hits += int((sums >= observed - tolerance).sum())
+        return hits / total
+    rng = np.random.default_rng(0)
+    hits = 1
+    for _ in range(0, _DRAWS, _CHUNK):
+        sums = np.abs(rng.choice((-1.0, 1.0), (_CHUNK, len(array))) @ array)
+        hits += int((sums >= observed - tolerance).sum())
+    return hits / (1 + _CHUNK * math.ceil(_DRAWS / _CHUNK))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p values in the order given: each may be held against the level as if it stood alone."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """One arm's accuracy minus another's on the same clips, in fractions; every player weighs the same.
+
+    Attributes:
+        low, high: 95 % interval.
+        error: standard error of `difference`; df: its degrees of freedom.
+        p_flip: of the sign-flip test over players.
+        by_player: the difference of each player, averaged over seeds.
+        clips: test clips, of all players.
+        seeds: of either arm.
+        spread_known: whether the variance between seeds is in `error`.
+        between: variance of the true differences between players; within: of one clip's difference around its player's.
+        seed_variance: the part of error² that is due to the choice of seeds.
+    """
+
+    difference: float
+    low: float
+    high: float
+    error: float
+    df: float
+    p_flip: float
+    by_player: pd.Series
+    clips: int
+    seeds: tuple[int, int]
+    spread_known: bool
+    between: float
+    within: float
+    seed_variance: float
+
+    @property
+    def players(self) -> int:
+        return len(self.by_player)
+
+    @property
+    def significant(self) -> bool:
+        """Whether interval and sign-flip test agree that it is not zero."""
+        return bool((self.low > 0 or self.high < 0) and self.p_flip <= 1 - LEVEL)
+
+    @property
+    def p(self) -> float:
+        """The larger of both tests' p values, so that it is small only where both agree."""
+        if self.error == 0:
+            return self.p_flip if self.difference else 1.0
+        return max(self.p_flip, float(2 * stats.t.sf(abs(self.difference) / self.error, self.df)))
+
+    def power(self, true: float) -> float:
+        """How often a true difference of this size (fraction, > 0) would be found by sweeps like this one."""
+        return _power(true, self.error, self.df)
+
+    def players_for(self, true: float, clips_each: float, power: float = 0.8) -> int | None:
+        """Players it takes to find this true difference with this power, each heard on so many clips.
+
+        None where no number of players would do, because the spread between seeds alone hides it.
+        """
+        return self._players(lambda error, df: _power(true, error, df) >= power, clips_each)
+
+    def players_for_equivalence(self, margin: float, clips_each: float, power: float = 0.8) -> int | None:
+        """Players it takes to see that two equal arms differ by no more than the margin; None as above."""
+
+        def narrow(error: float, df: float) -> bool:
+            return bool(error * (stats.t.ppf((1 + LEVEL) / 2, df) + stats.norm.ppf((1 + power) / 2)) <= margin)
+
+        return self._players(narrow, clips_each)
+
+    def _players(self, enough, clips_each: float) -> int | None:  # type: ignore[no-untyped-def]
+        variance = self.between + self.within / clips_each
+
+        def there(players: int) -> bool:
+            return bool(enough(math.sqrt(variance / players + self.seed_variance), players - 1))
+
+        if not there(_MOST_PLAYERS):
+            return None
+        low, high = 1, _MOST_PLAYERS  # not enough (a single player has no variance), enough
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if there(middle) else (middle, high)
+        return high
+
+
+def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> Contrast:
+    """Compare two arms on the clips that both were scored on.
+
+    Args:
+        first, second: whether each clip was named rightly, a row a clip (index: sample_id), a column a seed.
+        players: the player of each clip, same index.
+
+    Raises:
+        ValueError: fewer than two players in common.
+    """
+    clips = first.index.intersection(second.index)
+    own = players.loc[clips]
+    by_clip = first.loc[clips].astype(float).mean(axis=1) - second.loc[clips].astype(float).mean(axis=1)
+    groups = by_clip.groupby(own)
+    by_player, counts = groups.mean(), groups.size()
+    number = len(by_player)
+    if number < 2:
+        raise ValueError(f"{number} players in common; a difference needs two at least")
+    variance = float(by_player.var(ddof=1))
+    inside = float(groups.var(ddof=1).mean()) if (counts > 1).any() else 0.0
+    between = max(0.0, variance - float((inside / counts).mean()))
+    seeds = (first.shape[1], second.shape[1])
+    # The mean over players of each seed; what it varies by, another draw of seeds would vary by.
+    spreads = [
+        float(arm.loc[clips].astype(float).groupby(own).mean().mean().var(ddof=1)) / arm.shape[1]
+        for arm in (first, second)
+        if min(seeds) >= SEEDS_FOR_SPREAD
+    ]
+    parts = [(variance / number, number - 1.0)]
+    parts += [(spread, count - 1.0) for spread, count in zip(spreads, seeds, strict=False)]
+    total = sum(part for part, _ in parts)
+    spent = sum(part**2 / df for part, df in parts)
+    df = total**2 / spent if spent > 0 else number - 1.0
+    error, difference = math.sqrt(total), float(by_player.mean())
+    half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
+    return Contrast(
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        error=error,
+        df=df,
+        p_flip=sign_flip_p(by_player.to_numpy()),
+        by_player=by_player,
+        clips=len(clips),
+        seeds=seeds,
+        spread_known=bool(spreads),
+        between=between,
+        within=inside,
+        seed_variance=sum(spreads),
+    )
+
+
+def _power(true: float, error: float, df: float) -> float:
+    if error == 0:
+        return 1.0
+    critical = stats.t.ppf((1 + LEVEL) / 2, df)
+    found = float(stats.nct.sf(critical, df, true / error))
+    # scipy gives NaN far out in the tail, where the difference is found for certain.
+    return 1.0 if math.isnan(found) else found
