@@ -19,7 +19,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
-from sousaphone.jobs import STALL_TIMEOUT, TRIAL_TIME_LIMIT, Job, make_job
+from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
 from sousaphone.run import Limits
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--hold-out", metavar="WHAT=NAME", help="soundfont=NAME or preset=NAME: kept from training, scored apart"
     )
     data.add_argument(
-        "--test-also", metavar="DIR", help="a further data set, scored apart with every trial's best state"
+        "--test-also", metavar="DIR", help="a further data set of any of these forms, scored apart, never selected on"
     )
     run = parser.add_argument_group("the run")
     run.add_argument("--name", help="of the run (default: made from sweep, size and time)")
@@ -92,7 +92,16 @@ def build_parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="time a few steps of each arm first (default: where cheap)",
     )
+    run.add_argument(
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        help="measure first what results are held against: simple baselines, CPU time a clip (default: on; about 15 s "
+        "at tiny and nano on two cores, minutes for many clips)",
+    )
     run.add_argument("--yes", action="store_true", help="start although a time limit will cut trials off")
+    run.add_argument(
+        "--tracker", choices=TRACKERS, help="metrics also to Weights & Biases, offline unless WANDB_MODE says otherwise"
+    )
     limits = parser.add_argument_group("time limits, such as 45s, 90m, 2h or 1h30m; none lifts one")
     limits.add_argument("--trial-time-limit", metavar="T", help=f"of each trial (default {TRIAL_TIME_LIMIT})")
     limits.add_argument("--time-limit", metavar="T", help="of this launch, all trials together (default none)")
@@ -166,6 +175,10 @@ def run(arguments: argparse.Namespace) -> int:
     from sousaphone.sweep.forecast import describe
     from sousaphone.sweep.runtime import Capacity
 
+    if job.tracker == "wandb":
+        from sousaphone.sweep.tracking import check_tracker
+
+        check_tracker()
     capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
     resources = planning.pick_resources(job.choices, job.sweep, capacity)
     at_once = capacity.trials_at_once(resources, len(left))
@@ -173,9 +186,11 @@ def run(arguments: argparse.Namespace) -> int:
     trainable: dict[TrainConfig, int] = {}
     for line in planning.describe_trials(job, left, resources, at_once, trainable):
         print(line)
-    further = [read_further(Path(job.choices.test_also))] if job.choices.test_also else []
+    also = job.choices.test_also
+    skipped = arguments.plan and resolving.not_downloaded(also)
+    further = [read_further(Path(also))] if also and not skipped else []
     dataset: Dataset | None = None
-    if not (arguments.plan and resolving.built_in_is_missing(job.choices)):  # a plan makes nothing
+    if not (arguments.plan and resolving.data_is_missing(job.choices)):  # a plan makes and downloads nothing
         job = job.at(resolving.with_data(job.choices).data_dir)
         left = job.left()
         dataset = read_subset(Path(job.trials[0].data_dir), job.choices.dataset, job.choices.hold_out)
@@ -204,8 +219,18 @@ def run(arguments: argparse.Namespace) -> int:
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
         try:
+            if arguments.baselines is not False:
+                _measure(job, dataset)
             experiment.run_sweep(
-                job.directory, job.sweep, job.trials, left, resources, arguments.dashboard, print, leave
+                job.directory,
+                job.sweep,
+                job.trials,
+                left,
+                resources,
+                job.tracker,
+                arguments.dashboard,
+                print,
+                leave,
             )
             interrupted = False
         except (experiment.InterruptedRunError, KeyboardInterrupt):
@@ -227,6 +252,18 @@ def _timing(arguments: argparse.Namespace) -> Budget | None:
     return Budget(share=None if arguments.plan else Budget.share, base_on_cpu=bool(arguments.timing))
 
 
+def _measure(job: Job, dataset: Dataset) -> None:
+    """Baselines and CPU times, where the run lacks them; the trials have not begun."""
+    from sousaphone.measure import measure_yardsticks
+    from sousaphone.sweep.ends import name_ends
+    from sousaphone.sweep.experiment import signals_interrupt
+
+    with signals_interrupt():
+        # Should it end here, the status page tells how things stand.
+        name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", "the driver was killed")
+        measure_yardsticks(job.directory.path, job.trials, dataset, print)
+
+
 def _limits(job: Job) -> Limits:
     deadline = None if job.limits.sweep is None else time.time() + job.limits.sweep
     return Limits(job.limits.trial, deadline, job.limits.stall)
@@ -240,6 +277,11 @@ def _finish(job: Job, interrupted: bool) -> int:
         print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
     except UserError as error:  # a full disk; how the run ended is still to be said
         print(f"no report: {error}")
+    if job.tracker == "wandb":
+        from sousaphone.sweep.tracking import sync_line
+
+        if line := sync_line(job.directory):
+            print(f"Weights & Biases, kept offline; to send it: {line}")
     if interrupted:
         print(f"interrupted; to go on: {job.directory.resume_command}")
         return EXIT_INTERRUPTED

@@ -1,4 +1,4 @@
-"""python -m analysis RUN [--output DIR]: write the report of a run, finished or not."""
+"""python -m analysis RUN [--output DIR] [--compare OTHER]: write the report of a run, or compare it with another."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ _EPILOG = """\
 examples:
   python -m analysis results/my_run                    writes results/my_run/report/
   python -m analysis results/my_run --output /tmp/now  while it is still running, somewhere else
+  python -m analysis results/my_run --compare results/first   what changed, and by how much; writes comparison.md
 
-exit codes: 0 the report is written; 2 wrong argument or input, said in one line
+exit codes: 0 it is written; 2 wrong argument or input, said in one line
 """
 
 
@@ -36,11 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory, which holds run.json")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write straight into DIR (default: RUN/report)")
+    parser.add_argument(
+        "--compare",
+        metavar="OTHER",
+        type=Path,
+        help="only compare it: with another run, or with a directory of JSON files, one an experiment",
+    )
     options = parser.parse_args(arguments)
     # Imports pandas, Matplotlib, plotly and Ray, which --help can do without.
     from analysis.report import write_report
 
     try:
+        if options.compare is not None:
+            from analysis.compare import write_comparison
+
+            lines, path = write_comparison(options.run, options.compare, options.output)
+            print(*lines, f"comparison: {path}", sep="\n")
+            return 0
         directory = write_report(options.run, options.output)
     except UserError as error:
         print(error, file=sys.stderr)

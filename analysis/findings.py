@@ -1,32 +1,34 @@
-"""What may be said of a run and what may not: words shared by the summary and the page."""
+"""A run as its report sees it: all that was read, and what follows from it in words."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.trials import Trial
+from analysis.verdict import Verdict, judge
 from sousaphone.config import RETRIED, TrainConfig
 from sousaphone.durations import in_words
-from sousaphone.rudiments import SLUGS
 from sousaphone.run import RunDirectory, banner
 from sousaphone.words import counted
+from sousaphone.yardsticks import Yardsticks
 
-COLUMNS = {
-    "val_macro_f1": "macro-averaged F1 on the validation clips, of the best epoch; the table is ordered by it",
-    "val_acc, test_acc": f"share of clips named rightly among {len(SLUGS)} rudiments (chance: {100 / len(SLUGS):g} %)",
-    "epochs": "finished, of those planned",
-    "test": "measured once, with the weights of the best validation epoch",
-    "trainable": "parameters that train: adapters and fresh layers",
-    "seconds": "time in training steps, evaluation not counted",
-    "MB": "peak memory: on a GPU of the device; on a CPU of the whole process, which serves several trials in turn",
-}
+# What is to be said of the trials that can be gone on with, by their status.
+_NEXT: tuple[tuple[Sequence[str], str], ...] = (
+    (("interrupted", "pending"), "interrupted or not begun. Go on with:"),
+    (RETRIED, "failed or out of memory. Once the cause is gone, try again with:"),
+    (("time_limit",), "stopped by a time limit. Go on under a longer one (such as 2h), or none:"),
+    (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate."),
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Findings:
     """A run as its report sees it.
 
@@ -35,6 +37,9 @@ class Findings:
         live: whether a driver works on it at this moment.
         written: when the report was written, ISO 8601.
         remarks: what went otherwise than expected in reading it.
+        predictions: of the test clips, see `analysis.predictions.read_predictions`.
+        yardsticks: baselines and what a clip costs on a CPU; None where they were not measured.
+        adapter_bytes: size of the file with what a trial has learnt, by trial_id.
     """
 
     path: Path
@@ -43,6 +48,9 @@ class Findings:
     live: bool
     written: str
     remarks: Sequence[str]
+    predictions: pd.DataFrame
+    yardsticks: Yardsticks | None = None
+    adapter_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -105,22 +113,23 @@ class Findings:
         driver is at it."""
         if self.live:
             return []
-        resume = RunDirectory(self.path).resume_command
-        steps: list[tuple[Sequence[str], str, str | None]] = [
-            (("interrupted", "pending"), "interrupted or not begun. Go on with:", resume),
-            (RETRIED, "failed or out of memory. Once the cause is gone, try again with:", f"{resume} --retry-failed"),
-            (
-                ("time_limit",),
-                "stopped by a time limit. Go on under a longer one (such as 2h), or none:",
-                f"{resume} --trial-time-limit none",
-            ),
-            (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate.", None),
-        ]
         found = []
-        for statuses, words, line in steps:
+        for statuses, words in _NEXT:
             if number := sum(trial.status in statuses for trial in self.trials):
-                found.append((f"{counted(number, 'trial')}: {words}", line))
+                found.append((f"{counted(number, 'trial')}: {words}", self.retries.get(statuses[0])))
         return found
+
+    @property
+    def retries(self) -> dict[str, str]:
+        """The line that goes on with, or tries again, a trial of each status; statuses without one are not in it."""
+        if self.live:
+            return {}
+        resume = RunDirectory(self.path).resume_command
+        return {
+            **dict.fromkeys(("interrupted", "pending", "running"), resume),
+            **dict.fromkeys(RETRIED, f"{resume} --retry-failed"),
+            "time_limit": f"{resume} --trial-time-limit none",
+        }
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -153,18 +162,33 @@ class Findings:
         """What the launcher and the reading of the run had to say."""
         return [*map(str, self.plan.get("notes") or ()), *self.remarks]
 
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What may be said of which arm is best."""
+        return judge(self.trials, self.predictions, self.banner, self.cpu_ms)
+
     @property
-    def verdict(self) -> str:
-        """What the order of the table allows to be said."""
-        if self.banner:
-            return "No backbone is declared the best: the numbers show only that every part of the tool ran."
-        if not self.ranked or "val_macro_f1" not in self.ranked[0].best:
-            return "No trial has run to its end, so there is nothing to compare yet."
-        best = self.ranked[0]
-        return (
-            f"Best by validation: {best.trial_id} (macro F1 {best.best['val_macro_f1']:.3f}). This speaks of these "
-            "trained models on these clips, not of the backbones in general; see below before building on it."
-        )
+    def scored(self) -> set[str]:
+        """The trials whose test predictions are at hand."""
+        return set(self.predictions.trial_id.unique()) if len(self.predictions) else set()
+
+    @cached_property
+    def cpu_ms(self) -> dict[str, float]:
+        """Milliseconds of one core that a clip takes, by trial_id, where they were measured."""
+        if self.yardsticks is None:
+            return {}
+        names = ("model", "strategy", "lora_targets")
+        known = {t.trial_id: self.yardsticks.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials}
+        return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
+
+    @property
+    def signatures(self) -> dict[str, list[str]]:
+        """The trials that were scored, by signature: more than one means that not all rows may be compared."""
+        found: dict[str, list[str]] = {}
+        for trial in self.trials:
+            if trial.history and trial.data:
+                found.setdefault(trial.signature, []).append(trial.trial_id)
+        return found
 
     @property
     def further(self) -> tuple[Sequence[str], list[Sequence[str]], str] | None:
@@ -203,6 +227,11 @@ class Findings:
             said.append(
                 "Test clips are of unseen players in seen timbres: how well a kit or room never heard in training is "
                 "recognised, --hold-out would tell."
+            )
+        if any("players unknown" in str(note) for note in self.plan.get("notes") or ()):
+            said.append(
+                "Players were unknown: what counts as a player here is a group of recordings, and intervals hold only "
+                "as far as these are of different people."
             )
         if data.get("synthetic"):
             said.append("The clips are synthetic: nothing here was measured on played drums.")

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from analysis import plots
+from analysis import exports
+from analysis.confusion import counts_of, worst_pairs
+from analysis.content import sections
+from analysis.document import Sounds
 from analysis.findings import Findings
-from analysis.page import page
+from analysis.listening import listening
+from analysis.markdown import to_markdown
+from analysis.page import to_html
+from analysis.pictures import Mark, pictures
+from analysis.predictions import read_predictions
 from analysis.ray_log import read_ray_log
-from analysis.summary import summary
 from analysis.table import comparison_table, to_csv
 from analysis.trials import read_trials
 from sousaphone.errors import UserError
-from sousaphone.record import atomic_write, now
+from sousaphone.record import ADAPTER_NAME, atomic_write, now
 from sousaphone.run import RunDirectory
+from sousaphone.yardsticks import Yardsticks
+
+_LINKS = (
+    "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON a trial: "
+    "trials/; interactive: report.html; pictures: plots/."
+)
 
 
 def read_run(path: Path) -> Findings:
@@ -24,15 +36,22 @@ def read_run(path: Path) -> Findings:
     """
     run = RunDirectory(path)
     plan = run.read_plan()
-    if not isinstance(plan, dict):
-        raise UserError(f"{path / 'run.json'} is damaged (no object); restore it from a copy")
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
-    return Findings(path, plan, trials, run.is_live(), now(), remarks)
+    predictions, damaged = read_predictions(run, trials)
+    try:
+        yardsticks = Yardsticks.read(path)
+    except ValueError as error:
+        yardsticks = None
+        damaged.append(f"baselines: {error}; resuming measures them anew")
+    adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
+    sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
+    return Findings(path, plan, trials, run.is_live(), now(), [*remarks, *damaged], predictions, yardsticks, sizes)
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
-    """Write comparison_table.csv, summary_report.md, report.html and plots/*.png.
+    """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
+    plots/*.png.
 
     Everything is made before anything is written, and each file takes its place whole, so a report that stands is
     never half a one.
@@ -47,18 +66,11 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     Raises:
         UserError: no run is there, its plan is damaged, or the report cannot be written.
     """
-    found = read_run(run)
-    files = {
-        "comparison_table.csv": to_csv(comparison_table(found.trials)).encode(),
-        "summary_report.md": summary(found).encode(),
-        "report.html": page(found).encode(),
-    }
-    for plot in (plots.accuracy_comparison, plots.efficiency_scatter, plots.training_time):
-        files[f"plots/{plot.__name__}.png"] = plot(found.trials, found.banner)
+    files = make_files(read_run(run))
     directory = output if output is not None else RunDirectory(run).report
     try:
-        (directory / "plots").mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
@@ -66,3 +78,37 @@ def write_report(run: Path, output: Path | None = None) -> Path:
             f"{directory} cannot take the report ({error.strerror}); give another one with --output"
         ) from error
     return directory
+
+
+def make_files(found: Findings) -> dict[str, bytes]:
+    """The content of every file of the report, by its name."""
+    baselines = found.yardsticks.baselines if found.yardsticks else ()
+    marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
+    drawn = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
+    sounds, remarks = _listen(found)
+    said = sections(found, drawn, sounds, remarks)
+    files = {
+        "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),
+        "epochs.csv": exports.epochs_csv(found.trials),
+        "predictions.parquet": exports.predictions_parquet(found.predictions),
+        "summary_report.md": f"{to_markdown(found.name, said)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
+        "report.html": to_html(found.name, said, f"{_LINKS} Written {found.written}.").encode(),
+    }
+    files |= {
+        f"trials/{trial.trial_id}.json": exports.trial_json(
+            trial, trial.started, found.adapter_bytes.get(trial.trial_id)
+        )
+        for trial in found.trials
+    }
+    return files | {f"plots/{picture.name}.png": picture.png for picture in drawn if picture.png is not None}
+
+
+def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
+    """Clips of the worst confusions of the best trial, and why there are none."""
+    best = next((trial for trial in found.ranked if trial.trial_id in found.scored), None)
+    root = (found.plan.get("data") or {}).get("root")
+    if best is None or not root:
+        return [], []
+    mine = found.predictions[found.predictions.trial_id == best.trial_id]
+    pairs = worst_pairs(counts_of(mine, [best.trial_id]))
+    return listening(Path(root), mine, pairs, float(best.config.get("clip_seconds", 2.5)))

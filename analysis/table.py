@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -11,22 +12,34 @@ import pandas as pd
 from analysis.trials import Trial
 from sousaphone.config import STATUSES
 
-INTEGERS = ("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings")
-WORDS = ("git_commit", "reason", "error")  # of the columns from val_acc on, those without numbers
+INTEGERS = (
+    *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings"),
+    *("train_clips", "val_clips", "test_clips"),
+)
+# Of the columns from val_acc on, those without numbers.
+WORDS = ("signature", "data_hash", "weights_hash", "version", "git_commit", "reason", "error")
 
 # The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
 _WORDS = "|".join(STATUSES)
 _STATUS_WORD = re.compile(rf"(?i:\b(?:{_WORDS})\b)|(?:{_WORDS})")
 
 
-def comparison_table(trials: Sequence[Trial]) -> pd.DataFrame:
+def comparison_table(
+    trials: Sequence[Trial],
+    cpu_ms: Mapping[str, float] = MappingProxyType({}),
+    adapter_bytes: Mapping[str, int] = MappingProxyType({}),
+) -> pd.DataFrame:
     """The columns of comparison_table.csv.
 
     Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
     over the epochs and peak_memory_mb the highest; what is not known is missing. `partial` marks the rows whose
-    numbers are of fewer epochs than planned.
+    numbers are of fewer epochs than planned. Only rows of one `signature` may be compared.
+
+    Args:
+        cpu_ms: milliseconds of one core that a clip takes, by trial_id.
+        adapter_bytes: of the file with what a trial has learnt, by trial_id.
     """
-    table = pd.DataFrame([_row(trial) for trial in trials])
+    table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
     table[numbers] = table[numbers].apply(pd.to_numeric)
     return table.astype(dict.fromkeys(INTEGERS, "Int64"))
@@ -38,7 +51,8 @@ def to_csv(table: pd.DataFrame) -> str:
     return str(table.assign(**words).to_csv(index=False, lineterminator="\n"))
 
 
-def _row(trial: Trial) -> dict[str, Any]:
+def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int]) -> dict[str, Any]:
+    clips = trial.data.get("clips") or {}
     config, best, last, parameters = trial.config, trial.best, trial.last, trial.parameters
     speeds, memory = trial.values("samples_per_second"), trial.values("peak_memory_mb")
     return {
@@ -67,7 +81,17 @@ def _row(trial: Trial) -> dict[str, Any]:
         "seconds_per_epoch": trial.seconds_per_epoch,
         "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
         "peak_memory_mb": max(memory, default=None),
+        "cpu_ms_per_clip": cpu_ms.get(trial.trial_id),
+        "adapter_kb": None if (size := adapter_bytes.get(trial.trial_id)) is None else size / 1000,
         "halvings": trial.halvings,
+        "clip_seconds": config.get("clip_seconds"),
+        "signature": trial.signature if trial.data else None,
+        "data_hash": trial.data.get("fingerprint"),
+        "train_clips": clips.get("train"),
+        "val_clips": clips.get("validation"),
+        "test_clips": clips.get("test"),
+        "weights_hash": trial.weights_hash[:12] or None,
+        "version": trial.version or None,
         "git_commit": trial.git_commit,
         "reason": trial.reason or trial.why or None,
         "error": trial.error,

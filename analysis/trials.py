@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -40,6 +41,9 @@ class Trial:
         wall_seconds: at work, evaluation and all starts included.
         halvings: how often the micro-batch was halved after running out of memory.
         history: one dict of flat metrics an epoch, the first epoch first.
+        weights: where they were read; `weights_hash` is of the base model's tensors.
+        data: fingerprint, clips by split, notes; lora: which layers were matched.
+        version: of this program; started, ended: when, ISO 8601.
     """
 
     trial_id: str
@@ -52,7 +56,24 @@ class Trial:
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "random"
+    weights_hash: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    version: str = ""
     git_commit: str = "unknown"
+    started: str | None = None
+    ended: str | None = None
+    traceback: str | None = None
+
+    @property
+    def signature(self) -> str:
+        """Short hash of what must be equal for two trials to be comparable: clips and their split, seconds heard, size
+        of the backbone, layers with adapters, version of this program. Which weights they began from is the question,
+        so it is not in it."""
+        parts = [self.data.get("fingerprint", ""), sorted((self.data.get("clips") or {}).items())]
+        parts += [self.config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")]
+        parts += [self.config.get("lora_targets") if self.config.get("strategy") == "lora" else None, self.version]
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 
     @property
     def full(self) -> bool:
@@ -147,7 +168,14 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
         history=history,
         parameters=record.parameters,
         weights=record.weights.get("source", planned.weights),
+        weights_hash=str(record.weights.get("fingerprint") or ""),
+        data=record.data,
+        lora=record.lora,
+        version=str((record.provenance.get("versions") or {}).get("sousaphone") or ""),
         git_commit=record.provenance.get("git_commit", planned.git_commit),
+        started=record.started or None,
+        ended=record.ended,
+        traceback=record.traceback,
     )
 
 
@@ -159,11 +187,13 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
     """
     if record.status not in STATUSES:
         raise ValueError(f"its status is {record.status!r}")
-    if not all(isinstance(part, dict) for part in (record.parameters, record.weights, record.provenance)):
+    parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
+    if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")
     if not all(isinstance(number, int | float) for number in (record.seconds, record.halvings)):
         raise ValueError("its seconds or halvings are no numbers")
-    if not all(isinstance(text, str | None) for text in (record.reason, record.error)):
+    texts = (record.reason, record.error, record.traceback, record.started, record.ended)
+    if not all(isinstance(text, str | None) for text in texts):
         raise ValueError("its reason or error is no text")
     if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
         raise ValueError("its history is no list of epochs")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ from sousaphone.record import TrialRecord
 from sousaphone.run import RunDirectory
 
 TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
+TRACKERS = ("none", "wandb")
 # What --promote takes from the best trial.
 _PROMOTED: tuple[str, ...] = ("config", "models", "augment", "strategy", "lora_targets", "scale", "weights", "set")
 _PROMOTED += ("hold_out", "test_also", "device")
@@ -60,6 +62,7 @@ class Job:
         added: ids of the trials that --extend adds.
         promoted_from: the run and trial that --promote takes up; empty otherwise.
         retry_failed: whether failed trials are tried again.
+        tracker: where metrics go beside TensorBoard; no result depends on it, so it may differ from launch to launch.
         remarks: what was decided on the user's behalf.
     """
 
@@ -73,6 +76,7 @@ class Job:
     added: tuple[str, ...] = ()
     promoted_from: Mapping[str, Any] = field(default_factory=dict)
     retry_failed: bool = False
+    tracker: str = "none"
     remarks: tuple[str, ...] = ()
 
     def at(self, data_dir: str) -> Job:
@@ -143,7 +147,7 @@ def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
     else:
         job = _begin(arguments, make_sweep)
     check_trials(job.trials)
-    return job
+    return dataclasses.replace(job, tracker=_tracker(arguments, job.plan or {}))
 
 
 def _begin(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
@@ -313,6 +317,21 @@ def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, l
     if partial:
         lines.append(f"  not looked at: {partial} with partial results")
     return finished[0], lines
+
+
+def _tracker(arguments: argparse.Namespace, plan: Mapping[str, Any]) -> str:
+    """As asked for, else as the run had it.
+
+    Raises:
+        UserError: its package is not installed.
+    """
+    tracker = str(arguments.tracker or plan.get("tracker", "none"))
+    if tracker == "wandb" and importlib.util.find_spec("wandb") is None:
+        raise UserError(
+            "--tracker wandb needs the package wandb, which is not installed: pip install 'wandb>=0.31', "
+            "or give --tracker none"
+        )
+    return tracker
 
 
 def _limits(arguments: argparse.Namespace, saved: Mapping[str, float | None]) -> TimeLimits:

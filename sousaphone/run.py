@@ -7,6 +7,7 @@
     RUN/trials/         one directory a trial: its trial.json, checkpoints, TensorBoard file, results
     RUN/tune/001, ...   Ray Tune's experiments: of the first launch, and of each later one that Ray cannot restore
     RUN/report/         the report
+    RUN/wandb/          what is for Weights & Biases, with --tracker wandb
 
 Light: imports neither torch nor Ray.
 """

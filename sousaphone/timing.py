@@ -129,7 +129,7 @@ def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) 
         model.zero_grad(set_to_none=True)
         model.load_trained_state(before)
         model.to(home)
-        _free(device)
+        free_memory(device)
 
 
 def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device: torch.device) -> Speed:
@@ -194,7 +194,7 @@ def time_arms(
         timed += 1
         _remember(cache_dir, which, speed)
     if missing:
-        _free(torch.device(missing[0].device))  # also of what an arm held that ran out of memory
+        free_memory(torch.device(missing[0].device))  # also of what an arm held that ran out of memory
     words = [f"{timed} timed in {time.perf_counter() - began:.0f} s"] if timed else []
     words += [f"{earlier} known from an earlier launch"] if earlier else []
     if words:
@@ -206,7 +206,7 @@ def time_arms(
 
 def _not_worth(which: TrainConfig, steps: int, budget: Budget) -> str:
     """Why an arm with so many optimiser steps before it is not to be timed; empty if it is."""
-    if not _is_here(which.device):
+    if not is_here(which.device):
         return f"this machine has no {which.device} device"
     if _is_heavy(which) and not budget.base_on_cpu:
         return "a full-size model on a CPU; pass --timing to time it all the same"
@@ -215,7 +215,8 @@ def _not_worth(which: TrainConfig, steps: int, budget: Budget) -> str:
     return ""
 
 
-def _is_here(device: str) -> bool:
+def is_here(device: str) -> bool:
+    """Whether this machine has a device of this kind; another of a cluster may."""
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device]
 
 
@@ -252,7 +253,8 @@ def _noise_clips(config: TrainConfig, rate: int, steps: int, device: torch.devic
     return ClipSet(noise, table, "train", config.clip_seconds, device, config.seed)
 
 
-def _free(device: torch.device) -> None:
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a device's memory for later."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -279,7 +281,7 @@ def _peak_mb(device: torch.device) -> float:
 
 def _key(which: TrainConfig) -> str:
     """SHA-256 of all that a figure depends on."""
-    device = device_name(which.device) if _is_here(which.device) else which.device
+    device = device_name(which.device) if is_here(which.device) else which.device
     versions = [__version__, torch.__version__, importlib.metadata.version("transformers")]
     costs = {name: value for name, value in dataclasses.asdict(which).items() if name not in _COSTLESS}
     content = json.dumps([socket.gethostname(), device, versions, costs], sort_keys=True)

@@ -9,7 +9,7 @@ import gc
 import shutil
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,25 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from sousaphone import checkpoint
+from sousaphone.board import draw_end, draw_epoch, draw_settings
 from sousaphone.choices import device_name
 from sousaphone.config import FULL_ENDS, TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.record import TrialRecord, atomic_write, error_line, now, predictions_name, provenance
+from sousaphone.record import (
+    ADAPTER_NAME,
+    TrialRecord,
+    atomic_write,
+    error_line,
+    now,
+    predictions_name,
+    provenance,
+)
 from sousaphone.rudiments import SLUGS
 from sousaphone.run import DriverGoneError, DriverWatch
 from sousaphone.stopwatch import Stopwatch, TimeLimitError
 from sousaphone.training import DivergedError, Epoch, cut_short, fit, named
 
-ADAPTER_NAME = "adapter.pt"
 MOST_HALVINGS = 2
 # Beside the next checkpoint there must be room for the record, the TensorBoard file and the report.
 _SPARE_BYTES = 20 * 2**20
@@ -159,8 +167,9 @@ def _train(
     # epoch in part or not at all, so it is drawn anew; what the curve had of it, and of later ones, is dropped.
     with SummaryWriter(str(directory), purge_step=len(record.history)) as board:
         keep = _Keeper(record, directory, watch, model, data, stopwatch, board)
+        draw_settings(board, config)
         if record.history:
-            _draw(board, record.history[-1]["epoch"], record.history[-1])
+            draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
         try:
             for epoch in fit(config, model, data, state, stopwatch.tick):
                 _check_space(directory)
@@ -203,9 +212,9 @@ class _Keeper:
             self._results(epoch)
         if epoch.end != "time_limit":
             checkpoint.save(self.directory, epoch.number, self.attempt, epoch.state)
-            _draw(self.board, epoch.number, epoch.metrics)
+            draw_epoch(self.board, epoch.number, epoch.metrics)
         elif epoch.test is not None:  # no epoch of its own: the last one has its checkpoint and its curve
-            _draw(self.board, epoch.number, named(epoch.tests))
+            draw_epoch(self.board, epoch.number, named(epoch.tests))
         self.record.history = [*epoch.state["history"][: epoch.number - 1], epoch.metrics]
         if epoch.end is not None:
             self.end(epoch.end)
@@ -221,6 +230,8 @@ class _Keeper:
                 if status == "completed"
                 else f"val_macro_f1 has not risen since epoch {last['best_epoch']} (patience)"
             )
+        if self.record.test:
+            draw_end(self.board, self.record.history, self.directory, self.data.tests)
         self._write()
 
     def _write(self) -> None:
@@ -230,6 +241,7 @@ class _Keeper:
 
     def _results(self, epoch: Epoch) -> None:
         columns = ["sample_id", "player", "rudiment", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
+        columns.append("audio_path")  # relative to the data set's root: a report lets one listen
         for name, scores in epoch.tests.items():
             rows = self.data.tests[name].table.iloc[: len(scores.labels)]
             logits = pd.DataFrame(scores.logits.numpy(), columns=[f"logit_{slug}" for slug in SLUGS])
@@ -237,13 +249,6 @@ class _Keeper:
                 pd.concat([rows[columns].reset_index(drop=True), logits], axis=1).to_parquet(temporary)
         with atomic_write(self.directory / ADAPTER_NAME) as temporary, temporary.open("wb") as file:
             torch.save(epoch.state["best"]["model"], file)
-
-
-def _draw(board: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) -> None:
-    for name, value in metrics.items():
-        if name != "epoch":
-            board.add_scalar(name, value, epoch)
-    board.flush()
 
 
 def _check_space(directory: Path) -> None:

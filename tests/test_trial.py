@@ -83,7 +83,9 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     assert cut.reason == f"its time limit of 3 s was reached in epoch {done + 1}"
     assert cut.seconds >= 3.0
     assert 0 <= cut.test["test_acc"] <= 1
-    assert len(pd.read_parquet(trial.directory / PREDICTIONS_NAME)) == 6
+    predictions = pd.read_parquet(trial.directory / PREDICTIONS_NAME)
+    assert len(predictions) == 6
+    assert all((Path(trial.config.data_dir) / path).is_file() for path in predictions["audio_path"])
     assert (trial.directory / ADAPTER_NAME).is_file()
     assert sorted((trial.directory / "checkpoints").iterdir())[-1].name.startswith(f"epoch_{done:04d}-")
 

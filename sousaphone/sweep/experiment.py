@@ -24,6 +24,7 @@ from sousaphone.sweep.ends import name_ends
 from sousaphone.sweep.live import LiveCallback
 from sousaphone.sweep.runtime import Resources, ray_runtime
 from sousaphone.sweep.status import Announce
+from sousaphone.sweep.tracking import TrackerCallback, close_trackers
 from sousaphone.sweep.trial import train_fn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -44,6 +45,7 @@ def run_sweep(
     trials: Sequence[TrainConfig],
     left: Sequence[TrainConfig],
     resources: Resources,
+    tracker: str,
     dashboard: bool,
     announce: Announce,
     leave: Callable[[str], NoReturn],
@@ -55,6 +57,7 @@ def run_sweep(
     Args:
         trials: all that are planned.
         left: those to run now.
+        tracker: where metrics go beside TensorBoard: `none` or `wandb`.
         leave: ends the process at once, saying why: when Ray's processes are gone its tidying up would hang.
 
     Raises:
@@ -74,15 +77,16 @@ def run_sweep(
 
     try:
         # In this order: Ray's start puts handlers of its own in place.
-        with ray_runtime(dashboard, resources.device, announce, lose) as shut_down, _signals_interrupt():
+        with ray_runtime(dashboard, resources.device, announce, lose) as shut_down, signals_interrupt():
             try:
-                tuner = _tuner(run, sweep, left, resources)
+                tuner = _tuner(run, sweep, left, resources, tracker)
                 # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
                 with suppress(EOFError, pickle.UnpicklingError):
                     tuner.fit()
             except KeyboardInterrupt as stop:
                 ignore_signals()
                 announce("interrupted: closing the trials and writing the report, some seconds")
+                close_trackers()
                 # Workers die with the runtime before anything is written in their name.
                 shut_down()
                 name_ends(run, ids, "interrupted", f"the run was stopped ({stop})")
@@ -95,24 +99,26 @@ def run_sweep(
     name_ends(run, ids, "failed", None)
 
 
-def _tuner(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources) -> tune.Tuner:
+def _tuner(
+    run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str
+) -> tune.Tuner:
     """Ray restores an experiment if what it would go on with is just what is left, and otherwise gets a new one.
 
     It cannot restore, for one, trials that ended well by its own count (cut by a limit that is lifted now), points
-    that were added to the grid, another number of trials at a time, or an experiment killed before its first snapshot.
-    Either way each trial goes on from its own checkpoint.
+    that were added to the grid, another number of trials at a time, another tracker, or an experiment killed before
+    its first snapshot. Either way each trial goes on from its own checkpoint.
     """
     trainable = tune.with_resources(train_fn, tune.PlacementGroupFactory([resources.request]))
     if run.experiments:
         newest = run.experiments[-1]
-        errored = _restorable(newest, left, resources)
+        errored = _restorable(newest, left, _settings(resources, tracker))
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
     whole = not run.experiments and list(left) == sweep.trials()
     experiment = run.tune / f"{len(run.experiments) + 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
-        temporary.write_text(json.dumps(dataclasses.asdict(resources)))
+        temporary.write_text(json.dumps(_settings(resources, tracker)))
     points = [dataclasses.asdict(trial) for trial in left]
     return tune.Tuner(
         trainable,
@@ -133,7 +139,12 @@ def _tuner(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resourc
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(run.tune),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()],
+            callbacks=[
+                JsonLoggerCallback(),
+                CSVLoggerCallback(),
+                LiveCallback(),
+                *([TrackerCallback()] if tracker == "wandb" else ()),
+            ],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
@@ -141,11 +152,16 @@ def _tuner(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resourc
     )
 
 
-def _restorable(experiment: Path, left: Sequence[TrainConfig], resources: Resources) -> bool | None:
+def _settings(resources: Resources, tracker: str) -> dict[str, Any]:
+    """What Ray keeps of an experiment and takes no other on restoring."""
+    return {"tracker": tracker, **dataclasses.asdict(resources)}
+
+
+def _restorable(experiment: Path, left: Sequence[TrainConfig], settings: Mapping[str, Any]) -> bool | None:
     """Whether Ray must be told to go on with errored trials too, so that it runs just what is left, as it is to be run
     now; None: it cannot."""
     try:
-        if json.loads((experiment / RESOURCES_NAME).read_text()) != dataclasses.asdict(resources):
+        if {"tracker": "none", **json.loads((experiment / RESOURCES_NAME).read_text())} != settings:
             return None
         if not tune.Tuner.can_restore(str(experiment)):
             return None
@@ -189,7 +205,7 @@ def ignore_signals() -> None:
 
 
 @contextmanager
-def _signals_interrupt() -> Iterator[None]:
+def signals_interrupt() -> Iterator[None]:
     """SIGTERM ends the run as Ctrl-C does."""
 
     def interrupt(number: int, frame: Any) -> None:

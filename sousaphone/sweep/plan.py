@@ -16,7 +16,7 @@ import torch
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import Choices, device_name
-from sousaphone.config import Sweep, TrainConfig
+from sousaphone.config import FEW_PLAYERS, Sweep, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
 from sousaphone.errors import UserError
@@ -85,6 +85,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "resources": dataclasses.asdict(resources),
         "at_once": at_once,
         "limits": {"trial": job.limits.trial, "stall": job.limits.stall},
+        "tracker": job.tracker,
         "weights": {**weights_of(job.trials), **begun.get("weights", {})},
         "extensions": extensions,
     }
@@ -216,9 +217,11 @@ def nominal_clips(size: str) -> dict[str, int]:
 
 
 def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
-    """What would be read and written. `dataset` is None while the built-in set is not there yet."""
+    """What would be read and written. `dataset` is None while the data is not there yet."""
     choices = job.choices
-    if dataset is None:
+    if dataset is None and not choices.built_in:
+        yield f"reads: {choices.data_dir}, downloaded once into the hub's cache (clip counts are those of the size)"
+    elif dataset is None:
         yield f"reads: the built-in synthetic set ({choices.dataset}), generated once under {choices.cache_dir}"
     else:
         sizes = describe_data(dataset, choices.built_in)
@@ -228,6 +231,11 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
         )
         yield f"reads: {dataset.root} ({counts})"
         yield from (f"  note: {note}" for note in dataset.notes)
+        if (players := sizes["players"].get("test", 0)) < FEW_PLAYERS:
+            yield (
+                f"  note: only {counted(players, 'test player')}: the report will name no winner, which takes "
+                f"{FEW_PLAYERS} at least"
+            )
     if choices.test_also:
         yield f"tests also on: {choices.test_also}"
     yield f"writes: {job.directory.path} (records, checkpoints, report) and {choices.cache_dir} (waveforms, once)"

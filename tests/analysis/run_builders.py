@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sousaphone.config import FULL_ENDS, GOOD_ENDS, TrainConfig
-from sousaphone.record import TrialRecord
+import numpy as np
+import pandas as pd
+
+from sousaphone.config import FULL_ENDS, GOOD_ENDS, TrainConfig, trial_id
+from sousaphone.record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.rudiments import FAMILIES, SLUGS
 from sousaphone.run import SCHEMA, RunDirectory
 
 COUNTS = {"ast": 60_000, "htsat": 40_000, "beats": 90_000, "efficientat": 150_000}
@@ -26,10 +31,6 @@ def arm(model: str = "ast", **values: Any) -> dict[str, Any]:
     """A planned trial, as run.json holds it."""
     plain = dataclasses.asdict(TrainConfig(**{"epochs": 3, **values}))
     return {**plain, "model": model}
-
-
-def trial_id(config: dict[str, Any]) -> str:
-    return f"{config['model']}-{config['strategy']}-aug-{'on' if config['augment'] else 'off'}-s{config['seed']}"
 
 
 def history(epochs: int, seed: int, test: bool) -> list[dict[str, Any]]:
@@ -106,6 +107,91 @@ def write_run(path: Path, trials: Sequence[dict[str, Any]], records: Sequence[Tr
     for each in records:
         each.write(made(run.trial(each.trial_id)))
     return run
+
+
+# How far the true class's logit stands out: of each backbone, and what augmentation adds to it.
+SKILL = {"ast": 2.6, "htsat": 2.2, "efficientat": 3.0, "beats": 3.2}
+AUGMENTED = 0.4
+TIERS = ("beginner", "intermediate", "advanced", "professional")
+SOUNDFONTS = ("FluidR3_GM", "Marching_Snare", "GeneralUser_GS")
+PRESETS = ("clean_studio", "practice_room", "concert_hall", "phone_recording")
+
+
+def clips_of(players: int, clips: int, seed: int = 0) -> pd.DataFrame:
+    """Labels of so many test clips of so many players, every rudiment as often as any other, in all the columns that
+    a trial keeps beside its logits."""
+    rng = np.random.default_rng(seed)
+    number = np.arange(clips)
+    player = number % players
+    rudiment = np.array(SLUGS)[number // players % len(SLUGS)]
+    ids = [f"p{p:02d}_{slug}_{n:04d}" for p, slug, n in zip(player, rudiment, number, strict=True)]
+    return pd.DataFrame(
+        {
+            "sample_id": ids,
+            "player": [f"player{p:02d}" for p in player],
+            "rudiment": rudiment,
+            "tempo_bpm": rng.integers(60, 181, clips).astype(float),
+            "skill_tier": np.array(TIERS)[player % len(TIERS)],
+            "soundfont": rng.choice(SOUNDFONTS, clips),
+            "preset": rng.choice(PRESETS, clips),
+            "duration_sec": rng.uniform(1.5, 12.0, clips).round(3),
+            "audio_path": [f"audio/{slug}/{sample}.flac" for slug, sample in zip(rudiment, ids, strict=True)],
+        }
+    )
+
+
+def logits_for(config: dict[str, Any], clips: pd.DataFrame, skill: float | None = None) -> np.ndarray:
+    """What a plausibly skilled model says of these clips, float32 [N, 40].
+
+    Players differ in how well they are heard (the same ones are hard for every model), fast and short clips are
+    harder, and what is taken for another rudiment is mostly taken for a neighbour in its family. Equal arguments give
+    equal logits; another seed of the same arm, others.
+    """
+    name = f"{config['model']}-{config['strategy']}-{config['lora_targets']}-{config['augment']}"
+    own = np.random.default_rng([zlib.crc32(name.encode()), config["seed"]])
+    shared = np.random.default_rng(1)
+    labels = clips.rudiment.map({slug: label for label, slug in enumerate(SLUGS)}).to_numpy()
+    heard = dict(zip(sorted(clips.player.unique()), shared.normal(0, 0.7, clips.player.nunique()), strict=True))
+    base = SKILL.get(config["model"], 2.0) if skill is None else skill
+    strength = base + AUGMENTED * config["augment"] + own.normal(0, 0.1)
+    strength += clips.player.map(heard).to_numpy() - 0.01 * (clips.tempo_bpm.to_numpy() - 120)
+    strength += 0.1 * (clips.duration_sec.to_numpy() - 6) + shared.normal(0, 0.8, len(SLUGS))[labels]
+    logits = own.normal(0, 1, (len(clips), len(SLUGS)))
+    logits[np.arange(len(clips)), labels] += strength
+    for step, boost in ((1, 1.4), (-1, 0.7)):
+        near = (labels + step) % len(SLUGS)
+        alike = np.array([FAMILIES[SLUGS[a]] == FAMILIES[SLUGS[b]] for a, b in zip(labels, near, strict=True)])
+        logits[np.arange(len(clips)), near] += boost * alike
+    return logits.astype(np.float32)
+
+
+def write_predictions(
+    run: RunDirectory,
+    records: Sequence[TrialRecord],
+    players: int = 5,
+    clips: int = 200,
+    skill: float | None = None,
+) -> pd.DataFrame:
+    """predictions.parquet of every trial that was scored, as a trial writes it; its test_acc is made to agree.
+
+    Args:
+        skill: of every model; by default each backbone has one of its own.
+
+    Returns:
+        The labels of the test clips, the same for all trials.
+    """
+    labels = clips_of(players, clips)
+    for each in records:
+        if not each.test:
+            continue
+        logits = logits_for(each.config, labels, skill)
+        directory = made(run.trial(each.trial_id))
+        frame = pd.DataFrame(logits, columns=[f"logit_{slug}" for slug in SLUGS])
+        pd.concat([labels, frame], axis=1).to_parquet(directory / PREDICTIONS_NAME)
+        right = np.array(SLUGS)[logits.argmax(1)] == labels.rudiment
+        each.history[-1]["test_acc"] = float(right.mean())
+        each.write(directory)
+    return labels
 
 
 def made(directory: Path) -> Path:

@@ -19,8 +19,9 @@ COLUMNS = (
     "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,partial,epochs,best_epoch,val_acc,"
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
     "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
-    "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,halvings,git_commit,"
-    "reason,error"
+    "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
+    "adapter_kb,halvings,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,version,"
+    "git_commit,reason,error"
 )
 
 
@@ -51,7 +52,7 @@ def test_integers_print_as_integers_beside_empty_cells(tmp_path: Path) -> None:
     assert (done["total_params"], done["trainable_params"], done["adapter_params"]) == ("600000", "60000", "30000")
     assert (pending["seed"], pending["epochs"]) == ("1", "0")
     known = {"trial_id", "model", "strategy", "lora_targets", "augment", "seed", "dataset", "scale", "weights"}
-    known |= {"status", "partial", "epochs", "git_commit", "reason"}
+    known |= {"status", "partial", "epochs", "git_commit", "reason", "clip_seconds"}
     assert all(not value for name, value in pending.items() if name not in known)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 from analysis.report import read_run, write_report
 from analysis.table import comparison_table
@@ -40,6 +41,7 @@ EPOCHS = 3  # the fewest with which an old checkpoint is removed
 # What depends on the clock or the machine's load, among metrics, curves and the table's columns.
 _VARYING = re.compile(r".*(seconds|per_second|_mb).*|git_commit")
 _PATIENCE_SECONDS = 120
+_HPARAMS = (metadata.EXPERIMENT_TAG, metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG)
 
 Tell = Callable[[str, Any], None]
 
@@ -174,6 +176,9 @@ class Lives:
         curves = {
             name: [(event.step, event.value) for event in board.Scalars(name)] for name in board.Tags()["scalars"]
         }
+        pictures = {
+            name: [(e.step, e.encoded_image_string) for e in board.Images(name)] for name in board.Tags()["images"]
+        }
         # What a killed trial told of itself while it ran stays, and is heeded only while it runs.
         files = [path for path in self._run.path.rglob("*") if path.name not in (HEARTBEAT_NAME, STACKS_NAME)]
         return {
@@ -184,6 +189,11 @@ class Lives:
                 name: [step for step, _ in curve] if _VARYING.fullmatch(name) else curve
                 for name, curve in sorted(curves.items())
             },
+            "pictures": {
+                name: [(step, hashlib.sha256(png).hexdigest()[:12]) for step, png in drawn]
+                for name, drawn in sorted(pictures.items())
+            },
+            "hparams": [board.SummaryMetadata(tag).plugin_data.content for tag in sorted(_HPARAMS)],
             "table row": {name: str(value) for name, value in _steady(row).items()},
             "status page": re.findall(r"^# .*|^\| ast.*", self._run.status_page.read_text(), re.MULTILINE),
             "results": [_digest(directory / name) for name in (PREDICTIONS_NAME, trial.ADAPTER_NAME)],

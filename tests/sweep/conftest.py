@@ -29,7 +29,9 @@ class Launcher:
         self.options += ["--set", *settings]
 
     def start(self, *options: str, name: str = "run") -> subprocess.Popen[str]:
+        """Baselines are measured where a test asks for them, with --baselines."""
         command = [sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.storage), *options]
+        command += [] if "--baselines" in options else ["--no-baselines"]
         log = (self.storage / "log.txt").open("a")
         return subprocess.Popen(
             command, cwd=self.storage, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True

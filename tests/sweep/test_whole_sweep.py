@@ -11,8 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.baselines import titles
 from sousaphone.record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.rudiments import SLUGS
+from sousaphone.yardsticks import Yardsticks
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow
@@ -23,7 +25,7 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     options[options.index("--epochs") + 1] = "1"
     at = options.index("--models")
     del options[at : at + 2]
-    driver = launcher.start(*options, "--dashboard")
+    driver = launcher.start(*options, "--dashboard", "--baselines")
     launcher.wait_until(lambda: "dashboard: http://127.0.0.1:" in launcher.log, driver)
     address = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0]
     with urllib.request.urlopen(address, timeout=60) as page:
@@ -39,6 +41,13 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     assert "says nothing about the published models" in (run / "report" / "summary_report.md").read_text()
     pictures = {path.name for path in (run / "report" / "plots").iterdir()}
     assert pictures == {"accuracy_comparison.png", "efficiency_scatter.png", "training_time.png"}
+
+    yardsticks = Yardsticks.read(run)
+    assert yardsticks is not None
+    assert [each.name for each in yardsticks.baselines] == list(titles(REGISTRY))
+    assert all((run / "baselines" / f"{name}.parquet").is_file() for name in titles(REGISTRY))
+    assert {each.model for each in yardsticks.inference if each.ms} == set(REGISTRY)
+    assert "best baseline by val_macro_f1: " in launcher.log
 
     for trial_id in table["trial_id"]:
         directory = run / "trials" / trial_id

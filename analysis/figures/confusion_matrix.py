@@ -1,0 +1,167 @@
+"""confusion: what the best arm takes for what; on the page, the best arm of each backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from matplotlib import colormaps
+from matplotlib.patches import Rectangle
+
+from analysis.arms import Arm
+from analysis.confusion import Counts, Pair, counts_of, spoken, worst_pairs
+from analysis.document import Picture
+from analysis.figures import paper, web
+from analysis.figures.scene import Scene
+from analysis.figures.style import INK, shortened
+from sousaphone.confusion_image import families, row_shares
+from sousaphone.rudiments import SLUGS
+from sousaphone.words import counted
+
+_MOST_NAMED = 8
+_FRAME = "#D55E00"
+_NAMES = [spoken(slug) for slug in SLUGS]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    arm: Arm
+    counts: Counts
+    worst: Sequence[Pair]
+    seeds: int
+
+
+def picture(scene: Scene) -> Picture | None:
+    found = []
+    for arm in scene.best:
+        scored = scene.scored(arm)
+        counts = counts_of(scene.rows(arm), scored)
+        found.append(Matrix(arm, counts, worst_pairs(counts, _MOST_NAMED), len(scored)))
+    if not found:
+        return None
+    first = found[0]
+    seeds = f", {counted(first.seeds, 'seed')} summed" if first.seeds > 1 else ""
+    told = (
+        f"{first.arm.name}, the best arm by validation{seeds}: each row is one "
+        "rudiment's test clips, and its colours what share of them was taken for what. The frames are the families."
+    )
+    if first.worst:
+        named = "; ".join(
+            f"{spoken(pair.true)} as {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
+            for pair in first.worst[:4]
+        )
+        told += f" Most often: {named}."
+    return Picture("confusion", "What is taken for what", told, _png(first, scene.banner), _chart(found))
+
+
+def _png(matrix: Matrix, banner: str | None) -> bytes:
+    side, left, bottom = 6.6, 1.75, 1.75
+    page = paper.sheet(f"What is taken for what: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
+    axes = page.axes(left, bottom, side, side)
+    scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
+    shares = np.ma.masked_invalid(row_shares(matrix.counts))
+    image = axes.imshow(shares, cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
+    places = range(len(SLUGS))
+    axes.set_xticks(places, _NAMES, rotation=90, fontsize=7)
+    axes.set_yticks(places, _NAMES, fontsize=7)
+    axes.tick_params(length=0, pad=2)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("played")
+    for family, begin, end in families():
+        size = end - begin
+        axes.add_patch(Rectangle((begin - 0.5, begin - 0.5), size, size, fill=False, edgecolor=_FRAME, linewidth=1.2))
+        # Above its frame; the first has no room there.
+        x, y, side_of = (end - 0.6, begin - 0.7, "bottom") if begin else (end - 0.3, 0.0, "center")
+        axes.text(x, y, family, fontsize=8, color=_FRAME, va=side_of, ha="right" if begin else "left")
+    for pair in matrix.worst:
+        x, y = SLUGS.index(pair.predicted) - 0.5, SLUGS.index(pair.true) - 0.5
+        axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=INK, linewidth=1.1))
+    text_left = left + side + 0.3
+    bar = page.axes(text_left, bottom + side - 0.42, 1.8, 0.13)
+    page.figure.colorbar(image, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
+    bar.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"], fontsize=8)
+    bar.set_title("share of the played clips", fontsize=8.5, loc="left")
+    words = page.axes(text_left, bottom, 11.0 - text_left - 0.1, side - 0.95)
+    words.set_axis_off()
+    words.text(0, 1, "Most often taken for another\n(outlined):", va="top", fontsize=8.5, fontweight="bold")
+    for place, pair in enumerate(matrix.worst):
+        told = f"{pair.count} of {pair.heard} ({100 * pair.share:.0f} %)"
+        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {told}"
+        words.text(0, 0.925 - 0.075 * place, lines, va="top", fontsize=7.8, linespacing=1.3)
+    return page.png()
+
+
+def _chart(found: Sequence[Matrix]) -> go.Figure:
+    figure = go.Figure()
+    frames = [
+        {
+            "type": "rect",
+            "x0": begin - 0.5,
+            "x1": end - 0.5,
+            "y0": begin - 0.5,
+            "y1": end - 0.5,
+            "line": {"color": _FRAME, "width": 1.5},
+        }
+        for _, begin, end in families()
+    ]
+    notes = [
+        {
+            # To the right of its frame; the last has no room there.
+            "x": begin - 0.7 if end == len(SLUGS) else end - 0.3,
+            "y": (begin + end - 1) / 2,
+            "text": family,
+            "showarrow": False,
+            "xanchor": "right" if end == len(SLUGS) else "left",
+            "font": {"color": _FRAME, "size": 12},
+        }
+        for family, begin, end in families()
+    ]
+    buttons: list[dict[str, Any]] = []
+    for number, matrix in enumerate(found):
+        percent = np.nan_to_num(100 * row_shares(matrix.counts)).round().astype(np.uint8)
+        figure.add_heatmap(
+            z=percent,
+            customdata=matrix.counts.astype(np.uint16 if matrix.counts.max() < 2**16 else np.int32),
+            zmin=0,
+            zmax=100,
+            colorscale="Blues",
+            colorbar={"title": {"text": "share, %"}, "len": 0.5, "thickness": 14, "x": 1.0},
+            hovertemplate="played %{y}<br>taken for %{x}: %{z} % (%{customdata} clips)<extra></extra>",
+            x0=0,
+            dx=1,
+            y0=0,
+            dy=1,
+            xgap=0.5,
+            ygap=0.5,
+            visible=number == 0,
+        )
+        outlines = [
+            {
+                "type": "rect",
+                "x0": SLUGS.index(pair.predicted) - 0.5,
+                "x1": SLUGS.index(pair.predicted) + 0.5,
+                "y0": SLUGS.index(pair.true) - 0.5,
+                "y1": SLUGS.index(pair.true) + 0.5,
+                "line": {"color": INK, "width": 1.5},
+            }
+            for pair in matrix.worst
+        ]
+        seen = [place == number for place in range(len(found))]
+        shapes = {"shapes": [*frames, *outlines]}
+        buttons.append({"label": web.label(matrix.arm.name), "method": "update", "args": [{"visible": seen}, shapes]})
+        if number == 0:
+            figure.update_layout(**shapes, annotations=notes)
+    ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}
+    figure.update_xaxes(**ticks, tickangle=-90, title="taken for", range=[-0.5, len(SLUGS) - 0.5])
+    figure.update_yaxes(**ticks, title="played", range=[len(SLUGS) - 0.5, -0.5])
+    web.styled(figure, 800)
+    figure.update_layout(
+        margin={"t": 60},
+        updatemenus=[
+            {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "showactive": True}
+        ],
+    )
+    return figure

@@ -1,0 +1,115 @@
+"""f1_by_rudiment: which rudiments are told apart, by the best arm of each backbone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+from analysis.arms import Arm
+from analysis.confusion import counts_of, f1_of_each, spoken
+from analysis.document import Picture
+from analysis.figures import paper, web
+from analysis.figures.scene import Scene
+from analysis.figures.style import paled
+from sousaphone.rudiments import FAMILIES, SLUGS
+
+Scores = npt.NDArray[np.float64]
+
+
+def picture(scene: Scene) -> Picture | None:
+    found = [(arm, f1_of(scene, arm)) for arm in scene.best]
+    heard = [i for i in range(len(SLUGS)) if any(np.isfinite(scores[i]) for _, scores in found)]
+    if not heard:
+        return None
+    # Within a family the easiest first, by the mean over backbones.
+    means = np.nanmean(np.stack([scores for _, scores in found])[:, heard], axis=0)
+    mean = dict(zip(heard, means.tolist(), strict=True))
+    order = {family: place for place, family in enumerate(dict.fromkeys(FAMILIES.values()))}
+    heard.sort(key=lambda i: (order[FAMILIES[SLUGS[i]]], -mean[i]))
+    told = (
+        "F1 on the test clips (the harmonic mean of precision and recall), the mean over seeds, of each backbone's "
+        "best arm by validation. Families one below the other, the easiest rudiment of each first."
+    )
+    if len(heard) < len(SLUGS):
+        told += f" {len(SLUGS) - len(heard)} rudiments are not among the test clips."
+    png, chart = _png(scene, found, heard), _chart(scene, found, heard)
+    return Picture("f1_by_rudiment", "F1 by rudiment", told, png, chart)
+
+
+def f1_of(scene: Scene, arm: Arm) -> Scores:
+    """[C] the F1 of each class, the mean over the arm's seeds; NaN for a class that was not heard."""
+    rows = scene.rows(arm)
+    return np.asarray(np.mean([f1_of_each(counts_of(rows, [name])) for name in scene.scored(arm)], axis=0))
+
+
+def _borders(heard: Sequence[int]) -> list[tuple[str, int, int]]:
+    """(family, first row, one past its last)."""
+    found, begin = [], 0
+    for family, members in itertools.groupby(heard, key=lambda i: FAMILIES[SLUGS[i]]):
+        end = begin + len(list(members))
+        found.append((family, begin, end))
+        begin = end
+    return found
+
+
+def _png(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]) -> bytes:
+    legend = [paper.shape(scene.look(arm).marker, arm.name, _shade(scene, arm)) for arm, _ in found]
+    labels = [spoken(SLUGS[i]) for i in heard]
+    page, (axes,) = paper.row_sheet("F1 by rudiment", scene.banner, labels, 8.0, legend=legend, columns=2, row=0.215)
+    y = np.arange(len(heard))
+    lowest = np.nanmin([scores[list(heard)] for _, scores in found], axis=0)
+    highest = np.nanmax([scores[list(heard)] for _, scores in found], axis=0)
+    axes.hlines(y, lowest, highest, color="#cccccc", linewidth=1.2, zorder=1)
+    for arm, scores in found:
+        look = scene.look(arm)
+        axes.scatter(
+            scores[list(heard)],
+            y,
+            s=30,
+            marker=look.marker,
+            color=_shade(scene, arm),
+            alpha=0.9,
+            linewidths=0,
+            zorder=3,
+        )
+    for family, begin, end in _borders(heard):
+        if begin:
+            axes.axhline(begin - 0.5, color="#999999", linewidth=0.8)
+        axes.text(1.035, (begin + end - 1) / 2, family, rotation=270, va="center", ha="center", fontsize=8.5)
+    axes.set_xlim(-0.01, 1.01)
+    axes.set_xlabel("F1")
+    return page.png()
+
+
+def _shade(scene: Scene, arm: Arm) -> str:
+    return scene.look(arm).colour if arm.full else paled(scene.look(arm).colour)
+
+
+def _chart(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]) -> go.Figure:
+    figure = go.Figure()
+    for arm, scores in found:
+        look = scene.look(arm)
+        figure.add_scatter(
+            x=web.rounded(scores[list(heard)].tolist(), 3),
+            y=list(range(len(heard))),
+            mode="markers",
+            name=web.label(arm.name),
+            hovertemplate="%{y}: %{x:.2f}<extra>%{fullData.name}</extra>",
+            marker={"size": 9, "symbol": look.symbol, "color": _shade(scene, arm), "opacity": 0.85},
+            showlegend=True,
+        )
+    web.row_axis(figure, [spoken(SLUGS[i]) for i in heard])
+    figure.update_yaxes(showgrid=True)
+    for family, begin, end in _borders(heard):
+        if begin:
+            figure.add_hline(y=begin - 0.5, line={"color": "#999999", "width": 1})
+        figure.add_annotation(
+            x=1.02, y=(begin + end - 1) / 2, xref="paper", text=family, textangle=90, showarrow=False, xanchor="center"
+        )
+    figure.update_xaxes(title="F1", range=[-0.02, 1.02])
+    web.styled(figure, 20 * max(len(heard), 3), legend_columns=2)
+    return figure.update_layout(margin={"r": 40})

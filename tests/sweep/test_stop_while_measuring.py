@@ -1,0 +1,37 @@
+"""A run that is stopped before its first trial, while its baselines are measured, is a run like any other."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from sousaphone.yardsticks import YARDSTICKS_NAME, Yardsticks
+from tests.sweep.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_as_interrupted_keeps_what_is_measured_and_goes_on(stop: signal.Signals, launcher: Launcher) -> None:
+    run = launcher.storage / "run"
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines", "--no-timing")
+    launcher.wait_until((run / YARDSTICKS_NAME).exists, driver)  # the first is on disk, the others are to come
+    driver.send_signal(stop)
+    assert driver.wait(timeout=60) == 130, launcher.log
+    assert "Traceback" not in launcher.log
+    assert "interrupted; to go on: python launch.py --resume --name run" in launcher.log
+    assert "# run: 0 of 1 trials ended" in (run / "STATUS.md").read_text()
+    assert not (run / "trials").exists()
+    first = json.loads((run / YARDSTICKS_NAME).read_text())
+    assert len(first["inference"]) == 0
+
+    resumed = launcher.start("--resume", "--baselines", "--no-timing")
+    assert resumed.wait(timeout=120) == 0, launcher.log
+    found = Yardsticks.read(run)
+    assert found is not None
+    assert [each.name for each in found.baselines] == ["majority", "onsets", "logmel", "knn-ast"]
+    kept = len(first["baselines"])
+    assert [each.seconds for each in found.baselines[:kept]] == [each["seconds"] for each in first["baselines"]]
+    assert launcher.epochs("off") == 1
