@@ -1,4 +1,4 @@
-"""python -m analysis RUN [--output DIR] [--compare OTHER]: write the report of a run, or compare it with another."""
+"""python -m analysis RUN ... [--output DIR] [--compare OTHER]: write reports of runs, or compare one with another."""
 
 from __future__ import annotations
 
@@ -12,15 +12,19 @@ from sousaphone.errors import UserError
 _DESCRIPTION = """\
 Write the report of a run that launch.py began, finished or not: every planned trial is one row, whatever became of it.
 
+  summary_report.md      the verdict, the table, what failed, what it does not show
+  report.html            the same on one self-contained page, with interactive charts and clips to listen to
   comparison_table.csv   one row a trial, every number
-  summary_report.md      the same to read, with what it does not show
-  report.html            one self-contained page with interactive charts and learning curves
-  plots/                 accuracy_comparison.png, efficiency_scatter.png, training_time.png
+  epochs.csv             one row a trial and epoch
+  predictions.parquet    one row a trial and test clip, with the logits
+  trials/*.json          one file a trial
+  plots/*.png            accuracy, effect of augmentation, costs, time, learning curves, F1, confusion, kinds of clip
 """
 _EPILOG = """\
 examples:
   python -m analysis results/my_run                    writes results/my_run/report/
   python -m analysis results/my_run --output /tmp/now  while it is still running, somewhere else
+  python -m analysis results/*                         one report each
   python -m analysis results/my_run --compare results/first   what changed, and by how much; writes comparison.md
 
 exit codes: 0 it is written; 2 wrong argument or input, said in one line
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="the run's directory, which holds run.json")
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="a run's directory, which holds run.json")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write straight into DIR (default: RUN/report)")
     parser.add_argument(
         "--compare",
@@ -44,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="only compare it: with another run, or with a directory of JSON files, one an experiment",
     )
     options = parser.parse_args(arguments)
+    if len(options.runs) > 1 and (options.output or options.compare):
+        parser.error(f"--output and --compare take one RUN, and {len(options.runs)} are given")
     # Imports pandas, Matplotlib, plotly and Ray, which --help can do without.
     from analysis.report import write_report
 
@@ -51,14 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.compare is not None:
             from analysis.compare import write_comparison
 
-            lines, path = write_comparison(options.run, options.compare, options.output)
+            lines, path = write_comparison(options.runs[0], options.compare, options.output)
             print(*lines, f"comparison: {path}", sep="\n")
             return 0
-        directory = write_report(options.run, options.output)
+        for run in options.runs:
+            print(f"report: {write_report(run, options.output)}")
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"report: {directory}")
     return 0
 
 

@@ -131,13 +131,8 @@ def arms(trials: Sequence[Trial]) -> list[Arm]:
 
 
 def by_validation(groups: Sequence[Arm]) -> list[Arm]:
-    """Arms with all their results by validation accuracy, the best first; then those with some; then the others."""
-
-    def key(arm: Arm) -> tuple[bool, float]:
-        accuracy = arm.mean("best", "val_acc")
-        return not arm.full, math.inf if accuracy is None else -accuracy
-
-    return sorted(groups, key=key)
+    """Arms with all their results by validation score, the best first; then those with some; then the others."""
+    return sorted(groups, key=lambda arm: (not arm.full, -arm.score))
 
 
 def best_of_each(groups: Sequence[Arm], scored: Collection[str]) -> list[Arm]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis import exports
+from analysis.arms import arms, best_of_each
 from analysis.confusion import counts_of, worst_pairs
 from analysis.content import sections
 from analysis.document import Sounds
@@ -104,11 +105,12 @@ def make_files(found: Findings) -> dict[str, bytes]:
 
 
 def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
-    """Clips of the worst confusions of the best trial, and why there are none."""
-    best = next((trial for trial in found.ranked if trial.trial_id in found.scored), None)
+    """Clips of the worst confusions of the best arm, those that its figure names, and why there are none."""
+    best = next(iter(best_of_each(arms(found.trials), found.scored)), None)
     root = (found.plan.get("data") or {}).get("root")
     if best is None or not root:
         return [], []
-    mine = found.predictions[found.predictions.trial_id == best.trial_id]
-    pairs = worst_pairs(counts_of(mine, [best.trial_id]))
-    return listening(Path(root), mine, pairs, float(best.config.get("clip_seconds", 2.5)))
+    ids = [trial.trial_id for trial in best.shown]
+    mine = found.predictions[found.predictions.trial_id.isin(ids)]
+    seconds = float(best.shown[0].config.get("clip_seconds", 2.5))
+    return listening(Path(root), mine, worst_pairs(counts_of(mine, ids)), seconds)

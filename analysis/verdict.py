@@ -73,7 +73,7 @@ def judge(
     """
     scored = set(predictions.trial_id.unique()) if len(predictions) else set()
     groups = [arm for arm in arms(trials) if arm.full and any(trial.trial_id in scored for trial in arm.shown)]
-    augmentation = _augmentation(groups, predictions)
+    augmentation = augmentation_pairs(groups, predictions)
     if banner:
         return Verdict("none", f"No verdict. {banner}", augmentation=augmentation)
     field = _field(groups, scored)
@@ -232,20 +232,20 @@ def _others(field: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
     return [Pair(first, second, each, p) for (first, second, each), p in zip(known, adjusted, strict=True)]
 
 
-def _augmentation(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
-    """Augmented against unaugmented, arm by arm, all else equal."""
-    pairs = [
-        (on, off)
-        for on, off in combinations(sorted(groups, key=lambda arm: not arm.augment), 2)
-        if on.augment and not off.augment and _but_for_augmentation(on) == _but_for_augmentation(off)
-    ]
-    found = [(on, off, _compare(on, off, predictions)) for on, off in pairs]
-    return [Pair(on, off, each, each.p) for on, off, each in found if each is not None]
+def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
+    """Augmented against unaugmented, for every two arms that differ in nothing else and have all their results.
 
-
-def _but_for_augmentation(arm: Arm) -> tuple[str, str, str]:
-    config = arm.trials[0].config
-    return arm.model, arm.strategy, str(config.get("lora_targets"))
+    Their p values are not adjusted.
+    """
+    scored = set(predictions.trial_id.unique()) if len(predictions) else set()
+    arms_of: dict[tuple[str, str, str], dict[bool, Arm]] = {}
+    for arm in groups:
+        targets = str(arm.trials[0].config.get("lora_targets")) if arm.strategy == "lora" else ""
+        if arm.full and any(trial.trial_id in scored for trial in arm.shown):
+            arms_of.setdefault((arm.model, arm.strategy, targets), {})[arm.augment] = arm
+    pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
+    contrasts = [(on, off, _compare(on, off, predictions)) for on, off in pairs]
+    return [Pair(on, off, each, each.p) for on, off, each in contrasts if each is not None]
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:

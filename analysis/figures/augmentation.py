@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.arms import Arm, Look
+from analysis.arms import Look
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
 from analysis.figures.style import GREY
-from analysis.predictions import correct_by_clip
-from analysis.statistics import Contrast, contrast
+from analysis.statistics import Contrast
+from analysis.verdict import augmentation_pairs
 
 _HEADING = "Effect of augmentation"
 
@@ -40,23 +40,14 @@ def picture(scene: Scene) -> Picture | None:
 
 def effects(scene: Scene) -> list[Effect]:
     """The difference for every pair of arms that differ in augmentation alone and have all their results."""
-    pairs: dict[tuple[str, str, object], dict[bool, Arm]] = {}
-    for arm in scene.groups:
-        targets = arm.trials[0].config.get("lora_targets") if arm.strategy == "lora" else None
-        if arm.full and scene.scored(arm):
-            pairs.setdefault((arm.model, arm.strategy, targets), {})[arm.augment] = arm
-    found = []
-    for pair in pairs.values():
-        if len(pair) < 2:
-            continue
-        (on, players), (off, others) = (
-            correct_by_clip(scene.rows(pair[way]), scene.scored(pair[way])) for way in (True, False)
+    found = [
+        Effect(
+            pair.first.label.removesuffix(" · augmented").removesuffix("augmented") or "all",
+            scene.look(pair.first),
+            pair.contrast,
         )
-        known = players.combine_first(others)
-        if known.loc[on.index.intersection(off.index)].nunique() < 2:  # a difference needs two at least
-            continue
-        label = pair[True].label.removesuffix(" · augmented").removesuffix("augmented") or "all"
-        found.append(Effect(label, scene.look(pair[True]), contrast(on, off, known)))
+        for pair in augmentation_pairs(scene.groups, scene.predictions)
+    ]
     return sorted(found, key=lambda effect: -effect.contrast.difference)
 
 
