@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torchaudio.compliance.kaldi import get_mel_banks
 from torchaudio.functional import melscale_fbanks
 
+from sousaphone.frontend_contract import FrontendContract
+
 _EPSILON = torch.finfo(torch.float32).eps
 
 
@@ -28,6 +30,11 @@ class Frontend(nn.Module):
     hop_seconds: float
     time_dim: int
     mel_dim: int
+
+    @property
+    def contract(self) -> FrontendContract:
+        """What it computes, as data."""
+        raise NotImplementedError
 
 
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
@@ -58,6 +65,10 @@ class KaldiFbank(nn.Module):
         bank, _ = get_mel_banks(128, self.fft, 16_000.0, 20.0, 0.0, 100.0, -500.0, 1.0)
         # Kaldi's bank leaves out the Nyquist bin; a zero row keeps the product whole.
         self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # [257, 128]
+
+    def contract(self, mean: float, scale: float) -> FrontendContract:
+        """With what is done to its output: (x - mean) / scale."""
+        return FrontendContract(16_000, self.bank.shape[1], self.frame, self.hop, 20.0, 8_000.0, "ln", mean, scale)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many whole frames fit in each length (samples)."""
@@ -92,6 +103,10 @@ class AstFrontend(Frontend):
         self.length = frames
         self.fbank = KaldiFbank(torch.hann_window(KaldiFbank.frame, periodic=False))
 
+    @property
+    def contract(self) -> FrontendContract:
+        return self.fbank.contract(self.mean, 2 * self.deviation)
+
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, frames, 128]."""
         x = self.fbank(wave)[:, : self.length]  # [B, F, M]
@@ -115,6 +130,7 @@ class ClapFrontend(Frontend):
 
     sample_rate, hop_seconds, time_dim, mel_dim = 48_000, 0.010, -2, -1
     fft, hop, bins = 1024, 480, 64
+    low_hz, high_hz = 50.0, 14_000.0
     window: Tensor
     bank: Tensor
 
@@ -122,8 +138,16 @@ class ClapFrontend(Frontend):
         super().__init__()
         self.samples = round(seconds * self.sample_rate)
         self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
-        bank = melscale_fbanks(self.fft // 2 + 1, 50.0, 14_000.0, self.bins, self.sample_rate, "slaney", "slaney")
+        bank = melscale_fbanks(
+            self.fft // 2 + 1, self.low_hz, self.high_hz, self.bins, self.sample_rate, "slaney", "slaney"
+        )
         self.register_buffer("bank", bank, persistent=False)  # [513, 64]
+
+    @property
+    def contract(self) -> FrontendContract:
+        return FrontendContract(
+            self.sample_rate, self.bins, self.fft, self.hop, self.low_hz, self.high_hz, "dB", mean=0.0, scale=1.0
+        )
 
     def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
         """[B, T] to the window [B, self.samples]: each clip repeated whole, then silence, or its centre."""
@@ -161,6 +185,7 @@ class EfficientAtFrontend(Frontend):
 
     sample_rate, time_dim, mel_dim = 32_000, -1, -2
     frame, fft = 800, 1024
+    high_hz, mean, scale = 15_000.0, -4.5, 5.0
     window: Tensor
     bank: Tensor
 
@@ -169,8 +194,22 @@ class EfficientAtFrontend(Frontend):
         self.hop = hop
         self.hop_seconds = hop / self.sample_rate
         self.register_buffer("window", torch.hann_window(self.frame, periodic=False), persistent=False)
-        bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, 15_000.0, 100.0, -500.0, 1.0)
+        bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, self.high_hz, 100.0, -500.0, 1.0)
         self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # [513, M]
+
+    @property
+    def contract(self) -> FrontendContract:
+        return FrontendContract(
+            self.sample_rate,
+            self.bank.shape[1],
+            self.frame,
+            self.hop,
+            0.0,
+            self.high_hz,
+            "ln",
+            self.mean,
+            self.scale,
+        )
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
@@ -183,7 +222,7 @@ class EfficientAtFrontend(Frontend):
         frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800], a view
         # A few clips at a time: intermediates that fit the CPU's caches make this twice as fast.
         mel = torch.cat([self._power(part) @ self.bank for part in frames.split(8)])  # [B, F, M]
-        return ((mel + 1e-5).log().transpose(1, 2) + 4.5) / 5
+        return ((mel + 1e-5).log().transpose(1, 2) - self.mean) / self.scale
 
     def _power(self, frames: Tensor) -> Tensor:
         """[B, F, 800] to the power spectrum [B, F, 513]."""
@@ -205,6 +244,10 @@ class BeatsFrontend(Frontend):
     def __init__(self) -> None:
         super().__init__()
         self.fbank = KaldiFbank(torch.hann_window(KaldiFbank.frame, periodic=False).pow(0.85))
+
+    @property
+    def contract(self) -> FrontendContract:
+        return self.fbank.contract(self.mean, 2 * self.deviation)
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, F, 128] with F = (T - 400) // 160 + 1."""

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sousaphone.backbones.spec import BackboneSpec, WeightSource
+from sousaphone.frontend_contract import FrontendContract
 
 _AST = BackboneSpec(
     name="ast",
     title="AST",
     implementation="sousaphone.backbones.ast:AstBackbone",
-    sample_rate=16_000,
+    frontend=FrontendContract(
+        sample_rate=16_000,
+        mels=128,
+        window=400,
+        hop=160,
+        low_hz=20.0,
+        high_hz=8_000.0,
+        log="ln",
+        mean=-4.2677393,
+        scale=2 * 4.5689974,
+    ),
     scales={
         "base": {},
         "nano": {
@@ -41,16 +54,28 @@ _AST = BackboneSpec(
         "intermediate.dense": ("mlp.fc1",),
         "output.dense": ("attention.o_proj", "mlp.fc2"),
     },
-    weights=(WeightSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593"),),
+    weights=(WeightSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", parameters=86_187_264),),
+    format="transformers directory",
     licence="BSD-3-Clause",
     pretraining="AudioSet labels, mAP .459",
+    objective="supervised",
 )
 
 _HTSAT = BackboneSpec(
     name="htsat",
     title="HTS-AT (CLAP)",
     implementation="sousaphone.backbones.htsat:HtsatBackbone",
-    sample_rate=48_000,
+    frontend=FrontendContract(
+        sample_rate=48_000,
+        mels=64,
+        window=1024,
+        hop=480,
+        low_hz=50.0,
+        high_hz=14_000.0,
+        log="dB",
+        mean=0.0,
+        scale=1.0,
+    ),
     scales={
         "base": {},
         # 256 frames (2.55 s) in a square of side 128. Patches twice as tall as the base's and a stage fewer leave 16
@@ -73,16 +98,28 @@ _HTSAT = BackboneSpec(
         "sweep": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
     },
     aliases={},
-    weights=(WeightSource(hub="laion/clap-htsat-unfused"),),
+    weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
+    format="transformers directory",
     licence="Apache-2.0",
     pretraining="audio-text pairs (CLAP); the AudioSet-trained HTS-AT is another checkpoint",
+    objective="contrastive, audio against text",
 )
 
 _EFFICIENTAT = BackboneSpec(
     name="efficientat",
     title="EfficientAT",
     implementation="sousaphone.backbones.efficientat:EfficientAtBackbone",
-    sample_rate=32_000,
+    frontend=FrontendContract(
+        sample_rate=32_000,
+        mels=128,
+        window=800,
+        hop=320,
+        low_hz=0.0,
+        high_hz=15_000.0,
+        log="ln",
+        mean=-4.5,
+        scale=5.0,
+    ),
     scales={
         "base": {"width": 1.0, "hop": 320, "bins": 128},
         "nano": {"width": 0.1, "hop": 160, "bins": 64},
@@ -96,10 +133,14 @@ _EFFICIENTAT = BackboneSpec(
         WeightSource(
             url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn10_as_mAP_471.pt",
             file="mn10_as_mAP_471.pt",
+            sha256="0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e",
+            parameters=2_971_664,
         ),
     ),
+    format="state dict (.pt)",
     licence="MIT",
     pretraining="AudioSet labels by distillation, mAP .471",
+    objective="supervised, with a Transformer's outputs as targets too",
     fresh=("attention_pool",),
 )
 
@@ -107,7 +148,17 @@ _BEATS = BackboneSpec(
     name="beats",
     title="BEATs",
     implementation="sousaphone.backbones.beats:BeatsBackbone",
-    sample_rate=16_000,
+    frontend=FrontendContract(
+        sample_rate=16_000,
+        mels=128,
+        window=400,
+        hop=160,
+        low_hz=20.0,
+        high_hz=8_000.0,
+        log="ln",
+        mean=15.41663,
+        scale=2 * 6.55582,
+    ),
     # Names of the official cfg; what is not named here has the official default.
     scales={
         "base": {
@@ -143,9 +194,41 @@ _BEATS = BackboneSpec(
     },
     # Files whose activation is a gated linear unit keep the first layer one level deeper.
     aliases={"fc1": ("fc1", "fc1.linear")},
-    weights=(WeightSource(hub="Bencr/beats-checkpoints", file="BEATs_iter3_plus_AS2M.pt"),),
+    # The hub keeps this mirror among its data sets.
+    weights=(
+        WeightSource(
+            hub="Bencr/beats-checkpoints",
+            hub_type="dataset",
+            file="BEATs_iter3_plus_AS2M.pt",
+            sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
+            parameters=90_311_792,
+        ),
+    ),
+    format="BEATs file (.pt)",
     licence="MIT",
-    pretraining="self-supervised on AudioSet",
+    pretraining="AudioSet without its labels",
+    objective="self-supervised",
 )
 
-REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (_AST, _HTSAT, _EFFICIENTAT, _BEATS)}
+_BEATS_FT = dataclasses.replace(
+    _BEATS,
+    name="beats-ft",
+    title="BEATs, fine-tuned",
+    implementation="sousaphone.backbones.beats:FineTunedBeatsBackbone",
+    weights=(
+        WeightSource(
+            hub="Bencr/beats-checkpoints",
+            hub_type="dataset",
+            file="BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt",
+            sha256="e5815275a04b6885e7b8af63d120b29bffae2cd2225cf4915e1ec6d819d3022c",
+            parameters=90_311_792,
+        ),
+    ),
+    pretraining="AudioSet without its labels, then with them, mAP .486",
+    objective="self-supervised, then supervised",
+    in_default_sweep=False,
+    twin="beats",
+)
+
+REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT)}
+DEFAULT_SWEEP = tuple(name for name, spec in REGISTRY.items() if spec.in_default_sweep)

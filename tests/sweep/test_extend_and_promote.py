@@ -50,12 +50,19 @@ def table(run: Path) -> dict[str, str]:
 
 
 def stop(launcher: Launcher, options: list[str], run: Path, trial_id: str, epochs: int) -> int:
-    """Launch, and terminate once the trial has so many epochs; how many it has then."""
+    """Launch, and terminate once the trial has so many epochs; how many its newest checkpoint has then (its record may
+    be one behind)."""
     driver = launcher.start(*options, "--no-timing", name=run.name)
     launcher.wait_until(lambda: done(run, trial_id) >= epochs, driver)
     driver.terminate()
     assert driver.wait(timeout=120) == 130, launcher.log
-    return done(run, trial_id)
+    return newest(run, trial_id)[0]
+
+
+def newest(run: Path, trial_id: str) -> tuple[int, Path]:
+    """The epoch of a trial's newest checkpoint, and its file."""
+    directory = max((run / "trials" / trial_id / "checkpoints").glob("epoch_*"))
+    return int(directory.name.removeprefix("epoch_").partition("-")[0]), directory / "state.pt"
 
 
 def first_epoch(log: str, trial_id: str) -> str:
@@ -68,8 +75,8 @@ def test_a_run_is_interrupted_damaged_moved_resumed_extended_twice_and_promoted(
     run, moved = launcher.storage / "run", launcher.storage / "moved"
     begin = [*launcher.options, "--augment", "off", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
     reached = stop(launcher, begin, run, AST, epochs=3)
-    newest = max((run / "trials" / AST / "checkpoints").iterdir()) / "state.pt"
-    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    _, state = newest(run, AST)
+    state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     run.rename(moved)
 
     # Ray restores its experiment where it is now; the trial goes on from the checkpoint before the damaged one.

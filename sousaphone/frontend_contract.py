@@ -1,0 +1,72 @@
+"""What a front end computes, as data, so that it can be compared with what weights were trained on. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class FrontendContract:
+    """Log mel features: (log(mel power) - mean) / scale.
+
+    Attributes:
+        sample_rate: Hz.
+        mels: bands between low_hz and high_hz.
+        window: samples of a frame; hop: samples between frames.
+        log: 'ln' or 'dB'.
+        mean, scale: of the last step, in units of the logarithm.
+    """
+
+    sample_rate: int
+    mels: int
+    window: int
+    hop: int
+    low_hz: float
+    high_hz: float
+    log: str
+    mean: float
+    scale: float
+
+    def differences(self, stated: Mapping[str, Any]) -> tuple[str, ...]:
+        """What of `stated`, some of the fields by name, is otherwise here: 'mels 64 for 128' is their 64 for our 128."""
+        ours = dataclasses.asdict(self)
+        return tuple(
+            f"{name} {value} for {ours[name]:g}" if isinstance(ours[name], float) else f"{name} {value} for {ours[name]}"
+            for name, value in stated.items()
+            if not _equal(value, ours[name])
+        )
+
+    def in_words(self) -> str:
+        """One line for tables and terminals."""
+        window, hop = (1000 * samples / self.sample_rate for samples in (self.window, self.hop))
+        return (
+            f"{self.sample_rate / 1000:g} kHz, {self.mels} mels from {self.low_hz:g} to {self.high_hz:g} Hz, "
+            f"{window:.4g} ms every {hop:.4g} ms, ({self.log} - {self.mean:g}) / {self.scale:g}"
+        )
+
+
+def _equal(stated: Any, ours: float | str) -> bool:
+    """Equal as far as a configuration file's digits go; a value of another type is not equal."""
+    if isinstance(ours, str) or isinstance(stated, bool) or not isinstance(stated, int | float):
+        return bool(stated == ours)
+    return math.isclose(stated, ours, rel_tol=1e-4)
+
+
+@dataclass(frozen=True)
+class FrontendChoice:
+    """What is asked for by name instead of what weights were trained on.
+
+    Attributes:
+        efficientat_hop: samples at 32 kHz between EfficientAT's frames; None: as the file's name says, else 320.
+        mismatch: backbones that may hear other features than their weights were trained on.
+    """
+
+    efficientat_hop: int | None = None
+    mismatch: tuple[str, ...] = ()
+
+
+AS_TRAINED = FrontendChoice()
