@@ -18,11 +18,10 @@ import pandas as pd
 from analysis.report import read_run
 from analysis.trials import Trial
 from analysis.verdict import SHOWN_POWER, Verdict, judge
-from sousaphone.backbones.registry import REGISTRY
 
 SEEDS_AN_ARM = 3
-ARMS = [(model, augment) for model in REGISTRY for augment in (False, True)]
-TWO = [(model, False) for model in list(REGISTRY)[:2]]
+ARMS = [(model, augment) for model in ("ast", "htsat", "efficientat", "beats") for augment in (False, True)]
+TWO = [("ast", False), ("htsat", False)]
 COLUMNS = ["seed", "sample_id", "player", "correct", "val_macro_f1", "val_acc"]
 
 

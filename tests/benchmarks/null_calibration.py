@@ -2,7 +2,7 @@
 
     python launch.py --dataset tiny --name null --models efficientat --strategy full --augment off --epochs 6 \\
         --seeds $(seq 0 23)
-    python tests/benchmarks/null_calibration.py results/null [--sweeps 100] [--save FILE]
+    python -m tests.benchmarks.null_calibration results/null [--sweeps 100] [--save FILE]
 
 The run's seeds are dealt at random to four backbones with and without augmentation, three each. At most 5 of 100 such
 sweeps may be called better; with ten points given to one arm, about as many as the report says (its power) must be.
