@@ -159,7 +159,7 @@ def pretrained(trial: Trial) -> str:
     spec, path = REGISTRY.get(trial.config.get("model", "")), PurePath(trial.weights)
     for source in spec.weights if spec else ():
         if spec is not None and _is_of(path, source):
-            return f"{source.hub or source.file}, {spec.pretraining}"
+            return f"{source.hub or source.file}: {spec.pretraining} ({spec.objective})"
     return f"weights {path.name}"
 
 

@@ -63,7 +63,7 @@ def record(config: dict[str, Any], status: str, epochs: int | None = None, error
     """What a trial in this state has written: all epochs of one with all its results, else one."""
     finished = epochs if epochs is not None else (config["epochs"] if status in FULL_ENDS else 1)
     seed = sum(map(ord, trial_id(config)))
-    count = COUNTS[config["model"]]
+    count = COUNTS.get(config["model"], 70_000)
     return TrialRecord(
         trial_id(config),
         config,

@@ -29,7 +29,7 @@ from analysis.pictures import Mark, pictures
 from analysis.predictions import correct_by_clip, read_predictions
 from analysis.statistics import contrast, mean_interval
 from analysis.trials import Trial, read_trials
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import LORA_TARGETS, STRATEGIES
 from tests.analysis.run_builders import arm, record, write_predictions, write_run
 
@@ -44,7 +44,7 @@ NAMES = [
     "accuracy_by_slice",
 ]
 WITHOUT_PREDICTIONS = ["accuracy_comparison", "efficiency_scatter", "training_time", "learning_curves"]
-MODELS = list(REGISTRY)
+MODELS = list(DEFAULT_SWEEP)
 ALARM = "<script>alert(1)</script>"
 BASELINES = [Mark("majority class", 0.025, 0.025), Mark("stroke times", None, 0.19)]
 
@@ -316,13 +316,13 @@ def test_weights_are_named_and_random_ones_are_said_to_be_random(tmp_path: Path)
     hub = "/c/hub/models--MIT--ast-finetuned-audioset-10-10-0.4593/snapshots/1234"
     at = {
         "random": "random weights",
-        hub: "MIT/ast-finetuned-audioset-10-10-0.4593, AudioSet labels, mAP .459",
+        hub: "MIT/ast-finetuned-audioset-10-10-0.4593: AudioSet labels, mAP .459 (supervised)",
         "/weights/mine.pt": "weights mine.pt",
     }
     for path, words in at.items():
         assert pretrained(Trial("t", {"model": "ast"}, weights=path)) == words
     beats = Trial("t", {"model": "beats"}, weights="/w/BEATs_iter3_plus_AS2M.pt")
-    assert pretrained(beats) == "Bencr/beats-checkpoints, self-supervised on AudioSet"
+    assert pretrained(beats) == "Bencr/beats-checkpoints: AudioSet without its labels (self-supervised)"
     said = checkpoints([beats, Trial("u", {"model": "htsat"})])
     assert said.startswith("Weights: BEATs: Bencr")
     assert said.endswith("HTS-AT (CLAP): random weights.")
