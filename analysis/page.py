@@ -16,10 +16,12 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; media-src data:"
 )
 _NUMBER = re.compile(r"[-+−±<>~≈]?\s?[\d.,]+( ?(%|s|ms|kB|MB|M|k))?|[-+−]?[\d.]+ ?%? to [-+−]?[\d.]+ ?%?|\d+ of \d+|–|")
-_CHART_SETTINGS = {"displaylogo": False, "responsive": True}
+# Of plotly's buttons those that a reader of a report needs; one of the others would lead to a host.
+_BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
+_CHART_SETTINGS = {"displaylogo": False, "responsive": True, "modeBarButtons": _BUTTONS}
 
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1100px; margin: 2rem auto;
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1240px; margin: 2rem auto;
        padding: 0 1.25rem; }
 h1 { margin: 0 0 .5rem; } h2 { margin: 2.5rem 0 .5rem; border-bottom: 1px solid #ddd; } h3 { margin: 2rem 0 .3rem; }
 .lead { font-size: 1.15rem; font-weight: 600; }
