@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sousaphone import choices as resolving
+from sousaphone import found_rates
 from sousaphone.asked import AUGMENT
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
@@ -58,14 +59,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what = parser.add_argument_group("what is compared")
     what.add_argument("--config", metavar="NAME", help=f"sweep: {', '.join(_configs())} (default backbones)")
-    what.add_argument("--models", nargs="+", metavar="MODEL", help=f"backbones (default all): {' '.join(REGISTRY)}")
+    what.add_argument(
+        "--models",
+        nargs="+",
+        metavar="MODEL",
+        help=f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})",
+    )
     what.add_argument("--augment", choices=AUGMENT, help="augmentation (default both: every backbone with and without)")
     what.add_argument("--strategy", choices=STRATEGIES, help="what trains beside the fresh layers (default lora)")
     what.add_argument("--lora-targets", choices=LORA_TARGETS, help="layers that get adapters (default all-linear)")
     what.add_argument(
         "--scale", choices=("auto", "base", "nano"), help="base: published sizes; nano: small (default auto)"
     )
-    what.add_argument("--weights", nargs="+", metavar="W", help="auto, random, or NAME=PATH ... (default auto)")
+    what.add_argument(
+        "--weights", nargs="+", metavar="W", help="auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
+    )
+    what.add_argument(
+        "--rates", metavar="FILE", help="learning rates that --config rates found (default: tune_configs/rates.py)"
+    )
     what.add_argument("--seeds", nargs="+", type=int, metavar="N", help="one trial each (default 0)")
     what.add_argument("--epochs", type=int, metavar="N", help=f"default {DEFAULT_EPOCHS}, at tiny {TINY_EPOCHS}")
     what.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", help="further settings, listed below")
@@ -136,7 +147,7 @@ def _settings_help() -> str:
 def _configs() -> list[str]:
     import tune_configs
 
-    return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name not in ("rates", "resources")]
+    return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name != "resources"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -219,7 +230,7 @@ def run(arguments: argparse.Namespace) -> int:
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
         try:
-            if arguments.baselines is not False:
+            if arguments.baselines is not False and any(trial.score_test for trial in job.trials):
                 _measure(job, dataset)
             experiment.run_sweep(
                 job.directory,
@@ -272,6 +283,9 @@ def _limits(job: Job) -> Limits:
 def _finish(job: Job, interrupted: bool) -> int:
     from analysis.report import write_report
 
+    if job.config == resolving.SEARCH:
+        for line in found_rates.write(job.directory.path, job.records().values()):
+            print(line)
     try:
         report = write_report(job.directory.path)
         print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")

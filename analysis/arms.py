@@ -150,17 +150,25 @@ def best_of_each(groups: Sequence[Arm], scored: Collection[str]) -> list[Arm]:
 
 
 def pretrained(trial: Trial) -> str:
-    """Which weights a trial began with, and what those had learnt from.
+    """Which weights a trial began with, and what those had learnt from, as its record says.
 
-    Only where a path is that of the published checkpoint is more said of it than its name.
+    Of one that has none yet, or an older one, only where the path is that of the published checkpoint is more said than
+    its name.
     """
     if trial.weights == "random":
         return "random weights"
+    record = trial.began_from
+    if record.get("origin") and record.get("pretraining"):
+        return _told(str(record["origin"]), str(record["pretraining"]), record.get("objective"))
     spec, path = REGISTRY.get(trial.config.get("model", "")), PurePath(trial.weights)
     for source in spec.weights if spec else ():
         if spec is not None and _is_of(path, source):
-            return f"{source.hub or source.file}: {spec.pretraining} ({spec.objective})"
+            return _told(str(source.hub or source.file), spec.pretraining, spec.objective)
     return f"weights {path.name}"
+
+
+def _told(origin: str, pretraining: str, objective: str | None) -> str:
+    return f"{origin}: {pretraining} ({objective})" if objective else f"{origin}: {pretraining}"
 
 
 def _is_of(path: PurePath, source: WeightSource) -> bool:

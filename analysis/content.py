@@ -80,8 +80,11 @@ def _opening(found: Findings) -> Iterator[Block]:
     yield Text(found.state)
     if not found.banner:  # the banner is all that may be said
         yield Text(found.verdict.headline)
-        if found.verdict.details:
-            yield Items(found.verdict.details)
+        details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.notes_on_rates)]
+        if details:
+            yield Items(details)
+    for said in found.mismatches:
+        yield Banner(said)
     if len(found.signatures) > 1:
         names = "; ".join(f"{signature}: {', '.join(ids)}" for signature, ids in found.signatures.items())
         yield Banner(f"Not all trials were measured alike, so not all rows may be compared ({names}).")
@@ -134,7 +137,7 @@ def _backbones(found: Findings) -> Iterator[Block]:
         model = trial.config.get("model", "")
         if model not in rows or rows[model][-1] == "–":  # of a trial that has begun, where there is one
             total = _number(trial.parameters.get("total"), ",")
-            rows[model] = (title(model), pretrained(trial), total, trial.weights_hash[:12] or "–")
+            rows[model] = (title(model), pretrained(trial), total, trial.weights_hash or "–")
     yield Table(("backbone", "weights", "parameters", "hash of the weights"), list(rows.values()), wordy=("weights",))
 
 

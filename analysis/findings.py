@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arms import title
 from analysis.trials import Trial
 from analysis.verdict import Verdict, judge
 from sousaphone.config import RETRIED, TrainConfig
@@ -93,6 +94,11 @@ class Findings:
         words = ", ".join(f"{count} {status}" for status, count in counts.items())
         live = "; the run is still going on" if self.live else ""
         return f"{counted(len(self.trials), 'planned trial')}: {words}{live}."
+
+    @property
+    def notes_on_rates(self) -> list[str]:
+        """How the learning rates were come by, as the sweep says: a verdict on untuned ones is one on them as well."""
+        return [str(note) for note in self.plan.get("notes") or () if str(note).startswith("learning rate")]
 
     @property
     def promotion(self) -> str | None:
@@ -180,6 +186,16 @@ class Findings:
         names = ("model", "strategy", "lora_targets")
         known = {t.trial_id: self.yardsticks.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials}
         return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
+
+    @property
+    def mismatches(self) -> list[str]:
+        """What must be said of backbones that hear other features than their weights were trained on."""
+        found: dict[str, None] = {}
+        for trial in self.trials:
+            if differs := trial.began_from.get("frontend_mismatch"):
+                name = title(trial.config.get("model", ""))
+                found[f"{name} heard other features than its weights were trained on ({', '.join(differs)})."] = None
+        return list(found)
 
     @property
     def signatures(self) -> dict[str, list[str]]:

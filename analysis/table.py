@@ -17,7 +17,10 @@ INTEGERS = (
     *("train_clips", "val_clips", "test_clips"),
 )
 # Of the columns from val_acc on, those without numbers.
-WORDS = ("signature", "data_hash", "weights_hash", "version", "git_commit", "reason", "error")
+WORDS = (
+    *("signature", "data_hash", "weights_hash", "weights_sha256", "pretraining"),
+    *("version", "git_commit", "reason", "error"),
+)
 
 # The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
 _WORDS = "|".join(STATUSES)
@@ -90,7 +93,9 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         "train_clips": clips.get("train"),
         "val_clips": clips.get("validation"),
         "test_clips": clips.get("test"),
-        "weights_hash": trial.weights_hash[:12] or None,
+        "weights_hash": trial.weights_hash or None,
+        "weights_sha256": trial.began_from.get("sha256"),
+        "pretraining": trial.began_from.get("pretraining"),
         "version": trial.version or None,
         "git_commit": trial.git_commit,
         "reason": trial.reason or trial.why or None,

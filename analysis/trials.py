@@ -41,7 +41,7 @@ class Trial:
         wall_seconds: at work, evaluation and all starts included.
         halvings: how often the micro-batch was halved after running out of memory.
         history: one dict of flat metrics an epoch, the first epoch first.
-        weights: where they were read; `weights_hash` is of the base model's tensors.
+        weights: where they were read; `began_from` is what the trial's record knows of them.
         data: fingerprint, clips by split, notes; lora: which layers were matched.
         version: of this program; started, ended: when, ISO 8601.
     """
@@ -56,7 +56,7 @@ class Trial:
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "random"
-    weights_hash: str = ""
+    began_from: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     lora: Mapping[str, Any] = field(default_factory=dict)
     version: str = ""
@@ -74,6 +74,11 @@ class Trial:
         parts += [self.config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")]
         parts += [self.config.get("lora_targets") if self.config.get("strategy") == "lora" else None, self.version]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+
+    @property
+    def weights_hash(self) -> str:
+        """Of the base model's tensors, short; empty for a trial that has not begun."""
+        return str(self.began_from.get("fingerprint") or "")[:12]
 
     @property
     def full(self) -> bool:
@@ -168,7 +173,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
         history=history,
         parameters=record.parameters,
         weights=record.weights.get("source", planned.weights),
-        weights_hash=str(record.weights.get("fingerprint") or ""),
+        began_from=record.weights,
         data=record.data,
         lora=record.lora,
         version=str((record.provenance.get("versions") or {}).get("sousaphone") or ""),

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone import choices as resolving
-from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
+from sousaphone import found_rates
+from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
+from sousaphone.choices import DEFAULT_EPOCHS, SEARCH, SEARCH_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import TrainConfig, parse_setting
 from sousaphone.errors import UserError
 from sousaphone.run import RunDirectory
@@ -74,22 +75,25 @@ def known_models(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def resolve(arguments: argparse.Namespace) -> Choices:
-    models = known_models(arguments.models or tuple(REGISTRY))
+    models = known_models(arguments.models or DEFAULT_SWEEP)
     dataset = arguments.dataset or "tiny"
     settings = dict(parse_setting(text) for text in arguments.set or ())
     data_dir = resolving.pick_data_dir(arguments.data_dir)
     device = resolving.pick_device(arguments.device or "auto")
     scale = resolving.pick_scale(arguments.scale or "auto", device)
+    strategy, targets = arguments.strategy or "lora", arguments.lora_targets or "all-linear"
+    weights = resolving.resolve_weights(arguments.weights or ["auto"], models, scale)
+    rates = {} if arguments.rates is None else found_rates.read(arguments.rates, scale, strategy, targets, weights)
     return Choices(
         models=models,
-        augment=AUGMENT[arguments.augment or "both"],
+        augment=AUGMENT[arguments.augment or ("off" if arguments.config == SEARCH else "both")],
         seeds=tuple(arguments.seeds or (0,)),
         dataset=dataset,
-        strategy=arguments.strategy or "lora",
-        lora_targets=arguments.lora_targets or "all-linear",
-        epochs=(TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS) if arguments.epochs is None else arguments.epochs,
+        strategy=strategy,
+        lora_targets=targets,
+        epochs=_epochs(arguments, dataset),
         scale=scale,
-        weights=resolving.resolve_weights(arguments.weights or ["auto"], models, scale),
+        weights=weights,
         device=device,
         data_dir=data_dir,
         cache_dir=str(resolving.cache_directory()),
@@ -99,7 +103,16 @@ def resolve(arguments: argparse.Namespace) -> Choices:
         settings=settings,
         hold_out=_hold_out(arguments) or "",
         test_also=_test_also(arguments) or "",
+        rates=rates,
     )
+
+
+def _epochs(arguments: argparse.Namespace, dataset: str) -> int:
+    if arguments.epochs is not None:
+        return int(arguments.epochs)
+    if arguments.config == SEARCH:
+        return SEARCH_EPOCHS
+    return TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
 
 
 def _hold_out(arguments: argparse.Namespace) -> str | None:

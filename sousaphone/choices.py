@@ -18,6 +18,7 @@ from sousaphone.errors import UserError
 DEFAULT_EPOCHS = 20
 # A demonstration must end in minutes on two cores.
 TINY_EPOCHS = 10
+SEARCH, SEARCH_EPOCHS = "rates", 3  # the sweep that looks for learning rates, and what it gives each of them
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Choices:
         settings: further TrainConfig fields (`--set`), which win over a sweep's own.
         hold_out: a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
         test_also: a further data set to score, as data_dir; empty: none.
+        rates: learning rates found by a search (`--rates`), by backbone; empty: those of tune_configs.
     """
 
     models: tuple[str, ...]
@@ -56,6 +58,7 @@ class Choices:
     settings: Mapping[str, Any] = field(default_factory=dict)
     hold_out: str = ""
     test_also: str = ""
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Choices:
@@ -204,11 +207,11 @@ def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> 
     """What each model starts from: 'random' or an absolute path.
 
     Raises:
-        UserError: see `parse_weights` and `sousaphone.weights.resolve`.
+        UserError: see `parse_weights` and `sousaphone.weights.resolve_all`.
     """
     from sousaphone import weights
 
-    return {name: weights.resolve(name, scale, choice) for name, choice in parse_weights(words, models).items()}
+    return weights.resolve_all(parse_weights(words, models), scale)
 
 
 def data_is_missing(choices: Choices) -> bool:

@@ -72,6 +72,10 @@ class TrainConfig:
     hold_out: str = knob("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
     test_also: str = knob("", "a further data set, scored with the best state")
     clip_seconds: float = knob(2.5, "seconds heard by every model", low=0.25, high=10.0)
+    efficientat_hop: int | None = knob(
+        None, "EfficientAT's hop, samples at 32 kHz (none: as its file's name says, else 320)", low=32, high=3200
+    )
+    frontend_mismatch: str = knob("", "backbones that may hear other features than their weights were trained on: A,B")
 
     # Optimisation
     epochs: int = knob(20, "epochs", low=1)
@@ -104,6 +108,9 @@ class TrainConfig:
     device: str = knob("cpu", "where it trains", choices=DEVICES)
     threads: int = knob(1, "CPU threads inside the trial (results repeat bit for bit at equal threads)", low=1)
 
+    # A search among settings looks at validation alone
+    score_test: bool = knob(True, "score the test clips at the end")
+
     # To see whether it runs at all
     limit_train_batches: int | None = knob(None, "optimiser steps in an epoch, at most", low=1)
     limit_eval_batches: int | None = knob(None, "evaluation batches, at most", low=1)
@@ -122,7 +129,9 @@ def trial_id(config: Mapping[str, Any]) -> str:
     """A trial's name from its configuration; only the fields that tell trials of a sweep apart are read."""
     targets = "-sweep" if config["strategy"] == "lora" and config["lora_targets"] == "sweep" else ""
     augment = "on" if config["augment"] else "off"
-    return f"{config['model']}-{config['strategy']}{targets}-aug-{augment}-s{config['seed']}"
+    # A search for the learning rate is the one sweep whose trials differ in it.
+    rate = "" if config.get("score_test", True) else f"-lr{config['learning_rate']:g}"
+    return f"{config['model']}-{config['strategy']}{targets}-aug-{augment}{rate}-s{config['seed']}"
 
 
 def _types(name: str) -> tuple[type, ...]:
@@ -158,6 +167,7 @@ _OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale",
     "hold_out",
     "test_also",
     "device",
+    "score_test",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a front end computes, as data, so that it can be compared with what weights were trained on. Imports no torch."""
+"""What a front end computes, as data, to be compared with what weights were trained on. Imports no torch."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class FrontendContract:
     scale: float
 
     def differences(self, stated: Mapping[str, Any]) -> tuple[str, ...]:
-        """What of `stated`, some of the fields by name, is otherwise here: 'mels 64 for 128' is their 64 for our 128."""
+        """Which of the `stated` fields are otherwise here: 'mels 64 for 128' is their 64 for our 128."""
         ours = dataclasses.asdict(self)
         return tuple(
-            f"{name} {value} for {ours[name]:g}" if isinstance(ours[name], float) else f"{name} {value} for {ours[name]}"
+            f"{name} {value} for {ours[name] if isinstance(ours[name], str) else format(ours[name], '.10g')}"
             for name, value in stated.items()
             if not _equal(value, ours[name])
         )
@@ -43,9 +43,10 @@ class FrontendContract:
     def in_words(self) -> str:
         """One line for tables and terminals."""
         window, hop = (1000 * samples / self.sample_rate for samples in (self.window, self.hop))
+        scaling = f"({self.log} {'-' if self.mean > 0 else '+'} {abs(self.mean):.8g}) / {self.scale:.8g}"
         return (
             f"{self.sample_rate / 1000:g} kHz, {self.mels} mels from {self.low_hz:g} to {self.high_hz:g} Hz, "
-            f"{window:.4g} ms every {hop:.4g} ms, ({self.log} - {self.mean:g}) / {self.scale:g}"
+            f"{window:.4g} ms every {hop:.4g} ms, {scaling if (self.mean, self.scale) != (0, 1) else self.log}"
         )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone import choices as resolving
+from sousaphone import found_rates
 from sousaphone.asked import (
     AUGMENT,
     RESOURCES,
@@ -134,6 +135,8 @@ def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
+    if arguments.rates is not None and given:
+        raise UserError(f"--rates belongs to a new run; leave it out with {given[0]}")
     if arguments.retry_failed and not arguments.resume:
         raise UserError("--retry-failed belongs to --resume; add it")
     for option, lowest in RESOURCES.items():
@@ -222,7 +225,8 @@ def _extension(
     added = []
     for point in make_sweep(config, asked).trials():
         if point.model in known:
-            point = dataclasses.replace(known[point.model], augment=point.augment, seed=point.seed)
+            rate = known[point.model].learning_rate if point.score_test else point.learning_rate
+            point = dataclasses.replace(known[point.model], augment=point.augment, seed=point.seed, learning_rate=rate)
         if point.trial_id not in planned:
             added.append(point)
     if not added:
@@ -254,6 +258,11 @@ def _promote(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
             f"{run_names(storage_directory(arguments))}"
         )
     plan = source.read_plan()
+    if plan["config"] == resolving.SEARCH:
+        raise UserError(
+            f"--promote {source.path}: it looked for learning rates, its trials are no results; train with what it "
+            f"found: --rates {source.path / found_rates.FILE}"
+        )
     best, reasons = _best(source, plan)
     config = TrainConfig(**plan["trials"][plan["trial_ids"].index(best.trial_id)])
     choices = dataclasses.replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,11 @@ from torch import Tensor, nn
 
 from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import REGISTRY, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
+from sousaphone.weights.check import load_checked
 
 
 def load_backbone(
@@ -24,6 +25,7 @@ def load_backbone(
     *,
     seed: int = 0,
     clip_seconds: float | None = None,
+    choice: FrontendChoice = AS_TRAINED,
 ) -> Backbone:
     """Build a backbone in evaluation mode.
 
@@ -33,28 +35,44 @@ def load_backbone(
         weights: 'random', or the path of an official file or directory.
         seed: from which random weights are drawn; the caller's RNG is left as it was.
         clip_seconds: the longest clip it will hear; None is the length it was pretrained with.
+        choice: which features it may hear instead of those that its weights were trained on; see `frontend_choice`.
 
     Raises:
-        UserError: an unknown name or scale, or a file that is not of this backbone's format.
+        UserError: an unknown name or scale, or a file that is not of this backbone's format, not of the size that its
+            name promises, or trained on other features than asked for.
     """
     if name not in REGISTRY:
         raise UserError(f"backbone {name!r} is unknown; choose one of: {', '.join(REGISTRY)}")
     spec = REGISTRY[name]
     if scale not in spec.scales:
         raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
-    module, _, class_name = spec.implementation.partition(":")
-    implementation: type[Backbone] = getattr(importlib.import_module(module), class_name)
     # Fresh layers draw from the seed as well, so it is set in both cases.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
-            backbone = implementation.create(spec, scale, clip_seconds)
+            backbone = implementation(spec).create(spec, scale, clip_seconds, choice)
         else:
             path = Path(weights).expanduser()
             if not path.exists():
                 raise UserError(f"weights {weights!r} for {name}: no such file or directory; give a path or 'random'")
-            backbone = implementation.load(spec, path, clip_seconds)
+            backbone = load_checked(spec, path, clip_seconds, choice)
     return backbone.eval()
+
+
+def frontend_choice(config: TrainConfig) -> FrontendChoice:
+    """What a trial asks of the front ends by name.
+
+    Raises:
+        UserError: an unknown backbone.
+    """
+    named = tuple(name for name in config.frontend_mismatch.replace(" ", "").split(",") if name)
+    for name in named:
+        if name not in REGISTRY:
+            raise UserError(
+                f"--set frontend_mismatch={config.frontend_mismatch}: backbone {name!r} is unknown; choose from: "
+                f"{', '.join(REGISTRY)}"
+            )
+    return FrontendChoice(config.efficientat_hop, named)
 
 
 @dataclass(frozen=True)
@@ -122,6 +140,17 @@ class RudimentClassifier(nn.Module):
         """Waveform [B, T] in [-1, 1] to logits [B, C]."""
         return self.classify(self.features(wave, lengths))
 
+    def weights_record(self, source: str) -> dict[str, Any]:
+        """What the record keeps of the weights that training begins with.
+
+        Args:
+            source: as in the configuration: 'random' or a path.
+
+        Returns:
+            See `sousaphone.weights.record_of`; and the fingerprint of the base model's tensors.
+        """
+        return {**weights.record_of(self.backbone, source), "fingerprint": self.base_fingerprint}
+
     def counts(self) -> ParameterCounts:
         named = list(self.named_parameters())
         return ParameterCounts(
@@ -153,7 +182,12 @@ class RudimentClassifier(nn.Module):
 def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
     """The model of one trial, on the CPU; equal configurations give equal initial weights."""
     backbone = load_backbone(
-        config.model, config.scale, config.weights, seed=config.seed, clip_seconds=config.clip_seconds
+        config.model,
+        config.scale,
+        config.weights,
+        seed=config.seed,
+        clip_seconds=config.clip_seconds,
+        choice=frontend_choice(config),
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -279,7 +279,7 @@ def _describe(record: TrialRecord, config: TrainConfig, model: RudimentClassifie
     counts = model.counts()
     record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
     record.lora = dataclasses.asdict(model.targets)
-    record.weights = {"source": config.weights, "fingerprint": model.base_fingerprint}
+    record.weights = model.weights_record(config.weights)
     record.data = {
         "fingerprint": data.dataset.fingerprint,
         "clips": data.dataset.clips["split"].value_counts().to_dict(),

@@ -17,10 +17,10 @@ from sousaphone.rudiments import SLUGS
 NAMES = list(REGISTRY)
 SCALES = ["nano", pytest.param("base", marks=pytest.mark.slow)]
 # r = 8, every pretrained linear layer of every block, at the published size; and the sweep's own lists.
-ADAPTERS = {"ast": 1_327_104, "beats": 1_327_104, "htsat": 635_904}
+ADAPTERS = {"ast": 1_327_104, "beats": 1_327_104, "beats-ft": 1_327_104, "htsat": 635_904}
 SWEEP_ADAPTERS = {**ADAPTERS, "ast": 958_464, "efficientat": 0}
 # EfficientAT: mn10's published 4.88 M less its classifier, 960 * 1280 + 1280 + 1280 * 527 + 527, which is dropped.
-PUBLISHED = {"ast": 86.2e6, "htsat": 27.5e6, "beats": 90.3e6, "efficientat": 4.88e6 - 1_905_167}
+PUBLISHED = {"ast": 86.2e6, "htsat": 27.5e6, "beats": 90.3e6, "beats-ft": 90.3e6, "efficientat": 4.88e6 - 1_905_167}
 
 
 def noise(name: str, seconds: float = 2.5, clips: int = 2) -> torch.Tensor:

@@ -6,7 +6,7 @@ from ray import tune
 
 from sousaphone.choices import Choices
 from sousaphone.config import PerModel, Sweep
-from tune_configs.rates import rate
+from tune_configs.rates import how_tuned, rates
 from tune_configs.resources import EFFECTIVE_BATCH, gpus, micro_batch, threads
 
 
@@ -28,7 +28,7 @@ def sweep(choices: Choices) -> Sweep:
         "test_also": choices.test_also,
         "clip_seconds": 2.5 if choices.scale == "nano" else 5.0,
         "epochs": choices.epochs,
-        "learning_rate": PerModel({m: rate(m, choices.strategy, choices.scale) for m in choices.models}),
+        "learning_rate": PerModel(rates(choices)),
         "micro_batch": PerModel(sizes),
         "accumulation": PerModel({model: EFFECTIVE_BATCH // size for model, size in sizes.items()}),
         # Evaluation keeps no activations, so it has room for more.
@@ -37,4 +37,9 @@ def sweep(choices: Choices) -> Sweep:
         "threads": threads(choices),
         **choices.settings,
     }
-    return Sweep(param_space=space, cpus_per_trial=float(threads(choices)), gpus_per_trial=gpus(choices))
+    return Sweep(
+        param_space=space,
+        cpus_per_trial=float(threads(choices)),
+        gpus_per_trial=gpus(choices),
+        notes=(how_tuned(choices),),
+    )

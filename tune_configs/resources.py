@@ -11,9 +11,9 @@ from sousaphone.choices import Choices
 
 EFFECTIVE_BATCH = 32
 _BASE = {
-    "cuda": {"ast": 32, "htsat": 32, "beats": 32, "efficientat": 32},
-    "mps": {"ast": 4, "htsat": 8, "beats": 8, "efficientat": 16},
-    "cpu": {"ast": 2, "htsat": 2, "beats": 2, "efficientat": 4},
+    "cuda": {"ast": 32, "htsat": 32, "beats": 32, "beats-ft": 32, "efficientat": 32},
+    "mps": {"ast": 4, "htsat": 8, "beats": 8, "beats-ft": 8, "efficientat": 16},
+    "cpu": {"ast": 2, "htsat": 2, "beats": 2, "beats-ft": 2, "efficientat": 4},
 }
 
 

@@ -23,7 +23,7 @@ _MEASURES: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
 
 def picture(scene: Scene) -> Picture:
     several = any(len(arm.trials) > 1 for arm in scene.groups)
-    told = "Time in training steps, evaluation not counted: the mean of an arm's trials, in the order of validation macro F1."
+    told = "Time in training steps, evaluation not counted: the mean of an arm's trials, by validation macro F1."
     if several:
         told += " Dots: single seeds."
     if not all(arm.full for arm in scene.groups):

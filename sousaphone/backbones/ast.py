@@ -6,6 +6,7 @@ Ours is what transformers leaves out: other clip lengths, by the authors' rule f
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +17,9 @@ from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.transformers_files import load_config, load_pretrained
+from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
+from sousaphone.backbones.weight_files import refuse_other_features
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 from sousaphone.frontends import AstFrontend
 
 
@@ -38,7 +41,9 @@ class AstBackbone(Backbone):
         )
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+    def create(
+        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         net = ASTModel(ASTConfig(**spec.scales[scale]))
         # transformers starts these at zero, which frozen would leave the model deaf to order; the authors' code
         # draws them with this deviation.
@@ -47,10 +52,16 @@ class AstBackbone(Backbone):
         return cls(spec, net, clip_seconds)
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+    def load(
+        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         config = load_config(ASTConfig, path)
+        stated = {"mels": config.num_mel_bins, **_features(load_extractor(path))}
+        mismatches = refuse_other_features(spec, path, stated, choice)
         net = load_pretrained(ASTModel, path, config, dropped=("classifier.",))
-        return cls(spec, net, clip_seconds)
+        backbone = cls(spec, net, clip_seconds)
+        backbone.mismatches = mismatches
+        return backbone
 
     def encode(self, features: Tensor) -> Tensor:
         """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised; the first two are no patches."""
@@ -68,6 +79,21 @@ class AstBackbone(Backbone):
 
     def pool(self, tokens: Tensor) -> Tensor:
         return (tokens[:, 0] + tokens[:, 1]) / 2
+
+
+def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings of an ASTFeatureExtractor say of its features, as fields of FrontendContract."""
+    stated = {"sample_rate": "sampling_rate", "mels": "num_mel_bins"}
+    found = {field: extractor[key] for field, key in stated.items() if key in extractor}
+    if not extractor.get("do_normalize", True):
+        return {**found, "mean": 0.0, "scale": 1.0}
+    if "mean" in extractor:
+        found["mean"] = extractor["mean"]
+    if "std" in extractor:
+        # A value of another kind is shown as it is.
+        deviation = extractor["std"]
+        found["scale"] = 2 * deviation if isinstance(deviation, int | float) else deviation
+    return found
 
 
 def fit_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:

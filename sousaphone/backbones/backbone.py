@@ -9,6 +9,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 from sousaphone.frontends import Frontend
 
 
@@ -19,25 +20,32 @@ class Backbone(nn.Module, ABC):
         spec: what the program knows of it.
         frontend: waveform to features.
         width: D, the size of the embedding.
+        mismatches: in what the features differ from those that its weights were trained on, as was asked for.
     """
 
     spec: BackboneSpec
     frontend: Frontend
     width: int
+    mismatches: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+    def create(
+        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
         architecture can save work by knowing it; None is the length it was pretrained with."""
 
     @classmethod
     @abstractmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+    def load(
+        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         """One with the weights of an official file; its size comes from the file.
 
         Raises:
-            UserError: the file is not of this backbone's format; the message lists what does not fit.
+            UserError: the file is not of this backbone's format, which the message lists, or was trained on other
+                features, which `choice` does not ask for.
         """
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.weight_files import read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 from sousaphone.frontends import BeatsFrontend
 
 # What a file may hold beside the encoder: the classifier of fine-tuned files, the mask of pretraining.
@@ -46,7 +48,9 @@ class Beats(nn.Module):
 
 
 class BeatsBackbone(Backbone):
-    """BEATs; the embedding is the mean over its tokens, as its fine-tuned classifier takes it."""
+    """BEATs from self-supervised pretraining alone; the embedding is the mean over its tokens."""
+
+    fine_tuned = False
 
     def __init__(self, spec: BackboneSpec, net: Beats) -> None:
         super().__init__()
@@ -56,12 +60,23 @@ class BeatsBackbone(Backbone):
         self.frontend = BeatsFrontend()
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+    def create(
+        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         return cls(spec, Beats(BeatsConfig(**spec.scales[scale])))
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+    def load(
+        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         cfg, state = read_official(path)
+        found = is_fine_tuned(cfg, state)
+        if found != cls.fine_tuned:
+            name, other = ("beats-ft", "a fine-tuned") if found else ("beats", "a pretrained, not fine-tuned")
+            raise UserError(
+                f"{path} holds {other} BEATs, which is another arm than {spec.name}: give it as {name}, with "
+                f"--models {name} --weights {name}={path}"
+            )
         try:
             config = BeatsConfig.from_official(cfg)
         except UserError as error:
@@ -78,6 +93,18 @@ class BeatsBackbone(Backbone):
         if missing > 0:
             features = F.pad(features, (0, 0, 0, missing), value=BeatsFrontend.silence)
         return self.net(features)
+
+
+class FineTunedBeatsBackbone(BeatsBackbone):
+    """BEATs that went on to learn AudioSet's labels; its predictor is dropped, and a fresh head takes its place. The
+    embedding is what that predictor took the mean of."""
+
+    fine_tuned = True
+
+
+def is_fine_tuned(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Whether an official file says that it is, or holds a predictor."""
+    return bool(cfg.get("finetuned_model")) or any(key.startswith("predictor.") for key in state)
 
 
 def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -6,6 +6,7 @@ depends on how large that square is. A clip longer than the configured window ge
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,8 +15,10 @@ from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.transformers_files import load_config, load_pretrained
+from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
+from sousaphone.backbones.weight_files import refuse_other_features
 from sousaphone.errors import UserError
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 from sousaphone.frontends import ClapFrontend
 
 # CLAP never hears more; a shorter clip is repeated up to this, however little of it is asked for.
@@ -37,7 +40,9 @@ class HtsatBackbone(Backbone):
         self.frontend = ClapFrontend(_seconds(model.config))
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None) -> Self:
+    def create(
+        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         config = ClapAudioConfig(**spec.scales[scale])
         _widen(config, clip_seconds)
         model = ClapAudioModel(config)
@@ -47,21 +52,45 @@ class HtsatBackbone(Backbone):
         return cls(spec, model)
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None) -> Self:
+    def load(
+        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
+    ) -> Self:
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
             raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")
         if config.num_mel_bins != ClapFrontend.bins:
             raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {ClapFrontend.bins}")
+        mismatches = refuse_other_features(spec, path, _features(load_extractor(path)), choice)
         _widen(config, clip_seconds)
         # A whole CLAP names its audio tower, a bare audio model does not.
         model = load_pretrained(ClapAudioModel, path, config, dropped=_DROPPED, renamed={r"^audio_model\.": ""})
-        return cls(spec, model)
+        backbone = cls(spec, model)
+        backbone.mismatches = mismatches
+        return backbone
 
     def encode(self, features: Tensor) -> Tensor:
         """[B, 1, F, 64] to tokens [B, L, D], normalised; L is frequency times time, time running fastest."""
         grid: Tensor = self.net(features).last_hidden_state  # [B, D, frequency, time]
         return grid.flatten(2).transpose(1, 2)
+
+
+def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
+    """What the settings of a ClapFeatureExtractor say of its features, as fields of FrontendContract."""
+    stated = {
+        "sample_rate": "sampling_rate",
+        "mels": "feature_size",
+        "window": "fft_window_size",
+        "hop": "hop_length",
+        "low_hz": "frequency_min",
+        "high_hz": "frequency_max",
+    }
+    found = {field: extractor[key] for field, key in stated.items() if key in extractor}
+    if extractor.get("top_db") is not None:
+        found["log"] = f"dB within {extractor['top_db']} of the loudest"
+    # The extractor takes its mel bank from how it cuts: HTK's for the fused model, Slaney's for ours.
+    if extractor.get("truncation", "rand_trunc") != "rand_trunc":
+        found["log"] = f"dB of HTK mels (truncation {extractor['truncation']!r})"
+    return found
 
 
 def _seconds(config: Any) -> float:

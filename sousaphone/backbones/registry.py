@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from typing import TYPE_CHECKING
 
 from sousaphone.backbones.spec import BackboneSpec, WeightSource
 from sousaphone.frontend_contract import FrontendContract
+
+if TYPE_CHECKING:
+    from sousaphone.backbones.backbone import Backbone
 
 _AST = BackboneSpec(
     name="ast",
@@ -232,3 +237,10 @@ _BEATS_FT = dataclasses.replace(
 
 REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT)}
 DEFAULT_SWEEP = tuple(name for name, spec in REGISTRY.items() if spec.in_default_sweep)
+
+
+def implementation(spec: BackboneSpec) -> type[Backbone]:
+    """The class that builds a backbone; torch and all that it needs are imported now."""
+    module, _, name = spec.implementation.partition(":")
+    found: type[Backbone] = getattr(importlib.import_module(module), name)
+    return found

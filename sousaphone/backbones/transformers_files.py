@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +30,8 @@ def load_config(config_class: Any, path: Path) -> Any:
     """
     if not (path / "config.json").is_file():
         raise UserError(f"{path} holds no config.json; give the directory of a transformers checkpoint")
+    if (path / "adapter_config.json").exists():  # transformers would load the model that it names instead
+        raise UserError(f"{path} holds an adapter (adapter_config.json) for some other model; merge it first")
     wanted = config_class.model_type
     try:
         raw, _ = config_class.get_config_dict(path)
@@ -40,6 +44,28 @@ def load_config(config_class: Any, path: Path) -> Any:
     if config is None:
         raise UserError(f"{path} holds a {found!r} checkpoint; this backbone wants {wanted!r}")
     return config
+
+
+def load_extractor(path: Path) -> dict[str, Any]:
+    """The settings of the feature extractor that lie beside a checkpoint; empty where there are none.
+
+    Raises:
+        UserError: a damaged file.
+    """
+    # transformers 5 may write them into the processor's settings.
+    for name, key in (("preprocessor_config.json", None), ("processor_config.json", "feature_extractor")):
+        if not (file := path / name).is_file():
+            continue
+        try:
+            content = json.loads(file.read_text())
+            found = content.get(key, {}) if key else content
+        except (OSError, ValueError, AttributeError) as error:
+            raise UserError(f"{file} cannot be read: {_one_line(error)}") from error
+        if not isinstance(found, dict):
+            raise UserError(f"{file} holds no settings of a feature extractor")
+        if found:
+            return found
+    return {}
 
 
 def load_pretrained(
@@ -83,7 +109,9 @@ def _quiet() -> Iterator[None]:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bar:

@@ -265,7 +265,7 @@ def _made(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tuple[Cli
         return
     # A forked child would inherit the threads' locks of whatever is loaded here (torch, Ray).
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_follow_parent)
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     ahead: deque[tuple[list, Future[list[Performance]]]] = deque()
     try:
         while True:
@@ -283,7 +283,7 @@ def _make_chunk(jobs: list[tuple[Clip, Path]]) -> list[Performance]:
     return [make_clip(job) for job in jobs]
 
 
-def _follow_parent() -> None:
+def follow_parent() -> None:
     """End with the parent however it ends, and leave Ctrl-C to it: a pool's workers would wait for work for ever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

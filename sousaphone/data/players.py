@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -77,6 +77,29 @@ class Clip:
     room: int
     tuning_cents: float
 
+    @property
+    def rudiment(self) -> Rudiment:
+        return RUDIMENTS[self.slug]
+
+
+class Task(Protocol):
+    """What `perform` needs of a clip: who plays which cycle, how fast and for how long; see Clip."""
+
+    @property
+    def seed(self) -> tuple[int, ...]: ...
+    @property
+    def player(self) -> Player: ...
+    @property
+    def rudiment(self) -> Rudiment: ...
+    @property
+    def tempo_bpm(self) -> int: ...
+    @property
+    def stretch(self) -> float: ...
+    @property
+    def phase(self) -> float: ...
+    @property
+    def duration(self) -> float: ...
+
 
 @dataclass
 class Performance:
@@ -139,14 +162,14 @@ def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float
     return min(max(round(tempo), low), high), stretch
 
 
-def perform(clip: Clip) -> Performance:
+def perform(clip: Task) -> Performance:
     """Play the clip's rudiment from its phase until the clip is nearly over.
 
     Returns:
         Strokes in clip time (ms from its first sample), the bounces of buzz strokes after all others.
     """
     rng = np.random.default_rng((*clip.seed, 1))
-    player, cycle = clip.player, RUDIMENTS[clip.slug].strokes
+    player, cycle = clip.player, clip.rudiment.strokes
     step_ms = _step_ms(clip)
     figures = _figures(clip, rng)
     drift = _drift(player.drift, rng)
@@ -158,7 +181,7 @@ def perform(clip: Clip) -> Performance:
         figure: list[tuple] = []
         for place in reversed(places):  # the main stroke first: its grace notes hang on it
             stroke, before = cycle[place], places[-1] - place
-            intended = start_ms + stroke.onset * step_ms * len(cycle) / RUDIMENTS[clip.slug].beats
+            intended = start_ms + stroke.onset * step_ms * len(cycle) / clip.rudiment.beats
             weak = stroke.hand == "L"
             time = intended + drift(intended) + rng.normal(0, min(player.jitter_ms, 0.12 * step_ms))
             time += player.weak_late_ms * weak
@@ -197,18 +220,18 @@ def perform(clip: Clip) -> Performance:
     return Performance(dict(zip(COLUMNS, map(list, columns), strict=True)), cycles=_cycles_begun(figures))
 
 
-def _step_ms(clip: Clip) -> float:
+def _step_ms(clip: Task) -> float:
     """From one place in the cycle to the next."""
-    rudiment = RUDIMENTS[clip.slug]
+    rudiment = clip.rudiment
     return 60_000 / clip.tempo_bpm * clip.stretch * rudiment.beats / len(rudiment.strokes)
 
 
-def _figures(clip: Clip, rng: np.random.Generator) -> list[tuple[float, range]]:
+def _figures(clip: Task, rng: np.random.Generator) -> list[tuple[float, range]]:
     """The figures (grace notes and their stroke) that fit the clip, each with its cycle's start in ms and its places.
 
     The first is the first whole one at or after the clip's phase.
     """
-    cycle, step_ms = RUDIMENTS[clip.slug].strokes, _step_ms(clip)
+    cycle, step_ms = clip.rudiment.strokes, _step_ms(clip)
     mains = [place for place, stroke in enumerate(cycle) if stroke.parent is None]
     figures = [range(start, main + 1) for start, main in zip([0, *(m + 1 for m in mains)], mains, strict=False)]
     first = next((f.start for f in figures if f.start >= clip.phase * len(cycle)), 0)

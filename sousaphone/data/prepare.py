@@ -50,6 +50,7 @@ class TrialData:
     Attributes:
         further: clip sets that are scored beside the test clips, by the prefix of their metrics: `held_out` (a timbre
             kept from training), `also` (another data set).
+        score_test: whether anything is scored at a trial's end; a search among settings must not look.
     """
 
     dataset: Dataset
@@ -57,11 +58,12 @@ class TrialData:
     validation: ClipSet
     test: ClipSet
     further: Mapping[str, ClipSet] = dataclasses.field(default_factory=dict)
+    score_test: bool = True
 
     @property
     def tests(self) -> dict[str, ClipSet]:
         """All that is scored at a trial's end, by the prefix of its metrics."""
-        return {"test": self.test, **self.further}
+        return {"test": self.test, **self.further} if self.score_test else {}
 
 
 def open_trial_data(config: TrainConfig, sample_rate: int) -> TrialData:
@@ -72,7 +74,7 @@ def open_trial_data(config: TrainConfig, sample_rate: int) -> TrialData:
     further = {HELD_OUT: clip_set(dataset, HELD_OUT)} if config.hold_out else {}
     if config.test_also:
         further["also"] = clip_set(read_further(Path(config.test_also)), "test")
-    return TrialData(dataset, train, validation, test, further)
+    return TrialData(dataset, train, validation, test, further, config.score_test)
 
 
 def _clip_sets(config: TrainConfig, sample_rate: int) -> Callable[[Dataset, str], ClipSet]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sousaphone import augment
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.audio_files import open_clips
 from sousaphone.data.decode import read_samples, resampler, to_mono
@@ -74,7 +74,7 @@ def preview(
         output.mkdir(parents=True, exist_ok=True)
         for scale in scales:
             config = TrainConfig(scale=scale, clip_seconds=CLIP_SECONDS[scale])
-            frontends = {name: _frontend(name, config) for name in REGISTRY}
+            frontends = {name: _frontend(name, config) for name in DEFAULT_SWEEP}
             for row, (mono, rate) in zip(rows, sounds, strict=True):
                 clip = dataset.clips.loc[row]
                 views = {name: look(mono, rate, frontend, config, seed) for name, frontend in frontends.items()}

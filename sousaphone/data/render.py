@@ -15,8 +15,8 @@ import numpy as np
 import pedalboard
 import soundfile
 
-from sousaphone.data.players import Clip, Performance, perform
-from sousaphone.data.soundfonts import SAMPLE_RATE, Kit, snare
+from sousaphone.data.players import Clip, Performance, Task, perform
+from sousaphone.data.soundfonts import SAMPLE_RATE, snare
 
 PART = ".part"  # ends the name of a file that is being written
 
@@ -70,9 +70,8 @@ class Voice:
         return force**2 * (force * self.bright + (1 - force) * self.dull)
 
 
-def make_voice(kit: Kit, cents: float, shelf_db: float) -> Voice:
-    """A kit's snare tuned by `cents` and with its treble turned by `shelf_db`, at the energy it had."""
-    drum = snare(kit)
+def make_voice(drum: np.ndarray, cents: float, shelf_db: float) -> Voice:
+    """A drum's stroke [T] tuned by `cents` and with its treble turned by `shelf_db`, at unit energy."""
     places = np.arange(0, len(drum), 2 ** (cents / 1200))  # read faster, a recording sounds higher
     tuned = np.interp(places, np.arange(len(drum)), drum).astype(np.float32)
     coloured = pedalboard.HighShelfFilter(2500, shelf_db, 0.7)(tuned, SAMPLE_RATE)
@@ -92,16 +91,21 @@ def render_hand(voice: Voice, times_ms: list[float], velocities: list[int], seco
 
 def render(clip: Clip, performance: Performance) -> np.ndarray:
     """The clip as recorded in its room: int16 [T] at 44.1 kHz."""
-    player, room = clip.player, ROOMS[clip.room]
-    rng = np.random.default_rng((*clip.seed, 2))
+    return record(clip, performance, snare(clip.kit), clip.tuning_cents, ROOMS[clip.room])
+
+
+def record(task: Task, performance: Performance, drum: np.ndarray, tuning_cents: float, room: Room) -> np.ndarray:
+    """A performance on a drum, given by one stroke [T], in a room: int16 [T] at 44.1 kHz."""
+    player = task.player
+    rng = np.random.default_rng((*task.seed, 2))
     strokes = performance.columns
-    mix = np.zeros(round(clip.duration * SAMPLE_RATE), np.float32)
+    mix = np.zeros(round(task.duration * SAMPLE_RATE), np.float32)
     for hand in ("R", "L"):
         mine = [i for i, which in enumerate(strokes["hand"]) if which == hand]
         weak = hand != player.dominant
-        voice = make_voice(clip.kit, clip.tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
+        voice = make_voice(drum, tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
         times = [strokes["actual_time_ms"][i] for i in mine]
-        mix += render_hand(voice, times, [strokes["actual_velocity"][i] for i in mine], clip.duration)
+        mix += render_hand(voice, times, [strokes["actual_velocity"][i] for i in mine], task.duration)
     mix /= max(float(np.abs(mix).max()), 1e-6)
     chain = pedalboard.Pedalboard(
         [

@@ -97,11 +97,17 @@ def read_kits(path: Path) -> tuple[Kit, ...]:
 
 @functools.lru_cache(maxsize=256)
 def snare(kit: Kit) -> np.ndarray:
-    """One stroke of a kit's snare, float32 [T] at 44.1 kHz, of unit energy; empty where nothing is heard."""
+    """One stroke of a kit's snare; see `strike`."""
+    return strike(kit, SNARE)
+
+
+def strike(kit: Kit, note: int) -> np.ndarray:
+    """One stroke of what a kit has at a MIDI note, float32 [T] at 44.1 kHz, of unit energy; empty where nothing is
+    heard."""
     font = _open(kit.path)
     wave = np.zeros(round(STROKE_SECONDS * SAMPLE_RATE))
-    for zone in font.zones(kit.program):
-        sound = font.play(zone, len(wave))
+    for zone in font.zones(kit.program, note):
+        sound = font.play(zone, len(wave), note)
         wave[: len(sound)] += sound
     peak = np.abs(wave).max()
     if peak < 1e-5:
@@ -110,6 +116,11 @@ def snare(kit: Kit) -> np.ndarray:
     wave = wave[heard[0] : heard[-1] + 1]
     wave = wave * np.minimum(1, np.arange(len(wave), 0, -1) / 500)  # no click where it is cut
     return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
+
+
+def recordings(kit: Kit, note: int) -> frozenset[int]:
+    """The numbers of the SoundFont's samples that sound when a kit's note is struck."""
+    return frozenset(zone[_SAMPLE] for zone in _open(kit.path).zones(kit.program, note))
 
 
 @functools.lru_cache(maxsize=16)
@@ -149,22 +160,22 @@ class _Font:
         own = (preset for preset in self.presets[:-1] if preset[2] == DRUM_BANK)
         return [(program, name.split(b"\0")[0].decode("latin-1")) for name, program, *_ in own]
 
-    def zones(self, program: int) -> Iterator[dict[int, int]]:
-        """The generators of every sample that a full stroke on the snare sets off, defaults filled in."""
+    def zones(self, program: int, note: int) -> Iterator[dict[int, int]]:
+        """The generators of every sample that a full stroke on a note sets off, defaults filled in."""
         for place, (_, number, bank, first, *_) in enumerate(self.presets[:-1]):
             if (number, bank) != (program, DRUM_BANK):
                 continue
-            for outer in _struck(*self._preset, first, self.presets[place + 1][3], _INSTRUMENT):
+            for outer in _struck(*self._preset, first, self.presets[place + 1][3], _INSTRUMENT, note):
                 which = outer[_INSTRUMENT]
                 begin, end = self.instruments[which][1], self.instruments[which + 1][1]
-                for inner in _struck(*self._instrument, begin, end, _SAMPLE):
+                for inner in _struck(*self._instrument, begin, end, _SAMPLE, note):
                     zone = _DEFAULT | inner
                     for generator, value in outer.items():  # a preset's shift the instrument's
                         if generator not in (_INSTRUMENT, _KEYS, _FORCES):
                             zone[generator] = zone.get(generator, 0) + value
                     yield zone
 
-    def play(self, zone: dict[int, int], most: int) -> np.ndarray:
+    def play(self, zone: dict[int, int], most: int, note: int) -> np.ndarray:
         """One sample as its zone wants it, float [T], T at most `most`."""
         _, start, end, loop, loop_end, rate, key, cents, _, kind = self.headers[zone[_SAMPLE]]
         if kind & _COMPRESSED:
@@ -176,7 +187,7 @@ class _Font:
         if not 0 <= start < end <= len(self.samples):
             raise ValueError("a sample lies outside the file")
         root = zone.get(_ROOT, key)
-        tuning = (zone.get(_KEY, SNARE) - root) * zone[_SCALE] + 100 * zone.get(_SEMITONES, 0) + zone.get(_CENTS, 0)
+        tuning = (zone.get(_KEY, note) - root) * zone[_SCALE] + 100 * zone.get(_SEMITONES, 0) + zone.get(_CENTS, 0)
         sweep = _sweep(zone, most)
         steps = 2 ** ((tuning + cents + zone.get(_BEND, 0) * sweep) / 1200) * rate / SAMPLE_RATE
         places = np.cumsum(steps) - steps[0]
@@ -200,8 +211,10 @@ def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple
         begin += 8 + size + size % 2
 
 
-def _struck(bags: list[int], generators: list[tuple], first: int, last: int, target: int) -> Iterator[dict[int, int]]:
-    """The zones from `first` to `last` that lead on to a `target` and that a full stroke on the snare is within."""
+def _struck(
+    bags: list[int], generators: list[tuple], first: int, last: int, target: int, note: int
+) -> Iterator[dict[int, int]]:
+    """The zones from `first` to `last` that lead on to a `target` and that a full stroke on the note is within."""
     general: dict[int, int] = {}
     for place in range(first, last):
         zone = {}
@@ -213,7 +226,7 @@ def _struck(bags: list[int], generators: list[tuple], first: int, last: int, tar
             continue
         zone = general | zone
         keys, forces = zone.get(_KEYS, _EVERY), zone.get(_FORCES, _EVERY)
-        if keys & 0xFF <= SNARE <= keys >> 8 and forces & 0xFF <= 127 <= forces >> 8:
+        if keys & 0xFF <= note <= keys >> 8 and forces & 0xFF <= 127 <= forces >> 8:
             yield zone
 
 

@@ -29,7 +29,7 @@ from sousaphone.sweep.forecast import Forecast, Room, predict, refusals
 from sousaphone.sweep.runtime import Capacity, Resources
 from sousaphone.sweep.status import Announce
 from sousaphone.timing import Budget, Speed, arm, time_arms
-from sousaphone.weights import content_fingerprint
+from sousaphone.weights import RANDOM, content_fingerprint
 from sousaphone.words import counted
 
 _MB = 2**20
@@ -156,6 +156,7 @@ def describe_trials(
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
             yield from describe_model(model)
+            yield from describe_weights(model, trial.weights)
         trainable[arm(trial)] = built[alike]
 
 
@@ -239,6 +240,16 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
     if choices.test_also:
         yield f"tests also on: {choices.test_also}"
     yield f"writes: {job.directory.path} (records, checkpoints, report) and {choices.cache_dir} (waveforms, once)"
+
+
+def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:
+    """Which weights one arm begins with, and in what it hears other features than they were trained on."""
+    record = model.weights_record(source)
+    if source != RANDOM:
+        origin, sha256 = record["origin"], record["sha256"][:12]
+        yield f"      weights: {origin}, SHA-256 {sha256}; trained on: {record['pretraining']}"
+    if record["frontend_mismatch"]:
+        yield f"      trained on other features, as asked for: {', '.join(record['frontend_mismatch'])}"
 
 
 def describe_model(model: RudimentClassifier) -> Iterator[str]:

@@ -20,7 +20,7 @@ COLUMNS = (
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
     "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
     "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
-    "adapter_kb,halvings,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,version,"
+    "adapter_kb,halvings,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
     "git_commit,reason,error"
 )
 

@@ -362,3 +362,27 @@ def test_trials_that_were_measured_differently_are_told_apart(tmp_path: Path) ->
     found = read_run(run.path)
     assert "not all rows may be compared" in summary(found)
     assert found.trials[0].signature != found.trials[1].signature
+
+
+def test_what_each_backbone_began_from_is_said_and_other_features_than_it_was_trained_on_are_not_hidden(
+    tmp_path: Path,
+) -> None:
+    plan, records = told(["completed", "completed"], **REAL)
+    records[0].weights |= {"origin": "hub MIT/ast at 1234", "pretraining": "AudioSet", "objective": "supervised"}
+    run = write_run(tmp_path / "study", plan, records)
+    text = summary(read_run(run.path))
+    assert "| AST | hub MIT/ast at 1234: AudioSet (supervised) |" in text
+    assert "other features" not in text
+    records[0].weights["frontend_mismatch"] = ["mels 64 for 128"]
+    records[0].write(run.trial(records[0].trial_id))
+    said = "AST heard other features than its weights were trained on (mels 64 for 128)."
+    assert f"> **{said}**" in summary(read_run(run.path))
+
+
+def test_a_verdict_at_untuned_rates_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "study", *told(["completed", "completed"], **REAL))
+    content = run.read_plan()
+    content["notes"] = ["learning rates are untuned for all backbones"]
+    run.write_plan(content)
+    text = summary(read_run(run.path))
+    assert text.index("- Learning rates are untuned for all backbones.") < text.index("## Results")

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sousaphone.backbones.beats import Beats, BeatsBackbone
+from sousaphone.backbones.beats import Beats, BeatsBackbone, FineTunedBeatsBackbone
 from sousaphone.backbones.beats_encoder import BeatsConfig
 from sousaphone.backbones.registry import REGISTRY
 
@@ -47,5 +47,6 @@ def written(path: Path, content: Any) -> Path:
     return path
 
 
-def load(path: Path) -> BeatsBackbone:
-    return BeatsBackbone.load(REGISTRY["beats"], path, None).eval()
+def load(path: Path, name: str = "beats") -> BeatsBackbone:
+    kind = FineTunedBeatsBackbone if name == "beats-ft" else BeatsBackbone
+    return kind.load(REGISTRY[name], path, None).eval()

@@ -95,6 +95,24 @@ def test_at_its_own_length_it_equals_transformers() -> None:
     assert torch.allclose(backbone.pool(tokens), official.pooler_output, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"frequency_stride": 16, "time_stride": 16, "qkv_bias": False},
+        {"patch_size": 8, "frequency_stride": 6, "time_stride": 8, "hidden_act": "relu", "num_attention_heads": 4},
+    ],
+)
+def test_other_configurations_load_and_equal_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = ASTModel(ASTConfig(**{**SMALL, **changes})).eval()
+    torch.nn.init.normal_(model.embeddings.position_embeddings)
+    model.save_pretrained(tmp_path)
+    backbone = load_backbone("ast", "base", str(tmp_path))
+    official = model(features(128))
+    assert torch.allclose(backbone.encode(features(128)), official.last_hidden_state, atol=1e-5)
+    assert torch.allclose(backbone.pool(backbone.encode(features(128))), official.pooler_output, atol=1e-5)
+
+
 @pytest.mark.parametrize("naming", [present_names, older_names])
 def test_a_fine_tuned_checkpoint_loads_under_present_and_older_names(
     checkpoint: Path, naming: Callable[..., Any]

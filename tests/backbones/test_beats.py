@@ -43,7 +43,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def test_the_last_layer_and_the_predictor_equal_the_official_ones() -> None:
-    backbone = load(CHECKPOINT)
+    backbone = load(CHECKPOINT, "beats-ft")
     with torch.no_grad():
         tokens = backbone.encode(backbone.frontend(torch.from_numpy(REFERENCE["wav16k"]) / 32768))
     assert tokens.shape == (2, 144, 64)

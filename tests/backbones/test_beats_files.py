@@ -31,8 +31,8 @@ def test_a_predictor_is_dropped_and_half_precision_becomes_single(tmp_path: Path
     tuned = official(net, **{"predictor.weight": torch.rand(5, 32), "predictor.bias": torch.rand(5)})
     tuned["cfg"] |= {"finetuned_model": True, "predictor_class": 5}
     wave = torch.rand(1, 8_000)
-    assert torch.equal(load(written(tmp_path / "tuned.pt", tuned))(wave), plain(wave))
-    half = {"cfg": tuned["cfg"], "model": {k: v.half() for k, v in net.state_dict().items()}}
+    assert torch.equal(load(written(tmp_path / "tuned.pt", tuned), "beats-ft")(wave), plain(wave))
+    half = {"cfg": official(net)["cfg"], "model": {k: v.half() for k, v in net.state_dict().items()}}
     assert all(p.dtype == torch.float32 for p in load(written(tmp_path / "half.pt", half)).parameters())
 
 
@@ -120,3 +120,21 @@ def test_a_file_that_torch_did_not_write_is_one_clear_line(content: bytes, tmp_p
 def test_a_directory_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         load(tmp_path)
+
+
+def test_fine_tuned_and_pretrained_files_are_arms_of_their_own_and_refused_as_the_other(tmp_path: Path) -> None:
+    net = perturbed(**GATED)
+    pretrained = written(tmp_path / "pretrained.pt", official(net))
+    said = official(net)
+    said["cfg"]["finetuned_model"] = True
+    tuned = [
+        written(tmp_path / "said.pt", said),
+        written(tmp_path / "held.pt", official(net, **{"predictor.weight": torch.rand(5, 32)})),
+    ]
+    with pytest.raises(UserError, match=r"holds a pretrained, not fine-tuned BEATs, .* give it as beats, with"):
+        load(pretrained, "beats-ft")
+    for path in tuned:
+        with pytest.raises(UserError, match=f"holds a fine-tuned BEATs, .*--models beats-ft --weights beats-ft={path}"):
+            load(path)
+        wave = torch.rand(1, 8_000)
+        assert torch.equal(load(path, "beats-ft")(wave), load(pretrained)(wave))

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from sousaphone import lora
 from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet
+from sousaphone.backbones.efficientat_names import OfficialName, read_name
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
+from sousaphone.frontend_contract import FrontendChoice
 from sousaphone.model import build_model, load_backbone
 
 # Mean over positions of the official `features` on `mel` for the states of `official_state`, by width in hundredths.
@@ -167,3 +169,62 @@ def test_tensors_missing_unknown_or_of_another_shape_are_named(mn01: tuple[Path,
         "of another shape: features.4.block.0.0.weight",
     ):
         assert problem in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mn10_as_mAP_471.pt", OfficialName(1.0)),
+        ("mn04_as_mAP_432.pt", OfficialName(0.4)),
+        ("mn40_as_no_im_pre_mAP_483(2).pt", OfficialName(4.0)),
+        ("mn10_as_hop_5_mAP_475.pt", OfficialName(1.0, hop=160)),
+        ("mn10_as_hop_25_mAP_447.pt", OfficialName(1.0, hop=800)),
+        ("mn10_as_mels_40_mAP_453.pt", OfficialName(1.0, bins=40)),
+        ("mn10_as_fc_s2211_mAP_466.pt", OfficialName(1.0, strides=(2, 2, 1, 1))),
+        ("mn10_im.pt", OfficialName(1.0, images=True)),
+        ("mn10_im_pytorch.pt", OfficialName(1.0, images=True)),
+        ("mine.pt", OfficialName()),
+        ("dymn10_as.pt", OfficialName()),
+    ],
+)
+def test_a_released_files_name_says_what_its_tensors_do_not(name: str, expected: OfficialName) -> None:
+    assert read_name(name) == expected
+
+
+def test_hop_bands_and_strides_are_those_of_the_files_name_and_the_hop_may_be_stated(
+    mn01: tuple[Path, dict[str, Tensor]], tmp_path: Path
+) -> None:
+    def loaded(name: str, hop: int | None = None) -> EfficientAtBackbone:
+        path = mn01[0].rename(tmp_path / name) if not (tmp_path / name).exists() else tmp_path / name
+        backbone = load_backbone("efficientat", weights=str(path), choice=FrontendChoice(efficientat_hop=hop))
+        path.rename(mn01[0])
+        assert isinstance(backbone, EfficientAtBackbone)
+        return backbone
+
+    assert loaded("mine.pt").frontend.contract == REGISTRY["efficientat"].frontend
+    slow = loaded("mn01_as_hop_15_mAP_200.pt")
+    assert (slow.frontend.contract.hop, slow.mismatches) == (480, ())
+    stated = loaded("mn01_as_hop_15_mAP_200.pt", 160)
+    assert (stated.frontend.contract.hop, stated.mismatches) == (160, ("hop 480 for 160",))
+    assert loaded("mine.pt", 320).mismatches == ()
+    few = loaded("mn01_as_mels_40_mAP_200.pt")
+    wave = torch.zeros(1, 32_000)
+    assert few.frontend(wave).shape == (1, 40, 100)
+    plain, fine = loaded("mine.pt"), loaded("mn01_as_fc_s2211_mAP_200.pt")
+    assert plain.net(torch.zeros(1, 1, 128, 100)).shape[2:] == (4, 4)
+    assert fine.net(torch.zeros(1, 1, 128, 100)).shape[2:] == (16, 13)
+
+
+def test_a_file_that_is_not_what_its_name_says_is_refused(mn01: tuple[Path, dict[str, Tensor]]) -> None:
+    path = mn01[0].rename(mn01[0].with_name("mn10_as_mAP_400.pt"))
+    with pytest.raises(UserError, match="holds a network of another width than its name says, mn10; give the right"):
+        load_backbone("efficientat", weights=str(path))
+    path = path.rename(path.with_name("mn01_im.pt"))
+    with pytest.raises(UserError, match="was trained on images alone, as its name says; give an official"):
+        load_backbone("efficientat", weights=str(path))
+
+
+def test_a_stated_hop_is_what_a_trial_hears_at_every_scale() -> None:
+    assert load_backbone("efficientat", "nano").frontend.hop == 160
+    model = build_model(TrainConfig(model="efficientat", efficientat_hop=400), 40)
+    assert model.backbone.frontend.contract.hop == 400

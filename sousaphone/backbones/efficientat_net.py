@@ -1,0 +1,194 @@
+"""MobileNetV3 as EfficientAT builds it for mel spectrograms, at any width (Schmid et al., arXiv 2211.04772).
+
+Source of layers, names and initialisation: models/mn/model.py of https://github.com/fschmid56/EfficientAT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from sousaphone.backbones.efficientat_names import STRIDES
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One inverted residual of MobileNetV3-Large (Howard et al., arXiv 1905.02244, table 1), at width 1."""
+
+    kernel: int
+    expanded: int
+    out: int
+    squeeze: bool
+    activation: type[nn.Module]
+    stride: int = 1
+
+
+_STEM = 16
+_STAGES = (
+    Stage(3, 16, 16, False, nn.ReLU),
+    Stage(3, 64, 24, False, nn.ReLU, stride=2),
+    Stage(3, 72, 24, False, nn.ReLU),
+    Stage(5, 72, 40, True, nn.ReLU, stride=2),
+    Stage(5, 120, 40, True, nn.ReLU),
+    Stage(5, 120, 40, True, nn.ReLU),
+    Stage(3, 240, 80, False, nn.Hardswish, stride=2),
+    Stage(3, 200, 80, False, nn.Hardswish),
+    Stage(3, 184, 80, False, nn.Hardswish),
+    Stage(3, 184, 80, False, nn.Hardswish),
+    Stage(3, 480, 112, True, nn.Hardswish),
+    Stage(3, 672, 112, True, nn.Hardswish),
+    Stage(5, 672, 160, True, nn.Hardswish, stride=2),
+    Stage(5, 960, 160, True, nn.Hardswish),
+    Stage(5, 960, 160, True, nn.Hardswish),
+)
+
+
+@dataclass(frozen=True)
+class Channels:
+    """How wide each layer is: the stem, and (expanded, out) of each block."""
+
+    stem: int
+    blocks: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of_width(cls, width: float) -> Self:
+        """MobileNetV3's channels times `width`, rounded as the authors round them (mn10 is width 1)."""
+        blocks = tuple((divisible(stage.expanded * width), divisible(stage.out * width)) for stage in _STAGES)
+        return cls(divisible(_STEM * width), blocks)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Those of an official state dict, whatever its width.
+
+        Raises:
+            KeyError: it holds no stem or lacks the last convolution of a block.
+        """
+        blocks = []
+        for number in range(1, len(_STAGES) + 1):
+            # The projection, [out, expanded, 1, 1], is the last of a block's at most four parts.
+            names = [f"features.{number}.block.{part}.0.weight" for part in (3, 2, 1)]
+            project = state[next((name for name in names if name in state), names[0])]
+            blocks.append((project.shape[1], project.shape[0]))
+        return cls(state["features.0.0.weight"].shape[0], tuple(blocks))
+
+
+def divisible(channels: float, by: int = 8) -> int:
+    """The nearest multiple of `by`, at least one, yet never more than a tenth below (MobileNet's rule)."""
+    rounded = max(by, int(channels + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * channels else rounded
+
+
+class ConvNorm(nn.Module):
+    """Convolution without bias, batch norm, activation; stride 1 keeps the size."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activation: type[nn.Module] = nn.Identity,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=0.001, momentum=0.01)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.activation(self.norm(self.conv(x)))
+        return y
+
+
+class SqueezeExcitation(nn.Module):
+    """Scales each channel by a gate drawn from the means of all (Hu et al., arXiv 1709.01507)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = divisible(channels // 4)
+        self.fc1 = nn.Linear(channels, squeezed)
+        self.fc2 = nn.Linear(squeezed, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.fc2(torch.relu(self.fc1(x.mean((2, 3))))))  # [B, C]
+        return x * gate[:, :, None, None]
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, squeeze and excite, project; added to its input where the shapes agree."""
+
+    def __init__(self, stage: Stage, inputs: int, expanded: int, outputs: int) -> None:
+        super().__init__()
+        act = stage.activation
+        self.expand = ConvNorm(inputs, expanded, activation=act) if expanded != inputs else None
+        self.depthwise = ConvNorm(expanded, expanded, stage.kernel, stage.stride, groups=expanded, activation=act)
+        self.se = SqueezeExcitation(expanded) if stage.squeeze else None
+        self.project = ConvNorm(expanded, outputs)
+        self.residual = stage.stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else self.expand(x)
+        y = self.depthwise(y)
+        y = y if self.se is None else self.se(y)
+        y = self.project(y)
+        return x + y if self.residual else y
+
+
+class MobileNet(nn.Module):
+    """The official `features`: [B, 1, M, F] to [B, D, M / 32, F / 32], rounded up, D six times the last block's width.
+
+    Args:
+        channels: how wide each layer is.
+        strides: of the four stages that halve the resolution in MobileNetV3.
+    """
+
+    def __init__(self, channels: Channels, strides: Sequence[int] = STRIDES) -> None:
+        super().__init__()
+        halving = iter(strides)
+        self.stem = ConvNorm(1, channels.stem, kernel=3, stride=2, activation=nn.Hardswish)
+        self.blocks = nn.Sequential()
+        inputs = channels.stem
+        for stage, (expanded, outputs) in zip(_STAGES, channels.blocks, strict=True):
+            if stage.stride == 2:
+                stage = replace(stage, stride=next(halving))
+            self.blocks.append(InvertedResidual(stage, inputs, expanded, outputs))
+            inputs = outputs
+        self.width = 6 * inputs
+        self.last = ConvNorm(inputs, self.width, activation=nn.Hardswish)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out")
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.last(self.blocks(self.stem(x)))
+        return y
+
+    def official_keys(self) -> dict[str, str]:
+        """Each key of this state dict with its name in the official files."""
+        prefixes = dict(self._official_prefixes())
+        keys = {}
+        for key in self.state_dict():
+            prefix = next(prefix for prefix in prefixes if key.startswith(prefix + "."))
+            keys[key] = prefixes[prefix] + key.removeprefix(prefix)
+        return keys
+
+    def _official_prefixes(self) -> Iterator[tuple[str, str]]:
+        layers = {"stem": "features.0", "last": f"features.{len(self.blocks) + 1}"}
+        for number, block in enumerate(self.blocks):
+            parts = [part for part in ("expand", "depthwise", "se", "project") if getattr(block, part) is not None]
+            for place, part in enumerate(parts):
+                official = f"features.{number + 1}.block.{place}"
+                if part == "se":
+                    yield f"blocks.{number}.se", f"{official}.conc_se_layers.0"
+                else:
+                    layers[f"blocks.{number}.{part}"] = official
+        for layer, official in layers.items():
+            yield f"{layer}.conv", f"{official}.0"
+            yield f"{layer}.norm", f"{official}.1"

@@ -1,0 +1,156 @@
+"""Fetching published weights: first whether the network is there at all, then each source, then whether it is right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.spec import WeightSource
+from sousaphone.errors import UserError
+from sousaphone.weights.check import load_checked
+from sousaphone.weights.download import download
+from sousaphone.weights.identity import refuse_other_bytes
+from sousaphone.weights.places import SETTINGS, own_directory, torch_cache
+
+_PATIENCE = 5.0  # seconds that hosts get to answer at all, together
+_WANTED = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]
+
+
+def fetch(wanted: Mapping[str, Iterable[WeightSource]]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Fetch what is missing, each from the first of its sources that has it.
+
+    Args:
+        wanted: by backbone, sources of the same bytes.
+
+    Returns:
+        What is here now, by backbone, and why the others are not.
+    """
+    silent = unreachable({_server(source) for sources in wanted.values() for source in sources})
+    here: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for name, sources in wanted.items():
+        why = []
+        for source in sources:
+            if reason := silent.get(_server(source)):
+                why.append(reason)
+                continue
+            try:
+                here[name] = _fetch(name, source)
+                break
+            except UserError as error:
+                why.append(str(error))
+        if name not in here:
+            failed[name] = "; ".join(dict.fromkeys(why))
+    return here, failed
+
+
+def unreachable(servers: Iterable[str]) -> dict[str, str]:
+    """Which of these addresses give no answer of any kind within seconds, and why."""
+    answers: dict[str, str | None] = {}
+    asked = list(servers)
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+        answers[_hub()] = "HF_HUB_OFFLINE is set"
+    # Looking up a name has no time limit of its own, so each waits in a thread that is left behind if need be.
+    threads = [threading.Thread(target=_ask, args=(s, answers), daemon=True) for s in asked if s not in answers]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + _PATIENCE
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    found = {server: answers.get(server, f"no answer within {_PATIENCE:g} s") for server in asked}
+    return {server: f"{server} cannot be reached ({why})" for server, why in found.items() if why is not None}
+
+
+def _ask(server: str, answers: dict[str, str | None]) -> None:
+    """Any answer will do, one of refusal too; None stands for one."""
+    try:
+        with urlopen(Request(server, method="HEAD"), timeout=_PATIENCE):
+            answers[server] = None
+    except HTTPError:
+        answers[server] = None
+    except URLError as error:
+        answers[server] = str(getattr(error.reason, "strerror", None) or error.reason)
+    except (OSError, ValueError) as error:
+        answers[server] = str(error)
+
+
+def _server(source: WeightSource) -> str:
+    if source.hub is not None:
+        return _hub()
+    parts = urlsplit(str(source.url))
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _hub() -> str:
+    from huggingface_hub.constants import ENDPOINT
+
+    return str(ENDPOINT)
+
+
+def _fetch(name: str, source: WeightSource) -> Path:
+    """
+    Raises:
+        UserError: it cannot be fetched, or is not what it should be.
+    """
+    spec = REGISTRY[name]
+    if source.url is not None:
+        own = own_directory()
+        target = own / source.name if own is not None and os.access(own, os.W_OK) else torch_cache(source)
+        return download(source.url, target, source.sha256, lambda path: load_checked(spec, path))
+    path = _from_hub(source)
+    refuse_other_bytes(name, source, path)
+    load_checked(spec, path)
+    return path
+
+
+def _from_hub(source: WeightSource) -> Path:
+    """A file or a checkpoint in the hub's cache; the hub's library shows progress, resumes and renames by itself.
+
+    Raises:
+        UserError: the hub has no such thing for us, or there is no room for it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    hub, kind = str(source.hub), source.hub_type
+    patterns = [source.file] if source.file is not None else _WANTED
+    try:
+        files = snapshot_download(hub, repo_type=kind, allow_patterns=patterns, dry_run=True)
+        names = [file.filename for file in files]
+        if any(name.endswith(".safetensors") for name in names):  # the same weights twice
+            files = [file for file in files if ".bin" not in file.filename]
+            names = [file.filename for file in files]
+        if not names:
+            raise UserError(f"{source.address} holds none of {', '.join(map(str, patterns))}")
+        _check_space(source, sum(file.file_size or 0 for file in files if file.will_download))
+        directory = Path(snapshot_download(hub, repo_type=kind, allow_patterns=names))
+    except (OSError, HTTPError, RuntimeError) as error:  # hf_xet, which moves the bytes, raises RuntimeErrors
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
+            why = "there is no such repository or file, or it is open to its members only (hf auth login)"
+        else:
+            why = " ".join(str(cause).split())[:300]
+        raise UserError(f"{source.address} cannot be fetched: {why}") from None
+    return directory if source.file is None else directory / source.file
+
+
+def _check_space(source: WeightSource, size: int) -> None:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = Path(HF_HUB_CACHE)
+    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
+    if size > free:
+        raise UserError(
+            f"{source.address} needs {size / 1e9:.2f} GB and {cache} has {free / 1e9:.2f} GB free; free some space "
+            "there, or set HF_HUB_CACHE to a directory with more"
+        )
+    print(f"fetching {source.address} to {cache} ({size / 1e6:.1f} MB)", file=sys.stderr)

@@ -1,0 +1,153 @@
+"""Where the time of a training step goes, and what it takes of the machine: time by stage, processor time, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import torch
+
+from sousaphone import augment, training
+from sousaphone.data.batches import ClipSet
+from sousaphone.model import RudimentClassifier
+from sousaphone.timing import _peak_mb, _reset_peak
+
+STAGES = ("data", "augmentation", "front end", "forward", "backward", "optimiser", "other")
+
+
+class Clock:
+    """Seconds by stage. On a GPU each stage is waited for, which costs time of its own: shares and clips per second
+    are measured apart there.
+
+    Args:
+        on: whether anything is measured at all.
+    """
+
+    def __init__(self, device: torch.device, on: bool = True) -> None:
+        self.device, self.on = device, on
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextlib.contextmanager
+    def of(self, stage: str) -> Iterator[None]:
+        if not self.on:
+            yield
+            return
+        wait(self.device)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            wait(self.device)
+            self.seconds[stage] += time.perf_counter() - began
+
+    def shares(self, whole: float) -> dict[str, float]:
+        """Of `whole` seconds; what no stage accounts for is `other`."""
+        found = {stage: self.seconds[stage] / whole for stage in STAGES[:-1]}
+        return {**found, "other": 1.0 - sum(found.values())}
+
+    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.of(stage):
+                return function(*args, **kwargs)
+
+        return call
+
+    def _batches(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            batches = function(*args, **kwargs)
+            while True:
+                with self.of("data"):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+
+        return call
+
+    @contextlib.contextmanager
+    def watching(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+        """`training.train_epoch` itself, each part of it timed; nothing else of it changes."""
+        parts: list[tuple[str, Any, str]] = [
+            ("data", training, "to_float"),
+            ("augmentation", augment, "augment_wave"),
+            ("augmentation", augment, "mask_features"),
+            ("augmentation", augment, "mixup"),
+            ("front end", RudimentClassifier, "features"),
+            ("forward", RudimentClassifier, "classify"),
+            ("backward", torch.Tensor, "backward"),
+            ("optimiser", torch.nn.utils, "clip_grad_norm_"),
+            ("optimiser", optimizer, "step"),
+            ("optimiser", optimizer, "zero_grad"),
+        ]
+        with contextlib.ExitStack() as stack:
+            if self.on:
+                batches = self._batches(ClipSet.training_batches)
+                stack.enter_context(mock.patch.object(ClipSet, "training_batches", batches))
+                for stage, owner, name in parts:
+                    stack.enter_context(mock.patch.object(owner, name, _method(self, stage, getattr(owner, name))))
+            yield
+
+
+def _method(clock: Clock, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    return clock.timed(stage, function)
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def processor_seconds() -> float:
+    """Of this process and of its workers so far."""
+    total = time.process_time()
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            times = child.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+class Peak:
+    """Peak memory in MB: of the device on CUDA, else of this process with what its workers hold for themselves."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            return
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else an earlier contender's peak would stand for this one's
+        _reset_peak()
+
+    def read(self) -> float:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**20
+        own = _peak_mb(torch.device("cpu")) or psutil.Process().memory_info().rss / 2**20
+        workers = 0.0
+        for child in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                workers += child.memory_full_info().uss / 2**20
+        return own + workers
+
+
+def machine() -> str:
+    """The processor's or the GPU's name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return "unknown processor"

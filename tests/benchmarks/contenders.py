@@ -1,0 +1,162 @@
+"""One backbone's contenders, measured in turn, round after round: whatever disturbs the machine disturbs them alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import torch
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.model import build_model
+from sousaphone.rudiments import SLUGS
+from tune_configs.resources import micro_batch
+
+from . import floor
+from .baselines import Careful, Plain
+from .clips import Clips, cached
+from .clock import processor_seconds
+from .ours import Ours
+from .result import Round, fastest
+
+OURS, AUGMENTED = "ours", "ours, augmented"
+BASELINES = ("plain", "careful")
+
+
+class Trainer(Protocol):
+    def train(self, steps: int, shares: bool) -> Round: ...
+    def evaluate(self, clips: int) -> Round: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured, and how long.
+
+    Attributes:
+        cores: threads of ours and of the baselines' main process, and workers of the careful one.
+        batch: clips in a step.
+        steps: in a round.
+    """
+
+    scale: str
+    device: str
+    cores: int
+    batch: int
+    steps: int
+    rounds: int
+
+    @property
+    def heavy(self) -> bool:
+        """A full-size model on a CPU, where a step takes half a minute."""
+        return self.scale == "base" and self.device == "cpu"
+
+    def config(self, model: str) -> TrainConfig:
+        """Of a trial of the sweep, but that its steps leave the model as it is (a learning rate of zero)."""
+        micro = min(self.batch, micro_batch(model, self.scale, self.device))
+        return TrainConfig(
+            model=model,
+            scale=self.scale,
+            clip_seconds=5.0 if self.scale == "base" else 2.5,
+            augment=False,
+            learning_rate=0.0,
+            micro_batch=micro,
+            accumulation=self.batch // micro,
+            eval_batch=4 if self.heavy else 64,
+            device=self.device,
+            threads=self.cores,
+        )
+
+
+@dataclass
+class Measured:
+    """A backbone's rounds by contender, its floor and its cache.
+
+    Attributes:
+        cache_ms: of decoding and resampling a clip, which ours does once for all epochs.
+    """
+
+    model: str
+    batch: int
+    train: dict[str, list[Round]] = field(default_factory=dict)
+    evaluation: dict[str, list[Round]] = field(default_factory=dict)
+    shares: dict[str, dict[str, float]] = field(default_factory=dict)
+    work: floor.Work | None = None
+    cache_ms: float = 0.0
+
+    def best(self, contender: str, evaluation: bool = False) -> Round:
+        """The fastest round, of whichever precision."""
+        rounds = self.evaluation if evaluation else self.train
+        return fastest([one for name in self.precisions(contender) for one in rounds[name]])
+
+    def precisions(self, contender: str) -> list[str]:
+        return [name for name in self.train if name == contender or name.startswith(f"{contender} (")]
+
+    def faster(self, contender: str) -> str:
+        """The precision that counts."""
+        return max(self.precisions(contender), key=lambda name: fastest(self.train[name]).rate)
+
+    def gain(self, evaluation: bool = False) -> float:
+        """Clips per second of ours over those of the better baseline."""
+        better = max(self.best(name, evaluation).rate for name in BASELINES)
+        return self.best(OURS, evaluation).rate / better
+
+
+def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Callable[[str], None]) -> Measured:
+    config = setting.config(model)
+    torch.set_num_threads(setting.cores)
+    classifier = build_model(config, len(SLUGS)).train()
+    measured = Measured(model, setting.batch)
+    rate = REGISTRY[model].sample_rate
+    measured.work = floor.count(classifier, torch.rand(1, round(config.clip_seconds * rate)) - 0.5)
+    classifier.to(config.device)
+    cache, seconds = cached(clips, rate, scratch)
+    measured.cache_ms = 1000 * seconds
+    contenders: dict[str, Trainer] = {
+        OURS: Ours(config, classifier, clips, cache),
+        AUGMENTED: Ours(dataclasses.replace(config, augment=True), classifier, clips, cache),
+    }
+    for bf16 in (True, False) if setting.device == "cpu" else (True,):
+        name = "bf16" if bf16 else "fp32"
+        contenders[f"plain ({name})"] = Plain(config, classifier, clips, bf16)
+        careful = Careful(config, classifier, clips, bf16, setting.cores, settles=not setting.heavy)
+        contenders[f"careful ({name})"] = careful
+    try:
+        if not setting.heavy:
+            for contender in contenders.values():  # kernels are chosen, workers started, pages mapped
+                contender.train(1, False)
+        for number in range(setting.rounds):
+            for name, contender in contenders.items():
+                rest()
+                # Waiting for a GPU after each stage costs time there, so shares get a round of their own.
+                found = contender.train(setting.steps, setting.device == "cpu")
+                measured.train.setdefault(name, []).append(found)
+                if not setting.heavy and name != AUGMENTED:
+                    rest()
+                    scored = contender.evaluate(setting.batch * setting.steps)
+                    measured.evaluation.setdefault(name, []).append(scored)
+                say(f"{model} round {number + 1}: {name} {found.rate:.3g} clips/s, {found.processor_ms:.1f} ms a clip")
+        for name, contender in contenders.items():
+            kept = fastest(measured.train[name])
+            measured.shares[name] = kept.shares or contender.train(setting.steps, True).shares
+    finally:
+        for contender in contenders.values():
+            contender.close()
+    return measured
+
+
+def rest(most: float = 30.0) -> None:
+    """Until the careful baseline's workers have filled their queues and other programs are quiet, but for those that
+    run at a lower priority (nice); after `most` seconds without that, all the same."""
+    end = time.perf_counter() + most
+    while time.perf_counter() < end:
+        before = processor_seconds()
+        others = psutil.cpu_times_percent(0.2)
+        if processor_seconds() - before < 0.03 and others.user + others.system < 15:
+            return

@@ -1,0 +1,157 @@
+"""The corpus is the same on every machine; pretraining goes on as if it had never stopped; the rule decides."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sousaphone.data.cache_files import WAVE
+from sousaphone.data.players import make_players
+from sousaphone.data.soundfonts import builtin_kits, snare
+from sousaphone.errors import UserError
+from sousaphone.pretrain import learn as learning
+from sousaphone.pretrain import prove
+from sousaphone.pretrain.examples import MARKS, open_examples, window_ms
+from sousaphone.pretrain.learn import RECIPES, learn, make_learner
+from sousaphone.pretrain.sounds import Corpus, other_drums, take
+from sousaphone.pretrain.waves import render_corpus
+
+TOY = Corpus(motifs=4, takes=4, held_out=1)
+
+
+def silent(text: str) -> None:
+    pass
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    render_corpus(TOY, (16_000,), root, 1, silent)
+    return root
+
+
+def test_any_number_of_workers_and_an_interruption_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
+    render_corpus(TOY, (16_000,), tmp_path, 2, silent)
+    assert (tmp_path / "16000hz" / WAVE).read_bytes() == (root / "16000hz" / WAVE).read_bytes()
+    wave = np.memmap(tmp_path / "16000hz" / WAVE, np.int16, "r+")
+    assert wave.any()
+    wave[:] = 0  # as after a kill: planned and made room for, but nothing rendered
+    wave.flush()
+    (tmp_path / "done.txt").unlink()
+    render_corpus(TOY, (16_000,), tmp_path, 1, silent)
+    assert (tmp_path / "16000hz" / WAVE).read_bytes() == (root / "16000hz" / WAVE).read_bytes()
+
+
+def test_another_corpus_in_the_same_place_is_refused(root: Path) -> None:
+    with pytest.raises(UserError, match="another corpus"):
+        render_corpus(dataclasses.replace(TOY, takes=5), (16_000,), root, 1, silent)
+
+
+def test_players_and_drums_are_not_those_of_the_built_in_set() -> None:
+    snares = [snare(kit) for kit in builtin_kits()]
+    assert len(other_drums()) > 20
+    assert not any(len(a) == len(b) and np.allclose(a, b) for a in other_drums() for b in snares)
+    demo = {dataclasses.replace(player, split="", profile_id="") for player in make_players(0)}
+    takes = [take(TOY, index) for index in range(TOY.clips)]
+    assert not demo & {dataclasses.replace(clip.player, split="", profile_id="") for clip in takes}
+    heard = {
+        split: {c.player for i, c in enumerate(takes) if TOY.split(i) == split} for split in ("train", "validation")
+    }
+    assert not heard["train"] & heard["validation"]
+
+
+def test_the_score_says_when_a_stroke_is_heard(root: Path, tmp_path: Path) -> None:
+    caches = render_corpus(TOY, (16_000,), root, 1, silent)
+    examples = open_examples(TOY, caches[16_000], make_learner(RECIPES["ast"], 4).backbone, tmp_path, silent)
+    _, marks, motifs = examples.batch(torch.tensor([0, 5]))
+    assert marks.shape == (2, 256, len(MARKS))
+    assert motifs.tolist() == [0, 1]
+    # Around an onset the wave is louder than right before it.
+    begin = window_ms(TOY, 0) * 16
+    wave = np.abs(caches[16_000].wave[begin : begin + 40_000].astype(float)).reshape(250, 160).max(1)
+    onsets = marks[0, :250, 0].nonzero()[:, 0].numpy()
+    assert len(onsets) > 5
+    later = np.minimum(onsets + 1, 249)
+    assert np.mean(np.maximum(wave[onsets], wave[later])) > 2 * np.mean(wave[np.maximum(onsets - 2, 0)])
+
+
+@pytest.mark.parametrize("model", list(RECIPES))
+def test_every_backbone_has_tokens_for_every_160_ms(model: str) -> None:
+    learner = make_learner(RECIPES[model], 4)
+    rate = learner.backbone.spec.sample_rate
+    motifs, marks = learner(learner.backbone.frontend(torch.rand(1, 5 * rate // 2) - 0.5))
+    assert motifs.shape == (1, 4)
+    assert marks.shape[1] in (240, 256)
+
+
+def test_pretraining_resumed_equals_uninterrupted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    caches = render_corpus(TOY, (16_000,), root, 1, silent)
+    recipe = dataclasses.replace(RECIPES["ast"], epochs=3, batch=8, warmup_steps=2)
+    examples = open_examples(TOY, caches[16_000], make_learner(recipe, 4).backbone, tmp_path / "examples", silent)
+    whole = learn(recipe, TOY, examples, tmp_path / "whole", silent)
+
+    class KilledError(Exception):
+        pass
+
+    def die(text: str) -> None:
+        raise KilledError
+
+    for _ in range(2):  # after the first and after the second epoch
+        with pytest.raises(KilledError):
+            learn(recipe, TOY, examples, tmp_path / "parts", die)
+    resumed = learn(recipe, TOY, examples, tmp_path / "parts", silent)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+    with pytest.raises(UserError, match="another recipe"):
+        learn(dataclasses.replace(recipe, seed=1), TOY, examples, tmp_path / "parts", silent)
+    assert [row["train_loss"] for row in learning.history_of(tmp_path / "whole", "ast")] == [
+        row["train_loss"] for row in learning.history_of(tmp_path / "parts", "ast")
+    ]
+
+
+def results(random: list[float], pretrained: list[float], data: str) -> list[dict[str, object]]:
+    return [
+        {
+            "model": "ast",
+            "data": data,
+            "rate": prove.RATE,
+            "seed": seed,
+            "start": start,
+            "val_acc": score,
+            "test_acc": score,
+        }
+        for start, scores in ((prove.RANDOM, random), (prove.PRETRAINED, pretrained))
+        for seed, score in enumerate(scores)
+    ]
+
+
+def test_weights_earn_their_place_only_by_a_clear_lead_on_both_sets() -> None:
+    # Standard errors 0.01 / sqrt(3) each, so 0.0082 of the lead: three of them are 0.0245.
+    base, clear, close = [0.09, 0.10, 0.11], [0.12, 0.13, 0.14], [0.11, 0.12, 0.13]
+    both = prove.compare([*results(base, clear, "tiny"), *results(base, clear, "sousa")])
+    assert prove.earns(both, "ast")
+    assert both[0].errors("test_acc") == pytest.approx(0.01 * (2 / 3) ** 0.5)
+    assert "3.7 SE" in prove.table(both)
+    one = prove.compare([*results(base, clear, "tiny"), *results(base, close, "sousa")])
+    assert not prove.earns(one, "ast")
+    assert "sousa" in prove.verdict(one, "ast")
+    assert not prove.earns(prove.compare(results(base, clear, "tiny")), "ast")
+    assert prove.verdict([], "ast").startswith("undecided")
+
+
+def test_a_kept_result_is_not_trained_again_and_one_of_other_weights_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proof = prove.Proof("ast", prove.RANDOM, "tiny", 0, prove.RATE)
+    kept = {**dataclasses.asdict(proof), "weights": "random", "steps": prove.STEPS, "val_acc": 0.5, "test_acc": 0.5}
+    (tmp_path / proof.file).write_text(json.dumps(kept))
+    nowhere = tmp_path / "nowhere"
+    assert prove.prove(proof, nowhere, nowhere, nowhere, tmp_path, silent) == kept
+    (tmp_path / proof.file).write_text(json.dumps({**kept, "weights": "other"}))
+    with pytest.raises(UserError):
+        prove.prove(proof, nowhere, nowhere, nowhere, tmp_path, silent)

@@ -1,0 +1,38 @@
+"""`--config rates` from the command line to rates.json, and back in with `--rates`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.sweep.conftest import Launcher
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher) -> None:
+    options = [option for option in launcher.options if option != "learning_rate=0.001"]
+    options[options.index("--epochs") + 1] = "1"
+    driver = launcher.start("--config", "rates", *options, "--baselines")
+    assert driver.wait(timeout=300) == 0, launcher.log
+    run = launcher.storage / "run"
+    trials = sorted((run / "trials").iterdir())
+    assert [path.name for path in trials] == [
+        f"ast-lora-aug-off-lr{rate}-s0" for rate in (0.0005, 0.0015, 0.005, 0.015)
+    ]
+    for path in trials:
+        record = json.loads((path / "trial.json").read_text())
+        assert record["status"] == "completed"
+        assert not any(key.startswith("test") for row in record["history"] for key in row)
+        assert not (path / "predictions.parquet").exists()
+    assert not (run / "yardsticks.json").exists()  # baselines would be scored on test clips
+    found = json.loads((run / "rates.json").read_text())["found"]["ast"]
+
+    assert (run / "report" / "summary_report.md").is_file()
+    again = launcher.start(*options, "--rates", str(run), "--augment", "off", name="tuned")
+    assert again.wait(timeout=300) == 0, launcher.log
+    record = json.loads((launcher.storage / "tuned" / "trials" / "ast-lora-aug-off-s0" / "trial.json").read_text())
+    assert record["config"]["learning_rate"] == found
+    notes = json.loads((launcher.storage / "tuned" / "run.json").read_text())["notes"]
+    assert any("found on validation clips" in note and f"ast {found:g}" in note for note in notes)

@@ -1,0 +1,106 @@
+"""The hub, from a local server that answers as it does: fetched once, checked, then found without it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import ASTConfig, ASTModel
+
+from tests.backbones.beats_nets import official, perturbed
+from tests.backbones.test_ast import SMALL
+from tests.weights.server import Published
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+RESOLVE = """
+import sys
+from sousaphone.errors import UserError
+from sousaphone.weights import resolve
+try:
+    print(resolve(sys.argv[1], "base", sys.argv[2]))
+except UserError as error:
+    sys.exit(str(error))
+"""
+
+
+def publish(server: Published, repository: str, directory: Path, kind: str = "models") -> None:
+    """Serve a directory as the hub serves a repository."""
+    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    prefix = "" if kind == "models" else f"/{kind}"
+    listing = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
+    about = {"id": repository, "sha": COMMIT, "siblings": listing, "private": False, "tags": []}
+    tree = [{"type": "file", "path": name, "size": len(c), "oid": "b" * 40} for name, c in files.items()]
+    for revision in ("main", COMMIT):
+        server.files[f"/api/{kind}/{repository}/revision/{revision}"] = json.dumps(about).encode()
+        server.files[f"/api/{kind}/{repository}/tree/{revision}"] = json.dumps(tree).encode()
+        for name, content in files.items():
+            path = f"{prefix}/{repository}/resolve/{revision}/{name}"
+            server.files[path] = content
+            tag = hashlib.sha256(content).hexdigest()
+            server.headers[path] = {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}
+
+
+def resolve(name: str, choice: str, cache: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the hub's library reads its environment once."""
+    environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
+    environment.pop("SOUSAPHONE_WEIGHTS", None)
+    command = [sys.executable, "-c", RESOLVE, name, choice]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def ast(tmp_path: Path) -> Path:
+    path = tmp_path / "ast"
+    model = ASTModel(ASTConfig(**SMALL))
+    model.save_pretrained(path)
+    torch.save(model.state_dict(), path / "pytorch_model.bin")
+    (path / "README.md").write_text("about it")
+    return path
+
+
+def test_a_repository_is_fetched_once_without_what_nobody_reads(ast: Path, tmp_path: Path) -> None:
+    server, cache = Published(), tmp_path / "cache"
+    publish(server, "someone/ast", ast)
+    with server.served():
+        result = resolve("ast", "hub:someone/ast", cache, server.url)
+    assert result.returncode == 0, result.stderr
+    snapshot = Path(result.stdout.strip())
+    assert snapshot == cache / "models--someone--ast" / "snapshots" / COMMIT
+    assert {path.name for path in snapshot.iterdir()} == {"config.json", "model.safetensors"}
+    # The server is gone, and is not missed.
+    again = resolve("ast", "hub:someone/ast", cache, "http://127.0.0.1:9")
+    assert again.stdout == result.stdout, again.stderr
+
+
+def test_a_checkpoint_of_another_size_under_the_published_name_is_refused(ast: Path, tmp_path: Path) -> None:
+    server = Published()
+    publish(server, "MIT/ast-finetuned-audioset-10-10-0.4593", ast)
+    with server.served():
+        result = resolve("ast", "auto", tmp_path / "cache", server.url)
+    assert result.returncode == 1
+    assert "parameters, where that has 86,187,264" in result.stderr
+
+
+def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
+    server = Published()
+    (tmp_path / "mirror").mkdir()
+    torch.save(official(perturbed()), tmp_path / "mirror" / "BEATs_iter3_plus_AS2M.pt")
+    publish(server, "Bencr/beats-checkpoints", tmp_path / "mirror", "datasets")
+    with server.served():
+        result = resolve("beats", "auto", tmp_path / "cache", server.url)
+    assert result.returncode == 1
+    assert "not d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in result.stderr
+
+
+def test_a_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
+    server = Published()
+    with server.served():
+        result = resolve("ast", "hub:someone/nothing", tmp_path / "cache", server.url)
+    assert result.returncode == 1
+    assert "https://huggingface.co/someone/nothing cannot be fetched: there is no such repository" in result.stderr

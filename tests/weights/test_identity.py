@@ -1,0 +1,112 @@
+"""What a weights file is: its hash, its origin, and what record, table and report get to know of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from pathlib import Path
+
+import pytest
+from transformers import ASTConfig, ASTModel
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.model import build_model, load_backbone
+from sousaphone.weights.identity import content_fingerprint, identify, note_origin, record_of
+from tests.backbones.test_ast import SMALL
+from tests.weights.conftest import Machine
+
+MN = REGISTRY["efficientat"]
+AST = "ast-finetuned-audioset-10-10-0.4593"
+
+
+def test_the_hash_of_a_checkpoint_covers_what_is_read_of_it_and_nothing_else(tmp_path: Path) -> None:
+    ASTModel(ASTConfig(**SMALL)).save_pretrained(tmp_path)
+    before = content_fingerprint(str(tmp_path))
+    (tmp_path / "README.md").write_text("fetched later")
+    assert content_fingerprint(str(tmp_path)) == before
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    assert content_fingerprint(str(tmp_path)) != before
+
+
+def test_a_file_that_changes_has_another_hash(tmp_path: Path) -> None:
+    path = tmp_path / "mn.pt"
+    for content in (b"one", b"others"):
+        path.write_bytes(content)
+        assert content_fingerprint(str(path)) == hashlib.sha256(content).hexdigest()
+
+
+def test_the_origin_is_the_hub_with_its_commit_or_the_address_noted_or_local(machine: Machine) -> None:
+    snapshot = machine.into_hub_cache(f"MIT/{AST}", {"config.json": b"{}"})
+    found = identify(REGISTRY["ast"], snapshot)
+    assert found.origin == f"https://huggingface.co/MIT/{AST} at {snapshot.name}"
+    assert found.published == REGISTRY["ast"].weights[0]
+    beats = machine.into_hub_cache("someone/beats", {"x.pt": b"x"}, "datasets") / "x.pt"
+    found = identify(REGISTRY["beats"], beats)
+    assert found.origin == f"https://huggingface.co/datasets/someone/beats/x.pt at {snapshot.name}"
+    assert found.published is None
+    fetched = machine.own / "mn.pt"
+    fetched.write_bytes(b"weights")
+    assert identify(MN, fetched).origin == "local"
+    note_origin(fetched, "https://example.org/mn.pt", content_fingerprint(str(fetched)))
+    assert identify(MN, fetched).origin == "https://example.org/mn.pt"
+    fetched.write_bytes(b"replaced since")
+    assert identify(MN, fetched).origin == "local"
+
+
+def test_the_published_bytes_are_known_by_their_hash_whatever_they_are_called(tmp_path: Path) -> None:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    source = dataclasses.replace(MN.weights[0], sha256=sha256)
+    found = identify(dataclasses.replace(MN, weights=(source,)), path)
+    assert (found.published, found.sha256) == (source, sha256)
+    assert found.origin == f"local, with the hash {source.address}"
+    named = tmp_path / MN.weights[0].name
+    named.write_bytes(b"other bytes under the published name")
+    assert identify(MN, named).published is None
+
+
+def test_a_record_says_what_was_loaded_and_what_that_had_learnt(
+    tmp_path: Path, small_mn: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mine.pt"
+    path.write_bytes(small_mn)
+    model = build_model(TrainConfig(model="efficientat", weights=str(path)), 40)
+    record = model.weights_record(str(path))
+    assert record["source"] == str(path)
+    assert record["origin"] == "local"
+    assert record["sha256"] == hashlib.sha256(small_mn).hexdigest()
+    assert record["fingerprint"] == model.base_fingerprint
+    assert record["pretraining"] == "not known: not one of the published files"
+    assert record["frontend"]["hop"] == 320
+    assert record["frontend_mismatch"] == []
+    source = dataclasses.replace(MN.weights[0], sha256=record["sha256"])
+    model.backbone.spec = dataclasses.replace(MN, weights=(source,))
+    record = model.weights_record(str(path))
+    assert record["published"]
+    assert (record["pretraining"], record["objective"], record["licence"]) == (MN.pretraining, MN.objective, "MIT")
+
+
+def test_a_record_of_random_weights_claims_nothing() -> None:
+    record = record_of(load_backbone("ast", "nano"), "random")
+    assert (record["origin"], record["published"], record["sha256"]) == ("random", False, None)
+    assert record["pretraining"] is None
+    assert record["frontend"]["mels"] == 128
+
+
+def test_the_arms_differ_in_what_they_saw_and_the_registry_says_so() -> None:
+    seen = {name: (spec.pretraining, spec.objective) for name, spec in REGISTRY.items()}
+    assert len(set(seen.values())) == len(seen)
+    assert seen["beats"] == ("AudioSet without its labels", "self-supervised")
+    assert "then with them" in seen["beats-ft"][0]
+    assert all("labels" in seen[name][0] for name in ("ast", "efficientat"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REGISTRY)
+def test_the_registry_counts_the_parameters_that_a_published_file_fills(name: str) -> None:
+    from sousaphone.weights.check import pretrained_parameters
+
+    count = pretrained_parameters(load_backbone(name, "base"))
+    assert {source.parameters for source in REGISTRY[name].weights} == {count}
