@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 import io
 import os
@@ -180,7 +181,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _finish(job, False)
 
     # Torch, transformers and Ray take seconds to import: only now, when the words are known to be right.
-    from sousaphone.data.prepare import fill_caches, read_further, read_subset
+    from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
     from sousaphone.sweep import experiment
     from sousaphone.sweep import plan as planning
     from sousaphone.sweep.forecast import describe
@@ -217,6 +218,10 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     for needed in (dataset, *further):
         fill_caches(needed, left, Path(job.choices.cache_dir))
+    for other in further:
+        if warning := overlap(dataset, other, left, Path(job.choices.cache_dir)):
+            print(f"warning: {warning}")
+            dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
 
     def leave(reason: str) -> NoReturn:
         print(f"{reason}; to go on: {job.directory.resume_command}")
@@ -230,7 +235,7 @@ def run(arguments: argparse.Namespace) -> int:
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
         try:
-            if arguments.baselines is not False and any(trial.score_test for trial in job.trials):
+            if job.baselines and any(trial.score_test for trial in job.trials):
                 _measure(job, dataset)
             experiment.run_sweep(
                 job.directory,
@@ -281,16 +286,11 @@ def _limits(job: Job) -> Limits:
 
 
 def _finish(job: Job, interrupted: bool) -> int:
-    from analysis.report import write_report
-
-    if job.config == resolving.SEARCH:
-        for line in found_rates.write(job.directory.path, job.records().values()):
-            print(line)
-    try:
-        report = write_report(job.directory.path)
-        print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
-    except UserError as error:  # a full disk; how the run ended is still to be said
-        print(f"no report: {error}")
+    if job.config == resolving.SEARCH:  # its trials are no results, and a table that ranks them would say they are
+        for told in found_rates.write(job.directory.path, job.records().values()):
+            print(told)
+    else:
+        _report(job)
     if job.tracker == "wandb":
         from sousaphone.sweep.tracking import sync_line
 
@@ -300,9 +300,20 @@ def _finish(job: Job, interrupted: bool) -> int:
         print(f"interrupted; to go on: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
     if not job.all_ended_well():
-        print("some trials did not end well; the report says which, why, and what to type")
+        where = job.directory.status_page if job.config == resolving.SEARCH else "the report"
+        print(f"some trials did not end well; {where} says which, why, and what to type")
         return EXIT_TRIAL
     return EXIT_OK
+
+
+def _report(job: Job) -> None:
+    from analysis.report import write_report
+
+    try:
+        report = write_report(job.directory.path)
+        print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+    except UserError as error:  # a full disk; how the run ended is still to be said
+        print(f"no report: {error}")
 
 
 def _sweep(config: str, choices: Choices) -> Sweep:

@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--compare",
         metavar="OTHER",
         type=Path,
-        help="only compare it: with another run, or with a directory of JSON files, one an experiment",
+        help="only compare it, and leave the report as it is: with another run, or with a directory of JSON files, "
+        "one an experiment",
     )
     options = parser.parse_args(arguments)
     if len(options.runs) > 1 and (options.output or options.compare):
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run in options.runs:
             print(f"report: {write_report(run, options.output)}")
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(f"python -m analysis: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -61,6 +61,11 @@ class Side:
         return [each for each in self.experiments if each.arm == arm]
 
     @property
+    def data(self) -> str | None:
+        """Which clips it was trained and validated on, where that is known."""
+        return None if self.run is None else (self.run.plan.get("data") or {}).get("fingerprint")
+
+    @property
     def arms(self) -> list[Arm]:
         return list(dict.fromkeys(each.arm for each in self.experiments))
 
@@ -198,12 +203,14 @@ def _side_of(found: Findings) -> Side:
 
 def _row(arm: Arm, here: Side, there: Side) -> tuple[str, ...]:
     ours, theirs = here.of(arm), there.of(arm)
+    validation = [_change(metric, ours, theirs, "validation") for metric in ("val_acc", "val_macro_f1")]
+    if None not in (here.data, there.data) and here.data != there.data:
+        validation = ["none: validated on other clips" if not text.startswith("none") else text for text in validation]
     return (
         arm_title(arm),
         _states(ours),
         _states(theirs),
-        _change("val_acc", ours, theirs, "validation"),
-        _change("val_macro_f1", ours, theirs, "validation"),
+        *validation,
         _test_change(ours, theirs, here.answers, there.answers),
     )
 

@@ -41,6 +41,7 @@ class Findings:
         predictions: of the test clips, see `analysis.predictions.read_predictions`.
         yardsticks: baselines and what a clip costs on a CPU; None where they were not measured.
         adapter_bytes: size of the file with what a trial has learnt, by trial_id.
+        further_sizes: clips and players of what was scored beside the test clips, by its name.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class Findings:
     predictions: pd.DataFrame
     yardsticks: Yardsticks | None = None
     adapter_bytes: Mapping[str, int] = field(default_factory=dict)
+    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -158,6 +160,11 @@ class Findings:
             ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
             ("Versions", versions),
             ("Host", origin.get("host")),
+            ("Learning rates", _by_model(self.trials, "learning_rate")),
+            (
+                "Settings",
+                ", ".join(f"{k}={v}" for k, v in ((self.plan.get("request") or {}).get("settings") or {}).items()),
+            ),
             ("Device", ", ".join(str(name) for name in device if name)),
             ("Limits", _limits_in_words(self.plan.get("limits") or {})),
         ]
@@ -217,10 +224,15 @@ class Findings:
             return None
         names = [f"{name}_{metric}" for name, _ in shown for metric in ("acc", "macro_f1")]
         rows: list[Sequence[str]] = [
-            [t.trial_id, *(f"{t.last[name]:.3f}" if name in t.last else "–" for name in ("test_acc", *names))]
+            [t.trial_id, *(_score(name, t.last.get(name)) for name in ("test_acc", *names))]
             for t in (*self.ranked, *self.partial)
         ]
-        return ("trial", "test_acc", *names), rows, "; ".join(words for _, words in shown)
+        sizes = {
+            name: f" ({counted(clips, 'clip')} of {counted(players, 'player')})"
+            for name, (clips, players) in self.further_sizes.items()
+        }
+        told = "; ".join(f"{words}{sizes.get(name, '')}" for name, words in shown)
+        return ("trial", "test_acc", *names), rows, told
 
     @property
     def limits(self) -> list[str]:
@@ -239,15 +251,23 @@ class Findings:
                 f"{counted(clips, 'test clip')} of {counted(players, 'player')}: by counting alone an accuracy near "
                 f"50 % is uncertain by about ±{half:.0f} points; clips of one player are alike, so in truth by more."
             )
-        if not (self.plan.get("request") or {}).get("hold_out"):
+        unknown = any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+        if not unknown and not (self.plan.get("request") or {}).get("hold_out"):
             said.append(
                 "Test clips are of unseen players in seen timbres: how well a kit or room never heard in training is "
                 "recognised, --hold-out would tell."
             )
-        if any("players unknown" in str(note) for note in self.plan.get("notes") or ()):
+        if unknown:
             said.append(
-                "Players were unknown: what counts as a player here is a group of recordings, and intervals hold only "
-                "as far as these are of different people."
+                "Players were unknown: what counts as a player here is a group of recordings with one name stem. One "
+                "person may be in training and in test, and intervals hold only as far as the groups are of different "
+                "people."
+            )
+        steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
+        if steps:
+            said.append(
+                f"Only {min(steps)} optimiser steps an epoch were taken (limit_train_batches): "
+                "most training clips were not heard in every epoch."
             )
         if data.get("synthetic"):
             said.append("The clips are synthetic: nothing here was measured on played drums.")
@@ -259,6 +279,19 @@ class Findings:
 
 def _by_score(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+
+
+def _score(name: str, value: float | None) -> str:
+    """A metric as the report prints it: accuracies in percent."""
+    return "–" if value is None else format(value, ".1%" if name.endswith("_acc") else ".3f")
+
+
+def _by_model(trials: Sequence[Trial], field: str) -> str:
+    """A setting, with the backbones that it differs between."""
+    values = {title(t.config.get("model", "")): f"{t.config[field]:g}" for t in trials if field in t.config}
+    if len(set(values.values())) < 2:
+        return next(iter(values.values()), "")
+    return ", ".join(f"{model} {value}" for model, value in values.items())
 
 
 def _extension(extension: Mapping[str, Any]) -> str:

@@ -84,7 +84,8 @@ def _choose(rows: pd.DataFrame, most: int) -> Iterator[pd.Series]:
 
 def _told(row: pd.Series) -> str:
     tempo = f", {row.tempo_bpm:.0f} BPM" if np.isfinite(row.tempo_bpm) else ""
-    return f"player {row.player}{tempo}"
+    name = str(row.player)
+    return f"{name if name.startswith('player') else f'player {name}'}{tempo}"
 
 
 def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:

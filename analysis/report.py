@@ -35,11 +35,17 @@ def read_run(path: Path) -> Findings:
     Raises:
         UserError: no run is there, or its plan is damaged.
     """
+    path = path.absolute()  # Ray takes no relative one
     run = RunDirectory(path)
     plan = run.read_plan()
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
     predictions, damaged = read_predictions(run, trials)
+    further = {}
+    for name in ("held_out", "also"):
+        scored, _ = read_predictions(run, trials, name)
+        if len(scored):
+            further[name] = (scored.sample_id.nunique(), scored.player.nunique())
     try:
         yardsticks = Yardsticks.read(path)
     except ValueError as error:
@@ -47,7 +53,9 @@ def read_run(path: Path) -> Findings:
         damaged.append(f"baselines: {error}; resuming measures them anew")
     adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
-    return Findings(path, plan, trials, run.is_live(), now(), [*remarks, *damaged], predictions, yardsticks, sizes)
+    return Findings(
+        path, plan, trials, run.is_live(), now(), [*remarks, *damaged], predictions, yardsticks, sizes, further
+    )
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:

@@ -20,7 +20,7 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 # (column, what the figure calls it, unit of its numbers; None where it holds names)
 DIMENSIONS: tuple[tuple[str, str, str | None], ...] = (
     ("tempo_bpm", "Tempo", "BPM"),
-    ("duration_sec", "Length of the clip", "s"),
+    ("duration_sec", "Length by the labels", "s"),
     ("skill_tier", "Tier", None),
     ("preset", "Room", None),
     ("soundfont", "SoundFont", None),

@@ -170,6 +170,8 @@ def check_source(origin: str, given: str) -> str:
     if hub.is_word(given):
         return hub.check_word(given)
     path = Path(given).expanduser().absolute()
+    if not path.exists():
+        raise UserError(f"{origin} {given!r} does not exist; give a directory, a CSV file, or hub:OWNER/NAME")
     if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
         raise UserError(
             f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set or of recordings, a CSV "

@@ -63,6 +63,7 @@ class Job:
         added: ids of the trials that --extend adds.
         promoted_from: the run and trial that --promote takes up; empty otherwise.
         retry_failed: whether failed trials are tried again.
+        baselines: whether they are measured before the trials.
         tracker: where metrics go beside TensorBoard; no result depends on it, so it may differ from launch to launch.
         remarks: what was decided on the user's behalf.
     """
@@ -77,6 +78,7 @@ class Job:
     added: tuple[str, ...] = ()
     promoted_from: Mapping[str, Any] = field(default_factory=dict)
     retry_failed: bool = False
+    baselines: bool = True
     tracker: str = "none"
     remarks: tuple[str, ...] = ()
 
@@ -150,7 +152,9 @@ def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
     else:
         job = _begin(arguments, make_sweep)
     check_trials(job.trials)
-    return dataclasses.replace(job, tracker=_tracker(arguments, job.plan or {}))
+    saved = (job.plan or {}).get("baselines", True)
+    baselines = saved if arguments.baselines is None else arguments.baselines
+    return dataclasses.replace(job, tracker=_tracker(arguments, job.plan or {}), baselines=baselines)
 
 
 def _begin(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
@@ -209,6 +213,8 @@ def _extension(
 
     A backbone that the run has keeps its settings; one that is new gets those of the sweep.
     """
+    if not (arguments.models or arguments.augment or arguments.seeds):
+        raise UserError("--extend names nothing to add; give --models, --augment or --seeds, or --resume to go on")
     models = known_models(arguments.models) if arguments.models else choices.models
     weights = dict(choices.weights)
     new_models = [model for model in models if model not in weights]

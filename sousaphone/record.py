@@ -45,8 +45,8 @@ class TrialRecord:
         history: one dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
         parameters: total, trainable, adapter (numbers), trainable_percent.
         lora: matches (pattern to number of layers), modules, trained_in_full.
-        weights: source ('random' or a path), fingerprint (SHA-256 of the base model's tensors), origin, published, sha256
-            of the file, format, licence, pretraining, objective, frontend (the features), frontend_mismatch.
+        weights: source ('random' or a path), fingerprint (SHA-256 of the base model's tensors), origin, published,
+            sha256 of the file, format, licence, pretraining, objective, frontend (the features), frontend_mismatch.
         data: fingerprint, clips by split, notes.
         provenance: git commit, versions, host, device.
     """

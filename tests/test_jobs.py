@@ -12,6 +12,7 @@ import pytest
 import launch
 from sousaphone.config import STATUSES
 from sousaphone.data.prepare import read_subset
+from sousaphone.errors import UserError
 from sousaphone.jobs import Job, make_job
 from sousaphone.record import TrialRecord
 from sousaphone.run import DriverWatch, Limits, RunDirectory
@@ -150,3 +151,20 @@ def test_a_refusal_is_one_clear_line_and_touches_nothing(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("launch.py: error: ")
     assert said in line
+
+
+def test_extend_that_names_nothing_is_refused(begun: Path) -> None:
+    with pytest.raises(UserError, match="--extend names nothing to add; give --models, --augment or --seeds"):
+        job_of(begun, "--extend", "--name", "run")
+
+
+def test_baselines_are_measured_or_not_as_the_run_was_begun_unless_asked_for_again(begun: Path) -> None:
+    assert job_of(begun, "--resume", "--name", "run").baselines
+    run = RunDirectory(begun / "run")
+    plan = run.read_plan()
+    run.write_plan({**plan, "baselines": False})
+    try:
+        assert not job_of(begun, "--resume", "--name", "run").baselines
+        assert job_of(begun, "--resume", "--name", "run", "--baselines").baselines
+    finally:
+        run.write_plan(plan)

@@ -44,7 +44,7 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     [
         (["--models", "wavlm"], "'wavlm' is unknown; choose from: ast"),
         (["--dataset", "huge"], "invalid choice: 'huge'"),
-        (["--data-dir", "/no/such/place"], "'/no/such/place' is not a directory"),
+        (["--data-dir", "/no/such/place"], "'/no/such/place' does not exist"),
         (["--epochs", "0"], "epochs=0 is below its limit; give 1 or more"),
         (["--epochs", "many"], "invalid int value: 'many'"),
         (["--set", "micro_batch"], "not of the form key=value"),

@@ -201,19 +201,23 @@ def _png(drawing: _Drawing) -> bytes:
                     axes.plot(x[whole.best], y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
     for (_, metric), axes in panels.items():
         axes.autoscale_view()
-        axes.set_ylim(0, _top(drawing, metric))
+        axes.set_ylim(*_ends(drawing, metric))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     page.legend(legend, columns)
     return page.png()
 
 
-def _top(drawing: _Drawing, metric: str) -> float:
-    """Where the vertical axis ends."""
+def _ends(drawing: _Drawing, metric: str) -> tuple[float, float]:
+    """Where the vertical axis begins and ends: an accuracy's at 0, a loss's a little below the lowest."""
     scale = next(scale for name, _, scale in _METRICS if name == metric)
     values = [scale * value for arm in drawing.known for trial in arm.trials for value in trial.values(metric)]
     highest = max(values, default=1.0) or 1.0
-    return 1.05 * (highest if metric == "val_acc" else min(highest, _HIGHEST_LOSS))
+    if metric == "val_acc":
+        return 0.0, 1.05 * highest
+    lowest, highest = min(values, default=0.0), min(highest, _HIGHEST_LOSS)
+    pad = 0.05 * max(highest - lowest, 0.01 * highest)
+    return max(0.0, lowest - pad), highest + pad
 
 
 def _collection(curves: Sequence[Curve], span: str, metric: str, colour: str) -> LineCollection:
@@ -252,7 +256,7 @@ def _chart(drawing: _Drawing) -> go.Figure:
     for row, span in enumerate(_SPANS, start=1):
         for column, (metric, label, _) in enumerate(_METRICS, start=1):
             figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
-            figure.update_yaxes(title=label, range=[0, _top(drawing, metric)], row=row, col=column)
+            figure.update_yaxes(title=label, range=list(_ends(drawing, metric)), row=row, col=column)
     return web.styled(figure, 560, legend_columns=3)
 
 

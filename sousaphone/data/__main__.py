@@ -159,7 +159,7 @@ def _check(options: argparse.Namespace) -> int:
         raise UserError(f"{source} does not exist; give {_SOURCE}")
     found = check(source, audio=not options.no_audio)
     if found.dataset is not None:
-        _describe(source, found.dataset, found.seconds)
+        _describe(source, found.dataset, found.seconds, decoded=not options.no_audio)
     for finding in found.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
     errors = sum(finding.error for finding in found.findings)
@@ -171,7 +171,7 @@ def _check(options: argparse.Namespace) -> int:
     return EXIT_FINDINGS if errors else EXIT_OK
 
 
-def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series) -> None:
+def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series, decoded: bool) -> None:
     from rich.console import Console
 
     from sousaphone.data import describe
@@ -180,7 +180,7 @@ def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series) -> None:
     console.print(describe.form(source, dataset), markup=False)
     for table in describe.tables(dataset):
         console.print(table)
-    for line in describe.lengths(seconds):
+    for line in describe.lengths(seconds, dataset.clips.duration_sec, decoded):
         console.print(line)
     console.print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
 
@@ -204,7 +204,7 @@ def _info(options: argparse.Namespace) -> int:
     from sousaphone.data.sousa import read_dataset
 
     dataset = read_dataset(options.source)
-    _describe(options.source, dataset, dataset.clips.duration_sec)
+    _describe(options.source, dataset, dataset.clips.duration_sec, decoded=False)
     for note in dataset.notes:
         print(f"note: {note}")
     return EXIT_OK

@@ -35,17 +35,25 @@ def form(source: Path | str, dataset: Dataset) -> str:
     return f"{kind}, {dataset.root}"
 
 
-def lengths(seconds: pd.Series) -> list[str]:
-    """How long the clips are, and how many are padded in a model's window; NaN where it is not known."""
+def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
+    """How long the clips are, and how many are padded in a model's window; NaN where it is not known.
+
+    Args:
+        seconds: of each clip, of its audio where that was `decoded`.
+        labels: as the data set says. SOUSA's end with the last stroke; the recordings go on for as long as it sounds.
+    """
     known = seconds.dropna()
     if known.empty:
         return ["lengths: the labels do not give them"]
+    by = "" if decoded else " by the labels"
+    longer = (seconds - labels).median()
     shorter = ", ".join(f"{(known < window).sum():,} shorter than {window:g} s" for window in WINDOWS)
     return [
-        f"lengths: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
+        f"lengths{by}: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
         f"{known.sum() / 3600:.2f} h in all",
         f"windows: of {len(known):,} clips {shorter}; models hear 2.5 s (nano) or 5 s (base) of a clip, and a shorter "
         "one is padded",
+        *([f"labels: the recordings last {longer:.2f} s longer than they say, at the median"] if longer > 0.05 else []),
     ]
 
 
@@ -54,7 +62,9 @@ def tables(dataset: Dataset) -> Iterator[Table]:
     clips = dataset.clips
     yield _splits(clips)
     tempo = clips.tempo_bpm
-    columns = {"player": clips.player, "tempo (BPM)": _bands(tempo) if tempo.notna().any() else clips.preset.map("")}
+    columns = {"player": clips.player}
+    if tempo.notna().any():
+        columns["tempo (BPM)"] = _bands(tempo)
     columns |= {"SoundFont": clips.soundfont, "room/preset": clips.preset, "rudiment": clips.rudiment}
     for name, values in columns.items():
         if (values != "").any():

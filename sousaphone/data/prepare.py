@@ -15,6 +15,8 @@ from sousaphone.data.cache import build_caches
 from sousaphone.data.sousa import Dataset, read_dataset
 from sousaphone.data.splits import HELD_OUT, SPLITS, draw, hold_out
 
+_PIECE = 4096  # samples
+
 
 def read_subset(data_dir: Path, size: str, hold_out_rule: str = "") -> Dataset:
     """Read a data set's labels and draw a subset of the given size; no audio is decoded.
@@ -41,6 +43,42 @@ def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path
         UserError: a clip that cannot be decoded; no space.
     """
     build_caches(dataset, {REGISTRY[trial.model].sample_rate for trial in trials}, cache_dir, progress=True)
+
+
+def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> str:
+    """What must be said where a further data set shares recordings with the training clips; empty if it shares none.
+
+    Both have their waveforms in the cache at the rates of these trials.
+    """
+    rate = min(REGISTRY[trial.model].sample_rate for trial in trials)
+    shared = _trained_on(dataset, further, rate, cache_dir)
+    if not shared:
+        return ""
+    return (
+        f"{shared} of the {len(further.clips)} recordings of --test-also are among the training clips: what is scored "
+        "there is no test; give recordings that nobody trained on"
+    )
+
+
+def _trained_on(dataset: Dataset, further: Dataset, rate: int, cache_dir: Path) -> int:
+    """How many clips of a further data set are training clips as well, by their sound; both caches are filled.
+
+    A clip is told by its length and two pieces of it, which costs the same for long ones.
+    """
+
+    def sounds(data: Dataset, rows: Iterable[int]) -> list[tuple[int, bytes]]:
+        cache = build_caches(data, [rate], cache_dir, progress=False)[rate]
+        bounds = ((int(cache.offsets[row]), int(cache.offsets[row + 1])) for row in rows)
+        return [
+            (
+                end - start,
+                b"".join(cache.wave[at : min(at + _PIECE, end)].tobytes() for at in (start, (start + end) // 2)),
+            )
+            for start, end in bounds
+        ]
+
+    train = set(sounds(dataset, (dataset.clips.split == "train").to_numpy().nonzero()[0]))
+    return sum(sound in train for sound in sounds(further, range(len(further.clips))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -89,7 +89,8 @@ def run_sweep(
                 close_trackers()
                 # Workers die with the runtime before anything is written in their name.
                 shut_down()
-                name_ends(run, ids, "interrupted", f"the run was stopped ({stop})")
+                by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
+                name_ends(run, ids, "interrupted", f"the run was stopped{by}")
                 raise InterruptedRunError from None
     except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
         # Ray's own log on a full disk, say; a trial's error is kept with the trial.

@@ -141,7 +141,7 @@ def predict(
     return Forecast(
         tuple(forecasts),
         at_once=min(at_once, len(trials)),
-        seconds=max(ends),
+        seconds=max(ends, default=0.0),
         complete=None not in needs,
         disk_mb=disk,
         resumed=records is not None,

@@ -86,6 +86,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "at_once": at_once,
         "limits": {"trial": job.limits.trial, "stall": job.limits.stall},
         "tracker": job.tracker,
+        "baselines": job.baselines,
         "weights": {**weights_of(job.trials), **begun.get("weights", {})},
         "extensions": extensions,
     }

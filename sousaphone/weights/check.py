@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sousaphone.backbones.nano import files as nano
 from sousaphone.backbones.registry import implementation
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.errors import UserError
@@ -27,6 +28,8 @@ def load_checked(
     Raises:
         UserError: it is not of this backbone's format, or has the name of a published one and another size.
     """
+    if nano.is_nano(path):
+        return nano.load(spec, path, clip_seconds, choice)
     backbone = implementation(spec).load(spec, path, clip_seconds, choice)
     published, found = claimed(spec, path), pretrained_parameters(backbone)
     if published is not None and found != published.parameters:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from sousaphone.backbones.nano import shipped
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
@@ -26,7 +27,7 @@ def resolve_all(choices: Mapping[str, str], scale: str) -> dict[str, str]:
 
     A choice is 'random', a path, a repository of the hub (`OWNER/NAME`, `hub:OWNER/NAME[/FILE]`), or 'auto': the
     published weights, from the directory named by SOUSAPHONE_WEIGHTS, else the hub's or torch's cache, else the
-    network. The nano scale has no published weights, so there 'auto' is random.
+    network. The nano scale has no published weights: there 'auto' is what comes with this package, else random.
 
     Raises:
         UserError: something is not to be had; all that is missing is in the one message, and where it belongs.
@@ -35,7 +36,9 @@ def resolve_all(choices: Mapping[str, str], scale: str) -> dict[str, str]:
     missing: dict[str, tuple[WeightSource, ...]] = {}
     for name, choice in choices.items():
         spec = REGISTRY[name]
-        if choice == RANDOM or (choice == "auto" and scale == "nano"):
+        if choice == "auto" and scale == "nano" and (ours := shipped(name)) is not None:
+            found[name] = str(ours)
+        elif choice == RANDOM or (choice == "auto" and scale == "nano"):
             found[name] = _at_random(spec)
         elif choice == "auto":
             here = [(source, path) for source in spec.weights if (path := find(name, source)) is not None]

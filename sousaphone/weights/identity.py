@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sousaphone.backbones import nano
 from sousaphone.backbones.spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
 from sousaphone.record import atomic_write
@@ -141,6 +142,18 @@ def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
     if source == RANDOM:
         nothing = dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
         return {"source": RANDOM, "origin": RANDOM, "published": False, **nothing, **features}
+    if nano.is_shipped(Path(source)):
+        return {
+            "source": source,
+            "origin": nano.ORIGIN,
+            "published": False,
+            "sha256": file_sha256(Path(source)),
+            "format": "safetensors",
+            "licence": nano.LICENCE,
+            "pretraining": nano.PRETRAINING,
+            "objective": nano.OBJECTIVE,
+            **features,
+        }
     found = identify(spec, Path(source))
     known = found.published is not None
     return {

@@ -297,3 +297,13 @@ def test_a_plan_from_outside_with_odd_records_is_survived(tmp_path: Path) -> Non
     found = against(run, other.path)
     assert cell(found, "validation accuracy") == "none: no validation metric there"
     assert found.there.name == "other"
+
+
+def test_scores_on_other_validation_clips_are_not_subtracted(tmp_path: Path) -> None:
+    config = arm("ast")
+    runs = [write_run(tmp_path / name, [config], [record(config, "completed")]) for name in ("here", "there")]
+    content = runs[1].read_plan()
+    content["data"]["fingerprint"] = "other"
+    runs[1].write_plan(content)
+    (row,) = comparison(read_run(runs[0].path), runs[1].path).rows
+    assert row[HEAD.index("validation accuracy")] == "none: validated on other clips"

@@ -57,12 +57,12 @@ def test_sounds_are_of_the_right_clips_by_different_players_and_decode(small_sou
     assert group.heading == "single stroke roll taken for single stroke four (4 of 8)"
     assert len(group.clips) == 4
     taken, right = group.clips[:2], group.clips[2:]
-    assert all(sound.label.startswith("single stroke roll, taken for single stroke four: player ") for sound in taken)
-    assert all(sound.label.startswith("single stroke four, recognised: player ") for sound in right)
+    assert all(sound.label.startswith("single stroke roll, taken for single stroke four: player") for sound in taken)
+    assert all(sound.label.startswith("single stroke four, recognised: player") for sound in right)
     for sounds, slug in ((taken, FIRST), (right, SECOND)):
         assert len({sound.label for sound in sounds}) == 2
         for sound in sounds:
-            player = sound.label.split("player ")[1].split(",")[0]
+            player = sound.label.split(": ")[1].split(",")[0]
             own = table[(table.player == player) & (table.rudiment == slug)].audio_path.unique()
             others = table[table.rudiment != slug].audio_path.unique()
             assert len(sound.content) <= MOST_BYTES

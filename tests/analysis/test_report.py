@@ -386,3 +386,18 @@ def test_a_verdict_at_untuned_rates_says_so(tmp_path: Path) -> None:
     run.write_plan(content)
     text = summary(read_run(run.path))
     assert text.index("- Learning rates are untuned for all backbones.") < text.index("## Results")
+
+
+def test_a_run_is_read_alike_by_a_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = write_run(tmp_path / "study", *told(["completed"]))
+    (run.tune / "001").mkdir(parents=True)
+    (run.tune / "001" / "experiment_state-2026-01-01_00-00-00.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert read_run(Path("study")).remarks == read_run(run.path).remarks
+
+
+def test_few_steps_an_epoch_and_learning_rates_are_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "study", *told(["completed"], limit_train_batches=5))
+    found = read_run(run.path)
+    assert any("Only 5 optimiser steps an epoch" in line for line in found.limits)
+    assert dict(found.facts)["Learning rates"] == "0.001"

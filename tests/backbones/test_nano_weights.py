@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sousaphone.backbones import nano
+from sousaphone.backbones.nano import files
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.model import load_backbone
-from sousaphone.weights import resolve
+from sousaphone.weights import record_of, resolve
 
 SHIPPED = [name for name in DEFAULT_SWEEP if nano.shipped(name)]
 
@@ -21,7 +22,7 @@ SHIPPED = [name for name in DEFAULT_SWEEP if nano.shipped(name)]
 def test_what_is_saved_loads_again_to_half_precision(name: str, tmp_path: Path) -> None:
     drawn = load_backbone(name, "nano", seed=5, clip_seconds=2.5)
     path = tmp_path / "any.safetensors"
-    nano.save(drawn, path, {"steps": 1})
+    files.save(drawn, path, {"steps": 1})
     loaded = load_backbone(name, "nano", str(path), seed=6, clip_seconds=2.5)
     fresh = tuple(f"{module}." for module in drawn.spec.fresh)
     for key, value in drawn.state_dict().items():
@@ -31,7 +32,7 @@ def test_what_is_saved_loads_again_to_half_precision(name: str, tmp_path: Path) 
 
 def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named(tmp_path: Path) -> None:
     path, damaged = tmp_path / "whole.safetensors", tmp_path / "damaged.safetensors"
-    nano.save(load_backbone("ast", "nano"), path, {})
+    files.save(load_backbone("ast", "nano"), path, {})
     state = load_file(path)
     missing, misshapen, *_ = state
     state["extra"] = state.pop(missing)
@@ -45,7 +46,7 @@ def test_a_missing_an_unknown_and_a_misshapen_tensor_are_named(tmp_path: Path) -
 
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "any.safetensors"
-    nano.save(load_backbone("ast", "nano"), path, {})
+    files.save(load_backbone("ast", "nano"), path, {})
     with pytest.raises(UserError, match="nano weights of ast, not of htsat"):
         load_backbone("htsat", "nano", str(path))
 
@@ -69,9 +70,19 @@ def test_a_shipped_file_is_in_half_precision_and_is_not_random(name: str) -> Non
 
 
 def test_all_shipped_files_together_are_under_twelve_megabytes_and_have_a_card() -> None:
-    directory = Path(nano.__file__).parent
+    directory = nano.DIRECTORY
     assert sum(path.stat().st_size for path in directory.glob("*.safetensors")) < 12_000_000
     assert {path.stem for path in directory.glob("*.safetensors")} <= REGISTRY.keys()
     card = (directory / "CARD.md").read_text()
     for word in ("Objective", "Data", "steps", "seed", "Licence"):
         assert word in card
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_record_says_that_the_weights_came_with_the_package(name: str) -> None:
+    path = nano.shipped(name)
+    assert path is not None
+    told = record_of(load_backbone(name, "nano", str(path)), str(path))
+    assert told["origin"] == "shipped nano weights"
+    assert told["licence"] == "MIT"
+    assert not told["published"]

@@ -22,7 +22,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchaudio.transforms import Resample
 
-from sousaphone import training
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
 
@@ -121,9 +120,7 @@ class _Trainer:
         clips = self._steps(batches, steps, clock)
         wait(self.device)
         seconds = time.perf_counter() - began
-        return Round(
-            clips, seconds, processor_seconds() - busy, peak.read(), clock.shares(seconds) if shares else {}
-        )
+        return Round(clips, seconds, processor_seconds() - busy, peak.read(), clock.shares(seconds) if shares else {})
 
     def _steps(self, batches: Iterator[tuple[Tensor, Tensor]], steps: int, clock: Clock) -> int:
         clips = 0
@@ -151,13 +148,11 @@ class _Trainer:
             next(batches)
         wait(self.device)
         began, busy, heard = time.perf_counter(), processor_seconds(), 0
-        with torch.inference_mode():
-            while heard < clips:
-                features, labels = next(batches)
-                with self._autocast():
-                    logits = self.model.classify(features.to(self.device))
-                logits.float().cpu()
-                heard += len(labels)
+        while heard < clips:
+            features, labels = next(batches)
+            with torch.inference_mode(), self._autocast():
+                self.model.classify(features.to(self.device)).float().cpu()
+            heard += len(labels)
         return Round(heard, time.perf_counter() - began, processor_seconds() - busy)
 
     def _autocast(self) -> torch.autocast:

@@ -68,8 +68,8 @@ def make_clips(source: Path | None, count: int, scratch: Path) -> Clips:
 
     info = soundfile.info(dataset.root / table.audio_path[0])
     told = (
-        f"{min(count, len(dataset.clips))} clips of {table.duration_sec.mean():.1f} s on average, {info.samplerate / 1000:g} "
-        f"kHz {info.format} {info.subtype}, {info.channels} channel{'s' if info.channels > 1 else ''}"
+        f"{min(count, len(dataset.clips))} clips of {table.duration_sec.mean():.1f} s on average, {info.format} "
+        f"{info.subtype}, {info.samplerate / 1000:g} kHz, {info.channels} channel{'s' if info.channels > 1 else ''}"
     )
     return Clips(Dataset(dataset.root, table), told, "soundfile")
 

@@ -40,7 +40,8 @@ class Setting:
     """What is measured, and how long.
 
     Attributes:
-        cores: threads of ours and of the baselines' main process, and workers of the careful one.
+        cores: workers of the careful baseline.
+        threads: of ours and of the baselines' main process.
         batch: clips in a step.
         steps: in a round.
     """
@@ -48,6 +49,7 @@ class Setting:
     scale: str
     device: str
     cores: int
+    threads: int
     batch: int
     steps: int
     rounds: int
@@ -70,13 +72,13 @@ class Setting:
             accumulation=self.batch // micro,
             eval_batch=4 if self.heavy else 64,
             device=self.device,
-            threads=self.cores,
+            threads=self.threads,
         )
 
 
 @dataclass
 class Measured:
-    """A backbone's rounds by contender, its floor and its cache.
+    """A backbone's rounds by contender, its work and its cache.
 
     Attributes:
         cache_ms: of decoding and resampling a clip, which ours does once for all epochs.
@@ -102,6 +104,11 @@ class Measured:
         """The precision that counts."""
         return max(self.precisions(contender), key=lambda name: fastest(self.train[name]).rate)
 
+    def processor_gain(self) -> float:
+        """Processor time a clip of the better baseline over that of ours: the gain on cores that are kept busy."""
+        least = {name: min(one.processor_ms for one in rounds) for name, rounds in self.train.items()}
+        return min(ms for name, ms in least.items() if name.startswith(BASELINES)) / least[OURS]
+
     def gain(self, evaluation: bool = False) -> float:
         """Clips per second of ours over those of the better baseline."""
         better = max(self.best(name, evaluation).rate for name in BASELINES)
@@ -110,7 +117,7 @@ class Measured:
 
 def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Callable[[str], None]) -> Measured:
     config = setting.config(model)
-    torch.set_num_threads(setting.cores)
+    torch.set_num_threads(setting.threads)
     classifier = build_model(config, len(SLUGS)).train()
     measured = Measured(model, setting.batch)
     rate = REGISTRY[model].sample_rate
@@ -129,8 +136,11 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
         contenders[f"careful ({name})"] = careful
     try:
         if not setting.heavy:
-            for contender in contenders.values():  # kernels are chosen, workers started, pages mapped
-                contender.train(1, False)
+            # Kernels are chosen, workers started, pages mapped; and a precision that is far slower is left out.
+            first = {name: contender.train(1, False).processor_ms for name, contender in contenders.items()}
+            for name in [name for name in first if first[name] > 2 * first.get(other_precision(name), first[name])]:
+                say(f"{model}: {name} took {first[name]:.0f} ms of processor a clip, so it is left out")
+                contenders.pop(name).close()
         for number in range(setting.rounds):
             for name, contender in contenders.items():
                 rest()
@@ -151,7 +161,12 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
     return measured
 
 
-def rest(most: float = 30.0) -> None:
+def other_precision(name: str) -> str:
+    """The same baseline's other contender on a CPU; of ours, nobody."""
+    return name.replace("bf16", "fp32") if "bf16" in name else name.replace("fp32", "bf16")
+
+
+def rest(most: float = 5.0) -> None:
     """Until the careful baseline's workers have filled their queues and other programs are quiet, but for those that
     run at a lower priority (nice); after `most` seconds without that, all the same."""
     end = time.perf_counter() + most

@@ -31,7 +31,10 @@ def main() -> None:
         f"accuracy {by_seed.mean():.1%}, from {by_seed.min():.1%} to {by_seed.max():.1%}"
     )
     for true in (0.0, SHOWN_POWER):
-        found = calibrate(seeds, arguments.sweeps, true)
+        try:
+            found = calibrate(seeds, arguments.sweeps, true)
+        except ValueError as error:
+            parser.error(f"{arguments.run} has {error}; give a run of one arm with that many (--seeds)")
         told = ", ".join(f"{number} {outcome}" for outcome, number in found.outcomes.most_common())
         stated = f"; stated power {found.stated_power:.0%}" if true else ""
         print(f"true difference {100 * true:g} points: {told} of {found.sweeps} sweeps{stated}")

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from sousaphone.data.__main__ import main
 from sousaphone.data.sousa import read_dataset
 from sousaphone.rudiments import SLUGS
+from tests.data.forms import as_recordings
 
 
 @pytest.fixture(autouse=True)
@@ -123,3 +125,25 @@ def test_help_needs_no_audio_and_no_torch():
         [sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ), check=True
     )
     assert not {"torch", "soundfile", "pandas"} & set(loaded.stdout.split())
+
+
+@pytest.mark.parametrize("players", [True, False])
+def test_a_folder_of_recordings_is_looked_at_although_it_says_no_tempo(root, tmp_path, capsys, players):
+    folder = as_recordings(root, tmp_path / "folder", players)
+    assert main(["info", str(folder)]) == 0
+    assert main(["check", str(folder)]) in (0, 1)
+    out = capsys.readouterr().out
+    assert "rudiment" in out
+    assert "tempo" not in out
+
+
+def test_lengths_by_the_labels_are_called_so_and_longer_recordings_are_told(root, capsys):
+    path = root / "labels" / "samples.parquet"
+    table = pd.read_parquet(path)
+    table.assign(duration_sec=table.duration_sec - 0.3).to_parquet(path)
+    assert main(["info", str(root)]) == 0
+    assert "lengths by the labels: " in capsys.readouterr().out
+    assert main(["check", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "lengths: " in out
+    assert "labels: the recordings last 0.30 s longer than they say, at the median" in out

@@ -1,11 +1,14 @@
 """A further data set is all for testing: no split is looked for in it, and one player will do."""
 
+import dataclasses
 import json
 
 import pandas as pd
 import pytest
 
-from sousaphone.data.prepare import read_further
+from sousaphone.config import TrainConfig
+from sousaphone.data.cache import build_caches
+from sousaphone.data.prepare import overlap, read_further
 from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
@@ -75,3 +78,17 @@ def test_recordings_whose_names_tell_no_players_apart_count_as_one_players(root,
     dataset = read_dataset(tmp_path / "takes.csv", only_test=True)
     assert set(dataset.clips.player) == {"unnamed"}
     assert "players unknown" in dataset.notes[0]
+
+
+def test_recordings_that_were_trained_on_are_counted_whatever_their_form(root, tmp_path):
+    dataset = read_dataset(root)
+    further = read_further(folder_of_unknown_players(root, tmp_path / "other"))
+    cache = tmp_path / "cache"
+    for data in (dataset, further):
+        build_caches(data, [16_000], cache, progress=False)
+    said = overlap(dataset, further, [TrainConfig(model="ast")], cache)
+    assert said.startswith("4 of the 8 recordings of --test-also are among the training clips")  # 2 of 4 players
+    own = dataclasses.replace(further, clips=further.clips[further.clips.audio_path.str.contains("player003")])
+    own = dataclasses.replace(own, clips=own.clips.reset_index(drop=True))
+    build_caches(own, [16_000], cache, progress=False)
+    assert overlap(dataset, own, [TrainConfig(model="ast")], cache) == ""

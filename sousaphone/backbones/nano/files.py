@@ -1,0 +1,84 @@
+"""Writing and reading nano weights: a safetensors file of a backbone's pretrained tensors, strict on the way in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.registry import implementation
+from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.weight_files import refuse_misfits
+from sousaphone.errors import UserError
+from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
+
+_FORMAT = "sousaphone-nano"
+
+
+def is_nano(path: Path) -> bool:
+    """Whether a file holds nano weights as this module writes them."""
+    return bool(_about(path))
+
+
+def save(backbone: Backbone, path: Path, about: dict) -> None:
+    """Write a nano backbone's pretrained tensors in half precision.
+
+    Args:
+        about: what the file says of itself: objective, data, steps, seeds.
+    """
+    state = {key: _halved(value) for key, value in _pretrained(backbone).items()}
+    metadata = {"format": _FORMAT, "model": backbone.spec.name, "about": json.dumps(about, sort_keys=True)}
+    save_file(state, path, metadata)
+
+
+def load(spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED) -> Backbone:
+    """The nano backbone of a file that `save` wrote, in float32; fresh layers are drawn from torch's generator.
+
+    Raises:
+        UserError: it is of another backbone, or a tensor is missing, unknown or of another shape.
+    """
+    model = _about(path).get("model")
+    if model not in (spec.name, spec.twin):
+        raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
+    backbone = implementation(spec).create(spec, "nano", clip_seconds, choice)
+    trained = implementation(spec).create(spec, "nano", clip_seconds)
+    given, made = trained.frontend.contract, backbone.frontend.contract
+    if given != made:
+        backbone.mismatches = (f"hop {given.hop} for {made.hop}",)
+    state, own = load_file(path), _pretrained(backbone)
+    misfits = {
+        "missing": own.keys() - state.keys(),
+        "unknown": state.keys() - own.keys(),
+        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
+    }
+    refuse_misfits(f"{path} does not fit {spec.title} at nano scale", misfits)
+    backbone.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
+    return backbone
+
+
+def _about(path: Path) -> dict[str, str]:
+    """A file's metadata; nothing if it is not of our format."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return {}
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+    except safetensors.SafetensorError:
+        return {}
+    return metadata if metadata.get("format") == _FORMAT else {}
+
+
+def _pretrained(backbone: Backbone) -> dict[str, Tensor]:
+    """What of a backbone comes from its weights: all but its fresh layers."""
+    fresh = tuple(f"{name}." for name in backbone.spec.fresh)
+    return {key: value for key, value in backbone.state_dict().items() if not (fresh and key.startswith(fresh))}
+
+
+def _halved(value: Tensor) -> Tensor:
+    value = value.detach().cpu().contiguous()
+    return value.to(torch.float16) if value.is_floating_point() else value

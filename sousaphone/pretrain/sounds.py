@@ -1,0 +1,145 @@
+"""What is pretrained on: who plays which motif, on which drum, in which room. None of it is the demo's.
+
+Players are drawn as the built-in set's, from another seed. Drums are the SoundFont's other percussion, without the
+recordings that a snare of the built-in set uses, and made-up ones of noise and two partials. Rooms are drawn anew for
+every clip.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+
+from sousaphone.data.players import Player, draw_tempo, make_players
+from sousaphone.data.render import Room
+from sousaphone.data.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
+from sousaphone.pretrain.motifs import make_motifs
+from sousaphone.rudiments import Rudiment
+
+CLIP_SECONDS = 3.2  # of which training hears 2.5
+PLAYERS_SEED = 1_000_003  # the built-in set's is 0
+NOTES = range(27, 88)  # General MIDI percussion
+HEARD_SECONDS = (0.05, 0.6)  # shorter is a click, longer a cymbal
+MADE_UP = 0.5  # the share of drums that come from no recording
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What decides every byte: so many motifs, so often each, in training and held out (by other players)."""
+
+    motifs: int = 200
+    takes: int = 80
+    held_out: int = 5
+    seed: int = 0
+
+    @property
+    def clips(self) -> int:
+        return self.motifs * (self.takes + self.held_out)
+
+    def split(self, index: int) -> str:
+        """The split of a clip: those of training come first."""
+        return "train" if index < self.motifs * self.takes else "validation"
+
+
+@dataclass(frozen=True)
+class Take:
+    """One clip to be rendered; its fields are those of `players.Clip`, and which sound it has."""
+
+    seed: tuple[int, ...]
+    player: Player
+    rudiment: Rudiment  # a motif, here
+    tempo_bpm: int
+    stretch: float
+    phase: float
+    duration: float
+    tuning_cents: float
+
+    def sound(self) -> tuple[np.ndarray, Room]:
+        """One stroke of its drum, float32 [T] of unit energy at 44.1 kHz, and its room."""
+        rng = np.random.default_rng((*self.seed, 4))
+        if rng.random() < MADE_UP:
+            return _made_up(rng), _room(rng)
+        drums = other_drums()
+        return drums[rng.integers(len(drums))], _room(rng)
+
+
+def take(corpus: Corpus, index: int) -> Take:
+    """Clip `index`: motifs in turn, so that every motif has as many takes."""
+    seed = (corpus.seed, 5, index)
+    rng = np.random.default_rng(seed)
+    motif = _motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
+    tempo, stretch = draw_tempo(motif, rng)
+    players = _players(corpus.split(index))
+    return Take(
+        seed=seed,
+        player=players[rng.integers(len(players))],
+        rudiment=motif,
+        tempo_bpm=tempo,
+        stretch=stretch,
+        phase=float(rng.random()),
+        duration=CLIP_SECONDS,
+        tuning_cents=float(rng.uniform(-400, 400)),
+    )
+
+
+_motifs = functools.cache(make_motifs)
+
+
+@functools.cache
+def _players(split: str) -> tuple[Player, ...]:
+    return tuple(p for p in make_players(PLAYERS_SEED) if (p.split == "train") == (split == "train"))
+
+
+@functools.cache
+def other_drums() -> tuple[np.ndarray, ...]:
+    """One stroke of each percussion sound of the SoundFont that shares no recording with its snares."""
+    snares = frozenset[int]().union(*(recordings(kit, SNARE) for kit in builtin_kits()))
+    drums: dict[bytes, np.ndarray] = {}
+    for kit in builtin_kits():
+        for note in NOTES:
+            own = recordings(kit, note)
+            if not own or own & snares:
+                continue
+            wave = strike(kit, note)
+            if HEARD_SECONDS[0] <= len(wave) / SAMPLE_RATE <= HEARD_SECONDS[1]:
+                drums.setdefault(wave.tobytes(), wave)
+    return tuple(drums.values())
+
+
+def _made_up(rng: np.random.Generator) -> np.ndarray:
+    """A drum that nobody built: noise in a band, two decaying partials, a click."""
+    time = np.arange(round(0.4 * SAMPLE_RATE)) / SAMPLE_RATE
+    low = np.exp(rng.uniform(np.log(100), np.log(2500)))
+    high = low * np.exp(rng.uniform(np.log(2), np.log(12)))
+    spectrum = np.fft.rfft(rng.standard_normal(len(time)))
+    hertz = np.fft.rfftfreq(len(time), 1 / SAMPLE_RATE)
+    noise = np.fft.irfft(spectrum * ((hertz > low) & (hertz < high)), len(time))
+    noise /= np.abs(noise).max()
+    wave = noise * np.exp(-time / np.exp(rng.uniform(np.log(0.008), np.log(0.09))))
+    for _ in range(2):
+        partial = np.exp(rng.uniform(np.log(120), np.log(1800)))
+        decay = np.exp(rng.uniform(np.log(0.01), np.log(0.1)))
+        wave += rng.uniform(0, 0.6) * np.sin(2 * np.pi * partial * time) * np.exp(-time / decay)
+    heard = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
+    wave = wave[: heard[-1] + 1] * np.minimum(1, np.arange(heard[-1] + 1, 0, -1) / 500)
+    return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
+
+
+def _room(rng: np.random.Generator) -> Room:
+    """Any room, any microphone: the numbers that make the built-in set's six, drawn from wider ranges."""
+    return Room(
+        name="any",
+        kind="any",
+        size=float(rng.uniform(0.0, 0.8)),
+        damping=float(rng.uniform(0.2, 0.95)),
+        wet=float(rng.uniform(0.0, 0.45)),
+        mic="any",
+        distance_m=1.0,
+        low_cut_hz=float(rng.uniform(30, 200)),
+        presence_db=float(rng.uniform(-4, 4)),
+        air_db=float(rng.uniform(-6, 4)),
+        ratio=float(rng.uniform(1, 4)),
+        noise_db=float(rng.uniform(-60, -25)),
+    )
