@@ -1,4 +1,4 @@
-"""What two trials of one thread each come to beside one another, against one that has the machine to itself.
+"""Trials of one thread each, each in a process of its own, beside one another as a sweep on a CPU runs them.
 
 python -m tests.benchmarks.concurrency --worker    (one of the trials; told what to do on standard input)
 """
@@ -8,25 +8,70 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO
+from pathlib import Path
+from typing import IO, Any
 
+import pandas as pd
 import torch
 
 from sousaphone import training
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
+from sousaphone.data.batches import ClipSet
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.timing import _noise_clips
 
-from .contenders import Setting, rest
+from .clips import Clips, cached
+from .result import Round, fastest
+from .setting import Setting, rest
 
-STEPS = 6
+
+class Team:
+    """So many trials of one thread; each round is from their common start to the end of the last.
+
+    Args:
+        cache, table: what they hear, as `ClipSet` takes it.
+    """
+
+    def __init__(self, size: int, config: TrainConfig, cache: object, table: pd.DataFrame, scratch: Path) -> None:
+        self.batch = config.micro_batch * config.accumulation
+        path = scratch / f"heard-{config.model}.pickle"
+        path.write_bytes(pickle.dumps((cache, table)))
+        command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.concurrency", "--worker"]
+        self.workers = [
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(size)
+        ]
+        asked = {**dataclasses.asdict(dataclasses.replace(config, threads=1)), "heard": str(path)}
+        for worker in self.workers:
+            _ask(worker, asked)
+        for worker in self.workers:  # each has built its model and taken a step
+            _answer(worker)
+
+    def train(self, steps: int, shares: bool = False, size: int | None = None, first: int = 0) -> Round:
+        """Steps of each trial, or of `size` of them from number `first` on."""
+        working = self.workers[first:][:size]
+        for worker in working:
+            _ask(worker, {"steps": steps})
+        found = [_answer(worker) for worker in working]
+        return Round(
+            clips=len(working) * steps * self.batch,
+            seconds=max(one["ended"] for one in found) - min(one["began"] for one in found),
+            processor=sum(one["processor"] for one in found),
+        )
+
+    def evaluate(self, clips: int) -> Round:
+        raise NotImplementedError("trials of a sweep are measured in training alone")
+
+    def close(self) -> None:
+        for worker in self.workers:
+            _pipe(worker.stdin).close()  # which ends it
+            worker.wait()
 
 
 @dataclass(frozen=True)
@@ -47,45 +92,29 @@ class Pair:
         return self.together / self.alone
 
 
-def measure(setting: Setting, models: Sequence[str], say: Callable[[str], None]) -> dict[str, Pair]:
-    with _worker() as first, _worker() as second:
-        found = {}
-        for model in models:
-            config = dataclasses.asdict(dataclasses.replace(setting.config(model), augment=True, threads=1))
-            for worker in (first, second):
-                _ask(worker, config)
-                _answer(worker)
-            alone, together, cost = [], [], {"alone": [], "together": []}
-            for _ in range(setting.rounds):
-                for worker in (first, second):
-                    rest()
-                    _ask(worker, {})
-                    one = _answer(worker)
-                    alone.append(one["clips"] / one["seconds"])
-                    cost["alone"].append(one["processor"])
-                rest()
-                for worker in (first, second):
-                    _ask(worker, {})
-                both = [_answer(worker) for worker in (first, second)]
-                # From the earlier start to the later end: what either waits for the other counts.
-                together.append(2 * both[0]["clips"] / max(one["seconds"] for one in both))
-                cost["together"] += [one["processor"] for one in both]
-            found[model] = Pair(max(alone), max(together), min(cost["together"]) / min(cost["alone"]))
-            say(f"{model}: one trial {found[model].alone:.0f} clips/s, two {found[model].together:.0f}")
-        return found
-
-
-Worker = subprocess.Popen[str]
-
-
-@contextmanager
-def _worker() -> Iterator[Worker]:
-    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.concurrency", "--worker"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def measure(
+    setting: Setting, models: Sequence[str], clips: Clips, scratch: Path, say: Callable[[str], None]
+) -> dict[str, Pair]:
+    """Two trials against one, augmented, each of the two alone in turn."""
+    found = {}
+    for model in models:
+        config = dataclasses.replace(setting.config(model), augment=True)
+        cache, _ = cached(clips, REGISTRY[model].sample_rate, scratch)
+        team = Team(2, config, cache, clips.dataset.clips, scratch)
+        alone, together = [], []
         try:
-            yield process
+            for _ in range(setting.rounds):
+                for first in (0, 1):
+                    rest()
+                    alone.append(team.train(setting.steps, size=1, first=first))
+                rest()
+                together.append(team.train(setting.steps))
         finally:
-            _pipe(process.stdin).close()  # which ends it
+            team.close()
+        slowdown = min(one.processor_ms for one in together) / min(one.processor_ms for one in alone)
+        found[model] = Pair(fastest(alone).rate, fastest(together).rate, slowdown)
+        say(f"{model}: one trial {found[model].alone:.0f} clips/s, two {found[model].together:.0f}")
+    return found
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:
@@ -93,13 +122,13 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
-def _ask(worker: Worker, config: dict[str, object]) -> None:
+def _ask(worker: subprocess.Popen[str], words: dict[str, Any]) -> None:
     pipe = _pipe(worker.stdin)
-    pipe.write(json.dumps(config) + "\n")
+    pipe.write(json.dumps(words) + "\n")
     pipe.flush()
 
 
-def _answer(worker: Worker) -> dict[str, float]:
+def _answer(worker: subprocess.Popen[str]) -> dict[str, float]:
     line = _pipe(worker.stdout).readline()
     if not line:
         raise RuntimeError("a trial's process ended; its error stands above")
@@ -108,30 +137,25 @@ def _answer(worker: Worker) -> dict[str, float]:
 
 
 def _serve() -> None:
-    """A line with a configuration builds its model and takes a step; an empty one trains some steps and tells."""
+    """The first line is a configuration, which builds a model and takes a step; each further one trains and tells."""
     torch.set_num_threads(1)
+    asked = json.loads(sys.stdin.readline())
+    cache, table = pickle.loads(Path(asked.pop("heard")).read_bytes())
+    config = TrainConfig(**asked)
+    model = build_model(config, len(SLUGS))
+    clips = ClipSet(cache, table, "train", config.clip_seconds, torch.device(config.device), seed=0)
+    optimizer = training.make_optimizer(model, config)
+    _tell(config, model, clips, optimizer, 1)
     for line in sys.stdin:
-        if asked := json.loads(line):
-            config = TrainConfig(**asked)
-            model = build_model(config, len(SLUGS))
-            clips = _noise_clips(config, model.backbone.spec.sample_rate, STEPS, torch.device(config.device))
-            optimizer = training.make_optimizer(model, config)
-            steps = 1
-        else:
-            steps = STEPS
-        config = dataclasses.replace(config, limit_train_batches=steps)
-        began, busy = time.perf_counter(), time.process_time()
-        row = training.train_epoch(config, model, clips, optimizer, 1, lambda epoch, share: None)
-        print(
-            json.dumps(
-                {
-                    "clips": round(row["samples_per_second"] * row["epoch_seconds"]),
-                    "seconds": time.perf_counter() - began,
-                    "processor": time.process_time() - busy,
-                }
-            ),
-            flush=True,
-        )
+        _tell(config, model, clips, optimizer, json.loads(line)["steps"])
+
+
+def _tell(config: TrainConfig, model: Any, clips: ClipSet, optimizer: torch.optim.Optimizer, steps: int) -> None:
+    config = dataclasses.replace(config, limit_train_batches=steps)
+    began, busy = time.monotonic(), time.process_time()  # one clock for all processes of a machine
+    training.train_epoch(config, model, clips, optimizer, 1, lambda epoch, share: None)
+    answer = {"began": began, "ended": time.monotonic(), "processor": time.process_time() - busy}
+    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import psutil
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TrainConfig
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
-from tune_configs.resources import micro_batch
 
 from . import floor
 from .baselines import Careful, Plain
 from .clips import Clips, cached
-from .clock import processor_seconds
+from .concurrency import Team
 from .ours import Ours
 from .result import Round, fastest
+from .setting import Setting, rest
 
-OURS, AUGMENTED = "ours", "ours, augmented"
+OURS, AUGMENTED, SWEEP = "ours", "ours, augmented", "ours, as a sweep"
 BASELINES = ("plain", "careful")
 
 
@@ -33,47 +30,6 @@ class Trainer(Protocol):
     def train(self, steps: int, shares: bool) -> Round: ...
     def evaluate(self, clips: int) -> Round: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured, and how long.
-
-    Attributes:
-        cores: workers of the careful baseline.
-        threads: of ours and of the baselines' main process.
-        batch: clips in a step.
-        steps: in a round.
-    """
-
-    scale: str
-    device: str
-    cores: int
-    threads: int
-    batch: int
-    steps: int
-    rounds: int
-
-    @property
-    def heavy(self) -> bool:
-        """A full-size model on a CPU, where a step takes half a minute."""
-        return self.scale == "base" and self.device == "cpu"
-
-    def config(self, model: str) -> TrainConfig:
-        """Of a trial of the sweep, but that its steps leave the model as it is (a learning rate of zero)."""
-        micro = min(self.batch, micro_batch(model, self.scale, self.device))
-        return TrainConfig(
-            model=model,
-            scale=self.scale,
-            clip_seconds=5.0 if self.scale == "base" else 2.5,
-            augment=False,
-            learning_rate=0.0,
-            micro_batch=micro,
-            accumulation=self.batch // micro,
-            eval_batch=4 if self.heavy else 64,
-            device=self.device,
-            threads=self.threads,
-        )
 
 
 @dataclass
@@ -92,10 +48,9 @@ class Measured:
     work: floor.Work | None = None
     cache_ms: float = 0.0
 
-    def best(self, contender: str, evaluation: bool = False) -> Round:
+    def best(self, contender: str) -> Round:
         """The fastest round, of whichever precision."""
-        rounds = self.evaluation if evaluation else self.train
-        return fastest([one for name in self.precisions(contender) for one in rounds[name]])
+        return fastest([one for name in self.precisions(contender) for one in self.train[name]])
 
     def precisions(self, contender: str) -> list[str]:
         return [name for name in self.train if name == contender or name.startswith(f"{contender} (")]
@@ -109,10 +64,14 @@ class Measured:
         least = {name: min(one.processor_ms for one in rounds) for name, rounds in self.train.items()}
         return min(ms for name, ms in least.items() if name.startswith(BASELINES)) / least[OURS]
 
-    def gain(self, evaluation: bool = False) -> float:
+    def gain(self, ours: str = OURS) -> float:
         """Clips per second of ours over those of the better baseline."""
-        better = max(self.best(name, evaluation).rate for name in BASELINES)
-        return self.best(OURS, evaluation).rate / better
+        return self.best(ours).rate / max(self.best(name).rate for name in BASELINES)
+
+    @property
+    def as_run(self) -> str:
+        """Which of ours is what the program does on this machine: a trial on each core at nano, else one on all."""
+        return SWEEP if SWEEP in self.train else OURS
 
 
 def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Callable[[str], None]) -> Measured:
@@ -134,6 +93,8 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
         contenders[f"plain ({name})"] = Plain(config, classifier, clips, bf16)
         careful = Careful(config, classifier, clips, bf16, setting.cores, settles=not setting.heavy)
         contenders[f"careful ({name})"] = careful
+    if (setting.scale, setting.device) == ("nano", "cpu") and setting.cores > 1:
+        contenders[SWEEP] = Team(setting.cores, config, cache, clips.dataset.clips, scratch)
     try:
         if not setting.heavy:
             # Kernels are chosen, workers started, pages mapped; and a precision that is far slower is left out.
@@ -147,12 +108,14 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
                 # Waiting for a GPU after each stage costs time there, so shares get a round of their own.
                 found = contender.train(setting.steps, setting.device == "cpu")
                 measured.train.setdefault(name, []).append(found)
-                if not setting.heavy and name != AUGMENTED:
+                if not setting.heavy and name not in (AUGMENTED, SWEEP):
                     rest()
                     scored = contender.evaluate(setting.batch * setting.steps)
                     measured.evaluation.setdefault(name, []).append(scored)
                 say(f"{model} round {number + 1}: {name} {found.rate:.3g} clips/s, {found.processor_ms:.1f} ms a clip")
         for name, contender in contenders.items():
+            if name == SWEEP:
+                continue
             kept = fastest(measured.train[name])
             measured.shares[name] = kept.shares or contender.train(setting.steps, True).shares
     finally:
@@ -164,14 +127,3 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
 def other_precision(name: str) -> str:
     """The same baseline's other contender on a CPU; of ours, nobody."""
     return name.replace("bf16", "fp32") if "bf16" in name else name.replace("fp32", "bf16")
-
-
-def rest(most: float = 5.0) -> None:
-    """Until the careful baseline's workers have filled their queues and other programs are quiet, but for those that
-    run at a lower priority (nice); after `most` seconds without that, all the same."""
-    end = time.perf_counter() + most
-    while time.perf_counter() < end:
-        before = processor_seconds()
-        others = psutil.cpu_times_percent(0.2)
-        if processor_seconds() - before < 0.03 and others.user + others.system < 15:
-            return

@@ -10,8 +10,9 @@ what cannot be measured on a machine is named. --only picks parts; --save writes
 from __future__ import annotations
 
 import argparse
+import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import count_cpus, pick_device, pick_scale
 
 from . import concurrency, contenders, floor, overhead, startup, tables
-from .clips import has, make_clips
-from .contenders import Setting
+from .clips import Clips, has, make_clips
+from .setting import Setting
 
 PARTS = ("training", "concurrency", "startup", "overhead")
 
@@ -58,9 +59,18 @@ def main() -> None:
     say = report.say
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
         scratch = Path(directory)
+
+        @functools.cache
+        def clips() -> Clips:
+            made = make_clips(arguments.source, max(64, setting.batch * setting.steps), scratch)
+            report.note(made.told)
+            return made
+
         measures: dict[str, Callable[[], Any]] = {
-            "training": lambda: _training(report, setting, arguments, scratch),
-            "concurrency": lambda: report.add_concurrency(concurrency.measure(setting, arguments.models, say)),
+            "training": lambda: _training(report, setting, arguments.models, clips(), scratch),
+            "concurrency": lambda: report.add_concurrency(
+                concurrency.measure(setting, arguments.models, clips(), scratch, say)
+            ),
             "startup": lambda: report.add_startup(startup.measure(scratch, say)),
             "overhead": lambda: report.add_overhead(overhead.measure(scratch, arguments.epochs, say)),
         }
@@ -75,13 +85,11 @@ def main() -> None:
         print(f"\nsaved: {report.save(Path(__file__).parent / 'results')}")
 
 
-def _training(report: tables.Report, setting: Setting, arguments: argparse.Namespace, scratch: Path) -> None:
-    clips = make_clips(arguments.source, max(64, setting.batch * setting.steps), scratch)
-    report.note(clips.told)
+def _training(report: tables.Report, setting: Setting, models: Sequence[str], clips: Clips, scratch: Path) -> None:
     device = torch.device(setting.device)
     torch.set_num_threads(setting.threads)
     rates = {name: floor.measure(device, bf16) for name, bf16 in (("fp32", False), ("bf16", True))}
-    measured = [contenders.measure(model, setting, clips, scratch, report.say) for model in arguments.models]
+    measured = [contenders.measure(model, setting, clips, scratch, report.say) for model in models]
     for name, bf16 in (("fp32", False), ("bf16", True)):  # again: the better of before and after
         again = floor.measure(device, bf16)
         before = rates[name]

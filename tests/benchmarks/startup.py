@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .contenders import rest
+from .setting import rest
 
 ROOT = Path(__file__).parents[2]
 REPEATS = 3
