@@ -54,7 +54,7 @@ class Setting:
         )
 
 
-def rest(most: float = 5.0) -> None:
+def rest(most: float = 3.0) -> None:
     """Until the careful baseline's workers have filled their queues and other programs are quiet, but for those that
     run at a lower priority (nice); after `most` seconds without that, all the same."""
     end = time.perf_counter() + most
