@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.baselines import titles
 from sousaphone.record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.rudiments import SLUGS
@@ -35,7 +35,7 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     run = launcher.storage / "run"
     table = pd.read_csv(run / "report" / "comparison_table.csv")
     assert len(table) == 8
-    assert set(table["model"]) == set(REGISTRY)
+    assert set(table["model"]) == set(DEFAULT_SWEEP)
     assert table["status"].eq("completed").all()
     assert table["test_acc"].between(0, 1).all()
     assert "says nothing about the published models" in (run / "report" / "summary_report.md").read_text()
@@ -44,9 +44,9 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
 
     yardsticks = Yardsticks.read(run)
     assert yardsticks is not None
-    assert [each.name for each in yardsticks.baselines] == list(titles(REGISTRY))
-    assert all((run / "baselines" / f"{name}.parquet").is_file() for name in titles(REGISTRY))
-    assert {each.model for each in yardsticks.inference if each.ms} == set(REGISTRY)
+    assert [each.name for each in yardsticks.baselines] == list(titles(DEFAULT_SWEEP))
+    assert all((run / "baselines" / f"{name}.parquet").is_file() for name in titles(DEFAULT_SWEEP))
+    assert {each.model for each in yardsticks.inference if each.ms} == set(DEFAULT_SWEEP)
     assert "best baseline by val_macro_f1: " in launcher.log
 
     for trial_id in table["trial_id"]:
