@@ -23,7 +23,7 @@ _SHAPES = (
     ("P", "cross"),
     ("X", "x"),
 )
-_STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
+STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
 
 
 @dataclass(frozen=True)
@@ -135,16 +135,15 @@ def by_validation(groups: Sequence[Arm]) -> list[Arm]:
     return sorted(groups, key=lambda arm: (not arm.full, -arm.score))
 
 
-def best_of_each(groups: Sequence[Arm], scored: Collection[str]) -> list[Arm]:
+def best_of_each(groups: Sequence[Arm], scored: Collection[str] | None = None) -> list[Arm]:
     """The best arm by validation of each backbone, the best of them first; one with all its results before any other.
 
     Args:
-        scored: trial_ids whose predictions are at hand; arms without any are passed over.
+        scored: trial_ids whose predictions are at hand; arms without any are passed over. None: all will do.
     """
     found: dict[str, Arm] = {}
-    ranked = sorted(groups, key=lambda arm: (not arm.full, -arm.score))
-    for arm in ranked:
-        if any(trial.trial_id in scored for trial in arm.shown):
+    for arm in by_validation(groups):
+        if scored is None or any(trial.trial_id in scored for trial in arm.shown):
             found.setdefault(arm.model, arm)
     return list(found.values())
 
@@ -191,7 +190,9 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     strategy = config.get("strategy", "")
     return (
         title(config.get("model", "")),
-        _STRATEGIES.get(strategy, strategy),
+        STRATEGIES.get(strategy, strategy),
         f"targets {config.get('lora_targets')}" if strategy == "lora" else "",
         "augmented" if config.get("augment") else "unaugmented",
+        # Of a search among rates; elsewhere a rate belongs to its backbone.
+        "" if config.get("score_test", True) else f"rate {config.get('learning_rate'):g}",
     )

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.changes import changes_between_runs, changes_in_settings
 from analysis.document import Block, Items, Section, Table, Text
-from analysis.experiments import Arm, Experiment, arm_title, of_trials, read_experiments
+from analysis.experiments import ArmKey, Experiment, arm_title, of_trials, read_experiments
 from analysis.findings import Findings
 from analysis.markdown import to_markdown
 from analysis.predictions import correct_by_clip
@@ -57,7 +57,7 @@ class Side:
         counts = pd.Series([each.status for each in self.experiments]).value_counts(sort=False)
         return ", ".join(f"{count} {status}" for status, count in counts.items())
 
-    def of(self, arm: Arm) -> list[Experiment]:
+    def of(self, arm: ArmKey) -> list[Experiment]:
         return [each for each in self.experiments if each.arm == arm]
 
     @property
@@ -66,7 +66,7 @@ class Side:
         return None if self.run is None else (self.run.plan.get("data") or {}).get("fingerprint")
 
     @property
-    def arms(self) -> list[Arm]:
+    def arms(self) -> list[ArmKey]:
         return list(dict.fromkeys(each.arm for each in self.experiments))
 
 
@@ -102,8 +102,9 @@ class Comparison:
                 Text(
                     "Arms that both have, this one minus the other. Validation: means over the seeds that ran to their "
                     "end. Test accuracy: mean over players of the difference on the same clips, seeds averaged first, "
-                    "with the 95 % t interval over players. A difference between two runs is that of everything that "
-                    "changed between them, and not the effect of any one change."
+                    "with its 95 % interval over players, and over seeds where both have three or more. A difference "
+                    "between two runs is that of everything that changed between them, and not the effect of any one "
+                    "change."
                 ),
                 Table(HEAD, self.rows, wordy=HEAD[1:]),
             ]
@@ -129,11 +130,6 @@ class Comparison:
         for arm, _, _, accuracy, f1, test in self.rows:
             lines += [f"  {arm}", f"    validation accuracy {accuracy}; macro F1 {f1}", f"    test accuracy {test}"]
         return lines
-
-
-def compare(found: Findings, other: Path) -> Section:
-    """The section of a report, see `comparison`."""
-    return comparison(found, other).section
 
 
 def comparison(found: Findings, other: Path) -> Comparison:
@@ -201,7 +197,7 @@ def _side_of(found: Findings) -> Side:
     return Side(found.name, of_trials(found.trials), answers, found.remarks, found)
 
 
-def _row(arm: Arm, here: Side, there: Side) -> tuple[str, ...]:
+def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
     ours, theirs = here.of(arm), there.of(arm)
     validation = [_change(metric, ours, theirs, "validation") for metric in ("val_acc", "val_macro_f1")]
     if None not in (here.data, there.data) and here.data != there.data:

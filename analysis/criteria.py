@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import linear_regression
 
-from analysis.arms import Arm, arms, title
+from analysis.arms import Arm, arms, best_of_each, title
 from analysis.trials import Trial
 from sousaphone.config import GOOD_ENDS
 from sousaphone.rudiments import SLUGS
@@ -133,9 +133,7 @@ def _some(texts: Sequence[str]) -> str:
 
 def expectations(trials: Sequence[Trial]) -> list[Expectation]:
     """The expected orders against those found, for the backbones that ran to their end; each by its best arm."""
-    best: dict[str, Arm] = {}
-    for arm in sorted((arm for arm in arms(trials) if arm.full), key=lambda arm: -arm.score):
-        best.setdefault(arm.model, arm)
+    best = {arm.model: arm for arm in best_of_each([arm for arm in arms(trials) if arm.full])}
     measures: Mapping[str, tuple[Callable[[Arm], float | None], str, int]] = {
         "accuracy": (lambda arm: arm.mean("best", "val_acc"), "{:.1%} on validation", -1),
         "speed": (_speed, "{:,.0f} clips/s in training", -1),

@@ -25,7 +25,7 @@ _SETTINGS = {"augmentation": "augment", "data": "dataset", "max_epochs": "epochs
 _METRICS = {"test_f1_macro": "test_macro_f1", "val_f1_macro": "val_macro_f1"}
 _NO_EXPERIMENT = "no config with a model, or no status"
 
-Arm = tuple[str, str, bool]
+ArmKey = tuple[str, str, bool]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Experiment:
     began: str = ""
 
     @property
-    def arm(self) -> Arm:
+    def arm(self) -> ArmKey:
         """(backbone, strategy, augmented)."""
         return str(self.config["model"]), str(self.config.get("strategy", "")), bool(self.config.get("augment"))
 
@@ -64,7 +64,7 @@ class Experiment:
         return any(name.startswith("val_") for name in self.scores)
 
 
-def arm_title(arm: Arm) -> str:
+def arm_title(arm: ArmKey) -> str:
     """An arm in words."""
     model, strategy, augment = arm
     return f"{title(model)}, {strategy}, {'augmented' if augment else 'unaugmented'}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis.trials import Trial
+from sousaphone.record import plain
 
 _OF_TRIAL = ("trial_id", "model", "strategy", "augment", "seed")
 
@@ -72,7 +72,7 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
         "timestamp": timestamp,
         "git_commit": trial.git_commit,
     }
-    return (json.dumps(_plain(content), indent=2, allow_nan=False) + "\n").encode()
+    return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
 
 
 def predictions_parquet(frame: pd.DataFrame) -> bytes:
@@ -87,14 +87,3 @@ def _identity(trial: Trial) -> dict[str, Any]:
     augment = "on" if config.get("augment") else "off"
     values = (trial.trial_id, config.get("model"), config.get("strategy"), augment, config.get("seed"))
     return dict(zip(_OF_TRIAL, values, strict=True))
-
-
-def _plain(value: Any) -> Any:
-    """With null for every number that JSON has no word for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.arms import title
-from analysis.experiments import Experiment
+from analysis.experiments import Experiment, arm_title
 from analysis.findings import Findings
 from sousaphone.rudiments import SLUGS
 from sousaphone.words import counted
@@ -84,9 +83,7 @@ def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
     for group in repeated:
         counts = sorted({each.trainable_params for each in group if each.trainable_params is not None})
         if len(counts) > 1:
-            model, strategy, augment = group[0].arm
-            name = f"{title(model)}, {strategy}, {'augmented' if augment else 'unaugmented'}"
-            other.append(f"{name}: {' and '.join(f'{count:,}' for count in counts)}")
+            other.append(f"{arm_title(group[0].arm)}: {' and '.join(f'{count:,}' for count in counts)}")
     if other:
         more = f"; and {len(other) - _MOST_NAMES} more" if len(other) > _MOST_NAMES else ""
         said.append(

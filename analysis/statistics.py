@@ -10,7 +10,7 @@ multiple test procedure" (1979).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,11 +133,12 @@ class Contrast:
 
         return self._players(narrow, clips_each)
 
-    def _players(self, enough, clips_each: float) -> int | None:  # type: ignore[no-untyped-def]
+    def _players(self, enough: Callable[[float, float], bool], clips_each: float) -> int | None:
+        """The fewest players with which `enough(standard error, degrees of freedom)`."""
         variance = self.between + self.within / clips_each
 
         def there(players: int) -> bool:
-            return bool(enough(math.sqrt(variance / players + self.seed_variance), players - 1))
+            return enough(math.sqrt(variance / players + self.seed_variance), players - 1)
 
         if not there(_MOST_PLAYERS):
             return None

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.arms import Arm, arms, best_of_each, title
 from analysis.predictions import correct_by_clip
-from analysis.statistics import LEVEL, SEEDS_FOR_SPREAD, Contrast, contrast, holm
+from analysis.statistics import SEEDS_FOR_SPREAD, Contrast, contrast, holm
 from analysis.trials import Trial
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.words import counted
@@ -274,6 +274,3 @@ def _points(fraction: float) -> str:
 
 def _p(p: float) -> str:
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
-
-
-__all__ = ["EQUIVALENT", "LEVEL", "Pair", "Verdict", "effect_rows", "judge", "pair_rows"]

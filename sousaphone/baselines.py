@@ -28,7 +28,7 @@ from sousaphone.data.cache import build_caches
 from sousaphone.data.index import Dataset
 from sousaphone.data.splits import SPLITS
 from sousaphone.descriptors import Heard, embeddings, log_mel_features, onset_features
-from sousaphone.model import frontend_choice, load_backbone
+from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
 from sousaphone.yardsticks import Baseline
 
@@ -146,14 +146,7 @@ def _way(name: str, hearing: Hearing) -> tuple[Describe, Fit, int, torch.device]
     if name == "logmel":
         return log_mel_features, fit_logistic, rates[0], hearing.device
     trial = hearing.trials[name.removeprefix(_KNN)]
-    backbone = load_backbone(
-        trial.model,
-        trial.scale,
-        trial.weights,
-        seed=trial.seed,
-        clip_seconds=trial.clip_seconds,
-        choice=frontend_choice(trial),
-    ).to(hearing.device)
+    backbone = backbone_of(trial).to(hearing.device)
     return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, hearing.device
 
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from sousaphone.rudiments import FAMILIES, SLUGS
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
 _SIDE_INCHES, _DPI = 8.0, 110
+FRAME = "#D55E00"  # of a family
 
 
 def confusion_counts(true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -24,14 +31,43 @@ def row_shares(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.divide(counts, heard, out=np.full(counts.shape, np.nan), where=heard > 0)
 
 
-def families() -> list[tuple[str, int, int]]:
-    """(family, first class, one past its last), in the order of the classes."""
+def families(slugs: Sequence[str] = SLUGS) -> list[tuple[str, int, int]]:
+    """(family, first place, one past its last) of rudiments that stand together by family."""
     found, begin = [], 0
-    for family, members in itertools.groupby(SLUGS, key=FAMILIES.__getitem__):
+    for family, members in itertools.groupby(slugs, key=FAMILIES.__getitem__):
         end = begin + len(list(members))
         found.append((family, begin, end))
         begin = end
     return found
+
+
+def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesImage:
+    """Draw a confusion matrix into axes that fill a square: shares of each row, names, families framed and named.
+
+    Args:
+        counts: [C, C], the row the true class, the column the predicted one. A class without clips is grey.
+        size: of the names, points.
+    """
+    # Matplotlib takes half a second to import, and only a trial's end and the report want it.
+    from matplotlib import colormaps
+    from matplotlib.patches import Rectangle
+
+    shares = np.ma.masked_invalid(row_shares(counts))
+    scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
+    image = axes.imshow(shares, cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
+    names, places = [slug.replace("_", " ") for slug in SLUGS], range(len(SLUGS))
+    axes.set_xticks(places, names, rotation=90, fontsize=size)
+    axes.set_yticks(places, names, fontsize=size)
+    axes.tick_params(length=0, pad=2)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("played")
+    for family, begin, end in families():
+        side = end - begin
+        axes.add_patch(Rectangle((begin - 0.5, begin - 0.5), side, side, fill=False, edgecolor=FRAME, linewidth=1.2))
+        # Above its frame, where confusions between families are rare; the first has no room there.
+        x, y, at = (end - 0.6, begin - 0.7, "bottom") if begin else (end - 0.3, 0.0, "center")
+        axes.text(x, y, family, fontsize=size + 1, color=FRAME, va=at, ha="right" if begin else "left")
+    return image
 
 
 def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -43,30 +79,11 @@ def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     Returns:
         RGB pixels [H, W, 3]. A row's colours are shares of that class's clips; a class without clips is grey.
     """
-    # Matplotlib takes half a second to import, and only a trial's end wants it.
-    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
 
     figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.19, 0.19, 0.78, 0.78))
-    scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
-    axes.imshow(np.ma.masked_invalid(row_shares(counts)), cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest")
-    names, places = [slug.replace("_", " ") for slug in SLUGS], range(len(SLUGS))
-    axes.set_xticks(places, names, rotation=90, fontsize=6)
-    axes.set_yticks(places, names, fontsize=6)
-    axes.tick_params(length=0)
-    axes.set_xlabel("predicted", fontsize=8)
-    axes.set_ylabel("true", fontsize=8)
-    for family, begin, end in families():
-        size = end - begin
-        axes.add_patch(
-            Rectangle((begin - 0.5, begin - 0.5), size, size, fill=False, edgecolor="#D55E00", linewidth=1.2)
-        )
-        # Above its frame, where confusions between families are rare; the first has no room there.
-        x, y, side = (begin - 0.4, begin - 0.7, "bottom") if begin else (end - 0.3, begin, "center")
-        axes.text(x, y, family, fontsize=7, color="#D55E00", verticalalignment=side)
+    draw_matrix(figure.add_axes((0.19, 0.19, 0.78, 0.78)), counts, 6.0)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -11,6 +11,7 @@ transformers' ClapFeatureExtractor (HTS-AT).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ _EPSILON = torch.finfo(torch.float32).eps
 _CLIPS = 2
 
 
-class Frontend(nn.Module):
+class Frontend(nn.Module, ABC):
     """Base of the front ends: see the module's docstring for what a call takes."""
 
     sample_rate: int
@@ -34,9 +35,9 @@ class Frontend(nn.Module):
     mel_dim: int
 
     @property
+    @abstractmethod
     def contract(self) -> FrontendContract:
         """What it computes, as data."""
-        raise NotImplementedError
 
 
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:

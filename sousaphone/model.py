@@ -179,9 +179,9 @@ class RudimentClassifier(nn.Module):
         self.load_state_dict(state, strict=False)
 
 
-def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
-    """The model of one trial, on the CPU; equal configurations give equal initial weights."""
-    backbone = load_backbone(
+def backbone_of(config: TrainConfig) -> Backbone:
+    """What a trial starts from, before adapters and classifier."""
+    return load_backbone(
         config.model,
         config.scale,
         config.weights,
@@ -189,6 +189,11 @@ def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
         clip_seconds=config.clip_seconds,
         choice=frontend_choice(config),
     )
+
+
+def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
+    """The model of one trial, on the CPU; equal configurations give equal initial weights."""
+    backbone = backbone_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         return RudimentClassifier(backbone, classes, config)

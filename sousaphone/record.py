@@ -92,7 +92,7 @@ class TrialRecord:
         self.updated = now()
         with atomic_write(directory / RECORD_NAME) as temporary:
             # NaN is no JSON; a metric that is not a number is null to whoever reads it.
-            temporary.write_text(json.dumps(_plain(dataclasses.asdict(self)), indent=1, allow_nan=False))
+            temporary.write_text(json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False))
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:
@@ -191,11 +191,12 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """With null for every number that JSON has no word for, and with its own kinds of lists and tables."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

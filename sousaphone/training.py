@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sousaphone import augment, metrics
 from sousaphone.config import TrainConfig
@@ -114,7 +114,7 @@ def fit(
     while end is None:
         number = len(history) + 1
         began = time.perf_counter()
-        torch.manual_seed(_seed(config.seed, number))
+        torch.manual_seed(epoch_seed(config.seed, number))
         done = partial(tick, number, 1.0)
         row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, number, tick)
         row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data), done)))
@@ -213,7 +213,7 @@ def train_epoch(
     model.train()
     device = torch.device(config.device)
     rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)
-    rng = torch.Generator().manual_seed(_seed(config.seed, epoch))
+    rng = torch.Generator().manual_seed(epoch_seed(config.seed, epoch))
     effective = config.micro_batch * config.accumulation
     steps = math.ceil(len(clips) / effective)
     if config.limit_train_batches is not None:
@@ -226,7 +226,8 @@ def train_epoch(
     began = time.perf_counter()
     batches = clips.training_batches(effective, epoch, seconds=augment.window_seconds(config))
     for step, batch in zip(range(steps), batches, strict=False):
-        _set_learning_rate(optimizer, config, (epoch - 1) * steps + step, steps)
+        taken = (epoch - 1) * steps + step
+        set_learning_rate(optimizer, config.learning_rate, taken, config.warmup_epochs * steps, config.epochs * steps)
         wave, lengths = to_float(batch.wave), batch.lengths
         targets = F.one_hot(batch.labels, model.classes).float()
         if config.augment:
@@ -275,24 +276,28 @@ def _check_finite(row: dict[str, Any], name: str) -> None:
 
 
 def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over what trains; weight decay on matrices alone, as is the custom."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """AdamW over what trains."""
+    return adamw((p for p in model.parameters() if p.requires_grad), config.learning_rate, config.weight_decay)
+
+
+def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices alone, as is the custom."""
+    known = list(parameters)
     groups = [
-        {"params": [p for p in trainable if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in known if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in known if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate)
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, steps: int) -> None:
-    """Linear warm-up, then cosine to zero. `steps` are those of one epoch."""
-    warmup, total = config.warmup_epochs * steps, config.epochs * steps
+def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: float, total: float) -> None:
+    """Linear warm-up, then cosine to zero; `step`, `warmup` and `total` in steps of the optimiser."""
     if step < warmup:
         share = (step + 1) / (warmup + 1)
     else:
         share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
     for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * share
+        group["lr"] = peak * share
 
 
 def _autocast(config: TrainConfig) -> torch.autocast:
@@ -300,7 +305,8 @@ def _autocast(config: TrainConfig) -> torch.autocast:
     return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.device == "cuda")
 
 
-def _seed(seed: int, epoch: int) -> int:
+def epoch_seed(seed: int, epoch: int) -> int:
+    """What the random draws of one epoch come from."""
     # Far apart for neighbours: seed 0 in epoch 2 must not repeat seed 1 in epoch 1.
     return seed * 1_000_003 + epoch
 

@@ -13,7 +13,7 @@ from analysis.arms import Look, checkpoints
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import GREY, paled, upper
+from analysis.figures.style import GREY, upper
 from analysis.slices import Slice, accuracy_of, by_player
 
 _APART = 0.17  # rows between validation, above, and test, below
@@ -87,7 +87,7 @@ def _rows(scene: Scene) -> list[Row]:
             Row(
                 arm.name,
                 look,
-                look.colour if arm.full else paled(look.colour),
+                scene.shade(arm),
                 arm.full,
                 arm.state,
                 math.nan if validation is None else 100 * validation,

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
 from analysis.arms import Arm
@@ -17,12 +16,11 @@ from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
 from analysis.figures.style import INK, shortened
-from sousaphone.confusion_image import families, row_shares
+from sousaphone.confusion_image import FRAME, draw_matrix, families, row_shares
 from sousaphone.rudiments import SLUGS
 from sousaphone.words import counted
 
 _MOST_NAMED = 8
-_FRAME = "#D55E00"
 _NAMES = [spoken(slug) for slug in SLUGS]
 
 
@@ -61,21 +59,7 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
     page = paper.sheet(f"What is taken for what: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
-    scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
-    shares = np.ma.masked_invalid(row_shares(matrix.counts))
-    image = axes.imshow(shares, cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
-    places = range(len(SLUGS))
-    axes.set_xticks(places, _NAMES, rotation=90, fontsize=7)
-    axes.set_yticks(places, _NAMES, fontsize=7)
-    axes.tick_params(length=0, pad=2)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("played")
-    for family, begin, end in families():
-        size = end - begin
-        axes.add_patch(Rectangle((begin - 0.5, begin - 0.5), size, size, fill=False, edgecolor=_FRAME, linewidth=1.2))
-        # Above its frame; the first has no room there.
-        x, y, side_of = (end - 0.6, begin - 0.7, "bottom") if begin else (end - 0.3, 0.0, "center")
-        axes.text(x, y, family, fontsize=8, color=_FRAME, va=side_of, ha="right" if begin else "left")
+    image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:
         x, y = SLUGS.index(pair.predicted) - 0.5, SLUGS.index(pair.true) - 0.5
         axes.add_patch(Rectangle((x, y), 1, 1, fill=False, edgecolor=INK, linewidth=1.1))
@@ -103,7 +87,7 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
             "x1": end - 0.5,
             "y0": begin - 0.5,
             "y1": end - 0.5,
-            "line": {"color": _FRAME, "width": 1.5},
+            "line": {"color": FRAME, "width": 1.5},
         }
         for _, begin, end in families()
     ]
@@ -115,7 +99,7 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
             "text": family,
             "showarrow": False,
             "xanchor": "right" if end == len(SLUGS) else "left",
-            "font": {"color": _FRAME, "size": 12},
+            "font": {"color": FRAME, "size": 12},
         }
         for family, begin, end in families()
     ]

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
-from analysis.arms import Arm, Look, title
+from analysis.arms import Arm, Look, best_of_each, title
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
@@ -93,10 +93,7 @@ class _Drawing:
 def _strong(known: Sequence[Arm]) -> set[str]:
     if len(known) <= _FEW:
         return {arm.label for arm in known}
-    best: dict[str, Arm] = {}
-    for arm in sorted(known, key=lambda arm: (not arm.full, -arm.score)):
-        best.setdefault(arm.model, arm)
-    return {arm.label for arm in best.values()}
+    return {arm.label for arm in best_of_each(known)}
 
 
 def _dashes(known: Sequence[Arm], strong: Collection[str]) -> Mapping[str, tuple[Any, str]]:

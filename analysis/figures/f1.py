@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +13,7 @@ from analysis.confusion import counts_of, f1_of_each, spoken
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import paled
+from sousaphone.confusion_image import families
 from sousaphone.rudiments import FAMILIES, SLUGS
 
 Scores = npt.NDArray[np.float64]
@@ -46,18 +45,8 @@ def f1_of(scene: Scene, arm: Arm) -> Scores:
     return np.asarray(np.mean([f1_of_each(counts_of(rows, [name])) for name in scene.scored(arm)], axis=0))
 
 
-def _borders(heard: Sequence[int]) -> list[tuple[str, int, int]]:
-    """(family, first row, one past its last)."""
-    found, begin = [], 0
-    for family, members in itertools.groupby(heard, key=lambda i: FAMILIES[SLUGS[i]]):
-        end = begin + len(list(members))
-        found.append((family, begin, end))
-        begin = end
-    return found
-
-
 def _png(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]) -> bytes:
-    legend = [paper.shape(scene.look(arm).marker, arm.name, _shade(scene, arm)) for arm, _ in found]
+    legend = [paper.shape(scene.look(arm).marker, arm.name, scene.shade(arm)) for arm, _ in found]
     labels = [spoken(SLUGS[i]) for i in heard]
     page, (axes,) = paper.row_sheet("F1 by rudiment", scene.banner, labels, 8.0, legend=legend, columns=2, row=0.215)
     y = np.arange(len(heard))
@@ -71,22 +60,18 @@ def _png(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]
             y,
             s=30,
             marker=look.marker,
-            color=_shade(scene, arm),
+            color=scene.shade(arm),
             alpha=0.9,
             linewidths=0,
             zorder=3,
         )
-    for family, begin, end in _borders(heard):
+    for family, begin, end in families([SLUGS[i] for i in heard]):
         if begin:
             axes.axhline(begin - 0.5, color="#999999", linewidth=0.8)
         axes.text(1.035, (begin + end - 1) / 2, family, rotation=270, va="center", ha="center", fontsize=8.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_xlabel("F1")
     return page.png()
-
-
-def _shade(scene: Scene, arm: Arm) -> str:
-    return scene.look(arm).colour if arm.full else paled(scene.look(arm).colour)
 
 
 def _chart(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]) -> go.Figure:
@@ -99,12 +84,12 @@ def _chart(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[in
             mode="markers",
             name=web.label(arm.name),
             hovertemplate="%{y}: %{x:.2f}<extra>%{fullData.name}</extra>",
-            marker={"size": 9, "symbol": look.symbol, "color": _shade(scene, arm), "opacity": 0.85},
+            marker={"size": 9, "symbol": look.symbol, "color": scene.shade(arm), "opacity": 0.85},
             showlegend=True,
         )
     web.row_axis(figure, [spoken(SLUGS[i]) for i in heard])
     figure.update_yaxes(showgrid=True)
-    for family, begin, end in _borders(heard):
+    for family, begin, end in families([SLUGS[i] for i in heard]):
         if begin:
             figure.add_hline(y=begin - 0.5, line={"color": "#999999", "width": 1})
         figure.add_annotation(

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots
 
-from analysis.arms import title
+from analysis.arms import STRATEGIES, title
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.costs import Panel, comparable, limits_of, numbers_of, panels_of
@@ -20,7 +20,6 @@ from sousaphone.words import counted
 
 # The more of a backbone trains, the larger.
 _SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
-_STRATEGIES = {"head": "head only", "lora": "LoRA", "full": "full fine-tuning"}
 _HEADING = "Accuracy against cost"
 
 
@@ -137,7 +136,7 @@ def _legend(panels: Sequence[Panel], scene: Scene) -> list[Line2D]:
     entries = [paper.shape(scene.looks[m].marker, title(m), scene.looks[m].colour) for m in models]
     strategies = [name for name in _SIZES if name in {arm.strategy for arm in shown}]
     if len(strategies) > 1:
-        entries += [paper.shape("o", _STRATEGIES[name], GREY, size=_SIZES[name] ** 0.5) for name in strategies]
+        entries += [paper.shape("o", STRATEGIES[name], GREY, size=_SIZES[name] ** 0.5) for name in strategies]
     if len({arm.augment for arm in shown}) > 1:
         entries += [paper.shape("o", "augmented", INK), paper.shape("o", "unaugmented", INK, filled=False)]
     entries.append(paper.stroke("no arm is better and cheaper", "#999999", "-", 1.3))

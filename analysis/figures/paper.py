@@ -50,6 +50,7 @@ class Sheet:
     """
 
     figure: Figure
+    canvas: FigureCanvasAgg
     width: float
     body: float
     height: float
@@ -61,7 +62,7 @@ class Sheet:
 
     def text_width(self, texts: Sequence[str], size: float) -> float:
         """Inches that the longest of these takes."""
-        font, renderer = FontProperties(size=size), self.figure.canvas.get_renderer()  # type: ignore[attr-defined]
+        font, renderer = FontProperties(size=size), self.canvas.get_renderer()
         widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in texts]
         return float(max(widths, default=0.0)) / float(self.figure.dpi)
 
@@ -91,11 +92,11 @@ def sheet(heading: str, banner: str | None, width: float, body: float) -> Sheet:
     lines = textwrap.wrap(banner or "", round(12.5 * width))
     height = body + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
     figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
+    canvas = FigureCanvasAgg(figure)
     figure.text(_EDGE / width, 1 - 0.12 / height, heading, fontsize=13, fontweight="bold", va="top")
     style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
     figure.text(_EDGE / width, 1 - 0.44 / height, "\n".join(lines), **style)
-    return Sheet(figure, width, body, height)
+    return Sheet(figure, canvas, width, body, height)
 
 
 def legend_height(entries: int, columns: int) -> float:

@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from analysis.arms import Arm, Look, arms, best_of_each, by_validation, looks
+from analysis.figures.style import paled
 from analysis.trials import Trial
 
 
@@ -70,6 +71,11 @@ class Scene:
 
     def look(self, arm: Arm) -> Look:
         return self.looks[arm.model]
+
+    def shade(self, arm: Arm) -> str:
+        """The arm's colour; pale where its results are partial."""
+        colour = self.looks[arm.model].colour
+        return colour if arm.full else paled(colour)
 
     @cached_property
     def _by_trial(self) -> dict[str, pd.DataFrame]:

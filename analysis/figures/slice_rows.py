@@ -11,7 +11,7 @@ from analysis.arms import Arm
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import LABEL_LETTERS, paled, shortened, upper
+from analysis.figures.style import LABEL_LETTERS, shortened, upper
 from analysis.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, slices_of
 
 _HEADING = "Accuracy by kind of clip"
@@ -73,17 +73,13 @@ def _points(scene: Scene, arm: Arm, lines: Sequence[Line]) -> tuple[list[float],
     return [y for y, _ in known], [part for _, part in known]
 
 
-def _shade(scene: Scene, arm: Arm) -> str:
-    return scene.look(arm).colour if arm.full else paled(scene.look(arm).colour)
-
-
 def _upper(lines: Sequence[Line]) -> float:
     values = [100 * max(v for v in (p.accuracy, p.high) if v == v) for line in lines for p in line.slices.values()]
     return upper(min(max(values), 100.0))
 
 
 def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
-    legend = [paper.shape(scene.look(arm).marker, arm.name, _shade(scene, arm)) for arm in scene.best]
+    legend = [paper.shape(scene.look(arm).marker, arm.name, scene.shade(arm)) for arm in scene.best]
     legend.append(paper.chance_entry())
     row = 0.13 + 0.045 * min(len(scene.best), 5)
     page, (axes,) = paper.row_sheet(
@@ -96,7 +92,7 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
                 axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.8)
     paper.chance_line(axes)
     for arm in scene.best:
-        shade = _shade(scene, arm)
+        shade = scene.shade(arm)
         y, known = _points(scene, arm, lines)
         shades = [shade] * len(y)
         paper.intervals(axes, y, [100 * p.low for p in known], [100 * p.high for p in known], shades, 14)
@@ -109,7 +105,7 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
 def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
     figure = go.Figure()
     for arm in scene.best:
-        look, shade = scene.look(arm), _shade(scene, arm)
+        look, shade = scene.look(arm), scene.shade(arm)
         y, known = _points(scene, arm, lines)
         values = [100 * p.accuracy for p in known]
         figure.add_scatter(

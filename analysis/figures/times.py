@@ -12,7 +12,7 @@ from analysis.arms import Arm
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import INK, paled, short_seconds
+from analysis.figures.style import INK, short_seconds
 from analysis.trials import Trial
 
 _MEASURES: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
@@ -41,7 +41,7 @@ def _png(scene: Scene) -> bytes:
     for axes, (label, measure) in zip(panels, _MEASURES, strict=True):
         known = [(y, arm, values) for y, arm in enumerate(scene.groups) if (values := _values(arm, measure))]
         means = [sum(values) / len(values) for _, _, values in known]
-        shades = [scene.look(a).colour if a.full else paled(scene.look(a).colour) for _, a, _ in known]
+        shades = [scene.shade(arm) for _, arm, _ in known]
         axes.barh([y for y, _, _ in known], means, height=0.62, color=shades)
         dotted = [(value, y) for y, _, values in known if len(values) > 1 for value in values]
         paper.dots(axes, [value for value, _ in dotted], [y for _, y in dotted], [INK] * len(dotted), opaque=0.6)
@@ -75,7 +75,7 @@ def _chart(scene: Scene) -> go.Figure:
             hovertext=[web.escape(arm.name) for _, arm, _ in known],
             hovertemplate="%{x:.1f} s<br>%{hovertext}<extra></extra>",
             marker={
-                "color": [scene.look(a).colour if a.full else paled(scene.look(a).colour) for _, a, _ in known],
+                "color": [scene.shade(arm) for _, arm, _ in known],
             },
             showlegend=False,
             row=1,

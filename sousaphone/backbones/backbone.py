@@ -28,6 +28,10 @@ class Backbone(nn.Module, ABC):
     width: int
     mismatches: tuple[str, ...] = ()
 
+    def is_fresh(self, name: str) -> bool:
+        """Whether a parameter or buffer is of a layer that no checkpoint holds."""
+        return any(name.startswith(f"{module}.") for module in self.spec.fresh)
+
     @classmethod
     @abstractmethod
     def create(

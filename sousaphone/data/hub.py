@@ -7,13 +7,11 @@ network, so trials and resumed runs work offline and all see the same files.
 from __future__ import annotations
 
 import re
-import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 from sousaphone.errors import UserError
-from sousaphone.words import counted
+from sousaphone.hub_files import RefusedError, UnreachableError, fetch_snapshot
 
 _PREFIX = "hub:"
 _WORD = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
@@ -73,39 +71,19 @@ def snapshot(word: str) -> Path:
     """
     if (there := cached(word)) is not None:
         return there
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-
     name, wanted = _request(word)
     try:
-        files = [file for file in snapshot_download(name, **wanted, dry_run=True) if file.will_download]
-        _check_space(name, sum(file.file_size or 0 for file in files), len(files))
-        return Path(snapshot_download(name, **wanted))
-    except (OSError, HTTPError, RuntimeError) as error:  # hf_xet, which moves the bytes, raises RuntimeErrors
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
-            raise UserError(
-                f"{word}: the hub has no such data set or revision, or grants access to its members only; check the "
-                f"name at https://huggingface.co/datasets/{name}, or log in with: hf auth login"
-            ) from None
+        return fetch_snapshot(f"hub:{name}", name, wanted["repo_type"], wanted["allow_patterns"], wanted["revision"])
+    except RefusedError:
         raise UserError(
-            f"{word} cannot be downloaded ({_one_line(cause)}); download it where there is a network with: hf download "
+            f"{word}: the hub has no such data set or revision, or grants access to its members only; check the "
+            f"name at https://huggingface.co/datasets/{name}, or log in with: hf auth login"
+        ) from None
+    except UnreachableError as error:
+        raise UserError(
+            f"{word} cannot be downloaded ({error}); download it where there is a network with: hf download "
             f"--repo-type dataset {name} --local-dir DIR, and give --data-dir DIR"
         ) from None
-
-
-def _check_space(name: str, size: int, files: int) -> None:
-    """Say what will be downloaded, and where to; refuse it where it does not fit."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    cache = Path(HF_HUB_CACHE)
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
-    if size > free:
-        raise UserError(
-            f"hub:{name} needs {size / 1e9:.1f} GB more and {cache} has {free / 1e9:.1f} GB free; free some space "
-            "there, or set HF_HUB_CACHE to a directory with more"
-        )
-    print(f"downloading hub:{name} to {cache}: {counted(files, 'file')}, {size / 1e9:.1f} GB", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

@@ -25,9 +25,9 @@ from sousaphone.model import load_backbone
 from sousaphone.pretrain.examples import MARKS, WINDOW_SECONDS, Examples
 from sousaphone.pretrain.sounds import Corpus
 from sousaphone.record import atomic_write
+from sousaphone.training import adamw, epoch_seed, set_learning_rate
 
 LINES_PER_STEP = 16  # every nano backbone has a column of tokens for 160 ms
-_SEED_STEP = 1_000_003  # far apart for neighbours, as in training
 _ONSET_WEIGHT = 4.0  # one line in fifteen has one
 
 
@@ -115,7 +115,7 @@ def learn(recipe: Recipe, corpus: Corpus, examples: Examples, directory: Path, s
         UserError: the checkpoint there is of another recipe or corpus.
     """
     learner = make_learner(recipe, corpus.motifs)
-    optimizer = _optimizer(learner, recipe)
+    optimizer = adamw(learner.parameters(), recipe.learning_rate, recipe.weight_decay)
     plan = {**dataclasses.asdict(recipe), "corpus": dataclasses.asdict(corpus)}
     checkpoint = directory / f"{recipe.model}.pt"
     history: list[dict[str, Any]] = []
@@ -129,7 +129,7 @@ def learn(recipe: Recipe, corpus: Corpus, examples: Examples, directory: Path, s
     directory.mkdir(parents=True, exist_ok=True)
     for number in range(len(history) + 1, recipe.epochs + 1):
         began = time.perf_counter()
-        torch.manual_seed(recipe.seed * _SEED_STEP + number)  # of dropout and of the order
+        torch.manual_seed(epoch_seed(recipe.seed, number))  # of dropout and of the order
         row = {"train_loss": _epoch(recipe, learner, optimizer, examples, number), **_held_out(learner, examples)}
         history.append(row)
         state = {
@@ -162,13 +162,6 @@ def rates() -> tuple[int, ...]:
     return tuple(sorted({REGISTRY[name].sample_rate for name in RECIPES}))
 
 
-def _optimizer(learner: Learner, recipe: Recipe) -> torch.optim.AdamW:
-    decayed = [p for p in learner.parameters() if p.dim() > 1]
-    free = [p for p in learner.parameters() if p.dim() <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
-
-
 def _epoch(recipe: Recipe, learner: Learner, optimizer: torch.optim.AdamW, examples: Examples, number: int) -> float:
     """One pass over the training examples; the mean loss."""
     learner.train()
@@ -176,8 +169,7 @@ def _epoch(recipe: Recipe, learner: Learner, optimizer: torch.optim.AdamW, examp
     total = recipe.epochs * len(order)
     losses = []
     for step, rows in enumerate(order, start=(number - 1) * len(order)):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * _share(step, recipe.warmup_steps, total)
+        set_learning_rate(optimizer, recipe.learning_rate, step, recipe.warmup_steps, total)
         features, wanted, motifs = examples.batch(rows)
         logits, marks = learner(features)
         loss = loss_of(recipe, logits, marks, motifs, wanted)
@@ -187,13 +179,6 @@ def _epoch(recipe: Recipe, learner: Learner, optimizer: torch.optim.AdamW, examp
         optimizer.step()
         losses.append(loss.item())
     return sum(losses) / len(losses)
-
-
-def _share(step: int, warmup: int, total: int) -> float:
-    """Linear warm-up, then cosine to zero."""
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
 @torch.inference_mode()

@@ -24,7 +24,6 @@ from sousaphone.sweep.ends import name_ends
 from sousaphone.sweep.live import LiveCallback
 from sousaphone.sweep.runtime import Resources, ray_runtime
 from sousaphone.sweep.status import Announce
-from sousaphone.sweep.tracking import TrackerCallback, close_trackers
 from sousaphone.sweep.trial import train_fn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -86,7 +85,10 @@ def run_sweep(
             except KeyboardInterrupt as stop:
                 ignore_signals()
                 announce("interrupted: closing the trials and writing the report, some seconds")
-                close_trackers()
+                if tracker == "wandb":
+                    from sousaphone.sweep.tracking import close_trackers
+
+                    close_trackers()
                 # Workers die with the runtime before anything is written in their name.
                 shut_down()
                 by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
@@ -140,17 +142,20 @@ def _tuner(
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(run.tune),
-            callbacks=[
-                JsonLoggerCallback(),
-                CSVLoggerCallback(),
-                LiveCallback(),
-                *([TrackerCallback()] if tracker == "wandb" else ()),
-            ],
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback(), *_trackers(tracker)],
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
         ),
     )
+
+
+def _trackers(tracker: str) -> list[tune.Callback]:
+    if tracker != "wandb":
+        return []
+    from sousaphone.sweep.tracking import TrackerCallback  # brings W&B
+
+    return [TrackerCallback()]
 
 
 def _settings(resources: Resources, tracker: str) -> dict[str, Any]:

@@ -42,8 +42,7 @@ def load_checked(
 
 def pretrained_parameters(backbone: Backbone) -> int:
     """How many numbers came from its weights: fresh layers left out."""
-    fresh = tuple(f"{name}." for name in backbone.spec.fresh)
-    return sum(p.numel() for name, p in backbone.named_parameters() if not name.startswith(fresh or "\0"))
+    return sum(p.numel() for name, p in backbone.named_parameters() if not backbone.is_fresh(name))
 
 
 def fixed_clip(rate: int) -> np.ndarray:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -16,6 +14,7 @@ from urllib.request import Request, urlopen
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.spec import WeightSource
 from sousaphone.errors import UserError
+from sousaphone.hub_files import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.weights.check import load_checked
 from sousaphone.weights.download import download
 from sousaphone.weights.identity import refuse_other_bytes
@@ -118,39 +117,23 @@ def _from_hub(source: WeightSource) -> Path:
     Raises:
         UserError: the hub has no such thing for us, or there is no room for it.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
-
-    hub, kind = str(source.hub), source.hub_type
     patterns = [source.file] if source.file is not None else _WANTED
     try:
-        files = snapshot_download(hub, repo_type=kind, allow_patterns=patterns, dry_run=True)
-        names = [file.filename for file in files]
-        if any(name.endswith(".safetensors") for name in names):  # the same weights twice
-            files = [file for file in files if ".bin" not in file.filename]
-            names = [file.filename for file in files]
-        if not names:
-            raise UserError(f"{source.address} holds none of {', '.join(map(str, patterns))}")
-        _check_space(source, sum(file.file_size or 0 for file in files if file.will_download))
-        directory = Path(snapshot_download(hub, repo_type=kind, allow_patterns=names))
-    except (OSError, HTTPError, RuntimeError) as error:  # hf_xet, which moves the bytes, raises RuntimeErrors
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
-            why = "there is no such repository or file, or it is open to its members only (hf auth login)"
-        else:
-            why = " ".join(str(cause).split())[:300]
+        directory = fetch_snapshot(source.address, str(source.hub), source.hub_type, patterns, choose=_one_of_each)
+    except RefusedError:
+        why = "there is no such repository or file, or it is open to its members only (hf auth login)"
         raise UserError(f"{source.address} cannot be fetched: {why}") from None
-    return directory if source.file is None else directory / source.file
+    except UnreachableError as error:
+        raise UserError(f"{source.address} cannot be fetched: {error}") from None
+    if source.file is None:
+        return directory
+    if not (directory / source.file).is_file():
+        raise UserError(f"{source.address} holds none of {source.file}")
+    return directory / source.file
 
 
-def _check_space(source: WeightSource, size: int) -> None:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    cache = Path(HF_HUB_CACHE)
-    free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
-    if size > free:
-        raise UserError(
-            f"{source.address} needs {size / 1e9:.2f} GB and {cache} has {free / 1e9:.2f} GB free; free some space "
-            "there, or set HF_HUB_CACHE to a directory with more"
-        )
-    print(f"fetching {source.address} to {cache} ({size / 1e6:.1f} MB)", file=sys.stderr)
+def _one_of_each(names: list[str]) -> list[str]:
+    """Without the other form of weights that are there as safetensors."""
+    if any(name.endswith(".safetensors") for name in names):
+        return [name for name in names if ".bin" not in name]
+    return names

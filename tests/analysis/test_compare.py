@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.compare import HEAD, Comparison, compare, comparison
+from analysis.compare import HEAD, Comparison, comparison
 from analysis.document import Items, Table
 from analysis.exports import trial_json
 from analysis.report import read_run
@@ -238,7 +238,7 @@ def test_arms_of_one_side_alone_are_named_and_get_no_row(tmp_path: Path) -> None
     found = against(run, other.path)
     assert found.alone == ["only here: BEATs, lora, augmented", "only there: HTS-AT (CLAP), lora, unaugmented"]
     assert [row[0] for row in found.rows] == ["AST, lora, augmented"]
-    section = compare(read_run(run.path), other.path)
+    section = comparison(read_run(run.path), other.path).section
     assert any(isinstance(block, Items) and block.items == found.alone for block in section.blocks)
     (table,) = [block for block in section.blocks if isinstance(block, Table)]
     assert all(len(row) == len(table.head) for row in table.rows)

@@ -75,8 +75,7 @@ def _about(path: Path) -> dict[str, str]:
 
 def _pretrained(backbone: Backbone) -> dict[str, Tensor]:
     """What of a backbone comes from its weights: all but its fresh layers."""
-    fresh = tuple(f"{name}." for name in backbone.spec.fresh)
-    return {key: value for key, value in backbone.state_dict().items() if not (fresh and key.startswith(fresh))}
+    return {key: value for key, value in backbone.state_dict().items() if not backbone.is_fresh(key)}
 
 
 def _halved(value: Tensor) -> Tensor:
