@@ -10,6 +10,8 @@ from __future__ import annotations
 from sousaphone.choices import Choices
 
 EFFECTIVE_BATCH = 32
+# Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
+_NANO = {"efficientat": 16}
 _BASE = {
     "cuda": {"ast": 32, "htsat": 32, "beats": 32, "beats-ft": 32, "efficientat": 32},
     "mps": {"ast": 4, "htsat": 8, "beats": 8, "beats-ft": 8, "efficientat": 16},
@@ -19,7 +21,7 @@ _BASE = {
 
 def micro_batch(model: str, scale: str, device: str) -> int:
     """Clips in one forward pass."""
-    return EFFECTIVE_BATCH if scale == "nano" else _BASE[device].get(model, 2)
+    return _NANO.get(model, EFFECTIVE_BATCH) if scale == "nano" else _BASE[device].get(model, 2)
 
 
 def gpus(choices: Choices) -> float:

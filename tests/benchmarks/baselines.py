@@ -4,13 +4,15 @@
 autocast. **Careful**: what a good user would write from the libraries' documentation: only the window decoded, the
 official extractor, a DataLoader with every core as a worker, whole batches, bfloat16.
 
-On a CPU each is measured in bfloat16 and in float32, and the faster counts. Neither augments.
+On a CPU each is measured in bfloat16 and in float32, and the faster counts. Neither augments. The model is the same;
+its adapters are run by PEFT.
 """
 
 from __future__ import annotations
 
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from torchaudio.transforms import Resample
 
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
+from sousaphone.quick_lora import use_quick
 
 from .clips import Clips, length, read
 from .clock import Clock, Peak, processor_seconds, wait
@@ -90,7 +93,7 @@ class Endless(Sampler[int]):
             yield from torch.randperm(self.count).tolist()
 
 
-class _Trainer:
+class _Trainer(ABC):
     """The loop that both share."""
 
     micro_batch: int
@@ -103,8 +106,9 @@ class _Trainer:
         # A rate of zero costs the same, and leaves the model as it is for the next contender.
         self.optimizer = torch.optim.AdamW(self.trainable, lr=0.0)
 
+    @abstractmethod
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        raise NotImplementedError
+        """Micro-batches of features and labels without end."""
 
     def settle(self) -> int:
         """Micro-batches to leave uncounted: those that waited, ready, before the first step."""
@@ -112,6 +116,7 @@ class _Trainer:
 
     def train(self, steps: int, shares: bool) -> Round:
         self.model.train()
+        use_quick(self.model, False)
         batches = self.batches()
         self._steps(batches, -(-self.settle() // self.accumulation), Clock(self.device, False))
         clock, peak = Clock(self.device, shares), Peak(self.device)
@@ -143,6 +148,7 @@ class _Trainer:
 
     def evaluate(self, clips: int) -> Round:
         self.model.eval()
+        use_quick(self.model, False)
         batches = self.batches()
         for _ in range(self.settle()):
             next(batches)
@@ -158,9 +164,6 @@ class _Trainer:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16)
 
-    def close(self) -> None:
-        pass
-
 
 class Plain(_Trainer):
     def __init__(self, config: TrainConfig, model: RudimentClassifier, clips: Clips, bf16: bool) -> None:
@@ -175,6 +178,9 @@ class Plain(_Trainer):
         while True:
             features, labels = zip(*(self.heard[next(order)] for _ in range(self.micro_batch)), strict=True)
             yield torch.stack(features), torch.tensor(labels)
+
+    def close(self) -> None:
+        pass
 
 
 class Careful(_Trainer):

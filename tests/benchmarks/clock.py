@@ -8,7 +8,6 @@ import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -92,12 +91,8 @@ class Clock:
                 batches = self._batches(ClipSet.training_batches)
                 stack.enter_context(mock.patch.object(ClipSet, "training_batches", batches))
                 for stage, owner, name in parts:
-                    stack.enter_context(mock.patch.object(owner, name, _method(self, stage, getattr(owner, name))))
+                    stack.enter_context(mock.patch.object(owner, name, self.timed(stage, getattr(owner, name))))
             yield
-
-
-def _method(clock: Clock, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    return clock.timed(stage, function)
 
 
 def wait(device: torch.device) -> None:
@@ -141,13 +136,3 @@ class Peak:
             with contextlib.suppress(psutil.Error):
                 workers += child.memory_full_info().uss / 2**20
         return own + workers
-
-
-def machine() -> str:
-    """The processor's or the GPU's name."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    with contextlib.suppress(OSError, StopIteration):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return "unknown processor"

@@ -12,6 +12,7 @@ from sousaphone import training
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.model import RudimentClassifier
+from sousaphone.quick_lora import use_quick
 
 from .clips import Clips
 from .clock import Clock, Peak, processor_seconds, wait
@@ -31,6 +32,7 @@ class Ours:
     def train(self, steps: int, shares: bool) -> Round:
         """So many steps; `shares`: with the time of each stage."""
         config = dataclasses.replace(self.config, limit_train_batches=steps)
+        use_quick(self.model, True)
         clock, peak = Clock(self.device, shares), Peak(self.device)
         wait(self.device)
         busy = processor_seconds()
@@ -46,6 +48,7 @@ class Ours:
         )
 
     def evaluate(self, clips: int) -> Round:
+        use_quick(self.model, True)
         rows = [i % len(self.clips) for i in range(clips)]
         began, busy = time.perf_counter(), processor_seconds()
         training.evaluate(self.config, self.model, self.clips, rows)

@@ -39,10 +39,3 @@ def fastest(rounds: Sequence[Round]) -> Round:
 def leanest(rounds: Sequence[Round]) -> Round:
     """The one that took the least processor time a clip."""
     return min(rounds, key=lambda one: one.processor_ms)
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    product = 1.0
-    for value in values:
-        product *= value
-    return product ** (1 / len(values))

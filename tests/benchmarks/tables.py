@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
@@ -19,7 +20,6 @@ from .concurrency import Pair
 from .contenders import AUGMENTED, BASELINES, OURS, SWEEP, Measured
 from .floor import Rates
 from .overhead import Overhead
-from .result import geometric_mean
 from .setting import Setting
 
 _VERSIONS = ("torch", "torchaudio", "transformers", "peft", "ray", "numpy", "soundfile")
