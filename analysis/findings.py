@@ -14,7 +14,7 @@ import pandas as pd
 from analysis.arms import title
 from analysis.trials import Trial
 from analysis.verdict import Verdict, judge
-from sousaphone.config import RETRIED, TrainConfig
+from sousaphone.config import RETRIED
 from sousaphone.durations import in_words
 from sousaphone.run import RunDirectory, banner
 from sousaphone.words import counted
@@ -62,9 +62,7 @@ class Findings:
     @property
     def banner(self) -> str | None:
         """What stands above results that say nothing about the published models."""
-        # Only these two fields matter to it, and an old plan may hold others that today's limits refuse.
-        arms = {(t.config.get("scale", "nano"), t.weights) for t in self.trials}
-        return banner([TrainConfig(scale=scale, weights=weights) for scale, weights in sorted(arms)])
+        return banner((t.config.get("model", ""), t.config.get("scale", "nano"), t.weights) for t in self.trials)
 
     @property
     def ranked(self) -> list[Trial]:

@@ -53,11 +53,14 @@ def by_player(rows: pd.DataFrame) -> pd.Series:
 
 def accuracy_of(rows: pd.DataFrame) -> Slice:
     """One arm's accuracy on the clips in `rows` (trial_id, sample_id, player, correct), which are not empty."""
-    players = by_player(rows)
+    return _slice(by_player(rows), rows.sample_id.nunique())
+
+
+def _slice(players: pd.Series, clips: int) -> Slice:
     mean, low, high = mean_interval(players.to_numpy())
     if len(players) < FEWEST_PLAYERS:
         low = high = math.nan
-    return Slice(mean, low, high, rows.sample_id.nunique(), len(players))
+    return Slice(mean, low, high, clips, len(players))
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
@@ -110,7 +113,12 @@ def slices_of(rows: pd.DataFrame, parts_of_clip: pd.Series) -> dict[str, Slice]:
         rows: one arm's predictions: trial_id, sample_id, player, correct.
         parts_of_clip: what `parts` gives, indexed by sample_id.
     """
-    own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object)))
+    own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object))).dropna(subset="part")
+    # One pass over all parts; a clip is of one part and one player.
+    clips = own.groupby("sample_id", observed=True).agg(
+        part=("part", "first"), player=("player", "first"), correct=("correct", "mean")
+    )
+    players = clips.groupby(["part", "player"], observed=True).correct.mean()
+    counts = clips.part.value_counts()
     wanted: Sequence[str] = list(parts_of_clip.cat.categories)
-    groups = dict(list(own.dropna(subset="part").groupby("part", observed=True)))
-    return {part: accuracy_of(groups[part]) for part in wanted if part in groups}
+    return {part: _slice(players[part], int(counts[part])) for part in wanted if part in counts.index}

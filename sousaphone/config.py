@@ -6,6 +6,7 @@ Nothing here imports torch or Ray, so that `launch.py --help` answers at once.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import types
@@ -134,6 +135,7 @@ def trial_id(config: Mapping[str, Any]) -> str:
     return f"{config['model']}-{config['strategy']}{targets}-aug-{augment}{rate}-s{config['seed']}"
 
 
+@functools.cache
 def _types(name: str) -> tuple[type, ...]:
     """The types a field may hold; an int is welcome where a float is wanted."""
     hint = typing.get_type_hints(TrainConfig)[name]

@@ -20,7 +20,7 @@ import os
 import shlex
 import socket
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
-from sousaphone.config import TrainConfig
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.record import TrialRecord, atomic_write, sweep_litter
 
@@ -239,14 +239,23 @@ def _lives(driver: dict[str, Any] | None) -> bool:
         return False
 
 
-def banner(trials: Sequence[TrainConfig]) -> str | None:
-    """What must stand above results that say nothing about the published models; None for those that do."""
-    why = []
-    if any(trial.scale == "nano" for trial in trials):
-        why.append("nano-sized backbones")
-    if any(trial.weights == "random" for trial in trials):
-        why.append("random weights")
+def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
+    """What must stand above results that say nothing about the published models; None for those that do.
+
+    Args:
+        arms: model, scale and weights of each trial.
+    """
+    known = list(arms)
+    titles = {model: REGISTRY[model].title if model in REGISTRY else model for model, _, _ in known}
+    drawn = {model for model, _, weights in known if weights == "random"}
+    why = ["nano-sized backbones"] if any(scale == "nano" for _, scale, _ in known) else []
+    if drawn:
+        *most, last = (title for model, title in titles.items() if model in drawn)
+        which = f"{', '.join(most)} and {last}" if most else last
+        why.append("random weights" if len(drawn) == len(titles) else f"random weights in {which}")
     if not why:
         return None
-    what = " and ".join(why).capitalize()
-    return f"{what}: this run shows that the tool works; it says nothing about the published models."
+    what = " and ".join(why)
+    return (
+        f"{what[0].upper()}{what[1:]}: this run shows that the tool works; it says nothing about the published models."
+    )

@@ -145,7 +145,7 @@ def describe_trials(
     yield f"{planned}, {at_once} at a time, on {job.choices.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
     yield f"  each takes {resources.cpus_per_trial:g} CPU{gpus} and hears clips of {first.clip_seconds:g} s"
-    if warning := banner(job.trials):
+    if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
         yield warning
     records = job.records()
     built: dict[tuple[str, ...], int] = {}
