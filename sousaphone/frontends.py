@@ -22,8 +22,9 @@ from torchaudio.functional import melscale_fbanks
 from sousaphone.frontend_contract import FrontendContract
 
 _EPSILON = torch.finfo(torch.float32).eps
-# On a CPU so many clips a thread at a time: intermediates that fit its caches make a front end up to twice as fast.
-_CLIPS = 2
+# On a CPU so many samples a thread at a time: intermediates that fit its caches make a front end up to twice as fast.
+_SAMPLES = 160_000
+_BANDS = 32  # of a block of a mel bank
 
 
 class Frontend(nn.Module, ABC):
@@ -50,13 +51,46 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
 
 def clip_groups(wave: Tensor) -> tuple[Tensor, ...]:
     """The clips of a batch [B, T] in groups that are fast to work on; one group, on a GPU."""
-    return wave.split(_CLIPS * torch.get_num_threads() if wave.device.type == "cpu" else max(1, len(wave)))
+    if wave.device.type != "cpu":
+        return wave.split(max(1, len(wave)))
+    return wave.split(max(1, _SAMPLES // max(1, wave.shape[-1])) * torch.get_num_threads())
 
 
 def power(spectrum: Tensor) -> Tensor:
     """Squared magnitudes, real, of a complex tensor."""
     squares = torch.view_as_real(spectrum).square()  # in one stride: its two parts apart are slow to read
     return squares[..., 0] + squares[..., 1]
+
+
+class MelBank(nn.Module):
+    """Power to mel bands: a product with a matrix that is zero but for a diagonal of triangles.
+
+    On a CPU the product is taken in blocks of neighbouring bands, each over the bins that it hears alone: a quarter of
+    the operations.
+
+    Args:
+        matrix: [bins, M].
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix.contiguous(), persistent=False)
+        self.bands = matrix.shape[1]
+        # (first bin, one past the last, first band, one past the last)
+        self.blocks: list[tuple[int, int, int, int]] = []
+        for first in range(0, self.bands, _BANDS):
+            last = min(first + _BANDS, self.bands)
+            heard = matrix[:, first:last].any(1).nonzero()
+            low, high = (int(heard.min()), int(heard.max()) + 1) if len(heard) else (0, 1)
+            self.blocks.append((low, high, first, last))
+
+    def forward(self, power: Tensor) -> Tensor:
+        """[..., bins] to [..., M]."""
+        if power.device.type != "cpu":
+            return power @ self.matrix
+        return torch.cat([power[..., a:b] @ self.matrix[a:b, c:d] for a, b, c, d in self.blocks], -1)
 
 
 class KaldiFbank(nn.Module):
@@ -70,7 +104,6 @@ class KaldiFbank(nn.Module):
     """
 
     window: Tensor
-    bank: Tensor
     frame, hop, fft = 400, 160, 512
 
     def __init__(self, window: Tensor) -> None:
@@ -78,11 +111,11 @@ class KaldiFbank(nn.Module):
         self.register_buffer("window", window, persistent=False)
         bank, _ = get_mel_banks(128, self.fft, 16_000.0, 20.0, 0.0, 100.0, -500.0, 1.0)
         # Kaldi's bank leaves out the Nyquist bin; a zero row keeps the product whole.
-        self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # [257, 128]
+        self.bank = MelBank(F.pad(bank, (0, 1)).T)  # [257, 128]
 
     def contract(self, mean: float, scale: float) -> FrontendContract:
         """With what is done to its output: (x - mean) / scale."""
-        return FrontendContract(16_000, self.bank.shape[1], self.frame, self.hop, 20.0, 8_000.0, "ln", mean, scale)
+        return FrontendContract(16_000, self.bank.bands, self.frame, self.hop, 20.0, 8_000.0, "ln", mean, scale)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many whole frames fit in each length (samples)."""
@@ -91,7 +124,7 @@ class KaldiFbank(nn.Module):
     def forward(self, wave: Tensor) -> Tensor:
         """[B, T] to [B, F, 128] with F = (T - 400) // 160 + 1."""
         if wave.shape[-1] < self.frame:
-            return wave.new_zeros(wave.shape[0], 0, self.bank.shape[1])
+            return wave.new_zeros(wave.shape[0], 0, self.bank.bands)
         return torch.cat([self._bands(part) for part in clip_groups(wave)])
 
     def _bands(self, wave: Tensor) -> Tensor:
@@ -99,7 +132,7 @@ class KaldiFbank(nn.Module):
         x = x - x.mean(-1, keepdim=True)
         x = x - 0.97 * F.pad(x, (1, 0), mode="replicate")[..., :-1]
         spectrum = torch.fft.rfft(x * self.window, n=self.fft)  # [B, F, 257]
-        return (power(spectrum) @ self.bank).clamp_min(_EPSILON).log()
+        return self.bank(power(spectrum)).clamp_min(_EPSILON).log()
 
 
 class AstFrontend(Frontend):
@@ -148,7 +181,6 @@ class ClapFrontend(Frontend):
     fft, hop, bins = 1024, 480, 64
     low_hz, high_hz = 50.0, 14_000.0
     window: Tensor
-    bank: Tensor
 
     def __init__(self, seconds: float = 10.0) -> None:
         super().__init__()
@@ -157,7 +189,7 @@ class ClapFrontend(Frontend):
         bank = melscale_fbanks(
             self.fft // 2 + 1, self.low_hz, self.high_hz, self.bins, self.sample_rate, "slaney", "slaney"
         )
-        self.register_buffer("bank", bank, persistent=False)  # [513, 64]
+        self.bank = MelBank(bank)  # [513, 64]
 
     @property
     def contract(self) -> FrontendContract:
@@ -192,7 +224,7 @@ class ClapFrontend(Frontend):
         spectrum = torch.stft(
             wave, self.fft, self.hop, window=self.window, pad_mode="reflect", return_complex=True
         )  # [B, 513, F]
-        return 10.0 * (power(spectrum).transpose(1, 2) @ self.bank).clamp(min=1e-10).log10()
+        return 10.0 * self.bank(power(spectrum).transpose(1, 2)).clamp(min=1e-10).log10()
 
 
 class EfficientAtFrontend(Frontend):
@@ -210,7 +242,6 @@ class EfficientAtFrontend(Frontend):
     frame, fft = 800, 1024
     high_hz, mean, scale = 15_000.0, -4.5, 5.0
     window: Tensor
-    bank: Tensor
 
     def __init__(self, hop: int = 320, bins: int = 128) -> None:
         super().__init__()
@@ -218,13 +249,13 @@ class EfficientAtFrontend(Frontend):
         self.hop_seconds = hop / self.sample_rate
         self.register_buffer("window", torch.hann_window(self.frame, periodic=False), persistent=False)
         bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, self.high_hz, 100.0, -500.0, 1.0)
-        self.register_buffer("bank", F.pad(bank, (0, 1)).T.contiguous(), persistent=False)  # [513, M]
+        self.bank = MelBank(F.pad(bank, (0, 1)).T)  # [513, M]
 
     @property
     def contract(self) -> FrontendContract:
         return FrontendContract(
             self.sample_rate,
-            self.bank.shape[1],
+            self.bank.bands,
             self.frame,
             self.hop,
             0.0,
@@ -247,7 +278,8 @@ class EfficientAtFrontend(Frontend):
         # does not touch the power.
         edge = (self.fft - self.frame) // 2
         frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800], a view
-        return power(torch.fft.rfft(frames * self.window, n=self.fft)) @ self.bank
+        bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window, n=self.fft)))
+        return bands
 
 
 class BeatsFrontend(Frontend):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -25,9 +26,20 @@ def test_groups_change_no_feature(name: str, clips: int, monkeypatch: pytest.Mon
     generator = torch.Generator().manual_seed(clips)
     wave = torch.rand(clips, frontend.sample_rate, generator=generator) - 0.5
     lengths = torch.randint(2_000, frontend.sample_rate + 1, (clips,), generator=generator)
+    monkeypatch.setattr(frontends, "_SAMPLES", 2 * frontend.sample_rate)
     grouped = frontend(wave, lengths)
-    monkeypatch.setattr(frontends, "_CLIPS", 100)
+    monkeypatch.setattr(frontends, "_SAMPLES", 10**9)
     assert torch.allclose(grouped, frontend(wave, lengths), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_mel_bank_in_blocks_is_the_whole_product(name: str) -> None:
+    frontend: Any = MAKERS[name]()
+    bank = getattr(frontend, "fbank", frontend).bank
+    power = torch.rand(3, 7, len(bank.matrix))
+    assert len(bank.blocks) == -(-bank.bands // 32)
+    assert sum(b - a for a, b, _, _ in bank.blocks) < 1.2 * len(bank.matrix)
+    torch.testing.assert_close(bank(power), power @ bank.matrix, rtol=1e-5, atol=1e-6)
 
 
 def test_power_is_that_of_the_two_parts_to_the_last_bit() -> None:

@@ -36,7 +36,7 @@ class Toy(nn.Module):
             layer.requires_grad_(False)
         bank = torch.tensor([[0.0], [1.0], [1.0], [0.0], [0.0]])  # an FFT of 8
         contract = SimpleNamespace(window=8, mels=1)
-        frontend = SimpleNamespace(bank=bank, contract=contract, time_dim=-2)
+        frontend = SimpleNamespace(bank=SimpleNamespace(matrix=bank), contract=contract, time_dim=-2)
         object.__setattr__(self, "backbone", SimpleNamespace(frontend=frontend))
 
     def features(self, wave: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def _beats(frontend: Any) -> Extract:
 
 def _mn(frontend: Any) -> Extract:
     """As `AugmentMelSTFT` of fschmid56/EfficientAT in evaluation mode, its mel bank kept instead of made each time."""
-    bins, hop = frontend.bank.shape[1], frontend.hop
+    bins, hop = frontend.bank.bands, frontend.hop
     bank, _ = get_mel_banks(bins, 1024, 32_000.0, 0.0, 15_000.0, 100.0, -500.0, 1.0)
     bank = F.pad(bank, (0, 1))  # [M, 513]
     window, emphasis = torch.hann_window(800, periodic=False), torch.tensor([[[-0.97, 1.0]]])

@@ -104,7 +104,7 @@ def count(model: RudimentClassifier, wave: Tensor) -> Work:
 def frontend_operations(model: RudimentClassifier, features: Tensor) -> int:
     """A window, a real FFT (2.5 n log2 n), the power and the mel bank's weights that are not zero, for each frame."""
     frontend: Any = model.backbone.frontend
-    bank = getattr(frontend, "fbank", frontend).bank  # [bins, M]
+    bank = getattr(frontend, "fbank", frontend).bank.matrix  # [bins, M]
     size = 2 * (len(bank) - 1)
     frame = frontend.contract.window + 2.5 * size * math.log2(size) + 3 * len(bank) + 2 * int(bank.count_nonzero())
     return round(features.shape[frontend.time_dim] * frame)

@@ -1,7 +1,6 @@
 """How often the verdict finds a difference where there is none, and one of ten points where there is one.
 
-    python launch.py --dataset tiny --name null --models efficientat --strategy full --augment off --epochs 6 \\
-        --seeds $(seq 0 23)
+    python launch.py --dataset tiny --name null --models efficientat --augment off --epochs 3 --seeds $(seq 0 23)
     python -m tests.benchmarks.null_calibration results/null [--sweeps 100] [--save FILE]
 
 The run's seeds are dealt at random to four backbones with and without augmentation, three each. At most 5 of 100 such
