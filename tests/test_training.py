@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +21,7 @@ from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training import DivergedError, Epoch, evaluate, fit
+from sousaphone.training import DivergedError, Epoch, _own_memory, evaluate, fit
 
 MakeConfig = Callable[..., TrainConfig]
 BACKBONES = list(REGISTRY)
@@ -215,3 +217,17 @@ def test_a_model_that_breaks_in_the_last_step_of_an_epoch_has_diverged(trial_con
     model, data = open_trial(dataclasses.replace(config, warmup_epochs=0.0))
     with pytest.raises(DivergedError, match="val_loss"):
         list(fit(dataclasses.replace(config, warmup_epochs=0.0), model, data))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells mapped files apart")
+def test_mapped_files_are_no_memory_of_a_trials_own(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    path = tmp_path / "wave"
+    path.write_bytes(bytes(size))
+    before = _own_memory()
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() == 0  # every page is there now
+    assert _own_memory() - before < size / 4
+    held = np.ones(size, np.uint8)
+    assert _own_memory() - before > size / 2
+    assert len(held) == len(mapped)
