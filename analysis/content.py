@@ -23,7 +23,8 @@ COLUMNS = {
     "trainable": "parameters that train: adapters and fresh layers",
     "seconds": "time in training steps, evaluation not counted",
     "ms": "of one core of this CPU that a clip takes, front end included, one clip at a time",
-    "MB": "peak memory: on a GPU of the device; on a CPU of the process, which serves several trials, without mapped files",
+    "MB": "peak memory: on a GPU of the device; on a CPU of the process, which serves several trials in turn, without "
+    "mapped files",
     "signature": "of clips, split, seconds heard, size, layers with adapters and version; only rows of one signature "
     "may be compared",
 }
