@@ -139,7 +139,9 @@ def _backbones(found: Findings) -> Iterator[Block]:
         if model not in rows or rows[model][-1] == "–":  # of a trial that has begun, where there is one
             total = _number(trial.parameters.get("total"), ",")
             rows[model] = (title(model), pretrained(trial), total, trial.weights_hash or "–")
-    yield Table(("backbone", "weights", "parameters", "hash of the weights"), list(rows.values()), wordy=("weights",))
+    # The fingerprint is of the tensors, random ones included; a file's SHA-256 is in comparison_table.csv.
+    head = ("backbone", "weights", "parameters with adapters and head", "fingerprint of its tensors")
+    yield Table(head, list(rows.values()), wordy=("weights",))
 
 
 def _baselines(found: Findings) -> Iterator[Block]:

@@ -243,7 +243,17 @@ class Findings:
             if seeds == 1
             else f"{counted(seeds, 'seed')}: the spread between them is of initialisation and order, not of players."
         ]
-        if clips:
+        part = [
+            limit * t.config.get("eval_batch", 1)
+            for t in self.trials
+            if (limit := t.config.get("limit_eval_batches")) is not None
+        ]
+        if part:
+            said.append(
+                f"At most {counted(min(part), 'clip')} of each split were scored (limit_eval_batches): validation and "
+                "test numbers are of part of the clips, and not to be compared with baselines, which heard all."
+            )
+        elif clips:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
             said.append(
                 f"{counted(clips, 'test clip')} of {counted(players, 'player')}: by counting alone an accuracy near "

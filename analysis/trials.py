@@ -72,6 +72,8 @@ class Trial:
         so it is not in it."""
         parts = [self.data.get("fingerprint", ""), sorted((self.data.get("clips") or {}).items())]
         parts += [self.config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")]
+        # Only where it is set, so that it changes no other signature: then not all clips were scored.
+        parts += [limit] if (limit := self.config.get("limit_eval_batches")) is not None else []
         parts += [self.config.get("lora_targets") if self.config.get("strategy") == "lora" else None, self.version]
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
 

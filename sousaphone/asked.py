@@ -83,7 +83,9 @@ def resolve(arguments: argparse.Namespace) -> Choices:
     scale = resolving.pick_scale(arguments.scale or "auto", device)
     strategy, targets = arguments.strategy or "lora", arguments.lora_targets or "all-linear"
     weights = resolving.resolve_weights(arguments.weights or ["auto"], models, scale)
-    rates = {} if arguments.rates is None else found_rates.read(arguments.rates, scale, strategy, targets, weights)
+    rates, rates_told = (
+        ({}, "") if arguments.rates is None else found_rates.read(arguments.rates, scale, strategy, targets, weights)
+    )
     return Choices(
         models=models,
         augment=AUGMENT[arguments.augment or ("off" if arguments.config == SEARCH else "both")],
@@ -104,6 +106,7 @@ def resolve(arguments: argparse.Namespace) -> Choices:
         hold_out=_hold_out(arguments) or "",
         test_also=_test_also(arguments) or "",
         rates=rates,
+        rates_told=rates_told,
     )
 
 

@@ -36,6 +36,7 @@ class Choices:
         hold_out: a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
         test_also: a further data set to score, as data_dir; empty: none.
         rates: learning rates found by a search (`--rates`), by backbone; empty: those of tune_configs.
+        rates_told: how that search was made, in words.
     """
 
     models: tuple[str, ...]
@@ -59,6 +60,7 @@ class Choices:
     hold_out: str = ""
     test_also: str = ""
     rates: Mapping[str, float] = field(default_factory=dict)
+    rates_told: str = ""
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Choices:

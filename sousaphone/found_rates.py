@@ -10,6 +10,7 @@ from typing import Any
 from sousaphone.config import FULL_ENDS
 from sousaphone.errors import UserError
 from sousaphone.record import TrialRecord, atomic_write
+from sousaphone.words import counted
 
 FILE = "rates.json"
 _RANDOM = "random"
@@ -60,8 +61,10 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def read(file: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]) -> dict[str, float]:
-    """The rates of a file, for the backbones that it has.
+def read(
+    file: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]
+) -> tuple[dict[str, float], str]:
+    """The rates of a file, for the backbones that it has, and how they were found, in words.
 
     Args:
         weights: by backbone, what the sweep will start from.
@@ -99,4 +102,16 @@ def read(file: str, scale: str, strategy: str, lora_targets: str, weights: Mappi
             f"--rates {file}: its rates were found for {'; '.join(other)}, and say nothing about others; search again "
             "with --config rates and the settings of this sweep, or leave --rates out"
         )
-    return {model: rate for model, rate in found.items() if model in weights}
+    used = {model: rate for model, rate in found.items() if model in weights}
+    return used, _conditions(content, used)
+
+
+def _conditions(content: Mapping[str, Any], used: Mapping[str, float]) -> str:
+    """What a search heard, for how long, and which of its rates stand at the edge of what was tried."""
+    rows = [row for row in content["table"] if row["model"] in used]
+    steps = {row.get("limit_train_batches") for row in rows} - {None}
+    told = f"searched on {content.get('dataset')}, {counted(content.get('epochs'), 'epoch')}"
+    told += f" of {counted(min(steps), 'step')}" if steps else ""
+    grids = {model: [row["learning_rate"] for row in rows if row["model"] == model] for model in used}
+    edge = [model for model, rate in used.items() if rate in (min(grids[model]), max(grids[model]))]
+    return told + (f"; at the edge of the rates tried: {', '.join(edge)}" if edge else "")

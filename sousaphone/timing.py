@@ -94,8 +94,8 @@ def arm(trial: TrainConfig) -> TrainConfig:
 
 
 def arm_name(trial: TrainConfig) -> str:
-    """The trial's name without its seed."""
-    return trial.trial_id.removesuffix(f"-s{trial.seed}")
+    """The trial's name without its seed, and without its rate, which costs nothing."""
+    return dataclasses.replace(trial, score_test=True).trial_id.removesuffix(f"-s{trial.seed}")
 
 
 def epochs_left(trial: TrainConfig, record: TrialRecord | None) -> int:

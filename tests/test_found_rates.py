@@ -39,11 +39,16 @@ def test_the_lowest_validation_loss_wins_and_the_whole_table_is_kept(tmp_path: P
     assert content["found"] == {"ast": 1.5e-3}
     assert [row["learning_rate"] for row in content["table"]] == [5e-4, 1.5e-3, 5e-3]
     assert not any("test" in key for row in content["table"] for key in row)
-    assert found_rates.read(str(tmp_path), **NANO, weights={"ast": "random", "beats": "random"}) == {"ast": 1.5e-3}
+    rates, told = found_rates.read(str(tmp_path), **NANO, weights={"ast": "random", "beats": "random"})
+    assert rates == {"ast": 1.5e-3}
+    assert told.startswith("searched on tiny, ")
+    assert "edge" not in told
 
 
 def test_a_rate_at_the_edge_is_said_to_be(tmp_path: Path) -> None:
     assert "edge of the grid" in search(tmp_path, trial(1.5e-2, 2.9))[0]
+    _, told = found_rates.read(str(tmp_path), **NANO, weights={"ast": "random"})
+    assert told.endswith("; at the edge of the rates tried: ast")
 
 
 def test_a_rate_that_diverges_is_out_and_one_that_has_not_ended_leaves_the_question_open(tmp_path: Path) -> None:

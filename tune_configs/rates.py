@@ -53,6 +53,7 @@ def how_tuned(choices: Choices) -> str:
         return f"learning rate {choices.settings['learning_rate']:g} for every backbone, as given; not tuned for each"
     untuned = [model for model in choices.models if model not in choices.rates]
     found = ", ".join(f"{model} {choices.rates[model]:g}" for model in choices.models if model in choices.rates)
+    found += f" ({choices.rates_told})" if choices.rates_told and found else ""
     if not untuned:
         return f"learning rates found on validation clips, each backbone with the same budget: {found}"
     which = "all backbones" if len(untuned) == len(choices.models) else ", ".join(untuned)

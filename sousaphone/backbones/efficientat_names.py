@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from sousaphone.errors import UserError
+
 SAMPLE_RATE = 32_000  # Hz
+LONGEST_HOP_MS = 100
 STRIDES = (2, 2, 2, 2)
 _NAME = re.compile(r"mn(?P<width>\d\d)_(?P<data>as|im)(?=[_.(])(?P<rest>.*)")
 
@@ -33,7 +36,11 @@ class OfficialName:
 
 
 def read_name(name: str) -> OfficialName:
-    """A file's name; one that is none of the released ones says nothing, and the defaults hold."""
+    """A file's name; one that is none of the released ones says nothing, and the defaults hold.
+
+    Raises:
+        UserError: it names a hop that no model has.
+    """
     match = _NAME.match(name)
     if match is None:
         return OfficialName()
@@ -41,6 +48,11 @@ def read_name(name: str) -> OfficialName:
     hop = re.search(r"_hop_(\d+)(?=[_.])", rest)
     bins = re.search(r"_mels_(\d+)(?=[_.])", rest)
     strides = re.search(r"_s([12]{4})(?=[_.])", rest)
+    if hop and not 1 <= int(hop[1]) <= LONGEST_HOP_MS:
+        raise UserError(
+            f"{name}: the hop in the name of an EfficientAT file is in ms, from 1 to {LONGEST_HOP_MS}, and {hop[1]} is "
+            f"none; call the file as its authors do, or give --set efficientat_hop=, in samples"
+        )
     return OfficialName(
         width=int(match["width"]) / 10,
         images=match["data"] == "im",

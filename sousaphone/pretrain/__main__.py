@@ -22,6 +22,7 @@ import torch
 from sousaphone.backbones.nano import files
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data.generate import builtin_dataset
+from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.pretrain import card, prove
 from sousaphone.pretrain.examples import open_examples
@@ -74,9 +75,17 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, cache: Path) -> None:
-    data = {"tiny": builtin_dataset(cache, "tiny")}
+    data: dict[str, Path] = {}
     if arguments.sousa is not None:
         data["sousa"] = arguments.sousa.expanduser().absolute()
+        read_dataset(data["sousa"])  # whatever is wrong with it shows before hours of training
+    for name in arguments.models:
+        if not card.weights_path(arguments.work, name).is_file():
+            raise UserError(
+                f"{card.weights_path(arguments.work, name)} is missing: pretrain {name} first, without --evaluate; or "
+                "name the directory that holds it with --work"
+            )
+    data = {"tiny": builtin_dataset(cache, "tiny"), **data}
     for proof in prove.plan(arguments.models, list(data), arguments.lr):
         weights = card.weights_path(arguments.work, proof.model)
         prove.prove(proof, weights, data[proof.data], cache, arguments.work / "proofs", _say)

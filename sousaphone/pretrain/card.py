@@ -69,10 +69,21 @@ def about(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
 def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> None:
     """Copy the weights that earned their place into the package, and write the card.
 
+    What was evaluated and did not earn it goes out of the package.
+
     Raises:
-        UserError: together they are larger than LIMIT_BYTES.
+        UserError: nothing was evaluated, or not all that the package holds now; or together they are larger than
+            LIMIT_BYTES. Nothing is touched then.
     """
     comparisons = prove.compare(prove.read(work / "proofs"))
+    open_ones = [name for name in RECIPES if not prove.decided(comparisons, name)]
+    lost = [name for name in open_ones if (package / f"{name}.safetensors").is_file()]
+    if lost or len(open_ones) == len(RECIPES):
+        which = f"that of {', '.join(lost)}, which the package holds" if lost else "any"
+        raise UserError(
+            f"{work / 'proofs'} holds no whole evaluation, or not {which}; run --evaluate with --sousa first, or name "
+            "the directory that holds it with --work"
+        )
     earned = [name for name in RECIPES if prove.earns(comparisons, name)]
     size = sum(weights_path(work, name).stat().st_size for name in earned)
     if size > LIMIT_BYTES:

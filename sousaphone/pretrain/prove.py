@@ -164,10 +164,15 @@ def earns(comparisons: Sequence[Comparison], model: str) -> bool:
     return len(own) == DATA_SETS and all(each.earned for each in own)
 
 
+def decided(comparisons: Sequence[Comparison], model: str) -> bool:
+    """Whether a backbone was measured on both data sets, at the sweep's own rate."""
+    return sum(each.model == model and each.rate == RATE for each in comparisons) == DATA_SETS
+
+
 def verdict(comparisons: Sequence[Comparison], model: str) -> str:
     """The same in words."""
     own = [each for each in comparisons if each.model == model and each.rate == RATE]
-    if len(own) < DATA_SETS:
+    if not decided(comparisons, model):
         return f"undecided: {len(own)} of {DATA_SETS} data sets are measured at rate {RATE:g}"
     behind = [each.data for each in own if not each.earned]
     if behind:

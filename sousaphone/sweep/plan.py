@@ -249,6 +249,9 @@ def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:
     if source != RANDOM:
         origin, sha256 = record["origin"], record["sha256"][:12]
         yield f"      weights: {origin}, SHA-256 {sha256}; trained on: {record['pretraining']}"
+    contract = model.backbone.frontend.contract
+    if source != RANDOM and contract != model.backbone.spec.frontend:
+        yield f"      hears: {contract.in_words()}"
     if record["frontend_mismatch"]:
         yield f"      trained on other features, as asked for: {', '.join(record['frontend_mismatch'])}"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, text in (("list", _LIST), ("fetch", _FETCH), ("verify", _VERIFY)):
         command = commands.add_parser(
             name,
-            help=text.partition(":")[0].partition(".")[0],
+            help=re.split(r"[:.(]", text)[0].strip(),
             description=text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
@@ -65,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:  # head has seen enough; the interpreter must not try to flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
     except KeyboardInterrupt:
         print(f"\n{_PROGRAM}: interrupted; what came so far is kept", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -81,7 +86,7 @@ def listed() -> Iterator[str]:
         for source in spec.weights:
             yield f"  from: {source.address}" + (f" (SHA-256 {source.sha256})" if source.sha256 else "")
         path = _here(spec)
-        yield f"  here: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
+        yield f"  here, unchecked: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
 
 
 def fetch(names: Sequence[str]) -> int:

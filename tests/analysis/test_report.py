@@ -120,6 +120,19 @@ def test_nano_or_random_weights_carry_the_banner_and_no_verdict(tmp_path: Path) 
     assert lines[2].startswith("> **Nano-sized backbones and random weights")
 
 
+def test_a_limit_of_what_is_scored_is_said_and_keeps_runs_apart(tmp_path: Path) -> None:
+    runs = [
+        write_run(tmp_path / name, *told(["completed"], **changed))
+        for name, changed in (("whole", {}), ("part", {"limit_eval_batches": 2, "eval_batch": 16}))
+    ]
+    whole, part = ((write_report(run.path) / "summary_report.md").read_text() for run in runs)
+    assert "At most 32 clips of each split were scored" in part
+    assert "were scored" not in whole
+    assert "by counting alone" not in part
+    signatures = [read_run(run.path).trials[0].signature for run in runs]
+    assert signatures[0] != signatures[1]
+
+
 def test_pretrained_models_are_ranked_by_validation_and_cautiously(tmp_path: Path) -> None:
     plan, records = told(["completed", "completed", "failed"], **REAL)
     for each, score in zip(records, (0.2, 0.7, 0.9), strict=True):

@@ -191,6 +191,11 @@ def test_a_released_files_name_says_what_its_tensors_do_not(name: str, expected:
     assert read_name(name) == expected
 
 
+def test_a_name_with_a_hop_that_no_model_has_is_refused() -> None:
+    with pytest.raises(UserError, match=r"hop .* is in ms, from 1 to 100, and 160 is none"):
+        read_name("mn04_as_hop_160_mAP_432.pt")
+
+
 def test_hop_bands_and_strides_are_those_of_the_files_name_and_the_hop_may_be_stated(
     mn01: tuple[Path, dict[str, Tensor]], tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@
 Contenders take turns, round after round, and the best round of each counts, so that a disturbed machine tells the
 truth in its ratios; processor time stands beside wall time. Needs neither Ray nor soundfile for the training part;
 what cannot be measured on a machine is named. --only picks parts; --save writes tests/benchmarks/results/.
+One round of one step says nothing: caches are cold.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from .setting import Setting
 PARTS = ("training", "concurrency", "startup", "overhead")
 
 
+def positive(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return number
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=("auto", "nano", "base"), default="auto")
@@ -35,10 +42,10 @@ def main() -> None:
     parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
     parser.add_argument("--source", type=Path, help="a data set to hear (default: clips of the built-in kind)")
-    parser.add_argument("--rounds", type=int, help="default 5; 1 for full-size models on a CPU")
-    parser.add_argument("--steps", type=int, help="in a round (default 4; 20 on a GPU; 1 for full size on a CPU)")
-    parser.add_argument("--batch", type=int, help="clips in a step (default 32; 4 for full size on a CPU)")
-    parser.add_argument("--threads", type=int, help="of the process that trains (default: every core)")
+    parser.add_argument("--rounds", type=positive, help="default 5; 1 for full-size models on a CPU")
+    parser.add_argument("--steps", type=positive, help="in a round (default 4; 20 on a GPU; 1 for full size on a CPU)")
+    parser.add_argument("--batch", type=positive, help="clips in a step (default 32; 4 for full size on a CPU)")
+    parser.add_argument("--threads", type=positive, help="of the process that trains (default: every core)")
     parser.add_argument("--epochs", type=int, default=10, help="of the sweep whose overhead is measured (default 10)")
     parser.add_argument("--scratch", type=Path, help="a directory with room for some hundred MB")
     parser.add_argument("--save", action="store_true", help="write Markdown and JSON to tests/benchmarks/results/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,8 @@ from sousaphone.data.cache_files import WAVE
 from sousaphone.data.players import make_players
 from sousaphone.data.soundfonts import builtin_kits, snare
 from sousaphone.errors import UserError
+from sousaphone.pretrain import card, prove
 from sousaphone.pretrain import learn as learning
-from sousaphone.pretrain import prove
 from sousaphone.pretrain.examples import MARKS, open_examples, window_ms
 from sousaphone.pretrain.learn import RECIPES, learn, make_learner
 from sousaphone.pretrain.sounds import Corpus, other_drums, take
@@ -142,6 +143,35 @@ def test_weights_earn_their_place_only_by_a_clear_lead_on_both_sets() -> None:
     assert "sousa" in prove.verdict(one, "ast")
     assert not prove.earns(prove.compare(results(base, clear, "tiny")), "ast")
     assert prove.verdict([], "ast").startswith("undecided")
+
+
+def written(directory: Path, rows: Sequence[dict[str, object]]) -> None:
+    (directory / "proofs").mkdir(parents=True, exist_ok=True)
+    for number, row in enumerate(rows):
+        (directory / "proofs" / f"{row['data']}-{number}.json").write_text(json.dumps(row))
+
+
+def test_shipping_without_an_evaluation_of_what_is_shipped_touches_nothing(tmp_path: Path) -> None:
+    work, package = tmp_path / "work", tmp_path / "package"
+    package.mkdir()
+    (package / "ast.safetensors").write_bytes(b"what earned it")
+    with pytest.raises(UserError, match="no whole evaluation, or not that of ast"):
+        card.ship(work, silent, package)
+    written(work, results([0.1, 0.1, 0.1], [0.5, 0.5, 0.5], "tiny"))  # one data set of two
+    with pytest.raises(UserError, match="no whole evaluation, or not that of ast"):
+        card.ship(work, silent, package)
+    assert [path.name for path in package.iterdir()] == ["ast.safetensors"]
+    assert (package / "ast.safetensors").read_bytes() == b"what earned it"
+
+
+def test_what_was_evaluated_and_did_not_earn_it_leaves_the_package(tmp_path: Path) -> None:
+    work, package = tmp_path / "work", tmp_path / "package"
+    package.mkdir()
+    (package / "ast.safetensors").write_bytes(b"of an earlier day")
+    for data in ("tiny", "sousa"):
+        written(work, results([0.3, 0.3, 0.4], [0.3, 0.4, 0.3], data))
+    card.ship(work, silent, package)
+    assert [path.name for path in package.iterdir()] == ["CARD.md"]
 
 
 def test_a_kept_result_is_not_trained_again_and_one_of_other_weights_is(

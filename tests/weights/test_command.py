@@ -27,7 +27,7 @@ def test_the_list_says_of_each_backbone_what_it_is_and_where_it_is(
         assert spec.licence in text
         assert spec.pretraining in text
         assert spec.weights[0].address in text
-    assert f"  here: {snapshot}" in text
+    assert f"  here, unchecked: {snapshot}" in text
     assert text.count("  missing: python -m sousaphone.weights fetch ") == len(REGISTRY) - 1
 
 
