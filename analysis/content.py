@@ -25,8 +25,8 @@ COLUMNS = {
     "ms": "of one core of this CPU that a clip takes, front end included, one clip at a time",
     "MB": "peak memory: on a GPU of the device; on a CPU of the process, which serves several trials in turn, without "
     "mapped files",
-    "signature": "of clips, split, seconds heard, size, layers with adapters and version; only rows of one signature "
-    "may be compared",
+    "signature": "of clips, split, seconds heard, size, layers with adapters, a limit of what is scored, and version; "
+    "only rows of one signature may be compared",
 }
 RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),

@@ -17,6 +17,7 @@ from analysis.document import Sound, Sounds
 from sousaphone.data.audio_files import find_files, open_clips
 from sousaphone.data.parquet_shards import place_in_shard
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 RATE = 22_050  # Hz; strokes on a snare have little above 11 kHz that tells rudiments apart
 MOST_SECONDS, MOST_BYTES = 5.0, 20_000  # of one clip; of one MP3, about
@@ -56,7 +57,7 @@ def listening(
                 try:
                     content, mime = _excerpt(root, str(row.audio_path), min(clip_seconds, MOST_SECONDS))
                 except (UserError, OSError, ValueError, RuntimeError) as error:  # soundfile's are RuntimeErrors
-                    lost[" ".join(str(error).split())[:200]] = None
+                    lost[one_line(error, 200)] = None
                 else:
                     clips.append(Sound(f"{words}: {_told(row)}", content, mime))
         if clips:

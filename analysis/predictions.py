@@ -12,6 +12,7 @@ from analysis.trials import Trial
 from sousaphone.record import predictions_name
 from sousaphone.rudiments import SLUGS
 from sousaphone.run import RunDirectory
+from sousaphone.words import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
 _NEEDED = ["sample_id", "player", "rudiment"]
@@ -40,7 +41,7 @@ def read_predictions(
         try:
             tables.append(_read(path).assign(trial_id=trial.trial_id))
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-            why = " ".join(str(error).split())[:200]
+            why = one_line(error, 200)
             remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it anew")
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
     if not tables:

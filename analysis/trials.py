@@ -68,8 +68,8 @@ class Trial:
     @property
     def signature(self) -> str:
         """Short hash of what must be equal for two trials to be comparable: clips and their split, seconds heard, size
-        of the backbone, layers with adapters, version of this program. Which weights they began from is the question,
-        so it is not in it."""
+        of the backbone, layers with adapters, a limit of what is scored, version of this program. Which weights they
+        began from is the question, so it is not in it."""
         parts = [self.data.get("fingerprint", ""), sorted((self.data.get("clips") or {}).items())]
         parts += [self.config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")]
         # Only where it is set, so that it changes no other signature: then not all clips were scored.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.errors import UserError
-from sousaphone.words import counted
+from sousaphone.words import counted, one_line
 
 
 class RefusedError(Exception):
@@ -39,7 +39,7 @@ def fetch_snapshot(
         choose: which of the files that match the patterns are wanted.
 
     Raises:
-        UserError: there is no room for it.
+        UserError: it has no such files, or there is no room for them.
         RefusedError, UnreachableError: it cannot be had.
     """
     # Imported here: it takes half a second, and whoever has the files does without.
@@ -51,6 +51,8 @@ def fetch_snapshot(
     try:
         files = snapshot_download(repository, **wanted, allow_patterns=list(patterns), dry_run=True)
         names = choose([file.filename for file in files])
+        if not names:
+            raise UserError(f"{title} holds none of {', '.join(patterns)}")
         coming = [file for file in files if file.filename in set(names) and file.will_download]
         cache, size = Path(HF_HUB_CACHE), sum(file.file_size or 0 for file in coming)
         free = shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free
@@ -66,4 +68,4 @@ def fetch_snapshot(
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
         if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
             raise RefusedError from None
-        raise UnreachableError(" ".join(str(cause).split())[:300]) from None
+        raise UnreachableError(one_line(cause, 300)) from None

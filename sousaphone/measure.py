@@ -21,7 +21,7 @@ from sousaphone.inference_time import arms, time_arm
 from sousaphone.record import atomic_write
 from sousaphone.timing import free_memory, is_here
 from sousaphone.trial import is_out_of_memory
-from sousaphone.words import counted
+from sousaphone.words import counted, one_line
 from sousaphone.yardsticks import Baseline, InferenceTime, Yardsticks, predictions_path
 
 # What may go wrong with one yardstick and leave the trials as they are: the device, its memory, the disk, a weights or
@@ -207,7 +207,7 @@ def _why(error: Exception) -> str:
     """In one line."""
     if is_out_of_memory(error):
         return "out of memory"
-    said = " ".join(str(error).split())[:300] or type(error).__name__
+    said = one_line(error, 300)
     return f"{said}; install the requirements again" if isinstance(error, ImportError) else said
 
 

@@ -1,8 +1,8 @@
 """PEFT's LoRA layers in fewer passes over memory, for float32 on a CPU, where memory is what a small layer waits for.
 
 The same products and the same dropout (Hu et al., arXiv 2106.09685), with three differences: the adapter's share is
-added where the layer's output lies instead of in a tensor of its own; dropout draws sixteen bits a number instead of a
-Bernoulli sample, which costs a sixth; and where nothing trains, weight and adapter are added before the product.
+added where the layer's output lies instead of in a tensor of its own; dropout draws sixteen bits a number, at a sixth
+of the cost of a Bernoulli sample; and where nothing trains, weight and adapter are added before the product.
 Everywhere else, and in everything else that a layer can do, PEFT's own forward runs.
 """
 

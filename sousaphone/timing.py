@@ -43,6 +43,7 @@ FILE = "timings.json"
 STEPS = 2
 # Fields without a say in the cost of a clip. Any other, a new one too, makes another arm.
 _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"} | {
+    "score_test",  # of a search alone: how fast an arm trains and scores is the same
     "warmup_epochs",
     "max_grad_norm",
     "label_smoothing",
@@ -94,8 +95,8 @@ def arm(trial: TrainConfig) -> TrainConfig:
 
 
 def arm_name(trial: TrainConfig) -> str:
-    """The trial's name without its seed, and without its rate, which costs nothing."""
-    return dataclasses.replace(trial, score_test=True).trial_id.removesuffix(f"-s{trial.seed}")
+    """The trial's name without its seed."""
+    return trial.trial_id.removesuffix(f"-s{trial.seed}")
 
 
 def epochs_left(trial: TrainConfig, record: TrialRecord | None) -> int:

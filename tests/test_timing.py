@@ -53,6 +53,12 @@ def run(trials: list[TrainConfig], cache: Path, budget: Budget = USUAL) -> tuple
     return [speeds[arm(trial)] for trial in trials], said
 
 
+def test_an_arm_of_a_search_is_that_of_the_sweep_and_bears_no_rate() -> None:
+    tried = [dataclasses.replace(SMALL, score_test=False, learning_rate=rate) for rate in (1e-3, 5e-3)]
+    assert {arm(trial) for trial in tried} == {arm(SMALL)}
+    assert timing.arm_name(arm(tried[0])) == "efficientat-lora-aug-on"
+
+
 @pytest.mark.parametrize("strategy", ["lora", "full"])
 def test_model_random_state_and_threads_are_as_before(strategy: str) -> None:
     config = dataclasses.replace(SMALL, strategy=strategy, threads=1, learning_rate=0.5)

@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from sousaphone.backbones.weight_files import refuse_misfits
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 # What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
@@ -40,7 +41,7 @@ def load_config(config_class: Any, path: Path) -> Any:
         whole = f"{found}_audio_model" == wanted and isinstance(raw.get(config_class.base_config_key), dict)
         config = config_class.from_pretrained(path) if found == wanted or whole else None
     except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
-        raise UserError(f"{path / 'config.json'} cannot be read: {_one_line(error)}") from error
+        raise UserError(f"{path / 'config.json'} cannot be read: {one_line(error, 300)}") from error
     if config is None:
         raise UserError(f"{path} holds a {found!r} checkpoint; this backbone wants {wanted!r}")
     return config
@@ -60,7 +61,7 @@ def load_extractor(path: Path) -> dict[str, Any]:
             content = json.loads(file.read_text())
             found = content.get(key, {}) if key else content
         except (OSError, ValueError, AttributeError) as error:
-            raise UserError(f"{file} cannot be read: {_one_line(error)}") from error
+            raise UserError(f"{file} cannot be read: {one_line(error, 300)}") from error
         if not isinstance(found, dict):
             raise UserError(f"{file} holds no settings of a feature extractor")
         if found:
@@ -94,7 +95,7 @@ def load_pretrained(
                 dtype=torch.float32,
             )
     except _DAMAGE as error:
-        raise UserError(f"{path} cannot be loaded: {_one_line(error)}") from error
+        raise UserError(f"{path} cannot be loaded: {one_line(error, 300)}") from error
     unknown = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
     reshaped = [f"{key} {list(found)} for {list(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     misfits = {"missing": info["missing_keys"], "unknown": unknown, "of another shape": reshaped}
@@ -116,7 +117,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bar:
             logging.enable_progress_bar()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

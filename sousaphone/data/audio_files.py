@@ -11,9 +11,9 @@ from pathlib import Path
 
 import soundfile
 
-from sousaphone.data.index import one_line
 from sousaphone.data.parquet_shards import clips_of_shard, place_in_shard
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 

@@ -14,13 +14,13 @@ from sousaphone.data.index import (
     check_labels,
     in_order,
     lacking,
-    one_line,
     split_players,
     splits_of_players,
     stand_ins,
 )
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 # What else our columns are called; SOUSA's own names come first.
 _ALSO = {

@@ -12,6 +12,7 @@ from typing import Any
 
 from sousaphone.errors import UserError
 from sousaphone.hub_files import RefusedError, UnreachableError, fetch_snapshot
+from sousaphone.words import one_line
 
 _PREFIX = "hub:"
 _WORD = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
@@ -51,7 +52,7 @@ def cached(word: str) -> Path | None:
     except LocalEntryNotFoundError:
         return None
     except ValueError as error:  # the hub's own rules for names
-        raise UserError(f"{word!r} is no data set of the hub ({_one_line(error)}); give hub:OWNER/NAME") from None
+        raise UserError(f"{word!r} is no data set of the hub ({one_line(error)}); give hub:OWNER/NAME") from None
 
 
 def _request(word: str) -> tuple[str, dict[str, Any]]:
@@ -84,7 +85,3 @@ def snapshot(word: str) -> Path:
             f"{word} cannot be downloaded ({error}); download it where there is a network with: hf download "
             f"--repo-type dataset {name} --local-dir DIR, and give --data-dir DIR"
         ) from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -187,7 +187,3 @@ def stand_ins(
 def in_order(clips: pd.DataFrame) -> pd.DataFrame:
     """The same with the columns of every other data set, in their order."""
     return clips[[*_FIRST, *(name for name in (*NUMBERS, *TEXT) if name not in _FIRST)]]
-
-
-def one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -23,11 +23,11 @@ from sousaphone.data.index import (
     check_labels,
     in_order,
     lacking,
-    one_line,
     split_players,
     splits_of_players,
 )
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 # Where shards are looked for: as SOUSA names the folder, as the hub does by default, and the directory itself.
 _FOLDERS = ("audio", "data", ".")

@@ -11,9 +11,10 @@ import pyarrow.parquet
 
 from sousaphone.data import csv_labels, folder, hub, parquet_shards
 from sousaphone.data.audio_files import find_files
-from sousaphone.data.index import NUMBERS, TEXT, Dataset, check_labels, in_order, lacking, one_line, split_players
+from sousaphone.data.index import NUMBERS, TEXT, Dataset, check_labels, in_order, lacking, split_players
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
+from sousaphone.words import one_line
 
 __all__ = ["LABELS", "Dataset", "read_dataset"]
 

@@ -75,17 +75,17 @@ def _pretrain(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, cache: Path) -> None:
-    data: dict[str, Path] = {}
-    if arguments.sousa is not None:
-        data["sousa"] = arguments.sousa.expanduser().absolute()
-        read_dataset(data["sousa"])  # whatever is wrong with it shows before hours of training
+    # Whatever is wrong shows before hours of training.
+    sousa = None if arguments.sousa is None else arguments.sousa.expanduser().absolute()
+    if sousa is not None:
+        read_dataset(sousa)
     for name in arguments.models:
-        if not card.weights_path(arguments.work, name).is_file():
+        if not (weights := card.weights_path(arguments.work, name)).is_file():
             raise UserError(
-                f"{card.weights_path(arguments.work, name)} is missing: pretrain {name} first, without --evaluate; or "
-                "name the directory that holds it with --work"
+                f"{weights} is missing: pretrain {name} first, without --evaluate; or name the directory that holds it "
+                "with --work"
             )
-    data = {"tiny": builtin_dataset(cache, "tiny"), **data}
+    data = {"tiny": builtin_dataset(cache, "tiny"), **({} if sousa is None else {"sousa": sousa})}
     for proof in prove.plan(arguments.models, list(data), arguments.lr):
         weights = card.weights_path(arguments.work, proof.model)
         prove.prove(proof, weights, data[proof.data], cache, arguments.work / "proofs", _say)

@@ -160,24 +160,27 @@ def compare(results: Sequence[Mapping[str, Any]]) -> list[Comparison]:
 
 def earns(comparisons: Sequence[Comparison], model: str) -> bool:
     """Whether a backbone's weights are to be shipped: they lead on both data sets, at the sweep's own rate."""
-    own = [each for each in comparisons if each.model == model and each.rate == RATE]
-    return len(own) == DATA_SETS and all(each.earned for each in own)
+    return decided(comparisons, model) and all(each.earned for each in _own(comparisons, model))
 
 
 def decided(comparisons: Sequence[Comparison], model: str) -> bool:
     """Whether a backbone was measured on both data sets, at the sweep's own rate."""
-    return sum(each.model == model and each.rate == RATE for each in comparisons) == DATA_SETS
+    return len(_own(comparisons, model)) == DATA_SETS
 
 
 def verdict(comparisons: Sequence[Comparison], model: str) -> str:
     """The same in words."""
-    own = [each for each in comparisons if each.model == model and each.rate == RATE]
+    own = _own(comparisons, model)
     if not decided(comparisons, model):
         return f"undecided: {len(own)} of {DATA_SETS} data sets are measured at rate {RATE:g}"
     behind = [each.data for each in own if not each.earned]
     if behind:
         return f"not shipped: no lead of more than {ERRORS:g} standard errors on {' and '.join(behind)}"
     return f"shipped: a lead of more than {ERRORS:g} standard errors on {' and '.join(each.data for each in own)}"
+
+
+def _own(comparisons: Sequence[Comparison], model: str) -> list[Comparison]:
+    return [each for each in comparisons if each.model == model and each.rate == RATE]
 
 
 def table(comparisons: Sequence[Comparison]) -> str:

@@ -15,11 +15,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 # Of what is imported now (torch, transformers, PEFT, Ray; seconds in every process) nothing becomes garbage, and to
 # look through it all again and again for some takes a sixth of the time.
+_collecting = gc.isenabled()
 gc.disable()
 try:
     from sousaphone.sweep.trial import train_fn
 finally:
-    gc.enable()
     gc.freeze()
+    if _collecting:
+        gc.enable()
 
 __all__ = ["train_fn"]

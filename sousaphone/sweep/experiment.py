@@ -25,6 +25,7 @@ from sousaphone.sweep.live import LiveCallback
 from sousaphone.sweep.runtime import Resources, ray_runtime
 from sousaphone.sweep.status import Announce
 from sousaphone.sweep.trial import train_fn
+from sousaphone.words import one_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RESOURCES_NAME = "resources.json"
@@ -96,7 +97,7 @@ def run_sweep(
                 raise InterruptedRunError from None
     except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
         # Ray's own log on a full disk, say; a trial's error is kept with the trial.
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error, 300)
         name_ends(run, ids, "interrupted", f"Ray stopped: {reason}")
         raise StoppedRunError(f"Ray could not go on ({reason})") from error
     name_ends(run, ids, "failed", None)

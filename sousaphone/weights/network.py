@@ -125,11 +125,7 @@ def _from_hub(source: WeightSource) -> Path:
         raise UserError(f"{source.address} cannot be fetched: {why}") from None
     except UnreachableError as error:
         raise UserError(f"{source.address} cannot be fetched: {error}") from None
-    if source.file is None:
-        return directory
-    if not (directory / source.file).is_file():
-        raise UserError(f"{source.address} holds none of {source.file}")
-    return directory / source.file
+    return directory if source.file is None else directory / source.file
 
 
 def _one_of_each(names: list[str]) -> list[str]:

@@ -25,6 +25,8 @@ REASONS = {
     "interrupted": "Ctrl-C",
 }
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+ALARM = "<script>alert(1)</script>"
+REAL = {"scale": "base", "weights": "/weights/ast.pt"}
 
 
 def arm(model: str = "ast", **values: Any) -> dict[str, Any]:
@@ -198,3 +200,12 @@ def made(directory: Path) -> Path:
     """The directory, which is there now."""
     directory.mkdir(parents=True, exist_ok=True)
     return directory
+
+
+def told(states: list[str], **values: Any) -> tuple[list[dict[str, Any]], list[TrialRecord]]:
+    """A plan with a trial for each state, and the records of those that began."""
+    plan = [arm(seed=seed, **values) for seed in range(len(states))]
+    pairs = zip(plan, states, strict=True)
+    return plan, [
+        record(c, s, error=f"RuntimeError: {ALARM}" if s == "failed" else None) for c, s in pairs if s != "pending"
+    ]

@@ -1,37 +1,24 @@
-"""The figures of a report: which there are, that they say what the numbers say, that they stay small and harmless."""
+"""All figures together: which there are, that they stay small and harmless."""
 
 from __future__ import annotations
 
 import io
-import math
 import time
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from matplotlib.image import imread
 
-from analysis.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
 from analysis.document import Picture
-from analysis.figures import accuracy, augmentation, curves, fronts
-from analysis.figures.augmentation import effects
-from analysis.figures.costs import front
-from analysis.figures.curves import curve_of, mean_curve
-from analysis.figures.f1 import f1_of
-from analysis.figures.paper import plain_text
+from analysis.figures import curves
 from analysis.figures.scene import Scene
-from analysis.figures.style import log_axis, paled, short_count
-from analysis.pictures import Mark, pictures
-from analysis.predictions import correct_by_clip, read_predictions
-from analysis.statistics import contrast, mean_interval
-from analysis.trials import Trial, read_trials
-from sousaphone.backbones.registry import DEFAULT_SWEEP
+from analysis.pictures import Mark
+from analysis.trials import Trial
 from sousaphone.config import LORA_TARGETS, STRATEGIES
-from tests.analysis.run_builders import arm, record, write_predictions, write_run
+from tests.analysis.figure_builders import MODELS, built, chart, drawn, json_bytes, one, rows
+from tests.analysis.run_builders import ALARM, arm
 
 NAMES = [
     "accuracy_comparison",
@@ -44,67 +31,31 @@ NAMES = [
     "accuracy_by_slice",
 ]
 WITHOUT_PREDICTIONS = ["accuracy_comparison", "efficiency_scatter", "training_time", "learning_curves"]
-MODELS = list(DEFAULT_SWEEP)
-ALARM = "<script>alert(1)</script>"
-BASELINES = [Mark("majority class", 0.025, 0.025), Mark("stroke times", None, 0.19)]
 
 
-def built(
-    path: Path, plan: list[dict[str, Any]], states: list[str] | None = None, clips: int = 240, players: int = 4
-) -> tuple[list[Trial], pd.DataFrame]:
-    """A run on disk, read as the report reads it."""
-    pairs = zip(plan, states or ["completed"] * len(plan), strict=True)
-    records = [record(c, s, epochs=0 if s == "failed" else None) for c, s in pairs if s != "pending"]
-    run = write_run(path, plan, records)
-    write_predictions(run, records, players=players, clips=clips)
-    trials = read_trials(run, run.read_plan(), {})
-    predictions, remarks = read_predictions(run, trials)
-    assert remarks == []
-    return trials, predictions
-
-
-def drawn(trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> dict[str, Picture]:
-    given: dict[str, Any] = {"baselines": [], "cpu_ms": {}, "adapter_bytes": {}, "banner": None, **more}
-    return {picture.name: picture for picture in pictures(trials, predictions, **given)}
-
-
-def one(module: ModuleType, trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> Picture:
-    """A single figure."""
-    given: dict[str, Any] = {"baselines": [], "cpu_ms": {}, "adapter_bytes": {}, "banner": None, **more}
-    with plain_text():
-        picture = module.picture(Scene(trials, predictions, **given))
-    assert isinstance(picture, Picture)
-    return picture
-
-
-def scene(trials: list[Trial], predictions: pd.DataFrame) -> Scene:
-    return Scene(trials, predictions, [], {}, {}, None)
-
-
-def chart(picture: Picture) -> go.Figure:
-    assert picture.chart is not None
-    return picture.chart
-
-
-def rows(figure: go.Figure) -> list[str]:
-    return list(figure.layout.yaxis.ticktext)
-
-
-def json_bytes(found: dict[str, Picture]) -> int:
-    return sum(len(p.chart.to_json()) for p in found.values() if p.chart is not None)
-
-
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], pd.DataFrame]:
-    """Every backbone with and without augmentation, two seeds each."""
-    plan = [arm(m, augment=a, seed=s) for m in MODELS for a in (True, False) for s in (0, 1)]
-    return built(tmp_path_factory.mktemp("eight"), plan)
-
-
-@pytest.fixture(scope="module")
-def found(eight: tuple[list[Trial], pd.DataFrame]) -> dict[str, Picture]:
-    """All its figures."""
-    return drawn(*eight, baselines=BASELINES, banner="Nano-sized backbones.")
+def many(path: Path, kind: str) -> tuple[list[Trial], pd.DataFrame]:
+    """80 trials with 1,000 test clips each: 8 arms of ten seeds, or 40 arms of two (of a fifth backbone as well)."""
+    if kind == "8 arms":
+        plan = [arm(m, augment=a, seed=s, epochs=30) for m in MODELS for a in (True, False) for s in range(10)]
+        return built(path, plan, clips=1000, players=12)
+    ways = [("lora", targets) for targets in LORA_TARGETS] + [(s, LORA_TARGETS[0]) for s in STRATEGIES if s != "lora"]
+    plan = [
+        arm(m, strategy=way, lora_targets=targets, augment=a, seed=s, epochs=30)
+        for m in MODELS
+        for way, targets in ways
+        for a in (True, False)
+        for s in (0, 1)
+    ]
+    trials, predictions = built(path, plan, clips=1000, players=12)
+    more = [
+        Trial(
+            f"fifth-{t.trial_id}", {**t.config, "model": "fifth"}, t.status, history=t.history, parameters=t.parameters
+        )
+        for t in trials[:16]
+    ]
+    copies = predictions[predictions.trial_id.isin([t.trial_id for t in trials[:16]])]
+    copies = copies.assign(trial_id="fifth-" + copies.trial_id.astype(str))
+    return [*trials, *more], pd.concat([predictions, copies], ignore_index=True).astype({"trial_id": "category"})
 
 
 def test_all_figures_of_a_finished_run_come_in_reading_order_as_file_and_chart(found: dict[str, Picture]) -> None:
@@ -139,197 +90,6 @@ def test_of_a_run_not_begun_the_planned_arms_and_their_status_are_shown(tmp_path
     assert "None of 2 trials" in found["efficiency_scatter"].caption
 
 
-def test_the_best_by_validation_stands_on_top_and_what_has_not_ended_below_with_its_status(tmp_path: Path) -> None:
-    plan = [arm("ast"), arm("htsat"), arm("beats"), arm("efficientat")]
-    trials, predictions = built(tmp_path, plan, ["out_of_memory", "completed", "completed", "pending"])
-    for trial, score in zip(trials[:3], (0.9, 0.3, 0.6), strict=True):
-        for row in trial.history:
-            row["val_macro_f1"] = row["val_acc"] = score
-    found = drawn(trials, predictions)
-    wanted = ["BEATs", "HTS-AT (CLAP)", "AST (out of memory)", "EfficientAT (pending)"]
-    assert rows(chart(found["accuracy_comparison"])) == wanted
-    assert rows(chart(found["training_time"])) == wanted
-    assert "Pale" in found["accuracy_comparison"].caption
-    shades = {trace.marker.line.color for trace in chart(found["accuracy_comparison"]).data if trace.name is None}
-    assert {"#CC79A7", "#D55E00", paled("#0072B2")} <= shades
-    assert "#0072B2" not in shades
-
-
-def test_test_accuracy_is_the_mean_over_players_with_its_t_interval_the_seeds_averaged_first(
-    eight: tuple[list[Trial], pd.DataFrame], found: dict[str, Picture]
-) -> None:
-    trials, predictions = eight
-    best = by_validation(arms(trials))[0]
-    own = predictions[predictions.trial_id.isin([trial.trial_id for trial in best.trials])]
-    by_clip = own.groupby("sample_id").agg(player=("player", "first"), right=("correct", "mean"))
-    mean, low, high = (100 * value for value in mean_interval(by_clip.groupby("player", observed=True).right.mean()))
-    figure = chart(found["accuracy_comparison"])
-    (trace,) = (t for t in figure.data if t.error_x.array is not None and 0.17 in t.y)
-    place = list(trace.y).index(0.17)
-    assert trace.x[place] == pytest.approx(mean, abs=0.006)
-    assert trace.x[place] + trace.error_x.array[place] == pytest.approx(high, abs=0.011)
-    assert trace.x[place] - trace.error_x.arrayminus[place] == pytest.approx(low, abs=0.011)
-    assert f"[{low:.1f}, {high:.1f}], 4 players" in trace.customdata[place]
-
-
-def test_baselines_have_rows_of_their_own_below_the_arms(found: dict[str, Picture]) -> None:
-    figure = chart(found["accuracy_comparison"])
-    assert rows(figure)[-2:] == ["majority class", "stroke times"]
-    drawn_at = [t for t in figure.data if t.marker.symbol == "diamond-tall" and t.text]
-    assert [list(trace.x) for trace in drawn_at] == [[2.5, None], [2.5, 19.0]]
-
-
-def test_a_front_holds_what_none_beats_at_both() -> None:
-    assert front([1, 2, 3, 4], [0.1, 0.3, 0.2, 0.4]) == [0, 1, 3]
-    assert front([5], [0.1]) == [0]
-    assert front([2, 1, 1], [0.5, 0.5, 0.6]) == [2]  # the cheaper and better one alone
-    rng = np.random.default_rng(0)
-    costs, values = rng.integers(1, 9, 60).tolist(), rng.integers(1, 9, 60).tolist()
-    found = front(costs, values)
-    for place in range(60):
-        beaten = any(
-            costs[o] <= costs[place]
-            and values[o] >= values[place]
-            and (costs[o], values[o]) != (costs[place], values[place])
-            for o in range(60)
-        )
-        assert (place in found) <= (not beaten)
-        assert beaten or any((costs[o], values[o]) == (costs[place], values[place]) for o in found)
-
-
-def test_costs_that_are_known_have_a_panel_each(eight: tuple[list[Trial], pd.DataFrame]) -> None:
-    trials, predictions = eight
-
-    def titles(**more: Any) -> list[str]:
-        figure = chart(one(fronts, trials, predictions, **more))
-        return [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
-
-    assert titles() == ["trainable parameters", "all parameters", "training time, s"]
-    known = {trial.trial_id: 20.0 + i for i, trial in enumerate(trials)}
-    more = titles(cpu_ms=known, adapter_bytes=dict.fromkeys(known, 1000))
-    assert more[3:] == ["CPU time a clip, ms", "size of what was learnt, kB"]
-
-
-def test_partial_results_are_on_no_front(tmp_path: Path) -> None:
-    plan = [arm("ast", seed=0), arm("ast", seed=1), arm("htsat"), arm("beats")]
-    trials, predictions = built(tmp_path, plan, ["completed", "time_limit", "time_limit", "completed"])
-    picture = one(fronts, trials, predictions)
-    shown = {text for trace in chart(picture).data for text in trace.hovertext or ()}
-    assert shown == {"AST", "BEATs"}
-    assert "Not shown: 2 of 4 trials, with partial results or none." in picture.caption
-
-
-def test_what_is_partial_is_named_and_never_averaged_with_the_rest(tmp_path: Path) -> None:
-    plan = [arm("ast", seed=0), arm("ast", seed=1), arm("htsat"), arm("beats")]
-    trials, predictions = built(tmp_path, plan, ["completed", "time_limit", "time_limit", "completed"])
-    ast, htsat, beats = arms(trials)
-    assert [arm.state for arm in (ast, htsat, beats)] == ["1 of 2 seeds", "time limit", ""]
-    assert ast.values("best", "val_acc") == [trials[0].best["val_acc"]]
-    assert htsat.values("best", "val_acc") == [trials[2].best["val_acc"]]
-    assert sorted(rows(chart(one(accuracy, trials, predictions)))) == [
-        "AST (1 of 2 seeds)",
-        "BEATs",
-        "HTS-AT (CLAP) (time limit)",
-    ]
-
-
-def test_the_effect_of_augmentation_is_the_paired_contrast(eight: tuple[list[Trial], pd.DataFrame]) -> None:
-    trials, predictions = eight
-    found = {effect.label: effect.contrast for effect in effects(scene(trials, predictions))}
-    assert sorted(found) == ["AST", "BEATs", "EfficientAT", "HTS-AT (CLAP)"]
-    on, players = correct_by_clip(predictions, ["beats-lora-aug-on-s0", "beats-lora-aug-on-s1"])
-    off, _ = correct_by_clip(predictions, ["beats-lora-aug-off-s0", "beats-lora-aug-off-s1"])
-    wanted = contrast(on, off, players)
-    assert (found["BEATs"].difference, found["BEATs"].low) == (wanted.difference, wanted.low)
-    figure = chart(one(augmentation, trials, predictions))
-    assert rows(figure) == sorted(found, key=lambda label: -found[label].difference)
-
-
-def test_one_player_or_one_way_of_training_has_no_effect_of_augmentation(tmp_path: Path) -> None:
-    both = [arm("ast", augment=True), arm("ast", augment=False)]
-    assert effects(scene(*built(tmp_path / "a", both, players=1))) == []
-    assert effects(scene(*built(tmp_path / "b", both[:1]))) == []
-    assert effects(scene(*built(tmp_path / "c", both, ["completed", "time_limit"]))) == []
-
-
-def test_confusion_and_f1_are_of_each_backbones_best_arm(
-    eight: tuple[list[Trial], pd.DataFrame], found: dict[str, Picture]
-) -> None:
-    trials, predictions = eight
-    own = scene(trials, predictions)
-    best = own.best
-    assert [arm.model for arm in best] == [a.model for a in best_of_each(by_validation(arms(trials)), own._by_trial)]
-    assert sorted(arm.model for arm in best) == sorted(MODELS)
-    figure = chart(found["confusion"])
-    assert [button.label for button in figure.layout.updatemenus[0].buttons] == [arm.name for arm in best]
-    assert [trace.visible for trace in figure.data] == [True, False, False, False]
-    assert int(figure.data[0].customdata.sum()) == 2 * 240  # both seeds
-    assert f"{best[0].name}, the best arm by validation, 2 seeds summed" in found["confusion"].caption
-    trace = chart(found["f1_by_rudiment"]).data[0]
-    assert trace.name == best[0].name
-    assert sorted(trace.x) == pytest.approx(sorted(f1_of(own, best[0])), abs=0.001)
-
-
-def test_a_best_arm_without_predictions_gives_way_to_the_next(eight: tuple[list[Trial], pd.DataFrame]) -> None:
-    trials, predictions = eight
-    first = scene(trials, predictions).best[0]
-    rest = predictions[~predictions.trial_id.isin([trial.trial_id for trial in first.trials])]
-    others = scene(trials, rest).best
-    assert first.label not in [arm.label for arm in others]
-    assert first.model in [arm.model for arm in others]
-
-
-def test_the_mean_of_seeds_goes_as_far_as_all_of_them_went() -> None:
-    def trial(*accuracies: float) -> Trial:
-        history = [
-            {"epoch": i, "val_acc": value, "epoch_seconds": 2.0 * i, "best_epoch": 1}
-            for i, value in enumerate(accuracies, start=1)
-        ]
-        return Trial("t", {}, "completed", history=history)
-
-    short, long = trial(0.1, 0.3), trial(0.2, 0.5, 0.9)
-    mean = mean_curve([short, long])
-    assert list(mean.epochs) == [1, 2]
-    assert list(mean.seconds) == [2.0, 6.0]
-    assert mean.values["val_acc"] == pytest.approx([15.0, 40.0])
-    assert mean.best == 1
-    assert math.isnan(mean.values["val_loss"][0])
-    thinned = curve_of(trial(*[0.1] * 10), step=4)
-    assert list(thinned.epochs) == [1, 5, 9, 10]
-
-
-def test_a_loss_that_explodes_does_not_flatten_the_others(tmp_path: Path) -> None:
-    trials, predictions = built(tmp_path, [arm("ast"), arm("beats")], ["completed", "diverged"])
-    trials[1].history[-1]["val_loss"] = 1e300
-    figure = chart(one(curves, trials, predictions))
-    assert figure.layout.yaxis2.range[1] < 10
-    assert figure.layout.yaxis2.title.text == "validation loss"
-
-
-def test_every_backbone_has_a_colour_and_a_shape_of_its_own(eight: tuple[list[Trial], pd.DataFrame]) -> None:
-    found = [looks(eight[0])[model] for model in MODELS]
-    for part in ("colour", "marker", "symbol"):
-        assert len({getattr(look, part) for look in found}) == len(MODELS)
-
-
-def test_weights_are_named_and_random_ones_are_said_to_be_random(tmp_path: Path) -> None:
-    hub = "/c/hub/models--MIT--ast-finetuned-audioset-10-10-0.4593/snapshots/1234"
-    at = {
-        "random": "random weights",
-        hub: "MIT/ast-finetuned-audioset-10-10-0.4593: AudioSet labels, mAP .459 (supervised)",
-        "/weights/mine.pt": "weights mine.pt",
-    }
-    for path, words in at.items():
-        assert pretrained(Trial("t", {"model": "ast"}, weights=path)) == words
-    beats = Trial("t", {"model": "beats"}, weights="/w/BEATs_iter3_plus_AS2M.pt")
-    assert pretrained(beats) == "Bencr/beats-checkpoints: AudioSet without its labels (self-supervised)"
-    said = checkpoints([beats, Trial("u", {"model": "htsat"})])
-    assert said.startswith("Weights: BEATs: Bencr")
-    assert said.endswith("HTS-AT (CLAP): random weights.")
-    trials, predictions = built(tmp_path, [arm("ast")])
-    assert one(accuracy, trials, predictions).caption.endswith("Random weights.")
-
-
 @pytest.mark.parametrize("harm", [ALARM, "$\\frac{", "%{x} <b>bold</b>", "喜 \x00\n" + "x" * 500])
 def test_text_from_outside_is_shown_and_never_run(tmp_path: Path, harm: str) -> None:
     trials, predictions = built(tmp_path, [arm("ast", augment=True), arm("ast", augment=False)], clips=80)
@@ -350,31 +110,6 @@ def test_text_from_outside_is_shown_and_never_run(tmp_path: Path, harm: str) -> 
         assert "<b>bold" not in chart(picture).to_json()
         for trace in chart(picture).data:  # outside text in a hover template would be read as a name
             assert harm not in (trace.hovertemplate or "")
-
-
-def many(path: Path, kind: str) -> tuple[list[Trial], pd.DataFrame]:
-    """80 trials with 1,000 test clips each: 8 arms of ten seeds, or 40 arms of two (of a fifth backbone as well)."""
-    if kind == "8 arms":
-        plan = [arm(m, augment=a, seed=s, epochs=30) for m in MODELS for a in (True, False) for s in range(10)]
-        return built(path, plan, clips=1000, players=12)
-    ways = [("lora", targets) for targets in LORA_TARGETS] + [(s, LORA_TARGETS[0]) for s in STRATEGIES if s != "lora"]
-    plan = [
-        arm(m, strategy=way, lora_targets=targets, augment=a, seed=s, epochs=30)
-        for m in MODELS
-        for way, targets in ways
-        for a in (True, False)
-        for s in (0, 1)
-    ]
-    trials, predictions = built(path, plan, clips=1000, players=12)
-    more = [
-        Trial(
-            f"fifth-{t.trial_id}", {**t.config, "model": "fifth"}, t.status, history=t.history, parameters=t.parameters
-        )
-        for t in trials[:16]
-    ]
-    copies = predictions[predictions.trial_id.isin([t.trial_id for t in trials[:16]])]
-    copies = copies.assign(trial_id="fifth-" + copies.trial_id.astype(str))
-    return [*trials, *more], pd.concat([predictions, copies], ignore_index=True).astype({"trial_id": "category"})
 
 
 @pytest.mark.parametrize("kind", [pytest.param("8 arms", marks=pytest.mark.slow), "40 arms"])
@@ -399,15 +134,3 @@ def test_a_long_training_is_thinned_so_that_the_page_stays_small(tmp_path: Path)
     picture = one(curves, trials, predictions)
     assert len(chart(picture).to_json()) < 300_000
     assert "One epoch in 6 is drawn." in picture.caption
-
-
-@pytest.mark.parametrize("values", [[100.0], [5e6, 90e6], [1.0, 2.0], [3e-3, 4e5], [1e4, 1e4]])
-def test_a_log_axis_holds_all_values_and_has_a_few_ticks(values: list[float]) -> None:
-    low, high, ticks = log_axis(values)
-    assert low < min(values) <= max(values) < high
-    assert 2 <= len(ticks) <= 12
-    assert all(low <= tick <= high for tick in ticks)
-
-
-def test_counts_are_short() -> None:
-    assert [short_count(v) for v in (20, 999, 12_000, 1_300_000, 90e6)] == ["20", "999", "12k", "1.3M", "90M"]

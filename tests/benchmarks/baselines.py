@@ -224,9 +224,7 @@ class Careful(_Trainer):
         return self.loader.num_workers * self.loader.prefetch_factor if self.settles else 0
 
     def close(self) -> None:
-        if self.stream is not None:
-            self.stream._shutdown_workers()  # type: ignore[attr-defined]
-            self.stream = None
+        self.stream = self.loader = None  # the last hold on the workers, which end with it
 
 
 def _own_chance(worker: int) -> None:

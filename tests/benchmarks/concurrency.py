@@ -65,9 +65,6 @@ class Team:
             processor=sum(one["processor"] for one in found),
         )
 
-    def evaluate(self, clips: int) -> Round:
-        raise NotImplementedError("trials of a sweep are measured in training alone")
-
     def close(self) -> None:
         for worker in self.workers:
             _pipe(worker.stdin).close()  # which ends it

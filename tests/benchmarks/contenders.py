@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -28,8 +28,12 @@ BASELINES = ("plain", "careful")
 
 class Trainer(Protocol):
     def train(self, steps: int, shares: bool) -> Round: ...
-    def evaluate(self, clips: int) -> Round: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Scorer(Trainer, Protocol):
+    def evaluate(self, clips: int) -> Round: ...
 
 
 @dataclass
@@ -108,7 +112,8 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, say: Call
                 # Waiting for a GPU after each stage costs time there, so shares get a round of their own.
                 found = contender.train(setting.steps, setting.device == "cpu")
                 measured.train.setdefault(name, []).append(found)
-                if not setting.heavy and name not in (AUGMENTED, SWEEP):
+                # Augmentation has no part in it.
+                if not setting.heavy and isinstance(contender, Scorer) and name != AUGMENTED:
                     rest()
                     scored = contender.evaluate(setting.batch * setting.steps)
                     measured.evaluation.setdefault(name, []).append(scored)

@@ -178,6 +178,12 @@ def test_with_the_epochs_that_are_suggested_the_trial_fits(limit: float) -> None
     assert refusals(foretell([fewer], slow(34.5)), limit, None, PLENTY) == []
 
 
+def test_a_trial_of_a_search_goes_on_at_the_pace_that_it_had() -> None:
+    config = trial(learning_rate=5e-3, score_test=False)
+    (going_on,) = foretell([config], {}, records={config.trial_id: record(config, 4, 400.0)}).trials
+    assert going_on.epoch == 100.0
+
+
 def test_a_sweep_beyond_its_limit_is_refused() -> None:
     trials = [trial(name) for name in ("ast", "beats", "htsat")]
     forecast = foretell(trials, slow(6), at_once=2)

@@ -104,3 +104,15 @@ def test_a_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
         result = resolve("ast", "hub:someone/nothing", tmp_path / "cache", server.url)
     assert result.returncode == 1
     assert "https://huggingface.co/someone/nothing cannot be fetched: there is no such repository" in result.stderr
+
+
+def test_a_repository_without_what_is_wanted_is_named_and_nothing_of_it_is_fetched(tmp_path: Path) -> None:
+    server = Published()
+    (tmp_path / "mirror").mkdir()
+    (tmp_path / "mirror" / "README.md").write_text("moved")
+    publish(server, "Bencr/beats-checkpoints", tmp_path / "mirror", "datasets")
+    with server.served():
+        result = resolve("beats", "auto", tmp_path / "cache", server.url)
+    assert result.returncode == 1
+    assert "holds none of BEATs_iter3_plus_AS2M.pt" in result.stderr
+    assert not list((tmp_path / "cache").rglob("README.md"))

@@ -1,0 +1,24 @@
+"""A run of eight arms and its figures."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from analysis.document import Picture
+from analysis.trials import Trial
+from tests.analysis.figure_builders import BASELINES, MODELS, built, drawn
+from tests.analysis.run_builders import arm
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], pd.DataFrame]:
+    """Every backbone with and without augmentation, two seeds each."""
+    plan = [arm(m, augment=a, seed=s) for m in MODELS for a in (True, False) for s in (0, 1)]
+    return built(tmp_path_factory.mktemp("eight"), plan)
+
+
+@pytest.fixture(scope="module")
+def found(eight: tuple[list[Trial], pd.DataFrame]) -> dict[str, Picture]:
+    """All its figures."""
+    return drawn(*eight, baselines=BASELINES, banner="Nano-sized backbones.")
