@@ -13,9 +13,10 @@ from torch import Tensor
 from torchaudio.functional import melscale_fbanks
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.data.batches import Batch, ClipSet, to_float
+from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.data.decode import in_threads
 from sousaphone.data.shortcuts import onsets
+from sousaphone.frontends import to_float
 
 _BATCH = 8  # eight threads of them need no more memory than one evaluation batch
 # The log-mels: 25 ms frames every 10 ms, bands that every backbone's sample rate has.

@@ -41,10 +41,22 @@ class Frontend(nn.Module, ABC):
         """What it computes, as data."""
 
 
+def to_float(wave: Tensor) -> Tensor:
+    """int16 samples as float32 in [-1, 1); what is float already, as it is."""
+    return wave if wave.is_floating_point() else wave * (1 / 32768)  # exact, and in one pass
+
+
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """`wave` [B, T] with everything beyond each row's length set to zero."""
     if lengths is None:
         return wave
+    if wave.device.type == "cpu":  # a GPU would have to be waited for
+        if int(lengths.min()) >= wave.shape[-1]:
+            return wave
+        silenced = wave.clone()
+        for row, length in zip(silenced, lengths.tolist(), strict=True):
+            row[length:] = 0.0
+        return silenced
     beyond = torch.arange(wave.shape[-1], device=wave.device) >= lengths.to(wave.device).unsqueeze(-1)  # [B, T]
     return wave.masked_fill(beyond, 0.0)
 
@@ -57,8 +69,8 @@ def clip_groups(wave: Tensor) -> tuple[Tensor, ...]:
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes, real, of a complex tensor."""
-    squares = torch.view_as_real(spectrum).square()  # in one stride: its two parts apart are slow to read
+    """Squared magnitudes, real, of a complex tensor, which is overwritten."""
+    squares = torch.view_as_real(spectrum).square_()  # in one stride: its two parts apart are slow to read
     return squares[..., 0] + squares[..., 1]
 
 
@@ -90,7 +102,11 @@ class MelBank(nn.Module):
         """[..., bins] to [..., M]."""
         if power.device.type != "cpu":
             return power @ self.matrix
-        return torch.cat([power[..., a:b] @ self.matrix[a:b, c:d] for a, b, c, d in self.blocks], -1)
+        flat = power.reshape(-1, power.shape[-1])
+        bands = flat.new_empty(len(flat), self.bands)
+        for a, b, c, d in self.blocks:
+            torch.mm(flat[:, a:b], self.matrix[a:b, c:d], out=bands[:, c:d])
+        return bands.view(*power.shape[:-1], self.bands)
 
 
 class KaldiFbank(nn.Module):
@@ -247,7 +263,9 @@ class EfficientAtFrontend(Frontend):
         super().__init__()
         self.hop = hop
         self.hop_seconds = hop / self.sample_rate
-        self.register_buffer("window", torch.hann_window(self.frame, periodic=False), persistent=False)
+        edge = (self.fft - self.frame) // 2
+        window = F.pad(torch.hann_window(self.frame, periodic=False), (edge, edge))
+        self.register_buffer("window", window, persistent=False)
         bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, self.high_hz, 100.0, -500.0, 1.0)
         self.bank = MelBank(F.pad(bank, (0, 1)).T)  # [513, M]
 
@@ -268,17 +286,14 @@ class EfficientAtFrontend(Frontend):
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
         mel = torch.cat([self._mel(part) for part in clip_groups(silence_padding(wave, lengths))])  # [B, F, M]
-        return ((mel + 1e-5).log().transpose(1, 2) - self.mean) / self.scale
+        return mel.add_(1e-5).log_().sub_(self.mean).div_(self.scale).transpose(1, 2)
 
     def _mel(self, wave: Tensor) -> Tensor:
         """[B, T] to the power in each band [B, F, M]."""
-        x = wave[:, 1:] - 0.97 * wave[:, :-1]
+        x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=0.97)
         x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
-        # Of each frame of the FFT's length the window keeps the middle: only that is cut out, for the shift in phase
-        # does not touch the power.
-        edge = (self.fft - self.frame) // 2
-        frames = x[:, edge : x.shape[1] - edge].unfold(-1, self.frame, self.hop)  # [B, F, 800], a view
-        bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window, n=self.fft)))
+        frames = x.unfold(-1, self.fft, self.hop)  # [B, F, 1024], a view
+        bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window)))
         return bands
 
 

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 
 from sousaphone import augment, metrics
 from sousaphone.config import TrainConfig
-from sousaphone.data.batches import ClipSet, to_float
+from sousaphone.data.batches import ClipSet
 from sousaphone.data.prepare import TrialData
 from sousaphone.errors import UserError
+from sousaphone.frontends import to_float
 from sousaphone.model import RudimentClassifier
 
 # Called between batches with the epoch's number and the share of its training that is done; what it raises ends the
@@ -228,13 +229,13 @@ def train_epoch(
     for step, batch in zip(range(steps), batches, strict=False):
         taken = (epoch - 1) * steps + step
         set_learning_rate(optimizer, config.learning_rate, taken, config.warmup_epochs * steps, config.epochs * steps)
-        wave, lengths = to_float(batch.wave), batch.lengths
+        wave, lengths = batch.wave, batch.lengths
         targets = F.one_hot(batch.labels, model.classes).float()
         if config.augment:
             wave, lengths = augment.augment_wave(wave, lengths, samples, rate, config, rng)
         # In parts as well: a front end's spectra take more memory than its features.
         parts = zip(wave.split(config.micro_batch), lengths.split(config.micro_batch), strict=True)
-        features = torch.cat([model.features(*part) for part in parts])
+        features = torch.cat([model.features(to_float(part), sound) for part, sound in parts])
         if config.augment:
             features = augment.mask_features(features, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)

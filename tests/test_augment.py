@@ -45,6 +45,23 @@ def test_noise_is_never_louder_than_its_signal_to_noise_ratio() -> None:
     assert ratio.min() > 19.5
 
 
+def test_noise_is_normal_white_and_every_clips_own() -> None:
+    noise = changed(tone(32), noise_snr_db=20.0) - tone(32)  # [32, T]
+    noise = noise / noise.std(1, keepdim=True)
+    assert noise.mean(1).abs().max() < 0.05
+    assert noise.pow(4).mean() == pytest.approx(3.0, abs=0.1)  # as of a normal distribution
+    power = torch.fft.rfft(noise).abs().square().mean(0)  # [T / 2 + 1]
+    octaves = [float(power[a : 2 * a].mean() / power[1:].mean()) for a in (500, 1_000, 2_000, 4_000)]
+    assert octaves == pytest.approx([1.0] * 4, abs=0.1)
+    likeness = (noise @ noise.T / SAMPLES).fill_diagonal_(0.0)
+    assert likeness.abs().max() < 0.05
+
+
+def test_integers_as_a_batch_holds_them_are_heard_as_their_floats() -> None:
+    wave = (tone() * 32768).short()
+    assert torch.equal(changed(wave, speed=0.1, gain_db=3.0), changed(wave / 32768, speed=0.1, gain_db=3.0))
+
+
 def test_speed_moves_the_pitch_by_its_share() -> None:
     wave = changed(tone(16, samples=round(SAMPLES * 1.2)), speed=0.1)
     hertz = torch.fft.rfft(wave * torch.hann_window(SAMPLES)).abs().argmax(1).float()

@@ -13,10 +13,11 @@ from sousaphone import descriptors
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import Hearing
 from sousaphone.config import TrainConfig
-from sousaphone.data.batches import ClipSet, to_float
+from sousaphone.data.batches import ClipSet
 from sousaphone.data.prepare import read_subset
 from sousaphone.data.shortcuts import onsets
 from sousaphone.descriptors import embeddings, log_mel_features, onset_features, pooled_log_mels
+from sousaphone.frontends import to_float
 from sousaphone.model import load_backbone
 
 CPU = torch.device("cpu")

@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from sousaphone import frontends
-from sousaphone.frontends import AstFrontend, BeatsFrontend, ClapFrontend, EfficientAtFrontend, Frontend, power
+from sousaphone.frontends import (
+    AstFrontend,
+    BeatsFrontend,
+    ClapFrontend,
+    EfficientAtFrontend,
+    Frontend,
+    power,
+    silence_padding,
+)
 
 MAKERS: dict[str, Callable[[], Frontend]] = {
     "ast": lambda: AstFrontend(128),
@@ -44,7 +52,19 @@ def test_a_mel_bank_in_blocks_is_the_whole_product(name: str) -> None:
 
 def test_power_is_that_of_the_two_parts_to_the_last_bit() -> None:
     spectrum = torch.fft.rfft(torch.rand(3, 64) - 0.5)
-    assert torch.equal(power(spectrum), spectrum.real.square() + spectrum.imag.square())
+    expected = spectrum.real.square() + spectrum.imag.square()
+    assert torch.equal(power(spectrum), expected)
+
+
+def test_what_lies_beyond_a_clips_length_is_silenced_and_nothing_else_nor_the_callers_wave() -> None:
+    wave = torch.rand(3, 50) + 0.1
+    given = wave.clone()
+    silenced = silence_padding(wave, torch.tensor([50, 20, 0]))
+    assert torch.equal(wave, given)
+    assert torch.equal(silenced[0], given[0])
+    assert torch.equal(silenced[1], torch.cat([given[1, :20], torch.zeros(30)]))
+    assert not silenced[2].any()
+    assert silence_padding(wave, torch.tensor([50, 60, 50])) is wave
 
 
 @pytest.mark.parametrize("width", [900, 1_000, 1_300])

@@ -35,11 +35,6 @@ class Batch:
     rows: Tensor
 
 
-def to_float(wave: Tensor) -> Tensor:
-    """int16 samples as float32 in [-1, 1)."""
-    return wave.to(torch.float32) / 32768
-
-
 class ClipSet:
     """The clips of one split, heard through windows of one length.
 
@@ -133,11 +128,12 @@ class ClipSet:
             wave = flat[position.clamp_(max=len(flat) - 1)]
             return wave.masked_fill_(time >= lengths.to(self.device)[:, None], 0)
         on_gpu = self.device.type == "cuda"
-        wave = torch.zeros(len(rows), window, dtype=torch.int16, pin_memory=on_gpu)
+        wave = torch.empty(len(rows), window, dtype=torch.int16, pin_memory=on_gpu)
         into = wave.numpy()
         begins = (self._first[rows] + starts).tolist()
         for line, begin, length in zip(into, begins, lengths.tolist(), strict=True):
             line[:length] = self._cache.wave[begin : begin + length]
+            line[length:] = 0
         return wave.to(self.device, non_blocking=on_gpu)
 
     def _fits(self) -> bool:
