@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import gc
 import importlib
 import io
 import os
 import pkgutil
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +24,7 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
+from sousaphone.heavy_imports import heavy_imports
 from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
 from sousaphone.run import Limits
 
@@ -39,6 +43,8 @@ examples:
   launch.py --promote first --dataset full --epochs 50  train the best of them on everything
 
 exit codes: 0 every trial ended well; 1 one did not; 2 wrong input, nothing begun; 130 interrupted"""
+# After so long a sweep's trials have begun, and this process waits for them.
+_QUIET_SECONDS = 30.0
 EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -181,11 +187,12 @@ def run(arguments: argparse.Namespace) -> int:
         return _finish(job, False)
 
     # Torch, transformers and Ray take seconds to import: only now, when the words are known to be right.
-    from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
-    from sousaphone.sweep import experiment
-    from sousaphone.sweep import plan as planning
-    from sousaphone.sweep.forecast import describe
-    from sousaphone.sweep.runtime import Capacity
+    with heavy_imports():
+        from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
+        from sousaphone.sweep import experiment
+        from sousaphone.sweep import plan as planning
+        from sousaphone.sweep.forecast import describe
+        from sousaphone.sweep.runtime import Capacity
 
     if job.tracker == "wandb":
         from sousaphone.sweep.tracking import check_tracker
@@ -234,6 +241,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{job.directory.path} was begun by another process just now; give another --name")
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
+        meanwhile = threading.Timer(_QUIET_SECONDS, _load_report)
+        meanwhile.daemon = True
+        meanwhile.start()
         try:
             if job.baselines and any(trial.score_test for trial in job.trials):
                 _measure(job, dataset)
@@ -255,6 +265,8 @@ def run(arguments: argparse.Namespace) -> int:
         except experiment.StoppedRunError as stop:
             print(f"{stop}; to go on: {job.directory.resume_command}")
             interrupted = False
+        finally:
+            meanwhile.cancel()
     return _finish(job, interrupted)
 
 
@@ -306,6 +318,12 @@ def _finish(job: Job, interrupted: bool) -> int:
     return EXIT_OK
 
 
+def _load_report() -> None:
+    """The report's libraries, imported while this process has nothing to do but wait for trials."""
+    with contextlib.suppress(ImportError):  # it will say so itself
+        importlib.import_module("analysis.report")
+
+
 def _report(job: Job) -> None:
     from analysis.report import write_report
 
@@ -325,4 +343,6 @@ def _sweep(config: str, choices: Choices) -> Sweep:
 
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for Ray's workers, whose warnings nobody reads
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # the process ends, and looking for garbage first would take a fifth of a second
+    sys.exit(code)

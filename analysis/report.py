@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from analysis import exports
@@ -93,8 +94,10 @@ def make_files(found: Findings) -> dict[str, bytes]:
     """The content of every file of the report, by its name."""
     baselines = found.yardsticks.baselines if found.yardsticks else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
-    drawn = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
-    sounds, remarks = _listen(found)
+    with ThreadPoolExecutor(1) as beside:  # sounds are decoded and encoded outside Python
+        heard = beside.submit(_listen, found)
+        drawn = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
+        sounds, remarks = heard.result()
     said = sections(found, drawn, sounds, remarks)
     files = {
         "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),

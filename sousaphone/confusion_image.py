@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -52,9 +53,8 @@ def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesI
     from matplotlib import colormaps
     from matplotlib.patches import Rectangle
 
-    shares = np.ma.masked_invalid(row_shares(counts))
     scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
-    image = axes.imshow(shares, cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
+    image = axes.imshow(_masked(counts), cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
     names, places = [slug.replace("_", " ") for slug in SLUGS], range(len(SLUGS))
     axes.set_xticks(places, names, rotation=90, fontsize=size)
     axes.set_yticks(places, names, fontsize=size)
@@ -70,6 +70,11 @@ def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesI
     return image
 
 
+def _masked(counts: npt.NDArray[np.int64]) -> np.ma.MaskedArray:
+    """Shares of each row, masked where its class was not heard."""
+    return np.ma.masked_invalid(row_shares(counts))
+
+
 def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Draw a confusion matrix.
 
@@ -79,11 +84,28 @@ def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     Returns:
         RGB pixels [H, W, 3]. A row's colours are shares of that class's clips; a class without clips is grey.
     """
+    canvas, paper, moving = _sheet()
+    image = moving[0]
+    image.set_data(_masked(counts))
+    canvas.restore_region(paper)
+    for artist in moving:
+        image.axes.draw_artist(artist)
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+@cache
+def _sheet() -> tuple[Any, Any, list[Any]]:
+    """The canvas, its picture without the matrix, and the matrix with what lies upon it: to set 80 names takes longer
+    than a hundred matrices, and a worker draws one at each trial's end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
-    draw_matrix(figure.add_axes((0.19, 0.19, 0.78, 0.78)), counts, 6.0)
+    axes = figure.add_axes((0.19, 0.19, 0.78, 0.78))
+    image = draw_matrix(axes, np.zeros((len(SLUGS), len(SLUGS)), np.int64), 6.0)
+    moving = [image, *axes.patches, *axes.texts, *axes.spines.values()]
+    for artist in moving:
+        artist.set_animated(True)
     canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return canvas, canvas.copy_from_bbox(figure.bbox), moving

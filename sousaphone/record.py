@@ -25,6 +25,7 @@ from typing import Any
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
 ADAPTER_NAME = "adapter.pt"
+MOST_HALVINGS = 2  # of a trial's micro-batch, before it ends as out_of_memory
 
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
 _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # over each account in Ray's error.txt

@@ -25,6 +25,7 @@ from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import (
     ADAPTER_NAME,
+    MOST_HALVINGS,
     TrialRecord,
     atomic_write,
     error_line,
@@ -37,7 +38,6 @@ from sousaphone.run import DriverGoneError, DriverWatch
 from sousaphone.stopwatch import Stopwatch, TimeLimitError
 from sousaphone.training import DivergedError, Epoch, cut_short, fit, named
 
-MOST_HALVINGS = 2
 # Beside the next checkpoint there must be room for the record, the TensorBoard file and the report.
 _SPARE_BYTES = 20 * 2**20
 

@@ -44,5 +44,6 @@ def test_the_picture_is_the_same_every_time_and_differs_with_the_matrix() -> Non
     assert picture.shape[2] == 3
     assert (confusion_image(right) == picture).all()
     assert (confusion_image(wrong) != picture).any()
+    assert (confusion_image(right) == picture).all()  # nothing of another matrix stays
     # No clips at all is a picture, too.
     assert confusion_image(np.zeros_like(right)).shape == picture.shape

@@ -1,6 +1,5 @@
 """All that knows Ray: the trainable, and building, restoring and watching an experiment."""
 
-import gc
 import os
 
 # Ours to choose, and Ray reads them at import: trials write their own TensorBoard file (live, gap-free after a
@@ -13,15 +12,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables; ours are in `sta
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-# Of what is imported now (torch, transformers, PEFT, Ray; seconds in every process) nothing becomes garbage, and to
-# look through it all again and again for some takes a sixth of the time.
-_collecting = gc.isenabled()
-gc.disable()
-try:
-    from sousaphone.sweep.trial import train_fn
-finally:
-    gc.freeze()
-    if _collecting:
-        gc.enable()
+from sousaphone.sweep.trial import train_fn
 
 __all__ = ["train_fn"]

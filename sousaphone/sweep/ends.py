@@ -7,11 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousaphone.record import TrialRecord, error_line, now
+from sousaphone.record import MOST_HALVINGS, TrialRecord, error_line, now
 from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import hang
 from sousaphone.sweep.status import write_status
-from sousaphone.trial import MOST_HALVINGS
 
 WORKER_DIED = "its worker process died"
 

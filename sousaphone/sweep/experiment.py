@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from sousaphone.config import PerModel, Sweep, TrainConfig, trial_id
+from sousaphone.config import PerModel, Sweep, TrainConfig
 from sousaphone.record import atomic_write
 from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import STACKS_NAME
@@ -24,7 +24,7 @@ from sousaphone.sweep.ends import name_ends
 from sousaphone.sweep.live import LiveCallback
 from sousaphone.sweep.runtime import Resources, ray_runtime
 from sousaphone.sweep.status import Announce
-from sousaphone.sweep.trial import train_fn
+from sousaphone.sweep.trial import name_trial, train_fn
 from sousaphone.words import one_line
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -137,8 +137,8 @@ def _tuner(
             num_samples=1 if whole else len(points),
             # A new worker spends seconds importing; a used one starts the next trial at once.
             reuse_actors=True,
-            trial_name_creator=_trial_id,
-            trial_dirname_creator=_trial_id,
+            trial_name_creator=name_trial,
+            trial_dirname_creator=name_trial,
         ),
         run_config=tune.RunConfig(
             name=experiment.name,
@@ -197,12 +197,6 @@ def _domains(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _for_tune(value: Any) -> Any:
     return tune.sample_from(value) if isinstance(value, PerModel) else value
-
-
-def _trial_id(trial: Any) -> str:
-    # A function of the module, so that any program that imports it can restore the experiment. Tune asks before it
-    # has resolved a PerModel, so the configuration is not whole yet.
-    return trial_id(trial.config)
 
 
 def ignore_signals() -> None:

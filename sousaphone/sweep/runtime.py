@@ -18,6 +18,8 @@ from sousaphone.choices import count_cpus
 from sousaphone.errors import UserError
 from sousaphone.sweep.status import Announce
 
+_ENDING = "the end of a Ray runtime"
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -111,10 +113,16 @@ def ray_runtime(
 ) -> Iterator[Callable[[], None]]:
     """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS; what it yields shuts it down.
 
+    At its end it is shut down in a thread, since a report need not wait for the second that this takes; the next
+    runtime and the end of this program do.
+
     Args:
         on_loss: ends the process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
             to itself Ray waits a minute and then ends this process from within, before anything could be said.
     """
+    for thread in threading.enumerate():
+        if thread.name == _ENDING:
+            thread.join()
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -150,7 +158,8 @@ def ray_runtime(
         watch.look()  # Ray's own complaints, once its processes are gone, say nothing
         raise
     finally:
-        shut_down()
+        watch.end()
+        threading.Thread(target=ray.shutdown, name=_ENDING).start()
 
 
 class _Watch:

@@ -1,4 +1,7 @@
-"""`train_fn(config)`, the one trainable: a thin adapter between a trial's life and Ray Tune."""
+"""`train_fn(config)`, the one trainable: a thin adapter between a trial's life and Ray Tune.
+
+Light: whoever reads or restores an experiment imports this module, and torch comes where one trains.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,11 @@ import gc
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
-from sousaphone.config import TrainConfig
+from sousaphone.config import TrainConfig, trial_id
+from sousaphone.heavy_imports import heavy_imports
 from sousaphone.run import DriverWatch, RunDirectory
-from sousaphone.trial import run_trial
 
 
 def train_fn(config: dict[str, Any]) -> None:
@@ -23,6 +25,11 @@ def train_fn(config: dict[str, Any]) -> None:
     Args:
         config: TrainConfig's fields.
     """
+    with heavy_imports():
+        import torch
+
+        from sousaphone.trial import run_trial
+
     trial = TrainConfig(**config)
     run = run_of(tune.get_context().get_storage())
     torch.set_num_threads(trial.threads)
@@ -30,7 +37,7 @@ def train_fn(config: dict[str, Any]) -> None:
     gc.collect()
     if trial.device == "cuda":
         torch.cuda.empty_cache()
-        _keep_to_share()
+        torch.cuda.set_per_process_memory_fraction(_share())
     run_trial(trial, run.trial(trial.trial_id), DriverWatch.begin(run.path), _report)
 
 
@@ -42,11 +49,17 @@ def run_of(storage: Any) -> RunDirectory:
     return RunDirectory(Path(storage.trial_fs_path).parents[2])
 
 
-def _keep_to_share() -> None:
-    """Ray counts shares of a GPU; this makes a trial keep to its own."""
+def name_trial(trial: Any) -> str:
+    """What Ray calls a trial, and its directory."""
+    # Tune asks before it has resolved a PerModel, so the configuration is not whole yet.
+    return trial_id(trial.config)
+
+
+def _share() -> float:
+    """Ray counts shares of a GPU; a trial is to keep to its own."""
     resources = tune.get_context().get_trial_resources()
     share = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
-    torch.cuda.set_per_process_memory_fraction(min(1.0, share) if share else 1.0)
+    return min(1.0, share) if share else 1.0
 
 
 def _report(metrics: dict[str, Any]) -> None:
