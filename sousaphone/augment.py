@@ -6,6 +6,7 @@ Sources: SpecAugment (Park et al., arXiv 1904.08779), mixup (Zhang et al., arXiv
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -112,10 +113,8 @@ def mixup(features: Tensor, targets: Tensor, config: TrainConfig, rng: Generator
     """Blend each clip's features and soft targets [B, C] with those of another, in one Beta-drawn share a batch."""
     if config.mixup_alpha == 0:
         return features, targets
-    # A Beta draw as two Gammas; torch's own distributions take no generator.
+    # Torch's own distributions take no generator.
     seed = int(torch.randint(2**62, (1,), generator=rng))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        share = float(torch.distributions.Beta(config.mixup_alpha, config.mixup_alpha).sample())
+    share = float(np.random.default_rng(seed).beta(config.mixup_alpha, config.mixup_alpha))
     order = torch.randperm(features.shape[0], generator=rng).to(features.device)
     return features[order].lerp_(features, share), targets[order].lerp_(targets, share)

@@ -113,9 +113,6 @@ def ray_runtime(
 ) -> Iterator[Callable[[], None]]:
     """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS; what it yields shuts it down.
 
-    At its end it is shut down in a thread, since a report need not wait for the second that this takes; the next
-    runtime and the end of this program do.
-
     Args:
         on_loss: ends the process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
             to itself Ray waits a minute and then ends this process from within, before anything could be said.
@@ -154,12 +151,32 @@ def ray_runtime(
 
     try:
         yield shut_down
-    except Exception:
-        watch.look()  # Ray's own complaints, once its processes are gone, say nothing
+    except BaseException as error:
+        if isinstance(error, Exception):
+            watch.look()  # Ray's own complaints, once its processes are gone, say nothing
+        shut_down()
         raise
+    watch.end()
+    _leave_ray()
+
+
+def _leave_ray() -> None:
+    """`ray.shutdown()`, but for the second that it waits for Ray's processes to end: a thread does that, since a report
+    need not wait for it. The next runtime does, and the end of this program."""
+    node: Any = getattr(ray._private.worker, "_global_node", None)
+    if not hasattr(node, "kill_all_processes"):
+        ray.shutdown()
+        return
+    kill = node.kill_all_processes
+
+    def kill_beside(*args: Any, **options: Any) -> None:
+        threading.Thread(target=kill, args=args, kwargs=options, name=_ENDING).start()
+
+    node.kill_all_processes = kill_beside
+    try:
+        ray.shutdown()  # once it is back, nothing in this process speaks to Ray any more
     finally:
-        watch.end()
-        threading.Thread(target=ray.shutdown, name=_ENDING).start()
+        del node.kill_all_processes
 
 
 class _Watch:

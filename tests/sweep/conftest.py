@@ -62,11 +62,11 @@ def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
     yield Launcher(small_sousa, tmp_path)
     for process in psutil.process_iter():
         # All that a launcher starts, and nothing else, has its cache directory in the environment.
-        if _environment(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
+        if environment_of(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
             process.kill()
 
 
-def _environment(process: psutil.Process) -> dict[str, str]:
+def environment_of(process: psutil.Process) -> dict[str, str]:
     try:
         environment: dict[str, str] = process.environ()
     except psutil.Error:

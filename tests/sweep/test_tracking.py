@@ -18,7 +18,7 @@ from sousaphone.errors import UserError
 from sousaphone.run import RunDirectory
 from sousaphone.sweep.tracking import check_tracker, sync_line, wandb_id
 from tests.analysis.run_builders import arm, write_run
-from tests.sweep.conftest import EPOCHS, Launcher, _environment
+from tests.sweep.conftest import EPOCHS, Launcher, environment_of
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +83,7 @@ def _of_wandb(launcher: Launcher) -> list[str]:
     mine = [
         process
         for process in psutil.process_iter()
-        if _environment(process).get("SOUSAPHONE_CACHE") == launcher.environment["SOUSAPHONE_CACHE"]
+        if environment_of(process).get("SOUSAPHONE_CACHE") == launcher.environment["SOUSAPHONE_CACHE"]
     ]
     lines = []
     for process in mine:
