@@ -243,10 +243,10 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"progress: {job.directory.status_page}")
         meanwhile = threading.Timer(_QUIET_SECONDS, _load_report)
         meanwhile.daemon = True
-        meanwhile.start()
         try:
             if job.baselines and any(trial.score_test for trial in job.trials):
                 _measure(job, dataset)
+            meanwhile.start()
             experiment.run_sweep(
                 job.directory,
                 job.sweep,

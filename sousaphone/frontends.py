@@ -54,8 +54,8 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
         if int(lengths.min()) >= wave.shape[-1]:
             return wave
         silenced = wave.clone()
-        for row, length in zip(silenced, lengths.tolist(), strict=True):
-            row[length:] = 0.0
+        for row, length in enumerate(lengths.tolist()):
+            silenced[row, length:] = 0.0
         return silenced
     beyond = torch.arange(wave.shape[-1], device=wave.device) >= lengths.to(wave.device).unsqueeze(-1)  # [B, T]
     return wave.masked_fill(beyond, 0.0)
@@ -69,8 +69,8 @@ def clip_groups(wave: Tensor) -> tuple[Tensor, ...]:
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes, real, of a complex tensor, which is overwritten."""
-    squares = torch.view_as_real(spectrum).square_()  # in one stride: its two parts apart are slow to read
+    """Squared magnitudes, real, of a complex tensor."""
+    squares = torch.view_as_real(spectrum).square()  # in one stride: its two parts apart are slow to read
     return squares[..., 0] + squares[..., 1]
 
 
@@ -100,7 +100,7 @@ class MelBank(nn.Module):
 
     def forward(self, power: Tensor) -> Tensor:
         """[..., bins] to [..., M]."""
-        if power.device.type != "cpu":
+        if power.device.type != "cpu" or power.requires_grad:  # gradients do not pass `out`
             return power @ self.matrix
         flat = power.reshape(-1, power.shape[-1])
         bands = flat.new_empty(len(flat), self.bands)
@@ -286,7 +286,7 @@ class EfficientAtFrontend(Frontend):
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
         mel = torch.cat([self._mel(part) for part in clip_groups(silence_padding(wave, lengths))])  # [B, F, M]
-        return mel.add_(1e-5).log_().sub_(self.mean).div_(self.scale).transpose(1, 2)
+        return mel.add_(1e-5).log().sub_(self.mean).div_(self.scale).transpose(1, 2)
 
     def _mel(self, wave: Tensor) -> Tensor:
         """[B, T] to the power in each band [B, F, M]."""

@@ -17,6 +17,7 @@ from sousaphone.frontends import (
     Frontend,
     power,
     silence_padding,
+    to_float,
 )
 
 MAKERS: dict[str, Callable[[], Frontend]] = {
@@ -67,6 +68,20 @@ def test_what_lies_beyond_a_clips_length_is_silenced_and_nothing_else_nor_the_ca
     assert silence_padding(wave, torch.tensor([50, 60, 50])) is wave
 
 
+@pytest.mark.parametrize("name", MAKERS)
+def test_a_gradient_reaches_the_waveform_where_there_is_sound_and_changes_no_feature(name: str) -> None:
+    frontend = MAKERS[name]()
+    samples = frontend.sample_rate
+    wave, lengths = torch.rand(2, samples) - 0.5, torch.tensor([samples, samples // 2])
+    plain = frontend(wave, lengths)
+    heard = frontend(wave.requires_grad_(), lengths)
+    torch.testing.assert_close(heard.detach(), plain, rtol=1e-4, atol=1e-4)
+    heard.sum().backward()
+    assert wave.grad is not None
+    assert wave.grad[0].any()
+    assert wave.grad[1, : samples // 2].any()
+
+
 @pytest.mark.parametrize("width", [900, 1_000, 1_300])
 def test_a_clip_that_fits_the_window_once_is_filled_the_same_beside_one_that_is_repeated(width: int) -> None:
     frontend = ClapFrontend(1_000 / 48_000)
@@ -76,3 +91,10 @@ def test_a_clip_that_fits_the_window_once_is_filled_the_same_beside_one_that_is_
     # A short clip among them sends all of them the long way.
     beside = frontend.fill(torch.cat([wave, wave[:1]]), torch.cat([once, torch.tensor([300])]))
     assert torch.equal(alone, beside[:3])
+
+
+def test_int16_becomes_float_in_minus_one_to_one_and_float_stays_as_it_is() -> None:
+    wave = to_float(torch.tensor([-32768, 0, 16384, 32767], dtype=torch.int16))
+    assert wave.dtype == torch.float32
+    assert wave.tolist() == [-1.0, 0.0, 0.5, 32767 / 32768]
+    assert to_float(wave) is wave

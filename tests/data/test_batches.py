@@ -7,7 +7,6 @@ import torch
 
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache import WaveformCache
-from sousaphone.frontends import to_float
 
 RATE = 1_000
 LENGTHS = (500, 3_000, 2_000, 1_500, 2_500, 800, 4_000)  # samples; the window is 2,000
@@ -138,9 +137,3 @@ def test_an_empty_split_gives_no_batches(cache, clips):
 def test_a_table_of_other_clips_is_a_defect(cache, clips):
     with pytest.raises(ValueError, match="7 clips does not belong to a table of 6"):
         clip_set(cache, clips.iloc[:6])
-
-
-def test_int16_becomes_float_in_minus_one_to_one():
-    wave = to_float(torch.tensor([-32768, 0, 16384, 32767], dtype=torch.int16))
-    assert wave.dtype == torch.float32
-    assert wave.tolist() == [-1.0, 0.0, 0.5, 32767 / 32768]
