@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sousaphone.config import TrainConfig
-from sousaphone.frontends import Frontend, to_float
+from sousaphone.frontends import Frontend, to_device, to_float
 
 
 def window_seconds(config: TrainConfig) -> float:
@@ -39,7 +39,7 @@ def augment_wave(
     batch, device = wave.shape[0], wave.device
 
     def uniform(low: float, high: float) -> Tensor:
-        return (low + torch.rand(batch, 1, generator=rng) * (high - low)).to(device)
+        return to_device(low + torch.rand(batch, 1, generator=rng) * (high - low), device)
 
     speed = 1 + uniform(-config.speed, config.speed)
     start = uniform(-config.shift_ms, config.shift_ms) * rate / 1000
@@ -49,7 +49,7 @@ def augment_wave(
     # takes as long as all the rest of this stage.
     seed = int(torch.randint(2**62, (1,), generator=rng))
     tape = torch.randn(samples + rate, device=device, generator=torch.Generator(device).manual_seed(seed))
-    place = torch.randint(rate, (batch,), generator=rng).to(device)
+    place = to_device(torch.randint(rate, (batch,), generator=rng), device)
     lengths = ((lengths[:, None] - start) / speed).long().clamp(1, samples)  # [B, 1]
     # A CPU is twice as fast on a few clips at a time, which stay in its cache.
     group = batch if device.type != "cpu" else 2
@@ -96,7 +96,7 @@ def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng
     for dim, size, width in ((frontend.mel_dim, bins, config.freq_mask * bins), (frontend.time_dim, frames, longest)):
         shape = [features.shape[0]] + [1] * (features.dim() - 1)
         shape[dim] = size
-        hidden = hidden | _spans(features.shape[0], size, width, rng).view(shape).to(features.device)
+        hidden = hidden | to_device(_spans(features.shape[0], size, width, rng), features.device).view(shape)
     return torch.where(hidden, fill, features)
 
 
@@ -116,5 +116,5 @@ def mixup(features: Tensor, targets: Tensor, config: TrainConfig, rng: Generator
     # Torch's own distributions take no generator.
     seed = int(torch.randint(2**62, (1,), generator=rng))
     share = float(np.random.default_rng(seed).beta(config.mixup_alpha, config.mixup_alpha))
-    order = torch.randperm(features.shape[0], generator=rng).to(features.device)
+    order = to_device(torch.randperm(features.shape[0], generator=rng), features.device)
     return features[order].lerp_(features, share), targets[order].lerp_(targets, share)

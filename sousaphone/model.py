@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,24 @@ class RudimentClassifier(nn.Module):
                 layer.lora_dropout.train()
         return self
 
+    def place(self, device: torch.device) -> Self:
+        """Onto the device that it is to compute on, in place.
+
+        On CUDA what is frozen goes into bfloat16, and its convolutions over channels last; batch norms, adapters and
+        fresh layers stay in float32. Nothing but the frozen weights is rounded once more than under autocast, which
+        rounds them at every use.
+        """
+        self.to(device)
+        if device.type == "cuda" and self.strategy != "full":
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    continue
+                for parameter in module.parameters(recurse=False):
+                    if not parameter.requires_grad:
+                        layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+                        parameter.data = parameter.data.to(torch.bfloat16, memory_format=layout)
+        return self
+
     def features(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Waveform [B, T] in [-1, 1] to features in the backbone's layout; always float32, without gradient."""
         with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
@@ -133,7 +151,8 @@ class RudimentClassifier(nn.Module):
 
     def classify(self, features: Tensor) -> Tensor:
         """Features to logits [B, C]."""
-        logits: Tensor = self.classifier(self.backbone.pool(self.backbone.encode(features)))
+        tokens = self.backbone.encode(features).float()
+        logits: Tensor = self.classifier(self.backbone.pool(tokens))
         return logits
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,19 +1,24 @@
-"""PEFT's LoRA layers in fewer passes over memory, for float32 on a CPU, where memory is what a small layer waits for.
+"""PEFT's LoRA layers in fewer passes over memory, which is what an adapter waits for: in float32 on a CPU, and over a
+layer in bfloat16 on CUDA (quick_lora_cuda.py).
 
 The same products and the same dropout (Hu et al., arXiv 2106.09685), with three differences: the adapter's share is
 added where the layer's output lies instead of in a tensor of its own; dropout draws sixteen bits a number, at a sixth
-of the cost of a Bernoulli sample; and where nothing trains, weight and adapter are added before the product.
+of the cost of a Bernoulli sample; and where nothing trains on a CPU, weight and adapter are added before the product.
 Everywhere else, and in everything else that a layer can do, PEFT's own forward runs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from peft.tuners.lora import layer as peft_layer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from sousaphone import quick_lora_cuda
+from sousaphone.short_ways import kernels_for
 
 _LEVELS = 2**16  # of the random numbers that dropout compares with
 
@@ -30,12 +35,12 @@ class _Quick:
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
         """Weight, bias, A, B, scale and the share that dropout takes; None where PEFT's own forward is to run."""
         layer: Any = self
-        if not self.quick or x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
+        if not self.quick or not _is_quick(x) or torch.is_autocast_enabled(x.device.type):
             return None
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
             return None
         (name,), base = layer.active_adapters, layer.get_base_layer()
-        if base.weight.requires_grad or layer.use_dora[name]:
+        if base.weight.requires_grad or base.weight.dtype != x.dtype or layer.use_dora[name]:
             return None
         dropout = layer.lora_dropout[name]
         share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
@@ -51,10 +56,25 @@ class QuickLinear(_Quick, peft_layer.Linear):
             peft: Tensor = super().forward(x, *args, **kwargs)
             return peft
         weight, bias, a, b, scale, share = parts
+        if x.is_cuda:
+            return quick_lora_cuda.fan(x, [(weight, bias, a, b)], scale, share)[0]
         if not torch.is_grad_enabled() and not share:
             return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
         y: Tensor = _Rows.apply(x, weight, bias, a, b, scale, share)
         return y
+
+    def beside(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
+        """What this one and the others make of the same x; None where that is to be done one after the other."""
+        layers = [self, *others]
+        if not x.is_cuda or not all(isinstance(layer, QuickLinear) for layer in layers):
+            return None
+        parts = [layer.parts(x) for layer in layers if isinstance(layer, QuickLinear)]
+        known = [one for one in parts if one is not None]
+        # They must agree in rank, scale and dropout.
+        if len(known) < len(layers) or len({(len(a), scale, share) for _, _, a, _, scale, share in known}) > 1:
+            return None
+        *_, scale, share = known[0]
+        return quick_lora_cuda.fan(x, [one[:4] for one in known], scale, share)
 
 
 class QuickConv2d(_Quick, peft_layer.Conv2d):
@@ -69,6 +89,9 @@ class QuickConv2d(_Quick, peft_layer.Conv2d):
             return peft
         weight, _, a, b, scale, share = parts
         weight, a, b = weight.flatten(1), a.flatten(1), b.flatten(1)
+        if x.is_cuda:  # channels last there, so that places are rows already
+            (y,) = quick_lora_cuda.fan(x.permute(0, 2, 3, 1), [(weight, None, a, b)], scale, share)
+            return y.permute(0, 3, 1, 2)
         maps = x.flatten(2)  # [B, C, P]
         if not torch.is_grad_enabled() and not share:
             y = torch.bmm(_each(torch.addmm(weight, b, a, alpha=scale), maps), maps)
@@ -78,10 +101,10 @@ class QuickConv2d(_Quick, peft_layer.Conv2d):
 
 
 def use_quick(model: nn.Module, quick: bool) -> None:
-    """Let every LoRA layer of a model take the short way, or leave all to PEFT: to compare the two."""
+    """Let every layer that has a short way take it, or leave all to PEFT and torch: to compare the two."""
     for module in model.modules():
-        if isinstance(module, _Quick):
-            module.quick = quick
+        if hasattr(module, "quick"):
+            setattr(module, "quick", quick)  # noqa: B010 (a module's type knows parameters and modules alone)
 
 
 def drop(x: Tensor, share: float) -> tuple[Tensor, Tensor | None, float]:
@@ -153,6 +176,13 @@ class _Maps(torch.autograd.Function):
         grad_a = torch.bmm(grad_inner, heard.transpose(1, 2)).sum(0)
         grad_b = torch.bmm(grad, inner.transpose(1, 2)).sum(0).mul_(ctx.scale)
         return grad_x, None, grad_a, grad_b, None, None
+
+
+def _is_quick(x: Tensor) -> bool:
+    """Whether there is a short way for such numbers on such a device."""
+    if x.device.type == "cpu":
+        return x.dtype == torch.float32
+    return kernels_for(x) is not None
 
 
 def _each(matrix: Tensor, maps: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ does not depend on content, so noise clips in memory do; the steps are those of 
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import gc
@@ -31,6 +32,7 @@ from sousaphone import __version__, augment, training
 from sousaphone.choices import device_name
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
+from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import TrialRecord, atomic_write, now
 from sousaphone.rudiments import SLUGS
@@ -124,7 +126,9 @@ def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) 
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
             # A rate of zero cannot diverge, whatever the noise, and costs the same.
             config = dataclasses.replace(config, learning_rate=0.0, limit_eval_batches=None)
-            return _measure(config, model.to(device), steps, device)
+            # What is frozen is rounded on CUDA, so a copy goes there.
+            placed = copy.deepcopy(model) if device.type == "cuda" else model
+            return _measure(config, placed.place(device), steps, device)
     finally:
         torch.set_num_threads(usual)
         model.zero_grad(set_to_none=True)
@@ -135,15 +139,18 @@ def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) 
 
 def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device: torch.device) -> Speed:
     clips = _noise_clips(config, model.backbone.spec.sample_rate, max(1, steps), device)
-    optimizer = training.make_optimizer(model, config)
+    optimizer, micro_batch = training.make_optimizer(model, config), micro_batch_of(config, model)
     _reset_peak()
     for limit in (1, steps) if steps else (1,):
         limited = dataclasses.replace(config, limit_train_batches=limit)
-        row = training.train_epoch(limited, model, clips, optimizer, 1, lambda epoch, share: None)
+        row = training.train_epoch(limited, model, clips, optimizer, micro_batch, 1, lambda epoch, share: None)
     rows = [i % len(clips) for i in range(config.eval_batch)]
-    training.evaluate(config, model, clips, rows[:2])
+    warm = rows if device.type == "cuda" else rows[:2]  # a recording is of a whole batch
+    training.evaluate(config, model, clips, warm, micro_batch=micro_batch)
     began = time.perf_counter()
-    training.evaluate(config, model, clips, rows)  # its scores come to the CPU, so nothing is left under way
+    training.evaluate(
+        config, model, clips, rows, micro_batch=micro_batch
+    )  # its scores come to the CPU, so nothing is left under way
     evaluation = len(rows) / (time.perf_counter() - began)
     return Speed(row["samples_per_second"], evaluation, max(row["peak_memory_mb"], _peak_mb(device)) or None)
 

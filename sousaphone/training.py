@@ -25,6 +25,7 @@ from sousaphone.data.batches import ClipSet
 from sousaphone.data.prepare import TrialData
 from sousaphone.errors import UserError
 from sousaphone.frontends import to_float
+from sousaphone.microbatch import MicroBatch, micro_batch_of
 from sousaphone.model import RudimentClassifier
 
 # Called between batches with the epoch's number and the share of its training that is done; what it raises ends the
@@ -101,8 +102,8 @@ def fit(
         DivergedError: the loss is NaN or infinite.
     """
     device = torch.device(config.device)
-    model.to(device)
-    optimizer = make_optimizer(model, config)
+    model.place(device)
+    optimizer, micro_batch = make_optimizer(model, config), micro_batch_of(config, model)
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "model": model.trained_state()}
     if state is not None:
@@ -116,10 +117,10 @@ def fit(
         number = len(history) + 1
         began = time.perf_counter()
         torch.manual_seed(epoch_seed(config.seed, number))
-        done = partial(tick, number, 1.0)
-        row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, number, tick)
-        row["train_ce"] = metrics.cross_entropy(*_fields(evaluate(config, model, data.train, _probe(data), done)))
-        row.update(evaluate(config, model, data.validation, tick=done).named("val"))
+        score = partial(evaluate, config, model, tick=partial(tick, number, 1.0), micro_batch=micro_batch)
+        row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, micro_batch, number, tick)
+        row["train_ce"] = metrics.cross_entropy(*_fields(score(data.train, _probe(data))))
+        row.update(score(data.validation).named("val"))
         _check_finite(row, "val_loss")  # the last step of an epoch may be the one that breaks the model
         if row["val_macro_f1"] > best["score"]:
             best = {"epoch": number, "score": row["val_macro_f1"], "model": model.trained_state()}
@@ -133,7 +134,7 @@ def fit(
         tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
-            tests = _score_tests(config, model, data, done)
+            tests = _score_tests(data, score)
             row.update(named(tests))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
@@ -161,18 +162,15 @@ def cut_short(
 
     Its state is the one given: the trial may still be gone on with, as if it had never been cut.
     """
-    device = torch.device(config.device)
-    model.to(device)
+    model.place(torch.device(config.device))
     model.load_trained_state(state["best"]["model"])
-    tests = _score_tests(config, model, data, lambda: None)
+    tests = _score_tests(data, partial(evaluate, config, model))
     row = {**state["history"][-1], **named(tests)}
     return Epoch(row["epoch"], row, end, state, tests)
 
 
-def _score_tests(
-    config: TrainConfig, model: RudimentClassifier, data: TrialData, tick: Callable[[], None]
-) -> dict[str, Scores]:
-    return {name: evaluate(config, model, clips, tick=tick) for name, clips in data.tests.items()}
+def _score_tests(data: TrialData, score: Callable[[ClipSet], Scores]) -> dict[str, Scores]:
+    return {name: score(clips) for name, clips in data.tests.items()}
 
 
 def named(tests: Mapping[str, Scores]) -> dict[str, float]:
@@ -186,8 +184,14 @@ def evaluate(
     clips: ClipSet,
     rows: list[int] | None = None,
     tick: Callable[[], None] = lambda: None,
+    micro_batch: MicroBatch | None = None,
 ) -> Scores:
-    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode."""
+    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode.
+
+    Args:
+        micro_batch: of the same model, whose recording is worth keeping.
+    """
+    micro_batch = micro_batch or MicroBatch(config, model)
     model.eval()
     logits, labels = [], []
     with torch.inference_mode():
@@ -195,8 +199,7 @@ def evaluate(
             if config.limit_eval_batches is not None and number >= config.limit_eval_batches:
                 break
             features = model.features(to_float(batch.wave), batch.lengths)
-            with _autocast(config):
-                logits.append(model.classify(features).float())
+            logits.append(micro_batch.score(features))
             labels.append(batch.labels)
             tick()
     return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
@@ -207,10 +210,14 @@ def train_epoch(
     model: RudimentClassifier,
     clips: ClipSet,
     optimizer: torch.optim.Optimizer,
+    micro_batch: MicroBatch,
     epoch: int,
     tick: Tick,
 ) -> dict[str, Any]:
-    """One pass over the training clips, or `limit_train_batches` steps of it; the metrics of its training."""
+    """One pass over the training clips, or `limit_train_batches` steps of it; the metrics of its training.
+
+    On CUDA nothing in a step waits for the GPU.
+    """
     model.train()
     device = torch.device(config.device)
     rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)
@@ -239,14 +246,10 @@ def train_epoch(
         if config.augment:
             features = augment.mask_features(features, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)
-        optimizer.zero_grad(set_to_none=True)
+        micro_batch.begin()
         # Features, masks and mixup are of the whole step, so micro-batches change memory and nothing else.
         for part, wanted in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
-            with _autocast(config):
-                logits = model.classify(part)
-            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=config.label_smoothing, reduction="sum")
-            (loss / len(features)).backward()
-            loss_sum += loss.detach()
+            loss_sum += micro_batch.train(part, wanted, len(features))
         torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
         optimizer.step()
         heard += len(features)
@@ -256,7 +259,7 @@ def train_epoch(
     train_loss = loss_sum.item() / heard
     seconds = time.perf_counter() - began
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
+        peak = torch.cuda.max_memory_reserved()  # a recorded micro-batch holds its memory without allocating it
     elif device.type == "mps":
         peak = torch.mps.driver_allocated_memory()
     row = {
@@ -285,17 +288,20 @@ def _check_finite(row: dict[str, Any], name: str) -> None:
 
 def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW over what trains."""
-    return adamw((p for p in model.parameters() if p.requires_grad), config.learning_rate, config.weight_decay)
+    trainable = (p for p in model.parameters() if p.requires_grad)
+    return adamw(trainable, config.learning_rate, config.weight_decay, fused=config.device == "cuda")
 
 
-def adamw(parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def adamw(
+    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, fused: bool | None = None
+) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices alone, as is the custom."""
     known = list(parameters)
     groups = [
         {"params": [p for p in known if p.dim() > 1], "weight_decay": weight_decay},
         {"params": [p for p in known if p.dim() <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate)
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused or None)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: float, total: float) -> None:
@@ -306,11 +312,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, 
         share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
     for group in optimizer.param_groups:
         group["lr"] = peak * share
-
-
-def _autocast(config: TrainConfig) -> torch.autocast:
-    """bfloat16 on CUDA, float32 elsewhere."""
-    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=config.device == "cuda")
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -17,6 +17,7 @@ from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.transformer import add_norm, side_by_side
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
 from sousaphone.backbones.weight_files import refuse_other_features
 from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
@@ -66,19 +67,37 @@ class AstBackbone(Backbone):
     def encode(self, features: Tensor) -> Tensor:
         """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised; the first two are no patches."""
         embeddings = self.net.embeddings
-        patches = embeddings.patch_embeddings.projection(features.transpose(1, 2).unsqueeze(1))  # [B, D, M', F']
+        project = embeddings.patch_embeddings.projection
+        patches = project(features.to(project.weight.dtype).transpose(1, 2).unsqueeze(1))  # [B, D, M', F']
         x = patches.flatten(2).transpose(1, 2)  # [B, L, D]
         first = torch.cat((embeddings.cls_token, embeddings.distillation_token), 1).expand(x.shape[0], -1, -1)
         x = torch.cat((first, x), 1) + fit_positions(
             embeddings.position_embeddings, self.position_grid, (patches.shape[2], patches.shape[3])
         )
         x = embeddings.dropout(x)
-        for layer in self.net.layers:
-            x = layer(x)
-        return self.net.layernorm(x)
+        layers: list[Any] = list(self.net.layers)
+        # Each sum is normalised for what comes next, so both are done in one.
+        following = [layer.layernorm_before for layer in layers[1:]] + [self.net.layernorm]
+        normed = layers[0].layernorm_before(x)
+        for layer, norm in zip(layers, following, strict=True):
+            x, normed = add_norm(x, layer.dropout(_attend(layer.attention, normed)), layer.layernorm_after)
+            x, normed = add_norm(x, layer.dropout(layer.mlp(normed)), norm)
+        return normed
 
     def pool(self, tokens: Tensor) -> Tensor:
         return (tokens[:, 0] + tokens[:, 1]) / 2
+
+
+def _attend(attention: Any, x: Tensor) -> Tensor:
+    """[B, L, D] to [B, L, D]: self-attention as transformers' ASTAttention computes it."""
+    q, k, v = (
+        projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
+        for projected in side_by_side((attention.q_proj, attention.k_proj, attention.v_proj), x)
+    )
+    dropout = attention.attention_dropout if attention.training else 0.0
+    heard = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
+    y: Tensor = attention.o_proj(heard.transpose(1, 2).flatten(2))
+    return y
 
 
 def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:

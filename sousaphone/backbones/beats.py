@@ -40,7 +40,7 @@ class Beats(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """[B, F, M] to [B, L, D]: for each stretch of time its patches from low to high; a last, incomplete patch
         of frames is left out."""
-        patches = self.patch_embedding(features.unsqueeze(1))  # [B, E, F', M']
+        patches = self.patch_embedding(features.to(self.patch_embedding.weight.dtype).unsqueeze(1))  # [B, E, F', M']
         x = self.layer_norm(patches.flatten(2).transpose(1, 2))  # [B, L, E]
         if self.post_extract_proj is not None:
             x = self.post_extract_proj(x)

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sousaphone.backbones.transformer import add_norm, side_by_side
 from sousaphone.errors import UserError
 
 MEL_BANDS = 128
@@ -122,18 +123,21 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
         q, k, v = (
-            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
-            for projection in (self.q_proj, self.k_proj, self.v_proj)
+            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
+            for projected in side_by_side((self.q_proj, self.k_proj, self.v_proj), x)
         )
         dropout = self.dropout if self.training else 0.0
         if bias is not None and self.gated:
-            gates = self.grep_linear(q).unflatten(-1, (2, 4)).sum(-1, keepdim=True).sigmoid()  # [B, H, L, 2, 1]
-            gate = gates[..., 0, :] * (gates[..., 1, :] * self.grep_a - 1) + 2  # [B, H, L, 1]
-            # By hand: with a mask that takes a gradient the fused kernel falls back to one half again as slow.
-            scores = torch.addcmul((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), gate, bias)
-            x = F.dropout(scores.softmax(-1), dropout) @ v
-        else:
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+            # Each gate is a sum of four outputs, so of their weights.
+            sums = (p.unflatten(0, (2, 4)).sum(1) for p in (self.grep_linear.weight, self.grep_linear.bias))
+            first, second = F.linear(q, *sums).sigmoid().split(1, -1)  # [B, H, L, 1]
+            gate = first * (second * self.grep_a - 1) + 2
+            if x.device.type != "cuda":
+                # By hand: with a mask that takes a gradient the fused kernel falls back to one half again as slow.
+                scores = torch.addcmul((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), gate, bias)
+                return self.out_proj((F.dropout(scores.softmax(-1), dropout) @ v).transpose(1, 2).flatten(2))
+            bias = gate * bias
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
 
@@ -175,12 +179,19 @@ class Layer(nn.Module):
         if self.norm_first:
             x = x + self.dropout(self.self_attn(self.self_attn_layer_norm(x), bias))
             return x + self.dropout(self.feed_forward(self.final_layer_norm(x)))
-        x = self.self_attn_layer_norm(self.alpha * x + self.dropout(self.self_attn(x, bias)))
-        return self.final_layer_norm(self.alpha * x + self.dropout(self.feed_forward(x)))
+        _, x = add_norm(x, self.dropout(self.self_attn(x, bias)), self.self_attn_layer_norm, self.alpha)
+        _, x = add_norm(x, self.dropout(self.feed_forward(x)), self.final_layer_norm, self.alpha)
+        return x
 
 
 class PositionConv(nn.Module):
-    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm)."""
+    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm).
+
+    Attributes:
+        quick: False leaves it to torch's convolution: to compare the two.
+    """
+
+    quick = True
 
     def __init__(self, width: int, taps: int, groups: int) -> None:
         super().__init__()
@@ -192,8 +203,19 @@ class PositionConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D, L] to [B, D, L]; an even number of taps looks one token further back than ahead."""
-        weight = self.weight_v * (self.weight_g / self.weight_v.norm(dim=(0, 1), keepdim=True))
-        return F.conv1d(x, weight, self.bias, padding=self.taps // 2, groups=self.groups)[..., : x.shape[-1]]
+        length, kind = x.shape[-1], x.dtype
+        weight = self.weight_v.float()
+        weight = weight * (self.weight_g.float() / weight.norm(dim=(0, 1), keepdim=True))
+        if not self.quick or x.device.type == "mps":  # where complex products are missing
+            y = F.conv1d(x, weight.to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
+            return y[..., :length]
+        # By frequencies: so many taps in so few channels a group are slow to slide, on a GPU ten times as slow.
+        size = -(-(length + self.taps) // 32) * 32  # no sound meets its own end, and 2 divides it often
+        sound = torch.fft.rfft(F.pad(x.float(), (self.taps // 2, 0)), size).unflatten(1, (self.groups, -1))
+        response = torch.fft.rfft(weight, size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]
+        product = sound.permute(1, 3, 0, 2) @ response.permute(0, 3, 2, 1).conj()  # [G, frequencies, B, O]
+        y = torch.fft.irfft(product.permute(2, 0, 3, 1), size)[..., :length].flatten(1, 2)
+        return (y + self.bias.float()[:, None]).to(kind)
 
 
 class Encoder(nn.Module):

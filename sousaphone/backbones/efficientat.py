@@ -61,6 +61,7 @@ class EfficientAtBackbone(Backbone):
 
     def encode(self, features: Tensor) -> Tensor:
         """[B, M, F] to tokens [B, L, D], L = ceil(M / 32) * ceil(F / 32), the times of a band together."""
+        features = features.to(self.net.stem.conv.weight.dtype)
         return self.net(features.unsqueeze(1)).flatten(2).transpose(1, 2)
 
     def pool(self, tokens: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ class HtsatBackbone(Backbone):
         self.net = model.audio_encoder
         self.width = self.net.num_features
         self.frontend = ClapFrontend(_seconds(model.config))
+        # Decibels are normalised in the type that they come in.
+        self.net.patch_embed.proj.register_forward_pre_hook(lambda conv, inputs: (inputs[0].to(conv.weight.dtype),))
 
     @classmethod
     def create(

@@ -110,28 +110,33 @@ class ClipSet:
         return (self._samples - window).clamp(min=0)
 
     def _batches(self, order: Tensor, starts: Tensor, window: int, batch_size: int) -> Iterator[Batch]:
-        for rows in order.split(batch_size) if len(order) else ():
-            lengths = self._samples[rows].clamp(max=window)
-            yield Batch(
-                wave=self._gather(rows, starts[rows], lengths, window),
-                lengths=lengths.to(self.device),
-                labels=self.labels[rows].to(self.device),
-                rows=rows.to(self.device),
-            )
+        if not len(order):
+            return
+        # Where each clip's samples begin, in the device's waveform or in the mapped one.
+        first = self._first if self._resident is None else self._resident[0]
+        begins, lengths = (first + starts)[order], self._samples[order].clamp(max=window)
+        # All at once: what a batch sends by itself it has to wait for, and for all that the GPU has yet to do.
+        columns = (begins, lengths, self.labels[order], order)
+        here = zip(*(column.split(batch_size) for column in columns[:2]), strict=True)
+        there = zip(*(column.to(self.device).split(batch_size) for column in columns), strict=True)
+        for (begin, length), (places, sound, labels, rows) in zip(here, there, strict=True):
+            if self._resident is not None:
+                wave = self._gather(self._resident[1], places, sound, window)
+            else:
+                wave = self._read(begin, length, window)
+            yield Batch(wave, sound, labels, rows)
 
-    def _gather(self, rows: Tensor, starts: Tensor, lengths: Tensor, window: int) -> Tensor:
-        """int16 [B, T] on the device; from device memory or from the mapped file, the same to the last bit."""
-        if self._resident is not None:
-            where, flat = self._resident
-            time = torch.arange(window, device=self.device)
-            position = (where[rows] + starts).to(self.device)[:, None] + time  # [B, T]
-            wave = flat[position.clamp_(max=len(flat) - 1)]
-            return wave.masked_fill_(time >= lengths.to(self.device)[:, None], 0)
+    def _gather(self, flat: Tensor, begins: Tensor, lengths: Tensor, window: int) -> Tensor:
+        """int16 [B, T] out of the device's memory."""
+        time = torch.arange(window, device=self.device)
+        wave = flat[(begins[:, None] + time).clamp_(max=len(flat) - 1)]
+        return wave.masked_fill_(time >= lengths[:, None], 0)
+
+    def _read(self, begins: Tensor, lengths: Tensor, window: int) -> Tensor:
+        """The same, to the last bit, out of the mapped file."""
         on_gpu = self.device.type == "cuda"
-        wave = torch.empty(len(rows), window, dtype=torch.int16, pin_memory=on_gpu)
-        into = wave.numpy()
-        begins = (self._first[rows] + starts).tolist()
-        for line, begin, length in zip(into, begins, lengths.tolist(), strict=True):
+        wave = torch.empty(len(begins), window, dtype=torch.int16, pin_memory=on_gpu)
+        for line, begin, length in zip(wave.numpy(), begins.tolist(), lengths.tolist(), strict=True):
             line[:length] = self._cache.wave[begin : begin + length]
             line[length:] = 0
         return wave.to(self.device, non_blocking=on_gpu)

@@ -16,10 +16,12 @@ import torch
 
 from sousaphone import augment, training
 from sousaphone.data.batches import ClipSet
+from sousaphone.microbatch import MicroBatch, RecordedMicroBatch
 from sousaphone.model import RudimentClassifier
 from sousaphone.timing import _peak_mb, _reset_peak
 
-STAGES = ("data", "augmentation", "front end", "forward", "backward", "optimiser", "other")
+# Both passes together are what a recorded micro-batch is.
+STAGES = ("data", "augmentation", "front end", "forward", "backward", "both passes", "optimiser", "other")
 
 
 class Clock:
@@ -72,7 +74,7 @@ class Clock:
         return call
 
     @contextlib.contextmanager
-    def watching(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    def watching(self, optimizer: torch.optim.Optimizer, micro_batch: MicroBatch) -> Iterator[None]:
         """`training.train_epoch` itself, each part of it timed; nothing else of it changes."""
         parts: list[tuple[str, Any, str]] = [
             ("data", training, "to_float"),
@@ -80,12 +82,14 @@ class Clock:
             ("augmentation", augment, "mask_features"),
             ("augmentation", augment, "mixup"),
             ("front end", RudimentClassifier, "features"),
-            ("forward", RudimentClassifier, "classify"),
-            ("backward", torch.Tensor, "backward"),
             ("optimiser", torch.nn.utils, "clip_grad_norm_"),
             ("optimiser", optimizer, "step"),
-            ("optimiser", optimizer, "zero_grad"),
+            ("optimiser", type(micro_batch), "begin"),
         ]
+        if isinstance(micro_batch, RecordedMicroBatch):
+            parts.append(("both passes", RecordedMicroBatch, "train"))
+        else:
+            parts += [("forward", RudimentClassifier, "classify"), ("backward", torch.Tensor, "backward")]
         with contextlib.ExitStack() as stack:
             if self.on:
                 batches = self._batches(ClipSet.training_batches)

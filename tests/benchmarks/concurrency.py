@@ -24,6 +24,7 @@ from sousaphone import training
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
+from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 
@@ -141,18 +142,18 @@ def _serve() -> None:
     config = TrainConfig(**asked)
     model = build_model(config, len(SLUGS))
     clips = ClipSet(cache, table, "train", config.clip_seconds, torch.device(config.device), seed=0)
-    optimizer = training.make_optimizer(model, config)
-    _tell(config, model, clips, optimizer, 1)
+    optimizer, micro_batch = training.make_optimizer(model, config), micro_batch_of(config, model)
+
+    def tell(steps: int) -> None:
+        limited = dataclasses.replace(config, limit_train_batches=steps)
+        began, busy = time.monotonic(), time.process_time()  # one clock for all processes of a machine
+        training.train_epoch(limited, model, clips, optimizer, micro_batch, 1, lambda epoch, share: None)
+        answer = {"began": began, "ended": time.monotonic(), "processor": time.process_time() - busy}
+        print(json.dumps(answer), flush=True)
+
+    tell(1)
     for line in sys.stdin:
-        _tell(config, model, clips, optimizer, json.loads(line)["steps"])
-
-
-def _tell(config: TrainConfig, model: Any, clips: ClipSet, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    config = dataclasses.replace(config, limit_train_batches=steps)
-    began, busy = time.monotonic(), time.process_time()  # one clock for all processes of a machine
-    training.train_epoch(config, model, clips, optimizer, 1, lambda epoch, share: None)
-    answer = {"began": began, "ended": time.monotonic(), "processor": time.process_time() - busy}
-    print(json.dumps(answer), flush=True)
+        tell(json.loads(line)["steps"])
 
 
 if __name__ == "__main__":

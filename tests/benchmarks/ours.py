@@ -11,12 +11,17 @@ import torch
 from sousaphone import training
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
+from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import RudimentClassifier
 from sousaphone.quick_lora import use_quick
 
 from .clips import Clips
 from .clock import Clock, Peak, processor_seconds, wait
 from .result import Round
+
+
+def _no_tick(epoch: int, share: float) -> None:
+    pass
 
 
 class Ours:
@@ -27,6 +32,7 @@ class Ours:
         self.device = torch.device(config.device)
         self.clips = ClipSet(cast(Any, cache), clips.dataset.clips, "train", config.clip_seconds, self.device, seed=0)
         self.optimizer = training.make_optimizer(model, config)
+        self.micro_batch = micro_batch_of(config, model)
         self.batch = config.micro_batch * config.accumulation
 
     def train(self, steps: int, shares: bool) -> Round:
@@ -36,8 +42,8 @@ class Ours:
         clock, peak = Clock(self.device, shares), Peak(self.device)
         wait(self.device)
         busy = processor_seconds()
-        with clock.watching(self.optimizer):
-            row = training.train_epoch(config, self.model, self.clips, self.optimizer, 1, lambda epoch, share: None)
+        with clock.watching(self.optimizer, self.micro_batch):
+            row = training.train_epoch(config, self.model, self.clips, self.optimizer, self.micro_batch, 1, _no_tick)
         seconds = row["epoch_seconds"]
         return Round(
             clips=round(row["samples_per_second"] * seconds),
@@ -51,7 +57,7 @@ class Ours:
         use_quick(self.model, True)
         rows = [i % len(self.clips) for i in range(clips)]
         began, busy = time.perf_counter(), processor_seconds()
-        training.evaluate(self.config, self.model, self.clips, rows)
+        training.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)
         return Round(clips, time.perf_counter() - began, processor_seconds() - busy)
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from .contenders import AUGMENTED, BASELINES, OURS, SWEEP, Measured
 from .floor import Rates
 from .overhead import Overhead
 from .setting import Setting
+from .small_sweep import EPOCHS, Trial
 
 _VERSIONS = ("torch", "torchaudio", "transformers", "peft", "ray", "numpy", "soundfile")
 
@@ -107,6 +108,7 @@ class Report:
             (_title(one.model), name, *(f"{one.shares[name].get(stage, 0.0):.1%}" for stage in STAGES))
             for one in measured
             for name in (OURS, AUGMENTED, *map(one.faster, BASELINES))
+            if name in one.shares
         ]
         self.add("**Where a training step's time goes**\n\n" + markdown(("backbone", "contender", *STAGES), rows))
 
@@ -136,6 +138,35 @@ class Report:
         self.add(
             f"**The floor** (measured here: matrix products {told}; memory {rate.bytes / 1e9:.0f} GB/s; MFU against "
             f"{precision})\n\n" + markdown((*head, "MFU"), rows)
+        )
+
+    def add_sweep(self, trials: Sequence[Trial]) -> None:
+        self.data["sweep"] = [dataclasses.asdict(trial) for trial in trials]
+        rows = [
+            (
+                _title(trial.model),
+                "on" if trial.augment else "off",
+                f"{trial.ready:.1f} s",
+                f"{trial.epoch:.1f} s",
+                f"{trial.stepping:.1f} s",
+                f"{trial.whole / 60:.1f} min",
+                f"{trial.peak_mb / 1024:.1f} GB",
+            )
+            for trial in trials
+        ]
+        head = (
+            "backbone",
+            "augmentation",
+            "until its first step",
+            "first epoch",
+            "of it training",
+            f"{EPOCHS} epochs",
+            "memory",
+        )
+        self.add(
+            "**The default sweep over 10,000 clips**, one trial at a time; every epoch counted as long as the first\n\n"
+            + markdown(head, rows)
+            + f"\n\nAll trials: {sum(trial.whole for trial in trials) / 60:.1f} minutes."
         )
 
     def add_concurrency(self, pairs: Mapping[str, Pair]) -> None:

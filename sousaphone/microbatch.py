@@ -1,0 +1,133 @@
+"""One micro-batch: both passes of training, its gradients added to what the step has gathered; or scores alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from sousaphone.config import TrainConfig
+from sousaphone.model import RudimentClassifier
+
+# Where several can do it, the first of these attends. Which is fastest was measured (tests/benchmarks).
+_ATTENTION = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
+
+
+class MicroBatch:
+    """The passes of a model as they stand in the code, one kernel after the other."""
+
+    def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:
+        self.config, self.model = config, model
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
+
+    def begin(self) -> None:
+        """A new step: no gradients are gathered yet."""
+        for parameter in self.trainable:
+            parameter.grad = None
+
+    def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
+        """Add the gradients of features and targets [b, C], which are a part of a step of `count` clips.
+
+        Returns:
+            The sum of the clips' losses.
+        """
+        with autocast(self.config):
+            logits = self.model.classify(features)
+        loss = self._loss(logits, targets)
+        (loss / count).backward()
+        return loss.detach()
+
+    def score(self, features: Tensor) -> Tensor:
+        """Features to logits [b, C] in float32; the model is in evaluation mode, and no gradients are wanted."""
+        with autocast(self.config):
+            return self.model.classify(features).float()
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        smoothing = self.config.label_smoothing
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="sum")
+
+
+class RecordedMicroBatch(MicroBatch):
+    """The same on CUDA, each pass recorded once as a CUDA graph and replayed: thousands of small kernels would else wait
+    for Python. Only a batch of another size, as the last of an epoch may be, runs as it stands."""
+
+    def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:
+        super().__init__(config, model)
+        for parameter in self.trainable:
+            parameter.grad = torch.zeros_like(parameter)
+        self._training: _Recording | None = None
+        self._scoring: _Recording | None = None
+
+    def begin(self) -> None:
+        torch._foreach_zero_(self._gathered())
+
+    def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
+        share = torch.full((), 1 / count, device=features.device)
+        if self._training is None:
+            gathered = self._gathered()
+            before = [gradient.clone() for gradient in gathered]
+            self._training = _Recording(self._train, features, targets, share)
+            torch._foreach_copy_(gathered, before)  # to record is to run it
+        return self._training(features, targets, share)
+
+    def score(self, features: Tensor) -> Tensor:
+        if self._scoring is None and len(features) == self.config.eval_batch:
+            self._scoring = _Recording(super().score, features)
+        return super().score(features) if self._scoring is None else self._scoring(features)
+
+    def _gathered(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self.trainable if parameter.grad is not None]
+
+    def _train(self, features: Tensor, targets: Tensor, share: Tensor) -> Tensor:
+        with autocast(self.config), sdpa_kernel(_ATTENTION, set_priority=True):
+            loss = self._loss(self.model.classify(features), targets)
+            gradients = torch.autograd.grad(loss * share, self.trainable)
+        torch._foreach_add_(self._gathered(), list(gradients))
+        return loss.detach()
+
+
+class _Recording:
+    """A function of tensors to a tensor as a CUDA graph. The random state is left as if nothing had been run yet."""
+
+    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
+        self.function = function
+        self.inputs = [tensor.clone() for tensor in inputs]
+        self.graph = torch.cuda.CUDAGraph()
+        device = inputs[0].device
+        with torch.random.fork_rng(devices=[device]):
+            side = torch.cuda.Stream(device)
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):  # kernels are compiled and chosen, and workspaces taken, before the recording
+                for _ in range(2):
+                    function(*self.inputs)
+            torch.cuda.current_stream(device).wait_stream(side)
+            # Other threads of the process may go on using CUDA meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.output = function(*self.inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        if any(given.shape != own.shape for given, own in zip(inputs, self.inputs, strict=True)):
+            return self.function(*inputs)
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
+def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch:
+    """The one for the device; the model is there already."""
+    return (RecordedMicroBatch if config.device == "cuda" else MicroBatch)(config, model)
+
+
+def autocast(config: TrainConfig) -> torch.autocast:
+    """bfloat16 on CUDA where all of a model trains; where most is frozen, `RudimentClassifier.place` has seen to it."""
+    enabled = config.device == "cuda" and config.strategy == "full"
+    return torch.autocast(config.device, dtype=torch.bfloat16, enabled=enabled)
