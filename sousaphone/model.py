@@ -126,21 +126,23 @@ class RudimentClassifier(nn.Module):
         return self
 
     def place(self, device: torch.device) -> Self:
-        """Onto the device that it is to compute on, in place.
-
-        On CUDA what is frozen goes into bfloat16, and its convolutions over channels last; batch norms, adapters and
-        fresh layers stay in float32. Nothing but the frozen weights is rounded once more than under autocast, which
-        rounds them at every use.
-        """
+        """Onto the device that it is to compute on, in place; on CUDA its frozen part goes into bfloat16."""
         self.to(device)
-        if device.type == "cuda" and self.strategy != "full":
-            for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    continue
-                for parameter in module.parameters(recurse=False):
-                    if not parameter.requires_grad:
-                        layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
-                        parameter.data = parameter.data.to(torch.bfloat16, memory_format=layout)
+        return self.round_frozen() if device.type == "cuda" and self.strategy != "full" else self
+
+    def round_frozen(self) -> Self:
+        """What is frozen in bfloat16, in place, and convolutions over channels last.
+
+        Batch norms, adapters and fresh layers stay in float32. Under autocast the same weights are rounded at every
+        use, and activations are kept in float32 between some layers, which costs half of the time.
+        """
+        for module in self.backbone.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                continue
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+                    parameter.data = parameter.data.to(torch.bfloat16, memory_format=layout)
         return self
 
     def features(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:

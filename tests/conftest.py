@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ RATE = 44_100
 # Short, long, mono and stereo in turn; some shorter than any window a model hears.
 SECONDS = (0.4, 1.1, 0.6, 0.8)
 LONG_SECONDS = 7.0
+
+
+def pytest_configure() -> None:
+    """Without a GPU the kernels run in Triton's interpreter, which has to be known before Triton is imported."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def _taps(label: int, seconds: float, channels: int, rng: np.random.Generator) -> np.ndarray:
