@@ -1,8 +1,8 @@
 """Training and evaluating one model: `fit`, a generator of epochs, and `evaluate`. No Ray anywhere.
 
 Every random draw of an epoch is a function of (seed, epoch) alone, so a checkpoint needs no RNG state and a resumed
-trial repeats the uninterrupted one: bit for bit on a CPU at an equal number of threads; on CUDA to within rounding, since
-attention there adds gradients in no fixed order.
+trial repeats the uninterrupted one: bit for bit on a CPU at an equal number of threads; on CUDA to within rounding,
+since attention there adds gradients in no fixed order.
 """
 
 from __future__ import annotations
