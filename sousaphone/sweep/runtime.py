@@ -172,8 +172,8 @@ def ray_runtime(
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """SIGTERM keeps its handler. Ray would put one that raises SystemExit wherever the main thread is: amid an import it
-    would leave a lock held for which other threads wait. A Ray that is made otherwise has its way."""
+    """SIGTERM keeps its handler. Ray would put one that raises SystemExit wherever the main thread is; amid an import,
+    that leaves a lock held for which other threads wait. A Ray that is made otherwise has its way."""
     utils: Any = getattr(ray._private, "utils", None)
     original = getattr(utils, "set_sigterm_handler", None)
     if original is None:
