@@ -13,7 +13,7 @@ import pkgutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -24,12 +24,13 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
-from sousaphone.heavy_imports import heavy_imports
+from sousaphone.heavy_imports import heavy_imports, imported_beside
 from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
 from sousaphone.run import Limits
 
 if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
+    from sousaphone.sweep.runtime import Resources, Runtime
     from sousaphone.timing import Budget
 
 _EXAMPLES = """\
@@ -43,8 +44,11 @@ examples:
   launch.py --promote first --dataset full --epochs 50  train the best of them on everything
 
 exit codes: 0 every trial ended well; 1 one did not; 2 wrong input, nothing begun; 130 interrupted"""
+# They bring torch, transformers and PEFT, and Ray needs none of what they bring.
+_HEAVY = ("torch", "peft", "sousaphone.timing", "sousaphone.data.prepare")
 # After so long a sweep's trials have begun, and this process waits for them.
 _QUIET_SECONDS = 30.0
+_NOT_BEGUN = "launch.py: interrupted before the run began; nothing to resume"
 EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -168,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"launch.py: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
-        print("\nlaunch.py: interrupted before the run began; nothing to resume", file=sys.stderr)
+        print(f"\n{_NOT_BEGUN}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -186,22 +190,58 @@ def run(arguments: argparse.Namespace) -> int:
             write_status(job.directory)
         return _finish(job, False)
 
-    # Torch, transformers and Ray take seconds to import: only now, when the words are known to be right.
-    with heavy_imports():
-        from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
-        from sousaphone.sweep import experiment
-        from sousaphone.sweep import plan as planning
-        from sousaphone.sweep.forecast import describe
-        from sousaphone.sweep.runtime import Capacity
+    from sousaphone.sweep.runtime import Capacity, pick_resources
 
     if job.tracker == "wandb":
         from sousaphone.sweep.tracking import check_tracker
 
         check_tracker()
     capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
-    resources = planning.pick_resources(job.choices, job.sweep, capacity)
+    resources = pick_resources(job.choices, job.sweep, capacity)
     at_once = capacity.trials_at_once(resources, len(left))
-    # All that can be wrong with weights, data and time shows here, before the run directory is touched.
+    with _ray(arguments, job) as runtime:
+        planned = _plan(arguments, job, resources, at_once)
+        if planned is None or runtime is None:
+            return EXIT_OK
+        job, dataset = planned
+        interrupted = _train(runtime, job, dataset, resources, at_once)
+    return _finish(job, interrupted)
+
+
+@contextlib.contextmanager
+def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
+    """Ray, and what takes seconds to import: Ray's start mostly waits, so one goes on beside the other. A plan needs no
+    Ray."""
+    from sousaphone.sweep.runtime import kill_all, ray_runtime
+    from sousaphone.sweep.signals import interrupt, signals_call
+
+    def lose() -> NoReturn:
+        print("launch.py: error: Ray's own processes were killed before the run began", file=sys.stderr)
+        os._exit(EXIT_TRIAL)
+
+    def stop(name: str) -> NoReturn:
+        kill_all()
+        os.write(2, f"\n{_NOT_BEGUN}\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+
+    runtime = None
+    with contextlib.ExitStack() as up:
+        # Not by KeyboardInterrupt: raised amid an import it would leave a lock held for which the other thread waits.
+        with signals_call(stop), heavy_imports(), imported_beside(*_HEAVY):
+            if not arguments.plan:
+                runtime = up.enter_context(ray_runtime(arguments.dashboard, job.choices.device, print, lose))
+        up.enter_context(signals_call(interrupt))
+        yield runtime
+
+
+def _plan(arguments: argparse.Namespace, job: Job, resources: Resources, at_once: int) -> tuple[Job, Dataset] | None:
+    """Say what will be done, and make ready what it takes, before the run directory is touched: all that can be wrong
+    with weights, data and time shows here. None if that is all that is asked for."""
+    from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
+    from sousaphone.sweep import plan as planning
+    from sousaphone.sweep.forecast import describe
+
+    left = job.left()
     trainable: dict[TrainConfig, int] = {}
     for line in planning.describe_trials(job, left, resources, at_once, trainable):
         print(line)
@@ -222,15 +262,26 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     planning.refuse_what_cannot_end(job, forecast, resources, cut=arguments.yes)
     if arguments.plan or dataset is None:
-        return EXIT_OK
+        return None
     for needed in (dataset, *further):
         fill_caches(needed, left, Path(job.choices.cache_dir))
     for other in further:
         if warning := overlap(dataset, other, left, Path(job.choices.cache_dir)):
             print(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
+    return job, dataset
 
-    def leave(reason: str) -> NoReturn:
+
+def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int) -> bool:
+    """Baselines, then what is left of the trials; whether that was interrupted."""
+    from sousaphone.sweep import experiment
+    from sousaphone.sweep import plan as planning
+    from sousaphone.sweep.ends import name_ends
+    from sousaphone.sweep.signals import ignore_signals
+
+    def lose() -> NoReturn:
+        reason = "Ray's own processes were killed"
+        name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", reason)
         print(f"{reason}; to go on: {job.directory.resume_command}")
         _finish(job, False)
         sys.stdout.flush()
@@ -241,6 +292,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError(f"{job.directory.path} was begun by another process just now; give another --name")
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
+        runtime.on_loss = lose
         meanwhile = threading.Timer(_QUIET_SECONDS, _load_report)
         meanwhile.daemon = True
         try:
@@ -248,26 +300,16 @@ def run(arguments: argparse.Namespace) -> int:
                 _measure(job, dataset)
             meanwhile.start()
             experiment.run_sweep(
-                job.directory,
-                job.sweep,
-                job.trials,
-                left,
-                resources,
-                job.tracker,
-                arguments.dashboard,
-                print,
-                leave,
+                runtime, job.directory, job.sweep, job.trials, job.left(), resources, job.tracker, print
             )
-            interrupted = False
         except (experiment.InterruptedRunError, KeyboardInterrupt):
-            interrupted = True
-            experiment.ignore_signals()
+            ignore_signals()
+            return True
         except experiment.StoppedRunError as stop:
             print(f"{stop}; to go on: {job.directory.resume_command}")
-            interrupted = False
         finally:
             meanwhile.cancel()
-    return _finish(job, interrupted)
+    return False
 
 
 def _timing(arguments: argparse.Namespace) -> Budget | None:
@@ -284,12 +326,10 @@ def _measure(job: Job, dataset: Dataset) -> None:
     """Baselines and CPU times, where the run lacks them; the trials have not begun."""
     from sousaphone.measure import measure_yardsticks
     from sousaphone.sweep.ends import name_ends
-    from sousaphone.sweep.experiment import signals_interrupt
 
-    with signals_interrupt():
-        # Should it end here, the status page tells how things stand.
-        name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", "the driver was killed")
-        measure_yardsticks(job.directory.path, job.trials, dataset, print)
+    # Should it end here, the status page tells how things stand.
+    name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", "the driver was killed")
+    measure_yardsticks(job.directory.path, job.trials, dataset, print)
 
 
 def _limits(job: Job) -> Limits:

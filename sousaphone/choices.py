@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +84,8 @@ def pick_device(asked: str = "auto") -> str:
     Raises:
         UserError: there is no such device here, or an NVIDIA one that torch cannot use and nobody has hidden.
     """
-    if asked == "cpu":
-        return asked
+    if asked == "cpu" or (asked == "auto" and _has_no_driver()):
+        return "cpu"
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -101,6 +102,13 @@ def pick_device(asked: str = "auto") -> str:
             "update its driver to one for that CUDA version, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
     return "mps" if there["mps"] else "cpu"
+
+
+def _has_no_driver() -> bool:
+    """Whether this is a Linux machine without a GPU's driver, so that torch, which takes seconds to import, need not be
+    asked."""
+    traces = ("dev/nvidia*", "dev/nvhost*", "dev/nvmap", "dev/dxg", "dev/kfd", "proc/driver/nvidia")
+    return sys.platform == "linux" and not any(any(Path("/").glob(trace)) for trace in traces)
 
 
 def device_name(device: str) -> str:
@@ -125,9 +133,11 @@ def count_cpus() -> int:
 
 
 def count_gpus(device: str) -> int:
+    if device != "cuda":
+        return 0
     import torch
 
-    return torch.cuda.device_count() if device == "cuda" else 0
+    return torch.cuda.device_count()
 
 
 def pick_scale(asked: str, device: str) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 
 
 @contextmanager
@@ -23,3 +25,29 @@ def heavy_imports() -> Iterator[None]:
             gc.freeze()
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def imported_beside(*modules: str) -> Iterator[None]:
+    """Import these in a thread while the block waits for something else; at its end all of them are there.
+
+    What cannot be imported says so where it is imported by name. Not for modules that the block itself imports: two
+    threads in one circle of imports can see half a module.
+    """
+    stop = threading.Event()
+
+    def load() -> None:
+        for module in modules:
+            if stop.is_set():
+                return
+            with suppress(Exception):
+                import_module(module)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield
+        thread.join()
+    finally:  # who leaves early waits for the module at hand alone
+        stop.set()
+        thread.join()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def ray_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """launch.py plans with no Ray beside it; the device of each that it would have started."""
+    starts: list[str] = []
+
+    @contextmanager
+    def runtime(dashboard: bool, device: str, *others: object) -> Iterator[None]:
+        starts.append(device)
+        yield
+
+    monkeypatch.setattr("sousaphone.sweep.runtime.ray_runtime", runtime)
+    return starts
 
 
 @pytest.fixture(scope="session")

@@ -138,7 +138,11 @@ def _words(*words: str) -> Callable[[Path], list[str]]:
     ],
 )
 def test_a_refusal_is_one_clear_line_and_touches_nothing(
-    prepare: Callable[[Path], list[str]], said: str, storage: Path, capsys: pytest.CaptureFixture[str]
+    prepare: Callable[[Path], list[str]],
+    said: str,
+    storage: Path,
+    capsys: pytest.CaptureFixture[str],
+    ray_starts: list[str],
 ) -> None:
     def contents() -> dict[Path, tuple[int, bytes]]:
         files = (path for path in storage.rglob("*") if path.is_file() and path.name != ".lock")

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import launch
+from sousaphone import choices
 from sousaphone.run import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,7 +20,9 @@ MakeSousa = Callable[..., Path]
 
 
 @pytest.fixture
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
+) -> Callable[..., str]:
     """`refused(*arguments)`: the one line of a refused command line; nothing may be left in the storage."""
     monkeypatch.setenv("SOUSAPHONE_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SOUSA_DATASET_PATH", raising=False)
@@ -76,8 +79,11 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["--promote", "x", "--models", "ast"], "takes --models from the best trial"),
     ],
 )
-def test_a_wrong_argument_is_one_clear_line(arguments: list[str], said: str, refused: Callable[..., str]) -> None:
+def test_a_wrong_argument_is_one_clear_line_before_ray_is_started(
+    arguments: list[str], said: str, refused: Callable[..., str], ray_starts: list[str]
+) -> None:
     assert said in refused(*arguments)
+    assert not ray_starts
 
 
 def _without_column(root: Path) -> None:
@@ -177,6 +183,26 @@ def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     assert not run.is_live()
+
+
+def test_a_plan_starts_no_ray(
+    small_sousa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
+) -> None:
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(tmp_path / "cache"))
+    words = ["--models", "ast", "--scale", "nano", "--data-dir", str(small_sousa), "--storage", str(tmp_path / "runs")]
+    assert launch.main([*words, "--plan", "--no-timing"]) == launch.EXIT_OK
+    assert not ray_starts
+
+
+def test_where_no_gpu_has_a_driver_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    monkeypatch.setattr(choices, "_has_no_driver", lambda: True)
+    assert choices.pick_device() == "cpu"
+    assert choices.count_gpus("cpu") == 0
+    for asked, without in (("cuda", True), ("auto", False)):
+        monkeypatch.setattr(choices, "_has_no_driver", lambda without=without: without)
+        with pytest.raises(ImportError):
+            choices.pick_device(asked)
 
 
 def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import Choices
-from sousaphone.sweep.plan import pick_resources
-from sousaphone.sweep.runtime import Capacity, Resources
+from sousaphone.sweep.runtime import Capacity, Resources, pick_resources
 from tune_configs.backbones import sweep
 
 

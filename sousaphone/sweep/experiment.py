@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import ray
 from ray import tune
@@ -22,12 +21,12 @@ from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import STACKS_NAME
 from sousaphone.sweep.ends import name_ends
 from sousaphone.sweep.live import LiveCallback
-from sousaphone.sweep.runtime import Resources, ray_runtime
+from sousaphone.sweep.runtime import Resources, Runtime
+from sousaphone.sweep.signals import ignore_signals
 from sousaphone.sweep.status import Announce
 from sousaphone.sweep.trial import name_trial, train_fn
 from sousaphone.words import one_line
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 RESOURCES_NAME = "resources.json"
 
 
@@ -40,17 +39,16 @@ class StoppedRunError(RuntimeError):
 
 
 def run_sweep(
+    runtime: Runtime,
     run: RunDirectory,
     sweep: Sweep,
     trials: Sequence[TrainConfig],
     left: Sequence[TrainConfig],
     resources: Resources,
     tracker: str,
-    dashboard: bool,
     announce: Announce,
-    leave: Callable[[str], NoReturn],
 ) -> None:
-    """Run what is left of a run's trials, and return when all of that has ended.
+    """Run what is left of a run's trials and return when all of that has ended.
 
     A trial that fails does not stop the others.
 
@@ -58,10 +56,9 @@ def run_sweep(
         trials: all that are planned.
         left: those to run now.
         tracker: where metrics go beside TensorBoard: `none` or `wandb`.
-        leave: ends the process at once, saying why: when Ray's processes are gone its tidying up would hang.
 
     Raises:
-        InterruptedRunError: on SIGINT or SIGTERM; unfinished trials are marked so.
+        InterruptedRunError: on KeyboardInterrupt; unfinished trials are marked so.
         StoppedRunError: Ray could not go on.
     """
     ids = [trial.trial_id for trial in trials]
@@ -70,32 +67,28 @@ def run_sweep(
     for trial in left:  # where an earlier start hung explains nothing of this one
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
 
-    def lose() -> NoReturn:
-        reason = "Ray's own processes were killed"
-        name_ends(run, ids, "interrupted", reason)
-        leave(reason)
-
     try:
-        # In this order: Ray's start puts handlers of its own in place.
-        with ray_runtime(dashboard, resources.device, announce, lose) as shut_down, signals_interrupt():
-            try:
-                tuner = _tuner(run, sweep, left, resources, tracker)
-                # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
-                with suppress(EOFError, pickle.UnpicklingError):
-                    tuner.fit()
-            except KeyboardInterrupt as stop:
-                ignore_signals()
-                announce("interrupted: closing the trials and writing the report, some seconds")
-                if tracker == "wandb":
-                    from sousaphone.sweep.tracking import close_trackers
+        tuner = _tuner(run, sweep, left, resources, tracker)
+        # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
+        with suppress(EOFError, pickle.UnpicklingError):
+            tuner.fit()
+    except KeyboardInterrupt as stop:
+        ignore_signals()
+        announce("interrupted: closing the trials and writing the report, some seconds")
+        if tracker == "wandb":
+            from sousaphone.sweep.tracking import close_trackers
 
-                    close_trackers()
-                # Workers die with the runtime before anything is written in their name.
-                shut_down()
-                by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
-                name_ends(run, ids, "interrupted", f"the run was stopped{by}")
-                raise InterruptedRunError from None
-    except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
+            close_trackers()
+        # Workers die with the runtime before anything is written in their name.
+        runtime.shut_down()
+        by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
+        name_ends(run, ids, "interrupted", f"the run was stopped{by}")
+        raise InterruptedRunError from None
+    except Exception as error:
+        runtime.look()  # Ray's own complaints, once its processes are gone, say nothing
+        runtime.shut_down()
+        if not isinstance(error, OSError | ray.exceptions.RayError | tune.TuneError):
+            raise
         # Ray's own log on a full disk, say; a trial's error is kept with the trial.
         reason = one_line(error, 300)
         name_ends(run, ids, "interrupted", f"Ray stopped: {reason}")
@@ -197,24 +190,3 @@ def _domains(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _for_tune(value: Any) -> Any:
     return tune.sample_from(value) if isinstance(value, PerModel) else value
-
-
-def ignore_signals() -> None:
-    """A second Ctrl-C must not cut off the tidying up after the first."""
-    for name in SIGNALS:
-        signal.signal(name, signal.SIG_IGN)
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt(signal.Signals(number).name)
-
-    before: list[Callable[..., Any] | int | None] = [signal.signal(name, interrupt) for name in SIGNALS]
-    try:
-        yield
-    finally:
-        for name, handler in zip(SIGNALS, before, strict=True):
-            signal.signal(name, handler)

@@ -15,8 +15,8 @@ import psutil
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import Choices, device_name
-from sousaphone.config import FEW_PLAYERS, Sweep, TrainConfig
+from sousaphone.choices import device_name
+from sousaphone.config import FEW_PLAYERS, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
 from sousaphone.errors import UserError
@@ -26,27 +26,13 @@ from sousaphone.record import now, provenance
 from sousaphone.rudiments import SLUGS
 from sousaphone.run import SCHEMA, banner
 from sousaphone.sweep.forecast import Forecast, Room, predict, refusals
-from sousaphone.sweep.runtime import Capacity, Resources
+from sousaphone.sweep.runtime import Resources
 from sousaphone.sweep.status import Announce
 from sousaphone.timing import Budget, Speed, arm, time_arms
 from sousaphone.weights import RANDOM, content_fingerprint
 from sousaphone.words import counted
 
 _MB = 2**20
-
-
-def pick_resources(choices: Choices, sweep: Sweep, capacity: Capacity) -> Resources:
-    """The command line's resources, else the sweep's.
-
-    Raises:
-        UserError: more than there is, so that no trial could ever start.
-    """
-    cpus = sweep.cpus_per_trial if choices.cpus_per_trial is None else choices.cpus_per_trial
-    gpus = sweep.gpus_per_trial if choices.gpus_per_trial is None else choices.gpus_per_trial
-    limit = sweep.max_concurrent if choices.max_concurrent is None else choices.max_concurrent
-    resources = Resources(cpus, gpus, limit, choices.device)
-    capacity.check(resources)
-    return resources
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:

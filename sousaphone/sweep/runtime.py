@@ -6,17 +6,20 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 import ray
 
-from sousaphone.choices import count_cpus
+from sousaphone.choices import Choices, count_cpus
+from sousaphone.config import Sweep
 from sousaphone.errors import UserError
-from sousaphone.sweep.status import Announce
+
+if TYPE_CHECKING:
+    from sousaphone.sweep.status import Announce  # brings torch, and this module comes before it
 
 _ENDING = "the end of a Ray runtime"
 
@@ -91,6 +94,20 @@ class Capacity:
             raise UserError(f"no single node of {self.where} has all that a trial asks for, {resources.request}")
 
 
+def pick_resources(choices: Choices, sweep: Sweep, capacity: Capacity) -> Resources:
+    """The command line's resources, else the sweep's.
+
+    Raises:
+        UserError: more than there is, so that no trial could ever start.
+    """
+    cpus = sweep.cpus_per_trial if choices.cpus_per_trial is None else choices.cpus_per_trial
+    gpus = sweep.gpus_per_trial if choices.gpus_per_trial is None else choices.gpus_per_trial
+    limit = sweep.max_concurrent if choices.max_concurrent is None else choices.max_concurrent
+    resources = Resources(cpus, gpus, limit, choices.device)
+    capacity.check(resources)
+    return resources
+
+
 def _check_address(address: str) -> None:
     """
     Raises:
@@ -110,12 +127,13 @@ def _check_address(address: str) -> None:
 @contextmanager
 def ray_runtime(
     dashboard: bool, device: str, announce: Announce, on_loss: Callable[[], NoReturn] | None = None
-) -> Iterator[Callable[[], None]]:
-    """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS; what it yields shuts it down.
+) -> Iterator[Runtime]:
+    """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS.
+
+    Its processes end with the thread that starts them: this is for the main thread.
 
     Args:
-        on_loss: ends the process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
-            to itself Ray waits a minute and then ends this process from within, before anything could be said.
+        on_loss: see `Runtime`.
     """
     for thread in threading.enumerate():
         if thread.name == _ENDING:
@@ -130,11 +148,12 @@ def ray_runtime(
         _check_address(address)
         options |= {"address": address}
     try:
-        context = ray.init(**options)
-    except (OSError, RuntimeError) as error:
+        with _own_signals():
+            context = ray.init(**options)
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+        said = str(error).partition("\n")[0] or type(error).__name__
         if address is None:
-            raise
-        said = str(error).partition("\n")[0]
+            raise UserError(f"Ray cannot start on this machine: {said}") from error
         raise UserError(
             f"RAY_ADDRESS {address!r} takes no connection ({said}); the cluster needs the same Ray and Python, and if "
             "it asks for a token, set RAY_AUTH_MODE=token"
@@ -143,21 +162,28 @@ def ray_runtime(
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if dashboard and context.dashboard_url:
         announce(f"dashboard: http://{context.dashboard_url}")
-    watch = _Watch(on_loss)
-
-    def shut_down() -> None:
-        watch.end()
-        ray.shutdown()
-
+    runtime = Runtime(on_loss)
     try:
-        yield shut_down
-    except BaseException as error:
-        if isinstance(error, Exception):
-            watch.look()  # Ray's own complaints, once its processes are gone, say nothing
-        shut_down()
-        raise
-    watch.end()
-    _leave_ray()
+        yield runtime
+    finally:
+        runtime.forget()
+        _leave_ray()
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """SIGTERM keeps its handler. Ray would put one that raises SystemExit wherever the main thread is; amid an import,
+    that leaves a lock held for which other threads wait. A Ray that is made otherwise has its way."""
+    utils: Any = getattr(ray._private, "utils", None)
+    original = getattr(utils, "set_sigterm_handler", None)
+    if original is None:
+        yield
+        return
+    utils.set_sigterm_handler = lambda handler: None
+    try:
+        yield
+    finally:
+        utils.set_sigterm_handler = original
 
 
 def _leave_ray() -> None:
@@ -179,11 +205,16 @@ def _leave_ray() -> None:
         del node.kill_all_processes
 
 
-class _Watch:
-    """Looks, in a thread, whether Ray's processes live."""
+class Runtime:
+    """A Ray runtime that is up; a thread looks whether its processes live.
+
+    Attributes:
+        on_loss: ends this process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
+            to itself Ray waits a minute and then ends this process from within, before anything could be said.
+    """
 
     def __init__(self, on_loss: Callable[[], NoReturn] | None) -> None:
-        self._on_loss = on_loss
+        self.on_loss = on_loss
         self._vital = [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
         self._address = ray.get_runtime_context().gcs_address
         self._done, self._first = threading.Event(), threading.Lock()
@@ -191,24 +222,41 @@ class _Watch:
         if on_loss is not None:
             threading.Thread(target=self._run, daemon=True).start()
 
+    def shut_down(self) -> None:
+        """With all workers; they are gone when this returns."""
+        self.forget()
+        ray.shutdown()
+
+    def forget(self) -> None:
+        """Look no longer: from now on its processes may go."""
+        self._done.set()
+
     def _run(self) -> None:
+        self.look()
         while not self._done.wait(2.0):
-            if self._vital:
-                self._family = psutil.Process().children(recursive=True) or self._family
             self.look()
 
     def look(self) -> None:
         """Leave if they do not; of a cluster only its address can be seen from here, and it may be slow once."""
         alive = all(map(_lives, self._vital)) if self._vital else any(_answers(self._address) for _ in range(3))
-        if not alive and self._on_loss is not None and not self._done.is_set():
+        if alive and self._vital:
+            self._family = psutil.Process().children(recursive=True)
+        elif not alive and self.on_loss is not None and not self._done.is_set():
             with self._first:  # never given back: who comes second waits for the process to end
-                for process in self._family:  # workers and agents would linger on without their parent
-                    with suppress(psutil.Error):
-                        process.kill()
-                self._on_loss()
+                _kill(self._family)
+                self.on_loss()
 
-    def end(self) -> None:
-        self._done.set()
+
+def kill_all() -> None:
+    """All processes that this one has started, and those that they have."""
+    _kill(psutil.Process().children(recursive=True))
+
+
+def _kill(family: Sequence[psutil.Process]) -> None:
+    """Workers and agents would linger on without their parent."""
+    for process in family:
+        with suppress(psutil.Error):
+            process.kill()
 
 
 def _lives(process: psutil.Process) -> bool:
