@@ -19,9 +19,8 @@ def heavy_imports() -> Iterator[None]:
     try:
         yield
     finally:
-        if (
-            len(sys.modules) > known
-        ):  # else it is a worker's later trial, and what the one before left is not to be kept
+        # Else it is a worker's later trial, and what the one before left is not to be kept.
+        if len(sys.modules) > known:
             gc.freeze()
         if collecting:
             gc.enable()
