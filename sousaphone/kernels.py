@@ -47,7 +47,7 @@ def _drop(x, words, half, level):
     """`x` with zeros where the first (0) or second (1) row of each pair is dropped: by the high or the low half of its
     word, below `level` of 65,536."""
     draws = words if half == 0 else words << 16
-    return tl.where(draws >= (level.to(tl.uint32) << 16), x, 0.0)
+    return tl.where(draws >= (tl.cast(level, tl.uint32) << 16), x, 0.0)
 
 
 @triton.jit
@@ -62,9 +62,9 @@ def _tile(base, first, count: tl.constexpr, column, rows, width):
 @triton.jit
 def _to_rank(
     x, m, out, seed, rows, width, rank, all_ranks, scale, level,
-    DROP: tl.constexpr, RANK: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
+    DROP: tl.constexpr, GROUPS: tl.constexpr, RANK: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    group, block = tl.program_id(0), tl.program_id(1)
+    group, block = tl.program_id(0) % GROUPS, tl.program_id(0) // GROUPS  # side by side they share what they read
     first = block * 2 * HALF
     upper = tl.zeros((HALF, RANK), dtype=tl.float32)
     lower = tl.zeros((HALF, RANK), dtype=tl.float32)
@@ -214,9 +214,9 @@ def to_rank(x: Tensor, a: Tensor, scale: float, seed: Tensor | None = None, leve
     (rows, width), ranks = x.shape, len(a)
     rank = ranks // groups
     out = x.new_empty(rows, ranks)
-    _to_rank[(groups, triton.cdiv(rows, 2 * _HALF))](
+    _to_rank[(groups * triton.cdiv(rows, 2 * _HALF),)](
         x, a, out, x if seed is None else seed, rows, width, rank, ranks, scale, level,
-        DROP=seed is not None, RANK=_padded(rank), HALF=_HALF, BLOCK=_block(width, 64),
+        DROP=seed is not None, GROUPS=groups, RANK=_padded(rank), HALF=_HALF, BLOCK=_block(width, 64),
     )  # fmt: skip
     return out
 

@@ -42,10 +42,15 @@ def compile_for(kernel: Any, capability: int, **constants: Any) -> None:
 def main() -> None:
     shape = {"RANK": 16, "HALF": 32, "BLOCK": 64}
     row = {"ROWS": 2, "BLOCK": 1024}
+    # Triton makes constants of whole numbers that are 1.
+    ones = dict.fromkeys(WHOLE, 1)
+    for kernel in (kernels._to_rank, kernels._from_rank, kernels._over_rows):
+        known = {"DROP": True, "GROUPS": 1, **shape, **ones}
+        compile_for(kernel, 90, **{name: value for name, value in known.items() if name in kernel.arg_names})
     for capability, flag in itertools.product((80, 90), (False, True)):
-        compile_for(kernels._to_rank, capability, DROP=flag, **shape)
         compile_for(kernels._over_rows, capability, DROP=flag, **shape)
         for groups in (1, 3):
+            compile_for(kernels._to_rank, capability, DROP=flag, GROUPS=groups, **shape)
             compile_for(kernels._from_rank, capability, DROP=flag, GROUPS=groups, **shape)
         compile_for(kernels._add_norm_gradients, capability, THROUGH=flag, TWO=not flag, **row)
         compile_for(kernels._add_norm, capability, **row)
