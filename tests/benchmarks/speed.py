@@ -22,11 +22,11 @@ import torch
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import count_cpus, pick_device, pick_scale
 
-from . import concurrency, contenders, floor, overhead, small_sweep, startup, tables
+from . import concurrency, contenders, floor, kernels, overhead, small_sweep, startup, tables
 from .clips import Clips, has, make_clips
 from .setting import Setting
 
-PARTS = ("training", "sweep", "concurrency", "startup", "overhead")
+PARTS = ("training", "kernels", "sweep", "concurrency", "startup", "overhead")
 
 
 def positive(text: str) -> int:
@@ -75,6 +75,7 @@ def main() -> None:
 
         measures: dict[str, Callable[[], Any]] = {
             "training": lambda: _training(report, setting, arguments.models, clips(), scratch),
+            "kernels": lambda: report.add_kernels(kernels.measure(setting, arguments.models, clips(), scratch, say)),
             "sweep": lambda: report.add_sweep(small_sweep.measure(setting, arguments.models, clips(), scratch, say)),
             "concurrency": lambda: report.add_concurrency(
                 concurrency.measure(setting, arguments.models, clips(), scratch, say)
@@ -85,8 +86,8 @@ def main() -> None:
         for part in arguments.only:
             if part in ("startup", "overhead") and not has("ray"):
                 report.note(f"{part}: not measured, Ray is missing here")
-            elif part == "sweep" and device != "cuda":
-                report.note("sweep: the default one over as many clips as small has is measured on CUDA alone")
+            elif part in ("kernels", "sweep") and device != "cuda":
+                report.note(f"{part}: measured on CUDA alone")
             elif part in ("concurrency", "startup", "overhead") and (scale, device) != ("nano", "cpu"):
                 report.note(f"{part}: measured at nano scale on a CPU alone")
             else:

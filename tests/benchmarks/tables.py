@@ -19,6 +19,7 @@ from .clock import STAGES
 from .concurrency import Pair
 from .contenders import AUGMENTED, BASELINES, OURS, SWEEP, Measured
 from .floor import Rates
+from .kernels import Kernel
 from .overhead import Overhead
 from .setting import Setting
 from .small_sweep import EPOCHS, Trial
@@ -139,6 +140,14 @@ class Report:
             f"**The floor** (measured here: matrix products {told}; memory {rate.bytes / 1e9:.0f} GB/s; MFU against "
             f"{precision})\n\n" + markdown((*head, "MFU"), rows)
         )
+
+    def add_kernels(self, found: Mapping[str, Sequence[Kernel]], most: int = 25) -> None:
+        self.data["kernels"] = {model: [dataclasses.asdict(one) for one in kernels] for model, kernels in found.items()}
+        for model, kernels in found.items():
+            rows = [(f"{one.milliseconds:.3f}", str(one.launches), f"`{one.name[:100]}`") for one in kernels[:most]]
+            whole = sum(one.milliseconds for one in kernels)
+            table = markdown(("ms", "launches", "kernel"), rows)
+            self.add(f"**The kernels of a micro-batch, {_title(model)}**: {whole:.2f} ms\n\n{table}")
 
     def add_sweep(self, trials: Sequence[Trial]) -> None:
         self.data["sweep"] = [dataclasses.asdict(trial) for trial in trials]
