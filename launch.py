@@ -43,7 +43,8 @@ examples:
   launch.py --extend --name first --seeds 0 1 2         add two seeds to what is there
   launch.py --promote first --dataset full --epochs 50  train the best of them on everything
 
-exit codes: 0 every trial ended well; 1 one did not; 2 wrong input, nothing begun; 130 interrupted"""
+exit codes: 0 every trial ended well; 1 one did not, or Ray was lost; 2 wrong input, or Ray cannot start: nothing
+begun; 130 interrupted"""
 # They bring torch, transformers and PEFT, and Ray needs none of what they bring.
 _HEAVY = ("torch", "peft", "sousaphone.timing", "sousaphone.data.prepare")
 # After so long a sweep's trials have begun, and this process waits for them.
@@ -205,7 +206,16 @@ def run(arguments: argparse.Namespace) -> int:
             return EXIT_OK
         job, dataset = planned
         interrupted = _train(runtime, job, dataset, resources, at_once)
-    return _finish(job, interrupted)
+    if interrupted:  # and deaf to signals by now
+        return _finish(job, True)
+    from sousaphone.sweep.signals import interrupt, signals_call
+
+    try:
+        with signals_call(interrupt):
+            return _finish(job, False)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted amid the report; to write it: python -m analysis {job.directory.path}")
+        return EXIT_INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -292,10 +302,10 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
             raise UserError(f"{job.directory.path} was begun by another process just now; give another --name")
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
-        runtime.on_loss = lose
         meanwhile = threading.Timer(_QUIET_SECONDS, _load_report)
         meanwhile.daemon = True
         try:
+            runtime.on_loss = lose
             if job.baselines and any(trial.score_test for trial in job.trials):
                 _measure(job, dataset)
             meanwhile.start()

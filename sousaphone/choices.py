@@ -104,11 +104,11 @@ def pick_device(asked: str = "auto") -> str:
     return "mps" if there["mps"] else "cpu"
 
 
-def _has_no_driver() -> bool:
+def _has_no_driver(root: Path = Path("/")) -> bool:
     """Whether this is a Linux machine without a GPU's driver, so that torch, which takes seconds to import, need not be
     asked."""
     traces = ("dev/nvidia*", "dev/nvhost*", "dev/nvmap", "dev/dxg", "dev/kfd", "proc/driver/nvidia")
-    return sys.platform == "linux" and not any(any(Path("/").glob(trace)) for trace in traces)
+    return sys.platform == "linux" and not any(any(root.glob(trace)) for trace in traces)
 
 
 def device_name(device: str) -> str:

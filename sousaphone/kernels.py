@@ -317,9 +317,9 @@ def _block(width: int, most: int) -> int:
 @functools.cache
 def usable(device: torch.device) -> bool:
     """Whether the kernels run on this GPU: from compute capability 8.0 on, and where a C compiler is at hand."""
-    if torch.cuda.get_device_capability(device) < (8, 0):
-        return False
     try:
+        if torch.cuda.get_device_capability(device) < (8, 0):
+            raise RuntimeError(f"{torch.cuda.get_device_name(device)} is older than Ampere")
         x = torch.ones(1, 16, device=device, dtype=torch.bfloat16)
         to_rank(x, x.float(), 1.0)
     except Exception as error:  # whatever the compiler raises: torch's and PEFT's own way is always there

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +50,14 @@ class MicroBatch:
         with autocast(self.config):
             return self.model.classify(features).float()
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, targets: Tensor, reduction: str = "sum") -> Tensor:
         smoothing = self.config.label_smoothing
-        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction="sum")
+        return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction=reduction)
 
 
 class RecordedMicroBatch(MicroBatch):
     """The same on CUDA, each pass recorded once as a CUDA graph and replayed: its thousands of small kernels would wait
-    for Python. Only a batch of another size, as the last of an epoch may be, runs as it stands."""
+    for Python. A smaller batch, as the last of an epoch may be, is filled up with clips that count for nothing."""
 
     def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:
         super().__init__(config, model)
@@ -70,36 +70,40 @@ class RecordedMicroBatch(MicroBatch):
         torch._foreach_zero_(self._gathered())
 
     def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
-        share = torch.full((), 1 / count, device=features.device)
+        shares = torch.full((len(features),), 1 / count, device=features.device)
         if self._training is None:
             gathered = self._gathered()
             before = [gradient.clone() for gradient in gathered]
-            self._training = _Recording(self._train, features, targets, share)
+            size = max(len(features), self.config.micro_batch)
+            self._training = _Recording(self.train_weighted, size, features, targets, shares)
             torch._foreach_copy_(gathered, before)  # to record is to run it
-        return self._training(features, targets, share)
+        return self._training(features, targets, shares).sum() * count
 
     def score(self, features: Tensor) -> Tensor:
-        if self._scoring is None and len(features) == self.config.eval_batch:
-            self._scoring = _Recording(super().score, features)
-        return super().score(features) if self._scoring is None else self._scoring(features)
+        if self._scoring is None:
+            size = max(len(features), self.config.eval_batch)
+            self._scoring = _Recording(super().score, size, features)
+        return self._scoring(features)[: len(features)]
+
+    def train_weighted(self, features: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
+        """Add the gradients of clips that count `shares` [b] each; their losses, each times its share."""
+        with autocast(self.config), sdpa_kernel(_ATTENTION, set_priority=True):
+            losses = shares * self._loss(self.model.classify(features), targets, "none")
+            gradients = torch.autograd.grad(losses.sum(), self.trainable)
+        torch._foreach_add_(self._gathered(), list(gradients))
+        return losses.detach()
 
     def _gathered(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.trainable if parameter.grad is not None]
 
-    def _train(self, features: Tensor, targets: Tensor, share: Tensor) -> Tensor:
-        with autocast(self.config), sdpa_kernel(_ATTENTION, set_priority=True):
-            loss = self._loss(self.model.classify(features), targets)
-            gradients = torch.autograd.grad(loss * share, self.trainable)
-        torch._foreach_add_(self._gathered(), list(gradients))
-        return loss.detach()
-
 
 class _Recording:
-    """A function of tensors to a tensor as a CUDA graph. The random state is left as if nothing had been run yet."""
+    """A function of tensors [size, ...] to such a tensor as a CUDA graph. The random state is left as if nothing had
+    been run yet."""
 
-    def __init__(self, function: Callable[..., Tensor], *inputs: Tensor) -> None:
-        self.function = function
-        self.inputs = [tensor.clone() for tensor in inputs]
+    def __init__(self, function: Callable[..., Tensor], size: int, *inputs: Tensor) -> None:
+        self.inputs = [tensor.new_zeros(size, *tensor.shape[1:]) for tensor in inputs]
+        self._fill(inputs)
         self.graph = torch.cuda.CUDAGraph()
         device = inputs[0].device
         with torch.random.fork_rng(devices=[device]):
@@ -114,12 +118,16 @@ class _Recording:
                 self.output = function(*self.inputs)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        if any(given.shape != own.shape for given, own in zip(inputs, self.inputs, strict=True)):
-            return self.function(*inputs)
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own.copy_(given)
+        self._fill(inputs)
         self.graph.replay()
         return self.output.clone()
+
+    def _fill(self, inputs: Sequence[Tensor]) -> None:
+        """What is beyond a smaller batch stays of an earlier one, but that its share is nothing."""
+        for own, given in zip(self.inputs, inputs, strict=True):
+            own[: len(given)].copy_(given)
+            if own.dim() == 1:
+                own[len(given) :].zero_()
 
 
 def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch:

@@ -21,6 +21,7 @@ from sousaphone import quick_lora_cuda
 from sousaphone.short_ways import kernels_for
 
 _LEVELS = 2**16  # of the random numbers that dropout compares with
+_MOST_RANKS = 64  # that the kernels have room for on every card
 
 
 class _Quick:
@@ -42,9 +43,12 @@ class _Quick:
         (name,), base = layer.active_adapters, layer.get_base_layer()
         if base.weight.requires_grad or base.weight.dtype != x.dtype or layer.use_dora[name]:
             return None
+        a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
+        if x.is_cuda and len(a) > _MOST_RANKS:
+            return None
         dropout = layer.lora_dropout[name]
         share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        return base.weight, base.bias, layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name], share
+        return base.weight, base.bias, a, b, layer.scaling[name], share
 
 
 class QuickLinear(_Quick, peft_layer.Linear):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 from typing import Any
 
 import torch
@@ -12,12 +13,18 @@ from torch import Tensor
 
 def kernels_for(x: Tensor) -> Any:
     """The module of kernels if they take such a tensor on such a device; else None."""
-    if not x.is_cuda or x.dtype != torch.bfloat16:
+    if not x.is_cuda or x.dtype != torch.bfloat16 or not _has_triton():
         return None
     return kernels() if kernels().usable(x.device) else None
 
 
 @functools.cache
+def _has_triton() -> bool:
+    """It comes with torch for CUDA on Linux; elsewhere torch's and PEFT's own ways do."""
+    return importlib.util.find_spec("triton") is not None
+
+
+@functools.cache
 def kernels() -> Any:
-    """The module, imported where it is wanted: Triton comes with torch for CUDA alone."""
+    """The module, imported where it is wanted and Triton is there."""
     return importlib.import_module("sousaphone.kernels")

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 FILE = "timings.json"
 STEPS = 2
+_SPEED = 2  # raised whenever training itself gets faster: older figures are forgotten
 # Fields without a say in the cost of a clip. Any other, a new one too, makes another arm.
 _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"} | {
     "score_test",  # of a search alone: how fast an arm trains and scores is the same
@@ -61,7 +62,7 @@ _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "
 
 @dataclass(frozen=True)
 class Speed:
-    """What an arm costs, alone on the machine.
+    """What an arm costs while no trial runs.
 
     Attributes:
         train: clips per second in training steps: front end, augmentation, both passes and the optimiser.
@@ -145,12 +146,10 @@ def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device:
         limited = dataclasses.replace(config, limit_train_batches=limit)
         row = training.train_epoch(limited, model, clips, optimizer, micro_batch, 1, lambda epoch, share: None)
     rows = [i % len(clips) for i in range(config.eval_batch)]
-    warm = rows if device.type == "cuda" else rows[:2]  # a recording is of a whole batch
-    training.evaluate(config, model, clips, warm, micro_batch=micro_batch)
+    training.evaluate(config, model, clips, rows[:2], micro_batch=micro_batch)
     began = time.perf_counter()
-    training.evaluate(
-        config, model, clips, rows, micro_batch=micro_batch
-    )  # its scores come to the CPU, so nothing is left under way
+    # Its scores come to the CPU, so nothing is left under way.
+    training.evaluate(config, model, clips, rows, micro_batch=micro_batch)
     evaluation = len(rows) / (time.perf_counter() - began)
     return Speed(row["samples_per_second"], evaluation, max(row["peak_memory_mb"], _peak_mb(device)) or None)
 
@@ -277,7 +276,10 @@ def _reset_peak() -> None:
 
 
 def _peak_mb(device: torch.device) -> float:
-    """The process's peak where the kernel tells it (it sees what lies between two samples), else 0."""
+    """The process's peak where the kernel tells it (it sees what lies between two samples), or the card's, with what
+    recordings hold; else 0."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device) / 2**20
     if device.type != "cpu":
         return 0.0
     with contextlib.suppress(OSError):
@@ -290,7 +292,7 @@ def _peak_mb(device: torch.device) -> float:
 def _key(which: TrainConfig) -> str:
     """SHA-256 of all that a figure depends on."""
     device = device_name(which.device) if is_here(which.device) else which.device
-    versions = [__version__, torch.__version__, importlib.metadata.version("transformers")]
+    versions = [__version__, _SPEED, torch.__version__, importlib.metadata.version("transformers")]
     costs = {name: value for name, value in dataclasses.asdict(which).items() if name not in _COSTLESS}
     content = json.dumps([socket.gethostname(), device, versions, costs], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

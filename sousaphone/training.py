@@ -294,7 +294,7 @@ def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.opti
 
 
 def adamw(
-    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, fused: bool | None = None
+    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, fused: bool = False
 ) -> torch.optim.AdamW:
     """AdamW with weight decay on matrices alone, as is the custom."""
     known = list(parameters)

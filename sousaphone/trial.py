@@ -101,6 +101,8 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether a device's or the system's allocator had nothing left; on a CPU and on mps torch has no class for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
+    if isinstance(error.__context__, torch.OutOfMemoryError):  # a recording that it ended has an error of its own
+        return True
     words = ("out of memory", "can't allocate memory", "not enough memory")
     return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
 
@@ -136,9 +138,13 @@ def _train_within_memory(
         if record.halvings == MOST_HALVINGS or config.micro_batch % 2:
             raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {said}")
         record.halvings += 1
-        gc.collect()
-        if config.device == "cuda":
-            torch.cuda.empty_cache()
+        _free_memory(config)
+
+
+def _free_memory(config: TrainConfig) -> None:
+    gc.collect()
+    if config.device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def _train(
@@ -170,18 +176,22 @@ def _train(
         draw_settings(board, config)
         if record.history:
             draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
+        limit: str | None = None
         try:
             for epoch in fit(config, model, data, state, stopwatch.tick):
                 _check_space(directory)
                 keep(epoch)
                 state = epoch.state
                 report(epoch.metrics)
-        except TimeLimitError as limit:
-            record.reason = str(limit)
+        except TimeLimitError as error:
+            limit = str(error)
+        if limit is not None:  # past the handler nothing holds what the epoch in work had on the device
+            record.reason = limit
             stopwatch.lift()
             if state is None:
                 keep.end("time_limit")
                 return
+            _free_memory(config)
             epoch = cut_short(config, model, data, state, "time_limit")
             keep(epoch)
             report(epoch.metrics)

@@ -205,6 +205,18 @@ def test_where_no_gpu_has_a_driver_torch_is_not_asked(monkeypatch: pytest.Monkey
             choices.pick_device(asked)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's device files")
+@pytest.mark.parametrize("trace", ["dev/nvidia0", "dev/nvidiactl", "dev/dxg", "dev/nvmap", "proc/driver/nvidia"])
+def test_a_trace_of_a_driver_is_seen(tmp_path: Path, trace: str) -> None:
+    assert choices._has_no_driver(tmp_path)
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/null").touch()
+    assert choices._has_no_driver(tmp_path)
+    (tmp_path / trace).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / trace).touch()
+    assert not choices._has_no_driver(tmp_path)
+
+
 def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() -> None:
     tree = ast.parse((ROOT / "launch.py").read_text())
     imported = {

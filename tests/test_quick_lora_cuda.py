@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_gradients_under_dropout_are_those_of_finite_differences(count: int) -> 
         assert slope == pytest.approx(float((gradient * step).sum()), rel=2e-3, abs=2e-2)
 
 
-def trained(name: str, **changes: float) -> RudimentClassifier:
+def trained(name: str, **changes: Any) -> RudimentClassifier:
     """A nano backbone whose adapters do something."""
     model = build_model(TrainConfig(model=name, clip_seconds=1.0, head_dropout=0.0, **changes), len(SLUGS))
     torch.manual_seed(1)
@@ -128,35 +128,70 @@ def test_on_a_gpu_the_short_way_gives_what_peft_gives(name: str) -> None:
     assert float((quick - plain).norm() / plain.norm()) < 0.05
 
 
-@on_gpu
-@pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(name: str) -> None:
-    config = TrainConfig(model=name, clip_seconds=1.0, device="cuda", micro_batch=4, eval_batch=4)
-    device = torch.device("cuda")
-    model = build_model(config, len(SLUGS)).train().place(device)
-    features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).to(device))
-    targets = torch.eye(len(SLUGS), device=device)[:4]
+def gathered(micro_batch: MicroBatch) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in micro_batch.trainable if p.grad is not None])
 
-    def run(micro_batch: MicroBatch, size: Callable[[Tensor], Tensor]) -> tuple[float, Tensor, Tensor]:
+
+@pytest.mark.parametrize("strategy", ["lora", "head"])
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_clips_that_fill_a_batch_up_count_for_nothing(name: str, strategy: str) -> None:
+    model = trained(name, lora_dropout=0.0, strategy=strategy)
+    config = TrainConfig(model=name, clip_seconds=1.0, strategy=strategy)
+    features = model.features(torch.rand(4, model.backbone.spec.sample_rate) - 0.5)
+    targets = torch.eye(len(SLUGS))[:4]
+    plain = MicroBatch(config, model)
+    plain.begin()
+    loss = plain.train(features[:3], targets[:3], 7)
+    wanted = gathered(plain)
+    filled = RecordedMicroBatch(config, model)
+    filled.begin()
+    losses = filled.train_weighted(features, targets, torch.tensor([1 / 7] * 3 + [0.0]))
+    assert float(losses.sum()) * 7 == pytest.approx(float(loss), rel=1e-5)
+    torch.testing.assert_close(gathered(filled), wanted, rtol=1e-4, atol=1e-5)
+
+
+@on_gpu
+@pytest.mark.parametrize("strategy", ["lora", "head"])
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(name: str, strategy: str) -> None:
+    config = TrainConfig(
+        model=name, strategy=strategy, clip_seconds=1.0, device="cuda", micro_batch=4, eval_batch=4, lora_dropout=0.0
+    )
+    model = trained(name, lora_dropout=0.0, strategy=strategy).place(torch.device("cuda"))
+    features = model.features((torch.rand(7, model.backbone.spec.sample_rate) - 0.5).cuda())
+    targets = torch.eye(len(SLUGS), device="cuda")[:7]
+
+    def run(micro_batch: MicroBatch) -> tuple[list[float], Tensor, Tensor]:
         model.train()
         losses = []
-        for seed in (1, 2, 1):  # the first is recorded, the last repeats it
-            torch.manual_seed(seed)
+        for _ in range(2):  # recorded, and replayed; a step of a whole micro-batch and a smaller one
             micro_batch.begin()
-            losses.append(float(micro_batch.train(size(features), size(targets), 4)))
-        assert losses[0] == losses[2] != losses[1]
-        gradients = torch.cat([p.grad.flatten() for p in micro_batch.trainable if p.grad is not None])
+            losses += [float(micro_batch.train(features[part], targets[part], 7)) for part in (slice(4), slice(4, 7))]
+        model.eval()
         with torch.inference_mode():
-            return losses[0], gradients, micro_batch.score(size(features))
+            scores = torch.cat([micro_batch.score(features[part]) for part in (slice(4), slice(4, 7))])
+        return losses, gathered(micro_batch), scores
 
-    for size in (lambda x: x, lambda x: x[:3]):  # whole, and as the last of an epoch
-        plain = run(MicroBatch(config, model), size)
-        for parameter in model.parameters():
-            parameter.grad = None
-        recorded = run(RecordedMicroBatch(config, model), size)
-        assert recorded[0] == pytest.approx(plain[0], rel=1e-3)
-        assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < 0.02
-        torch.testing.assert_close(recorded[2], plain[2], rtol=0.02, atol=0.02)
+    plain = run(MicroBatch(config, model))
+    recorded = run(RecordedMicroBatch(config, model))
+    assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
+    assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < 0.02
+    torch.testing.assert_close(recorded[2], plain[2], rtol=0.02, atol=0.02)
+
+
+@on_gpu
+def test_dropout_is_drawn_anew_at_each_replay_and_again_from_the_same_seed() -> None:
+    config = TrainConfig(model="ast", clip_seconds=1.0, device="cuda", micro_batch=4)
+    model = build_model(config, len(SLUGS)).train().place(torch.device("cuda"))
+    features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).cuda())
+    targets = torch.eye(len(SLUGS), device="cuda")[:4]
+    micro_batch = RecordedMicroBatch(config, model)
+    losses = []
+    for seed in (1, 2, 1):  # the first is recorded
+        torch.manual_seed(seed)
+        micro_batch.begin()
+        losses.append(float(micro_batch.train(features, targets, 4)))
+    assert losses[0] == losses[2] != losses[1]
 
 
 def test_a_model_is_copied_with_its_short_ways() -> None:

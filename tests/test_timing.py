@@ -82,7 +82,7 @@ def test_a_step_that_fails_leaves_the_model_as_it_was_too(monkeypatch: pytest.Mo
     model = build_model(SMALL, len(SLUGS))
     before = model.trained_state()
 
-    def fail(config: TrainConfig, model: torch.nn.Module, *rest: object) -> None:
+    def fail(config: TrainConfig, model: torch.nn.Module, *rest: object, **named: object) -> None:
         with torch.no_grad():
             next(p for p in model.parameters() if p.requires_grad).add_(1)
         torch.rand(1)

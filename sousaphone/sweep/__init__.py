@@ -3,7 +3,7 @@
 import os
 
 # Ours to choose, and Ray reads them at import: trials write their own TensorBoard file (live, gap-free after a
-# restart), so Ray's automatic ones stay off; a Ctrl-C is handled in `experiment`; nothing is sent anywhere.
+# restart), so Ray's automatic ones stay off; a Ctrl-C is handled in `signals`; nothing is sent anywhere.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # A trial that is cut before its first epoch has nothing to report, which Tune would take for a mistake.

@@ -133,7 +133,7 @@ class Peak:
 
     def read(self) -> float:
         if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated() / 2**20
+            return torch.cuda.max_memory_reserved() / 2**20
         own = _peak_mb(torch.device("cpu")) or psutil.Process().memory_info().rss / 2**20
         workers = 0.0
         for child in psutil.Process().children(recursive=True):

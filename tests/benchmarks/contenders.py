@@ -121,15 +121,17 @@ def _in_turn(measured: Measured, contenders: dict[str, Trainer], setting: Settin
     for _ in range(setting.rounds):
         for name, contender in contenders.items():
             rest()
-            _keep(measured, name, contender.train(setting.steps, True), say)
+            _keep(measured, name, contender.train(setting.steps, setting.device == "cpu"), say)
             # Augmentation has no part in it.
             if not setting.heavy and isinstance(contender, Scorer) and name != AUGMENTED:
                 rest()
                 scored = contender.evaluate(setting.batch * setting.steps)
                 measured.evaluation.setdefault(name, []).append(scored)
-    for name in contenders:
+    for name, contender in contenders.items():
         if name != SWEEP:
-            measured.shares[name] = fastest(measured.train[name]).shares
+            # Waiting for a device after each stage costs time there, so shares get a round of their own.
+            kept = fastest(measured.train[name])
+            measured.shares[name] = kept.shares or contender.train(setting.steps, True).shares
 
 
 def _one_by_one(
@@ -137,7 +139,7 @@ def _one_by_one(
 ) -> None:
     """On a GPU, ours first: a baseline's decoders take the processor from whoever runs beside them. They take seconds
     where ours takes a tenth of one, so a baseline trains for one round, the plain one for a tenth of it."""
-    for name, contender in contenders.items():
+    for name, contender in list(contenders.items()):
         slow = name.startswith(BASELINES)
         steps = max(1, setting.steps // 10) if name.startswith("plain") else setting.steps
         contender.train(1, False)
@@ -149,7 +151,7 @@ def _one_by_one(
                 measured.evaluation[name] = rounds
             # Waiting for a GPU after each stage costs time there, so shares get a round of their own.
             measured.shares[name] = contender.train(steps, True).shares
-        contender.close()
+        contenders.pop(name).close()
 
 
 def _keep(measured: Measured, name: str, found: Round, say: Callable[[str], None]) -> None:

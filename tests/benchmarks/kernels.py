@@ -34,10 +34,9 @@ class Kernel:
 def measure(
     setting: Setting, models: Sequence[str], clips: Clips, scratch: Path, say: Callable[[str], None]
 ) -> dict[str, list[Kernel]]:
-    """By backbone, the longest first; on a GPU its kernels, on a CPU torch's operations."""
+    """By backbone, the longest first."""
     found = {}
     device = torch.device(setting.device)
-    on_gpu = device.type == "cuda"
     for model in models:
         config = setting.config(model)
         classifier = build_model(config, len(SLUGS)).train().place(device)
@@ -51,13 +50,10 @@ def measure(
             micro_batch.begin()
             micro_batch.train(features, targets, len(features))
         wait(device)
-        with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiled:
+        with profile(activities=[ProfilerActivity.CUDA]) as profiled:
             micro_batch.train(features, targets, len(features))
             wait(device)
-        times = [
-            Kernel(one.key, (one.device_time_total if on_gpu else one.self_cpu_time_total) / 1000, one.count)
-            for one in profiled.key_averages()
-        ]
+        times = [Kernel(one.key, one.device_time_total / 1000, one.count) for one in profiled.key_averages()]
         found[model] = sorted(times, key=lambda one: -one.milliseconds)
         say(
             f"{model}: {sum(one.milliseconds for one in times):.1f} ms in {sum(one.launches for one in times)} launches"
