@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from sousaphone.config import TrainConfig
-from sousaphone.frontends import Frontend, to_device, to_float
+from sousaphone.frontends import Frontend, to_float
 
 
 def window_seconds(config: TrainConfig) -> float:
@@ -39,7 +39,7 @@ def augment_wave(
     batch, device = wave.shape[0], wave.device
 
     def uniform(low: float, high: float) -> Tensor:
-        return to_device(low + torch.rand(batch, 1, generator=rng) * (high - low), device)
+        return _to(low + torch.rand(batch, 1, generator=rng) * (high - low), device)
 
     speed = 1 + uniform(-config.speed, config.speed)
     start = uniform(-config.shift_ms, config.shift_ms) * rate / 1000
@@ -49,7 +49,7 @@ def augment_wave(
     # takes as long as all the rest of this stage.
     seed = int(torch.randint(2**62, (1,), generator=rng))
     tape = torch.randn(samples + rate, device=device, generator=torch.Generator(device).manual_seed(seed))
-    place = to_device(torch.randint(rate, (batch,), generator=rng), device)
+    place = _to(torch.randint(rate, (batch,), generator=rng), device)
     lengths = ((lengths[:, None] - start) / speed).long().clamp(1, samples)  # [B, 1]
     # A CPU is twice as fast on a few clips at a time, which stay in its cache.
     group = batch if device.type != "cpu" else 2
@@ -96,7 +96,7 @@ def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng
     for dim, size, width in ((frontend.mel_dim, bins, config.freq_mask * bins), (frontend.time_dim, frames, longest)):
         shape = [features.shape[0]] + [1] * (features.dim() - 1)
         shape[dim] = size
-        hidden = hidden | to_device(_spans(features.shape[0], size, width, rng), features.device).view(shape)
+        hidden = hidden | _to(_spans(features.shape[0], size, width, rng), features.device).view(shape)
     return torch.where(hidden, fill, features)
 
 
@@ -116,5 +116,11 @@ def mixup(features: Tensor, targets: Tensor, config: TrainConfig, rng: Generator
     # Torch's own distributions take no generator.
     seed = int(torch.randint(2**62, (1,), generator=rng))
     share = float(np.random.default_rng(seed).beta(config.mixup_alpha, config.mixup_alpha))
-    order = to_device(torch.randperm(features.shape[0], generator=rng), features.device)
+    order = _to(torch.randperm(features.shape[0], generator=rng), features.device)
     return features[order].lerp_(features, share), targets[order].lerp_(targets, share)
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host where it is wanted. To a GPU it goes from pinned memory: from any other the host would wait
+    for all that the GPU has yet to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -46,12 +46,6 @@ def to_float(wave: Tensor) -> Tensor:
     return wave if wave.is_floating_point() else wave * (1 / 32768)  # exact, and in one pass
 
 
-def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host where it is wanted. To a GPU it goes from pinned memory: from any other the host would wait
-    for all that the GPU has yet to do."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """`wave` [B, T] with everything beyond each row's length set to zero."""
     if lengths is None:

@@ -19,8 +19,8 @@ from sousaphone.data.index import Dataset
 from sousaphone.durations import in_words
 from sousaphone.inference_time import arms, time_arm
 from sousaphone.record import atomic_write
-from sousaphone.timing import free_memory, is_here
-from sousaphone.trial import is_out_of_memory
+from sousaphone.timing import is_here
+from sousaphone.trial import free_memory, is_out_of_memory
 from sousaphone.words import counted, one_line
 from sousaphone.yardsticks import Baseline, InferenceTime, Yardsticks, predictions_path
 

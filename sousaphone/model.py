@@ -133,8 +133,8 @@ class RudimentClassifier(nn.Module):
     def round_frozen(self) -> Self:
         """What is frozen in bfloat16, in place, and convolutions over channels last.
 
-        Batch norms, adapters and fresh layers stay in float32. Under autocast the same weights are rounded at every
-        use, and activations are kept in float32 between some layers, which costs half of the time.
+        Batch norms, adapters and fresh layers stay in float32. Autocast rounds the same weights, but at every use, and
+        keeps activations in float32 between some layers.
         """
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):

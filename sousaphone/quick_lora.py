@@ -18,20 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sousaphone import quick_lora_cuda
-from sousaphone.short_ways import kernels_for
+from sousaphone.quick_lora_cuda import LEVELS
+from sousaphone.short_ways import HasShortWay, kernels_for
 
-_LEVELS = 2**16  # of the random numbers that dropout compares with
 _MOST_RANKS = 64  # that the kernels have room for on every card
 
 
-class _Quick:
-    """What both kinds of layer ask of themselves.
-
-    Attributes:
-        quick: False leaves everything to PEFT.
-    """
-
-    quick = True
+class _Quick(HasShortWay):
+    """What both kinds of layer ask of themselves."""
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
         """Weight, bias, A, B, scale and the share that dropout takes; None where PEFT's own forward is to run."""
@@ -104,23 +98,16 @@ class QuickConv2d(_Quick, peft_layer.Conv2d):
         return y.unflatten(2, x.shape[2:])
 
 
-def use_quick(model: nn.Module, quick: bool) -> None:
-    """Let every layer that has a short way take it, or leave all to PEFT and torch: to compare the two."""
-    for module in model.modules():
-        if hasattr(module, "quick"):
-            setattr(module, "quick", quick)  # noqa: B010 (a module's type knows parameters and modules alone)
-
-
 def drop(x: Tensor, share: float) -> tuple[Tensor, Tensor | None, float]:
     """`x` with about `share` of its numbers zero, not rescaled; 1 where one was kept, uint8; and what rescales it."""
-    level = round(share * _LEVELS)
+    level = round(share * LEVELS)
     if not level:
         return x, None, 1.0
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
     # Written as a byte at once: a comparison's own bool takes four times as long to make, and to multiply with.
-    kept = torch.ge(bits, level - _LEVELS // 2, out=torch.empty(x.shape, dtype=torch.uint8))
-    return x * kept, kept, _LEVELS / (_LEVELS - level)
+    kept = torch.ge(bits, level - LEVELS // 2, out=torch.empty(x.shape, dtype=torch.uint8))
+    return x * kept, kept, LEVELS / (LEVELS - level)
 
 
 class _Rows(torch.autograd.Function):

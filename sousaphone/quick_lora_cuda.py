@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from sousaphone.short_ways import kernels
 
-_LEVELS = 2**16  # of the random numbers that dropout compares with
+LEVELS = 2**16  # of the random numbers that dropout compares with
 
 # Frozen weight and bias, A and B.
 Layer = tuple[Tensor, Tensor | None, Tensor, Tensor]
@@ -40,9 +40,9 @@ class _Fan(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: float, share: float, *parts: Any) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1]).contiguous()  # [N, I]
         weights, biases, all_a, all_b = (parts[kind::4] for kind in range(4))
-        level = round(share * _LEVELS)
+        level = round(share * LEVELS)
         seed = torch.empty(1, dtype=torch.int64, device=x.device).random_(-(2**63), None) if level else None
-        scale = scale * _LEVELS / (_LEVELS - level)
+        scale = scale * LEVELS / (LEVELS - level)
         stacked = _joined(all_a, 0)  # [layers * r, I]
         inner = kernels().to_rank(rows, stacked, scale, seed, level, len(weights))  # [N, layers * r]
         ys = []

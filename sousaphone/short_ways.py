@@ -1,4 +1,4 @@
-"""Where the project's own Triton kernels (kernels.py) can take the place of torch's."""
+"""Faster ways to compute the same: which modules have one, and where the Triton kernels (kernels.py) can serve."""
 
 from __future__ import annotations
 
@@ -8,7 +8,24 @@ import importlib.util
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+class HasShortWay:
+    """A module with a short way.
+
+    Attributes:
+        quick: False leaves all to PEFT and torch.
+    """
+
+    quick = True
+
+
+def use_quick(model: nn.Module, quick: bool) -> None:
+    """Let every module that has a short way take it, or none: to compare the two."""
+    for module in model.modules():
+        if isinstance(module, HasShortWay):
+            module.quick = quick
 
 
 def kernels_for(x: Tensor) -> Any:

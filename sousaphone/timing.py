@@ -10,7 +10,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import gc
 import hashlib
 import importlib.metadata
 import json
@@ -36,14 +35,14 @@ from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import TrialRecord, atomic_write, now
 from sousaphone.rudiments import SLUGS
-from sousaphone.trial import is_out_of_memory
+from sousaphone.trial import free_memory, is_out_of_memory
 
 if TYPE_CHECKING:
     from sousaphone.data.cache import WaveformCache
 
 FILE = "timings.json"
 STEPS = 2
-_SPEED = 2  # raised whenever training itself gets faster: older figures are forgotten
+_GENERATION = 2  # raised whenever training itself gets faster: older figures are forgotten
 # Fields without a say in the cost of a clip. Any other, a new one too, makes another arm.
 _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"} | {
     "score_test",  # of a search alone: how fast an arm trains and scores is the same
@@ -144,7 +143,7 @@ def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device:
     _reset_peak()
     for limit in (1, steps) if steps else (1,):
         limited = dataclasses.replace(config, limit_train_batches=limit)
-        row = training.train_epoch(limited, model, clips, optimizer, micro_batch, 1, lambda epoch, share: None)
+        row = training.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
     rows = [i % len(clips) for i in range(config.eval_batch)]
     training.evaluate(config, model, clips, rows[:2], micro_batch=micro_batch)
     began = time.perf_counter()
@@ -260,15 +259,6 @@ def _noise_clips(config: TrainConfig, rate: int, steps: int, device: torch.devic
     return ClipSet(noise, table, "train", config.clip_seconds, device, config.seed)
 
 
-def free_memory(device: torch.device) -> None:
-    """Give back what torch keeps of a device's memory for later."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
-
-
 def _reset_peak() -> None:
     """Linux counts a process's peak from here on; else an earlier arm's would stand for this one."""
     with contextlib.suppress(OSError):
@@ -292,7 +282,7 @@ def _peak_mb(device: torch.device) -> float:
 def _key(which: TrainConfig) -> str:
     """SHA-256 of all that a figure depends on."""
     device = device_name(which.device) if is_here(which.device) else which.device
-    versions = [__version__, _SPEED, torch.__version__, importlib.metadata.version("transformers")]
+    versions = [__version__, _GENERATION, torch.__version__, importlib.metadata.version("transformers")]
     costs = {name: value for name, value in dataclasses.asdict(which).items() if name not in _COSTLESS}
     content = json.dumps([socket.gethostname(), device, versions, costs], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()

@@ -213,7 +213,7 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     micro_batch: MicroBatch,
     epoch: int,
-    tick: Tick,
+    tick: Tick = _no_tick,
 ) -> dict[str, Any]:
     """One pass over the training clips, or `limit_train_batches` steps of it; the metrics of its training.
 

@@ -138,13 +138,16 @@ def _train_within_memory(
         if record.halvings == MOST_HALVINGS or config.micro_batch % 2:
             raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {said}")
         record.halvings += 1
-        _free_memory(config)
+        free_memory(torch.device(config.device))
 
 
-def _free_memory(config: TrainConfig) -> None:
+def free_memory(device: torch.device) -> None:
+    """Give back what torch keeps of a device's memory for later."""
     gc.collect()
-    if config.device == "cuda":
+    if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def _train(
@@ -191,7 +194,7 @@ def _train(
             if state is None:
                 keep.end("time_limit")
                 return
-            _free_memory(config)
+            free_memory(torch.device(config.device))
             epoch = cut_short(config, model, data, state, "time_limit")
             keep(epoch)
             report(epoch.metrics)

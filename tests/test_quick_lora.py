@@ -15,8 +15,9 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.quick_lora import QuickConv2d, QuickLinear, _Maps, _Rows, drop, use_quick
+from sousaphone.quick_lora import QuickConv2d, QuickLinear, _Maps, _Rows, drop
 from sousaphone.rudiments import SLUGS
+from sousaphone.short_ways import use_quick
 from sousaphone.training import fit
 
 

@@ -15,9 +15,9 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
 from sousaphone.microbatch import MicroBatch, RecordedMicroBatch
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.quick_lora import use_quick
 from sousaphone.quick_lora_cuda import Layer, fan
 from sousaphone.rudiments import SLUGS
+from sousaphone.short_ways import use_quick
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="bfloat16 is too coarse for this on a GPU")

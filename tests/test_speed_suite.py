@@ -107,7 +107,7 @@ def test_stages_add_up_to_the_step_and_change_nothing(trial_config: Any) -> None
         optimizer, micro_batch = training.make_optimizer(model, config), micro_batch_of(config, model)
         torch.manual_seed(0)
         with clock.watching(optimizer, micro_batch):
-            row = training.train_epoch(config, model, data.train, optimizer, micro_batch, 1, lambda epoch, share: None)
+            row = training.train_epoch(config, model, data.train, optimizer, micro_batch, 1)
         return row["train_loss"], clock, row["epoch_seconds"]
 
     plain, _, _ = losses(False)

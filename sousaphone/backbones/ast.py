@@ -17,7 +17,7 @@ from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.transformer import add_norm, side_by_side
+from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
 from sousaphone.backbones.weight_files import refuse_other_features
 from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
@@ -90,10 +90,7 @@ class AstBackbone(Backbone):
 
 def _attend(attention: Any, x: Tensor) -> Tensor:
     """[B, L, D] to [B, L, D]: self-attention as transformers' ASTAttention computes it."""
-    q, k, v = (
-        projected.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
-        for projected in side_by_side((attention.q_proj, attention.k_proj, attention.v_proj), x)
-    )
+    q, k, v = to_heads(x, attention.num_attention_heads, attention.q_proj, attention.k_proj, attention.v_proj)
     dropout = attention.attention_dropout if attention.training else 0.0
     heard = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
     y: Tensor = attention.o_proj(heard.transpose(1, 2).flatten(2))

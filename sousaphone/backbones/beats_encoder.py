@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sousaphone.backbones.transformer import add_norm, side_by_side
+from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.errors import UserError
+from sousaphone.short_ways import HasShortWay
 
 MEL_BANDS = 128
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,10 +123,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
-        q, k, v = (
-            projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, H, L, D / H]
-            for projected in side_by_side((self.q_proj, self.k_proj, self.v_proj), x)
-        )
+        q, k, v = to_heads(x, self.heads, self.q_proj, self.k_proj, self.v_proj)  # [B, H, L, D / H]
         dropout = self.dropout if self.training else 0.0
         if bias is not None and self.gated:
             # Each gate is a sum of four outputs, so of their weights.
@@ -184,14 +182,8 @@ class Layer(nn.Module):
         return x
 
 
-class PositionConv(nn.Module):
-    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm).
-
-    Attributes:
-        quick: False leaves it to torch's convolution: to compare the two.
-    """
-
-    quick = True
+class PositionConv(nn.Module, HasShortWay):
+    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm)."""
 
     def __init__(self, width: int, taps: int, groups: int) -> None:
         super().__init__()
@@ -209,7 +201,7 @@ class PositionConv(nn.Module):
         if not self.quick or x.device.type == "mps":  # where complex products are missing
             y = F.conv1d(x, weight.to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
             return y[..., :length]
-        # By frequencies: so many taps in so few channels a group are slow to slide, on a GPU ten times as slow.
+        # By frequencies: to slide so many taps over so few channels a group took over a third of a step on a GPU.
         size = -(-(length + self.taps) // 32) * 32  # no sound meets its own end, and 2 divides it often
         sound = torch.fft.rfft(F.pad(x.float(), (self.taps // 2, 0)), size).unflatten(1, (self.groups, -1))
         response = torch.fft.rfft(weight, size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 from sousaphone.short_ways import kernels_for
 
 
-def side_by_side(layers: Sequence[Any], x: Tensor) -> tuple[Tensor, ...]:
-    """What each layer makes of the same x. A layer that has a `beside` may do all of them at once."""
+def to_heads(x: Tensor, heads: int, *layers: Any) -> list[Tensor]:
+    """What each layer makes of x [B, L, D], by heads: [B, H, L, D / H]. One that has a `beside` may do all at once."""
     first, *others = layers
     ys: tuple[Tensor, ...] | None = first.beside(others, x) if hasattr(first, "beside") else None
-    return tuple(layer(x) for layer in layers) if ys is None else ys
+    each = [layer(x) for layer in layers] if ys is None else ys
+    return [y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in each]
 
 
 def add_norm(x: Tensor, y: Tensor, norm: nn.LayerNorm, alpha: float = 1.0) -> tuple[Tensor, Tensor]:

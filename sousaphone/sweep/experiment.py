@@ -48,7 +48,7 @@ def run_sweep(
     tracker: str,
     announce: Announce,
 ) -> None:
-    """Run what is left of a run's trials and return when all of that has ended.
+    """Run what is left of a run's trials, and return when all of that has ended.
 
     A trial that fails does not stop the others.
 

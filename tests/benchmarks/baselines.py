@@ -26,7 +26,7 @@ from torchaudio.transforms import Resample
 
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
-from sousaphone.quick_lora import use_quick
+from sousaphone.short_ways import use_quick
 
 from .clips import Clips, length, read
 from .clock import Clock, Peak, processor_seconds, wait

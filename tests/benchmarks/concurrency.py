@@ -147,7 +147,7 @@ def _serve() -> None:
     def tell(steps: int) -> None:
         limited = dataclasses.replace(config, limit_train_batches=steps)
         began, busy = time.monotonic(), time.process_time()  # one clock for all processes of a machine
-        training.train_epoch(limited, model, clips, optimizer, micro_batch, 1, lambda epoch, share: None)
+        training.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
         answer = {"began": began, "ended": time.monotonic(), "processor": time.process_time() - busy}
         print(json.dumps(answer), flush=True)
 

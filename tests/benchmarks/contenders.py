@@ -1,4 +1,6 @@
-"""One backbone's contenders, measured in turn, round after round: whatever disturbs the machine disturbs them alike."""
+"""One backbone's contenders, measured in turn, round after round: whatever disturbs the machine disturbs them alike.
+
+On a GPU one after the other, ours first."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def measure(
         config = setting.config(model)
         classifier = build_model(config, len(SLUGS)).train().place(device)
         cache, _ = cached(clips, REGISTRY[model].sample_rate, scratch)
-        heard = ClipSet(cache, clips.dataset.clips, "train", config.clip_seconds, device, seed=0)  # type: ignore[arg-type]
+        heard = ClipSet(cast(Any, cache), clips.dataset.clips, "train", config.clip_seconds, device, seed=0)
         batch = next(heard.training_batches(config.micro_batch, epoch=1))
         features = classifier.features(to_float(batch.wave), batch.lengths)
         targets = F.one_hot(batch.labels, len(SLUGS)).float()

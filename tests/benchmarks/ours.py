@@ -13,15 +13,11 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import RudimentClassifier
-from sousaphone.quick_lora import use_quick
+from sousaphone.short_ways import use_quick
 
 from .clips import Clips
 from .clock import Clock, Peak, processor_seconds, wait
 from .result import Round
-
-
-def _no_tick(epoch: int, share: float) -> None:
-    pass
 
 
 class Ours:
@@ -43,7 +39,7 @@ class Ours:
         wait(self.device)
         busy = processor_seconds()
         with clock.watching(self.optimizer, self.micro_batch):
-            row = training.train_epoch(config, self.model, self.clips, self.optimizer, self.micro_batch, 1, _no_tick)
+            row = training.train_epoch(config, self.model, self.clips, self.optimizer, self.micro_batch, 1)
         seconds = row["epoch_seconds"]
         return Round(
             clips=round(row["samples_per_second"] * seconds),

@@ -3,8 +3,9 @@
     python -m tests.benchmarks.speed [--scale nano|base] [--models ast ...] [--device auto] [--save]
 
 Contenders take turns, round after round, and the best round of each counts, so that a disturbed machine tells the
-truth in its ratios; processor time stands beside wall time. Needs neither Ray nor soundfile for the training part;
-what cannot be measured on a machine is named. --only picks parts; --save writes tests/benchmarks/results/.
+truth in its ratios; processor time stands beside wall time. On a GPU they run one after the other, ours first. Needs
+neither Ray nor soundfile for the training part; what cannot be measured on a machine is named. --only picks parts;
+--save writes tests/benchmarks/results/.
 One round of one step says nothing: caches are cold.
 """
 
