@@ -322,6 +322,8 @@ def usable(device: torch.device) -> bool:
             raise RuntimeError(f"{torch.cuda.get_device_name(device)} is older than Ampere")
         x = torch.ones(1, 16, device=device, dtype=torch.bfloat16)
         to_rank(x, x.float(), 1.0)
+    except torch.OutOfMemoryError:  # the trial's matter, and none of the card's
+        raise
     except Exception as error:  # whatever the compiler raises: torch's and PEFT's own way is always there
         warnings.warn(f"training goes on without the project's own kernels, and slower: {error}", stacklevel=2)
         return False

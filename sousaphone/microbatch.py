@@ -104,8 +104,11 @@ class _Recording:
     def __init__(self, function: Callable[..., Tensor], size: int, *inputs: Tensor) -> None:
         self.inputs = [tensor.new_zeros(size, *tensor.shape[1:]) for tensor in inputs]
         self._fill(inputs)
-        self.graph = torch.cuda.CUDAGraph()
-        device = inputs[0].device
+        self.replay, self.output = self._record(function)
+
+    def _record(self, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
+        """What runs the function on `inputs` again, and where its result will stand."""
+        graph, device = torch.cuda.CUDAGraph(), self.inputs[0].device
         with torch.random.fork_rng(devices=[device]):
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))
@@ -114,12 +117,13 @@ class _Recording:
                     function(*self.inputs)
             torch.cuda.current_stream(device).wait_stream(side)
             # Other threads of the process may go on using CUDA meanwhile.
-            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-                self.output = function(*self.inputs)
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                output = function(*self.inputs)
+        return graph.replay, output
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         self._fill(inputs)
-        self.graph.replay()
+        self.replay()
         return self.output.clone()
 
     def _fill(self, inputs: Sequence[Tensor]) -> None:

@@ -227,6 +227,7 @@ def train_epoch(
     steps = math.ceil(len(clips) / effective)
     if config.limit_train_batches is not None:
         steps = min(steps, config.limit_train_batches)
+    planned = min(len(clips), steps * effective)
     trainable = [p for p in model.parameters() if p.requires_grad]
     loss_sum = torch.zeros((), device=device)
     heard, peak = 0, 0
@@ -251,10 +252,10 @@ def train_epoch(
         # Features, masks and mixup are of the whole step, so micro-batches change memory and nothing else.
         for part, wanted in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
             loss_sum += micro_batch.train(part, wanted, len(features))
+            heard += len(part)
+            tick(epoch, heard / planned)  # a step of a large model may take minutes on a CPU
         torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
         optimizer.step()
-        heard += len(features)
-        tick(epoch, (step + 1) / steps)
         if device.type == "cpu":
             peak = max(peak, _own_memory())
     train_loss = loss_sum.item() / heard

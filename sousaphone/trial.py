@@ -103,8 +103,9 @@ def is_out_of_memory(error: Exception) -> bool:
         return True
     if isinstance(error.__context__, torch.OutOfMemoryError):  # a recording that it ended has an error of its own
         return True
-    words = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in words)
+    # The last is of cuBLAS and cuDNN, on a card that is full.
+    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in words)
 
 
 def halved(config: TrainConfig, times: int) -> TrainConfig:

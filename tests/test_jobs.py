@@ -157,6 +157,13 @@ def test_a_refusal_is_one_clear_line_and_touches_nothing(
     assert said in line
 
 
+def test_a_run_is_tracked_as_it_was_begun_unless_a_launch_says_otherwise(storage: Path) -> None:
+    run = RunDirectory(storage / "run")
+    run.write_plan(run.read_plan() | {"tracker": "wandb"})
+    assert job_of(storage, "--resume", "--name", "run").tracker == "wandb"
+    assert job_of(storage, "--resume", "--name", "run", "--tracker", "none").tracker == "none"
+
+
 def test_extend_that_names_nothing_is_refused(begun: Path) -> None:
     with pytest.raises(UserError, match="--extend names nothing to add; give --models, --augment or --seeds"):
         job_of(begun, "--extend", "--name", "run")

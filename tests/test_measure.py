@@ -164,6 +164,7 @@ def test_times_of_two_processors_are_never_mixed(fake: Fake, tmp_path: Path, mon
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
         (MemoryError(), "out of memory"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), "out of memory"),
         (RuntimeError("CUDA error:\n  device-side assert"), "CUDA error: device-side assert"),
         (ValueError("it needs 2 classes"), "it needs 2 classes"),
         (OSError("the weights are gone"), "the weights are gone"),

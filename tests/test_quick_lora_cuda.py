@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA alone")
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
-from sousaphone.microbatch import MicroBatch, RecordedMicroBatch
+from sousaphone.microbatch import MicroBatch, RecordedMicroBatch, _Recording
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.quick_lora_cuda import Layer, fan
 from sousaphone.rudiments import SLUGS
@@ -132,34 +133,26 @@ def gathered(micro_batch: MicroBatch) -> Tensor:
     return torch.cat([p.grad.flatten() for p in micro_batch.trainable if p.grad is not None])
 
 
-@pytest.mark.parametrize("strategy", ["lora", "head"])
-@pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_clips_that_fill_a_batch_up_count_for_nothing(name: str, strategy: str) -> None:
-    model = trained(name, lora_dropout=0.0, strategy=strategy)
-    config = TrainConfig(model=name, clip_seconds=1.0, strategy=strategy)
-    features = model.features(torch.rand(4, model.backbone.spec.sample_rate) - 0.5)
-    targets = torch.eye(len(SLUGS))[:4]
-    plain = MicroBatch(config, model)
-    plain.begin()
-    loss = plain.train(features[:3], targets[:3], 7)
-    wanted = gathered(plain)
-    filled = RecordedMicroBatch(config, model)
-    filled.begin()
-    losses = filled.train_weighted(features, targets, torch.tensor([1 / 7] * 3 + [0.0]))
-    assert float(losses.sum()) * 7 == pytest.approx(float(loss), rel=1e-5)
-    torch.testing.assert_close(gathered(filled), wanted, rtol=1e-4, atol=1e-5)
+def _run_again(recording: _Recording, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
+    """What a CUDA graph does, where there is none: the function runs on the same tensors, into the same tensor."""
+    output = function(*recording.inputs)
+    return lambda: output.copy_(function(*recording.inputs)), output
 
 
-@on_gpu
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
 @pytest.mark.parametrize("strategy", ["lora", "head"])
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(name: str, strategy: str) -> None:
+def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(
+    name: str, strategy: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if device == "cpu":
+        monkeypatch.setattr(_Recording, "_record", _run_again)
     config = TrainConfig(
-        model=name, strategy=strategy, clip_seconds=1.0, device="cuda", micro_batch=4, eval_batch=4, lora_dropout=0.0
+        model=name, strategy=strategy, clip_seconds=1.0, device=device, micro_batch=4, eval_batch=4, lora_dropout=0.0
     )
-    model = trained(name, lora_dropout=0.0, strategy=strategy).place(torch.device("cuda"))
-    features = model.features((torch.rand(7, model.backbone.spec.sample_rate) - 0.5).cuda())
-    targets = torch.eye(len(SLUGS), device="cuda")[:7]
+    model = trained(name, lora_dropout=0.0, strategy=strategy).place(torch.device(device))
+    features = model.features((torch.rand(7, model.backbone.spec.sample_rate) - 0.5).to(device))
+    targets = torch.eye(len(SLUGS), device=device)[:7]
 
     def run(micro_batch: MicroBatch) -> tuple[list[float], Tensor, Tensor]:
         model.train()
@@ -174,15 +167,16 @@ def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(name: str, 
 
     plain = run(MicroBatch(config, model))
     recorded = run(RecordedMicroBatch(config, model))
-    assert recorded[0] == pytest.approx(plain[0], rel=1e-2)
-    assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < 0.02
-    torch.testing.assert_close(recorded[2], plain[2], rtol=0.02, atol=0.02)
+    rounding = 1e-5 if device == "cpu" else 0.02
+    assert recorded[0] == pytest.approx(plain[0], rel=rounding)
+    assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < rounding
+    torch.testing.assert_close(recorded[2], plain[2], rtol=rounding, atol=rounding)
 
 
 @on_gpu
-def test_dropout_is_drawn_anew_at_each_replay_and_again_from_the_same_seed() -> None:
-    config = TrainConfig(model="ast", clip_seconds=1.0, device="cuda", micro_batch=4)
-    model = build_model(config, len(SLUGS)).train().place(torch.device("cuda"))
+def test_the_adapters_dropout_is_drawn_anew_at_each_replay_and_again_from_the_same_seed() -> None:
+    config = TrainConfig(model="beats", clip_seconds=1.0, device="cuda", micro_batch=4)
+    model = trained("beats").train().place(torch.device("cuda"))  # without dropout at its head
     features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).cuda())
     targets = torch.eye(len(SLUGS), device="cuda")[:4]
     micro_batch = RecordedMicroBatch(config, model)

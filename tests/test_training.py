@@ -104,6 +104,17 @@ def test_micro_batches_change_memory_and_nothing_else(trial_config: MakeConfig) 
     assert parts.metrics["val_loss"] == pytest.approx(whole.metrics["val_loss"], rel=1e-4)
 
 
+def test_every_micro_batch_is_a_sign_of_life_with_the_share_that_is_done(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1, micro_batch=2, accumulation=4)
+    model, data = open_trial(config)
+    shares: list[float] = []
+    list(fit(config, model, data, tick=lambda epoch, share: shares.append(share)))
+    parts = len(data.train) // 2
+    assert parts > 4
+    assert shares[:parts] == pytest.approx([(number + 1) / parts for number in range(parts)])
+    assert set(shares[parts:]) == {1.0}  # while it is scored
+
+
 def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=9, patience=2, learning_rate=0.0, augment=False)
     _, epochs = run(config)

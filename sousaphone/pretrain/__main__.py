@@ -89,7 +89,7 @@ def _evaluate(arguments: argparse.Namespace, cache: Path) -> None:
     for proof in prove.plan(arguments.models, list(data), arguments.lr):
         weights = card.weights_path(arguments.work, proof.model)
         prove.prove(proof, weights, data[proof.data], cache, arguments.work / "proofs", _say)
-    comparisons = prove.compare(prove.read(arguments.work / "proofs"))
+    comparisons = card.evaluated(arguments.work)
     print(prove.table(comparisons))
     for name in arguments.models:
         print(f"{name}: {prove.verdict(comparisons, name)}")

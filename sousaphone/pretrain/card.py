@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +67,21 @@ def about(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
     return {"recipe": dataclasses.asdict(recipe), "corpus": dataclasses.asdict(corpus), "version": __version__}
 
 
+def evaluated(work: Path) -> list[prove.Comparison]:
+    """What the evaluation found of the weights that are there now."""
+    return prove.compare(prove.read(work / "proofs", partial(weights_path, work)))
+
+
 def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> None:
     """Copy the weights that earned their place into the package, and write the card.
 
     What was evaluated and did not earn it goes out of the package.
 
     Raises:
-        UserError: nothing was evaluated, or not all that the package holds now; or together they are larger than
-            LIMIT_BYTES. Nothing is touched then.
+        UserError: nothing was evaluated as it is now, or not all that the package holds; or together they are larger
+            than LIMIT_BYTES. Nothing is touched then.
     """
-    comparisons = prove.compare(prove.read(work / "proofs"))
+    comparisons = evaluated(work)
     open_ones = [name for name in RECIPES if not prove.decided(comparisons, name)]
     lost = [name for name in open_ones if (package / f"{name}.safetensors").is_file()]
     if lost or len(open_ones) == len(RECIPES):

@@ -17,6 +17,7 @@ from typing import Any
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
+from sousaphone.data.sousa import read_dataset
 from sousaphone.model import build_model
 from sousaphone.record import atomic_write
 from sousaphone.rudiments import SLUGS
@@ -59,9 +60,16 @@ def plan(models: Sequence[str], data: Sequence[str], rates: Sequence[float]) -> 
     ]
 
 
-def read(directory: Path) -> list[dict[str, Any]]:
-    """All results that are kept, by the names of their files."""
-    return [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+def read(directory: Path, weights: Callable[[str], Path]) -> list[dict[str, Any]]:
+    """All results that are kept, by the names of their files; but for those of other weights than there are now.
+
+    Args:
+        weights: where the pretrained file of a backbone is.
+    """
+    results: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    files = {model: weights(model) for model in {result["model"] for result in results}}
+    now = {model: content_fingerprint(str(path)) for model, path in files.items() if path.is_file()}
+    return [each for each in results if each["start"] == RANDOM or each["weights"] == now.get(each["model"])]
 
 
 def prove(
@@ -71,10 +79,12 @@ def prove(
 
     Args:
         weights: the pretrained file of this backbone.
-        directory: where results are kept, one JSON file each. One of other weights is not taken for this one's.
+        directory: where results are kept, one JSON file each. One of other weights or clips is not taken for this
+            one's.
     """
     source = str(weights) if proof.start == PRETRAINED else RANDOM
-    told = {**dataclasses.asdict(proof), "weights": content_fingerprint(source), "steps": STEPS}
+    of = {"weights": content_fingerprint(source), "data_fingerprint": read_dataset(data_dir).fingerprint}
+    told = {**dataclasses.asdict(proof), **of, "steps": STEPS}
     path = directory / proof.file
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text())

@@ -125,7 +125,8 @@ def _connect(url: str, headers: dict[str, str]) -> Any:
         if error.code != 416:
             raise
     # The part is no part of what is there now, or all of it: from the start.
-    return urlopen(Request(url, headers={k: v for k, v in headers.items() if k not in ("Range", "If-Range")}))
+    whole = {name: value for name, value in headers.items() if name not in ("Range", "If-Range")}
+    return urlopen(Request(url, headers=whole), timeout=_STALL)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from sousaphone.config import TrainConfig
 from sousaphone.data.cache_files import WAVE
 from sousaphone.data.players import make_players
 from sousaphone.data.soundfonts import builtin_kits, snare
+from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.pretrain import card, prove
 from sousaphone.pretrain import learn as learning
@@ -23,6 +26,10 @@ from sousaphone.pretrain.sounds import Corpus, other_drums, take
 from sousaphone.pretrain.waves import render_corpus
 
 TOY = Corpus(motifs=4, takes=4, held_out=1)
+
+
+class KilledError(Exception):
+    pass
 
 
 def silent(text: str) -> None:
@@ -96,9 +103,6 @@ def test_pretraining_resumed_equals_uninterrupted(root: Path, tmp_path: Path, mo
     examples = open_examples(TOY, caches[16_000], make_learner(recipe, 4).backbone, tmp_path / "examples", silent)
     whole = learn(recipe, TOY, examples, tmp_path / "whole", silent)
 
-    class KilledError(Exception):
-        pass
-
     def die(text: str) -> None:
         raise KilledError
 
@@ -123,6 +127,7 @@ def results(random: list[float], pretrained: list[float], data: str) -> list[dic
             "rate": prove.RATE,
             "seed": seed,
             "start": start,
+            "weights": hashlib.sha256(b"what was evaluated").hexdigest() if start == prove.PRETRAINED else "random",
             "val_acc": score,
             "test_acc": score,
         }
@@ -146,7 +151,10 @@ def test_weights_earn_their_place_only_by_a_clear_lead_on_both_sets() -> None:
 
 
 def written(directory: Path, rows: Sequence[dict[str, object]]) -> None:
-    (directory / "proofs").mkdir(parents=True, exist_ok=True)
+    weights = card.weights_path(directory, "ast")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights.write_bytes(b"what was evaluated")
+    (directory / "proofs").mkdir(exist_ok=True)
     for number, row in enumerate(rows):
         (directory / "proofs" / f"{row['data']}-{number}.json").write_text(json.dumps(row))
 
@@ -158,6 +166,10 @@ def test_shipping_without_an_evaluation_of_what_is_shipped_touches_nothing(tmp_p
     with pytest.raises(UserError, match="no whole evaluation, or not that of ast"):
         card.ship(work, silent, package)
     written(work, results([0.1, 0.1, 0.1], [0.5, 0.5, 0.5], "tiny"))  # one data set of two
+    with pytest.raises(UserError, match="no whole evaluation, or not that of ast"):
+        card.ship(work, silent, package)
+    written(work, results([0.1, 0.1, 0.1], [0.5, 0.5, 0.5], "sousa"))
+    card.weights_path(work, "ast").write_bytes(b"pretrained anew")
     with pytest.raises(UserError, match="no whole evaluation, or not that of ast"):
         card.ship(work, silent, package)
     assert [path.name for path in package.iterdir()] == ["ast.safetensors"]
@@ -174,14 +186,21 @@ def test_what_was_evaluated_and_did_not_earn_it_leaves_the_package(tmp_path: Pat
     assert [path.name for path in package.iterdir()] == ["CARD.md"]
 
 
-def test_a_kept_result_is_not_trained_again_and_one_of_other_weights_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_kept_result_is_not_trained_again_and_one_of_other_weights_or_clips_is(
+    small_sousa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proof = prove.Proof("ast", prove.RANDOM, "tiny", 0, prove.RATE)
-    kept = {**dataclasses.asdict(proof), "weights": "random", "steps": prove.STEPS, "val_acc": 0.5, "test_acc": 0.5}
-    (tmp_path / proof.file).write_text(json.dumps(kept))
+    of = {"weights": "random", "data_fingerprint": read_dataset(small_sousa).fingerprint}
+    kept = {**dataclasses.asdict(proof), **of, "steps": prove.STEPS, "val_acc": 0.5, "test_acc": 0.5}
+
+    def train(config: TrainConfig, classes: int) -> None:
+        raise KilledError
+
+    monkeypatch.setattr(prove, "build_model", train)
     nowhere = tmp_path / "nowhere"
-    assert prove.prove(proof, nowhere, nowhere, nowhere, tmp_path, silent) == kept
-    (tmp_path / proof.file).write_text(json.dumps({**kept, "weights": "other"}))
-    with pytest.raises(UserError):
-        prove.prove(proof, nowhere, nowhere, nowhere, tmp_path, silent)
+    (tmp_path / proof.file).write_text(json.dumps(kept))
+    assert prove.prove(proof, nowhere, small_sousa, nowhere, tmp_path, silent) == kept
+    for what in of:
+        (tmp_path / proof.file).write_text(json.dumps({**kept, what: "other"}))
+        with pytest.raises(KilledError):
+            prove.prove(proof, nowhere, small_sousa, nowhere, tmp_path, silent)

@@ -112,12 +112,6 @@ def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Laun
 
     assert launcher.start("--resume", "--epochs", "9", "--augment", "on").wait(timeout=60) == 2
     assert "changed: --epochs 9 (was 8); --augment on (was both)" in launcher.log
-    # A run that has been moved goes on where it is now.
-    moved = launcher.storage / "moved"
-    (launcher.storage / "run").rename(moved)
-    assert launcher.start("--resume", name="moved").wait(timeout=300) == 0, launcher.log
-    assert not (launcher.storage / "run").exists()
-    assert "# moved: 2 of 2 trials ended" in (moved / "STATUS.md").read_text()
 
 
 def test_a_trial_that_raises_does_not_stop_the_other(
