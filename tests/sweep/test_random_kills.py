@@ -21,10 +21,10 @@ from sousaphone import checkpoint
 from tests.sweep.conftest import Launcher
 from tests.sweep.test_kill import CLOCK, _uninterrupted
 
-EPOCHS = 60  # more than pass until the last kill: the loss of Ray's processes takes seconds to be seen
 ARMS = ("on", "off")
 SEED = 2024
 KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "1"))
+EPOCHS = 20 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes takes seconds to be seen
 RUNTIME = ("raylet", "gcs_server")
 WORKER = "ImplicitFunc"  # Ray calls it by what it runs
 
