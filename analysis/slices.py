@@ -46,6 +46,11 @@ class Slice:
     players: int
 
 
+def possible(accuracy: float) -> float:
+    """The end of an interval as it is shown: t intervals of few players reach below 0 and above 1; NaN stays NaN."""
+    return float(np.clip(accuracy, 0.0, 1.0))
+
+
 def by_player(rows: pd.DataFrame) -> pd.Series:
     """Each player's accuracy (a fraction), of one arm's rows: first of each clip over the seeds, then of the clips."""
     own = rows.groupby("sample_id", observed=True).agg(player=("player", "first"), correct=("correct", "mean"))
