@@ -182,6 +182,10 @@ def test_the_mean_of_seeds_goes_as_far_as_all_of_them_went() -> None:
     assert mean.values["val_acc"] == pytest.approx([15.0, 40.0])
     assert mean.best == 1
     assert math.isnan(mean.values["val_loss"][0])
+    for row, f1 in zip(long.history, (0.5, 0.2, 0.9), strict=True):
+        row["val_macro_f1"] = f1  # by which single trials choose their best epoch
+    long.history.pop()
+    assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
     thinned = curve_of(trial(*[0.1] * 10), step=4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 
