@@ -177,6 +177,7 @@ class Findings:
 
     @property
     def players_known(self) -> bool:
+        """Whether what counts as a player is one, and no group of recordings with one name stem."""
         return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
 
     @property

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
 from analysis.document import Picture
-from analysis.figures import accuracy, augmentation, curves, fronts
+from analysis.figures import accuracy, augmentation, curves, fronts, slice_rows
 from analysis.figures.augmentation import effects
 from analysis.figures.costs import front
 from analysis.figures.curves import curve_of, mean_curve
@@ -58,6 +58,14 @@ def test_test_accuracy_is_the_mean_over_players_with_its_t_interval_the_seeds_av
     assert trace.x[place] + trace.error_x.array[place] == pytest.approx(high, abs=0.011)
     assert trace.x[place] - trace.error_x.arrayminus[place] == pytest.approx(low, abs=0.011)
     assert f"[{low:.1f}, {high:.1f}], 4 players" in trace.customdata[place]
+
+
+def test_intervals_of_kinds_of_clips_end_at_what_is_possible(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+    bars = [trace for trace in chart(one(slice_rows, *eight)).data if trace.error_x.array is not None]
+    ends = [end for bar in bars for end in np.asarray(bar.x, float) + np.asarray(bar.error_x.array, float)]
+    starts = [end for bar in bars for end in np.asarray(bar.x, float) - np.asarray(bar.error_x.arrayminus, float)]
+    assert np.nanmax(ends) == pytest.approx(100, abs=0.02)
+    assert np.nanmin(starts) > -0.02
 
 
 def test_baselines_have_rows_of_their_own_below_the_arms(found: dict[str, Picture]) -> None:

@@ -222,6 +222,13 @@ def test_the_seeds_that_were_measured_are_counted_and_not_the_planned_ones(tmp_p
     assert "| BEATs | 1 |" in text
 
 
+def test_no_accuracy_is_said_to_lie_above_100_percent(tmp_path: Path) -> None:
+    plan, records = told(["completed"] * 2, **REAL)
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records, skill=5.0)
+    assert re.search(r"\| 9\S+% to 100\.0% \|", section(summary(read_run(run.path)), "Results"))
+
+
 def test_a_failure_shows_its_end_its_epoch_its_last_lines_and_the_line_that_retries_it(tmp_path: Path) -> None:
     plan, (done, failed) = told(["completed", "failed"])
     failed.traceback = "\n".join(f"line {n}" for n in range(40)) + f"\nRuntimeError: {ALARM}"
