@@ -27,7 +27,7 @@ examples:
   python -m analysis results/*                         one report each
   python -m analysis results/my_run --compare results/first   what changed, and by how much; writes comparison.md
 
-exit codes: 0 it is written; 2 wrong argument or input, said in one line
+exit codes: 0 it is written; 2 wrong argument or input, said in one line (other runs get their reports all the same)
 """
 
 
@@ -54,19 +54,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imports pandas, Matplotlib, plotly and Ray, which --help can do without.
     from analysis.report import write_report
 
-    try:
-        if options.compare is not None:
-            from analysis.compare import write_comparison
+    code = 0
+    for run in options.runs:  # one that has no report keeps none of the others from theirs
+        try:
+            if options.compare is not None:
+                from analysis.compare import write_comparison
 
-            lines, path = write_comparison(options.runs[0], options.compare, options.output)
-            print(*lines, f"comparison: {path}", sep="\n")
-            return 0
-        for run in options.runs:
-            print(f"report: {write_report(run, options.output)}")
-    except UserError as error:
-        print(f"python -m analysis: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+                lines, path = write_comparison(run, options.compare, options.output)
+                print(*lines, f"comparison: {path}", sep="\n")
+            else:
+                print(f"report: {write_report(run, options.output)}")
+        except UserError as error:
+            print(f"python -m analysis: error: {error}", file=sys.stderr)
+            code = 2
+    return code
 
 
 if __name__ == "__main__":

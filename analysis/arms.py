@@ -193,6 +193,4 @@ def _parts(trial: Trial) -> tuple[str, ...]:
         STRATEGIES.get(strategy, strategy),
         f"targets {config.get('lora_targets')}" if strategy == "lora" else "",
         "augmented" if config.get("augment") else "unaugmented",
-        # Of a search among rates; elsewhere a rate belongs to its backbone.
-        "" if config.get("score_test", True) else f"rate {config.get('learning_rate'):g}",
     )

@@ -22,6 +22,7 @@ from analysis.predictions import correct_by_clip
 from analysis.report import read_run
 from analysis.shortcomings import shortcomings
 from analysis.statistics import contrast
+from analysis.trials import counted_states
 from sousaphone.errors import UserError
 from sousaphone.record import atomic_write
 from sousaphone.run import RunDirectory
@@ -30,6 +31,7 @@ from sousaphone.words import counted
 FILE_NAME = "comparison.md"
 HEAD = ("arm", "here", "there", "validation accuracy", "validation macro F1", "test accuracy")
 _MOST_NAMES = 5
+_OTHER_NUMBERS = "none: other numbers of clips were scored (limit_eval_batches)"
 # What must agree for a clip of the same name to be the same clip.
 _LABELS = ("player", "rudiment", "audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec")
 
@@ -54,8 +56,7 @@ class Side:
     @property
     def state(self) -> str:
         """What became of its experiments, in words."""
-        counts = pd.Series([each.status for each in self.experiments]).value_counts(sort=False)
-        return ", ".join(f"{count} {status}" for status, count in counts.items())
+        return counted_states(each.status for each in self.experiments)
 
     def of(self, arm: ArmKey) -> list[Experiment]:
         return [each for each in self.experiments if each.arm == arm]
@@ -200,22 +201,22 @@ def _side_of(found: Findings) -> Side:
 def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
     ours, theirs = here.of(arm), there.of(arm)
     validation = [_change(metric, ours, theirs, "validation") for metric in ("val_acc", "val_macro_f1")]
-    if None not in (here.data, there.data) and here.data != there.data:
-        validation = ["none: validated on other clips" if not text.startswith("none") else text for text in validation]
+    other_data = None not in (here.data, there.data) and here.data != there.data
+    if other_data or not _scored_alike(ours, theirs):
+        why = "none: validated on other clips" if other_data else _OTHER_NUMBERS
+        validation = [why if not text.startswith("none") else text for text in validation]
     return (
         arm_title(arm),
-        _states(ours),
-        _states(theirs),
+        counted_states(each.status for each in ours),
+        counted_states(each.status for each in theirs),
         *validation,
         _test_change(ours, theirs, here.answers, there.answers),
     )
 
 
-def _states(experiments: Sequence[Experiment]) -> str:
-    counts: dict[str, int] = {}
-    for each in experiments:
-        counts[each.status] = counts.get(each.status, 0) + 1
-    return ", ".join(f"{count} {status}" for status, count in counts.items())
+def _scored_alike(ours: Sequence[Experiment], theirs: Sequence[Experiment]) -> bool:
+    """Whether as many clips of each split were scored for all that ran to their end."""
+    return len({each.most_scored for each in (*ours, *theirs) if each.full}) < 2
 
 
 def _change(metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment], what: str) -> str:
@@ -248,6 +249,8 @@ def _test_change(
         return f"none: {', '.join(values)} there, without any validation, is not to be trusted"
     own, others = (_answers(side, experiments) for side, experiments in ((here, ours), (there, theirs)))
     if own is None or others is None:
+        if not _scored_alike(ours, theirs):
+            return _OTHER_NUMBERS
         return f"{bare}; no interval: what was said of each clip is not kept {'here' if own is None else 'there'}"
     same = _same_clips(own, others)
     (first, players), (second, _) = (

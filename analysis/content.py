@@ -9,8 +9,8 @@ from analysis.arms import Arm, arms, by_validation, pretrained, title
 from analysis.criteria import criteria, expectations
 from analysis.document import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from analysis.findings import Findings
-from analysis.slices import accuracy_of
-from analysis.trials import Trial
+from analysis.slices import accuracy_of, possible
+from analysis.trials import Trial, unlike
 from analysis.verdict import effect_rows, pair_rows
 from sousaphone.config import GOOD_ENDS
 from sousaphone.rudiments import SLUGS
@@ -86,9 +86,12 @@ def _opening(found: Findings) -> Iterator[Block]:
             yield Items(details)
     for said in found.mismatches:
         yield Banner(said)
-    if len(found.signatures) > 1:
+    if differ := unlike(found.trials):
         names = "; ".join(f"{signature}: {', '.join(ids)}" for signature, ids in found.signatures.items())
-        yield Banner(f"Not all trials were measured alike, so not all rows may be compared ({names}).")
+        yield Banner(
+            f"Not all trials were measured alike, so not all rows may be compared ({'; '.join(differ)}). By signature: "
+            f"{names}."
+        )
 
 
 def _results(found: Findings) -> Iterator[Block]:
@@ -109,13 +112,18 @@ def _arm_cells(found: Findings, arm: Arm) -> tuple[str, ...]:
     known = test is not None and not math.isnan(test.low)
     return (
         arm.label,
-        str(len(arm.shown)),
+        _seeds(len(arm.shown), mine.trial_id.nunique()),
         _number(arm.mean("best", "val_macro_f1"), ".3f"),
         _number(arm.mean("best", "val_acc"), ".1%"),
         _number(test.accuracy if test else None, ".1%"),
-        f"{test.low:.1%} to {test.high:.1%}" if test is not None and known else "–",
+        f"{possible(test.low):.1%} to {possible(test.high):.1%}" if test is not None and known else "–",
         _number(arm.shown[0].trainable_params, ","),
     )
+
+
+def _seeds(validated: int, tested: int) -> str:
+    """How many an arm's means are of; those of test apart where some predictions are missing."""
+    return str(validated) if tested in (0, validated) else f"{validated} (test: {tested})"
 
 
 def _partial(found: Findings) -> Iterator[Block]:

@@ -8,14 +8,14 @@ ours.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from analysis.arms import title
-from analysis.trials import Trial
+from analysis.ray_log import is_number
+from analysis.trials import Trial, clips_scored
 from sousaphone.config import FULL_ENDS
 from sousaphone.errors import UserError
 
@@ -36,6 +36,7 @@ class Experiment:
         config: settings, under the names of TrainConfig.
         scores: those of SCORES that are known, as fractions; validation is that of the best epoch.
         began: ISO 8601; empty where it is not known.
+        most_scored: clips of each split, at most; None: all of them.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Experiment:
     error: str | None = None
     commit: str = "unknown"
     began: str = ""
+    most_scored: int | None = None
 
     @property
     def arm(self) -> ArmKey:
@@ -80,11 +82,12 @@ def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
                 trial.trial_id,
                 {"model": "", **trial.config},
                 trial.status,
-                {name: value for name, value in values.items() if _is_number(value)},
+                {name: value for name, value in values.items() if is_number(value)},
                 trial.parameters.get("total"),
                 trial.parameters.get("trainable"),
                 trial.error or trial.why or None,
                 trial.git_commit,
+                most_scored=trial.most_scored,
             )
         )
     return found
@@ -124,18 +127,17 @@ def _experiment(path: Path) -> Experiment:
     raw = content.get("metrics")
     metrics = {_METRICS.get(name, name): value for name, value in (raw if isinstance(raw, dict) else {}).items()}
     total, trainable = (metrics.get(name) for name in ("total_params", "trainable_params"))
+    efficiency = content.get("efficiency")
+    halvings = efficiency.get("halvings") if isinstance(efficiency, dict) else None
     return Experiment(
         str(content.get("experiment_id") or path.stem),
         config,
         content["status"],
-        {name: float(metrics[name]) for name in SCORES if _is_number(metrics.get(name))},
-        total_params=int(total) if _is_number(total) else None,
-        trainable_params=int(trainable) if _is_number(trainable) else None,
+        {name: float(metrics[name]) for name in SCORES if is_number(metrics.get(name))},
+        total_params=int(total) if is_number(total) else None,
+        trainable_params=int(trainable) if is_number(trainable) else None,
         error=str(content["error"]) if content.get("error") else None,
         commit=str(content.get("git_commit") or "unknown"),
         began=str(content.get("timestamp") or ""),
+        most_scored=clips_scored(config, halvings),
     )
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -63,6 +63,7 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
             "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
             "peak_memory_mb": max(trial.values("peak_memory_mb"), default=None),
             **counts,
+            "halvings": trial.halvings,
             "trainable_percent": trial.parameters.get("trainable_percent"),
             "adapter_bytes": adapter_bytes,
         },

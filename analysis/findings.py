@@ -11,9 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arms import title
-from analysis.trials import Trial
-from analysis.verdict import Verdict, judge
+from analysis.arms import arms, title
+from analysis.trials import Trial, counted_states
+from analysis.verdict import UNKNOWN_PLAYERS, Verdict, judge
 from sousaphone.config import RETRIED
 from sousaphone.durations import in_words
 from sousaphone.run import RunDirectory, banner
@@ -88,10 +88,7 @@ class Findings:
     @property
     def state(self) -> str:
         """How far the run is, in one sentence."""
-        counts: dict[str, int] = {}
-        for trial in self.trials:
-            counts[trial.status] = counts.get(trial.status, 0) + 1
-        words = ", ".join(f"{count} {status}" for status, count in counts.items())
+        words = counted_states(trial.status for trial in self.trials)
         live = "; the run is still going on" if self.live else ""
         return f"{counted(len(self.trials), 'planned trial')}: {words}{live}."
 
@@ -176,7 +173,12 @@ class Findings:
     @cached_property
     def verdict(self) -> Verdict:
         """What may be said of which arm is best."""
-        return judge(self.trials, self.predictions, self.banner, self.cpu_ms)
+        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known)
+
+    @property
+    def players_known(self) -> bool:
+        """Whether what counts as a player is one, and no group of recordings with one name stem."""
+        return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
 
     @property
     def scored(self) -> set[str]:
@@ -236,22 +238,22 @@ class Findings:
     def limits(self) -> list[str]:
         """What the result does not show."""
         data = self.plan.get("data") or {}
-        seeds = len({trial.config.get("seed") for trial in self.trials})
+        # Of each arm, those that its numbers are of.
+        seeds = [n for arm in arms(self.trials) if (n := sum(bool(trial.history) for trial in arm.shown))]
         clips, players = ((data.get(key) or {}).get("test") for key in ("clips", "players"))
-        said = [
-            "One seed for each arm: how much a repetition would differ is not known."
-            if seeds == 1
-            else f"{counted(seeds, 'seed')}: the spread between them is of initialisation and order, not of players."
-        ]
-        part = [
-            limit * t.config.get("eval_batch", 1)
-            for t in self.trials
-            if (limit := t.config.get("limit_eval_batches")) is not None
-        ]
+        said = []
+        if seeds:
+            said.append(
+                "One seed for each arm: how much a repetition would differ is not known."
+                if max(seeds) == 1
+                else f"{_range(seeds, 'seed')} an arm: the spread between them is of initialisation and order, not of "
+                "players."
+            )
+        part = [most for t in self.trials if (most := t.most_scored) is not None]
         if part:
             said.append(
-                f"At most {counted(min(part), 'clip')} of each split were scored (limit_eval_batches): validation and "
-                "test numbers are of part of the clips, and not to be compared with baselines, which heard all."
+                f"At most {_range(part, 'clip')} of each split were scored (limit_eval_batches): validation and test "
+                "numbers are of part of the clips, and not to be compared with baselines, which heard all."
             )
         elif clips:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
@@ -259,18 +261,13 @@ class Findings:
                 f"{counted(clips, 'test clip')} of {counted(players, 'player')}: by counting alone an accuracy near "
                 f"50 % is uncertain by about ±{half:.0f} points; clips of one player are alike, so in truth by more."
             )
-        unknown = any("players unknown" in str(note) for note in self.plan.get("notes") or ())
-        if not unknown and not (self.plan.get("request") or {}).get("hold_out"):
+        if self.players_known and not (self.plan.get("request") or {}).get("hold_out"):
             said.append(
                 "Test clips are of unseen players in seen timbres: how well a kit or room never heard in training is "
                 "recognised, --hold-out would tell."
             )
-        if unknown:
-            said.append(
-                "Players were unknown: what counts as a player here is a group of recordings with one name stem. One "
-                "person may be in training and in test, and intervals hold only as far as the groups are of different "
-                "people."
-            )
+        if not self.players_known:
+            said.append(UNKNOWN_PLAYERS)
         steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
         if steps:
             said.append(
@@ -287,6 +284,12 @@ class Findings:
 
 def _by_score(trials: Sequence[Trial]) -> list[Trial]:
     return sorted(trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+
+
+def _range(numbers: Sequence[int], noun: str) -> str:
+    """`3 seeds`, `1 to 3 seeds`."""
+    fewest, most = min(numbers), max(numbers)
+    return f"{fewest} to {counted(most, noun)}" if fewest < most else counted(most, noun)
 
 
 def _score(name: str, value: float | None) -> str:

@@ -40,7 +40,7 @@ def read_predictions(
             continue
         try:
             tables.append(_read(path).assign(trial_id=trial.trial_id))
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
             why = one_line(error, 200)
             remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it anew")
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
@@ -54,13 +54,13 @@ def _read(path: Path) -> pd.DataFrame:
     """One trial's table.
 
     Raises:
-        ValueError, KeyError, OSError: it is not what a trial writes.
+        ValueError, KeyError, TypeError, OSError: it is not what a trial writes.
     """
     table = pd.read_parquet(path)
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():
         raise ValueError("its logits are not all numbers")
-    if table.sample_id.duplicated().any():
+    if table["sample_id"].duplicated().any():
         raise ValueError("a clip occurs twice")
     own = table[_NEEDED].astype(str)
     for name in _CLIP:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from sousaphone.record import error_line
 
@@ -118,11 +118,12 @@ def by_epoch(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     epochs: dict[int, dict[str, Any]] = {}
     for row in rows:
-        numbers = {key: value for key, value in row.items() if "/" not in str(key) and _is_number(value)}
+        numbers = {key: value for key, value in row.items() if "/" not in str(key) and is_number(value)}
         if "epoch" in numbers:
             epochs[int(numbers["epoch"])] = numbers
     return [epochs[number] for number in sorted(epochs)]
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
+    """Whether it is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

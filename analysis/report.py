@@ -19,6 +19,8 @@ from analysis.predictions import read_predictions
 from analysis.ray_log import read_ray_log
 from analysis.table import comparison_table, to_csv
 from analysis.trials import read_trials
+from sousaphone import found_rates
+from sousaphone.choices import SEARCH
 from sousaphone.errors import UserError
 from sousaphone.record import ADAPTER_NAME, atomic_write, now
 from sousaphone.run import RunDirectory
@@ -34,11 +36,16 @@ def read_run(path: Path) -> Findings:
     """A run, finished or not, as its report sees it.
 
     Raises:
-        UserError: no run is there, or its plan is damaged.
+        UserError: no run is there, its plan is damaged, or it is a search for learning rates.
     """
     path = path.absolute()  # Ray takes no relative one
     run = RunDirectory(path)
     plan = run.read_plan()
+    if plan.get("config") == SEARCH:
+        raise UserError(
+            f"{path} looked for learning rates, and its trials are no results to report; what it finds stands in "
+            f"{path / found_rates.FILE}"
+        )
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
     predictions, damaged = read_predictions(run, trials)
@@ -63,8 +70,9 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
     plots/*.png.
 
-    Everything is made before anything is written, and each file takes its place whole, so a report that stands is
-    never half a one.
+    Everything is made before anything is written, so what cannot be made leaves the report that stands as it is; and
+    each file takes its place whole. In the run's own directory, pictures and trials of earlier reports that this one
+    has no more are removed.
 
     Args:
         run: the directory that launch.py wrote.
@@ -74,7 +82,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
         The directory that holds the report.
 
     Raises:
-        UserError: no run is there, its plan is damaged, or the report cannot be written.
+        UserError: as `read_run`, or the report cannot be written.
     """
     files = make_files(read_run(run))
     directory = output if output is not None else RunDirectory(run).report
@@ -83,6 +91,10 @@ def write_report(run: Path, output: Path | None = None) -> Path:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
+        if output is None:  # elsewhere such files may be somebody's own
+            for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
+                if path.relative_to(directory).as_posix() not in files:
+                    path.unlink()
     except OSError as error:
         raise UserError(
             f"{directory} cannot take the report ({error.strerror}); give another one with --output"

@@ -16,6 +16,7 @@ FEWEST_PLAYERS = 3  # for an interval
 MOST_NAMES = 12  # of SoundFonts or rooms
 _MOST_BINS = 6
 _TINY = 1e-9  # of a step: 0.3 is three steps of 0.1 although 0.3 / 0.1 is a little less
+_SAME = 1e-6  # of the larger: numbers that differ by less are one number, rounded differently
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 # (column, what the figure calls it, unit of its numbers; None where it holds names)
 DIMENSIONS: tuple[tuple[str, str, str | None], ...] = (
@@ -43,6 +44,11 @@ class Slice:
     high: float
     clips: int
     players: int
+
+
+def possible(accuracy: float) -> float:
+    """The end of an interval as it is shown: t intervals of few players reach below 0 and above 1; NaN stays NaN."""
+    return float(np.clip(accuracy, 0.0, 1.0))
 
 
 def by_player(rows: pd.DataFrame) -> pd.Series:
@@ -81,9 +87,11 @@ def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
 def _bins(values: pd.Series) -> pd.Series | None:
     values = values.where(np.isfinite(values))
     known = values.dropna()
-    if known.empty or known.min() == known.max():
+    if known.empty:
         return None
     low, high = float(known.min()), float(known.max())
+    if high - low <= _SAME * max(abs(low), abs(high)):
+        return None
     raw = (high - low) / _MOST_BINS
     size = 10.0 ** math.floor(math.log10(raw))
     step = next(s * size for s in _STEPS if s * size >= raw * (1 - 1e-9))

@@ -81,7 +81,8 @@ class Contrast:
         seeds: of either arm.
         spread_known: whether the variance between seeds is in `error`.
         between: variance of the true differences between players; within: of one clip's difference around its player's.
-        seed_variance: the part of error² that is due to the choice of seeds.
+        seed_parts: what the choice of seeds adds to error², of either arm, with its degrees of freedom; empty where
+            their spread is not known.
     """
 
     difference: float
@@ -96,7 +97,7 @@ class Contrast:
     spread_known: bool
     between: float
     within: float
-    seed_variance: float
+    seed_parts: Sequence[tuple[float, float]]
 
     @property
     def players(self) -> int:
@@ -134,15 +135,21 @@ class Contrast:
         return self._players(narrow, clips_each)
 
     def _players(self, enough: Callable[[float, float], bool], clips_each: float) -> int | None:
-        """The fewest players with which `enough(standard error, degrees of freedom)`."""
+        """The fewest players with which `enough(standard error, degrees of freedom)`.
+
+        They are looked for from below: the more players, the more of the error is due to the few seeds, and the fewer
+        degrees of freedom it has, so that what is enough need not stay so.
+        """
         variance = self.between + self.within / clips_each
 
         def there(players: int) -> bool:
-            return enough(math.sqrt(variance / players + self.seed_variance), players - 1)
+            return enough(*_error([(variance / players, players - 1.0), *self.seed_parts]))
 
-        if not there(_MOST_PLAYERS):
-            return None
-        low, high = 1, _MOST_PLAYERS  # not enough (a single player has no variance), enough
+        low, high = 1, 2  # a single player is not enough: it has no variance
+        while not there(high):
+            if high >= _MOST_PLAYERS:
+                return None
+            low, high = high, high + max(1, high // 10)
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (low, middle) if there(middle) else (middle, high)
@@ -177,12 +184,9 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> C
     # of freedom than an analysis of variance that takes it off again, which finds less.
     by_seed = [arm.loc[clips].astype(float).groupby(own).mean().mean() for arm in (first, second)]
     spreads = [float(means.var(ddof=1)) / len(means) for means in by_seed] if spread_known else []
-    parts = [(variance / number, number - 1.0)]
-    parts += [(spread, count - 1.0) for spread, count in zip(spreads, seeds, strict=False)]
-    total = sum(part for part, _ in parts)
-    spent = sum(part**2 / df for part, df in parts)
-    df = total**2 / spent if spent > 0 else number - 1.0
-    error, difference = math.sqrt(total), float(by_player.mean())
+    seed_parts = [(spread, count - 1.0) for spread, count in zip(spreads, seeds, strict=False)]
+    error, df = _error([(variance / number, number - 1.0), *seed_parts])
+    difference = float(by_player.mean())
     half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     return Contrast(
         difference=difference,
@@ -197,8 +201,20 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> C
         spread_known=spread_known,
         between=between,
         within=inside,
-        seed_variance=sum(spreads),
+        seed_parts=seed_parts,
     )
+
+
+def _error(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The standard error that independent variances add up to, and its degrees of freedom (Welch-Satterthwaite); those
+    of the first where nothing varies.
+
+    Args:
+        parts: (variance, degrees of freedom).
+    """
+    total = sum(part for part, _ in parts)
+    spent = sum(part**2 / df for part, df in parts)
+    return math.sqrt(total), total**2 / spent if spent > 0 else parts[0][1]
 
 
 def _power(true: float, error: float, df: float) -> float:

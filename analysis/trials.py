@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from analysis.ray_log import RayTrial, by_epoch
+from analysis.ray_log import RayTrial, by_epoch, is_number
 from sousaphone.config import FULL_ENDS, STATUSES
 from sousaphone.errors import UserError
 from sousaphone.record import RECORD_NAME, TrialRecord
@@ -28,6 +29,7 @@ _BY_ERROR = {
     "MemoryExhaustedError": "out_of_memory",
     "[Errno 28]": "interrupted",  # a full disk: with free space the trial goes on
 }
+_SCORED = "clips scored at most"
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,30 @@ class Trial:
     traceback: str | None = None
 
     @property
-    def signature(self) -> str:
-        """Short hash of what must be equal for two trials to be comparable: clips and their split, seconds heard, size
+    def conditions(self) -> dict[str, Any]:
+        """What must be equal for two trials to be comparable, by its name: clips and their split, seconds heard, size
         of the backbone, layers with adapters, a limit of what is scored, version of this program. Which weights they
-        began from is the question, so it is not in it."""
-        parts = [self.data.get("fingerprint", ""), sorted((self.data.get("clips") or {}).items())]
-        parts += [self.config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")]
-        # Only where it is set, so that it changes no other signature: then not all clips were scored.
-        parts += [limit] if (limit := self.config.get("limit_eval_batches")) is not None else []
-        parts += [self.config.get("lora_targets") if self.config.get("strategy") == "lora" else None, self.version]
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:8]
+        began from is the question, so it is not among them."""
+        config = self.config
+        return {
+            "data": self.data.get("fingerprint", ""),
+            "clips": sorted((self.data.get("clips") or {}).items()),
+            **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")},
+            # Only where it is set, so that it changes no other signature: then not all clips were scored.
+            **({_SCORED: self.most_scored} if self.most_scored is not None else {}),
+            "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
+            "version": self.version,
+        }
+
+    @property
+    def signature(self) -> str:
+        """Short hash of the conditions."""
+        return hashlib.sha256(repr(list(self.conditions.values())).encode()).hexdigest()[:8]
+
+    @property
+    def most_scored(self) -> int | None:
+        """Clips of each split that were scored, at most; None: all of them."""
+        return clips_scored(self.config, self.halvings)
 
     @property
     def weights_hash(self) -> str:
@@ -126,6 +142,44 @@ class Trial:
     @property
     def trainable_params(self) -> int | None:
         return self.parameters.get("trainable")
+
+
+def clips_scored(config: Mapping[str, Any], halvings: int | None) -> int | None:
+    """Clips of each split that are scored at most under a limit of batches; None without one.
+
+    Args:
+        halvings: of the batch, after running out of memory.
+    """
+    limit, batch = config.get("limit_eval_batches"), config.get("eval_batch")
+    if not is_number(limit) or not is_number(batch):
+        return None
+    return int(limit * max(1, batch // 2 ** (halvings if is_number(halvings) else 0)))
+
+
+def unlike(trials: Iterable[Trial]) -> list[str]:
+    """The conditions that scored trials differ in, with their values, in words; empty where all may be compared."""
+    known = [trial.conditions for trial in trials if trial.history and trial.data]
+    found = []
+    for name in dict.fromkeys(name for conditions in known for name in conditions):
+        values = dict.fromkeys(_in_words(name, conditions.get(name)) for conditions in known)
+        if len(values) > 1:
+            found.append(f"{name}: {' and '.join(values)}")
+    return found
+
+
+def _in_words(condition: str, value: Any) -> str:
+    if condition == "data":
+        return str(value)[:12] or "unknown"
+    if condition == "clips":
+        return ", ".join(f"{split} {count}" for split, count in value) or "unknown"
+    if condition == _SCORED and value is None:
+        return "all"
+    return str(value or "none")
+
+
+def counted_states(statuses: Iterable[str]) -> str:
+    """`5 completed, 1 failed`, in the order in which they first occur."""
+    return ", ".join(f"{count} {status}" for status, count in Counter(statuses).items())
 
 
 def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, RayTrial]) -> list[Trial]:
@@ -197,11 +251,11 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
     parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
     if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")
-    if not all(isinstance(number, int | float) for number in (record.seconds, record.halvings)):
+    if not all(is_number(number) for number in (record.seconds, record.halvings)):
         raise ValueError("its seconds or halvings are no numbers")
     texts = (record.reason, record.error, record.traceback, record.started, record.ended)
-    if not all(isinstance(text, str | None) for text in texts):
-        raise ValueError("its reason or error is no text")
+    if not all(isinstance(text, str | None) for text in texts) or not isinstance(record.updated, str):
+        raise ValueError("its reason, error or time is no text")
     if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
         raise ValueError("its history is no list of epochs")
     datetime.fromisoformat(record.updated)

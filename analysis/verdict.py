@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.arms import Arm, arms, best_of_each, title
 from analysis.predictions import correct_by_clip
 from analysis.statistics import SEEDS_FOR_SPREAD, Contrast, contrast, holm
-from analysis.trials import Trial
+from analysis.trials import Trial, unlike
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.words import counted
 
@@ -24,6 +24,10 @@ EQUIVALENT = 0.02  # accuracies that differ by less than this are the same for a
 POWER = 0.8
 SHOWN_POWER = 0.10  # the true difference for which the report says how often such a sweep would find it
 MOST_TRAINABLE, MOST_CPU_MS = 2_000_000, 10.0
+UNKNOWN_PLAYERS = (
+    "Players were unknown: what counts as a player here is a group of recordings with one name stem. One person may be "
+    "in training and in test, and intervals hold only as far as the groups are of different people."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Verdict:
 
     Attributes:
         outcome: better, equivalent, undecided, contradicted (test says the rival is better), too_few_players,
-            nothing_to_compare, or none (nano or random weights).
+            nothing_to_compare, not_alike (measured under different conditions), or none (nano or random weights).
         headline: the answer, in a sentence or two.
         details: how sure, and what it would take to be surer.
         winner, rival: chosen on validation; None where there are none.
@@ -62,7 +66,11 @@ class Verdict:
 
 
 def judge(
-    trials: Sequence[Trial], predictions: pd.DataFrame, banner: str | None, cpu_ms: Mapping[str, float]
+    trials: Sequence[Trial],
+    predictions: pd.DataFrame,
+    banner: str | None,
+    cpu_ms: Mapping[str, float],
+    players_known: bool = True,
 ) -> Verdict:
     """Come to a verdict on a run.
 
@@ -70,35 +78,53 @@ def judge(
         predictions: see `analysis.predictions.read_predictions`.
         banner: what stands above runs that say nothing about the published models; they get no verdict.
         cpu_ms: milliseconds of one core that a clip takes, by trial_id.
+        players_known: False where what counts as a player is a group of recordings with one name stem.
     """
     scored = set(predictions.trial_id.unique()) if len(predictions) else set()
-    groups = [arm for arm in arms(trials) if arm.full and any(trial.trial_id in scored for trial in arm.shown)]
+    full = [arm for arm in arms(trials) if arm.full]
+    groups = [arm for arm in full if any(trial.trial_id in scored for trial in arm.shown)]
     augmentation = augmentation_pairs(groups, predictions)
     if banner:
         return Verdict("none", f"No verdict. {banner}", augmentation=augmentation)
     field = _field(groups, scored)
+    left_out = _left_out(trials, groups)
     if len(field) < 2:
-        return Verdict("nothing_to_compare", _too_little(trials, field), augmentation=augmentation)
+        return Verdict("nothing_to_compare", _too_little(full, field), left_out, augmentation=augmentation)
+    if differ := unlike(trial for arm in groups for trial in arm.shown):
+        return Verdict(
+            "not_alike",
+            f"No winner: the arms were not measured under the same conditions ({'; '.join(differ)}).",
+            left_out,
+            augmentation=augmentation,
+        )
     winner, rival = field[:2]
     first = _compare(winner, rival, predictions)
+    unit = "player" if players_known else "group"
+    caveats = [*left_out, *([] if players_known else [UNKNOWN_PLAYERS])]
     if first is None or first.players < FEW_PLAYERS:
-        players = 1 if first is None else first.players
+        players = _heard(1 if first is None else first.players, unit)
         return Verdict(
             "too_few_players",
-            f"No winner: the test clips are of {counted(players, 'player')}, and it takes {FEW_PLAYERS} to tell "
-            f"whether a difference between two models would be found with other players. By validation "
-            f"{winner.label} leads {rival.label}, which is a guess, not a finding.",
-            _lead(winner, rival),
+            f"No winner: the test clips are of {players}, and it takes {FEW_PLAYERS} to tell whether a difference "
+            f"between two models would be found with other {unit}s. By validation {winner.label} leads {rival.label}, "
+            "which is a guess, not a finding.",
+            [*_lead(winner, rival), *caveats],
             winner,
             rival,
             first,
             augmentation=augmentation,
         )
-    outcome, headline = _outcome(winner, rival, first)
+    outcome, headline = _outcome(winner, rival, first, unit)
     return Verdict(
         outcome,
         headline,
-        [*_how_sure(first), *_what_it_takes(outcome, first), *_lead(winner, rival), *_constraints(groups, cpu_ms)],
+        [
+            *_how_sure(first, unit),
+            *_what_it_takes(outcome, first, unit),
+            *_lead(winner, rival),
+            *_constraints(full, cpu_ms),
+            *caveats,
+        ],
         winner,
         rival,
         first,
@@ -113,12 +139,24 @@ def _field(groups: Sequence[Arm], scored: set[str]) -> list[Arm]:
     return field if len(field) > 1 else sorted(groups, key=lambda arm: -arm.score)
 
 
-def _too_little(trials: Sequence[Trial], field: Sequence[Arm]) -> str:
-    if not any(trial.full for trial in trials):
+def _left_out(trials: Sequence[Trial], groups: Sequence[Arm]) -> list[str]:
+    """The planned arms that are not judged, with the reason, in one sentence; empty without any."""
+    judged = {arm.label for arm in groups}
+    said = [
+        f"{arm.label} ({'its test predictions cannot be read' if arm.full else arm.state})"
+        for arm in arms(trials)
+        if arm.label not in judged
+    ]
+    return [f"Not compared: {', '.join(said)}."] if said else []
+
+
+def _too_little(full: Sequence[Arm], field: Sequence[Arm]) -> str:
+    if not full:
         return "No verdict yet: no trial has run to its end."
     if not field:
         return "No verdict: no trial that ran to its end has left its test predictions."
-    return f"No verdict: only {field[0].label} has run to its end, and there is nothing to compare it with."
+    only = "has run to its end" if len(full) == 1 else "has left its test predictions"
+    return f"No verdict: only {field[0].label} {only}, and there is nothing to compare it with."
 
 
 def _compare(first: Arm, second: Arm, predictions: pd.DataFrame) -> Contrast | None:
@@ -130,38 +168,44 @@ def _compare(first: Arm, second: Arm, predictions: pd.DataFrame) -> Contrast | N
         return None
 
 
-def _outcome(winner: Arm, rival: Arm, found: Contrast) -> tuple[str, str]:
-    names, told = f"{winner.label} and {rival.label}", _told(found)
+def _outcome(winner: Arm, rival: Arm, found: Contrast, unit: str) -> tuple[str, str]:
+    names, told = f"{winner.label} and {rival.label}", _told(found, unit)
     if found.significant and found.difference > 0:
         small = f" The difference is smaller than {_points(EQUIVALENT)}, though." if found.high < EQUIVALENT else ""
         return "better", f"Use {winner.label}: it is better than {rival.label}, by {told}.{small}"
     if found.significant:
         return "contradicted", (
-            f"Undecided: validation prefers {winner.label}, but on the test players {rival.label} is better, by "
-            f"{_told(found, turned=True)}. More validation players would make the choice surer."
+            f"Undecided: validation prefers {winner.label}, but on the test {unit}s {rival.label} is better, by "
+            f"{_told(found, unit, turned=True)}. More validation {unit}s would make the choice surer."
         )
     if found.low > -EQUIVALENT and found.high < EQUIVALENT:
         return "equivalent", (
             f"{names} are equivalent: they differ by {told}, which lies within ±{_points(EQUIVALENT)}. Take the one "
             "that costs less."
         )
-    return "undecided", f"Undecided between {names}: on the test players they differ by {told}."
+    return "undecided", f"Undecided between {names}: on the test {unit}s they differ by {told}."
 
 
-def _told(found: Contrast, turned: bool = False) -> str:
+def _heard(number: int, unit: str) -> str:
+    """`8 players`, or `8 groups of recordings (players unknown)`."""
+    return counted(number, unit) + ("" if unit == "player" else " of recordings (players unknown)")
+
+
+def _told(found: Contrast, unit: str, turned: bool = False) -> str:
     sign = -1 if turned else 1
     low, high = sorted((100 * sign * found.low, 100 * sign * found.high))
+    p = f"{'' if found.p_flip < 0.001 else '= '}{_p(found.p_flip)}"
     return (
-        f"{_points(sign * found.difference)} of accuracy (95 % interval {low:+.1f} to {high:+.1f}; sign-flip "
-        f"p {'' if found.p_flip < 0.001 else '= '}{_p(found.p_flip)}; {found.players} players, {found.clips:,} clips)"
+        f"{_points(sign * found.difference)} of accuracy (95 % interval {low:+.1f} to {high:+.1f}; sign-flip p {p}; "
+        f"{_heard(found.players, unit)}, {found.clips:,} clips)"
     )
 
 
-def _how_sure(found: Contrast) -> list[str]:
+def _how_sure(found: Contrast, unit: str) -> list[str]:
     if found.spread_known:
         seeds = " and ".join(dict.fromkeys(map(str, found.seeds)))
         return [
-            f"The interval holds for other players and for other seeds ({seeds} an arm), so this speaks of the "
+            f"The interval holds for other {unit}s and for other seeds ({seeds} an arm), so this speaks of the "
             "backbones as they were fine-tuned here."
         ]
     return [
@@ -170,7 +214,7 @@ def _how_sure(found: Contrast) -> list[str]:
     ]
 
 
-def _what_it_takes(outcome: str, found: Contrast) -> list[str]:
+def _what_it_takes(outcome: str, found: Contrast, unit: str) -> list[str]:
     seen = (
         f"A true difference of {_points(SHOWN_POWER)} would be found in {found.power(SHOWN_POWER):.0%} of such sweeps."
     )
@@ -187,9 +231,9 @@ def _what_it_takes(outcome: str, found: Contrast) -> list[str]:
             else found.players_for_equivalence(EQUIVALENT, clips_each, POWER)
         )
         if needed is not None:
-            ways.append(f"{needed:,} test players with {clips_each:.0f} clips each ({needed * clips_each:,.0f} clips)")
+            ways.append(f"{needed:,} test {unit}s with {clips_each:.0f} clips each ({needed * clips_each:,.0f} clips)")
     if not ways:
-        return [f"No number of players would be enough {goal}: the spread between seeds hides it. Add seeds.", seen]
+        return [f"No number of {unit}s would be enough {goal}: the spread between seeds hides it. Add seeds.", seen]
     return [f"With a chance of {POWER:.0%}, {goal} takes about {', or '.join(ways)}.", seen]
 
 
@@ -202,17 +246,18 @@ def _lead(winner: Arm, rival: Arm) -> list[str]:
     ]
 
 
-def _constraints(groups: Sequence[Arm], cpu_ms: Mapping[str, float]) -> list[str]:
-    """What to take when something is scarce, in one sentence; by validation, as all that is chosen."""
-    trainable = {arm.label: arm.shown[0].trainable_params for arm in groups}
-    times = {arm.label: cpu_ms.get(arm.shown[0].trial_id) for arm in groups}
+def _constraints(full: Sequence[Arm], cpu_ms: Mapping[str, float]) -> list[str]:
+    """What to take when something is scarce, in one sentence; by validation, as all that is chosen, so that of all arms
+    that ran to their end."""
+    trainable = {arm.label: arm.shown[0].trainable_params for arm in full}
+    times = {arm.label: cpu_ms.get(arm.shown[0].trial_id) for arm in full}
     said = []
     for words, costs, most in (
         (f"{MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
         (f"{MOST_CPU_MS:g} ms a clip on this CPU", times, MOST_CPU_MS),
     ):
         known = {label: cost for label, cost in costs.items() if cost is not None}
-        fitting = [arm for arm in groups if arm.label in known and known[arm.label] <= most]
+        fitting = [arm for arm in full if arm.label in known and known[arm.label] <= most]
         fitting.sort(key=lambda arm: -arm.score)
         if not known:
             said.append(f"what stays under {words} was not measured")
@@ -233,7 +278,8 @@ def _others(field: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
 
 
 def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
-    """Augmented against unaugmented, for every two arms that differ in nothing else and have all their results.
+    """Augmented against unaugmented, for every two arms that differ in nothing else, the conditions under which they
+    were measured included, and have all their results.
 
     Their p values are not adjusted.
     """
@@ -244,6 +290,7 @@ def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list
         if arm.full and any(trial.trial_id in scored for trial in arm.shown):
             arms_of.setdefault((arm.model, arm.strategy, targets), {})[arm.augment] = arm
     pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
+    pairs = [(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])]
     contrasts = [(on, off, _compare(on, off, predictions)) for on, off in pairs]
     return [Pair(on, off, each, each.p) for on, off, each in contrasts if each is not None]
 

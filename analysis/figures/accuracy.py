@@ -14,7 +14,7 @@ from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
 from analysis.figures.style import GREY, upper
-from analysis.slices import Slice, accuracy_of, by_player
+from analysis.slices import Slice, accuracy_of, by_player, possible
 
 _APART = 0.17  # rows between validation, above, and test, below
 _BASELINE = Look(GREY, "d", "diamond-tall")
@@ -92,8 +92,8 @@ def _rows(scene: Scene) -> list[Row]:
                 arm.state,
                 math.nan if validation is None else 100 * validation,
                 100 * whole.accuracy,
-                100 * whole.low,
-                100 * whole.high,
+                100 * possible(whole.low),
+                100 * possible(whole.high),
                 [(name, 100 * t.best["val_acc"]) for name, t in seeds if "val_acc" in t.best],
                 test,
                 whole.players,

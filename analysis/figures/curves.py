@@ -126,7 +126,11 @@ def curve_of(trial: Trial, step: int = 1) -> Curve:
 
 
 def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
-    """The mean of several trials at each epoch that all of them finished; its best epoch is that of the mean."""
+    """The mean of several trials at each epoch that all of them finished.
+
+    Its best epoch is that of the mean of what single trials choose theirs by: macro F1, or accuracy where an old run
+    has none.
+    """
     curves = [curve_of(trial) for trial in trials]
     length = min(len(curve.epochs) for curve in curves)
 
@@ -134,8 +138,9 @@ def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
         return [sum(line[i] for line in lines) / len(lines) for i in range(length)]
 
     values = {name: mean([curve.values[name] for curve in curves]) for name, _, _ in _METRICS}
-    accuracy = [-math.inf if math.isnan(value) else value for value in values["val_acc"]]
-    best = accuracy.index(max(accuracy)) if accuracy else None
+    chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
+    scores = [sum(trial.history[i].get(chosen_by, -math.inf) for trial in trials) for i in range(length)]
+    best = scores.index(max(scores)) if scores else None
     kept = [i for i in range(length) if i % step == 0 or i in (best, length - 1)]
     seconds = mean([curve.seconds for curve in curves])
     return Curve(

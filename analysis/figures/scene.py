@@ -42,7 +42,7 @@ class Scene:
 
     @cached_property
     def groups(self) -> list[Arm]:
-        """The arms, the best by validation accuracy first."""
+        """The arms, the best by validation (macro F1) first."""
         return by_validation(arms(self.trials)) if self.trials else []
 
     @cached_property

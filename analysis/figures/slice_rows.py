@@ -12,7 +12,7 @@ from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
 from analysis.figures.style import LABEL_LETTERS, shortened, upper
-from analysis.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, slices_of
+from analysis.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
 
 _HEADING = "Accuracy by kind of clip"
 
@@ -73,6 +73,12 @@ def _points(scene: Scene, arm: Arm, lines: Sequence[Line]) -> tuple[list[float],
     return [y for y, _ in known], [part for _, part in known]
 
 
+def _ends(known: Sequence[Slice]) -> tuple[list[float], list[float]]:
+    """Where the intervals begin and end, in percent."""
+    low, high = ([100 * possible(end) for end in ends] for ends in ([p.low for p in known], [p.high for p in known]))
+    return low, high
+
+
 def _upper(lines: Sequence[Line]) -> float:
     values = [100 * max(v for v in (p.accuracy, p.high) if v == v) for line in lines for p in line.slices.values()]
     return upper(min(max(values), 100.0))
@@ -95,7 +101,7 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
         shade = scene.shade(arm)
         y, known = _points(scene, arm, lines)
         shades = [shade] * len(y)
-        paper.intervals(axes, y, [100 * p.low for p in known], [100 * p.high for p in known], shades, 14)
+        paper.intervals(axes, y, *_ends(known), shades, 14)
         paper.points(axes, [100 * p.accuracy for p in known], y, shades, scene.look(arm).marker, True, 17)
     axes.set_xlim(0, _upper(lines))
     axes.set_xlabel("test accuracy, %")
@@ -115,7 +121,7 @@ def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
             name=web.label(arm.name),
             customdata=[p.players for p in known],
             hovertemplate="%{x:.1f} %, %{customdata} players<extra>%{fullData.name}</extra>",
-            error_x=web.error(values, [100 * p.low for p in known], [100 * p.high for p in known], shade),
+            error_x=web.error(values, *_ends(known), shade),
             marker={"size": 9, "symbol": look.symbol, "color": shade},
             showlegend=True,
         )

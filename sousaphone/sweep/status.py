@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from sousaphone import found_rates
+from sousaphone.choices import SEARCH
 from sousaphone.config import FULL_ENDS, RETRIED
 from sousaphone.record import TrialRecord, atomic_write
 from sousaphone.run import RunDirectory
@@ -67,7 +69,10 @@ def write_status(run: RunDirectory) -> None:
         "",
         *_table(("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "why"), rows),
         "",
-        f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
+        # A search's trials are no results, and it gets no report.
+        f"- Results: `{run.path / found_rates.FILE}`, once it has ended"
+        if plan.get("config") == SEARCH
+        else f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
         f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",
         *(f"- {what}: `{line}`" for what, line in _ways_on(run, states)),
     ]

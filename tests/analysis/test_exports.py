@@ -14,6 +14,7 @@ from analysis.experiments import of_trials, read_experiments
 from analysis.exports import epochs_csv, predictions_parquet, trial_json
 from analysis.predictions import read_predictions
 from analysis.trials import Trial, read_trials
+from sousaphone.record import PREDICTIONS_NAME
 from sousaphone.run import RunDirectory
 from tests.analysis.run_builders import arm, made, record, write_predictions, write_run
 
@@ -93,3 +94,14 @@ def test_predictions_read_back_equal(tmp_path: Path) -> None:
     frame, _ = read_predictions(run, trials)
     assert len(frame) == 3 * 60
     pd.testing.assert_frame_equal(pd.read_parquet(io.BytesIO(predictions_parquet(frame))), frame)
+
+
+@pytest.mark.parametrize("column", ["tempo_bpm", "sample_id"])
+def test_predictions_that_no_trial_writes_are_a_remark(tmp_path: Path, column: str) -> None:
+    run, trials = a_run(tmp_path)
+    path = run.trial(trials[0].trial_id) / PREDICTIONS_NAME
+    table = pd.read_parquet(path).drop(columns=column)
+    (table.assign(tempo_bpm=[{"a": 1}] * len(table)) if column == "tempo_bpm" else table).to_parquet(path)
+    frame, (remark,) = read_predictions(run, trials)
+    assert remark.startswith(f"{trials[0].trial_id}: predictions.parquet is damaged")
+    assert len(frame) == 2 * 60

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
 from analysis.document import Picture
-from analysis.figures import accuracy, augmentation, curves, fronts
+from analysis.figures import accuracy, augmentation, curves, fronts, slice_rows
 from analysis.figures.augmentation import effects
 from analysis.figures.costs import front
 from analysis.figures.curves import curve_of, mean_curve
@@ -49,6 +49,8 @@ def test_test_accuracy_is_the_mean_over_players_with_its_t_interval_the_seeds_av
     own = predictions[predictions.trial_id.isin([trial.trial_id for trial in best.trials])]
     by_clip = own.groupby("sample_id").agg(player=("player", "first"), right=("correct", "mean"))
     mean, low, high = (100 * value for value in mean_interval(by_clip.groupby("player", observed=True).right.mean()))
+    assert high > 100  # so that it ends at what is possible
+    high = 100.0
     figure = chart(found["accuracy_comparison"])
     (trace,) = (t for t in figure.data if t.error_x.array is not None and 0.17 in t.y)
     place = list(trace.y).index(0.17)
@@ -56,6 +58,14 @@ def test_test_accuracy_is_the_mean_over_players_with_its_t_interval_the_seeds_av
     assert trace.x[place] + trace.error_x.array[place] == pytest.approx(high, abs=0.011)
     assert trace.x[place] - trace.error_x.arrayminus[place] == pytest.approx(low, abs=0.011)
     assert f"[{low:.1f}, {high:.1f}], 4 players" in trace.customdata[place]
+
+
+def test_intervals_of_kinds_of_clips_end_at_what_is_possible(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+    bars = [trace for trace in chart(one(slice_rows, *eight)).data if trace.error_x.array is not None]
+    ends = [end for bar in bars for end in np.asarray(bar.x, float) + np.asarray(bar.error_x.array, float)]
+    starts = [end for bar in bars for end in np.asarray(bar.x, float) - np.asarray(bar.error_x.arrayminus, float)]
+    assert np.nanmax(ends) == pytest.approx(100, abs=0.02)
+    assert np.nanmin(starts) > -0.02
 
 
 def test_baselines_have_rows_of_their_own_below_the_arms(found: dict[str, Picture]) -> None:
@@ -180,6 +190,10 @@ def test_the_mean_of_seeds_goes_as_far_as_all_of_them_went() -> None:
     assert mean.values["val_acc"] == pytest.approx([15.0, 40.0])
     assert mean.best == 1
     assert math.isnan(mean.values["val_loss"][0])
+    for row, f1 in zip(long.history, (0.5, 0.2, 0.9), strict=True):
+        row["val_macro_f1"] = f1  # by which single trials choose their best epoch
+    long.history.pop()
+    assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
     thinned = curve_of(trial(*[0.1] * 10), step=4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 

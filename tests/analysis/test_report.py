@@ -123,6 +123,29 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
         write_report(tmp_path / "nowhere")
 
 
+def test_a_search_for_rates_gets_no_report_and_keeps_no_other_run_from_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    search, study = (write_run(tmp_path / name, *told(["completed"])) for name in ("search", "study"))
+    search.write_plan({**search.read_plan(), "config": "rates"})
+    assert main([str(search.path), str(study.path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(search.path / "rates.json") in line
+    assert (search.report.exists(), study.report.exists()) == (False, True)
+
+
+def test_what_an_earlier_report_had_and_this_one_has_not_is_gone(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "study", *told(["completed"]))
+    for directory in (run.report, tmp_path / "mine"):
+        for name in ("plots/old.png", "trials/old.json", "comparison.md"):
+            made((directory / name).parent)
+            (directory / name).write_text("")
+    write_report(run.path)
+    assert written(run.report) == {*make_files(read_run(run.path)), "comparison.md"}
+    write_report(run.path, tmp_path / "mine")  # where files may be somebody's own
+    assert {"plots/old.png", "trials/old.json"} <= written(tmp_path / "mine")
+
+
 def test_help_teaches_and_answers_at_once() -> None:
     code = (
         "import sys\nfrom analysis.__main__ import main\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -99,11 +100,12 @@ def test_three_seeds_widen_the_interval_by_their_spread_and_two_do_not() -> None
     found = contrast(first, second, players_of(first))
     # The seeds' means are 0, 0.5 and 1: variance 1/4, of the mean of three 1/12, with 2 degrees of freedom.
     assert found.difference == pytest.approx(0)
-    assert found.seed_variance == pytest.approx(found.error**2) == pytest.approx(1 / 12)
+    assert found.seed_parts == [(pytest.approx(1 / 12), 2), (0, 2)]
+    assert found.error**2 == pytest.approx(1 / 12)
     assert found.df == pytest.approx(2)
     assert found.high == pytest.approx(stats.t.ppf(0.975, 2) * math.sqrt(1 / 12))
     two = contrast(first[[0, 1]], second[[0, 1]], players_of(first))
-    assert (two.spread_known, two.seed_variance) == (False, 0.0)
+    assert (two.spread_known, two.seed_parts) == (False, [])
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says_when_players_and_seeds_vary() -> None:
@@ -143,6 +145,24 @@ def test_more_clips_a_player_take_fewer_players_and_a_spread_of_seeds_may_hide_a
     assert many < few
     wild = pd.concat([arm(10, 10, 1, rate, rng)[0] for rate in (0.1, 0.5, 0.9)], axis=1, keys=range(3))
     assert contrast(wild, wild[[1, 2, 0]], players_of(wild)).players_for(0.02, 1000) is None
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02])
+def test_the_players_that_it_names_are_the_fewest_with_the_power_it_promises(spread: float) -> None:
+    rng = np.random.default_rng(9)
+    seeds = [arm(12, 20, 1, np.linspace(0.4, 0.8, 12) + shift, rng)[0] for shift in (-spread, 0.0, spread)]
+    first, second = pd.concat(seeds, axis=1, keys=range(3)), arm(12, 20, 3, 0.5, rng)
+    found = contrast(first, second, players_of(first))
+    needed = found.players_for(0.15, 20)
+    assert needed is not None
+
+    def power(players: int) -> float:
+        parts = [((found.between + found.within / 20) / players, players - 1), *found.seed_parts]
+        total = sum(variance for variance, _ in parts)
+        df = total**2 / sum(variance**2 / df for variance, df in parts)
+        return dataclasses.replace(found, error=math.sqrt(total), df=df).power(0.15)
+
+    assert power(needed) >= 0.8 > power(needed - 1)
 
 
 def test_the_players_it_takes_for_equivalence_make_the_interval_narrow_enough() -> None:

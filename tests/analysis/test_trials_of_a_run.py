@@ -67,6 +67,7 @@ def test_rows_keep_the_order_of_the_plan(tmp_path: Path) -> None:
         '{"trial_id": "x", "config": {}, "status": "done", "updated": "2026-01-01T00:00:00+00:00"}',
         '{"trial_id": "x", "config": {}, "parameters": [], "updated": "2026-01-01T00:00:00+00:00"}',
         '{"trial_id": "x", "config": {}}',
+        '{"trial_id": "x", "config": {}, "updated": null}',
     ],
 )
 def test_a_damaged_record_is_its_own_rows_error_and_no_others(tmp_path: Path, content: str) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.statistics import contrast
+from analysis.statistics import contrast, holm
 from analysis.trials import Trial
-from analysis.verdict import Verdict, judge
+from analysis.verdict import UNKNOWN_PLAYERS, Verdict, judge
 from tests.analysis.null_sweeps import calibrate
 
 SEEDS = Path(__file__).parent / "data" / "null_seeds.parquet"
@@ -125,8 +125,9 @@ def test_the_other_pairs_are_adjusted_and_the_one_that_was_chosen_is_not_among_t
     models = {"ast": 0.8, "beats": 0.7, "htsat": 0.6, "efficientat": 0.5}
     trials = [trial(model, val) for model, val in models.items()]
     found = judge(trials, answers({t.trial_id: models[t.config["model"]] for t in trials}), None, {})
-    assert len(found.others) == 5
-    assert all(pair.p >= pair.contrast.p for pair in found.others)
+    raw = [pair.contrast.p for pair in found.others]
+    assert len(raw) == 5
+    assert [pair.p for pair in found.others] == holm(raw) != raw
     assert not any({pair.first.model, pair.second.model} == {"ast", "beats"} for pair in found.others)
 
 
@@ -146,6 +147,60 @@ def test_unfinished_trials_are_not_compared() -> None:
     assert "only AST has run to its end" in found.headline
     none = judge([dataclasses.replace(t, status="failed") for t in TWO], answers({"x": 0.5}).iloc[:0], None, {})
     assert none.headline == "No verdict yet: no trial has run to its end."
+
+
+def test_arms_that_are_not_judged_are_named_with_the_reason_and_count_where_something_is_scarce() -> None:
+    trials = [
+        *TWO,
+        trial("efficientat", 0.6, augment=False),
+        trial("efficientat", 0.9, status="running"),
+        trial("htsat", 0.9, status="failed"),
+    ]
+    found = judge(trials, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6, "efficientat-on-s0": 0.9}), None, {})
+    assert found.headline.startswith("Use AST · augmented: ")
+    assert (
+        "Not compared: EfficientAT · unaugmented (its test predictions cannot be read), EfficientAT · augmented "
+        "(running), HTS-AT (CLAP) · augmented (failed)."
+    ) in found.details
+    cheap = [trial("ast", 0.8), trial("htsat", 0.75), trial("beats", 0.7)]
+    found = judge(cheap, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6}), None, {})
+    assert any(line.startswith("Under 2 M trainable parameters choose HTS-AT") for line in found.details)
+    assert not any("Not compared" in line for line in verdict({"ast-on-s0": 0.8, "beats-on-s0": 0.6}).details)
+
+
+def test_an_arm_that_lost_its_predictions_has_run_to_its_end() -> None:
+    found = judge(TWO, answers({"ast-on-s0": 0.8}), None, {})
+    assert found.headline.startswith("No verdict: only AST has left its test predictions, ")
+    assert found.details == ["Not compared: BEATs (its test predictions cannot be read)."]
+
+
+def test_arms_that_were_measured_under_other_conditions_have_no_winner() -> None:
+    trials = [
+        dataclasses.replace(each, data={"fingerprint": "aaaa"}, version=version)
+        for each, version in (
+            (trial("ast", 0.8), "1"),
+            (trial("beats", 0.7), "1"),
+            (trial("beats", 0.6, 0, False), "2"),
+        )
+    ]
+    rates = {each.trial_id: 0.9 if each.config["model"] == "ast" else 0.5 for each in trials}
+    assert judge(trials[:2], answers(rates), None, {}).outcome == "better"
+    found = judge(trials, answers(rates), None, {})
+    assert (found.outcome, found.winner, found.augmentation) == ("not_alike", None, [])
+    assert found.headline == ("No winner: the arms were not measured under the same conditions (version: 1 and 2).")
+
+
+@pytest.mark.parametrize(("players", "right"), [(12, 0.6), (12, 0.78), (7, 0.6)])
+def test_groups_of_recordings_are_not_called_players(players: int, right: float) -> None:
+    table = answers({"ast-on-s0": 0.8, "beats-on-s0": right}, players)
+    found = judge(TWO, table, None, {}, players_known=False)
+    assert f"{players} groups of recordings (players unknown)" in found.headline
+    assert UNKNOWN_PLAYERS in found.details
+    told = " ".join([found.headline, *found.details]).replace(UNKNOWN_PLAYERS, "").replace("(players unknown)", "")
+    assert "player" not in told
+    known = judge(TWO, table, None, {})
+    assert known.outcome == found.outcome
+    assert UNKNOWN_PLAYERS not in known.details
 
 
 def test_the_contrast_is_of_the_two_that_were_chosen() -> None:

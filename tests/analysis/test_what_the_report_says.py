@@ -13,7 +13,8 @@ from analysis.findings import Findings
 from analysis.markdown import to_markdown
 from analysis.page import to_html
 from analysis.report import read_run, write_report
-from tests.analysis.run_builders import ALARM, REAL, arm, record, told, trial_id, write_run
+from sousaphone.record import PREDICTIONS_NAME
+from tests.analysis.run_builders import ALARM, REAL, arm, record, told, trial_id, write_predictions, write_run
 
 
 def summary(found: Findings) -> str:
@@ -50,6 +51,19 @@ def test_a_limit_of_what_is_scored_is_said_and_keeps_runs_apart(tmp_path: Path) 
     assert "by counting alone" not in part
     signatures = [read_run(run.path).trials[0].signature for run in runs]
     assert signatures[0] != signatures[1]
+
+
+def test_trials_that_were_scored_on_other_numbers_of_clips_are_told_apart(tmp_path: Path) -> None:
+    plan, records = told(["completed"] * 3, limit_eval_batches=2, eval_batch=16)
+    for each in records:
+        each.data = {"fingerprint": "aaaa"}
+    records[2].halvings = 1
+    plan[1].update(limit_eval_batches=4, eval_batch=8)
+    found = read_run(write_run(tmp_path, plan, records).path)
+    assert any("At most 16 to 32 clips of each split were scored" in line for line in found.limits)
+    first, same, fewer = (trial.signature for trial in found.trials)
+    assert first == same != fewer
+    assert "(clips scored at most: 32 and 16)" in summary(found)
 
 
 def test_pretrained_models_are_ranked_by_validation_and_cautiously(tmp_path: Path) -> None:
@@ -195,6 +209,26 @@ def test_the_summary_says_what_it_does_not_show(tmp_path: Path) -> None:
         assert said in text
 
 
+def test_the_seeds_that_were_measured_are_counted_and_not_the_planned_ones(tmp_path: Path) -> None:
+    plan = [arm(model, seed=seed, **REAL) for model in ("ast", "beats") for seed in range(3)]
+    records = [record(c, s) for c, s in zip(plan, ["completed"] * 4 + ["failed"], strict=False)]
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records)
+    (run.trial(records[0].trial_id) / PREDICTIONS_NAME).unlink()
+    found = read_run(run.path)
+    assert found.limits[0].startswith("1 to 3 seeds an arm: ")
+    text = section(summary(found), "Results")
+    assert "| AST | 3 (test: 2) |" in text
+    assert "| BEATs | 1 |" in text
+
+
+def test_no_accuracy_is_said_to_lie_above_100_percent(tmp_path: Path) -> None:
+    plan, records = told(["completed"] * 2, **REAL)
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records, skill=5.0)
+    assert re.search(r"\| 9\S+% to 100\.0% \|", section(summary(read_run(run.path)), "Results"))
+
+
 def test_a_failure_shows_its_end_its_epoch_its_last_lines_and_the_line_that_retries_it(tmp_path: Path) -> None:
     plan, (done, failed) = told(["completed", "failed"])
     failed.traceback = "\n".join(f"line {n}" for n in range(40)) + f"\nRuntimeError: {ALARM}"
@@ -216,7 +250,7 @@ def test_trials_that_were_measured_differently_are_told_apart(tmp_path: Path) ->
     records[1].data = {"fingerprint": "bbbb", "clips": {"train": 8, "test": 1}}
     records[1].write(run.trial(records[1].trial_id))
     found = read_run(run.path)
-    assert "not all rows may be compared" in summary(found)
+    assert "not all rows may be compared (data: aaaa and bbbb)" in summary(found)
     assert found.trials[0].signature != found.trials[1].signature
 
 

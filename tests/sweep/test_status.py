@@ -50,6 +50,15 @@ def test_trials_that_have_ended_are_not_waited_for() -> None:
     assert left == {"ast2": 2.0}
 
 
+def test_the_status_page_of_a_search_for_rates_points_to_them_and_to_no_report(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_plan({**plan("ast1"), "config": "rates"})
+    write_status(run)
+    page = run.status_page.read_text()
+    assert f"Results: `{tmp_path / 'rates.json'}`" in page
+    assert "python -m analysis" not in page
+
+
 def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_that_resumes(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "my run")
     run.write_plan(plan("ast1", "ast2", "ast3"))
