@@ -1,6 +1,7 @@
 """Augmentation, batched on the device: gain, shift, noise and speed on the waveform, masks on the features, mixup.
 
-Every draw comes from one generator on the CPU, so a seed gives the same augmentation on every device.
+Every draw but the samples of noise comes from one generator on the CPU, so a seed gives the same augmentation on every
+device. Noise is drawn on the device, from a seed of that generator: it repeats on devices of one kind.
 Sources: SpecAugment (Park et al., arXiv 1904.08779), mixup (Zhang et al., arXiv 1710.09412).
 """
 

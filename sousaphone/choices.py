@@ -14,6 +14,7 @@ from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data import hub
+from sousaphone.data.places import local_path
 from sousaphone.errors import UserError
 
 DEFAULT_EPOCHS = 20
@@ -181,7 +182,7 @@ def check_source(origin: str, given: str) -> str:
     """
     if hub.is_word(given):
         return hub.check_word(given)
-    path = Path(given).expanduser().absolute()
+    path = local_path(given)
     if not path.exists():
         raise UserError(f"{origin} {given!r} does not exist; give a directory, a CSV file, or hub:OWNER/NAME")
     if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):

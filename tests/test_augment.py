@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from sousaphone.frontends import AstFrontend
 
 OFF = TrainConfig(gain_db=0.0, shift_ms=0.0, noise_snr_db=200.0, speed=0.0, freq_mask=0.0, time_mask_ms=0.0)
 RATE, SAMPLES = 16_000, 16_000
+WAVE_LIMITS = {"gain_db": 5.0, "shift_ms": 5.0, "noise_snr_db": 20.0, "speed": 0.1}
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -101,7 +103,27 @@ def test_mixup_blends_features_and_labels_in_one_share() -> None:
     assert not torch.equal(targets, labels)
 
 
-@pytest.mark.parametrize("limit", ["gain_db", "shift_ms"])
-def test_a_seed_repeats_the_augmentation_and_another_does_not(limit: str) -> None:
-    assert torch.equal(changed(tone(), seed=1, **{limit: 5.0}), changed(tone(), seed=1, **{limit: 5.0}))
-    assert not torch.equal(changed(tone(), seed=1, **{limit: 5.0}), changed(tone(), seed=2, **{limit: 5.0}))
+def masked(seed: int, **limits: float) -> torch.Tensor:
+    features = torch.randn(4, 256, 128, generator=rng(1))
+    return augment.mask_features(features, AstFrontend(256), dataclasses.replace(OFF, **limits), rng(seed))
+
+
+def mixed(seed: int, **limits: float) -> torch.Tensor:
+    return augment.mixup(torch.eye(4), torch.eye(4), dataclasses.replace(OFF, **limits), rng(seed))[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit"),
+    [
+        *((lambda seed, **limits: changed(tone(), seed, **limits), limit) for limit in WAVE_LIMITS.items()),
+        (masked, ("freq_mask", 0.3)),
+        (masked, ("time_mask_ms", 400.0)),
+        (mixed, ("mixup_alpha", 1.0)),
+    ],
+)
+def test_a_seed_repeats_the_augmentation_and_another_does_not(
+    stage: Callable[..., torch.Tensor], limit: tuple[str, float]
+) -> None:
+    once, again, other = (stage(seed, **dict([limit])) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import errno
 import sys
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ examples:
   %(prog)s /data/sousa --dataset small                 what launch.py --dataset small reads
   %(prog)s /data/sousa --dataset small --rates 16000   for AST and BEATs alone (EfficientAT: 32000, HTS-AT: 48000)
   %(prog)s /data/sousa --dataset small --verify        compare what is there with its checksums, whole
-  %(prog)s /data/sousa --clear                         remove what was decoded of this data set, at any size and rate
+  %(prog)s /data/sousa --clear                         remove all that was decoded from there, at any size and rate
   %(prog)s --clear                                     remove all decoded waveforms
 """
 _PREVIEW = """\
@@ -116,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     cache.add_argument(
         "--rates", nargs="+", type=int, default=_RATES, metavar="HZ", help="sample rates (default 16000 32000 48000)"
     )
-    size = "at most so many clips, as launch.py draws them (default full; with --clear every size)"
+    size = "at most so many clips, as launch.py draws them (default full)"
     cache.add_argument("--dataset", choices=DATASET_SIZES, help=size)
     what = cache.add_mutually_exclusive_group()
     what.add_argument("--verify", action="store_true", help="read all that is there, and build again what is damaged")
@@ -153,8 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(options: argparse.Namespace) -> int:
     from sousaphone.data import hub
     from sousaphone.data.check import check
+    from sousaphone.data.places import local_path
 
-    source = hub.snapshot(options.source) if hub.is_word(options.source) else Path(options.source).expanduser()
+    source = hub.snapshot(options.source) if hub.is_word(options.source) else local_path(options.source)
     if not source.exists():
         raise UserError(f"{source} does not exist; give {_SOURCE}")
     found = check(source, audio=not options.no_audio)
@@ -201,13 +203,28 @@ def _shortcuts(dataset: Dataset) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from sousaphone.data.sousa import read_dataset
-
-    dataset = read_dataset(options.source)
+    dataset = _read(options.source)
     _describe(options.source, dataset, dataset.clips.duration_sec, decoded=False)
     for note in dataset.notes:
         print(f"note: {note}")
     return EXIT_OK
+
+
+def _read(source: str) -> Dataset:
+    """A data set, also one that serves for --test-also alone: then a note says why."""
+    from sousaphone.data import hub
+    from sousaphone.data.prepare import read_further
+    from sousaphone.data.sousa import read_dataset
+
+    there = hub.snapshot(source) if hub.is_word(source) else Path(source)
+    try:
+        return read_dataset(there)
+    except UserError as error:
+        try:
+            further = read_further(there)
+        except UserError:
+            raise error from None
+        return dataclasses.replace(further, notes=(f"it serves for --test-also alone: {error}", *further.notes))
 
 
 def _make(options: argparse.Namespace) -> int:
@@ -225,16 +242,12 @@ def _make(options: argparse.Namespace) -> int:
 def _cache(options: argparse.Namespace) -> int:
     from sousaphone.data.cache import build_caches, clear_caches
     from sousaphone.data.prepare import read_subset
-    from sousaphone.data.sousa import read_dataset
-    from sousaphone.data.splits import draw
 
     directory = cache_directory()
     if options.clear:
-        datasets = None
-        if options.source is not None:
-            whole = read_dataset(options.source)
-            datasets = [draw(whole, size) for size in ([options.dataset] if options.dataset else DATASET_SIZES)]
-        removed = clear_caches(directory, datasets)
+        if options.dataset:
+            raise UserError(f"--dataset {options.dataset}: --clear removes every size; leave --dataset out")
+        removed = clear_caches(directory, None if options.source is None else _root(options.source))
         for path in removed:
             print(f"removed: {path}")
         if not removed:
@@ -251,6 +264,19 @@ def _cache(options: argparse.Namespace) -> int:
         size = cache.wave.nbytes
         print(f"{rate} Hz: {len(cache):,} clips, {size / 1e6:,.0f} MB, {cache.path}")
     return EXIT_OK
+
+
+def _root(source: str) -> Path:
+    """The directory that a data set's clips lie in; nothing is read there, and it may be gone."""
+    from sousaphone.data import hub
+    from sousaphone.data.places import local_path
+
+    if hub.is_word(source):
+        if (there := hub.found(source)) is None:
+            raise UserError(f"{source} is not in the hub's cache any more; --clear without it removes all waveforms")
+        return there
+    path = local_path(source)
+    return path.parent if path.is_file() else path
 
 
 def _preview(options: argparse.Namespace) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import soundfile
 
 from sousaphone.data.parquet_shards import clips_of_shard, place_in_shard
+from sousaphone.data.places import looked_at
 from sousaphone.errors import UserError
 from sousaphone.words import one_line
 
@@ -25,8 +26,13 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
         labels: the file that lists the paths, for messages.
 
     Raises:
-        UserError: a path that leaves `root` (absolute, '..', a link), or a file that is not there.
+        UserError: a path that leaves `root` (absolute, '..', a link), a file that is not there or cannot be looked at.
     """
+    with looked_at(root):
+        return _find_files(root, audio_paths, labels)
+
+
+def _find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
     inside = _inside(root)
     folders: dict[str, dict[str, os.DirEntry[str]]] = {}
     sizes, times, missing = [], [], []
@@ -109,9 +115,9 @@ def open_clips(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Pa
     for shard, group in groupby(map(place_in_shard, audio_paths), key=lambda place: place[0]):
         path = root / shard
         rows = [row for _, row in group]
-        if rows == [None]:
-            yield str(path), path
+        numbers = [row for row in rows if row is not None]
+        if not numbers:
+            yield from [(str(path), path)] * len(rows)
         else:
-            numbers = [row for row in rows if row is not None]
             for row, content in zip(numbers, clips_of_shard(path, numbers), strict=True):
                 yield f"{path}#{row}", BytesIO(content)

@@ -1,14 +1,15 @@
 """Decode and resample every clip once, into memory-mapped int16 waveforms that all trials share.
 
 A cache is a directory `CLIPS-RATEhz` with `wave.int16` (all clips, one after the other), `offsets.npy` and `seal.json`
-(checksums of both, see `cache_files`). It gets that name only when it is complete and on disk. Until then it is
-`CLIPS-RATEhz.part`, and what a killed build leaves there is gone on with.
+(checksums of both, see `cache_files`), and in `root` the directory of the data set. It gets that name only when it is
+complete and on disk. Until then it is `CLIPS-RATEhz.part`, and what a killed build leaves there is gone on with.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -30,7 +31,8 @@ from sousaphone.data.decode import in_threads, read_samples, resampler, to_int16
 from sousaphone.data.index import Dataset
 from sousaphone.errors import UserError
 
-FORMAT = 2  # raise it whenever the samples or the files of a cache change
+FORMAT = 3  # raise it whenever the samples or the files of a cache change
+_ROOT = "root"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
 # Assumed where the labels give no duration, for the estimate of disk space alone.
 _TYPICAL_SECONDS = 6.0
@@ -72,7 +74,6 @@ def build_caches(
     sample_rates: Iterable[int],
     cache_dir: Path,
     progress: bool = True,
-    max_seconds: float | None = None,
     verify: bool = False,
 ) -> dict[int, WaveformCache]:
     """Map the data set's waveforms at each sample rate, after building what is not there or is damaged.
@@ -84,13 +85,12 @@ def build_caches(
         sample_rates: Hz.
         cache_dir: where caches live, shared by data sets and runs.
         progress: show a bar on stderr where that is a terminal; otherwise a line at start and end.
-        max_seconds: keep at most this much of a clip, from its centre.
         verify: read all of what is there and compare it with its checksums, not only what is cheap to read.
 
     Raises:
         UserError: audio that cannot be decoded, is empty or not finite; no space left; cache_dir not writable.
     """
-    key = _key(dataset, max_seconds)
+    key = _key(dataset)
     paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
     if not _missing(paths, verify):
         return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
@@ -101,16 +101,17 @@ def build_caches(
                 shutil.rmtree(litter)
         missing = _missing(paths, verify, console)
         if missing:
-            _check_space(dataset.clips, missing, cache_dir, max_seconds)
-            _build(dataset, missing, console, progress, max_seconds)
+            _check_space(dataset.clips, missing, cache_dir)
+            _build(dataset, missing, console, progress)
     return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
 
 
-def clear_caches(cache_dir: Path, datasets: Iterable[Dataset] | None = None) -> list[Path]:
-    """Remove the caches of some data sets at every rate, begun ones, too; waits for a build that is going on.
+def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
+    """Remove caches, begun ones, too; waits for a build that is going on.
 
     Args:
-        datasets: whose; None for every waveform cache in the directory, also of data sets that are gone.
+        root: the data set's directory, of which every cache is removed, whichever of its clips it has; None for every
+            waveform cache there is.
 
     Returns:
         What was removed.
@@ -120,19 +121,26 @@ def clear_caches(cache_dir: Path, datasets: Iterable[Dataset] | None = None) -> 
     """
     if not cache_dir.is_dir():
         return []
-    keys = None if datasets is None else {_key(dataset, None) for dataset in datasets}
     with _owned(cache_dir):
         found = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
-        removed = [path for path in found if keys is None or path.name.partition("-")[0] in keys]
+        removed = [path for path in found if root is None or _is_of(path, root)]
         for path in removed:
             shutil.rmtree(path)
     return removed
 
 
-def _key(dataset: Dataset, max_seconds: float | None) -> str:
+def _is_of(path: Path, root: Path) -> bool:
+    """Whether a cache was decoded from what lies at `root`."""
+    try:
+        return (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
+    except FileNotFoundError:
+        return False
+
+
+def _key(dataset: Dataset) -> str:
     """What decides the samples: the clips in their order, by path, size and time of the file."""
     clips = dataset.clips
-    digest = hashlib.sha256(repr((FORMAT, max_seconds)).encode())
+    digest = hashlib.sha256(repr(FORMAT).encode())
     digest.update("\n".join(clips.audio_path.tolist()).encode())
     for column in (clips.size_bytes, clips.modified_ns):
         digest.update(column.to_numpy(np.int64).tobytes())
@@ -176,8 +184,9 @@ def _owned(cache_dir: Path) -> Iterator[Console]:
         ) from None
 
 
-def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path, max_seconds: float | None) -> None:
-    seconds = (clips.duration_sec.fillna(_TYPICAL_SECONDS) + _DECAY_SECONDS).clip(upper=max_seconds).sum()
+def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -> None:
+    known = clips.duration_sec.replace([np.inf, -np.inf], np.nan)
+    seconds = (known.fillna(_TYPICAL_SECONDS) + _DECAY_SECONDS).sum()
     there = sum(file.stat().st_size for path in paths.values() for file in _part(path).glob(WAVE))
     needed = int(seconds * sum(paths) * 2 * 1.02) - there
     free = shutil.disk_usage(cache_dir).free
@@ -192,20 +201,19 @@ def _part(path: Path) -> Path:
     return path.with_name(path.name + PART)
 
 
-def _build(
-    dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool, max_seconds: float | None
-) -> None:
+def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool) -> None:
     try:
         with ExitStack() as stack:
             parts = {rate: CachePart(_part(path)) for rate, path in paths.items()}
             for part in parts.values():
                 stack.callback(part.close)
+                (part.path / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
             begun = {rate: len(part.lengths) for rate, part in parts.items()}
             first = min(begun.values())
 
             def decode(clip: tuple[int, tuple[str, Path | BytesIO]]) -> dict[int, np.ndarray]:
                 index, (name, source) = clip
-                mono, source_rate = _read_mono(name, source, max_seconds)
+                mono, source_rate = _read_mono(name, source)
                 wanted = (rate for rate in paths if begun[rate] <= index)
                 return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in wanted}
 
@@ -227,12 +235,9 @@ def _build(
         raise
 
 
-def _read_mono(name: str, source: Path | BytesIO, max_seconds: float | None) -> tuple[torch.Tensor, int]:
+def _read_mono(name: str, source: Path | BytesIO) -> tuple[torch.Tensor, int]:
     """The mean of a file's channels, float32 [T], and its sample rate in Hz; `name` is for messages."""
     samples, rate = read_samples(name, source)
-    if max_seconds is not None and len(samples) > (keep := round(max_seconds * rate)):
-        start = (len(samples) - keep) // 2
-        samples = samples[start : start + keep]
     return torch.from_numpy(np.ascontiguousarray(to_mono(samples))), rate
 
 

@@ -25,6 +25,7 @@ from sousaphone.data.decode import in_threads, read_samples
 from sousaphone.data.folder import find_recordings
 from sousaphone.data.index import NUMBERS, TEXT, Dataset, canonical_slugs, check_labels
 from sousaphone.data.parquet_shards import place_in_shard
+from sousaphone.data.places import local_path
 from sousaphone.data.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
@@ -38,7 +39,7 @@ _MOST = 20  # findings of one kind that are spelt out
 _NAMED = 3  # clips named in a finding about many
 # What to do about what a reader of data sets has to say, by words in it.
 _ADVICE = {
-    "carved from train": "to choose the players, list them in splits.json",
+    "carved from train": "to choose the players, give them that split (in splits.json, the column split, or by folder)",
     "does not list": "list them in splits.json, or remove their clips",
     "players unknown": "sort the recordings into PLAYER/RUDIMENT/, or give a CSV file with a column player",
 }
@@ -104,7 +105,7 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
 
 def _further_refusals(source: Path | str) -> Iterator[str]:
     """What else is wrong with the labels of SOUSA's local layout, each looked at for itself."""
-    root = Path(source).expanduser().absolute()
+    root = local_path(source)
     try:
         raw = pd.read_parquet(root / LABELS)
     except (OSError, ValueError):
@@ -130,7 +131,7 @@ def _further_refusals(source: Path | str) -> Iterator[str]:
 
 def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
     """The audio files of a data set that cannot be read."""
-    root = Path(source).expanduser().absolute()
+    root = local_path(source)
     if hub.is_word(Path(source).as_posix()):
         return root, ()
     root = root.parent if root.is_file() else root
@@ -145,6 +146,14 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
     for note in dataset.notes:
         advice = next((advice for words, advice in _ADVICE.items() if words in note), "")
         yield Finding(False, f"{note}; {advice}" if advice else note)
+    names = pd.Series(clips.player.unique())
+    alike = names[names.str.casefold().duplicated(keep=False)]
+    if len(alike):
+        yield Finding(
+            False,
+            f"{counted(len(alike), 'player')} told apart by capital letters alone ({_some(sorted(alike))}) may "
+            "stand in different splits; spell each name in one way",
+        )
     players = clips.player[clips.split == "test"].nunique()
     if players < FEW_PLAYERS:
         yield Finding(

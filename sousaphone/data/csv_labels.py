@@ -18,7 +18,7 @@ from sousaphone.data.index import (
     splits_of_players,
     stand_ins,
 )
-from sousaphone.data.splits import read_splits
+from sousaphone.data.splits import SPLIT_NAMES, read_splits
 from sousaphone.errors import UserError
 from sousaphone.words import one_line
 
@@ -33,7 +33,6 @@ _ALSO = {
     "duration_sec": ("duration",),
     "tempo_bpm": ("tempo",),
 }
-_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 
 
 def read_csv(path: Path, only_test: bool = False) -> Dataset:
@@ -55,24 +54,25 @@ def read_csv(path: Path, only_test: bool = False) -> Dataset:
     if missing:
         raise lacking(path, missing, list(raw.columns))
     needed = [name for name in ("sample_id", "player", "rudiment", "audio_path") if name in columns]
-    clips = check_labels(raw, columns, needed, path)
-    clips["audio_path"] = clips.audio_path.str.replace("\\", "/").str.removeprefix("./")
+    raw[columns["audio_path"]] = raw[columns["audio_path"]].str.strip().str.replace("\\", "/")
+    clips, notes = check_labels(raw, columns, needed, path)
     if "sample_id" not in columns:
         clips["sample_id"] = clips.audio_path
-    notes: tuple[str, ...] = ()
     if "player" not in columns:
         labels = raw[columns["rudiment"]].tolist()
-        clips["player"], notes = stand_ins(path, clips.audio_path.tolist(), labels, only_test)
-    split = next((name for name in raw.columns if name.lower() == "split"), None)
+        clips["player"], said = stand_ins(path, clips.audio_path.tolist(), labels, only_test)
+        notes += said
+    split = next((name for name in raw.columns if name.strip().lower() == "split"), None)
     if only_test:
         clips, _ = split_players(clips, None, only_test=True)
     elif split is not None:
         clips["split"] = _splits(raw[split], path)
-        listed = splits_of_players(clips, f"correct the column {split} of {path}")
-        clips, said = split_players(clips.drop(columns="split"), listed, f"the column {split} of {path.name}")
+        listed = splits_of_players(clips, f"correct the column {split.strip()} of {path}")
+        clips, said = split_players(clips.drop(columns="split"), listed, f"the column {split.strip()} of {path.name}")
         notes += said
     elif "player" in columns:
-        clips, notes = split_players(clips, read_splits(path.parent / "splits.json"))
+        clips, said = split_players(clips, read_splits(path.parent / "splits.json"))
+        notes += said
     else:
         clips, _ = split_players(clips, None)
     audio_paths = clips.audio_path.tolist()
@@ -109,7 +109,7 @@ def _columns(present: list[str]) -> dict[str, str]:
 
 
 def _splits(cells: pd.Series, path: Path) -> pd.Series:
-    splits = cells.str.strip().str.lower().map(_SPLITS)
+    splits = cells.str.strip().str.lower().map(SPLIT_NAMES)
     if splits.isna().any():
         raise UserError(
             f"{path}: {splits.isna().sum()} of {len(cells)} rows have no known split (the first: "

@@ -1,6 +1,8 @@
 """Read a plain folder of recordings: RUDIMENT/FILE, or PLAYER/RUDIMENT/FILE where the players are known.
 
-The folder that holds a recording names its rudiment; the folders above that, where there are any, name the player.
+The folder that holds a recording names its rudiment; the one directly under the root, where that is another, names the
+player. Where all folders under the root are called after splits (train, val, test), they are the splits, and what is in
+them is read in the same way.
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from sousaphone.data.audio_files import SUFFIXES, durations
-from sousaphone.data.index import Dataset, check_labels, in_order, split_players, stand_ins
-from sousaphone.data.splits import read_splits
+from sousaphone.data.index import Dataset, check_labels, in_order, split_players, splits_of_players, stand_ins
+from sousaphone.data.splits import SPLIT_NAMES, read_splits
 from sousaphone.errors import UserError
 from sousaphone.words import counted
 
@@ -37,7 +39,11 @@ class Recordings:
 
 
 def find_recordings(root: Path) -> Recordings:
-    """Look for recordings below `root`; none is opened. Links to folders are not followed."""
+    """Look for recordings below `root`; none is opened. Links to folders are not followed.
+
+    Raises:
+        UserError: a folder that cannot be listed, names that are not UTF-8.
+    """
     found, loose, others = [], 0, Counter[str]()
     for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -45,43 +51,65 @@ def find_recordings(root: Path) -> Recordings:
         for name in names:
             suffix = PurePosixPath(name).suffix.lower()
             if suffix not in SUFFIXES:
-                others[suffix] += 1
+                others[suffix.encode(errors="replace").decode()] += 1
             elif name.startswith(".") or below == Path():
                 loose += 1
             else:
                 found.append((below / name).as_posix())
+    odd = [path for path in sorted(found) if path.encode(errors="replace").decode() != path]
+    if odd:
+        raise UserError(
+            f"{len(odd)} of {len(found)} recordings in {root} have names that are not UTF-8 (the first: "
+            f"{odd[0]!a}); rename them"
+        )
     return Recordings(tuple(sorted(found)), loose, dict(others))
 
 
 def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> Dataset:
-    """Label the recordings by their folders, and split the players, or what stands for them, 80/10/10 (a splits.json
-    with players wins).
+    """Label the recordings by their folders, and split the players, or what stands for them: as the folders or a
+    splits.json with players say, else 80/10/10.
 
     Args:
         only_test: every clip is a test clip, and any number of players will do.
 
     Raises:
-        UserError: folders that are no rudiments', recordings with and without a player's folder, too few players, a
-            file that is no audio.
+        UserError: folders that are no rudiments', recordings with and without a player's folder, too few players, one
+            in two splits, a file that is no audio.
     """
     paths = [PurePosixPath(path) for path in recordings.audio_paths]
     raw = pd.DataFrame({"audio_path": recordings.audio_paths})
     raw["sample_id"] = raw.audio_path
     raw["rudiment"] = [path.parent.name for path in paths]
-    raw["player"] = [path.parent.parent.as_posix() for path in paths]
-    known = raw.player != "."
+    above = [path.parts[:-2] for path in paths]  # the rudiment's folder
+    splits = [SPLIT_NAMES.get(folders[0].lower()) if folders else None for folders in above]
+    by_folder = all(splits) and not only_test
+    if all(splits):
+        above = [folders[1:] for folders in above]
+    raw["player"] = [folders[0] if folders else "" for folders in above]
+    known = raw.player != ""
     if known.any() and not known.all():
         raise UserError(
             f"{root} has recordings with a player's folder ({raw.audio_path[known].iloc[0]}) and without one "
             f"({raw.audio_path[~known].iloc[0]}); sort all of them into PLAYER/RUDIMENT/, or all into RUDIMENT/"
         )
     raw["duration_sec"] = float("nan")
-    clips = check_labels(raw, {name: name for name in _COLUMNS}, ("rudiment",), root)
-    if known.all():
+    clips, _ = check_labels(raw, {name: name for name in _COLUMNS}, ("rudiment",), root)
+    notes: tuple[str, ...] = ()
+    if not known.all():
+        labels = raw.rudiment.tolist()
+        clips["player"], notes = stand_ins(root, clips.audio_path.tolist(), labels, only_test or by_folder)
+    if by_folder:
+        clips["split"] = splits
+        if not known.all():
+            clips["player"] = clips.split + "/" + clips.player
+            notes = ("players unknown: the folders give the splits, so a player may be in two",)
+        by_player = splits_of_players(clips, f"move their recordings into one of the folders in {root}")
+        clips, said = split_players(clips.drop(columns="split"), by_player, str(root))
+        notes += said
+    elif known.all():
         listed = None if only_test else read_splits(root / "splits.json")
         clips, notes = split_players(clips, listed, only_test=only_test)
     else:
-        clips["player"], notes = stand_ins(root, clips.audio_path.tolist(), raw.rudiment.tolist(), only_test)
         clips, _ = split_players(clips, None, only_test=only_test)
     audio_paths = clips.audio_path.tolist()
     clips["duration_sec"] = durations(root, audio_paths)

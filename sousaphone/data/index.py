@@ -65,8 +65,11 @@ def lacking(origin: Path, missing: Sequence[str], present: Collection[str]) -> U
     )
 
 
-def check_labels(raw: pd.DataFrame, columns: Mapping[str, str], needed: Collection[str], origin: Path) -> pd.DataFrame:
-    """A table of labels under our names, with settled types, canonical rudiments and their class numbers.
+def check_labels(
+    raw: pd.DataFrame, columns: Mapping[str, str], needed: Collection[str], origin: Path
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """A table of labels under our names, with settled types, canonical rudiments and their class numbers, and what to
+    say about it.
 
     Args:
         columns: our name: the name in `raw`, for those that are there.
@@ -87,10 +90,25 @@ def check_labels(raw: pd.DataFrame, columns: Mapping[str, str], needed: Collecti
             )
     clips = pd.DataFrame(index=raw.index)
     for name in TEXT:
-        clips[name] = raw[columns[name]].fillna("").astype(str) if name in columns else ""
+        clips[name] = _text(raw[columns[name]]) if name in columns else ""
+    # A path is left as the disk has it, but for what makes two of one: `./a`, `a//b`.
+    if "audio_path" in columns:
+        paths = raw[columns["audio_path"]].astype(str)
+        clips["audio_path"] = paths.str.replace(r"/(?:\.?/)+", "/", regex=True).str.removeprefix("./")
+    notes = []
     for name in NUMBERS:
-        known = name in columns
-        clips[name] = pd.to_numeric(raw[columns[name]], errors="coerce").astype(float) if known else float("nan")
+        if name not in columns:
+            clips[name] = float("nan")
+            continue
+        cells = raw[columns[name]].astype(object)
+        clips[name] = pd.to_numeric(cells, errors="coerce").astype(float)
+        unknown = cells[clips[name].isna()]
+        odd = unknown[_text(unknown) != ""]
+        if len(odd):
+            notes.append(
+                f"{len(odd)} of {len(raw)} cells of {columns[name]} are no numbers (the first: {odd.iloc[0]!r}) and "
+                "count as not known; write numbers with a point"
+            )
     for name in ("sample_id", "audio_path"):
         repeated = clips[name].duplicated()
         if name in columns and repeated.any():
@@ -101,7 +119,12 @@ def check_labels(raw: pd.DataFrame, columns: Mapping[str, str], needed: Collecti
     slugs = canonical_slugs(clips.rudiment.unique(), origin)
     clips["rudiment"] = clips.rudiment.map(slugs)
     clips["label"] = clips.rudiment.map({slug: label for label, slug in enumerate(SLUGS)}).astype("int64")
-    return clips
+    return clips, tuple(notes)
+
+
+def _text(cells: pd.Series) -> pd.Series:
+    """Cells as text without spaces around it and in one form of Unicode; '' where there is none."""
+    return cells.astype(object).fillna("").astype(str).str.strip().str.normalize("NFC")
 
 
 def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:

@@ -96,13 +96,13 @@ def read_shards(root: Path, shards: Sequence[Path], only_test: bool = False) -> 
     raw = pd.concat(tables, ignore_index=True)
     folder = shards[0].parent
     columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in raw}
-    clips = check_labels(raw, {**columns, "audio_path": "audio_path"}, _NEEDED, folder)
+    clips, said = check_labels(raw, {**columns, "audio_path": "audio_path"}, _NEEDED, folder)
     own = ["split", "size_bytes", "modified_ns"]
     clips[own] = raw[own]
     remedy = f"the names of the shards in {folder} give the splits; download them again"
     listed = None if only_test else splits_of_players(clips, remedy)
     clips, notes = split_players(clips.drop(columns="split"), listed, "the naming of the shards", only_test)
-    return Dataset(root, in_order(clips), notes)
+    return Dataset(root, in_order(clips), (*said, *notes))
 
 
 def _labels(shard: Path) -> pd.DataFrame:

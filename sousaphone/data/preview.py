@@ -7,6 +7,7 @@ lies over a stroke hides it from that model in that epoch; how many are hidden i
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,4 +184,6 @@ def _draw(views: dict[str, tuple[View, View]], title: str) -> Figure:
 
 
 def _file_name(sample_id: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample_id)[-120:]
+    """An id as a file may be called; one that has to be changed for that gets a hash, so that no two become one."""
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample_id)[-120:]
+    return name if name == sample_id else f"{name}-{hashlib.sha256(sample_id.encode()).hexdigest()[:8]}"

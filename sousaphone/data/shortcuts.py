@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -19,13 +17,12 @@ import pandas as pd
 import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
-import soundfile
 import torch
 
 from sousaphone.data.audio_files import open_clips
+from sousaphone.data.decode import in_threads, read_samples, to_mono
 from sousaphone.data.index import Dataset
 from sousaphone.data.splits import draw
-from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 
 STROKES = "labels/strokes.parquet"
@@ -164,12 +161,8 @@ def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[_Sound]:
     """Every clip's, in the table's order, decoded in threads."""
 
     def listen(clip: tuple[str, Path | BytesIO]) -> _Sound:
-        name, source = clip
-        try:
-            samples, rate = soundfile.read(source, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise UserError(f"{name} cannot be decoded ({error}); copy it again from its source") from None
-        wave = samples.mean(axis=1)
+        samples, rate = read_samples(*clip)
+        wave = to_mono(samples)
         power = np.abs(np.fft.rfft(wave, 2 ** int(np.ceil(np.log2(max(len(wave), 2)))))) ** 2
         hertz = np.linspace(0, rate / 2, len(power))
         return _Sound(
@@ -179,10 +172,7 @@ def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[_Sound]:
             onsets=onsets(wave, rate) if with_onsets else np.zeros(0),
         )
 
-    clips = open_clips(dataset.root, dataset.clips.audio_path.tolist())
-    with ThreadPoolExecutor(4) as pool:
-        while some := list(islice(clips, 64)):
-            yield from pool.map(listen, some)
+    return in_threads(listen, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
 
 
 def _labelled_times(dataset: Dataset) -> list[np.ndarray] | None:

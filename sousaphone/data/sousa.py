@@ -12,6 +12,7 @@ import pyarrow.parquet
 from sousaphone.data import csv_labels, folder, hub, parquet_shards
 from sousaphone.data.audio_files import find_files
 from sousaphone.data.index import NUMBERS, TEXT, Dataset, check_labels, in_order, lacking, split_players
+from sousaphone.data.places import local_path, looked_at
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
 from sousaphone.words import one_line
@@ -38,7 +39,7 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     word = Path(source).as_posix()
     if hub.is_word(word):
         return read_dataset(hub.snapshot(word), only_test)
-    root = Path(source).expanduser().absolute()
+    root = local_path(source)
     if root.is_file() and root.suffix.lower() == ".csv":
         return csv_labels.read_csv(root, only_test)
     if not root.is_dir():
@@ -46,9 +47,11 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
             f"data directory {root} is not a directory; give the directory that holds {LABELS} or a folder for each "
             "rudiment, or a CSV file"
         )
-    if (root / LABELS).is_file():
+    with looked_at(root):
+        is_local, is_older = (root / LABELS).is_file(), (root / METADATA).is_file()
+    if is_local:
         return _read_local(root, only_test)
-    if (root / METADATA).is_file():
+    if is_older:
         return csv_labels.read_csv(root / METADATA, only_test)
     shards = parquet_shards.find_shards(root)
     if shards:
@@ -66,11 +69,11 @@ def _read_local(root: Path, only_test: bool) -> Dataset:
     path = root / LABELS
     raw = _read_labels(path)
     columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-    clips = check_labels(raw, columns, _NEEDED, path)
+    clips, said = check_labels(raw, columns, _NEEDED, path)
     listed = None if only_test else read_splits(root / "splits.json")
     clips, notes = split_players(clips, listed, only_test=only_test)
     clips["size_bytes"], clips["modified_ns"] = find_files(root, clips.audio_path.tolist(), LABELS)
-    return Dataset(root, in_order(clips), notes)
+    return Dataset(root, in_order(clips), (*said, *notes))
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

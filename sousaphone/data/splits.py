@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # sousa reads a data set with the help of this module
     from sousaphone.data.sousa import Dataset
 
 SPLITS = ("train", "validation", "test")
+# What people call them, in small letters.
+SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
 # Test players' clips of the timbre that is kept from training, scored apart from the others.
 HELD_OUT = "held_out"
 TIMBRES = ("soundfont", "preset")
@@ -47,7 +50,7 @@ def read_splits(path: Path) -> dict[str, str] | None:
         players = content.get(key, [])
         if not isinstance(players, list) or not all(isinstance(player, str | int) for player in players):
             raise UserError(f"splits.json: {key} is not a list of player names: {remedy}")
-        for player in map(str, players):
+        for player in (unicodedata.normalize("NFC", str(name).strip()) for name in players):  # as in the labels
             if split_of.setdefault(player, split) != split:
                 raise UserError(
                     f"splits.json puts player {player!r} in both {split_of[player]} and {split}; "

@@ -12,12 +12,13 @@ from sousaphone.rudiments import canonical_slug
 
 _NUMBER = re.compile(r"[\s_.(-]*\d+\)?$")
 _GAP = r"[\s_.-]"
+_TEMPO = re.compile(rf"{_GAP}*(?:\d+{_GAP}*bpm|bpm{_GAP}*\d+)(?![a-z\d])", re.IGNORECASE)
 
 
 def by_stem(origin: Path, audio_paths: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """What stands for the player of each recording: its file name without the number at its end and without the
-    rudiment's name. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and `anna_flam_2.wav` and
-    `anna_drag_1.wav` both `anna`: takes of one session never come into two splits.
+    """What stands for the player of each recording: its file name without the rudiment's name, a tempo in bpm and the
+    number at its end. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and `anna_flam_90bpm_2.wav` and
+    `anna_lesson_25.wav` both `anna`. Takes whose names differ in more than that may come into two splits.
 
     Args:
         origin: where the recordings come from, for messages.
@@ -43,7 +44,7 @@ def stem_note(stems: Collection[str]) -> str:
 
 
 def _stem(name: str, label: str) -> str:
-    left = _rudiment(label).sub("_", _NUMBER.sub("", name)).strip(" _-.()")
+    left = _NUMBER.sub("", _TEMPO.sub("", _rudiment(label).sub("_", name))).strip(" _-.()")
     # A number alone counts takes; it names nobody.
     return "unnamed" if not left or left.isdigit() else left
 

@@ -87,7 +87,7 @@ def synthetic(clips: int, scratch: Path) -> Dataset:
     table["duration_sec"], table["size_bytes"] = SECONDS, np.arange(clips)
     table["modified_ns"] = np.arange(clips) + 10**18
     dataset = Dataset(scratch, table)
-    path = scratch / f"{_key(dataset, None)}-{RATE}hz"
+    path = scratch / f"{_key(dataset)}-{RATE}hz"
     if path.exists():
         return dataset
     path.mkdir(parents=True)
@@ -129,7 +129,7 @@ def serve(clips: int, scratch: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     before, _ = megabytes()
     cache = build_caches(dataset, [RATE], scratch, progress=False)[RATE]
-    key = best_of(lambda: _key(dataset, None))
+    key = best_of(lambda: _key(dataset))
     check = best_of(lambda: (cache_files.check_cache(cache.path), WaveformCache(cache.path, RATE)))
     start = time.perf_counter()
     clip_set = ClipSet(cache, dataset.clips, "train", 2.5, torch.device("cpu"), seed=0)

@@ -103,6 +103,11 @@ def one_sound_under_two_ids(root):
     audio(root, 3).write_bytes(audio(root, 0).read_bytes())
 
 
+def names_that_differ_in_capitals(root):
+    relabel(root, 0, profile_id="Player003")
+    list_players(root, train_profile_ids=["player000", "player001", "Player003"])
+
+
 def unlisted_player(root):
     list_players(root, train_profile_ids=["player001"])
 
@@ -126,6 +131,7 @@ WARNINGS = {
     tempo_not_a_number: r"1 of 12 clips have no tempo.*\(player001_single_stroke_four_0\)",
     clipped_clip: r"1 clip clipped.*\(player000_single_stroke_seven_0\)",
     one_sound_under_two_ids: "1 recording more than once under different ids",
+    names_that_differ_in_capitals: r"2 players told apart by capital letters alone \(Player003, player003\)",
     unlisted_player: "left out 1 player that splits.json does not list",
 }
 

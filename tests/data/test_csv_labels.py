@@ -40,6 +40,46 @@ def test_path_label_player_and_split_are_read_by_their_plain_names(source, separ
     pd.testing.assert_frame_equal(clips[same], expected[same])
 
 
+def test_a_space_beside_a_header_hides_no_column(source):
+    headers = {"path": "audio_path", " label": "rudiment_slug", " player": "profile_id", "split ": "split"}
+    path = write(source, **headers)
+    other = {"player000,train": "player000,test", "player003,test": "player003,train"}
+    for now, then in other.items():
+        path.write_text(path.read_text().replace(now, then))
+    clips = read_dataset(path).clips
+    assert set(clips.player[clips.split == "test"]) == {"player000"}
+
+
+@pytest.mark.parametrize("spelt", ["./{}", ".//./{}", " {}", "{}"])
+def test_a_recording_listed_twice_is_refused_however_its_path_is_spelt(source, spelt):
+    first, second = labels(source).audio_path[:2]
+    path = write(source, **PLAIN, player="profile_id")
+    path.write_text(path.read_text().replace(second, spelt.format(first.replace("/", "//"))))
+    assert f"path '{first}' occurs more than once" in refusal(path)
+
+
+@pytest.mark.parametrize("other", ["Zo\u00e9 ", "Zoe\u0301"])
+def test_a_player_is_one_whatever_spaces_and_accents_are_made_of(source, other):
+    path = write(source, **PLAIN, player="profile_id")
+    text = path.read_text().replace("player003\n", "Zo\u00e9\n").replace("player002\n", f"{other}\n")
+    path.write_text(text, encoding="utf-8")
+    (source / "splits.json").write_text(
+        '{"train_profile_ids": ["player000"], "val_profile_ids": ["player001"], "test_profile_ids": ["Zoe\\u0301 "]}'
+    )
+    clips = read_dataset(path).clips
+    assert clips.player.value_counts()["Zo\u00e9"] == 4
+    assert set(clips.split[clips.player == "Zo\u00e9"]) == {"test"}
+
+
+def test_cells_that_should_be_numbers_and_are_not_are_counted(source):
+    path = write(source, ";", **PLAIN, player="profile_id", tempo="tempo_bpm")
+    lines = path.read_text().replace(";60", ";90,5").splitlines()
+    path.write_text("\n".join([*lines[:-2], lines[-2].replace("90,5", "80"), lines[-1].replace("90,5", "")]))
+    dataset = read_dataset(path)
+    assert "6 of 8 cells of tempo are no numbers (the first: '90,5')" in dataset.notes[0]
+    assert dataset.clips.tempo_bpm.notna().sum() == 1
+
+
 def test_a_spreadsheets_byte_order_mark_is_no_part_of_the_first_column(source):
     path = write(source, **PLAIN, player="profile_id")
     path.write_text("\ufeff" + path.read_text(), encoding="utf-8")

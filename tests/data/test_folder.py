@@ -1,5 +1,7 @@
 """A plain folder of recordings: any format, any rate, and players that stay in one split as far as names tell."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -52,8 +54,11 @@ def test_the_rudiments_name_in_a_file_name_does_not_part_a_session(tmp_path):
             ("flam", "Flam"),
             ("Drag Paradiddle #1", "drag-paradiddle-1"),
             ("paradiddle", "paradiddle"),
+            ("Lesson 25", "lesson_25"),
         ):
             record(tmp_path / folder / f"{person}_{name}_3.wav")
+            record(tmp_path / folder / f"{person}_{name}.wav")
+            record(tmp_path / folder / f"{person}_{name}_120bpm_1.wav")
             record(tmp_path / folder / f"{name} {person} (4).wav")
     assert set(read_dataset(tmp_path).clips.player) == set(PEOPLE)
 
@@ -74,6 +79,50 @@ def test_a_folder_above_the_rudiment_is_the_player(root):
     dataset = read_dataset(root)
     assert set(dataset.clips.player) == set(PEOPLE)
     assert not any("unknown" in note for note in dataset.notes)
+
+
+def test_folders_between_the_players_and_the_rudiments_make_no_further_players(tmp_path):
+    for person in PEOPLE:
+        for day in ("day1", "day2"):
+            record(tmp_path / person / day / "flam" / "1.wav")
+    dataset = read_dataset(tmp_path)
+    assert set(dataset.clips.player) == set(PEOPLE)
+    assert len(dataset.clips) == 8
+
+
+SPLIT_FOLDERS = {"Train": "train", "val": "validation", "test": "test"}
+
+
+def test_folders_called_after_splits_are_the_splits_and_what_is_in_them_the_players(tmp_path):
+    for person, folder in zip(PEOPLE, ("Train", *SPLIT_FOLDERS), strict=True):
+        record(tmp_path / folder / person / "day1" / "flam" / "1.wav")
+    dataset = read_dataset(tmp_path)
+    splits = dict(zip(dataset.clips.player, dataset.clips.split, strict=True))
+    assert splits == dict(zip(PEOPLE, ("train", *SPLIT_FOLDERS.values()), strict=True))
+    assert dataset.notes == ()
+    record(tmp_path / "test" / "anna" / "drag" / "1.wav")
+    assert "player 'anna' is in both test and train" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["anna_1.wav", "1.wav"])
+def test_folders_called_after_splits_are_no_players(tmp_path, name):
+    for folder in SPLIT_FOLDERS:
+        record(tmp_path / folder / "flam" / name)
+    dataset = read_dataset(tmp_path)
+    folders = dataset.clips.audio_path.str.partition("/")[0]
+    assert dataset.clips.split.tolist() == folders.map(SPLIT_FOLDERS).tolist()
+    (note,) = dataset.notes
+    assert note.startswith("players unknown")
+    assert len(read_dataset(tmp_path, only_test=True).clips) == 3
+
+
+def test_names_that_are_not_utf_8_are_counted_and_the_first_is_spelt_out(root):
+    path = root / "Flam Tap" / "anna_take01.wav"
+    path.rename(path.with_name(os.fsdecode(b"caf\xe9.wav")))
+    (root / os.fsdecode(b"notes.\xe9")).touch()
+    message = refusal(root)
+    assert "1 of 16 recordings" in message
+    assert r"(the first: 'Flam Tap/caf\udce9.wav'); rename them" in message
 
 
 def test_recordings_with_and_without_a_players_folder_are_refused(root):

@@ -14,6 +14,8 @@ from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import as_shards
+from tests.weights.server import Published
+from tests.weights.test_hub import publish
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -45,11 +47,24 @@ def into_cache(source, hub_cache):
 
 
 def read_offline(word, hub_cache):
+    return run(READ, [word], hub_cache, HF_HUB_OFFLINE="1")
+
+
+def run(code, words, hub_cache, **settings):
     """A process of its own: the hub's library reads its environment once."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(hub_cache)}
+    environment = {**os.environ, "HF_HUB_CACHE": str(hub_cache), "HF_HUB_DISABLE_XET": "1", **settings}
     return subprocess.run(
-        [sys.executable, "-c", READ, word], env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True, timeout=60
     )
+
+
+@pytest.fixture
+def published(make_sousa, tmp_path):
+    """A hub that holds hub:someone/drums, 8 clips."""
+    server = Published()
+    publish(server, "someone/drums", make_sousa(tmp_path / "sousa", rudiments=SLUGS[:2], long_clips=0), "datasets")
+    with server.served():
+        yield server
 
 
 @pytest.mark.parametrize("form", ["local", "shards"])
@@ -60,6 +75,27 @@ def test_what_the_hubs_cache_holds_is_read_without_a_network(form, make_sousa, t
     snapshot = into_cache(source, tmp_path / "hub")
     result = read_offline("hub:someone/drums", tmp_path / "hub")
     assert result.stdout == f"{snapshot} 8\n", result.stderr
+    assert "whole or not" in result.stderr  # a cache without the list of its files
+
+
+@pytest.mark.parametrize("there", ["README.md", "labels/samples.parquet"])
+def test_of_a_snapshot_that_lacks_files_the_rest_is_downloaded_and_then_nothing_more(published, tmp_path, there):
+    part = tmp_path / "part" / there
+    part.parent.mkdir(parents=True)
+    part.write_bytes((tmp_path / "sousa" / there).read_bytes() if there != "README.md" else b"# Drums")
+    snapshot = into_cache(tmp_path / "part", tmp_path / "hub")
+    result = run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
+    assert result.stdout == f"{snapshot} 8\n", result.stderr
+    published.asked.clear()
+    assert run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url).stdout == result.stdout
+    assert published.asked == []
+
+
+def test_a_snapshot_without_a_data_set_is_not_taken_for_one_without_a_network(tmp_path):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "README.md").touch()
+    into_cache(tmp_path / "part", tmp_path / "hub")
+    assert "cannot be downloaded" in read_offline("hub:someone/drums", tmp_path / "hub").stderr
 
 
 def test_without_a_network_one_line_says_what_to_do(tmp_path):
@@ -108,12 +144,11 @@ def test_a_further_data_set_may_have_any_form(tmp_path):
         check_source("--test-also", "/nowhere")
 
 
-def test_whether_a_set_of_the_hub_is_here_is_known_without_a_network(make_sousa, tmp_path):
-    into_cache(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:1]), tmp_path / "hub")
+def test_whether_a_set_of_the_hub_is_here_is_known_without_a_network(published, tmp_path):
+    run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
     code = "import sys; from sousaphone.choices import not_downloaded; print(*map(not_downloaded, sys.argv[1:]))"
-    # Not offline by its own settings: a request would be tried, and fail.
-    environment = {**os.environ, "HF_HUB_CACHE": str(tmp_path / "hub"), "HF_ENDPOINT": "http://127.0.0.1:9"}
     words = ["hub:someone/drums", "hub:someone/else", str(tmp_path)]
-    done = subprocess.run([sys.executable, "-c", code, *words], env=environment, capture_output=True, text=True)
+    # Not offline by its own settings: a request would be tried, and fail.
+    done = run(code, words, tmp_path / "hub", HF_ENDPOINT="http://127.0.0.1:9")
     assert done.stdout.split() == ["False", "True", "False"], done.stderr
     assert not not_downloaded("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from sousaphone.data.audio_files import open_clips
 from sousaphone.data.cache import build_caches
 from sousaphone.data.parquet_shards import clips_of_shard
 from sousaphone.data.sousa import read_dataset
@@ -96,3 +97,8 @@ def test_a_damaged_clip_is_named_by_shard_and_row(root, tmp_path):
     rewrite(shard(root), lambda table: table.assign(audio=[*table.audio[:-1], {"bytes": b"no FLAC", "path": "x.flac"}]))
     with pytest.raises(UserError, match=r"train-00000-of-00002\.parquet#2 cannot be decoded"):
         build_caches(read_dataset(root), [16_000], tmp_path / "cache")
+
+
+def test_a_file_asked_for_twice_is_given_twice(tmp_path):
+    path = tmp_path / "a.wav"
+    assert list(open_clips(tmp_path, ["a.wav", "a.wav"])) == [(str(path), path)] * 2

@@ -1,5 +1,7 @@
 """Pictures of what the models are fed: the windows, the masks and the strokes under them are those of training."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -57,3 +59,10 @@ def test_one_picture_is_drawn_for_each_clip_of_another_rudiment(make_sousa, tmp_
     drawn = dataset.clips[dataset.clips.sample_id.isin([path.name.removesuffix("-nano.png") for path in paths])]
     assert drawn.rudiment.nunique() == 2
     assert set(drawn.split) == {"train"}
+
+
+def test_two_ids_never_share_a_picture(make_sousa, tmp_path):
+    dataset = read_dataset(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:1], long_clips=0))
+    ids = ["a/flam tap/1", "a/flam_tap/1", "b", "c"]  # the first two are for training
+    dataset = dataclasses.replace(dataset, clips=dataset.clips.assign(sample_id=ids))
+    assert len(set(preview(dataset, tmp_path / "out", clips=2, scales=["nano"]))) == 2

@@ -1,11 +1,13 @@
 """Reading a SOUSA directory: what is in it, and one clear line for each thing that can be wrong with it."""
 
 import json
+import os
 import shutil
 
 import pandas as pd
 import pytest
 
+from sousaphone.choices import check_source
 from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
@@ -85,6 +87,15 @@ def test_only_four_columns_are_needed(root):
     assert (clips.group_id == "").all()
 
 
+def test_a_cell_without_a_value_may_be_of_a_categorical_column(root):
+    def change(table):
+        table["soundfont"] = pd.Categorical([None, *table.soundfont[1:]])
+        table["profile_id"] = pd.Categorical(table.profile_id)
+
+    rewrite_labels(root, change)
+    assert read_dataset(root).clips.soundfont.tolist() == ["", *["FluidR3_GM"] * 7]
+
+
 def test_other_spellings_of_a_rudiment_are_understood(root):
     rewrite_labels(root, set_cell(0, "rudiment_slug", SLUGS[0].replace("_", "-")))
     assert read_dataset(root).clips.rudiment[0] == SLUGS[0]
@@ -100,6 +111,35 @@ def test_a_copy_keeps_the_fingerprint_and_a_changed_label_does_not(root, tmp_pat
 
 def test_a_path_that_is_no_directory_is_refused(tmp_path):
     assert "is not a directory" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["~nobody_of_this_name/sousa", "LOOP", "a" * 300])
+def test_a_path_that_cannot_even_be_looked_at_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LOOP").symlink_to("LOOP")
+    assert f"{name!r} cannot be looked at" in refusal(name)
+    with pytest.raises(UserError, match="cannot be looked at"):
+        check_source("--data-dir", name)
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_link_to_itself_is_refused(root, place):
+    path = root / read_dataset(root).clips.audio_path[0]
+    path = path if place == "file" else path.parent
+    path.rename(root / "elsewhere")
+    path.symlink_to(path.name)
+    assert f"Symlink loop from '{path}'" in refusal(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_directory_that_is_closed_is_refused(root):
+    inner = root / "labels"
+    root.chmod(0)
+    try:
+        for path in (root, inner):
+            assert f"{str(path)!r} cannot be looked at" in refusal(path)
+    finally:
+        root.chmod(0o700)
 
 
 def test_a_directory_without_labels_is_refused_and_told_what_is_expected(tmp_path):

@@ -31,7 +31,8 @@ except UserError as error:
 
 def publish(server: Published, repository: str, directory: Path, kind: str = "models") -> None:
     """Serve a directory as the hub serves a repository."""
-    files = {path.name: path.read_bytes() for path in directory.iterdir()}
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
     prefix = "" if kind == "models" else f"/{kind}"
     listing = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
     about = {"id": repository, "sha": COMMIT, "siblings": listing, "private": False, "tags": []}
