@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import Choices
+from sousaphone.config import check_trials
+from sousaphone.errors import UserError
 from sousaphone.sweep.runtime import Capacity, Resources, pick_resources
 from tune_configs.backbones import sweep
 
@@ -64,9 +67,30 @@ def test_trials_share_a_machine_without_waiting_for_what_never_comes(
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 @pytest.mark.parametrize("scale", ["base", "nano"])
-def test_every_arm_takes_the_same_effective_batch(device: str, scale: str) -> None:
-    trials = sweep(choices(device=device, scale=scale)).trials()
-    assert {trial.micro_batch * trial.accumulation for trial in trials} == {32}
+@pytest.mark.parametrize(
+    ("settings", "clips"),
+    [
+        ({}, 32),
+        ({"micro_batch": 8}, 32),
+        ({"accumulation": 2}, 32),
+        ({"micro_batch": 8, "accumulation": 1}, 8),
+        ({"micro_batch": 12}, 36),
+        ({"micro_batch": 64}, 64),
+        ({"accumulation": 5}, 30),
+    ],
+)
+def test_every_arm_takes_the_same_effective_batch(
+    device: str, scale: str, settings: dict[str, int], clips: int
+) -> None:
+    trials = sweep(choices(device=device, scale=scale, settings=settings)).trials()
+    assert {trial.micro_batch * trial.accumulation for trial in trials} == {clips}
+    assert all({key: getattr(trial, key) for key in settings} == settings for trial in trials)
+
+
+def test_trials_that_take_other_steps_are_refused() -> None:
+    first, *others = sweep(choices()).trials()
+    with pytest.raises(UserError, match="steps of 32, 64 clips; give all the same micro_batch × accumulation"):
+        check_trials([dataclasses.replace(first, accumulation=2), *others])
 
 
 def test_a_trial_fits_one_machine_of_a_cluster_or_none() -> None:

@@ -2,7 +2,7 @@
 
 A micro-batch is what fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
 everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
-same halves it by itself. The effective batch is 32 everywhere.
+same halves it by itself. The effective batch is the same everywhere: 32, or what `--set` comes to.
 """
 
 from __future__ import annotations
@@ -22,6 +22,18 @@ _BASE = {
 def micro_batch(model: str, scale: str, device: str) -> int:
     """Clips in one forward pass."""
     return _NANO.get(model, EFFECTIVE_BATCH) if scale == "nano" else _BASE[device].get(model, 2)
+
+
+def steps(model: str, choices: Choices) -> tuple[int, int]:
+    """Clips in one forward pass, and how many of these make one step of the optimiser.
+
+    Of the two `--set` may give either: the other comes as near to the effective batch as it can.
+    """
+    size, times = choices.settings.get("micro_batch"), choices.settings.get("accumulation")
+    if size is None and times is not None:
+        return max(1, round(EFFECTIVE_BATCH / times)), times
+    size = size or micro_batch(model, choices.scale, choices.device)
+    return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 
 def gpus(choices: Choices) -> float:

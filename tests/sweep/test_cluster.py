@@ -69,7 +69,8 @@ def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refus
     launcher.environment |= cluster
     # Steps of 1e30 overflow wherever adapters multiply; EfficientAT has none here, and its one layer stays finite.
     options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
-    options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0", "--no-timing"]
+    options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0"]
+    options += ["accumulation=1", "--no-timing"]  # several steps an epoch
     assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
     assert "--cpus-per-trial 2 is too much: the cluster has 1; give that or less" in launcher.log
     assert not (launcher.storage / "run").exists()
