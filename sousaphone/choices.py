@@ -217,15 +217,28 @@ def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]
     return chosen
 
 
-def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> dict[str, str]:
+def resolve_weights(
+    words: Sequence[str], models: Sequence[str], scale: str, saved: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """What each model starts from: 'random' or an absolute path.
+
+    Args:
+        saved: what a run that exists was begun with, by model: it stays but where NAME=PATH names the model.
 
     Raises:
         UserError: see `parse_weights` and `sousaphone.weights.resolve_all`.
     """
     from sousaphone import weights
 
-    return weights.resolve_all(parse_weights(words, models), scale)
+    saved = saved or {}
+    chosen = parse_weights(words, models)
+    asked = {model: word for model, word in chosen.items() if model not in saved or model in named(words)}
+    return {**saved, **weights.resolve_all(asked, scale)}
+
+
+def named(words: Sequence[str]) -> set[str]:
+    """The models that `--weights` words name, each with its own NAME=PATH."""
+    return {word.partition("=")[0] for word in words if "=" in word}
 
 
 def data_is_missing(choices: Choices) -> bool:

@@ -216,16 +216,12 @@ def _extension(
     if not (arguments.models or arguments.augment or arguments.seeds):
         raise UserError("--extend names nothing to add; give --models, --augment or --seeds, or --resume to go on")
     models = known_models(arguments.models) if arguments.models else choices.models
-    weights = dict(choices.weights)
-    new_models = [model for model in models if model not in weights]
-    if new_models:
-        weights |= resolving.resolve_weights(arguments.weights or ["auto"], new_models, choices.scale)
     asked = dataclasses.replace(
         choices,
         models=models,
         augment=AUGMENT[arguments.augment] if arguments.augment else choices.augment,
         seeds=tuple(arguments.seeds) if arguments.seeds else choices.seeds,
-        weights={model: weights[model] for model in models},
+        weights={model: choices.weights[model] for model in models},
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
@@ -245,7 +241,6 @@ def _extension(
         models=union(choices.models, models),
         augment=union(choices.augment, asked.augment),
         seeds=union(choices.seeds, asked.seeds),
-        weights=weights,
     )
     return whole, added
 

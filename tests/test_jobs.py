@@ -108,6 +108,17 @@ def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_th
     assert {trial.clip_seconds for trial in job.trials} == {1.0}
 
 
+def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: Path) -> None:
+    saved = job_of(storage, "--resume", "--name", "run").trials[0].weights
+    extend = ["--extend", "--name", "run", "--models", "efficientat", "--seeds", "0", "--weights"]
+    job = job_of(storage, *extend, "random")
+    assert [trial.weights for trial in job.trials] == [saved, saved, "random"]
+    moved = str(storage / "beats.pt")
+    job = job_of(storage, *extend, "random", f"beats={moved}")
+    assert [trial.weights for trial in job.trials] == [moved, moved, "random"]
+    assert job_of(storage, "--resume", "--name", "run", "--weights", "auto").trials[0].weights == saved
+
+
 def _other_data(storage: Path) -> list[str]:
     labels = storage / "sousa" / "labels" / "samples.parquet"
     pd.read_parquet(labels).iloc[1:].to_parquet(labels)
@@ -128,6 +139,7 @@ def _words(*words: str) -> Callable[[Path], list[str]]:
     [
         (_other_data, "the run was begun with other content; changed: the data in"),
         (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
+        (_words("--resume", "--name", "run", "--weights", "random"), "changed: --weights random (was pretrained)"),
         (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
         (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
         (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),

@@ -102,7 +102,9 @@ def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset
     was, here = job.plan["data"]["fingerprint"], dataset.fingerprint
     changed = [] if here == was else [f"the data in {dataset.root} (fingerprint {here[:12]}, was {was[:12]})"]
     known = job.plan["weights"]
-    for model, content in weights_of(left).items():
+    was_at = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
+    moved = [trial for trial in job.trials if trial.weights != was_at.get(trial.model)]
+    for model, content in weights_of([*left, *moved]).items():
         if model in known and content != known[model]:
             changed.append(f"the weights of {model} ({content[:12]}, were {known[model][:12]})")
     if changed:
