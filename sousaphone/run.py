@@ -251,7 +251,7 @@ def _lives(driver: dict[str, Any] | None) -> bool:
 def _started(pid: int) -> float | None:
     """When a process started, by a clock that nobody sets; None if there is none."""
     try:
-        if sys.platform == "linux":  # ticks since the system's start; psutil tells Unix time, which moves with the clock
+        if sys.platform == "linux":  # ticks since the system's start; psutil's Unix time moves with the clock
             return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
         return float(psutil.Process(pid).create_time())
     except (OSError, psutil.Error):
