@@ -47,12 +47,17 @@ def capacity(wanted: Choices) -> Capacity:
         ({}, 8, 2),
         ({"gpus_per_trial": 0.5}, 4, 4),
         ({"gpus_per_trial": 0.5, "max_concurrent": 3}, 4, 3),
+        # A share is of one card: no trial has the rests of two.
+        ({"gpus_per_trial": 0.6}, 8, 2),
+        ({"gpus_per_trial": 0.1, "gpus": 1, "cpus": 30}, 3, 10),
         # A Mac has one GPU that nobody counts but we.
         ({"device": "mps", "gpus": 0, "cpus": 10}, 10, 1),
         ({"device": "mps", "gpus": 0, "cpus": 10, "cpus_per_trial": 2.0}, 2, 1),
         # A full-size model takes all cores of a machine without one, a nano model a single one.
         ({"device": "cpu", "gpus": 0, "cpus": 4}, 4, 1),
         ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano"}, 1, 4),
+        # As many cores as threads are asked for.
+        ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano", "settings": {"threads": 2}}, 2, 2),
     ],
 )
 def test_trials_share_a_machine_without_waiting_for_what_never_comes(
@@ -62,7 +67,7 @@ def test_trials_share_a_machine_without_waiting_for_what_never_comes(
     plan = sweep(wanted)
     assert {trial.threads for trial in plan.trials()} == {threads}
     resources = pick_resources(wanted, plan, capacity(wanted))
-    assert capacity(wanted).trials_at_once(resources, 8) == at_once
+    assert capacity(wanted).trials_at_once(resources, 12) == at_once
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
@@ -101,5 +106,7 @@ def test_a_trial_fits_one_machine_of_a_cluster_or_none() -> None:
         cluster.check(Resources(1.0, 2.0, None))
     with pytest.raises(Exception, match="no single node of the cluster has all that a trial asks for"):
         cluster.check(Resources(8.0, 1.0, None))
+    with pytest.raises(UserError, match=r"--gpus-per-trial 1\.5 is neither a share of one GPU nor a number of them"):
+        cluster.check(Resources(1.0, 1.5, None))
     with pytest.raises(Exception, match="resource 'mps', which the cluster does not declare"):
         cluster.check(Resources(1.0, 0.0, None, "mps"))

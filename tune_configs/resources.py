@@ -7,7 +7,7 @@ same halves it by itself. The effective batch is the same everywhere: 32, or wha
 
 from __future__ import annotations
 
-from sousaphone.choices import Choices
+from sousaphone.choices import Choices, shares
 
 EFFECTIVE_BATCH = 32
 # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
@@ -49,9 +49,11 @@ def threads(choices: Choices) -> int:
     On a GPU as many run at a time as it has room for, on mps one; a nano trial on a CPU takes a core, a full-size one
     all of them.
     """
+    if "threads" in choices.settings:
+        return int(choices.settings["threads"])
     if choices.cpus_per_trial is not None:
         return max(1, int(choices.cpus_per_trial))
     if choices.device == "cpu" and choices.scale == "nano":
         return 1
-    at_once = max(1, int(choices.gpus / gpus(choices))) if choices.device == "cuda" and gpus(choices) else 1
-    return max(1, choices.cpus // at_once)
+    at_once = shares(choices.gpus, gpus(choices)) if choices.device == "cuda" and gpus(choices) else 1
+    return max(1, choices.cpus // max(1, at_once))

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import device_name
+from sousaphone.choices import device_name, memory_bytes
 from sousaphone.config import FEW_PLAYERS, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
@@ -189,7 +188,7 @@ def _room(job: Job, at_once: int, resources: Resources) -> Room:
     standing = next(path for path in job.directory.path.parents if path.exists())
     disk = shutil.disk_usage(standing).free / _MB
     if job.choices.device == "cpu":
-        return Room(psutil.virtual_memory().total / _MB, at_once, disk)
+        return Room(memory_bytes() / _MB, at_once, disk)
     if job.choices.device == "cuda" and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / _MB
         return Room(
