@@ -137,7 +137,13 @@ def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
     Raises:
         UserError: there is no such device here.
     """
-    device = resolving.pick_device(saved.device)
+    try:
+        device = resolving.pick_device(saved.device)
+    except UserError:
+        raise UserError(
+            f"the run was begun on {saved.device}, and torch finds none on this machine; go on with it where there is "
+            "one, or begin a new run"
+        ) from None
     models = union(saved.models, known_models(arguments.models or ()))
     weights = resolving.resolve_weights(arguments.weights or (), models, saved.scale, saved.weights)
     changes: dict[str, Any] = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
