@@ -217,6 +217,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _not_begun(job: Job) -> str:
+    """What to say of a stop before the trials."""
     if job.directory.exists:
         return f"launch.py: interrupted; to go on: {job.directory.resume_command}"
     return "launch.py: interrupted before the run began; nothing to resume"
