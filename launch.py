@@ -49,7 +49,6 @@ begun; 130 interrupted"""
 _HEAVY = ("torch", "peft", "sousaphone.timing", "sousaphone.data.prepare")
 # After so long a sweep's trials have begun, and this process waits for them.
 _QUIET_SECONDS = 30.0
-_NOT_BEGUN = "launch.py: interrupted before the run began; nothing to resume"
 EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -173,7 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"launch.py: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except KeyboardInterrupt:
-        print(f"\n{_NOT_BEGUN}", file=sys.stderr)
+        print("\nlaunch.py: interrupted before anything was begun", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -187,9 +186,13 @@ def run(arguments: argparse.Namespace) -> int:
         from sousaphone.sweep.status import write_status
 
         print("nothing is left to train")
+        if arguments.baselines and not job.plan.get("baselines", True):
+            print("baselines are not measured: that comes before trials, and none is left")
+        if arguments.plan:
+            return EXIT_OK
         with job.directory.held():  # whoever died just before the end has left the page, and litter, behind
             write_status(job.directory)
-        return _finish(job, False)
+        return _end(job)
 
     from sousaphone.sweep.runtime import Capacity, pick_resources
 
@@ -200,14 +203,28 @@ def run(arguments: argparse.Namespace) -> int:
     capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
     resources = pick_resources(job.choices, job.sweep, capacity)
     at_once = capacity.trials_at_once(resources, len(left))
-    with _ray(arguments, job) as runtime:
-        planned = _plan(arguments, job, resources, at_once)
-        if planned is None or runtime is None:
-            return EXIT_OK
-        job, dataset = planned
-        interrupted = _train(runtime, job, dataset, resources, at_once)
-    if interrupted:  # and deaf to signals by now
-        return _finish(job, True)
+    try:
+        with _ray(arguments, job) as runtime:
+            planned = _plan(arguments, job, resources, at_once)
+            if planned is None or runtime is None:
+                return EXIT_OK
+            job, dataset = planned
+            interrupted = _train(runtime, job, dataset, resources, at_once)
+    except KeyboardInterrupt:
+        print(f"\n{_not_begun(job)}", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return _finish(job, True) if interrupted else _end(job)  # interrupted, it is deaf to signals by now
+
+
+def _not_begun(job: Job) -> str:
+    """What to say of a stop before the trials."""
+    if job.directory.exists:
+        return f"launch.py: interrupted; to go on: {job.directory.resume_command}"
+    return "launch.py: interrupted before the run began; nothing to resume"
+
+
+def _end(job: Job) -> int:
+    """The report of trials that are through, which a signal may cut off."""
     from sousaphone.sweep.signals import interrupt, signals_call
 
     try:
@@ -223,7 +240,7 @@ def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
     """Ray, and what takes seconds to import: Ray's start mostly waits, so one goes on beside the other. A plan needs no
     Ray."""
     from sousaphone.sweep.runtime import kill_all, ray_runtime
-    from sousaphone.sweep.signals import interrupt, signals_call
+    from sousaphone.sweep.signals import interrupt, let_pass, signals_call
 
     def lose() -> NoReturn:
         print("launch.py: error: Ray's own processes were killed before the run began", file=sys.stderr)
@@ -231,11 +248,12 @@ def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
 
     def stop(name: str) -> NoReturn:
         kill_all()
-        os.write(2, f"\n{_NOT_BEGUN}\n".encode())
+        os.write(2, f"\n{_not_begun(job)}\n".encode())
         os._exit(EXIT_INTERRUPTED)
 
     runtime = None
     with contextlib.ExitStack() as up:
+        up.enter_context(signals_call(let_pass))  # while Ray is shut down, which takes a second
         # Not by KeyboardInterrupt: raised amid an import it would leave a lock held for which the other thread waits.
         with signals_call(stop), heavy_imports(), imported_beside(*_HEAVY):
             if not arguments.plan:
@@ -300,6 +318,8 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
     with job.directory.held(_limits(job)):
         if job.plan is None and job.directory.exists:
             raise UserError(f"{job.directory.path} was begun by another process just now; give another --name")
+        if job.plan is not None and job.plan != job.directory.read_plan():
+            raise UserError(f"{job.directory.path} was changed by another launch just now; give the same line again")
         job.directory.write_plan(planning.plan_json(job, resources, at_once, dataset))
         print(f"progress: {job.directory.status_page}")
         meanwhile = threading.Timer(_QUIET_SECONDS, _load_report)
@@ -349,7 +369,7 @@ def _limits(job: Job) -> Limits:
 
 def _finish(job: Job, interrupted: bool) -> int:
     if job.config == resolving.SEARCH:  # its trials are no results, and a table that ranks them would say they are
-        for told in found_rates.write(job.directory.path, job.records().values()):
+        for told in found_rates.write(job.directory.path, job.trials, job.records()):
             print(told)
     else:
         _report(job)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -137,11 +137,15 @@ def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
     Raises:
         UserError: there is no such device here.
     """
-    device = resolving.pick_device(saved.device)
-    weights = dict(saved.weights)
-    if arguments.weights:
-        models = union(saved.models, known_models(arguments.models or ()))
-        weights |= resolving.resolve_weights(arguments.weights, models, saved.scale)
+    try:
+        device = resolving.pick_device(saved.device)
+    except UserError:
+        raise UserError(
+            f"the run was begun on {saved.device}, and torch finds none on this machine; go on with it where there is "
+            "one, or begin a new run"
+        ) from None
+    models = union(saved.models, known_models(arguments.models or ()))
+    weights = resolving.resolve_weights(arguments.weights or (), models, saved.scale, saved.weights)
     changes: dict[str, Any] = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
     if arguments.data_dir:
         changes["data_dir"] = resolving.pick_data_dir(arguments.data_dir)
@@ -181,6 +185,7 @@ def refuse_changes(arguments: argparse.Namespace, saved: Choices, config: str, t
                 next(k for k, flags in AUGMENT.items() if set(flags) == set(saved.augment)),
             ),
             "--seeds": (_set_of(arguments.seeds, saved.seeds), _words(saved.seeds)),
+            "--weights": _bare_weights(arguments.weights or (), saved.weights),
         }
     for key, value in (parse_setting(text) for text in arguments.set or ()):
         values = {getattr(trial, key) for trial in trials}
@@ -192,6 +197,12 @@ def refuse_changes(arguments: argparse.Namespace, saved: Choices, config: str, t
             f"{option} goes on with the same settings; changed: {'; '.join(changed)}; "
             "leave it out, or begin a new run under another --name"
         )
+
+
+def _bare_weights(words: Sequence[str], saved: Mapping[str, str]) -> tuple[str | None, str]:
+    """The bare word as asked for, and as saved for the models that no other word names."""
+    others = {weights for model, weights in saved.items() if model not in resolving.named(words)}
+    return "random" if "random" in words else None, "random" if others <= {"random"} else "pretrained"
 
 
 def _words(values: Sequence[Any] | None) -> str | None:

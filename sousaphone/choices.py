@@ -3,6 +3,7 @@ but for the built-in data set, which is generated where it is first asked for.""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -12,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data import hub
 from sousaphone.data.places import local_path
@@ -20,6 +23,7 @@ from sousaphone.errors import UserError
 DEFAULT_EPOCHS = 20
 # A demonstration must end in minutes on two cores.
 TINY_EPOCHS = 10
+_CGROUP = Path("/sys/fs/cgroup")  # in a container, its own (version 2)
 SEARCH, SEARCH_EPOCHS = "rates", 3  # the sweep that looks for learning rates, and what it gives each of them
 
 
@@ -127,10 +131,20 @@ def device_name(device: str) -> str:
 
 
 def count_cpus() -> int:
-    """The cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores this process may use; under a container's quota, as many as it comes to."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
+        quota, period = map(int, (_CGROUP / "cpu.max").read_text().split())
+        cores = min(cores, max(1, quota // period))
+    return cores
+
+
+def memory_bytes() -> int:
+    """This machine's memory, or what a container may use of it."""
+    memory = psutil.virtual_memory().total
+    with contextlib.suppress(OSError, ValueError):
+        memory = min(memory, int((_CGROUP / "memory.max").read_text()))
+    return int(memory)
 
 
 def count_gpus(device: str) -> int:
@@ -139,6 +153,15 @@ def count_gpus(device: str) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def shares(have: float, amount: float) -> int:
+    """How many trials find their amount of a resource in what a machine has of it.
+
+    Ray takes a share of a GPU from one card: two cards have two shares of 0.6, not three.
+    """
+    # A hair more, for 1 / 0.1 and its like are not exact.
+    return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
 
 
 def pick_scale(asked: str, device: str) -> str:
@@ -218,15 +241,28 @@ def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]
     return chosen
 
 
-def resolve_weights(words: Sequence[str], models: Sequence[str], scale: str) -> dict[str, str]:
+def resolve_weights(
+    words: Sequence[str], models: Sequence[str], scale: str, saved: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """What each model starts from: 'random' or an absolute path.
+
+    Args:
+        saved: what a run that exists was begun with, by model: it stays but where NAME=PATH names the model.
 
     Raises:
         UserError: see `parse_weights` and `sousaphone.weights.resolve_all`.
     """
     from sousaphone import weights
 
-    return weights.resolve_all(parse_weights(words, models), scale)
+    saved = saved or {}
+    chosen = parse_weights(words, models)
+    asked = {model: word for model, word in chosen.items() if model not in saved or model in named(words)}
+    return {**saved, **weights.resolve_all(asked, scale)}
+
+
+def named(words: Sequence[str]) -> set[str]:
+    """The models that `--weights` words name, each with its own NAME=PATH."""
+    return {word.partition("=")[0] for word in words if "=" in word}
 
 
 def data_is_missing(choices: Choices) -> bool:

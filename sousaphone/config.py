@@ -84,7 +84,7 @@ class TrainConfig:
     weight_decay: float = knob(0.01, "AdamW weight decay, on matrices only", low=0.0)
     warmup_epochs: float = knob(1.0, "linear warm-up in epochs, then cosine to zero", low=0.0)
     micro_batch: int = knob(32, "clips in one forward pass", low=1)
-    accumulation: int = knob(1, "micro-batches in one optimiser step", low=1)
+    accumulation: int = knob(1, "micro-batches in one optimiser step; a sweep takes what makes it 32 clips", low=1)
     eval_batch: int = knob(64, "clips in one evaluation pass", low=1)
     max_grad_norm: float = knob(1.0, "gradient norm clipped to this", low=0.0)
     label_smoothing: float = knob(0.1, "share of the label given to all classes", low=0.0, high=0.9)
@@ -257,7 +257,7 @@ def check_trials(trials: Iterable[TrainConfig]) -> None:
     """
     Raises:
         UserError: two trials of one sweep have the same name, so one would overwrite the other, or they do not hear
-            the same seconds, so they could not be compared.
+            the same seconds or take steps of as many clips, so they could not be compared.
     """
     seen: dict[str, TrainConfig] = {}
     for trial in trials:
@@ -267,3 +267,6 @@ def check_trials(trials: Iterable[TrainConfig]) -> None:
     if len(heard := {trial.clip_seconds for trial in seen.values()}) > 1:
         seconds = ", ".join(f"{value:g}" for value in sorted(heard))
         raise UserError(f"the trials hear clips of {seconds} s; give all the same with --set clip_seconds=")
+    if len(batches := {trial.micro_batch * trial.accumulation for trial in seen.values()}) > 1:
+        clips = ", ".join(map(str, sorted(batches)))
+        raise UserError(f"the trials take steps of {clips} clips; give all the same micro_batch × accumulation")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from sousaphone.config import FULL_ENDS
+from sousaphone.config import FULL_ENDS, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.record import TrialRecord, atomic_write
 from sousaphone.words import counted
@@ -16,13 +17,19 @@ FILE = "rates.json"
 _RANDOM = "random"
 
 
-def write(run: Path, records: Iterable[TrialRecord]) -> Iterator[str]:
+def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialRecord]) -> Iterator[str]:
     """Write what the search's trials found so far; yields it in words.
 
     The best rate is that of the lowest validation loss at the last epoch: after so few steps on so few clips shares of
     right answers are coarse.
+
+    Args:
+        trials: all that are planned.
+        records: of those that have begun, by trial.
     """
-    rows = sorted((_row(record) for record in records), key=lambda row: (row["model"], row["learning_rate"]))
+    waiting = {trial.trial_id: TrialRecord(trial.trial_id, dataclasses.asdict(trial), "pending") for trial in trials}
+    known = {**waiting, **records}.values()
+    rows = sorted((_row(record) for record in known), key=lambda row: (row["model"], row["learning_rate"]))
     found: dict[str, float] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         tried = [row for row in rows if row["model"] == model]
@@ -39,8 +46,6 @@ def write(run: Path, records: Iterable[TrialRecord]) -> Iterator[str]:
             f"{model}: learning rate {best['learning_rate']:g}, val_loss {best['val_loss']:.3f}, val_acc "
             f"{best['val_acc']:.1%}" + ("; at the edge of the grid, a better one may lie beyond" if edge else "")
         )
-    if not rows:
-        return
     settings = {key: rows[0][key] for key in ("scale", "strategy", "lora_targets", "dataset", "epochs")}
     content = {**settings, "selected_by": "val_loss of the last epoch", "found": found, "table": rows}
     with atomic_write(run / FILE) as temporary:

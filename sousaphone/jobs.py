@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import importlib.util
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +135,8 @@ def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
     Raises:
         UserError: whatever is wrong with them.
     """
-    ways = {"--resume": arguments.resume, "--extend": arguments.extend, "--promote": arguments.promote}
+    promote = arguments.promote is not None
+    ways = {"--resume": arguments.resume, "--extend": arguments.extend, "--promote": promote}
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
@@ -143,11 +146,11 @@ def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
         raise UserError("--retry-failed belongs to --resume; add it")
     for option, lowest in RESOURCES.items():
         value = getattr(arguments, option)
-        if value is not None and not value >= lowest:
-            raise UserError(f"--{option.replace('_', '-')} {value:g} is too low; give {lowest} or more")
+        if value is not None and not lowest <= value < math.inf:
+            raise UserError(f"--{option.replace('_', '-')} {value:g} is out of range; give {lowest} or more")
     if arguments.resume or arguments.extend:
         job = _go_on(arguments, make_sweep)
-    elif arguments.promote:
+    elif promote:
         job = _promote(arguments, make_sweep)
     else:
         job = _begin(arguments, make_sweep)
@@ -167,6 +170,8 @@ def _begin(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
         remarks.append(f"epochs: {choices.epochs} (--epochs N for another number)")
     if arguments.scale in (None, "auto") and choices.scale == "nano":
         remarks.append("scale: nano, because this machine has no GPU (--scale base for the published sizes)")
+    if "RAY_ADDRESS" in os.environ and choices.cpus_per_trial is None:
+        remarks.append("CPUs of a trial: by this machine's cores, not the cluster's (--cpus-per-trial N for your own)")
     if choices.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own SOUSA recordings)")
     return Job(directory, choices, config, sweep, tuple(sweep.trials()), _limits(arguments, {}), remarks=tuple(remarks))
@@ -216,16 +221,12 @@ def _extension(
     if not (arguments.models or arguments.augment or arguments.seeds):
         raise UserError("--extend names nothing to add; give --models, --augment or --seeds, or --resume to go on")
     models = known_models(arguments.models) if arguments.models else choices.models
-    weights = dict(choices.weights)
-    new_models = [model for model in models if model not in weights]
-    if new_models:
-        weights |= resolving.resolve_weights(arguments.weights or ["auto"], new_models, choices.scale)
     asked = dataclasses.replace(
         choices,
         models=models,
         augment=AUGMENT[arguments.augment] if arguments.augment else choices.augment,
         seeds=tuple(arguments.seeds) if arguments.seeds else choices.seeds,
-        weights={model: weights[model] for model in models},
+        weights={model: choices.weights[model] for model in models},
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
@@ -245,13 +246,12 @@ def _extension(
         models=union(choices.models, models),
         augment=union(choices.augment, asked.augment),
         seeds=union(choices.seeds, asked.seeds),
-        weights=weights,
     )
     return whole, added
 
 
 def _promote(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
-    given = [f"--{name.replace('_', '-')}" for name in _PROMOTED if getattr(arguments, name)]
+    given = [f"--{name.replace('_', '-')}" for name in _PROMOTED if getattr(arguments, name) is not None]
     if given:
         raise UserError(f"--promote takes {', '.join(given)} from the best trial; leave that out")
     path = Path(arguments.promote).expanduser().absolute()

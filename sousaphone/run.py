@@ -19,6 +19,7 @@ import json
 import os
 import shlex
 import socket
+import sys
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -94,10 +95,21 @@ class RunDirectory:
         return (self.path / "run.json").is_file()
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        """Write run.json, whole or not at all; the directory is made if needed."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.path / "run.json") as temporary:
-            temporary.write_text(json.dumps(plan, indent=1))
+        """Write run.json, whole or not at all; the directory is made if needed.
+
+        Raises:
+            UserError: the directory cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with atomic_write(self.path / "run.json") as temporary:
+                temporary.write_text(json.dumps(plan, indent=1))
+        except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> UserError:
+        why = error.strerror or error
+        return UserError(f"{self.path} cannot be written ({why}); mend that, or give another --storage")
 
     def read_plan(self) -> dict[str, Any]:
         """
@@ -151,22 +163,22 @@ class RunDirectory:
         Raises:
             UserError: another driver does, or the directory cannot be written.
         """
+        lock = FileLock(self.path / ".lock")
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.path / ".lock")
-            lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
-        except Timeout:
-            driver = read_driver(self.path) or {}
-            raise UserError(
-                f"{self.path} is in use by process {driver.get('pid', '?')} on {driver.get('host', '?')}; "
-                "wait for it to end, or stop it, then resume"
-            ) from None
-        except OSError as error:
-            raise UserError(f"{self.path} cannot be written ({error.strerror}); give another --storage") from error
-        try:
-            sweep_litter(self.path)
-            with atomic_write(self.path / "driver.json") as temporary:
-                temporary.write_text(json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}))
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
+                sweep_litter(self.path)
+                with atomic_write(self.path / "driver.json") as temporary:
+                    temporary.write_text(json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}))
+            except Timeout:
+                driver = read_driver(self.path) or {}
+                raise UserError(
+                    f"{self.path} is in use by process {driver.get('pid', '?')} on {driver.get('host', '?')}; "
+                    "wait for it to end, or stop it, then resume"
+                ) from None
+            except OSError as error:
+                raise self._unwritable(error) from error
             yield
         finally:
             lock.release()
@@ -222,7 +234,7 @@ def _this_driver() -> dict[str, Any]:
         "token": uuid.uuid4().hex,
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "started": psutil.Process().create_time(),
+        "started": _started(os.getpid()),
     }
 
 
@@ -232,11 +244,18 @@ def _lives(driver: dict[str, Any] | None) -> bool:
         return False
     if driver["host"] != socket.gethostname():
         return True
+    # A process number is used again; together with its start it is not.
+    return _started(driver["pid"]) == driver["started"]
+
+
+def _started(pid: int) -> float | None:
+    """When a process started, by a clock that nobody sets; None if there is none."""
     try:
-        # A process number is used again; together with its start it is not.
-        return bool(psutil.Process(driver["pid"]).create_time() == driver["started"])
-    except psutil.Error:
-        return False
+        if sys.platform == "linux":  # ticks since the system's start; psutil's Unix time moves with the clock
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return float(psutil.Process(pid).create_time())
+    except (OSError, psutil.Error):
+        return None
 
 
 def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:

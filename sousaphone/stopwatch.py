@@ -76,26 +76,25 @@ class Stopwatch:
         Raises:
             TimeLimitError: stop here.
         """
-        self._arm()
+        self.beat(epoch, share)
         limit = self._limits.trial_seconds
         if limit is not None and self.seconds >= limit:
             raise TimeLimitError(f"its time limit of {in_words(limit)} was reached in epoch {epoch}")
         if self.too_late:
             raise TimeLimitError(f"the sweep's time limit was reached in its epoch {epoch}")
+
+    def beat(self, epoch: int, share: float) -> None:
+        """As `tick`, without a limit but the watch for a hang: while the end is scored."""
+        self._arm()
         if time.monotonic() - self._beaten >= _BEAT_SECONDS:
             self._beaten = time.monotonic()
-            self._beat(epoch, share)
-
-    def lift(self) -> None:
-        """No limit from now on but the watch for a hang: the end is being written."""
-        self._limits = Limits(stall_seconds=self._limits.stall_seconds)
-        self._arm()
+            self._write_beat(epoch, share)
 
     def _arm(self) -> None:
         if self._stacks is not None and self._limits.stall_seconds is not None:
             faulthandler.dump_traceback_later(self._limits.stall_seconds, exit=True, file=self._stacks)
 
-    def _beat(self, epoch: int, share: float) -> None:
+    def _write_beat(self, epoch: int, share: float) -> None:
         # A sign of life and no result: it is renamed into place, but not flushed, and a full disk may lose it.
         path = self._directory / HEARTBEAT_NAME
         temporary = path.with_suffix(".tmp")

@@ -157,16 +157,25 @@ def fit(
 
 
 def cut_short(
-    config: TrainConfig, model: RudimentClassifier, data: TrialData, state: dict[str, Any], end: str
+    config: TrainConfig,
+    model: RudimentClassifier,
+    data: TrialData,
+    state: dict[str, Any],
+    end: str,
+    tick: Tick = _no_tick,
 ) -> Epoch:
     """The last finished epoch of a trial that ends before its time, with the test clips scored from its best state.
 
     Its state is the one given: the trial may still be gone on with, as if it had never been cut.
+
+    Args:
+        tick: called between batches.
     """
     model.place(torch.device(config.device))
     model.load_trained_state(state["best"]["model"])
-    tests = _score_tests(data, partial(evaluate, config, model))
-    row = {**state["history"][-1], **named(tests)}
+    last = state["history"][-1]
+    tests = _score_tests(data, partial(evaluate, config, model, tick=partial(tick, last["epoch"], 1.0)))
+    row = {**last, **named(tests)}
     return Epoch(row["epoch"], row, end, state, tests)
 
 

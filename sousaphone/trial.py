@@ -191,12 +191,11 @@ def _train(
             limit = str(error)
         if limit is not None:  # past the handler nothing holds what the epoch in work had on the device
             record.reason = limit
-            stopwatch.lift()
             if state is None:
                 keep.end("time_limit")
                 return
             free_memory(torch.device(config.device))
-            epoch = cut_short(config, model, data, state, "time_limit")
+            epoch = cut_short(config, model, data, state, "time_limit", stopwatch.beat)
             keep(epoch)
             report(epoch.metrics)
             return

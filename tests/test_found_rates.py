@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,10 @@ def trial(rate: float, loss: float, status: str = "completed", model: str = "ast
     return TrialRecord(config.trial_id, dataclasses.asdict(config), status, history=[row])
 
 
-def search(directory: Path, *more: TrialRecord) -> list[str]:
-    return list(found_rates.write(directory, [*(trial(rate, loss) for rate, loss in LOSSES.items()), *more]))
+def search(directory: Path, *more: TrialRecord, waiting: Sequence[TrainConfig] = ()) -> list[str]:
+    records = {record.trial_id: record for record in (*(trial(*found) for found in LOSSES.items()), *more)}
+    planned = [*(TrainConfig(**record.config) for record in records.values()), *waiting]
+    return list(found_rates.write(directory, planned, records))
 
 
 def test_trials_of_a_search_have_names_of_their_own() -> None:
@@ -55,6 +58,9 @@ def test_a_rate_that_diverges_is_out_and_one_that_has_not_ended_leaves_the_quest
     search(tmp_path, trial(1.5e-2, 9.9, "diverged"))
     assert json.loads((tmp_path / "rates.json").read_text())["found"] == {"ast": 1.5e-3}
     search(tmp_path, trial(1.5e-2, 9.9, "interrupted"))
+    assert json.loads((tmp_path / "rates.json").read_text())["found"] == {}
+    never_begun = TrainConfig(learning_rate=1.5e-2, augment=False, score_test=False)
+    assert search(tmp_path, waiting=[never_begun])[0] == "ast: not every rate came to its end (0.015 pending)"
     assert json.loads((tmp_path / "rates.json").read_text())["found"] == {}
 
 

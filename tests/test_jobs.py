@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 import launch
 from sousaphone.config import STATUSES
@@ -108,6 +111,17 @@ def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_th
     assert {trial.clip_seconds for trial in job.trials} == {1.0}
 
 
+def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: Path) -> None:
+    saved = job_of(storage, "--resume", "--name", "run").trials[0].weights
+    extend = ["--extend", "--name", "run", "--models", "efficientat", "--seeds", "0", "--weights"]
+    job = job_of(storage, *extend, "random")
+    assert [trial.weights for trial in job.trials] == [saved, saved, "random"]
+    moved = str(storage / "beats.pt")
+    job = job_of(storage, *extend, "random", f"beats={moved}")
+    assert [trial.weights for trial in job.trials] == [moved, moved, "random"]
+    assert job_of(storage, "--resume", "--name", "run", "--weights", "auto").trials[0].weights == saved
+
+
 def _other_data(storage: Path) -> list[str]:
     labels = storage / "sousa" / "labels" / "samples.parquet"
     pd.read_parquet(labels).iloc[1:].to_parquet(labels)
@@ -119,6 +133,14 @@ def _other_weights(storage: Path) -> list[str]:
     return ["--resume", "--name", "run", "--weights", f"beats={other}"]
 
 
+def _begun_elsewhere(storage: Path) -> list[str]:
+    run = RunDirectory(storage / "run")
+    plan = run.read_plan()
+    device = "mps" if torch.cuda.is_available() else "cuda"
+    run.write_plan({**plan, "request": {**plan["request"], "device": device}})
+    return ["--resume", "--name", "run"]
+
+
 def _words(*words: str) -> Callable[[Path], list[str]]:
     return lambda storage: list(words)
 
@@ -128,6 +150,8 @@ def _words(*words: str) -> Callable[[Path], list[str]]:
     [
         (_other_data, "the run was begun with other content; changed: the data in"),
         (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
+        (_begun_elsewhere, ", and torch finds none on this machine; go on with it where there is one"),
+        (_words("--resume", "--name", "run", "--weights", "random"), "changed: --weights random (was pretrained)"),
         (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
         (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
         (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),
@@ -144,14 +168,10 @@ def test_a_refusal_is_one_clear_line_and_touches_nothing(
     capsys: pytest.CaptureFixture[str],
     ray_starts: list[str],
 ) -> None:
-    def contents() -> dict[Path, tuple[int, bytes]]:
-        files = (path for path in storage.rglob("*") if path.is_file() and path.name != ".lock")
-        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
     words = prepare(storage)
-    before = contents()
+    before = contents(storage)
     assert launch.main([*words, "--storage", str(storage), "--no-timing"]) == launch.EXIT_INPUT
-    assert contents() == before
+    assert contents(storage) == before
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("launch.py: error: ")
     assert said in line
@@ -162,6 +182,59 @@ def test_a_run_is_tracked_as_it_was_begun_unless_a_launch_says_otherwise(storage
     run.write_plan(run.read_plan() | {"tracker": "wandb"})
     assert job_of(storage, "--resume", "--name", "run").tracker == "wandb"
     assert job_of(storage, "--resume", "--name", "run", "--tracker", "none").tracker == "none"
+
+
+def contents(storage: Path) -> dict[Path, tuple[int, bytes]]:
+    files = (path for path in storage.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_plan_of_a_finished_run_touches_nothing_and_says_that_no_baselines_will_be_measured(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(storage / "run")
+    run.write_plan({**run.read_plan(), "baselines": False})
+    end(run, "completed")
+    run.trial(WAITING).mkdir()
+    TrialRecord(WAITING, {}, "completed").write(run.trial(WAITING))
+    before = contents(storage)
+    words = ["--resume", "--name", "run", "--storage", str(storage), "--plan", "--baselines"]
+    assert launch.main(words) == launch.EXIT_OK
+    assert contents(storage) == before
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing is left to train"
+    assert said[1].startswith("baselines are not measured")
+
+
+def test_of_two_extensions_at_once_the_second_is_refused_and_undoes_nothing(storage: Path) -> None:
+    job = job_of(storage, "--extend", "--name", "run", "--seeds", "2")
+    plan = {**job.directory.read_plan(), "extensions": ["of another launch"]}
+    job.directory.write_plan(plan)
+    with pytest.raises(UserError, match="was changed by another launch just now; give the same line again"):
+        launch._train(None, job, None, Resources(1, 0, None), 1)
+    assert job.directory.read_plan() == plan
+
+
+def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
+    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
+) -> None:
+    monkeypatch.setattr(launch, "_plan", lambda *others: signal.raise_signal(signal.SIGTERM))
+    assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
+    resume = RunDirectory(storage / "run").resume_command
+    assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to go on: {resume}"
+
+
+def test_a_stop_while_ray_is_shut_down_leaves_the_report_to_be_written(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def runtime(*options: object) -> Iterator[str]:
+        yield "up"
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("sousaphone.sweep.runtime.ray_runtime", runtime)
+    with launch._ray(launch.build_parser().parse_args([]), job_of(storage, "--resume", "--name", "run")) as up:
+        assert up == "up"
 
 
 def test_extend_that_names_nothing_is_refused(begun: Path) -> None:

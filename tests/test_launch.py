@@ -14,6 +14,7 @@ import pytest
 import launch
 from sousaphone import choices
 from sousaphone.run import RunDirectory
+from sousaphone.sweep.runtime import ray_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 MakeSousa = Callable[..., Path]
@@ -35,7 +36,8 @@ def refused(
             code = int(str(end.code))
         assert code == launch.EXIT_INPUT
         assert not storage.exists()
-        (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
+        said = capsys.readouterr().err.strip().splitlines()
+        (line,) = (line for line in said if not line.startswith("decoding "))  # that is progress
         assert "error: " in line
         return line
 
@@ -62,7 +64,10 @@ def refused(
         (["--seeds", "1", "1"], "planned twice"),
         (["--gpus-per-trial", "99"], "--gpus-per-trial 99 is too much: this machine has"),
         (["--cpus-per-trial", "9999"], "--cpus-per-trial 9999 is too much: this machine has"),
+        (["--cpus-per-trial", "inf"], "--cpus-per-trial inf is out of range; give 1 or more"),
+        (["--gpus-per-trial", "nan"], "--gpus-per-trial nan is out of range; give 0 or more"),
         (["--max-concurrent", "0"], "give 1 or more"),
+        (["--promote", ""], "is no run"),
         (["--resume", "--name", "nothing"], "is no run"),
         (["--extend", "--name", "nothing"], "is no run"),
         (["--resume", "--extend"], "exclude each other"),
@@ -203,6 +208,30 @@ def test_where_no_gpu_has_a_driver_torch_is_not_asked(monkeypatch: pytest.Monkey
         monkeypatch.setattr(choices, "_has_no_driver", lambda without=without: without)
         with pytest.raises(ImportError):
             choices.pick_device(asked)
+
+
+def test_a_containers_quota_counts_as_its_cores_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores, memory = choices.count_cpus(), choices.memory_bytes()
+    monkeypatch.setattr(choices, "_CGROUP", tmp_path)
+    for quota, limit, found in (
+        ("max 100000", "max", (cores, memory)),
+        ("150000 100000", "1048576", (1, 2**20)),
+        ("10000 100000", str(2**60), (1, memory)),
+    ):
+        (tmp_path / "cpu.max").write_text(quota)
+        (tmp_path / "memory.max").write_text(limit)
+        assert (choices.count_cpus(), choices.memory_bytes()) == found
+
+
+def test_a_ray_that_cannot_start_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**options: object) -> None:
+        raise Exception("The current node timed out during startup.\nAdvice.")
+
+    monkeypatch.setattr("ray.init", fail)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    said = "Ray cannot start on this machine: The current node timed out during startup.$"
+    with pytest.raises(launch.UserError, match=said), ray_runtime(False, "cpu", print):
+        pass
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's device files")

@@ -24,14 +24,13 @@ def test_time_of_earlier_starts_counts_and_a_killed_ones_heartbeat_may_know_of_m
     assert 50 <= Stopwatch(tmp_path, Limits(), 50.0).seconds < 51
 
 
-def test_the_trials_limit_is_named_with_its_epoch_and_lifted_for_the_end(tmp_path: Path) -> None:
+def test_the_trials_limit_is_named_with_its_epoch_and_holds_up_no_beat(tmp_path: Path) -> None:
     with Stopwatch(tmp_path, Limits(trial_seconds=100.0), 99.0) as watch:
         watch.tick(1, 0.5)
     with Stopwatch(tmp_path, Limits(trial_seconds=7200.0), 7200.0) as watch:
         with pytest.raises(TimeLimitError, match="its time limit of 2 h was reached in epoch 7"):
             watch.tick(7, 0.5)
-        watch.lift()
-        watch.tick(7, 0.5)
+        watch.beat(7, 0.5)
 
 
 def test_the_sweeps_deadline_stops_what_runs_and_what_has_not_begun_is_too_late(tmp_path: Path) -> None:

@@ -14,13 +14,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sousaphone import training
 from sousaphone.config import RETRIED, TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
 from sousaphone.record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.rudiments import SLUGS
 from sousaphone.run import DriverWatch, Limits, RunDirectory
-from sousaphone.training import DivergedError, fit
+from sousaphone.stopwatch import Stopwatch
+from sousaphone.training import DivergedError, Epoch, fit
 from sousaphone.trial import ADAPTER_NAME, halved, run_trial
 from tests.conftest import write_sousa
 
@@ -98,6 +100,28 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     assert trial.record.status == "completed"
     assert trial.record.reason == "every planned epoch is done"
     assert timeless(trial.record.history) == uninterrupted(trial.config)
+
+
+def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_under_the_same_limit(
+    trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[int] = []
+    armed: list[Stopwatch] = []
+
+    def cut_short(config: TrainConfig, *others: Any) -> Epoch:
+        attempts.append(config.micro_batch)
+        if len(attempts) == 1:
+            raise MemoryError("out of memory")
+        monkeypatch.setattr(Stopwatch, "_arm", lambda watch: armed.append(watch))
+        return training.cut_short(config, *others)
+
+    monkeypatch.setattr("sousaphone.trial.cut_short", cut_short)
+    trial = Trial(trial_config(epochs=EPOCHS, eval_batch=4), tmp_path)
+    trial.start(Limits(trial_seconds=3.0), after_epoch=lambda: time.sleep(3.0))
+    assert attempts == [4, 2]
+    assert (trial.record.status, len(trial.record.history), trial.record.halvings) == ("time_limit", 1, 1)
+    assert trial.record.reason == "its time limit of 3 s was reached in epoch 2"
+    assert len(armed) == 3  # six test clips, in twos by now
 
 
 def test_a_limit_too_short_for_one_epoch_says_so_and_invents_no_metric(

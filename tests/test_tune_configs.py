@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.choices import Choices
+from sousaphone.config import check_trials
+from sousaphone.errors import UserError
 from sousaphone.sweep.runtime import Capacity, Resources, pick_resources
 from tune_configs.backbones import sweep
 
@@ -44,12 +47,17 @@ def capacity(wanted: Choices) -> Capacity:
         ({}, 8, 2),
         ({"gpus_per_trial": 0.5}, 4, 4),
         ({"gpus_per_trial": 0.5, "max_concurrent": 3}, 4, 3),
+        # A share is of one card: no trial has the rests of two.
+        ({"gpus_per_trial": 0.6}, 8, 2),
+        ({"gpus_per_trial": 0.1, "gpus": 1, "cpus": 30}, 3, 10),
         # A Mac has one GPU that nobody counts but we.
         ({"device": "mps", "gpus": 0, "cpus": 10}, 10, 1),
         ({"device": "mps", "gpus": 0, "cpus": 10, "cpus_per_trial": 2.0}, 2, 1),
         # A full-size model takes all cores of a machine without one, a nano model a single one.
         ({"device": "cpu", "gpus": 0, "cpus": 4}, 4, 1),
         ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano"}, 1, 4),
+        # As many cores as threads are asked for.
+        ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano", "settings": {"threads": 2}}, 2, 2),
     ],
 )
 def test_trials_share_a_machine_without_waiting_for_what_never_comes(
@@ -59,14 +67,35 @@ def test_trials_share_a_machine_without_waiting_for_what_never_comes(
     plan = sweep(wanted)
     assert {trial.threads for trial in plan.trials()} == {threads}
     resources = pick_resources(wanted, plan, capacity(wanted))
-    assert capacity(wanted).trials_at_once(resources, 8) == at_once
+    assert capacity(wanted).trials_at_once(resources, 12) == at_once
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps", "cpu"])
 @pytest.mark.parametrize("scale", ["base", "nano"])
-def test_every_arm_takes_the_same_effective_batch(device: str, scale: str) -> None:
-    trials = sweep(choices(device=device, scale=scale)).trials()
-    assert {trial.micro_batch * trial.accumulation for trial in trials} == {32}
+@pytest.mark.parametrize(
+    ("settings", "clips"),
+    [
+        ({}, 32),
+        ({"micro_batch": 8}, 32),
+        ({"accumulation": 2}, 32),
+        ({"micro_batch": 8, "accumulation": 1}, 8),
+        ({"micro_batch": 12}, 36),
+        ({"micro_batch": 64}, 64),
+        ({"accumulation": 5}, 30),
+    ],
+)
+def test_every_arm_takes_the_same_effective_batch(
+    device: str, scale: str, settings: dict[str, int], clips: int
+) -> None:
+    trials = sweep(choices(device=device, scale=scale, settings=settings)).trials()
+    assert {trial.micro_batch * trial.accumulation for trial in trials} == {clips}
+    assert all({key: getattr(trial, key) for key in settings} == settings for trial in trials)
+
+
+def test_trials_that_take_other_steps_are_refused() -> None:
+    first, *others = sweep(choices()).trials()
+    with pytest.raises(UserError, match="steps of 32, 64 clips; give all the same micro_batch × accumulation"):
+        check_trials([dataclasses.replace(first, accumulation=2), *others])
 
 
 def test_a_trial_fits_one_machine_of_a_cluster_or_none() -> None:
@@ -77,5 +106,7 @@ def test_a_trial_fits_one_machine_of_a_cluster_or_none() -> None:
         cluster.check(Resources(1.0, 2.0, None))
     with pytest.raises(Exception, match="no single node of the cluster has all that a trial asks for"):
         cluster.check(Resources(8.0, 1.0, None))
+    with pytest.raises(UserError, match=r"--gpus-per-trial 1\.5 is neither a share of one GPU nor a number of them"):
+        cluster.check(Resources(1.0, 1.5, None))
     with pytest.raises(Exception, match="resource 'mps', which the cluster does not declare"):
         cluster.check(Resources(1.0, 0.0, None, "mps"))

@@ -7,12 +7,12 @@ from ray import tune
 from sousaphone.choices import Choices
 from sousaphone.config import PerModel, Sweep
 from tune_configs.rates import how_tuned, rates
-from tune_configs.resources import EFFECTIVE_BATCH, gpus, micro_batch, threads
+from tune_configs.resources import gpus, steps, threads
 
 
 def sweep(choices: Choices) -> Sweep:
-    """A grid of model × augmentation × seed, at the same seconds, clips, epochs and effective batch (32) for all."""
-    sizes = {model: micro_batch(model, choices.scale, choices.device) for model in choices.models}
+    """A grid of model × augmentation × seed, at the same seconds, clips, epochs and effective batch for all."""
+    sizes = {model: steps(model, choices) for model in choices.models}
     space = {
         "model": tune.grid_search(list(choices.models)),
         "augment": tune.grid_search(list(choices.augment)),
@@ -29,10 +29,10 @@ def sweep(choices: Choices) -> Sweep:
         "clip_seconds": 2.5 if choices.scale == "nano" else 5.0,
         "epochs": choices.epochs,
         "learning_rate": PerModel(rates(choices)),
-        "micro_batch": PerModel(sizes),
-        "accumulation": PerModel({model: EFFECTIVE_BATCH // size for model, size in sizes.items()}),
+        "micro_batch": PerModel({model: size for model, (size, _) in sizes.items()}),
+        "accumulation": PerModel({model: times for model, (_, times) in sizes.items()}),
         # Evaluation keeps no activations, so it has room for more.
-        "eval_batch": PerModel({model: 2 * size for model, size in sizes.items()}),
+        "eval_batch": PerModel({model: 2 * size for model, (size, _) in sizes.items()}),
         "device": choices.device,
         "threads": threads(choices),
         **choices.settings,

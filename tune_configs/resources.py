@@ -2,12 +2,12 @@
 
 A micro-batch is what fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
 everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
-same halves it by itself. The effective batch is 32 everywhere.
+same halves it by itself. The effective batch is the same everywhere: 32, or what `--set` comes to.
 """
 
 from __future__ import annotations
 
-from sousaphone.choices import Choices
+from sousaphone.choices import Choices, shares
 
 EFFECTIVE_BATCH = 32
 # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
@@ -24,6 +24,18 @@ def micro_batch(model: str, scale: str, device: str) -> int:
     return _NANO.get(model, EFFECTIVE_BATCH) if scale == "nano" else _BASE[device].get(model, 2)
 
 
+def steps(model: str, choices: Choices) -> tuple[int, int]:
+    """Clips in one forward pass, and how many of these make one step of the optimiser.
+
+    Of the two `--set` may give either: the other comes as near to the effective batch as it can.
+    """
+    size, times = choices.settings.get("micro_batch"), choices.settings.get("accumulation")
+    if size is None and times is not None:
+        return max(1, round(EFFECTIVE_BATCH / times)), times
+    size = size or micro_batch(model, choices.scale, choices.device)
+    return size, times or max(1, round(EFFECTIVE_BATCH / size))
+
+
 def gpus(choices: Choices) -> float:
     """The share of a GPU that a trial gets: a whole one, unless asked for otherwise."""
     if choices.gpus_per_trial is not None:
@@ -37,9 +49,11 @@ def threads(choices: Choices) -> int:
     On a GPU as many run at a time as it has room for, on mps one; a nano trial on a CPU takes a core, a full-size one
     all of them.
     """
+    if "threads" in choices.settings:
+        return int(choices.settings["threads"])
     if choices.cpus_per_trial is not None:
         return max(1, int(choices.cpus_per_trial))
     if choices.device == "cpu" and choices.scale == "nano":
         return 1
-    at_once = max(1, int(choices.gpus / gpus(choices))) if choices.device == "cuda" and gpus(choices) else 1
-    return max(1, choices.cpus // at_once)
+    at_once = shares(choices.gpus, gpus(choices)) if choices.device == "cuda" and gpus(choices) else 1
+    return max(1, choices.cpus // max(1, at_once))

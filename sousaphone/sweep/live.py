@@ -13,7 +13,7 @@ from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import read_heartbeat
 from sousaphone.sweep.ends import explain
 from sousaphone.sweep.forecast import clock
-from sousaphone.sweep.status import read_records, seconds_left, write_status
+from sousaphone.sweep.status import read_record, read_records, seconds_left, write_status
 from sousaphone.sweep.trial import run_of
 
 _LOOK_SECONDS = 10.0
@@ -31,7 +31,7 @@ class LiveCallback(tune.Callback):
         self._told: dict[str, float] = {}  # when each trial last had a line, Unix time
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = _record(run_of(trial.storage), str(trial))
+        record = read_record(run_of(trial.storage), str(trial))
         done = len(record.history) if record else 0
         self._tell(trial, f"goes on after epoch {done}/{trial.config['epochs']}" if done else "starts")
 
@@ -48,7 +48,7 @@ class LiveCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
-        record = _record(run, str(trial))
+        record = read_record(run, str(trial))
         begun = record is not None and record.status != "interrupted"
         self._tell(
             trial,
@@ -61,7 +61,7 @@ class LiveCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         directory = run.trial(str(trial))
-        record = _record(run, str(trial))
+        record = read_record(run, str(trial))
         if record is None or record.status == "running":
             # It died before it could say so; what Ray knows comes after this call, and into the record at the end.
             record = record or TrialRecord(str(trial), dict(trial.config))
@@ -104,10 +104,3 @@ def _left(run: RunDirectory, trial_id: str) -> str:
         return ""
     mine = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
     return f"{mine}  (sweep: {in_words(max(ends.values()))})"
-
-
-def _record(run: RunDirectory, trial_id: str) -> TrialRecord | None:
-    try:
-        return TrialRecord.read(run.trial(trial_id))
-    except ValueError:
-        return None

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import device_name
+from sousaphone.choices import device_name, memory_bytes
 from sousaphone.config import FEW_PLAYERS, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
@@ -102,7 +101,9 @@ def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset
     was, here = job.plan["data"]["fingerprint"], dataset.fingerprint
     changed = [] if here == was else [f"the data in {dataset.root} (fingerprint {here[:12]}, was {was[:12]})"]
     known = job.plan["weights"]
-    for model, content in weights_of(left).items():
+    was_at = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
+    moved = [trial for trial in job.trials if trial.weights != was_at.get(trial.model)]
+    for model, content in weights_of([*left, *moved]).items():
         if model in known and content != known[model]:
             changed.append(f"the weights of {model} ({content[:12]}, were {known[model][:12]})")
     if changed:
@@ -187,7 +188,7 @@ def _room(job: Job, at_once: int, resources: Resources) -> Room:
     standing = next(path for path in job.directory.path.parents if path.exists())
     disk = shutil.disk_usage(standing).free / _MB
     if job.choices.device == "cpu":
-        return Room(psutil.virtual_memory().total / _MB, at_once, disk)
+        return Room(memory_bytes() / _MB, at_once, disk)
     if job.choices.device == "cuda" and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / _MB
         return Room(

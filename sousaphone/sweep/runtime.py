@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psutil
 import ray
 
-from sousaphone.choices import Choices, count_cpus
+from sousaphone.choices import Choices, count_cpus, shares
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
 
@@ -68,7 +68,7 @@ class Capacity:
     def trials_at_once(self, resources: Resources, trials: int) -> int:
         """How many trials run at once."""
         fits = sum(
-            min((int(machine.get(name, 0.0) / amount) for name, amount in resources.request.items()), default=trials)
+            min((shares(machine.get(name, 0.0), amount) for name, amount in resources.request.items()), default=trials)
             for machine in self.machines
         )
         return min(trials, fits, trials if resources.max_concurrent is None else resources.max_concurrent)
@@ -76,8 +76,11 @@ class Capacity:
     def check(self, resources: Resources) -> None:
         """
         Raises:
-            UserError: more than any machine has, so that no trial could ever start.
+            UserError: more than any machine has, or what Ray cannot give, so that no trial could ever start.
         """
+        gpus = resources.gpus_per_trial
+        if gpus > 1 and gpus != int(gpus):
+            raise UserError(f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor a number of them; give 1")
         options = {"CPU": "--cpus-per-trial", "GPU": "--gpus-per-trial"}
         for name, amount in resources.request.items():
             most = self.most(name)
@@ -89,7 +92,7 @@ class Capacity:
                     f"""start its nodes with --resources='{{"{name}": 1}}'"""
                 )
             has = f"{self.where} has {most:g}" + (" on any one node" if len(self.machines) > 1 else "")
-            raise UserError(f"{options[name]} {amount:g} is too much: {has}; give that or less")
+            raise UserError(f"{options[name]} {amount:g} is too much: {has}; give {options[name]} {most:g} or less")
         if self.trials_at_once(resources, 1) < 1:
             raise UserError(f"no single node of {self.where} has all that a trial asks for, {resources.request}")
 
@@ -150,13 +153,13 @@ def ray_runtime(
     try:
         with _own_signals():
             context = ray.init(**options)
-    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+    except Exception as error:  # Ray's own are of any class, a plain Exception among them
         said = str(error).partition("\n")[0] or type(error).__name__
         if address is None:
             raise UserError(f"Ray cannot start on this machine: {said}") from error
         raise UserError(
-            f"RAY_ADDRESS {address!r} takes no connection ({said}); the cluster needs the same Ray and Python, and if "
-            "it asks for a token, set RAY_AUTH_MODE=token"
+            f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
+            "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
         ) from error
     # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
     logging.getLogger("ray").setLevel(logging.CRITICAL)

@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def signals_call(end: Callable[[str], NoReturn]) -> Iterator[None]:
+def signals_call(end: Callable[[str], None]) -> Iterator[None]:
     """Either of them calls `end`, with its name."""
 
     def handle(number: int, frame: Any) -> None:
@@ -29,6 +29,10 @@ def signals_call(end: Callable[[str], NoReturn]) -> Iterator[None]:
 def interrupt(name: str) -> NoReturn:
     """SIGTERM as Ctrl-C."""
     raise KeyboardInterrupt(name)
+
+
+def let_pass(name: str) -> None:
+    """As if there had been none."""
 
 
 def ignore_signals() -> None:

@@ -102,10 +102,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def read_records(run: RunDirectory, plan: dict[str, Any]) -> list[TrialRecord | None]:
     """The record of every planned trial; None where there is none, or a damaged one."""
-    return [_record(run, trial_id) for trial_id in plan["trial_ids"]]
+    return [read_record(run, trial_id) for trial_id in plan["trial_ids"]]
 
 
-def _record(run: RunDirectory, trial_id: str) -> TrialRecord | None:
+def read_record(run: RunDirectory, trial_id: str) -> TrialRecord | None:
+    """As it stands; None where there is none, or a damaged one."""
     try:
         return TrialRecord.read(run.trial(trial_id))
     except ValueError:

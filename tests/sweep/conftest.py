@@ -24,7 +24,7 @@ class Launcher:
     def __init__(self, data: Path, storage: Path) -> None:
         self.storage = storage
         self.environment = {**os.environ, "SOUSAPHONE_CACHE": str(storage / "cache")}
-        settings = ["clip_seconds=1.0", "micro_batch=2", "learning_rate=0.001", "patience=99"]
+        settings = ["clip_seconds=1.0", "micro_batch=2", "accumulation=1", "learning_rate=0.001", "patience=99"]
         self.options = ["--data-dir", str(data), "--models", "ast", "--scale", "nano", "--epochs", str(EPOCHS)]
         self.options += ["--set", *settings]
 

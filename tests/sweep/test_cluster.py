@@ -71,7 +71,7 @@ def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refus
     options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
     options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0", "--no-timing"]
     assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
-    assert "--cpus-per-trial 2 is too much: the cluster has 1; give that or less" in launcher.log
+    assert "--cpus-per-trial 2 is too much: the cluster has 1; give --cpus-per-trial 1 or less" in launcher.log
     assert not (launcher.storage / "run").exists()
 
     assert launcher.start(*options).wait(timeout=120) == 1, launcher.log
@@ -89,9 +89,11 @@ def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refus
     assert record(launcher, "ast") == adapted
 
 
-def test_a_cluster_that_does_not_answer_is_one_clear_line(launcher: Launcher) -> None:
-    launcher.environment["RAY_ADDRESS"] = address = f"127.0.0.1:{free_port()}"
+@pytest.mark.parametrize("address", [None, "nonsense"])
+def test_a_cluster_that_does_not_answer_is_one_clear_line(address: str | None, launcher: Launcher) -> None:
+    launcher.environment["RAY_ADDRESS"] = address = address or f"127.0.0.1:{free_port()}"
     assert launcher.start(*launcher.options, "--no-timing").wait(timeout=60) == 2
-    assert f"RAY_ADDRESS '{address}' does not answer" in launcher.log
+    assert launcher.log.splitlines()[-1].startswith(f"launch.py: error: RAY_ADDRESS '{address}' ")
+    assert "CPUs of a trial: by this machine's cores, not the cluster's" in launcher.log
     assert "Traceback" not in launcher.log
     assert not (launcher.storage / "run").exists()
