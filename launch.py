@@ -27,6 +27,7 @@ from sousaphone.errors import UserError
 from sousaphone.heavy_imports import heavy_imports, imported_beside
 from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
 from sousaphone.run import Limits
+from sousaphone.words import stop_talking
 
 if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
@@ -171,6 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"launch.py: error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:
+        stop_talking()
+        return EXIT_OK if arguments.plan else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("\nlaunch.py: interrupted before anything was begun", file=sys.stderr)
         return EXIT_INTERRUPTED

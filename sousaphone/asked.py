@@ -57,7 +57,7 @@ def new_run(arguments: argparse.Namespace, made_up: str) -> RunDirectory:
     if not standing.is_dir() or not os.access(standing, os.W_OK):
         raise UserError(f"--storage {arguments.storage}: {standing} is no directory to write in; give another one")
     directory = RunDirectory(storage / name)
-    if directory.path.exists() and (not directory.path.is_dir() or any(directory.path.iterdir())):
+    if directory.path.exists() and not (directory.path.is_dir() and directory.is_empty):
         way_on = "add --resume to go on with it, or give another name" if directory.exists else "give another name"
         raise UserError(f"--name {name}: {directory.path} is in use; {way_on}")
     return directory

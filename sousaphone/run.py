@@ -53,6 +53,7 @@ class Limits:
 
 
 _NO_LIMITS = Limits()
+_LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class RunDirectory:
     def exists(self) -> bool:
         """Whether a run was begun here."""
         return (self.path / "run.json").is_file()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is there but the lock, as a launch leaves it that was refused at its very beginning."""
+        return all(path.name == _LOCK_NAME for path in self.path.iterdir())
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         """Write run.json, whole or not at all; the directory is made if needed.
@@ -145,9 +151,9 @@ class RunDirectory:
 
     def is_live(self) -> bool:
         """Whether a driver holds this run at this moment."""
-        if not (self.path / ".lock").exists():
+        if not (self.path / _LOCK_NAME).exists():
             return False
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / _LOCK_NAME)
         try:
             with lock.acquire(blocking=False):
                 return False
@@ -163,7 +169,7 @@ class RunDirectory:
         Raises:
             UserError: another driver does, or the directory cannot be written.
         """
-        lock = FileLock(self.path / ".lock")
+        lock = FileLock(self.path / _LOCK_NAME)
         try:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -188,6 +189,15 @@ def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
         holder.kill()
         holder.wait()
     assert not run.is_live()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(small_sousa: Path, tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does
+    command = [sys.executable, str(ROOT / "launch.py"), "--plan", "--no-timing", "--data-dir", str(small_sousa)]
+    done = subprocess.run([*command, "--storage", str(tmp_path)], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_plan_starts_no_ray(

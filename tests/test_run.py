@@ -68,5 +68,6 @@ def test_a_full_disk_is_one_clear_line_and_lets_go_of_the_run(tmp_path: Path, mo
             pass
         with pytest.raises(UserError, match="Disk quota exceeded"):
             run.write_plan({})
+    assert run.is_empty  # so that the name is free
     with run.held():
         pass

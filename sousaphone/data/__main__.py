@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from sousaphone.choices import cache_directory
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
+from sousaphone.words import stop_talking
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,10 +139,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     run = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
     try:
-        return run(options)
+        code = run(options)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         print(f"{_PROGRAM} {options.command}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
+    except BrokenPipeError:
+        stop_talking()
+        return EXIT_OK
     except KeyboardInterrupt:
         again = "; the same command goes on" if options.command in ("make", "cache") else ""
         print(f"\n{_PROGRAM} {options.command}: interrupted{again}", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.errors import UserError
 from sousaphone.weights import places
 from sousaphone.weights.choose import resolve_all
+from sousaphone.words import stop_talking
 
 EXIT_OK, EXIT_MISSING, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 _PROGRAM = "python -m sousaphone.weights"
@@ -67,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
         return EXIT_INPUT
-    except BrokenPipeError:  # head has seen enough; the interpreter must not try to flush once more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        stop_talking()
         return EXIT_OK
     except KeyboardInterrupt:
         print(f"\n{_PROGRAM}: interrupted; what came so far is kept", file=sys.stderr)
