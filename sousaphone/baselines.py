@@ -216,6 +216,7 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
             # Its products are so small that BLAS's threads spend ten times as long waiting for each other.
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
+                warnings.filterwarnings("ignore", "The number of unique classes")  # of few clips: 40 are meant
                 model.fit(train.features.numpy(), train.labels.numpy())
             yield Fitted(partial(_predict, model), f"C={strength:g}")
 

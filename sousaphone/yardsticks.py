@@ -59,8 +59,8 @@ class InferenceTime:
     """What a clip costs an arm on one core: waveform in, logits out, one clip at a time.
 
     Attributes:
-        ms: milliseconds, the median; None where it could not be measured.
-        repeats: that it is the median of.
+        ms: milliseconds, the least; None where it could not be measured.
+        repeats: that it is the least of.
         why: why there is none, in words.
     """
 

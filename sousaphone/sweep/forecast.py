@@ -189,11 +189,11 @@ def describe(forecast: Forecast) -> list[str]:
     if forecast.complete:
         early = any(one.trial.patience < one.trial.epochs for one in forecast.trials)
         lines.append(
-            f"about {_time(forecast.seconds)} in all, {_at_a_time(forecast.at_once)}, until about "
+            f"about {_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}, until about "
             f"{clock(forecast.seconds)}{'; less where a trial stops early' if early else ''}"
         )
     elif forecast.seconds:
-        lines.append(f"at least {_time(forecast.seconds)} in all, {_at_a_time(forecast.at_once)}")
+        lines.append(f"at least {_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}")
     memory = [one.memory_mb for one in forecast.trials if one.memory_mb is not None]
     needed = f"memory: up to {_size(max(memory))} a trial; " if memory else ""
     return [*(lines if known else ()), f"{needed}disk: up to {_size(forecast.disk_mb)}"]

@@ -9,7 +9,7 @@ from ray import tune
 
 from sousaphone.durations import in_words
 from sousaphone.record import TrialRecord, now
-from sousaphone.run import RunDirectory
+from sousaphone.run import DriverWatch, RunDirectory
 from sousaphone.stopwatch import read_heartbeat
 from sousaphone.sweep.ends import explain
 from sousaphone.sweep.forecast import clock
@@ -31,7 +31,11 @@ class LiveCallback(tune.Callback):
         self._told: dict[str, float] = {}  # when each trial last had a line, Unix time
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        record = read_record(run_of(trial.storage), str(trial))
+        run = run_of(trial.storage)
+        deadline = DriverWatch.begin(run.path).limits.deadline
+        if deadline is not None and time.time() >= deadline:  # it waits for another launch, as is said at its end
+            return
+        record = read_record(run, str(trial))
         done = len(record.history) if record else 0
         self._tell(trial, f"goes on after epoch {done}/{trial.config['epochs']}" if done else "starts")
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
+from sousaphone import found_rates
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import device_name, memory_bytes
+from sousaphone.choices import SEARCH, device_name, memory_bytes
 from sousaphone.config import FEW_PLAYERS, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
@@ -220,14 +221,16 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
         )
         yield f"reads: {dataset.root} ({counts})"
         yield from (f"  note: {note}" for note in dataset.notes)
-        if (players := sizes["players"].get("test", 0)) < FEW_PLAYERS:
+        search = job.config == SEARCH  # by validation alone
+        if not search and (players := sizes["players"].get("test", 0)) < FEW_PLAYERS:
             yield (
                 f"  note: only {counted(players, 'test player')}: the report will name no winner, which takes "
                 f"{FEW_PLAYERS} at least"
             )
     if choices.test_also:
         yield f"tests also on: {choices.test_also}"
-    yield f"writes: {job.directory.path} (records, checkpoints, report) and {choices.cache_dir} (waveforms, once)"
+    result = found_rates.FILE if job.config == SEARCH else "report"
+    yield f"writes: {job.directory.path} (records, checkpoints, {result}) and {choices.cache_dir} (waveforms, once)"
 
 
 def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:

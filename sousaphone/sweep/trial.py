@@ -16,7 +16,7 @@ from sousaphone.heavy_imports import heavy_imports
 from sousaphone.run import DriverWatch, RunDirectory
 
 
-def train_fn(config: dict[str, Any]) -> None:
+def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     """Train one trial, reporting to Ray Tune once an epoch.
 
     The trial goes on from the newest whole checkpoint in its own directory, whatever Ray remembers; one that had
@@ -38,7 +38,16 @@ def train_fn(config: dict[str, Any]) -> None:
     if trial.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(_share())
-    run_trial(trial, run.trial(trial.trial_id), DriverWatch.begin(run.path), _report)
+    told: list[int] = []
+
+    def report(metrics: dict[str, Any]) -> None:
+        told.append(metrics["epoch"])
+        # Ray's own counter starts anew after a restart; the epoch does not.
+        tune.report({**metrics, "training_iteration": metrics["epoch"]})
+
+    run_trial(trial, run.trial(trial.trial_id), DriverWatch.begin(run.path), report)
+    # Of a trial without any result, as one cut in its first epoch, Ray would say aloud that it was completed.
+    return None if told else {"epochs": 0}
 
 
 def run_of(storage: Any) -> RunDirectory:
@@ -60,8 +69,3 @@ def _share() -> float:
     resources = tune.get_context().get_trial_resources()
     share = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
     return min(1.0, share) if share else 1.0
-
-
-def _report(metrics: dict[str, Any]) -> None:
-    # Ray's own counter starts anew after a restart; the epoch does not.
-    tune.report({**metrics, "training_iteration": metrics["epoch"]})

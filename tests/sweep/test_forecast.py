@@ -100,14 +100,14 @@ def test_behind_a_trial_of_unknown_length_no_end_is_foretold() -> None:
     assert not forecast.complete
     lines = describe(forecast)
     assert re.fullmatch(r"beats-lora-aug-on-s0 +not timed", lines[2])
-    assert any("at least 20 min in all" in line for line in lines)
+    assert any("at least 20 min of training" in line for line in lines)
 
 
 def test_the_table_has_a_row_a_trial_and_the_whole() -> None:
     lines = describe(foretell([trial(), trial("beats")], at_once=2))
     assert re.fullmatch(r"trial +epoch +whole +ends about", lines[0])
     assert re.fullmatch(r"ast-lora-aug-on-s0 +90 s +30 min +.*\d\d:\d\d(:\d\d)?", lines[1])
-    assert re.match(r"about 30 min in all, 2 trials at a time, until about .*\d", lines[3])
+    assert re.match(r"about 30 min of training, 2 trials at a time, until about .*\d", lines[3])
     assert lines[4] == "memory: up to 1.0 GB a trial; disk: up to 1 MB"
     assert "stops early" not in lines[3]
     assert "stops early" in describe(foretell([dataclasses.replace(trial(), patience=5)]))[2]

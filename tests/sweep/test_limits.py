@@ -28,6 +28,8 @@ def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials
     assert launcher.start(*launcher.options, *options, *limits).wait(timeout=180) == 1, launcher.log
     *cut, waiting = records(launcher)
     assert waiting is None
+    assert f"{TRIALS[2]}  starts" not in launcher.log
+    assert "Last result" not in launcher.log  # Ray's own words, of a trial that has none
     for record in cut:
         assert record is not None, launcher.log
         assert record.status == "time_limit"
