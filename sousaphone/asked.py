@@ -147,7 +147,7 @@ def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
     models = union(saved.models, known_models(arguments.models or ()))
     weights = resolving.resolve_weights(arguments.weights or (), models, saved.scale, saved.weights)
     changes: dict[str, Any] = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
-    if arguments.data_dir:
+    if arguments.data_dir is not None:
         changes["data_dir"] = resolving.pick_data_dir(arguments.data_dir)
     return dataclasses.replace(
         saved,

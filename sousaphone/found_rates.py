@@ -79,15 +79,16 @@ def read(
             nano or a random network says nothing about a published one.
     """
     path = Path(file).expanduser()
-    path = path / FILE if path.is_dir() else path
     try:
+        path = path / FILE if path.is_dir() else path
         content = json.loads(path.read_text())
         found = {str(model): float(rate) for model, rate in content["found"].items()}
         searched = {key: content[key] for key in ("scale", "strategy", "lora_targets")}
         pretrained = {row["model"]: bool(row["pretrained"]) for row in content["table"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not in the form that such a run writes"
         raise UserError(
-            f"--rates {file} cannot be read ({type(error).__name__}); give the {FILE} of a run of --config rates"
+            f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
         ) from None
     wanted = {"scale": scale, "strategy": strategy, "lora_targets": lora_targets}
     if strategy != "lora":

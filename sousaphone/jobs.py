@@ -174,6 +174,10 @@ def _begin(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
         remarks.append("CPUs of a trial: by this machine's cores, not the cluster's (--cpus-per-trial N for your own)")
     if choices.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own SOUSA recordings)")
+    if arguments.rates is not None and (without := [model for model in choices.models if model not in choices.rates]):
+        remarks.append(
+            f"--rates {arguments.rates} holds nothing for {', '.join(without)}, whose learning rates are untuned"
+        )
     return Job(directory, choices, config, sweep, tuple(sweep.trials()), _limits(arguments, {}), remarks=tuple(remarks))
 
 

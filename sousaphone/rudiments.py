@@ -221,10 +221,19 @@ def canonical_slug(text: str) -> str:
     Raises:
         UserError: no such rudiment; the message names the nearest ones.
     """
-    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
-    name = _ALIASES.get(name, name)
+    name = _spelt(text)
     if name in RUDIMENTS:
         return name
     near = [_ALIASES.get(hit, hit) for hit in difflib.get_close_matches(name, [*SLUGS, *_ALIASES], n=3)]
     hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"the 40 are: {', '.join(SLUGS)}"
     raise UserError(f"{text!r} is not one of the 40 rudiments; {hint}")
+
+
+def is_rudiment(text: str) -> bool:
+    """Whether `text` names a class, in any spelling that `canonical_slug` takes."""
+    return _spelt(text) in RUDIMENTS
+
+
+def _spelt(text: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return _ALIASES.get(name, name)

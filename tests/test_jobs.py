@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -252,3 +253,13 @@ def test_baselines_are_measured_or_not_as_the_run_was_begun_unless_asked_for_aga
         assert job_of(begun, "--resume", "--name", "run", "--baselines").baselines
     finally:
         run.write_plan(plan)
+
+
+def test_models_that_a_file_of_rates_does_not_know_are_named_in_the_plan(small_sousa: Path, tmp_path: Path) -> None:
+    settings = {"scale": "nano", "strategy": "lora", "lora_targets": "all-linear"}
+    row = {"model": "beats", "learning_rate": 1e-3, "pretrained": False}
+    content = {**settings, "dataset": "tiny", "epochs": 1, "found": {"beats": 1e-3}, "table": [row]}
+    (tmp_path / "rates.json").write_text(json.dumps(content))
+    options = ["--models", "beats", "ast", "--scale", "nano", "--weights", "random", "--data-dir", str(small_sousa)]
+    job = job_of(tmp_path, *options, "--rates", str(tmp_path))
+    assert f"--rates {tmp_path} holds nothing for ast, whose learning rates are untuned" in job.remarks

@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     preview.add_argument("source", metavar="SOURCE", help=_SOURCE)
     preview.add_argument("--clips", type=int, default=4, metavar="N", help="how many (default 4)")
     preview.add_argument(
-        "--output", type=Path, default=Path("preview"), metavar="DIR", help="where the PNGs go (default preview)"
+        "--output", type=Path, default=Path("preview"), metavar="DIR", help="where the PNGs go (default ./preview)"
     )
     preview.add_argument("--scales", nargs="+", choices=("nano", "base"), default=("nano", "base"), help="default both")
     preview.add_argument("--seed", type=int, default=0, metavar="S", help="other clips, other augmentation (default 0)")
@@ -202,6 +202,12 @@ def _shortcuts(dataset: Dataset) -> None:
     )
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  by {name}")
+    if scores.counted == "labels":
+        print("strokes are counted by the labels.")
+    else:
+        print(
+            "strokes are detected in the audio, where some are missed and some found twice: low figures prove nothing."
+        )
     print(
         f"chance is {scores.chance:.1f} %. A model that reaches no more than the highest of these may have learnt to "
         "count or to measure instead of to hear rudiments."
@@ -219,10 +225,11 @@ def _info(options: argparse.Namespace) -> int:
 def _read(source: str) -> Dataset:
     """A data set, also one that serves for --test-also alone: then a note says why."""
     from sousaphone.data import hub
+    from sousaphone.data.places import local_path
     from sousaphone.data.prepare import read_further
     from sousaphone.data.sousa import read_dataset
 
-    there = hub.snapshot(source) if hub.is_word(source) else Path(source)
+    there = hub.snapshot(source) if hub.is_word(source) else local_path(source)
     try:
         return read_dataset(there)
     except UserError as error:

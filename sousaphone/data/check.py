@@ -73,7 +73,8 @@ class Checked:
 
 
 def check(source: Path | str, audio: bool = True, progress: bool = True) -> Checked:
-    """Look for all that is wrong with a data set. Where it cannot be read, what lies there is looked at all the same.
+    """Look for all that is wrong with a data set. Where it cannot be read, what lies in its directory is
+    looked at all the same.
 
     Args:
         source: whatever `read_dataset` reads.
@@ -87,7 +88,10 @@ def check(source: Path | str, audio: bool = True, progress: bool = True) -> Chec
         findings = [Finding(True, text) for text in refusals]
         if audio:
             root, paths = _recordings(source)
-            findings += _unheard(_listen(root, paths, progress))
+            sounds = _listen(root, paths, progress)
+            broken = [path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
+            twice = tuple(f"{root / path} cannot be read as audio" for path in broken)
+            findings = [finding for finding in findings if not finding.text.startswith(twice)] + _unheard(sounds)
         return Checked(None, tuple(_once(findings)))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
@@ -130,11 +134,10 @@ def _further_refusals(source: Path | str) -> Iterator[str]:
 
 
 def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
-    """The audio files of a data set that cannot be read."""
+    """The audio files of a data set that cannot be read; none for a CSV file, which may lie among others' files."""
     root = local_path(source)
     if hub.is_word(Path(source).as_posix()):
         return root, ()
-    root = root.parent if root.is_file() else root
     try:
         return root, find_recordings(root).audio_paths if root.is_dir() else ()
     except UserError:

@@ -45,7 +45,7 @@ def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
     known = seconds.dropna()
     if known.empty:
         return ["lengths: the labels do not give them"]
-    by = "" if decoded else " by the labels"
+    by = "" if decoded else " by the labels, or the files' headers"
     longer = (seconds - labels).median()
     shorter = ", ".join(f"{(known < window).sum():,} shorter than {window:g} s" for window in WINDOWS)
     return [

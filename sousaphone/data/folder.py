@@ -18,6 +18,7 @@ from sousaphone.data.audio_files import SUFFIXES, durations
 from sousaphone.data.index import Dataset, check_labels, in_order, split_players, splits_of_players, stand_ins
 from sousaphone.data.splits import SPLIT_NAMES, read_splits
 from sousaphone.errors import UserError
+from sousaphone.rudiments import is_rudiment
 from sousaphone.words import counted
 
 _COLUMNS = ("sample_id", "player", "rudiment", "audio_path", "duration_sec")
@@ -63,6 +64,11 @@ def find_recordings(root: Path) -> Recordings:
             f"{odd[0]!a}); rename them"
         )
     return Recordings(tuple(sorted(found)), loose, dict(others))
+
+
+def by_rudiment(recordings: Recordings) -> bool:
+    """Whether any of the folders that hold recordings is called after a rudiment."""
+    return any(is_rudiment(name) for name in {PurePosixPath(path).parent.name for path in recordings.audio_paths})
 
 
 def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> Dataset:

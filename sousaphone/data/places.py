@@ -14,8 +14,13 @@ def local_path(given: Path | str) -> Path:
     """The absolute path that is meant, with ~ as the home directory. It need not exist.
 
     Raises:
-        UserError: whether it exists cannot even be told; there is no such home directory.
+        UserError: nothing is given; whether it exists cannot even be told; there is no such home directory.
     """
+    if given == "":  # would be the current directory
+        raise UserError(
+            "the path of the data set is '', as of a variable that is not set; give a directory, a CSV file, or "
+            "hub:OWNER/NAME"
+        )
     with looked_at(given):
         path = Path(given).expanduser().absolute()
         with suppress(FileNotFoundError, NotADirectoryError):

@@ -57,11 +57,18 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     if shards:
         return parquet_shards.read_shards(root, shards, only_test)
     recordings = folder.find_recordings(root)
+    lists = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    if lists and not folder.by_rudiment(recordings):
+        raise UserError(
+            f"{root} has no recordings in folders called after rudiments, but it holds {lists[0].name}; if that lists "
+            f"the clips, give the file itself: {lists[0]}"
+        )
     if recordings.audio_paths:
         return folder.read_folder(root, recordings, only_test)
     raise UserError(
         f"{root} is not a SOUSA data set: it has no {LABELS}; expected are {LABELS}, splits.json and audio/, or "
-        f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg)"
+        f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a "
+        "CSV file with the columns path and label"
     )
 
 

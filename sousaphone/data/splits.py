@@ -94,7 +94,13 @@ def assign_splits(
             notes.append(f"left out {_count(unlisted)} that {lister} does not list: {_names(unlisted)}")
 
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
-    if len(split_of) < len(SPLITS) or Counter(split_of.values())["train"] <= len(empty):
+    if len(split_of) < len(SPLITS):
+        which = _count(split_of) if listed is None else f"the {_count(split_of)} that {lister} lists"
+        raise UserError(
+            f"cannot split {which}: train, validation and test each need a player of their own, so three are the "
+            "least; add players, or use the recordings with launch.py --test-also, which takes any number"
+        )
+    if Counter(split_of.values())["train"] <= len(empty):
         raise UserError(
             f"cannot split {_count(split_of)}, {Counter(split_of.values())['train']} of them for training: train, "
             f"validation and test each need a player of their own; add players, or move some to train in {lister}"

@@ -29,6 +29,16 @@ Say what is here, exactly: origin, SHA-256, parameters, and what the loaded netw
 takes a file or directory of yours. On two machines with the same weights the fingerprints are equal and the numbers
 agree to about 1e-4.
 """
+_END = """\
+examples:
+  %(prog)s list
+  %(prog)s fetch beats efficientat
+  %(prog)s verify                            all that is here
+  %(prog)s verify efficientat=/data/mn10.pt  a file of yours
+
+exit codes: 0; 1 what is to be verified is missing, damaged or not what it should be; 2 wrong argument, or what is to
+be fetched cannot be had; 130 interrupted
+"""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +49,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=_PROGRAM, description="Published weights: what is here, fetch it, check it.")
+    parser = _Parser(
+        prog=_PROGRAM,
+        description="Published weights: what is here, fetch it, check it.",
+        epilog=_END,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("list", _LIST), ("fetch", _FETCH), ("verify", _VERIFY)):
         command = commands.add_parser(

@@ -204,4 +204,12 @@ def test_a_folder_of_recordings_that_is_refused_is_heard_all_the_same(root, tmp_
     for path in broken:
         path.write_bytes(b"no FLAC")
     found = pd.Series(texts(check(other), error=True))
-    assert all(found.str.contains(path.name).any() for path in broken)
+    assert all(found.str.contains(path.name).sum() == 1 for path in broken)
+    assert len(found) == 2
+
+
+def test_files_beside_a_csv_file_that_is_refused_are_not_its_own(root):
+    audio(root, 2).write_bytes(b"no FLAC")
+    (root / "mine.csv").write_text("path,label\n")
+    assert "mine.csv has no clips" in " ".join(texts(check(root / "mine.csv"), error=True))
+    assert len(texts(check(root / "mine.csv"), error=True)) == 1

@@ -13,6 +13,7 @@ import pytest
 from sousaphone.data.__main__ import main
 from sousaphone.data.cache import build_caches
 from sousaphone.data.prepare import read_further
+from sousaphone.data.shortcuts import STROKES
 from sousaphone.data.sousa import read_dataset
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import as_recordings
@@ -34,8 +35,16 @@ def test_a_sound_data_set_passes(root, capsys):
     out = capsys.readouterr().out
     assert "passes: 0 errors, 2 warnings" in out
     assert "by strokes" in out
+    assert "strokes are detected in the audio" in out
     assert "FluidR3_GM" in out
     assert "of 12 clips 12 shorter than 2.5 s" in out
+
+
+def test_strokes_that_the_labels_count_are_said_to_be_counted_there(root, capsys):
+    clips = read_dataset(root).clips
+    clips[["sample_id"]].assign(actual_time_ms=0.0).to_parquet(root / STROKES)
+    assert main(["check", str(root)]) == 0
+    assert "strokes are counted by the labels" in capsys.readouterr().out
 
 
 def test_a_data_set_that_would_mislead_does_not(root, capsys):
@@ -111,6 +120,7 @@ def test_a_set_is_made(tmp_path, capsys):
     [
         (["check", "/nowhere"], "/nowhere does not exist"),
         (["info", "/nowhere"], "is not a directory"),
+        *(([command, ""], "the path of the data set is ''") for command in ("check", "info", "cache", "preview")),
         (["info", "hub:zkeown"], "hub:OWNER/NAME"),
         (["make", "DIR", "--clips", "3"], "clips=3 is too few"),
         (["make", "DIR", "--clips", "20", "--soundfont", "no.sf2"], "no.sf2"),
@@ -169,7 +179,7 @@ def test_lengths_by_the_labels_are_called_so_and_longer_recordings_are_told(root
     table = pd.read_parquet(path)
     table.assign(duration_sec=table.duration_sec - 0.3).to_parquet(path)
     assert main(["info", str(root)]) == 0
-    assert "lengths by the labels: " in capsys.readouterr().out
+    assert "lengths by the labels, or the files' headers: " in capsys.readouterr().out
     assert main(["check", str(root)]) == 0
     out = capsys.readouterr().out
     assert "lengths: " in out

@@ -148,6 +148,15 @@ def test_all_folders_that_are_no_rudiments_are_in_one_line(root):
     assert "'warm up'" in message
 
 
+@pytest.mark.parametrize("place", ["wavs/1.wav", "1.wav"])
+def test_where_a_csv_file_lies_beside_recordings_in_no_rudiments_folders_that_file_is_asked_for(tmp_path, place):
+    record(tmp_path / place)
+    (tmp_path / "clips.csv").touch()
+    assert refusal(tmp_path).endswith(f"give the file itself: {tmp_path / 'clips.csv'}")
+    record(tmp_path / "flam" / "1.wav")
+    assert "clips.csv" not in refusal(tmp_path)
+
+
 def test_other_files_are_counted_and_left_alone(root):
     for name in ("notes.txt", "Flam Tap/x.mid", "Flam Tap/README", "Flam Tap/.hidden.wav", ".trash/flam/x.wav"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -140,6 +140,8 @@ def test_a_further_data_set_may_have_any_form(tmp_path):
     (tmp_path / "mine.csv").touch()
     for given in (str(tmp_path), str(tmp_path / "mine.csv"), "hub:zkeown/sousa"):
         assert check_source("--test-also", given) == given
+    with pytest.raises(UserError, match="the path of the data set is ''"):
+        check_source("--data-dir", "")
     with pytest.raises(UserError, match="--test-also '/nowhere' does not exist"):
         check_source("--test-also", "/nowhere")
 

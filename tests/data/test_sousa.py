@@ -143,7 +143,9 @@ def test_a_directory_that_is_closed_is_refused(root):
 
 
 def test_a_directory_without_labels_is_refused_and_told_what_is_expected(tmp_path):
-    assert "expected are labels/samples.parquet, splits.json and audio/" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert "expected are labels/samples.parquet, splits.json and audio/" in message
+    assert "CSV file with the columns path and label" in message
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no Parquet file"])

@@ -46,8 +46,10 @@ def test_without_splits_json_players_are_split_80_10_10_across_the_tiers_and_tha
 
 def test_three_players_are_enough_and_two_are_not():
     assert sorted(assign_splits(tiers(3), None)[0].values()) == ["test", "train", "validation"]
-    with pytest.raises(UserError, match="cannot split 2 players"):
+    with pytest.raises(UserError, match=r"cannot split 2 players: .* three are the least"):
         assign_splits(tiers(2), None)
+    with pytest.raises(UserError, match=r"cannot split the 2 players that splits\.json lists: "):
+        assign_splits(tiers(3), {"player000": "train", "player001": "test"})
     with pytest.raises(UserError, match="0 of them for training"):
         assign_splits(tiers(3), dict.fromkeys(tiers(3), "test"))
 

@@ -76,6 +76,14 @@ def test_verifying_looks_at_all_that_is_here_and_says_what_is_wrong(
     assert "beats: not on this machine; to fetch it: python -m sousaphone.weights fetch beats" in captured.err
 
 
+def test_the_help_has_examples_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert "\n  python -m sousaphone.weights verify " in text
+    assert "exit codes: " in text
+
+
 @pytest.mark.parametrize("rate", [16_000, 32_000, 48_000])
 def test_the_fixed_clip_is_the_same_sound_everywhere(rate: int) -> None:
     clip = fixed_clip(rate)
