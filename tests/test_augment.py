@@ -47,6 +47,14 @@ def test_noise_is_never_louder_than_its_signal_to_noise_ratio() -> None:
     assert ratio.min() > 19.5
 
 
+def test_noise_is_as_loud_beside_a_short_sound_as_beside_a_long_one() -> None:
+    short = tone(8)
+    short[:, SAMPLES // 4 :] = 0.0
+    config = dataclasses.replace(OFF, noise_snr_db=20.0)
+    heard, _ = augment.augment_wave(short, torch.full((8,), SAMPLES // 4), SAMPLES, RATE, config, rng())
+    assert torch.allclose(heard - short, changed(tone(8), noise_snr_db=20.0) - tone(8), atol=1e-5)
+
+
 def test_noise_is_normal_white_and_every_clips_own() -> None:
     noise = changed(tone(32), noise_snr_db=20.0) - tone(32)  # [32, T]
     noise = noise / noise.std(1, keepdim=True)
@@ -81,6 +89,24 @@ def test_a_shift_either_way_leaves_silence_only_before_the_sound() -> None:
     assert (silence.long().diff(dim=1) <= 0).all()
 
 
+def test_the_lengths_say_where_the_sound_ends_after_speed_and_shift() -> None:
+    wave = torch.full((32, SAMPLES), 0.25)
+    wave[:, SAMPLES // 2 :] = 0.0
+    config = dataclasses.replace(OFF, speed=0.1, shift_ms=50.0)
+    heard, lengths = augment.augment_wave(wave, torch.full((32,), SAMPLES // 2), SAMPLES, RATE, config, rng())
+    ends = ((heard > 1e-3) * torch.arange(1, SAMPLES + 1)).amax(1)
+    assert (ends - lengths).abs().max() <= 2
+    assert lengths.float().std() > 500
+
+
+def test_the_window_that_is_asked_for_fills_the_clip_at_every_speed_and_shift() -> None:
+    config = dataclasses.replace(OFF, clip_seconds=SAMPLES / RATE, speed=0.1, shift_ms=50.0)
+    wave = torch.full((64, round(augment.window_seconds(config) * RATE)), 0.25)
+    heard, lengths = augment.augment_wave(wave, torch.full((64,), wave.shape[1]), SAMPLES, RATE, config, rng())
+    assert (heard[:, -1] > 0.2).all()
+    assert (lengths == SAMPLES).all()
+
+
 def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
     config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
     features = torch.randn(64, 256, 128, generator=rng(1))
@@ -92,6 +118,15 @@ def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
     assert bins.max() <= 2 * 0.23 * 128 + 2
     assert frames.max() <= 2 * 40 + 2
     assert len(set(bins.tolist())) > 10
+
+
+def test_what_is_hidden_is_the_mean_of_its_own_clip() -> None:
+    features = torch.randn(4, 256, 128, generator=rng(1)) + 10.0 * torch.arange(4)[:, None, None]
+    config = dataclasses.replace(OFF, freq_mask=0.3)
+    for before, after in zip(features, augment.mask_features(features, AstFrontend(256), config, rng()), strict=True):
+        hidden = after[after != before]
+        assert len(hidden) > 0
+        assert torch.allclose(hidden, before.mean(), atol=1e-4)
 
 
 def test_mixup_blends_features_and_labels_in_one_share() -> None:

@@ -46,6 +46,14 @@ def test_padding_changes_no_log_mel(rate: int) -> None:
     torch.testing.assert_close(pooled_log_mels(noisy, lengths, rate), alone)
 
 
+def test_a_clips_log_mels_are_mean_and_deviation_of_those_of_its_frames() -> None:
+    wave = 0.1 * torch.randn(1, 2_000, generator=torch.Generator().manual_seed(0))
+    frames = wave[0].unfold(0, 400, 160)  # 25 ms every 10 ms, [F, 400]
+    each = pooled_log_mels(frames, torch.full((len(frames),), 400), RATE)[:, :64]
+    expected = torch.cat([each.mean(0), each.std(0, correction=0)])
+    torch.testing.assert_close(pooled_log_mels(wave, torch.tensor([2_000]), RATE)[0], expected)
+
+
 def test_log_mels_are_finite_for_silence_and_for_less_than_a_frame_of_sound() -> None:
     assert pooled_log_mels(torch.zeros(2, 4_000), torch.tensor([4_000, 10]), RATE).isfinite().all()
 

@@ -48,6 +48,13 @@ def test_the_lowest_validation_loss_wins_and_the_whole_table_is_kept(tmp_path: P
     assert "edge" not in told
 
 
+def test_a_rate_is_judged_by_its_last_epoch_and_not_by_its_best(tmp_path: Path) -> None:
+    turned = trial(2e-3, 2.0)
+    turned.history.append({**turned.history[0], "epoch": 2, "val_loss": 3.9})
+    search(tmp_path, turned)
+    assert json.loads((tmp_path / "rates.json").read_text())["found"] == {"ast": 1.5e-3}
+
+
 def test_a_rate_at_the_edge_is_said_to_be(tmp_path: Path) -> None:
     assert "edge of the grid" in search(tmp_path, trial(1.5e-2, 2.9))[0]
     _, told = found_rates.read(str(tmp_path), **NANO, weights={"ast": "random"})

@@ -112,6 +112,15 @@ def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_th
     assert {trial.clip_seconds for trial in job.trials} == {1.0}
 
 
+def test_a_search_for_rates_is_short_without_augmentation_and_without_test_clips(begun: Path) -> None:
+    search = ["--config", "rates", "--models", "ast", "beats", "--weights", "random", "--scale", "nano"]
+    trials = job_of(begun, *search).trials
+    assert len(trials) == 2 * 4
+    assert {(trial.epochs, trial.limit_train_batches) for trial in trials} == {(3, 25)}
+    assert not any(trial.augment or trial.score_test for trial in trials)
+    assert {trial.epochs for trial in job_of(begun, *search, "--epochs", "5").trials} == {5}
+
+
 def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: Path) -> None:
     saved = job_of(storage, "--resume", "--name", "run").trials[0].weights
     extend = ["--extend", "--name", "run", "--models", "efficientat", "--seeds", "0", "--weights"]
@@ -120,6 +129,8 @@ def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: P
     moved = str(storage / "beats.pt")
     job = job_of(storage, *extend, "random", f"beats={moved}")
     assert [trial.weights for trial in job.trials] == [moved, moved, "random"]
+    job = job_of(storage, "--resume", "--name", "run", "--weights", "random", f"beats={moved}")
+    assert [trial.weights for trial in job.trials] == [moved, moved]
     assert job_of(storage, "--resume", "--name", "run", "--weights", "auto").trials[0].weights == saved
 
 

@@ -120,6 +120,17 @@ def test_a_pattern_that_names_a_fresh_layer_is_recorded_and_never_wrapped() -> N
     assert targets.trained_in_full == ("head",)
 
 
+def test_a_pattern_matches_whole_names_alone() -> None:
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in ("proj", "in_proj")})
+    assert lora.resolve_targets(model, ["proj"], {}, []).modules == ("proj",)
+
+
+def test_an_adapter_counts_alpha_over_its_rank() -> None:
+    model = build_model(TrainConfig(lora_r=4, lora_alpha=12.0), len(SLUGS))
+    assert {tuple(layer.scaling.values()) for layer in lora.adapter_layers(model)} == {(3.0,)}
+    assert {layer.lora_A["default"].weight.shape[0] for layer in lora.adapter_layers(model)} == {4}
+
+
 def test_older_names_are_translated() -> None:
     backbone = load_backbone("ast", "nano")
     targets = lora.resolve_targets(backbone, ["query", "output.dense"], REGISTRY["ast"].aliases, [])

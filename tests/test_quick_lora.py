@@ -122,6 +122,17 @@ def test_what_is_no_float32_on_a_cpu_is_left_to_peft() -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientat", "beats"])
+def test_adapters_that_are_merged_are_not_added_once_more(name: str) -> None:
+    model = trained(name).eval()
+    features = features_of(model)
+    with torch.inference_mode():
+        apart = model.classify(features)
+        for layer in lora.adapter_layers(model):
+            layer.merge()
+        torch.testing.assert_close(model.classify(features), apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["efficientat", "beats"])
 def test_a_trial_learns_as_it_does_with_peft(name: str, trial_config: Callable[..., TrainConfig]) -> None:
     config = trial_config(model=name, lora_dropout=0.0, augment=True)
     curves = []

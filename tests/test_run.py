@@ -12,7 +12,7 @@ import pytest
 
 from sousaphone import record
 from sousaphone.errors import UserError
-from sousaphone.run import DriverGoneError, DriverWatch, RunDirectory, banner
+from sousaphone.run import DriverGoneError, DriverWatch, Limits, RunDirectory, banner
 
 FILE = "/weights/file"
 TOLD = ": this run shows that the tool works; it says nothing about the published models."
@@ -55,6 +55,15 @@ def test_a_driver_whose_number_another_process_has_is_gone(tmp_path: Path) -> No
         assert not DriverWatch.begin(tmp_path).lived
         with pytest.raises(DriverGoneError, match="is gone"):
             DriverWatch(tmp_path, {**driver, "started": driver["started"] - 1}, lived=True).check()
+
+
+def test_the_deadline_of_a_dead_driver_means_nothing_and_its_other_limits_hold(tmp_path: Path) -> None:
+    limits = Limits(trial_seconds=60.0, deadline=5.0)
+    with RunDirectory(tmp_path).held(limits):
+        assert DriverWatch.begin(tmp_path).limits == limits
+        driver = json.loads((tmp_path / "driver.json").read_text())
+        (tmp_path / "driver.json").write_text(json.dumps({**driver, "started": driver["started"] - 1}))
+        assert DriverWatch.begin(tmp_path).limits == Limits(trial_seconds=60.0)
 
 
 def test_a_full_disk_is_one_clear_line_and_lets_go_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

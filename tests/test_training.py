@@ -21,7 +21,7 @@ from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training import DivergedError, Epoch, _own_memory, evaluate, fit
+from sousaphone.training import DivergedError, Epoch, _own_memory, adamw, epoch_seed, evaluate, fit, set_learning_rate
 
 MakeConfig = Callable[..., TrainConfig]
 BACKBONES = list(REGISTRY)
@@ -113,6 +113,39 @@ def test_every_micro_batch_is_a_sign_of_life_with_the_share_that_is_done(trial_c
     assert parts > 4
     assert shares[:parts] == pytest.approx([(number + 1) / parts for number in range(parts)])
     assert set(shares[parts:]) == {1.0}  # while it is scored
+
+
+def test_the_learning_rate_rises_evenly_to_its_peak_and_falls_to_zero_as_half_a_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=9.0)
+    rates = []
+    for step in range(12):
+        set_learning_rate(optimizer, 2.0, step, warmup=3, total=11)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert [rates[step] for step in (5, 7, 9, 11)] == pytest.approx([1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0])
+
+
+def test_no_two_epochs_of_any_seeds_draw_from_one_seed() -> None:
+    assert len({epoch_seed(seed, epoch) for seed in range(10) for epoch in range(1, 101)}) == 1_000
+
+
+def test_weight_decay_shrinks_matrices_alone() -> None:
+    matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    matrix.grad, vector.grad = torch.zeros(2, 2), torch.zeros(2)
+    adamw([matrix, vector], learning_rate=0.1, weight_decay=0.5).step()
+    assert (matrix < 1).all()
+    assert (vector == 1).all()
+
+
+def test_train_ce_is_of_as_many_training_clips_as_validation_has_from_all_over_the_table(
+    trial_config: MakeConfig,
+) -> None:
+    config = trial_config(epochs=1)
+    model, data = open_trial(config)
+    (epoch,) = fit(config, model, data)
+    every_other = list(range(0, len(data.train), 2))
+    assert len(every_other) == len(data.validation)
+    assert epoch.metrics["train_ce"] == evaluate(config, model, data.train, every_other).named("train")["train_loss"]
 
 
 def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_config: MakeConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from sousaphone import training
+from sousaphone import checkpoint, training
 from sousaphone.config import RETRIED, TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
@@ -158,6 +159,29 @@ def test_what_ended_is_not_begun_again(trial_config: MakeConfig, tmp_path: Path)
     before = {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()}
     assert trial.start() == [2]  # what Ray is to hear again
     assert {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()} == before
+
+
+def test_an_epoch_is_on_disk_before_it_is_reported(trial_config: MakeConfig, tmp_path: Path) -> None:
+    trial = Trial(trial_config(epochs=2), tmp_path)
+    kept: list[tuple[int, int]] = []
+
+    def look() -> None:
+        state = checkpoint.newest(trial.directory)
+        kept.append((len(trial.record.history), len(state["history"]) if state else 0))
+
+    assert trial.start(after_epoch=look) == [1, 2]
+    assert kept == [(1, 1), (2, 2)]
+
+
+def test_a_disk_without_room_beside_the_next_checkpoint_interrupts_the_trial_before_it_writes_one(
+    trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trial(trial_config(epochs=1), tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 10 * 2**20))
+    with pytest.raises(OSError, match="the disk is full: 10 MB are free and the next checkpoint wants 20 MB"):
+        trial.start()
+    assert trial.record.status == "interrupted"
+    assert checkpoint.newest(trial.directory) is None
 
 
 def test_halving_changes_the_micro_batch_and_no_step(trial_config: MakeConfig) -> None:

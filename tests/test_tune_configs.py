@@ -92,6 +92,19 @@ def test_every_arm_takes_the_same_effective_batch(
     assert all({key: getattr(trial, key) for key in settings} == settings for trial in trials)
 
 
+@pytest.mark.parametrize(("scale", "seconds"), [("base", 5.0), ("nano", 2.5)])
+def test_every_arm_hears_the_same_seconds_and_scores_two_micro_batches_at_a_time(scale: str, seconds: float) -> None:
+    trials = sweep(choices(scale=scale)).trials()
+    assert {trial.clip_seconds for trial in trials} == {seconds}
+    assert all(trial.eval_batch == 2 * trial.micro_batch for trial in trials)
+
+
+def test_a_rate_that_was_found_takes_the_place_of_its_backbones_own() -> None:
+    usual = {trial.model: trial.learning_rate for trial in sweep(choices()).trials()}
+    found = {trial.model: trial.learning_rate for trial in sweep(choices(rates={"beats": 0.123})).trials()}
+    assert found == {**usual, "beats": 0.123}
+
+
 def test_trials_that_take_other_steps_are_refused() -> None:
     first, *others = sweep(choices()).trials()
     with pytest.raises(UserError, match="steps of 32, 64 clips; give all the same micro_batch × accumulation"):

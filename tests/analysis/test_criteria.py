@@ -34,3 +34,18 @@ def test_enough_is_learnt_above_forty_percent_and_ten_points_above_the_best_base
 
 def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_all() -> None:
     assert learnt(0.6, 0.3, live=False, limit_eval_batches=2, eval_batch=16) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "live", "met"),
+    [
+        ("early_stopped", False, True),
+        ("failed", True, False),
+        ("pending", True, None),
+        ("pending", False, False),
+        ("running", True, None),
+    ],
+)
+def test_a_trial_that_waits_is_no_failure_until_nothing_more_may_come(other: str, live: bool, met: bool | None) -> None:
+    trials = [Trial("a", {"model": "ast"}, "completed"), Trial("b", {"model": "ast"}, other)]
+    assert criteria(trials, None, set(), live)[0].met is met

@@ -79,6 +79,27 @@ def test_with_one_seed_a_contrast_is_the_paired_t_test_over_players() -> None:
     assert found.p == pytest.approx(max(reference.pvalue, found.p_flip))
 
 
+@pytest.mark.parametrize(("seeds", "known"), [((3, 1), False), ((2, 3), False), ((3, 3), True)])
+def test_the_spread_between_seeds_counts_only_where_both_arms_have_three(seeds: tuple[int, int], known: bool) -> None:
+    rng = np.random.default_rng(5)
+    first, second = arm(8, 20, seeds[0], 0.7, rng), arm(8, 20, seeds[1], 0.5, rng)
+    found = contrast(first, second, players_of(first))
+    assert (found.seeds, found.spread_known, len(found.seed_parts)) == (seeds, known, 2 * known)
+    assert found.low < found.difference < found.high
+    assert (found.df == 7) != known
+
+
+def test_the_variance_within_players_is_that_of_their_clips_and_the_rest_is_between_them() -> None:
+    rng = np.random.default_rng(6)
+    first, second = arm(10, 5, 1, rng.random(10), rng), arm(10, 5, 1, 0.2, rng)
+    found = contrast(first, second, players_of(first))
+    groups = (first[0].astype(float) - second[0].astype(float)).groupby(players_of(first))
+    within = np.mean([stats.tvar(values) for _, values in groups])
+    assert found.within == pytest.approx(within)
+    assert found.between == pytest.approx(stats.tvar(groups.mean()) - within / 5)
+    assert found.between > 0
+
+
 def test_clips_that_only_one_arm_was_scored_on_are_left_out_and_their_order_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     first, second = arm(8, 5, 1, 0.7, rng), arm(8, 5, 1, 0.5, rng)

@@ -70,12 +70,24 @@ def test_what_cannot_be_told_is_undecided_and_the_players_it_takes_are_named() -
     assert any("would be found in" in line for line in found.details)
 
 
+def test_no_difference_on_average_is_not_equivalent_where_the_interval_is_wide() -> None:
+    rows = answers({"ast-on-s0": 0.5, "beats-on-s0": 0.5}, players=8, clips=10)
+    rows["correct"] = rows.player.isin(["p0", "p1", "p2", "p3"]) == (rows.trial_id == "ast-on-s0")
+    found = judge(TWO, rows, None, {})
+    assert found.chosen is not None
+    assert found.chosen.difference == 0
+    assert found.outcome == "undecided"
+
+
 def test_validation_chooses_and_test_may_contradict() -> None:
     found = verdict({"ast-on-s0": 0.5, "beats-on-s0": 0.8})
     assert found.outcome == "contradicted"
     assert found.winner is not None
     assert found.winner.model == "ast"
     assert "on the test players BEATs is better" in found.headline
+    assert found.chosen is not None
+    assert found.chosen.high < 0
+    assert f"(95 % interval {-100 * found.chosen.high:+.1f} to {-100 * found.chosen.low:+.1f};" in found.headline
 
 
 def test_test_scores_have_no_part_in_choosing() -> None:
@@ -164,6 +176,8 @@ def test_arms_that_are_not_judged_are_named_with_the_reason_and_count_where_some
     ) in found.details
     cheap = [trial("ast", 0.8), trial("htsat", 0.75), trial("beats", 0.7)]
     found = judge(cheap, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6}), None, {})
+    assert any(line.startswith("Under 2 M trainable parameters choose HTS-AT") for line in found.details)
+    found = judge(cheap[::-1], answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6}), None, {})
     assert any(line.startswith("Under 2 M trainable parameters choose HTS-AT") for line in found.details)
     assert not any("Not compared" in line for line in verdict({"ast-on-s0": 0.8, "beats-on-s0": 0.6}).details)
 

@@ -63,6 +63,7 @@ def test_an_epoch_repeats_and_differs_from_the_next_and_from_another_seed(cache,
     assert same(once, clip_set(cache, clips).training_batches(5, epoch=4))
     assert not same(once, training.training_batches(5, epoch=5))
     assert not same(once, clip_set(cache, clips, seed=1).training_batches(5, epoch=4))
+    assert not same(once, clip_set(cache, clips, seed=1).training_batches(5, epoch=3))
 
 
 def test_batch_size_changes_neither_order_nor_windows(cache, clips):
@@ -96,6 +97,17 @@ def test_random_windows_reach_both_ends(cache, clips):
     ]
     assert min(starts) < 20
     assert max(starts) > 480
+
+
+def test_a_clip_longer_by_one_sample_is_heard_from_either_end(cache, clips):
+    training = clip_set(cache, clips)
+    starts = {
+        int(batch.wave[0, 0]) - 4_001
+        for epoch in range(30)
+        for batch in training.training_batches(1, epoch, seconds=2.499)
+        if int(batch.labels) == 4  # 2,500 samples
+    }
+    assert starts == {0, 1}
 
 
 def test_augmentation_can_ask_for_a_longer_window(cache, clips):

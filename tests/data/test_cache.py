@@ -75,6 +75,15 @@ def test_a_changed_file_has_another_cache(dataset, cache_dir):
     assert after.path != before.path
 
 
+def test_what_a_build_for_other_clips_left_is_removed_and_nothing_that_is_no_caches(dataset, cache_dir):
+    begun, foreign = cache_dir / f"{'0' * 16}-16000hz.part", cache_dir / "recordings.part"
+    for path in (begun, foreign):
+        path.mkdir(parents=True)
+    build_caches(dataset, [16_000], cache_dir)
+    assert not begun.exists()
+    assert foreign.is_dir()
+
+
 def test_a_length_that_the_labels_give_as_infinite_counts_as_unknown(dataset, cache_dir):
     clips = dataset.clips.assign(duration_sec=float("inf"))
     assert len(build_caches(dataclasses.replace(dataset, clips=clips), [16_000], cache_dir)[16_000]) == len(clips)
@@ -307,6 +316,14 @@ def test_a_full_disk_is_said_before_anything_is_written(dataset, cache_dir, monk
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1_000))
     with pytest.raises(UserError, match="free some space"):
         build_caches(dataset, [16_000], cache_dir)
+
+
+def test_a_disk_with_less_room_than_the_samples_take_is_refused(dataset, cache_dir, tmp_path, monkeypatch):
+    taken = sum(cache.wave.nbytes for cache in build_caches(dataset, RATES, tmp_path / "elsewhere").values())
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(taken, 1, taken - 1))
+    with pytest.raises(UserError, match="the waveform cache needs"):
+        build_caches(dataset, RATES, cache_dir)
 
 
 def test_a_cache_directory_that_cannot_be_made_is_refused(dataset, tmp_path):

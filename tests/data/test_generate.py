@@ -179,6 +179,16 @@ def test_the_hands_of_every_player_differ_in_timbre():
     assert centroid(-150) < 0.98 * centroid(-50)
 
 
+def test_only_the_weak_hand_sounds_as_the_weak_hand(plan, performances):
+    clip, performance = plan[0], performances[0]
+    player = dataclasses.replace(clip.player, weak_cents=clip.player.weak_cents + 100)
+    for hand in ("R", "L"):
+        columns = {**performance.columns, "hand": [hand] * len(performance.columns["hand"])}
+        played = dataclasses.replace(performance, columns=columns)
+        same = np.array_equal(render(clip, played), render(dataclasses.replace(clip, player=player), played))
+        assert same == (hand == player.dominant)
+
+
 def test_a_harder_stroke_is_louder_and_brighter_on_every_kit():
     for kit in builtin_kits():
         voice = make_voice(snare(kit), cents=0.0, shelf_db=0.0)

@@ -1,5 +1,6 @@
 """Reading a SOUSA directory: what is in it, and one clear line for each thing that can be wrong with it."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -107,6 +108,14 @@ def test_a_copy_keeps_the_fingerprint_and_a_changed_label_does_not(root, tmp_pat
     assert read_dataset(copy).fingerprint == fingerprint
     rewrite_labels(copy, set_cell(0, "rudiment_slug", SLUGS[5]))
     assert read_dataset(copy).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("column", ["audio_path", "rudiment", "player", "split", "size_bytes"])
+def test_the_fingerprint_tells_of_a_change_in_whatever_decides_a_result(root, column):
+    dataset = read_dataset(root)
+    clips = dataset.clips.copy()
+    clips.loc[0, column] = clips[column][0] * 2
+    assert dataclasses.replace(dataset, clips=clips).fingerprint != dataset.fingerprint
 
 
 def test_a_path_that_is_no_directory_is_refused(tmp_path):

@@ -17,9 +17,15 @@ def _faults(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed() -> None:
-    points = [line.split(maxsplit=1)[1] for line in _faults("--list").stdout.splitlines()]
-    seen = {tuple(point.rsplit(maxsplit=1)) for point in points}
+@pytest.fixture(scope="module")
+def points() -> list[tuple[str, str]]:
+    """Kind and file of every point, in their order."""
+    lines = [line.split(maxsplit=1)[1] for line in _faults("--list").stdout.splitlines()]
+    return [(kind, path) for kind, path in (line.rsplit(maxsplit=1) for line in lines)]
+
+
+def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed(points: list[tuple[str, str]]) -> None:
+    seen = set(points)
     trial = "trials/ast-lora-aug-on-s0/"
     whole = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
     whole += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.pt")]
@@ -35,7 +41,20 @@ def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed() ->
         # Two are kept, and the first one is the oldest.
         assert (("unlink", f"{final}/state.pt") in seen) == (epoch == 1)
     assert {("open", f"{trial}events.out.tfevents.*"), ("torn write", f"{trial}events.out.tfevents.*")} <= seen
-    assert points.count("end .") == 2  # of the training and of the report
+    assert points.count(("end", ".")) == 2  # of the training and of the report
+
+
+def test_every_file_has_its_name_after_its_content_is_on_disk_and_its_directory_follows(
+    points: list[tuple[str, str]],
+) -> None:
+    renamed = [number for number, (kind, path) in enumerate(points) if kind == "rename" and "heartbeat" not in path]
+    assert len(renamed) > 20
+    for number in renamed:
+        path = Path(points[number][1])
+        before, after = points[number - 1], points[number + 1]
+        assert before[0] == "fsync"
+        assert before[1].startswith(str(path.with_name(f".{path.name}.")))
+        assert after == ("fsync", str(path.parent))
 
 
 @pytest.mark.slow

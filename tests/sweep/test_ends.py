@@ -174,3 +174,12 @@ def test_what_ray_says_of_a_death_is_its_name_and_its_reason(
     record = TrialRecord("trial", {}, status="failed")
     explain(record, tmp_path / "trials" / "trial", account)
     assert (record.status, record.reason) == (status, reason)
+
+
+def test_each_death_for_want_of_memory_halves_what_a_retry_begins_with_and_two_halvings_are_the_most(
+    tmp_path: Path,
+) -> None:
+    record = TrialRecord("trial", {}, status="failed")
+    for halvings in (1, 2, 2):
+        explain(record, tmp_path / "trials" / "trial", "Task was killed due to the node running low on memory.")
+        assert record.halvings == halvings

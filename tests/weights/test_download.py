@@ -109,6 +109,21 @@ def test_a_part_longer_than_the_file_is_begun_anew(server: Published, tmp_path: 
     assert (tmp_path / "mn10.pt").read_bytes() == CONTENT
 
 
+def test_any_number_of_cuts_is_borne_as_long_as_each_connection_brings_more(server: Published, tmp_path: Path) -> None:
+    server.cuts = [300_000] * 8
+    download(f"{server.url}/mn10.pt", tmp_path / "mn10.pt", SHA256, accept)
+    assert (tmp_path / "mn10.pt").read_bytes() == CONTENT
+
+
+def test_it_has_its_name_after_its_content_is_on_disk_and_its_directory_follows(
+    server: Published, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, flushed = tmp_path / "mn10.pt", []
+    monkeypatch.setattr(downloading, "flush", lambda path: flushed.append((path, target.exists())))
+    download(f"{server.url}/mn10.pt", target, SHA256, accept)
+    assert flushed == [(tmp_path / ".incomplete" / "mn10.pt", False), (tmp_path, True)]
+
+
 def test_connections_that_bring_nothing_end_with_one_line(server: Published, tmp_path: Path) -> None:
     server.cuts = [500_000, *[0] * 10]
     with pytest.raises(UserError, match=r"was cut off after 0\.5 MB .* these are kept") as error:

@@ -7,12 +7,13 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.model import build_model, load_backbone
-from sousaphone.weights.identity import content_fingerprint, identify, note_origin, record_of
+from sousaphone.weights.identity import content_fingerprint, fingerprint, identify, note_origin, record_of
 from tests.backbones.test_ast import SMALL
 from tests.weights.conftest import Machine
 
@@ -27,6 +28,12 @@ def test_the_hash_of_a_checkpoint_covers_what_is_read_of_it_and_nothing_else(tmp
     assert content_fingerprint(str(tmp_path)) == before
     (tmp_path / "preprocessor_config.json").write_text("{}")
     assert content_fingerprint(str(tmp_path)) != before
+
+
+def test_tensors_of_other_names_or_shapes_have_another_fingerprint() -> None:
+    ones = [("a", (2, 3)), ("b", (2, 3)), ("a", (3, 2)), ("a", (6,))]
+    modules = [torch.nn.ParameterDict({name: torch.ones(shape)}) for name, shape in ones]
+    assert len({fingerprint(module) for module in modules}) == len(ones)
 
 
 def test_a_file_that_changes_has_another_hash(tmp_path: Path) -> None:
