@@ -213,13 +213,12 @@ def _pairs(found: Findings) -> Iterator[Block]:
 def _failures(found: Findings) -> Iterator[Block]:
     bad = [trial for trial in found.trials if trial.status not in (*GOOD_ENDS, "pending", "running")]
     bad += [trial for trial in found.trials if trial.status == "time_limit"]
-    retries = dict(found.retries)
     for trial in bad[:_MOST_FAILURES]:
         epochs = f"after epoch {len(trial.history)} of {trial.config.get('epochs', '?')}"
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
         if trial.traceback:
             yield Code("\n".join(trial.traceback.strip().splitlines()[-_ERROR_LINES:]))
-        if (line := retries.get(trial.status)) is not None:
+        if (line := found.retry(trial)) is not None:
             yield Code(line)
     if len(bad) > _MOST_FAILURES:
         yield Text(f"and {len(bad) - _MOST_FAILURES} more, all in comparison_table.csv.")

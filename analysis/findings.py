@@ -17,14 +17,17 @@ from analysis.verdict import UNKNOWN_PLAYERS, Verdict, judge
 from sousaphone.config import RETRIED
 from sousaphone.durations import in_words
 from sousaphone.run import RunDirectory, banner
+from sousaphone.stopwatch import cut_by_sweep
 from sousaphone.words import counted
 from sousaphone.yardsticks import Yardsticks
 
+_CUT_BY_SWEEP = "cut_by_sweep"  # beside the statuses: such a trial goes on without a longer limit of its own
 # What is to be said of the trials that can be gone on with, by their status.
 _NEXT: tuple[tuple[Sequence[str], str], ...] = (
     (("interrupted", "pending"), "interrupted or not begun. Go on with:"),
+    ((_CUT_BY_SWEEP,), "stopped by the sweep's time limit. Go on with:"),
     (RETRIED, "failed or out of memory. Once the cause is gone, try again with:"),
-    (("time_limit",), "stopped by a time limit. Go on under a longer one (such as 2h), or none:"),
+    (("time_limit",), "stopped by the trial's time limit. Go on under a longer one (such as 2h), or none:"),
     (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate."),
 )
 
@@ -118,21 +121,21 @@ class Findings:
             return []
         found = []
         for statuses, words in _NEXT:
-            if number := sum(trial.status in statuses for trial in self.trials):
-                found.append((f"{counted(number, 'trial')}: {words}", self.retries.get(statuses[0])))
+            if those := [trial for trial in self.trials if _way_on(trial) in statuses]:
+                found.append((f"{counted(len(those), 'trial')}: {words}", self.retry(those[0])))
         return found
 
-    @property
-    def retries(self) -> dict[str, str]:
-        """The line that goes on with, or tries again, a trial of each status; statuses without one are not in it."""
+    def retry(self, trial: Trial) -> str | None:
+        """The line that goes on with a trial, or tries it again; None where there is none, or a driver is at it."""
         if self.live:
-            return {}
+            return None
         resume = RunDirectory(self.path).resume_command
-        return {
-            **dict.fromkeys(("interrupted", "pending", "running"), resume),
+        lines = {
+            **dict.fromkeys(("interrupted", "pending", "running", _CUT_BY_SWEEP), resume),
             **dict.fromkeys(RETRIED, f"{resume} --retry-failed"),
             "time_limit": f"{resume} --trial-time-limit none",
         }
+        return lines.get(_way_on(trial))
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -280,6 +283,11 @@ class Findings:
             "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
         )
         return said
+
+
+def _way_on(trial: Trial) -> str:
+    """Its status, as far as it tells how to go on with it."""
+    return _CUT_BY_SWEEP if cut_by_sweep(trial.status, trial.reason) else trial.status
 
 
 def _by_score(trials: Sequence[Trial]) -> list[Trial]:

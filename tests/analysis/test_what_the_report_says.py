@@ -126,13 +126,18 @@ def test_a_run_with_nothing_but_partial_results_has_no_verdict(tmp_path: Path) -
         ("failed", " --retry-failed", "try again"),
         ("out_of_memory", " --retry-failed", "try again"),
         ("time_limit", " --trial-time-limit none", "longer one"),
+        ("time_limit by the sweep", "", "the sweep's time limit. Go on with"),
         ("diverged", None, "would diverge again. Begin a new run with a lower --set learning_rate"),
     ],
 )
 def test_each_end_names_the_line_that_goes_on_from_it(
     tmp_path: Path, status: str, line: str | None, words: str
 ) -> None:
-    run = write_run(tmp_path / "my results" / "study", *told(["completed", status]))
+    status, by_sweep, _ = status.partition(" by the sweep")
+    plan, records = told(["completed", status])
+    if by_sweep:
+        records[1].reason = "the sweep's time limit was reached in its epoch 2"
+    run = write_run(tmp_path / "my results" / "study", plan, records)
     resume = f"python launch.py --resume --name study --storage '{run.path.parent}'"
     found = read_run(run.path)
     text, shown = summary(found), html.unescape(page(found))
