@@ -13,8 +13,8 @@ import pandas as pd
 
 from analysis.arms import arms, title
 from analysis.trials import Trial, counted_states
-from analysis.verdict import UNKNOWN_PLAYERS, Verdict, judge
-from sousaphone.config import RETRIED
+from analysis.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
+from sousaphone.config import FEW_PLAYERS, RETRIED
 from sousaphone.durations import in_words
 from sousaphone.run import RunDirectory, banner
 from sousaphone.stopwatch import cut_by_sweep
@@ -143,7 +143,8 @@ class Findings:
         data, origin = self.plan.get("data") or {}, self.plan.get("provenance") or {}
         clips, players = data.get("clips") or {}, data.get("players") or {}
         splits = [split for split in ("train", "validation", "test") if split in clips]
-        sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), 'player')}" for split in splits)
+        sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), self.unit)}" for split in splits)
+        unknown = "" if self.players_known or not sizes else "; groups of recordings (players unknown)"
         synthetic = " (synthetic, the built-in set)" if data.get("synthetic") else ""
         dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
@@ -153,7 +154,7 @@ class Findings:
             ("Begun", self.plan.get("created")),
             *(("Extended", _extension(extension)) for extension in self.plan.get("extensions") or ()),
             ("Data", f"{data.get('root', '?')}{synthetic}"),
-            ("Clips", sizes),
+            ("Clips", f"{sizes}{unknown}"),
             ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),
             ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
             ("Versions", versions),
@@ -182,6 +183,39 @@ class Findings:
     def players_known(self) -> bool:
         """Whether what counts as a player is one, and no group of recordings with one name stem."""
         return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+
+    @property
+    def unit(self) -> str:
+        """What is counted as a player: `player`, or `group` of recordings."""
+        return "player" if self.players_known else "group"
+
+    @property
+    def test_players(self) -> int | None:
+        """Whom the test clips are of, as far as is known."""
+        if len(self.predictions):
+            return int(self.predictions.player.nunique())
+        planned: int | None = ((self.plan.get("data") or {}).get("players") or {}).get("test")
+        return planned
+
+    @property
+    def too_few_players(self) -> str | None:
+        """That no winner could be named whatever the weights, in one sentence; None where there are enough players."""
+        if self.test_players is None or self.test_players >= FEW_PLAYERS:
+            return None
+        return (
+            f"On these data no run could name a winner: the test clips are of {heard(self.test_players, self.unit)}, "
+            f"and it takes {FEW_PLAYERS}."
+        )
+
+    @property
+    def without_effect(self) -> str | None:
+        """Why nothing is said of augmentation although it was tried, in one sentence; None where more is to be said."""
+        on, off = (
+            {t.config.get("model") for t in self.ranked if t.config.get("augment") is way} for way in (True, False)
+        )
+        if self.test_players != 1 or not on & off:
+            return None
+        return f"What augmentation does is not told: the test clips are of one {self.unit}, and an interval takes two."
 
     @property
     def scored(self) -> set[str]:
@@ -231,7 +265,7 @@ class Findings:
             for t in (*self.ranked, *self.partial)
         ]
         sizes = {
-            name: f" ({counted(clips, 'clip')} of {counted(players, 'player')})"
+            name: f" ({counted(clips, 'clip')} of {heard(players, self.unit)})"
             for name, (clips, players) in self.further_sizes.items()
         }
         told = "; ".join(f"{words}{sizes.get(name, '')}" for name, words in shown)
@@ -250,7 +284,7 @@ class Findings:
                 "One seed for each arm: how much a repetition would differ is not known."
                 if max(seeds) == 1
                 else f"{_range(seeds, 'seed')} an arm: the spread between them is of initialisation and order, not of "
-                "players."
+                f"{self.unit}s."
             )
         part = [most for t in self.trials if (most := t.most_scored) is not None]
         if part:
@@ -261,8 +295,9 @@ class Findings:
         elif clips:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
             said.append(
-                f"{counted(clips, 'test clip')} of {counted(players, 'player')}: by counting alone an accuracy near "
-                f"50 % is uncertain by about ±{half:.0f} points; clips of one player are alike, so in truth by more."
+                f"{counted(clips, 'test clip')} of {heard(players, self.unit)}: by counting alone an accuracy near "
+                f"50 % is uncertain by about ±{half:.0f} points; clips of one {self.unit} are alike, so in truth by "
+                "more."
             )
         if self.players_known and not (self.plan.get("request") or {}).get("hold_out"):
             said.append(
@@ -279,6 +314,8 @@ class Findings:
             )
         if data.get("synthetic"):
             said.append("The clips are synthetic: nothing here was measured on played drums.")
+        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, played by a SoundFont
+            said.append("Test clips whose labels name a SoundFont are synthesised: they are not of played drums.")
         said.append(
             "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
         )
