@@ -34,7 +34,7 @@ RESULTS = (
 )
 ARMS = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
 NONE_YET = "No trial has run to its end yet."
-_PAIR = ("difference", "points", "95 % interval", "p", "players")
+_PAIR = ("difference", "points", "95 % interval", "p")  # and players
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
 
@@ -84,6 +84,8 @@ def _opening(found: Findings) -> Iterator[Block]:
         details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.notes_on_rates)]
         if details:
             yield Items(details)
+    elif found.too_few_players:
+        yield Text(found.too_few_players)
     for said in found.mismatches:
         yield Banner(said)
     if differ := unlike(found.trials):
@@ -100,7 +102,9 @@ def _results(found: Findings) -> Iterator[Block]:
         return
     groups = by_validation([arm for arm in arms(found.trials) if arm.full])
     if any(len(arm.shown) > 1 for arm in groups):
-        yield Text("Arms: means over seeds; test accuracy is the mean over players, with its 95 % interval over them.")
+        yield Text(
+            f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval over them."
+        )
         yield Table(ARMS, [_arm_cells(found, arm) for arm in groups])
         yield Text("Trials:")
     yield Table(RESULTS, [cells(found, trial) for trial in found.ranked])
@@ -198,28 +202,29 @@ def _expectations(found: Findings) -> Iterator[Block]:
 
 
 def _pairs(found: Findings) -> Iterator[Block]:
-    verdict = found.verdict
+    verdict, units = found.verdict, f"{found.unit}s"
     if verdict.others:
-        yield Text("All other pairs of the backbones' best arms, on the test players; p is adjusted (Holm).")
-        yield Table(_PAIR, pair_rows(verdict.others))
+        yield Text(f"All other pairs of the backbones' best arms, on the test {units}; p is adjusted (Holm).")
+        yield Table((*_PAIR, units), pair_rows(verdict.others))
     if verdict.augmentation:
         yield Text(
-            "With augmentation minus without, on the same test clips; the interval is over players, and over seeds "
+            f"With augmentation minus without, on the same test clips; the interval is over {units}, and over seeds "
             "where both arms have three or more. p is not adjusted."
         )
-        yield Table(("backbone", *_PAIR[1:]), effect_rows(verdict.augmentation))
+        yield Table(("backbone", *_PAIR[1:], units), effect_rows(verdict.augmentation))
+    elif found.without_effect:
+        yield Text(found.without_effect)
 
 
 def _failures(found: Findings) -> Iterator[Block]:
     bad = [trial for trial in found.trials if trial.status not in (*GOOD_ENDS, "pending", "running")]
     bad += [trial for trial in found.trials if trial.status == "time_limit"]
-    retries = dict(found.retries)
     for trial in bad[:_MOST_FAILURES]:
         epochs = f"after epoch {len(trial.history)} of {trial.config.get('epochs', '?')}"
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
         if trial.traceback:
             yield Code("\n".join(trial.traceback.strip().splitlines()[-_ERROR_LINES:]))
-        if (line := retries.get(trial.status)) is not None:
+        if (line := found.retry(trial)) is not None:
             yield Code(line)
     if len(bad) > _MOST_FAILURES:
         yield Text(f"and {len(bad) - _MOST_FAILURES} more, all in comparison_table.csv.")

@@ -70,7 +70,7 @@ def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
     if bad:
         parts.append(_some([f"{trial.trial_id} ({trial.status})" for trial in bad]))
     if waiting:
-        parts.append(f"{len(waiting)} have not ended")
+        parts.append(f"{len(waiting)} {'has' if len(waiting) == 1 else 'have'} not ended")
     return Criterion("every experiment ended without error", met, "; ".join(parts))
 
 

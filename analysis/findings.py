@@ -13,18 +13,21 @@ import pandas as pd
 
 from analysis.arms import arms, title
 from analysis.trials import Trial, counted_states
-from analysis.verdict import UNKNOWN_PLAYERS, Verdict, judge
-from sousaphone.config import RETRIED
+from analysis.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
+from sousaphone.config import FEW_PLAYERS, RETRIED
 from sousaphone.durations import in_words
 from sousaphone.run import RunDirectory, banner
+from sousaphone.stopwatch import cut_by_sweep
 from sousaphone.words import counted
 from sousaphone.yardsticks import Yardsticks
 
+_CUT_BY_SWEEP = "cut_by_sweep"  # beside the statuses: such a trial goes on without a longer limit of its own
 # What is to be said of the trials that can be gone on with, by their status.
 _NEXT: tuple[tuple[Sequence[str], str], ...] = (
     (("interrupted", "pending"), "interrupted or not begun. Go on with:"),
+    ((_CUT_BY_SWEEP,), "stopped by the sweep's time limit. Go on with:"),
     (RETRIED, "failed or out of memory. Once the cause is gone, try again with:"),
-    (("time_limit",), "stopped by a time limit. Go on under a longer one (such as 2h), or none:"),
+    (("time_limit",), "stopped by the trial's time limit. Go on under a longer one (such as 2h), or none:"),
     (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate."),
 )
 
@@ -118,21 +121,21 @@ class Findings:
             return []
         found = []
         for statuses, words in _NEXT:
-            if number := sum(trial.status in statuses for trial in self.trials):
-                found.append((f"{counted(number, 'trial')}: {words}", self.retries.get(statuses[0])))
+            if those := [trial for trial in self.trials if _way_on(trial) in statuses]:
+                found.append((f"{counted(len(those), 'trial')}: {words}", self.retry(those[0])))
         return found
 
-    @property
-    def retries(self) -> dict[str, str]:
-        """The line that goes on with, or tries again, a trial of each status; statuses without one are not in it."""
+    def retry(self, trial: Trial) -> str | None:
+        """The line that goes on with a trial, or tries it again; None where there is none, or a driver is at it."""
         if self.live:
-            return {}
+            return None
         resume = RunDirectory(self.path).resume_command
-        return {
-            **dict.fromkeys(("interrupted", "pending", "running"), resume),
+        lines = {
+            **dict.fromkeys(("interrupted", "pending", "running", _CUT_BY_SWEEP), resume),
             **dict.fromkeys(RETRIED, f"{resume} --retry-failed"),
             "time_limit": f"{resume} --trial-time-limit none",
         }
+        return lines.get(_way_on(trial))
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -140,7 +143,8 @@ class Findings:
         data, origin = self.plan.get("data") or {}, self.plan.get("provenance") or {}
         clips, players = data.get("clips") or {}, data.get("players") or {}
         splits = [split for split in ("train", "validation", "test") if split in clips]
-        sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), 'player')}" for split in splits)
+        sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), self.unit)}" for split in splits)
+        unknown = "" if self.players_known or not sizes else "; groups of recordings (players unknown)"
         synthetic = " (synthetic, the built-in set)" if data.get("synthetic") else ""
         dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
@@ -150,7 +154,7 @@ class Findings:
             ("Begun", self.plan.get("created")),
             *(("Extended", _extension(extension)) for extension in self.plan.get("extensions") or ()),
             ("Data", f"{data.get('root', '?')}{synthetic}"),
-            ("Clips", sizes),
+            ("Clips", f"{sizes}{unknown}"),
             ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),
             ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
             ("Versions", versions),
@@ -179,6 +183,39 @@ class Findings:
     def players_known(self) -> bool:
         """Whether what counts as a player is one, and no group of recordings with one name stem."""
         return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+
+    @property
+    def unit(self) -> str:
+        """What is counted as a player: `player`, or `group` of recordings."""
+        return "player" if self.players_known else "group"
+
+    @property
+    def test_players(self) -> int | None:
+        """Whom the test clips are of, as far as is known."""
+        if len(self.predictions):
+            return int(self.predictions.player.nunique())
+        planned: int | None = ((self.plan.get("data") or {}).get("players") or {}).get("test")
+        return planned
+
+    @property
+    def too_few_players(self) -> str | None:
+        """That no winner could be named whatever the weights, in one sentence; None where there are enough players."""
+        if self.test_players is None or self.test_players >= FEW_PLAYERS:
+            return None
+        return (
+            f"On these data no run could name a winner: the test clips are of {heard(self.test_players, self.unit)}, "
+            f"and it takes {FEW_PLAYERS}."
+        )
+
+    @property
+    def without_effect(self) -> str | None:
+        """Why nothing is said of augmentation although it was tried, in one sentence; None where more is to be said."""
+        on, off = (
+            {t.config.get("model") for t in self.ranked if t.config.get("augment") is way} for way in (True, False)
+        )
+        if self.test_players != 1 or not on & off:
+            return None
+        return f"What augmentation does is not told: the test clips are of one {self.unit}, and an interval takes two."
 
     @property
     def scored(self) -> set[str]:
@@ -228,7 +265,7 @@ class Findings:
             for t in (*self.ranked, *self.partial)
         ]
         sizes = {
-            name: f" ({counted(clips, 'clip')} of {counted(players, 'player')})"
+            name: f" ({counted(clips, 'clip')} of {heard(players, self.unit)})"
             for name, (clips, players) in self.further_sizes.items()
         }
         told = "; ".join(f"{words}{sizes.get(name, '')}" for name, words in shown)
@@ -247,7 +284,7 @@ class Findings:
                 "One seed for each arm: how much a repetition would differ is not known."
                 if max(seeds) == 1
                 else f"{_range(seeds, 'seed')} an arm: the spread between them is of initialisation and order, not of "
-                "players."
+                f"{self.unit}s."
             )
         part = [most for t in self.trials if (most := t.most_scored) is not None]
         if part:
@@ -258,8 +295,9 @@ class Findings:
         elif clips:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
             said.append(
-                f"{counted(clips, 'test clip')} of {counted(players, 'player')}: by counting alone an accuracy near "
-                f"50 % is uncertain by about ±{half:.0f} points; clips of one player are alike, so in truth by more."
+                f"{counted(clips, 'test clip')} of {heard(players, self.unit)}: by counting alone an accuracy near "
+                f"50 % is uncertain by about ±{half:.0f} points; clips of one {self.unit} are alike, so in truth by "
+                "more."
             )
         if self.players_known and not (self.plan.get("request") or {}).get("hold_out"):
             said.append(
@@ -276,10 +314,17 @@ class Findings:
             )
         if data.get("synthetic"):
             said.append("The clips are synthetic: nothing here was measured on played drums.")
+        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, played by a SoundFont
+            said.append("Test clips whose labels name a SoundFont are synthesised: they are not of played drums.")
         said.append(
             "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
         )
         return said
+
+
+def _way_on(trial: Trial) -> str:
+    """Its status, as far as it tells how to go on with it."""
+    return _CUT_BY_SWEEP if cut_by_sweep(trial.status, trial.reason) else trial.status
 
 
 def _by_score(trials: Sequence[Trial]) -> list[Trial]:

@@ -102,7 +102,7 @@ def judge(
     unit = "player" if players_known else "group"
     caveats = [*left_out, *([] if players_known else [UNKNOWN_PLAYERS])]
     if first is None or first.players < FEW_PLAYERS:
-        players = _heard(1 if first is None else first.players, unit)
+        players = heard(1 if first is None else first.players, unit)
         return Verdict(
             "too_few_players",
             f"No winner: the test clips are of {players}, and it takes {FEW_PLAYERS} to tell whether a difference "
@@ -186,7 +186,7 @@ def _outcome(winner: Arm, rival: Arm, found: Contrast, unit: str) -> tuple[str, 
     return "undecided", f"Undecided between {names}: on the test {unit}s they differ by {told}."
 
 
-def _heard(number: int, unit: str) -> str:
+def heard(number: int | None, unit: str) -> str:
     """`8 players`, or `8 groups of recordings (players unknown)`."""
     return counted(number, unit) + ("" if unit == "player" else " of recordings (players unknown)")
 
@@ -197,7 +197,7 @@ def _told(found: Contrast, unit: str, turned: bool = False) -> str:
     p = f"{'' if found.p_flip < 0.001 else '= '}{_p(found.p_flip)}"
     return (
         f"{_points(sign * found.difference)} of accuracy (95 % interval {low:+.1f} to {high:+.1f}; sign-flip p {p}; "
-        f"{_heard(found.players, unit)}, {found.clips:,} clips)"
+        f"{heard(found.players, unit)}, {found.clips:,} clips)"
     )
 
 

@@ -15,6 +15,7 @@ from sousaphone.run import Limits
 STACKS_NAME = "stacks.txt"
 HEARTBEAT_NAME = "heartbeat.json"
 _BEAT_SECONDS = 5.0
+_BY_SWEEP = "the sweep's time limit was reached"
 
 
 class TimeLimitError(Exception):
@@ -81,7 +82,7 @@ class Stopwatch:
         if limit is not None and self.seconds >= limit:
             raise TimeLimitError(f"its time limit of {in_words(limit)} was reached in epoch {epoch}")
         if self.too_late:
-            raise TimeLimitError(f"the sweep's time limit was reached in its epoch {epoch}")
+            raise TimeLimitError(f"{_BY_SWEEP} in its epoch {epoch}")
 
     def beat(self, epoch: int, share: float) -> None:
         """As `tick`, without a limit but the watch for a hang: while the end is scored."""
@@ -112,6 +113,16 @@ def read_heartbeat(trial: Path) -> dict[str, Any] | None:
         return beat
     except (OSError, ValueError):
         return None
+
+
+def cut_by_sweep(status: str, reason: str | None) -> bool:
+    """Whether a trial ended at the sweep's time limit, so that a plain --resume goes on with it; one that ended at its
+    own limit needs a longer one.
+
+    Args:
+        status, reason: as its record has them.
+    """
+    return status == "time_limit" and (reason or "").startswith(_BY_SWEEP)
 
 
 def hang(trial: Path) -> str | None:

@@ -13,12 +13,12 @@ from analysis.arms import Look, checkpoints
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import GREY, upper
+from analysis.figures.style import GREY, accuracy_range
 from analysis.slices import Slice, accuracy_of, by_player, possible
 
 _APART = 0.17  # rows between validation, above, and test, below
 _BASELINE = Look(GREY, "d", "diamond-tall")
-_VALIDATION, _TEST = "validation, best epoch", "test, from that epoch, with 95 % interval"
+_VALIDATION, _TEST = "validation, best epoch", "test, from that epoch"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def picture(scene: Scene) -> Picture:
         "accuracy from that epoch, "
     )
     told += (
-        f"the mean over players, the seeds averaged first, with its 95 % t interval over players ({players} at most)."
+        f"the mean over players ({players} at most), the seeds averaged first"
+        f"{', with its 95 % t interval over them' * _intervals(rows)}."
         if players
         else "measured once."
     )
@@ -105,6 +106,20 @@ def _rows(scene: Scene) -> list[Row]:
     return found
 
 
+def _intervals(rows: Sequence[Row]) -> bool:
+    """Whether any is drawn; it takes some players."""
+    return any(math.isfinite(row.low) for row in rows)
+
+
+def _test_words(rows: Sequence[Row]) -> str:
+    """For the legend."""
+    return _TEST + ", with 95 % interval" * _intervals(rows)
+
+
+def _range(rows: Sequence[Row]) -> tuple[float, float]:
+    return accuracy_range(max((row.highest for row in rows), default=0.0))
+
+
 class _Seed(NamedTuple):
     accuracy: float
     y: float
@@ -126,7 +141,7 @@ def _seeds(rows: Sequence[Row]) -> list[_Seed]:
 def _png(rows: Sequence[Row], scene: Scene) -> bytes:
     legend = [
         paper.shape("o", _VALIDATION, filled=False),
-        paper.shape("o", _TEST),
+        paper.shape("o", _test_words(rows)),
         *([paper.shape("d", "baseline", GREY)] if scene.baselines else []),
         paper.chance_entry(),
     ]
@@ -150,7 +165,7 @@ def _png(rows: Sequence[Row], scene: Scene) -> bytes:
             paper.beside(axes, row.highest, y, row.state, 10 if row.highest else 5)
     if scene.baselines and scene.groups:
         axes.axhline(len(scene.groups) - 0.5, color="#bbbbbb", linewidth=0.8)
-    axes.set_xlim(0, upper(max((row.highest for row in rows), default=0.0)))
+    axes.set_xlim(*_range(rows))
     axes.set_xlabel("accuracy, %")
     return page.png()
 
@@ -158,7 +173,7 @@ def _png(rows: Sequence[Row], scene: Scene) -> bytes:
 def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
     figure = go.Figure()
     web.legend_marker(figure, _VALIDATION, "circle-open")
-    web.legend_marker(figure, _TEST, "circle")
+    web.legend_marker(figure, _test_words(rows), "circle")
     if scene.baselines:
         web.legend_marker(figure, "baseline", _BASELINE.symbol, GREY)
     web.chance_line(figure)
@@ -199,7 +214,7 @@ def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
     height = web.row_axis(figure, [row.name for row in rows])
     if scene.baselines and scene.groups:
         figure.add_hline(y=len(scene.groups) - 0.5, line={"color": "#bbbbbb", "width": 1}, layer="below")
-    figure.update_xaxes(title="accuracy, %", range=[0, upper(max((row.highest for row in rows), default=0.0))])
+    figure.update_xaxes(title="accuracy, %", range=_range(rows))
     return web.styled(figure, height)
 
 

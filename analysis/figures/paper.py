@@ -60,9 +60,9 @@ class Sheet:
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
         return self.figure.add_axes(place, **more)
 
-    def text_width(self, texts: Sequence[str], size: float) -> float:
+    def text_width(self, texts: Sequence[str], size: float, weight: str = "normal") -> float:
         """Inches that the longest of these takes."""
-        font, renderer = FontProperties(size=size), self.canvas.get_renderer()
+        font, renderer = FontProperties(size=size, weight=weight), self.canvas.get_renderer()
         widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in texts]
         return float(max(widths, default=0.0)) / float(self.figure.dpi)
 
@@ -118,15 +118,17 @@ def row_sheet(
     legend: Sequence[Line2D] = (),
     columns: int = 4,
     row: float | None = None,
+    headings: Sequence[str] = (),
 ) -> tuple[Sheet, list[Axes]]:
-    """A sheet with a row for each label, the first on top, and so many panels side by side."""
+    """A sheet with a row for each label, the first on top, those that are headings in bold, and so many panels side by
+    side."""
     size = row if row is not None else row_height(len(labels))
     rows = max(len(labels), 2)
     foot = legend_height(len(legend), columns) + 0.62
     page = sheet(heading, banner, width, rows * size + foot + 0.05)
     texts = [shortened(label) for label in labels]
     font = 9.0 if size > 0.25 else 8.0
-    left = _EDGE + 0.08 + page.text_width(texts, font)
+    left = _EDGE + 0.08 + max(page.text_width(texts, font), page.text_width(headings, font, "bold"))
     gap = 0.3
     each = (width - left - 0.3 - gap * (panels - 1)) / panels
     found = []
@@ -137,6 +139,9 @@ def row_sheet(
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.set_yticks(range(len(labels)), texts if number == 0 else [""] * len(labels), fontsize=font)
+        for tick in axes.get_yticklabels():
+            if tick.get_text() in headings:
+                tick.set_fontweight("bold")
         axes.set_ylim(rows - 0.5, -0.5)
         found.append(axes)
     page.legend(legend, columns)

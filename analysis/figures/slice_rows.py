@@ -11,7 +11,7 @@ from analysis.arms import Arm
 from analysis.document import Picture
 from analysis.figures import paper, web
 from analysis.figures.scene import Scene
-from analysis.figures.style import LABEL_LETTERS, shortened, upper
+from analysis.figures.style import LABEL_LETTERS, accuracy_range, shortened
 from analysis.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
 
 _HEADING = "Accuracy by kind of clip"
@@ -79,23 +79,22 @@ def _ends(known: Sequence[Slice]) -> tuple[list[float], list[float]]:
     return low, high
 
 
-def _upper(lines: Sequence[Line]) -> float:
+def _range(lines: Sequence[Line]) -> tuple[float, float]:
     values = [100 * max(v for v in (p.accuracy, p.high) if v == v) for line in lines for p in line.slices.values()]
-    return upper(min(max(values), 100.0))
+    return accuracy_range(min(max(values), 100.0))
 
 
 def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
     legend = [paper.shape(scene.look(arm).marker, arm.name, scene.shade(arm)) for arm in scene.best]
     legend.append(paper.chance_entry())
     row = 0.13 + 0.045 * min(len(scene.best), 5)
+    labels, headings = [line.label for line in lines], [line.label for line in lines if not line.slices]
     page, (axes,) = paper.row_sheet(
-        _HEADING, scene.banner, [line.label for line in lines], 8.5, legend=legend, columns=2, row=row
+        _HEADING, scene.banner, labels, 8.5, legend=legend, columns=2, row=row, headings=headings
     )
-    for place, (tick, line) in enumerate(zip(axes.get_yticklabels(), lines, strict=True)):
-        if not line.slices:
-            tick.set_fontweight("bold")
-            if place:
-                axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.8)
+    for place, line in enumerate(lines):
+        if place and not line.slices:
+            axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.8)
     paper.chance_line(axes)
     for arm in scene.best:
         shade = scene.shade(arm)
@@ -103,7 +102,7 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
         shades = [shade] * len(y)
         paper.intervals(axes, y, *_ends(known), shades, 14)
         paper.points(axes, [100 * p.accuracy for p in known], y, shades, scene.look(arm).marker, True, 17)
-    axes.set_xlim(0, _upper(lines))
+    axes.set_xlim(*_range(lines))
     axes.set_xlabel("test accuracy, %")
     return page.png()
 
@@ -133,5 +132,5 @@ def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
             figure.add_hline(y=place - 0.5, line={"color": "#bbbbbb", "width": 1}, layer="below")
     web.chance_line(figure)
     web.legend_chance(figure)
-    figure.update_xaxes(title="test accuracy, %", range=[0, _upper(lines)])
+    figure.update_xaxes(title="test accuracy, %", range=_range(lines))
     return web.styled(figure, (14 + 4 * min(len(scene.best), 5)) * len(lines), legend_columns=2)

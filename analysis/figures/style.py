@@ -25,9 +25,11 @@ def paled(colour: str, opaque: float = PALE) -> str:
     return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
 
 
-def upper(percent: float) -> float:
-    """Where an accuracy axis ends: a little above the highest value, never far above 100 %."""
-    return min(1.06 * max(percent, 4 * CHANCE_PERCENT), 102.0)
+def accuracy_range(percent: float) -> tuple[float, float]:
+    """Where an accuracy axis begins and ends: a little below 0, so that a marker there is whole, and a little above the
+    highest value, never far above 100 %."""
+    end = min(1.06 * max(percent, 4 * CHANCE_PERCENT), 102.0)
+    return -0.02 * end, end
 
 
 def short_count(value: float) -> str:

@@ -12,6 +12,7 @@ from sousaphone.choices import SEARCH
 from sousaphone.config import FULL_ENDS, RETRIED
 from sousaphone.record import TrialRecord, atomic_write
 from sousaphone.run import RunDirectory
+from sousaphone.stopwatch import cut_by_sweep
 from sousaphone.sweep.forecast import clock, schedule
 
 Announce = Callable[[str], None]
@@ -58,7 +59,8 @@ def write_status(run: RunDirectory) -> None:
         end = clock(ends[trial_id]) if trial_id in ends else ""
         reason = (record.reason or "").replace("|", "\\|") if record and status not in FULL_ENDS else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))
-    states = {row[1] for row in rows}
+    # Who was cut by the sweep's limit goes on as after any stop.
+    states = {"interrupted" if cut_by_sweep(status, reason) else status for _, status, *_, reason in rows}
     done = sum(row[1] not in ("pending", "running", "interrupted") for row in rows)
     here = shlex.quote(str(run.path))
     lines = [
@@ -91,7 +93,12 @@ def _ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
     if states & set(RETRIED):
         ways.append(("To try the failed trials again", f"{run.resume_command} --retry-failed"))
     if "time_limit" in states:
-        ways.append(("To go on with the trials that were cut", f"{run.resume_command} --trial-time-limit none"))
+        ways.append(
+            (
+                "To go on with the trials that reached their own time limit",
+                f"{run.resume_command} --trial-time-limit none",
+            )
+        )
     return ways
 
 

@@ -32,6 +32,11 @@ def test_enough_is_learnt_above_forty_percent_and_ten_points_above_the_best_base
     assert learnt(val_acc, baseline, live=True) is (met or None)
 
 
+def test_one_trial_that_has_not_ended_is_singular() -> None:
+    ended, *_ = criteria([Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, "completed")], None, set(), True)
+    assert ended.evidence.endswith("1 has not ended")
+
+
 def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_all() -> None:
     assert learnt(0.6, 0.3, live=False, limit_eval_batches=2, eval_batch=16) is None
 

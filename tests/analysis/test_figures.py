@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from analysis.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
 from analysis.document import Picture
@@ -66,6 +68,25 @@ def test_intervals_of_kinds_of_clips_end_at_what_is_possible(eight: tuple[list[T
     starts = [end for bar in bars for end in np.asarray(bar.x, float) - np.asarray(bar.error_x.arrayminus, float)]
     assert np.nanmax(ends) == pytest.approx(100, abs=0.02)
     assert np.nanmin(starts) > -0.02
+
+
+@pytest.mark.parametrize(("players", "known"), [(1, False), (4, True)])
+def test_intervals_are_spoken_of_only_where_there_are_some(tmp_path: Path, players: int, known: bool) -> None:
+    picture = one(accuracy, *built(tmp_path, [arm("ast"), arm("beats")], clips=40, players=players))
+    legend = [trace.name for trace in chart(picture).data if trace.name]
+    assert any("interval" in name for name in legend) is known
+    assert ("interval" in picture.caption) is known
+
+
+def test_a_marker_at_0_percent_is_whole_and_bold_headings_keep_off_the_edge(tmp_path: Path) -> None:
+    trials, predictions = built(tmp_path, [arm("ast"), arm("beats")], clips=40)
+    predictions[["skill_tier", "preset", "soundfont"]] = ""  # then a heading is the longest label
+    for module in (accuracy, slice_rows):
+        picture = one(module, trials, predictions)
+        assert chart(picture).layout.xaxis.range[0] < 0
+        assert picture.png is not None
+        edge = imread(io.BytesIO(picture.png))[:, :20]  # at 150 dots an inch
+        assert (edge == 1).all()
 
 
 def test_baselines_have_rows_of_their_own_below_the_arms(found: dict[str, Picture]) -> None:

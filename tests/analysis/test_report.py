@@ -121,6 +121,11 @@ def test_wrong_input_is_one_line_and_exit_2(tmp_path: Path, capsys: pytest.Captu
     assert "--output" in refused(str(run.path), "--output", str(tmp_path / "file"))
     with pytest.raises(UserError):
         write_report(tmp_path / "nowhere")
+    for arguments in ([], [str(run.path), str(run.path), "--output", str(tmp_path)]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_search_for_rates_gets_no_report_and_keeps_no_other_run_from_its_own(

@@ -6,6 +6,7 @@ import html
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.content import sections
@@ -38,6 +39,52 @@ def test_nano_or_random_weights_carry_the_banner_and_no_verdict(tmp_path: Path) 
         assert not re.search(r"\b(Use|Undecided|equivalent)\b", text.partition("<body>")[2] or text)
     lines = (directory / "summary_report.md").read_text().splitlines()
     assert lines[2].startswith("> **Nano-sized backbones and random weights")
+
+
+@pytest.mark.parametrize(("players", "few", "one"), [(1, True, True), (4, True, False), (8, False, False)])
+def test_under_the_banner_too_few_players_for_a_winner_or_for_augmentation_are_said(
+    tmp_path: Path, players: int, few: bool, one: bool
+) -> None:
+    plan = [arm(augment=True), arm(augment=False)]
+    records = [record(config, "completed") for config in plan]
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records, players=players, clips=80)
+    text = summary(read_run(run.path))
+    assert ("On these data no run could name a winner" in text.partition("## Results")[0]) is few
+    about = section(text, "Other pairs, and what augmentation does")
+    assert ("What augmentation does is not told" in about) is one
+    assert ("With augmentation minus without" in about) is not one
+
+
+def test_where_players_are_unknown_groups_of_recordings_are_counted(tmp_path: Path) -> None:
+    plan = [arm(model, augment=a, **REAL) for model in ("ast", "beats", "htsat") for a in (True, False)]
+    records = [record(config, "completed") for config in plan]
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records, players=8, clips=80)
+    content = run.read_plan()
+    content["notes"] = ["players unknown: split by name stem (10 of them), so a player may be in two splits"]
+    run.write_plan(content)
+    found = read_run(run.path)
+    text = summary(found)
+    told = section(text, "Other pairs, and what augmentation does")
+    assert "groups" in told
+    assert "player" not in told
+    clips = "train 800 of 8 groups, validation 100 of 1 group, test 100 of 1 group"
+    assert dict(found.facts)["Clips"] == f"{clips}; groups of recordings (players unknown)"
+    assert "100 test clips of 1 group of recordings (players unknown)" in text
+
+
+def test_clips_whose_labels_name_a_soundfont_are_called_synthesised(tmp_path: Path) -> None:
+    plan, records = told(["completed"])
+    run = write_run(tmp_path, plan, records)
+    content = run.read_plan()
+    content["data"]["synthetic"] = False
+    run.write_plan(content)
+    write_predictions(run, records)
+    assert any("name a SoundFont are synthesised" in line for line in read_run(run.path).limits)
+    path = run.trial(records[0].trial_id) / PREDICTIONS_NAME
+    pd.read_parquet(path).drop(columns="soundfont").to_parquet(path)
+    assert not any("synthe" in line for line in read_run(run.path).limits)
 
 
 def test_a_limit_of_what_is_scored_is_said_and_keeps_runs_apart(tmp_path: Path) -> None:
@@ -126,13 +173,18 @@ def test_a_run_with_nothing_but_partial_results_has_no_verdict(tmp_path: Path) -
         ("failed", " --retry-failed", "try again"),
         ("out_of_memory", " --retry-failed", "try again"),
         ("time_limit", " --trial-time-limit none", "longer one"),
+        ("time_limit by the sweep", "", "the sweep's time limit. Go on with"),
         ("diverged", None, "would diverge again. Begin a new run with a lower --set learning_rate"),
     ],
 )
 def test_each_end_names_the_line_that_goes_on_from_it(
     tmp_path: Path, status: str, line: str | None, words: str
 ) -> None:
-    run = write_run(tmp_path / "my results" / "study", *told(["completed", status]))
+    status, by_sweep, _ = status.partition(" by the sweep")
+    plan, records = told(["completed", status])
+    if by_sweep:
+        records[1].reason = "the sweep's time limit was reached in its epoch 2"
+    run = write_run(tmp_path / "my results" / "study", plan, records)
     resume = f"python launch.py --resume --name study --storage '{run.path.parent}'"
     found = read_run(run.path)
     text, shown = summary(found), html.unescape(page(found))

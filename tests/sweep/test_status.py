@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,20 @@ def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_tha
     assert "| ast3 | pending | 0/10 |" in page
     assert f"--resume --name 'my run' --storage {tmp_path}" in page
     assert "All should have ended about" in page
+
+
+@pytest.mark.parametrize(
+    ("reason", "more"),
+    [
+        ("its time limit of 2 h was reached in epoch 5", " --trial-time-limit none"),
+        ("the sweep's time limit was reached in its epoch 5", ""),
+    ],
+)
+def test_only_a_trial_that_reached_its_own_time_limit_needs_another_one(tmp_path: Path, reason: str, more: str) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_plan(plan("ast1"))
+    run.trial("ast1").mkdir(parents=True)
+    replace(record("ast1", 4, 1.0, "time_limit"), reason=reason).write(run.trial("ast1"))
+    write_status(run)
+    lines = [line for line in run.status_page.read_text().splitlines() if "--resume" in line]
+    assert [line.partition(": ")[2] for line in lines] == [f"`{run.resume_command}{more}`"]
