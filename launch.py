@@ -22,12 +22,12 @@ from sousaphone import found_rates
 from sousaphone.asked import AUGMENT
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
+from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
 from sousaphone.heavy_imports import heavy_imports, imported_beside
 from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
 from sousaphone.run import Limits
-from sousaphone.words import stop_talking
 
 if TYPE_CHECKING:
     from sousaphone.data.sousa import Dataset
@@ -50,14 +50,7 @@ begun; 130 interrupted"""
 _HEAVY = ("torch", "peft", "sousaphone.timing", "sousaphone.data.prepare")
 # After so long a sweep's trials have begun, and this process waits for them.
 _QUIET_SECONDS = 30.0
-EXIT_OK, EXIT_TRIAL, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line: the rest of the usage is a `--help` away."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
+EXIT_TRIAL = 1
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -187,9 +180,11 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     left = job.left()
     if job.plan is not None and not left and not job.added:
-        from sousaphone.sweep.status import write_status
+        from sousaphone.sweep.status import ways_on, write_status
 
         print("nothing is left to train")
+        for what, line in ways_on(job.directory, {record.status for record in job.records().values()}):
+            print(f"{what}: {line}")
         if arguments.baselines and not job.plan.get("baselines", True):
             print("baselines are not measured: that comes before trials, and none is left")
         if arguments.plan:

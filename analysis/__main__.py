@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser
 from sousaphone.errors import UserError
 
 _DESCRIPTION = """\
@@ -32,16 +32,9 @@ exit codes: 0 it is written; 2 wrong argument or input, said in one line (other 
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m analysis",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -62,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imports pandas, Matplotlib, plotly and Ray, which --help can do without.
     from analysis.report import write_report
 
-    code = 0
+    code = EXIT_OK
     for run in options.runs:  # one that has no report keeps none of the others from theirs
         try:
             if options.compare is not None:
@@ -74,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"report: {write_report(run, options.output)}")
         except UserError as error:
             print(f"python -m analysis: error: {error}", file=sys.stderr)
-            code = 2
+            code = EXIT_INPUT
     return code
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-
 
 def counted(number: int | None, noun: str) -> str:
     """`1 epoch`, `2 epochs`; `? epochs` where the number is not known."""
@@ -14,8 +11,3 @@ def counted(number: int | None, noun: str) -> str:
 def one_line(error: BaseException, most: int | None = None) -> str:
     """What an error says, in one line of at most so many letters; its kind where it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
-
-
-def stop_talking() -> None:
-    """Whoever read the output, as `| head` does, has seen enough; the interpreter must not try to flush once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,19 +8,19 @@ import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from sousaphone.choices import cache_directory
+from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
-from sousaphone.words import stop_talking
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sousaphone.data.index import Dataset
 
-EXIT_OK, EXIT_FINDINGS, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
 _RATES = (16_000, 32_000, 48_000)  # Hz, as the backbones want them
 _SOURCE = (
@@ -80,15 +80,8 @@ example:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog=_PROGRAM, description=_DESCRIPTION)
+    parser = Parser(prog=_PROGRAM, description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, description: str, end: str) -> argparse.ArgumentParser:

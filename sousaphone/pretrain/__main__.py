@@ -23,6 +23,7 @@ import torch
 
 from sousaphone.backbones.nano import files
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser
 from sousaphone.data.generate import builtin_dataset
 from sousaphone.data.sousa import read_dataset
 from sousaphone.errors import UserError
@@ -36,7 +37,7 @@ from sousaphone.pretrain.waves import render_corpus
 def main() -> int:
     """Run the command line; returns the exit code."""
     cache = Path(os.environ.get("SOUSAPHONE_CACHE") or Path.home() / ".cache" / "sousaphone").expanduser()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sousaphone.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
@@ -57,8 +58,8 @@ def main() -> int:
             _pretrain(arguments)
     except UserError as error:
         print(f"python -m sousaphone.pretrain: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return EXIT_INPUT
+    return EXIT_OK
 
 
 def _pretrain(arguments: argparse.Namespace) -> None:

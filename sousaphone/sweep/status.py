@@ -76,7 +76,7 @@ def write_status(run: RunDirectory) -> None:
         if plan.get("config") == SEARCH
         else f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
         f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",
-        *(f"- {what}: `{line}`" for what, line in _ways_on(run, states)),
+        *(f"- {what}: `{line}`" for what, line in ways_on(run, states)),
     ]
     try:
         with atomic_write(run.status_page) as temporary:
@@ -85,7 +85,7 @@ def write_status(run: RunDirectory) -> None:
         pass
 
 
-def _ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
+def ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
     """What to type, by what there is to go on with."""
     ways = []
     if states & {"pending", "running", "interrupted"}:

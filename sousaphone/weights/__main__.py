@@ -7,16 +7,15 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
 from sousaphone.errors import UserError
 from sousaphone.weights import places
 from sousaphone.weights.choose import resolve_all
-from sousaphone.words import stop_talking
 
-EXIT_OK, EXIT_MISSING, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_MISSING = 1
 _PROGRAM = "python -m sousaphone.weights"
 _LIST = "Say of every backbone which weights it starts from, where they are here or where they come from, and licences."
 _FETCH = f"""\
@@ -41,15 +40,8 @@ be fetched cannot be had; 130 interrupted
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog=_PROGRAM,
         description="Published weights: what is here, fetch it, check it.",
         epilog=_END,
