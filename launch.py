@@ -84,7 +84,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--seeds", nargs="+", type=int, metavar="N", help="one trial each (default 0)")
     what.add_argument("--epochs", type=int, metavar="N", help=f"default {DEFAULT_EPOCHS}, at tiny {TINY_EPOCHS}")
-    what.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", help="further settings, listed below")
+    text = "further settings, listed below; of one that is given twice the last counts"
+    what.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", help=text)
     data = parser.add_argument_group("data")
     sizes = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
     data.add_argument("--dataset", choices=DATASET_SIZES, help=f"clips, at most: {sizes} (default tiny)")

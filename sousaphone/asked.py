@@ -77,7 +77,7 @@ def known_models(words: Sequence[str]) -> tuple[str, ...]:
 def resolve(arguments: argparse.Namespace) -> Choices:
     models = known_models(arguments.models or DEFAULT_SWEEP)
     dataset = arguments.dataset or "tiny"
-    settings = _settings(arguments)
+    settings = dict(parse_setting(text) for text in arguments.set or ())
     data_dir = resolving.pick_data_dir(arguments.data_dir)
     device = resolving.pick_device(arguments.device or "auto")
     scale = resolving.pick_scale(arguments.scale or "auto", device)
@@ -187,7 +187,7 @@ def refuse_changes(arguments: argparse.Namespace, saved: Choices, config: str, t
             "--seeds": (_set_of(arguments.seeds, saved.seeds), _words(saved.seeds)),
             "--weights": _bare_weights(arguments.weights or (), saved.weights),
         }
-    for key, value in _settings(arguments).items():
+    for key, value in (parse_setting(text) for text in arguments.set or ()):
         values = {getattr(trial, key) for trial in trials}
         asked[f"--set {key}"] = (value, value if values == {value} else ", ".join(sorted(map(str, values))))
     changed = [f"{name} {new} (was {old})" for name, (new, old) in asked.items() if new is not None and new != old]
@@ -197,15 +197,6 @@ def refuse_changes(arguments: argparse.Namespace, saved: Choices, config: str, t
             f"{option} goes on with the same settings; changed: {'; '.join(changed)}; "
             "leave it out, or begin a new run under another --name"
         )
-
-
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for key, value in (parse_setting(text) for text in arguments.set or ()):
-        if key in settings:
-            raise UserError(f"--set gives {key} twice, {settings[key]} and {value}; give it once")
-        settings[key] = value
-    return settings
 
 
 def _bare_weights(words: Sequence[str], saved: Mapping[str, str]) -> tuple[str | None, str]:

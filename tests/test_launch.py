@@ -54,7 +54,6 @@ def refused(
         (["--epochs", "0"], "epochs=0 is below its limit; give 1 or more"),
         (["--epochs", "many"], "invalid int value: 'many'"),
         (["--set", "micro_batch"], "not of the form key=value"),
-        (["--set", "micro_batch=8", "micro_batch=9"], "--set gives micro_batch twice, 8 and 9; give it once"),
         (["--set", "micro_batch=x"], "micro_batch='x' is not a number"),
         (["--set", "batchsize=4"], "'batchsize' is not a setting; the settings are: clip_seconds"),
         (["--set", "clip_seconds=99"], "above its limit; give 10.0 or less"),
