@@ -231,7 +231,7 @@ def _end(job: Job) -> int:
         with signals_call(interrupt):
             return _finish(job, False)
     except KeyboardInterrupt:
-        print(f"\ninterrupted amid the report; to write it: python -m analysis {job.directory.path}")
+        print(f"\ninterrupted amid the report; to write it: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
 
 

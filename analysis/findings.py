@@ -129,13 +129,8 @@ class Findings:
         """The line that goes on with a trial, or tries it again; None where there is none, or a driver is at it."""
         if self.live:
             return None
-        resume = RunDirectory(self.path).resume_command
-        lines = {
-            **dict.fromkeys(("interrupted", "pending", "running", _CUT_BY_SWEEP), resume),
-            **dict.fromkeys(RETRIED, f"{resume} --retry-failed"),
-            "time_limit": f"{resume} --trial-time-limit none",
-        }
-        return lines.get(_way_on(trial))
+        way = _way_on(trial)
+        return RunDirectory(self.path).way_on("interrupted" if way == _CUT_BY_SWEEP else way)
 
     @property
     def facts(self) -> list[tuple[str, str]]:

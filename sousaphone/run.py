@@ -31,6 +31,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import RETRIED
 from sousaphone.errors import UserError
 from sousaphone.record import TrialRecord, atomic_write, sweep_litter
 
@@ -85,6 +86,14 @@ class RunDirectory:
         """The line that goes on with this run."""
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
+
+    def way_on(self, status: str) -> str | None:
+        """The line that goes on with a trial of such a status, or tries it again; None where there is none."""
+        if status in ("pending", "running", "interrupted"):
+            return self.resume_command
+        if status in RETRIED:
+            return f"{self.resume_command} --retry-failed"
+        return f"{self.resume_command} --trial-time-limit none" if status == "time_limit" else None
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""

@@ -62,7 +62,7 @@ def cached(word: str) -> Path | None:
 
 
 def found(word: str) -> Path | None:
-    """The same, or a directory that holds something of the data set, where it is not known whether that is all."""
+    """The directory in the hub's cache that holds anything of the data set, whole or not; None if there is none."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

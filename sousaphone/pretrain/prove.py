@@ -83,8 +83,8 @@ def prove(
             one's.
     """
     source = str(weights) if proof.start == PRETRAINED else RANDOM
-    of = {"weights": content_fingerprint(source), "data_fingerprint": read_dataset(data_dir).fingerprint}
-    told = {**dataclasses.asdict(proof), **of, "steps": STEPS}
+    origin = {"weights": content_fingerprint(source), "data_fingerprint": read_dataset(data_dir).fingerprint}
+    told = {**dataclasses.asdict(proof), **origin, "steps": STEPS}
     path = directory / proof.file
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text())

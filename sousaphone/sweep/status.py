@@ -16,6 +16,11 @@ from sousaphone.stopwatch import cut_by_sweep
 from sousaphone.sweep.forecast import clock, schedule
 
 Announce = Callable[[str], None]
+_WAYS_ON: tuple[tuple[Sequence[str], str], ...] = (
+    (("pending", "running", "interrupted"), "To go on after a stop"),
+    (RETRIED, "To try the failed trials again"),
+    (("time_limit",), "To go on with the trials that reached their own time limit"),
+)
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
@@ -87,19 +92,11 @@ def write_status(run: RunDirectory) -> None:
 
 def ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
     """What to type, by what there is to go on with."""
-    ways = []
-    if states & {"pending", "running", "interrupted"}:
-        ways.append(("To go on after a stop", run.resume_command))
-    if states & set(RETRIED):
-        ways.append(("To try the failed trials again", f"{run.resume_command} --retry-failed"))
-    if "time_limit" in states:
-        ways.append(
-            (
-                "To go on with the trials that reached their own time limit",
-                f"{run.resume_command} --trial-time-limit none",
-            )
-        )
-    return ways
+    return [
+        (what, line)
+        for statuses, what in _WAYS_ON
+        if states & set(statuses) and (line := run.way_on(statuses[0])) is not None
+    ]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -24,6 +24,9 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
 
     Args:
         config: TrainConfig's fields.
+
+    Returns:
+        What Ray takes for a last result; None where epochs were reported.
     """
     with heavy_imports():
         import torch
