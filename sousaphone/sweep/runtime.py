@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -194,7 +195,7 @@ def _leave_ray() -> None:
     need not wait for it. The next runtime does, and the end of this program."""
     node: Any = getattr(ray._private.worker, "_global_node", None)
     if not hasattr(node, "kill_all_processes"):
-        ray.shutdown()
+        _shutdown()
         return
     kill = node.kill_all_processes
 
@@ -203,9 +204,21 @@ def _leave_ray() -> None:
 
     node.kill_all_processes = kill_beside
     try:
-        ray.shutdown()  # once it is back, nothing in this process speaks to Ray any more
+        _shutdown()  # once it is back, nothing in this process speaks to Ray any more
     finally:
         del node.kill_all_processes
+
+
+def _shutdown() -> None:
+    """`ray.shutdown()`, and no garbage is collected meanwhile: where another thread's collection frees a reference of
+    Ray's while Ray's core goes down, the core ends the whole process, before its report."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        ray.shutdown()
+    finally:
+        if collecting:
+            gc.enable()
 
 
 class Runtime:
@@ -228,7 +241,7 @@ class Runtime:
     def shut_down(self) -> None:
         """With all workers; they are gone when this returns."""
         self.forget()
-        ray.shutdown()
+        _shutdown()
 
     def forget(self) -> None:
         """Look no longer: from now on its processes may go."""

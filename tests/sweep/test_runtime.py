@@ -41,6 +41,26 @@ with ray_runtime(False, "cpu", print, lose):
 """
 
 
+GARBAGE = """
+import threading
+import ray
+from sousaphone.sweep.runtime import ray_runtime
+class Knot:
+    def __init__(self, reference):
+        self.reference, self.itself = reference, self
+left = threading.Event()
+def tie():
+    while not left.is_set():
+        Knot(references.pop())
+        [[] for _ in range(20_000)]  # so much that garbage is collected
+with ray_runtime(False, "cpu", print):
+    references = [ray.put(0) for _ in range(4_000)]
+    threading.Thread(target=tie).start()
+left.set()
+print("done" if references else "too few references")
+"""
+
+
 def test_a_runtime_that_is_left_makes_room_for_another_and_its_processes_are_gone_when_the_program_is(
     tmp_path: Path,
 ) -> None:
@@ -53,6 +73,13 @@ def test_a_runtime_that_is_lost_is_told_of_at_once_and_none_of_its_processes_lin
     done = program(LOST, tmp_path)
     assert (done.stdout.split(), done.returncode) == (["lost"], 7), done.stderr
     assert not left_of(tmp_path)
+
+
+def test_garbage_of_another_thread_that_holds_something_of_rays_does_not_end_the_program_amid_rays_end(
+    tmp_path: Path,
+) -> None:
+    done = program(GARBAGE, tmp_path)
+    assert (done.stdout.split(), done.returncode) == (["done"], 0), done.stderr
 
 
 def test_what_is_refused_once_ray_is_up_is_one_line_and_leaves_no_process(launcher: Launcher) -> None:
