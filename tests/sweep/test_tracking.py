@@ -94,6 +94,14 @@ def _of_wandb(launcher: Launcher) -> list[str]:
     return [line for line in lines if "wandb" in line.lower() or "_QueueActor" in line]
 
 
+def _wait_until_nothing_runs_for_wandb(launcher: Launcher) -> None:
+    """A worker sees its raylet go, and follows."""
+    deadline = time.monotonic() + 30
+    while running := _of_wandb(launcher):
+        assert time.monotonic() < deadline, running
+        time.sleep(0.5)
+
+
 def _rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if value is not None} for row in history]
 
@@ -108,10 +116,7 @@ def test_every_trial_is_one_offline_run_with_its_records_rows_whatever_was_kille
     assert _of_wandb(launcher)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 30
-    while _of_wandb(launcher):
-        assert time.monotonic() < deadline, _of_wandb(launcher)
-        time.sleep(0.5)
+    _wait_until_nothing_runs_for_wandb(launcher)
 
     # It goes on to be tracked, as nobody said otherwise.
     resumed = launcher.start("--resume", "--no-timing")
@@ -119,7 +124,7 @@ def test_every_trial_is_one_offline_run_with_its_records_rows_whatever_was_kille
     run = launcher.storage / "run"
     assert f"wandb sync {run}/wandb/offline-run-*" in launcher.log
     assert json.loads((run / "run.json").read_text())["tracker"] == "wandb"
-    assert not _of_wandb(launcher)
+    _wait_until_nothing_runs_for_wandb(launcher)
     files = _files(run)
     assert set(files) == {"ast-lora-aug-on-s0", "ast-lora-aug-off-s0"}
     for augment in ("on", "off"):
