@@ -78,6 +78,8 @@ class TrackerCallback(WandbLoggerCallback):
         """End what is open, for an experiment that Tune does not bring to its end. W&B holds rows back until then."""
         self._upload_timeout = seconds
         for trial in list(self._trial_queues):
+            if str(trial) in self._logged:  # the stop may have come before an epoch that the terminal has shown
+                self._catch_up(trial)
             self.log_trial_end(trial)
         self.on_experiment_end([])
 

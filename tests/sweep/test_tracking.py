@@ -8,16 +8,19 @@ import os
 import signal
 import time
 from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+from ray.air.integrations.wandb import _QueueItem
 
 import launch
 from sousaphone.errors import UserError
 from sousaphone.run import RunDirectory
-from sousaphone.sweep.tracking import check_tracker, sync_line, wandb_id
-from tests.analysis.run_builders import arm, write_run
+from sousaphone.sweep.tracking import TrackerCallback, check_tracker, sync_line, wandb_id
+from tests.analysis.run_builders import arm, record, write_run
 from tests.sweep.conftest import EPOCHS, Launcher, environment_of
 
 
@@ -64,6 +67,35 @@ def test_only_what_was_kept_offline_can_be_sent_later(tmp_path: Path) -> None:
     assert sync_line(run) is None
     (run.path / "wandb" / "offline-run-20260101_000000-x").mkdir(parents=True)
     assert sync_line(run) == f"wandb sync '{run.path}/wandb'/offline-run-*"
+
+
+class _Trial:
+    """What a tracker asks of Ray's trial."""
+
+    def __init__(self, run: RunDirectory, name: str) -> None:
+        self.name, self.storage = name, SimpleNamespace(trial_fs_path=str(run.tune / "001" / name))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def test_a_tracker_that_is_stopped_before_its_turn_logs_the_epochs_that_the_record_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = record(arm(), "running", epochs=3)
+    trial = _Trial(write_run(tmp_path / "run", [arm()], [written]), written.trial_id)
+    over = _Trial(RunDirectory(tmp_path / "run"), "a trial that has ended, and whose logger has not")
+    tracker = TrackerCallback()
+    monkeypatch.setattr(tracker, "_cleanup_logging_actors", lambda **options: None)
+    queues: dict[_Trial, Queue[Any]] = {trial: Queue(), over: Queue()}
+    tracker._trial_queues, tracker._trial_logging_actors = dict(queues), dict.fromkeys(queues)
+    tracker._logged[str(trial)] = 2
+
+    tracker.close(seconds=0.0)
+    (kind, row), end = queues[trial].queue
+    assert (kind, row["epoch"], row["val_acc"]) == (_QueueItem.RESULT, 3, written.history[2]["val_acc"])
+    assert end == (_QueueItem.END, None)
+    assert queues[over].empty()
 
 
 def _files(run: Path) -> dict[str, Path]:
@@ -128,18 +160,18 @@ def test_every_trial_is_one_offline_run_with_its_records_rows_whatever_was_kille
     files = _files(run)
     assert set(files) == {"ast-lora-aug-on-s0", "ast-lora-aug-off-s0"}
     for augment in ("on", "off"):
-        record = launcher.record(augment)
-        assert record is not None
-        path, info = files[record.trial_id], run_info(files[record.trial_id])
+        found = launcher.record(augment)
+        assert found is not None
+        path, info = files[found.trial_id], run_info(files[found.trial_id])
         rows = [{k: v for k, v in row.items() if k != "training_iteration"} for row in history(path)]
-        assert rows == _rows(record.history)
+        assert rows == _rows(found.history)
         assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
         assert "test_acc" in rows[-1]
         assert is_finished(path)
-        assert (info.run_id, info.run_group) == (wandb_id(RunDirectory(run), record.trial_id), "run")
+        assert (info.run_id, info.run_group) == (wandb_id(RunDirectory(run), found.trial_id), "run")
         assert info.project == "sousaphone"
         settings = {item.key: json.loads(item.value_json) for item in info.config.update}
-        assert {key: settings[key] for key in record.config} == record.config
+        assert {key: settings[key] for key in found.config} == found.config
 
 
 @pytest.mark.slow
@@ -152,8 +184,8 @@ def test_an_interrupted_run_keeps_the_rows_that_it_has_logged(launcher: Launcher
     assert driver.wait(timeout=120) == launch.EXIT_INTERRUPTED, launcher.log
     (path,) = _files(launcher.storage / "run").values()
     assert is_finished(path)
-    record = launcher.record("on")
-    assert record is not None
+    found = launcher.record("on")
+    assert found is not None
     rows = history(path)
     assert len(rows) >= 3
-    assert [row["val_acc"] for row in rows] == [row["val_acc"] for row in record.history[: len(rows)]]
+    assert [row["val_acc"] for row in rows] == [row["val_acc"] for row in found.history[: len(rows)]]
