@@ -11,19 +11,29 @@ from importlib import import_module
 
 
 @contextmanager
-def heavy_imports() -> Iterator[None]:
-    """Import without garbage collection: nothing of these libraries becomes garbage, and to look through it all again
-    and again takes a sixth of the time."""
-    known, collecting = len(sys.modules), gc.isenabled()
+def garbage_left() -> Iterator[None]:
+    """No garbage is collected, in whichever thread."""
+    collecting = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        # Else it is a worker's later trial, and what the one before left is not to be kept.
-        if len(sys.modules) > known:
-            gc.freeze()
         if collecting:
             gc.enable()
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import without garbage collection: nothing of these libraries becomes garbage, and to look through it all again
+    and again takes a sixth of the time."""
+    known = len(sys.modules)
+    with garbage_left():
+        try:
+            yield
+        finally:
+            # Else it is a worker's later trial, and what the one before left is not to be kept.
+            if len(sys.modules) > known:
+                gc.freeze()
 
 
 @contextmanager

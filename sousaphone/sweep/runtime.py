@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import socket
@@ -18,6 +17,7 @@ import ray
 from sousaphone.choices import Choices, count_cpus, shares
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
+from sousaphone.heavy_imports import garbage_left
 
 if TYPE_CHECKING:
     from sousaphone.sweep.status import Announce  # brings torch, and this module comes before it
@@ -212,13 +212,8 @@ def _leave_ray() -> None:
 def _shutdown() -> None:
     """`ray.shutdown()`, and no garbage is collected meanwhile: where another thread's collection frees a reference of
     Ray's while Ray's core goes down, the core ends the whole process, before its report."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with garbage_left():
         ray.shutdown()
-    finally:
-        if collecting:
-            gc.enable()
 
 
 class Runtime:

@@ -9,18 +9,18 @@ from typing import Any
 
 from sousaphone import found_rates
 from sousaphone.choices import SEARCH
-from sousaphone.config import FULL_ENDS, RETRIED
+from sousaphone.config import FULL_ENDS
 from sousaphone.record import TrialRecord, atomic_write
 from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import cut_by_sweep
 from sousaphone.sweep.forecast import clock, schedule
 
 Announce = Callable[[str], None]
-_WAYS_ON: tuple[tuple[Sequence[str], str], ...] = (
-    (("pending", "running", "interrupted"), "To go on after a stop"),
-    (RETRIED, "To try the failed trials again"),
-    (("time_limit",), "To go on with the trials that reached their own time limit"),
-)
+_WAYS_ON = {  # by one status of those that go on by the same line
+    "interrupted": "To go on after a stop",
+    "failed": "To try the failed trials again",
+    "time_limit": "To go on with the trials that reached their own time limit",
+}
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
@@ -92,11 +92,8 @@ def write_status(run: RunDirectory) -> None:
 
 def ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
     """What to type, by what there is to go on with."""
-    return [
-        (what, line)
-        for statuses, what in _WAYS_ON
-        if states & set(statuses) and (line := run.way_on(statuses[0])) is not None
-    ]
+    lines = {run.way_on(state) for state in states}
+    return [(what, line) for state, what in _WAYS_ON.items() if (line := run.way_on(state)) and line in lines]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
