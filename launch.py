@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import gc
 import importlib
-import io
 import os
 import pkgutil
 import sys
@@ -22,7 +21,15 @@ from sousaphone import found_rates
 from sousaphone.asked import AUGMENT
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
-from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
+from sousaphone.command_line import (
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Parser,
+    prepare_process,
+    require_torchaudio,
+    stop_talking,
+)
 from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
 from sousaphone.errors import UserError
 from sousaphone.heavy_imports import heavy_imports, imported_beside
@@ -158,9 +165,8 @@ def _configs() -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    prepare_process()
     arguments = build_parser().parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log file, too, tells its story in order and in time
     try:
         return run(arguments)
     except UserError as error:
@@ -176,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Resolve, check, plan, run, report."""
+    require_torchaudio()
     job = make_job(arguments, _sweep)
     for line in job.remarks:
         print(line)

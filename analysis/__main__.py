@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser
+from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser, prepare_process
 from sousaphone.errors import UserError
 
 _DESCRIPTION = """\
@@ -34,6 +34,7 @@ exit codes: 0 it is written; 2 wrong argument or input, said in one line (other 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    prepare_process()
     parser = Parser(
         prog="python -m analysis",
         description=_DESCRIPTION,

@@ -172,7 +172,7 @@ def write_comparison(run: Path, other: Path, output: Path | None = None) -> tupl
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            temporary.write_text(to_markdown(f"{found.name} compared", [result.section]))
+            temporary.write_text(to_markdown(f"{found.name} compared", [result.section]), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{directory} cannot take the comparison ({error.strerror}); give another one with --output"

@@ -106,7 +106,7 @@ def _trial(trial: Any, analysis: Any) -> RayTrial:
     error_file = Path(trial.storage.trial_fs_path) / ERROR_NAME
     if trial.status != "ERROR" or not error_file.is_file():
         return RayTrial(trial.status, by_epoch(rows))
-    error = error_line(error_file.read_text(errors="replace"))
+    error = error_line(error_file.read_text(errors="replace", encoding="utf-8"))
     failed_at = datetime.fromtimestamp(error_file.stat().st_mtime, UTC)
     return RayTrial(trial.status, by_epoch(rows), error or None, failed_at)
 

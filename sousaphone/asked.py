@@ -16,6 +16,7 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.choices import DEFAULT_EPOCHS, SEARCH, SEARCH_EPOCHS, TINY_EPOCHS, Choices
 from sousaphone.config import TrainConfig, parse_setting
 from sousaphone.errors import UserError
+from sousaphone.hardware import count_cpus, count_gpus, pick_device
 from sousaphone.run import RunDirectory
 
 AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
@@ -79,7 +80,7 @@ def resolve(arguments: argparse.Namespace) -> Choices:
     dataset = arguments.dataset or "tiny"
     settings = dict(parse_setting(text) for text in arguments.set or ())
     data_dir = resolving.pick_data_dir(arguments.data_dir)
-    device = resolving.pick_device(arguments.device or "auto")
+    device = pick_device(arguments.device or "auto")
     scale = resolving.pick_scale(arguments.scale or "auto", device)
     strategy, targets = arguments.strategy or "lora", arguments.lora_targets or "all-linear"
     weights = resolving.resolve_weights(arguments.weights or ["auto"], models, scale)
@@ -99,8 +100,8 @@ def resolve(arguments: argparse.Namespace) -> Choices:
         device=device,
         data_dir=data_dir,
         cache_dir=str(resolving.cache_directory()),
-        cpus=resolving.count_cpus(),
-        gpus=resolving.count_gpus(device),
+        cpus=count_cpus(),
+        gpus=count_gpus(device),
         **{option: getattr(arguments, option) for option in RESOURCES},
         settings=settings,
         hold_out=_hold_out(arguments) or "",
@@ -138,7 +139,7 @@ def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
         UserError: there is no such device here.
     """
     try:
-        device = resolving.pick_device(saved.device)
+        device = pick_device(saved.device)
     except UserError:
         raise UserError(
             f"the run was begun on {saved.device}, and torch finds none on this machine; go on with it where there is "
@@ -151,8 +152,8 @@ def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
         changes["data_dir"] = resolving.pick_data_dir(arguments.data_dir)
     return dataclasses.replace(
         saved,
-        cpus=resolving.count_cpus(),
-        gpus=resolving.count_gpus(device),
+        cpus=count_cpus(),
+        gpus=count_gpus(device),
         cache_dir=str(resolving.cache_directory()),
         weights=weights,
         **changes,

@@ -40,7 +40,7 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
         torch.save(state, file)
     flush(temporary / "state.pt")
     manifest = {"epoch": epoch, **_identity(temporary / "state.pt")}
-    (temporary / "manifest.json").write_text(json.dumps(manifest))
+    (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     flush(temporary / "manifest.json")
     flush(temporary)
     temporary.rename(final)
@@ -53,7 +53,7 @@ def newest(trial: Path) -> dict[str, Any] | None:
     """The state of the newest whole checkpoint, None if there is none; damaged ones are passed over."""
     for directory in _newest_first(trial / DIRECTORY):
         try:
-            manifest = json.loads((directory / "manifest.json").read_text())
+            manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
             if manifest.items() >= _identity(directory / "state.pt").items():
                 state: dict[str, Any] = torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
                 return state

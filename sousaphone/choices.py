@@ -3,27 +3,22 @@ but for the built-in data set, which is generated where it is first asked for.""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import platform
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data import hub
 from sousaphone.data.places import local_path
 from sousaphone.errors import UserError
+from sousaphone.hardware import home_directory
 
 DEFAULT_EPOCHS = 20
 # A demonstration must end in minutes on two cores.
 TINY_EPOCHS = 10
-_CGROUP = Path("/sys/fs/cgroup")  # in a container, its own (version 2)
 SEARCH, SEARCH_EPOCHS = "rates", 3  # the sweep that looks for learning rates, and what it gives each of them
 
 
@@ -81,89 +76,6 @@ class Choices:
         return not self.data_dir
 
 
-def pick_device(asked: str = "auto") -> str:
-    """cuda, mps or cpu; `auto` is the best that this machine has.
-
-    A cluster's machines (RAY_ADDRESS) may have what this one has not, so there a word is taken at its word.
-
-    Raises:
-        UserError: there is no such device here, or an NVIDIA one that torch cannot use and nobody has hidden.
-    """
-    if asked == "cpu" or (asked == "auto" and _has_no_driver()):
-        return "cpu"
-    import torch
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked != "auto":
-        if not there[asked] and "RAY_ADDRESS" not in os.environ:
-            raise UserError(f"--device {asked}: torch finds none on this machine; leave --device out, or give cpu")
-        return asked
-    if there["cuda"]:
-        return "cuda"
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if Path("/proc/driver/nvidia/gpus").is_dir() and any(Path("/proc/driver/nvidia/gpus").iterdir()) and not hidden:
-        raise UserError(
-            f"this machine has an NVIDIA device that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use; "
-            "update its driver to one for that CUDA version, or set CUDA_VISIBLE_DEVICES= to use the CPU"
-        )
-    return "mps" if there["mps"] else "cpu"
-
-
-def _has_no_driver(root: Path = Path("/")) -> bool:
-    """Whether this is a Linux machine without a GPU's driver, so that torch, which takes seconds to import, need not be
-    asked."""
-    traces = ("dev/nvidia*", "dev/nvhost*", "dev/nvmap", "dev/dxg", "dev/kfd", "proc/driver/nvidia")
-    return sys.platform == "linux" and not any(any(root.glob(trace)) for trace in traces)
-
-
-def device_name(device: str) -> str:
-    """What the device calls itself, such as 'NVIDIA H100'."""
-    if device == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        model = platform.processor() or platform.machine()
-    return f"{model} ({device})" if device != "cpu" else model
-
-
-def count_cpus() -> int:
-    """The cores this process may use; under a container's quota, as many as it comes to."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # no container, or "max"
-        quota, period = map(int, (_CGROUP / "cpu.max").read_text().split())
-        cores = min(cores, max(1, quota // period))
-    return cores
-
-
-def memory_bytes() -> int:
-    """This machine's memory, or what a container may use of it."""
-    memory = psutil.virtual_memory().total
-    with contextlib.suppress(OSError, ValueError):
-        memory = min(memory, int((_CGROUP / "memory.max").read_text()))
-    return int(memory)
-
-
-def count_gpus(device: str) -> int:
-    if device != "cuda":
-        return 0
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def shares(have: float, amount: float) -> int:
-    """How many trials find their amount of a resource in what a machine has of it.
-
-    Ray takes a share of a GPU from one card: two cards have two shares of 0.6, not three.
-    """
-    # A hair more, for 1 / 0.1 and its like are not exact.
-    return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
-
-
 def pick_scale(asked: str, device: str) -> str:
     """base where there is a GPU, nano on a machine with none."""
     if asked == "auto":
@@ -172,12 +84,16 @@ def pick_scale(asked: str, device: str) -> str:
 
 
 def cache_directory() -> Path:
-    """Where waveforms and the built-in data set are kept: SOUSAPHONE_CACHE, or the user's cache directory."""
+    """Where waveforms and the built-in data set are kept: SOUSAPHONE_CACHE, or the user's cache directory.
+
+    Raises:
+        UserError: neither is known.
+    """
     given = os.environ.get("SOUSAPHONE_CACHE")
     if given:
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "sousaphone"
+    return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
 
 
 def pick_data_dir(asked: str | None) -> str:

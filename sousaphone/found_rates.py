@@ -49,7 +49,7 @@ def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialR
     settings = {key: rows[0][key] for key in ("scale", "strategy", "lora_targets", "dataset", "epochs")}
     content = {**settings, "selected_by": "val_loss of the last epoch", "found": found, "table": rows}
     with atomic_write(run / FILE) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n")
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     yield f"rates: {run / FILE}" + (f"; to use them: --rates {run / FILE}" if found else "; none is settled yet")
 
 
@@ -81,7 +81,7 @@ def read(
     path = Path(file).expanduser()
     try:
         path = path / FILE if path.is_dir() else path
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         found = {str(model): float(rate) for model, rate in content["found"].items()}
         searched = {key: content[key] for key in ("scale", "strategy", "lora_targets")}
         pretrained = {row["model"]: bool(row["pretrained"]) for row in content["table"]}

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sousaphone.baselines import Hearing, measure_baseline, skipped, titles
-from sousaphone.choices import device_name
 from sousaphone.config import TrainConfig
 from sousaphone.data.index import Dataset
 from sousaphone.durations import in_words
+from sousaphone.hardware import device_name
 from sousaphone.inference_time import arms, time_arm
 from sousaphone.record import atomic_write
 from sousaphone.timing import is_here

@@ -93,7 +93,9 @@ class TrialRecord:
         self.updated = now()
         with atomic_write(directory / RECORD_NAME) as temporary:
             # NaN is no JSON; a metric that is not a number is null to whoever reads it.
-            temporary.write_text(json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False))
+            temporary.write_text(
+                json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False), encoding="utf-8"
+            )
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:
@@ -105,7 +107,7 @@ class TrialRecord:
         path = directory / RECORD_NAME
         if not path.is_file():
             return None
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(content, dict) or not {"trial_id", "config"} <= content.keys():
             raise ValueError(f"{path} is no trial record")
@@ -168,7 +170,7 @@ def provenance() -> dict[str, Any]:
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: package_version(name) for name in packages},
         "host": socket.gethostname(),
         "platform": platform.platform(),
     }
@@ -185,7 +187,8 @@ def _git(*arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Of what is installed; None where it is not."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

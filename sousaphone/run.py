@@ -118,7 +118,7 @@ class RunDirectory:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "run.json") as temporary:
-                temporary.write_text(json.dumps(plan, indent=1))
+                temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -134,7 +134,7 @@ class RunDirectory:
         if not self.exists:
             raise UserError(f"{self.path} is no run: it holds no run.json; give a directory that launch.py wrote")
         try:
-            plan: dict[str, Any] = json.loads((self.path / "run.json").read_text())
+            plan: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
         except ValueError as error:
             raise UserError(f"{self.path / 'run.json'} is damaged ({error}); restore it from a copy") from error
         if not isinstance(plan, dict):
@@ -185,7 +185,9 @@ class RunDirectory:
                 lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
                 sweep_litter(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
-                    temporary.write_text(json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}))
+                    temporary.write_text(
+                        json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}), encoding="utf-8"
+                    )
             except Timeout:
                 driver = read_driver(self.path) or {}
                 raise UserError(
@@ -238,7 +240,7 @@ class DriverWatch:
 def read_driver(run: Path) -> dict[str, Any] | None:
     """driver.json, None if there is none."""
     try:
-        driver: dict[str, Any] = json.loads((run / "driver.json").read_text())
+        driver: dict[str, Any] = json.loads((run / "driver.json").read_text(encoding="utf-8"))
         return driver
     except FileNotFoundError:
         return None
@@ -267,7 +269,7 @@ def _started(pid: int) -> float | None:
     """When a process started, by a clock that nobody sets; None if there is none."""
     try:
         if sys.platform == "linux":  # ticks since the system's start; psutil's Unix time moves with the clock
-            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+            return float(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
         return float(psutil.Process(pid).create_time())
     except (OSError, psutil.Error):
         return None

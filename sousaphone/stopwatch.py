@@ -54,7 +54,7 @@ class Stopwatch:
 
     def __enter__(self) -> Stopwatch:
         if self._limits.stall_seconds is not None:
-            self._stacks = (self._directory / STACKS_NAME).open("w")
+            self._stacks = (self._directory / STACKS_NAME).open("w", encoding="utf-8")
         self._arm()
         return self
 
@@ -100,7 +100,9 @@ class Stopwatch:
         path = self._directory / HEARTBEAT_NAME
         temporary = path.with_suffix(".tmp")
         try:
-            temporary.write_text(json.dumps({"epoch": epoch, "share": share, "seconds": self.seconds}))
+            temporary.write_text(
+                json.dumps({"epoch": epoch, "share": share, "seconds": self.seconds}), encoding="utf-8"
+            )
             temporary.replace(path)
         except OSError:
             pass
@@ -109,7 +111,7 @@ class Stopwatch:
 def read_heartbeat(trial: Path) -> dict[str, Any] | None:
     """`epoch` in work, `share` of its training that is done, `seconds` at work; None where there is none."""
     try:
-        beat: dict[str, Any] = json.loads((trial / HEARTBEAT_NAME).read_text())
+        beat: dict[str, Any] = json.loads((trial / HEARTBEAT_NAME).read_text(encoding="utf-8"))
         return beat
     except (OSError, ValueError):
         return None
@@ -128,7 +130,7 @@ def cut_by_sweep(status: str, reason: str | None) -> bool:
 def hang(trial: Path) -> str | None:
     """What to say of a trial whose process ended itself because it hung; None if it did not."""
     try:
-        head = (trial / STACKS_NAME).read_text(errors="replace")[:200]
+        head = (trial / STACKS_NAME).read_text(errors="replace", encoding="utf-8")[:200]
     except OSError:
         return None
     if "Timeout" not in head:

@@ -28,9 +28,9 @@ import pandas as pd
 import torch
 
 from sousaphone import __version__, augment, training
-from sousaphone.choices import device_name
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
+from sousaphone.hardware import device_name
 from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import TrialRecord, atomic_write, now
@@ -262,7 +262,7 @@ def _noise_clips(config: TrainConfig, rate: int, steps: int, device: torch.devic
 def _reset_peak() -> None:
     """Linux counts a process's peak from here on; else an earlier arm's would stand for this one."""
     with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _peak_mb(device: torch.device) -> float:
@@ -273,7 +273,7 @@ def _peak_mb(device: torch.device) -> float:
     if device.type != "cpu":
         return 0.0
     with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
     return 0.0
@@ -291,7 +291,7 @@ def _key(which: TrainConfig) -> str:
 def _read(cache_dir: Path) -> dict[str, Any]:
     """All that is remembered; nothing if the file is not there or damaged."""
     try:
-        content = json.loads((cache_dir / FILE).read_text())
+        content = json.loads((cache_dir / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -313,4 +313,4 @@ def _remember(cache_dir: Path, which: TrainConfig, speed: Speed) -> None:
     with contextlib.suppress(OSError):  # a figure that is not kept is measured again
         cache_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(cache_dir / FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1))
+            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

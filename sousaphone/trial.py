@@ -19,9 +19,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sousaphone import checkpoint
 from sousaphone.board import draw_end, draw_epoch, draw_settings
-from sousaphone.choices import device_name
 from sousaphone.config import FULL_ENDS, TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
+from sousaphone.hardware import device_name
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import (
     ADAPTER_NAME,

@@ -109,7 +109,7 @@ class Yardsticks:
         """Put yardsticks.json into the run's directory, whole or not at all."""
         content = {"schema": _SCHEMA, **dataclasses.asdict(self)}
         with atomic_write(run_path / YARDSTICKS_NAME) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False))
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
     @classmethod
     def read(cls, run_path: Path) -> Self | None:
@@ -122,7 +122,7 @@ class Yardsticks:
         if not path.is_file():
             return None
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(path.read_text(encoding="utf-8"))
             if content["schema"] != _SCHEMA:
                 raise ValueError(f"its schema is {content['schema']}, not {_SCHEMA}")
             return cls(

@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 
 import launch
-from sousaphone import choices
 from sousaphone.run import RunDirectory
 from sousaphone.sweep.runtime import ray_runtime
 
@@ -209,30 +208,6 @@ def test_a_plan_starts_no_ray(
     assert not ray_starts
 
 
-def test_where_no_gpu_has_a_driver_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
-    monkeypatch.setattr(choices, "_has_no_driver", lambda: True)
-    assert choices.pick_device() == "cpu"
-    assert choices.count_gpus("cpu") == 0
-    for asked, without in (("cuda", True), ("auto", False)):
-        monkeypatch.setattr(choices, "_has_no_driver", lambda without=without: without)
-        with pytest.raises(ImportError):
-            choices.pick_device(asked)
-
-
-def test_a_containers_quota_counts_as_its_cores_and_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cores, memory = choices.count_cpus(), choices.memory_bytes()
-    monkeypatch.setattr(choices, "_CGROUP", tmp_path)
-    for quota, limit, found in (
-        ("max 100000", "max", (cores, memory)),
-        ("150000 100000", "1048576", (1, 2**20)),
-        ("10000 100000", str(2**60), (1, memory)),
-    ):
-        (tmp_path / "cpu.max").write_text(quota)
-        (tmp_path / "memory.max").write_text(limit)
-        assert (choices.count_cpus(), choices.memory_bytes()) == found
-
-
 def test_a_ray_that_cannot_start_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**options: object) -> None:
         raise Exception("The current node timed out during startup.\nAdvice.")
@@ -242,18 +217,6 @@ def test_a_ray_that_cannot_start_is_one_clear_line(monkeypatch: pytest.MonkeyPat
     said = "Ray cannot start on this machine: The current node timed out during startup.$"
     with pytest.raises(launch.UserError, match=said), ray_runtime(False, "cpu", print):
         pass
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux's device files")
-@pytest.mark.parametrize("trace", ["dev/nvidia0", "dev/nvidiactl", "dev/dxg", "dev/nvmap", "proc/driver/nvidia"])
-def test_a_trace_of_a_driver_is_seen(tmp_path: Path, trace: str) -> None:
-    assert choices._has_no_driver(tmp_path)
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/null").touch()
-    assert choices._has_no_driver(tmp_path)
-    (tmp_path / trace).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / trace).touch()
-    assert not choices._has_no_driver(tmp_path)
 
 
 def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() -> None:

@@ -7,7 +7,8 @@ same halves it by itself. The effective batch is the same everywhere: 32, or wha
 
 from __future__ import annotations
 
-from sousaphone.choices import Choices, shares
+from sousaphone.choices import Choices
+from sousaphone.hardware import shares
 
 EFFECTIVE_BATCH = 32
 # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.

@@ -58,7 +58,7 @@ def load_extractor(path: Path) -> dict[str, Any]:
         if not (file := path / name).is_file():
             continue
         try:
-            content = json.loads(file.read_text())
+            content = json.loads(file.read_text(encoding="utf-8"))
             found = content.get(key, {}) if key else content
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{file} cannot be read: {one_line(error, 300)}") from error

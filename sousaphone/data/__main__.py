@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousaphone.choices import cache_directory
-from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
+from sousaphone.command_line import (
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Parser,
+    prepare_process,
+    require_torchaudio,
+    stop_talking,
+)
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 
@@ -129,9 +137,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
+    prepare_process()
     options = build_parser().parse_args(arguments)
     run = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
     try:
+        if options.command != "make":
+            require_torchaudio()
         code = run(options)
         sys.stdout.flush()
         return code

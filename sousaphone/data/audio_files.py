@@ -14,6 +14,7 @@ import soundfile
 from sousaphone.data.parquet_shards import clips_of_shard, place_in_shard
 from sousaphone.data.places import looked_at
 from sousaphone.errors import UserError
+from sousaphone.hardware import count_cpus
 from sousaphone.words import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
@@ -103,7 +104,7 @@ def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
                 f"{root / audio_path} cannot be read as audio ({one_line(error)}); copy it again or remove it"
             ) from None
 
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 2)) as pool:
+    with ThreadPoolExecutor(min(8, count_cpus())) as pool:
         return list(pool.map(seconds, audio_paths))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from sousaphone.errors import UserError
+from sousaphone.hardware import count_cpus
 
 _REMEDY = "copy it again from its source, or remove it from the data set and its labels"
 _FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names for samples that may be NaN
@@ -106,7 +106,7 @@ def to_int16(wave: Tensor) -> np.ndarray:
 
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """`map(function, items)` in order, in threads (soundfile and torch release the GIL), a few items ahead."""
-    workers = max(2, min(8, os.cpu_count() or 2))
+    workers = max(2, min(8, count_cpus()))
     torch_threads = torch.get_num_threads()
     torch.set_num_threads(1)  # new threads inherit it; theirs would otherwise fight over the cores
     pool, ahead = ThreadPoolExecutor(workers), deque[Future[T]]()

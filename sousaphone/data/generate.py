@@ -42,6 +42,7 @@ from sousaphone.data.render import PART, ROOMS, make_clip
 from sousaphone.data.soundfonts import Kit, all_kits
 from sousaphone.data.tables import Tables, audio_path, splits_table
 from sousaphone.errors import UserError
+from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 
 VERSION = 2  # raise it whenever the same plan would give other bytes
@@ -130,7 +131,7 @@ def generate(
             SoundFont; no room on the disk.
         OSError: the disk is full all the same, or cannot be written; what is there is gone on with next time.
     """
-    workers = _cores() if workers is None else workers
+    workers = count_cpus() if workers is None else workers
     if workers < 1:
         raise UserError(f"workers={workers} is below its limit; give 1 or more")
     plan_clips(clips, seed, soundfonts)  # refuses before anything is written
@@ -160,7 +161,9 @@ def _make(root: Path, clips: int, seed: int, workers: int, progress: bool, sound
         tables.add(clip, performance)
     for litter in root.glob(f"audio/*/*{PART}"):  # of a killed run
         litter.unlink()
-    (root / "splits.json").write_text(json.dumps(splits_table(list(players.values())), indent=2) + "\n")
+    (root / "splits.json").write_text(
+        json.dumps(splits_table(list(players.values())), indent=2) + "\n", encoding="utf-8"
+    )
     tables.close()
 
 
@@ -191,7 +194,7 @@ def _plan(clips: int, seed: int, soundfonts: Sequence[Path | str]) -> dict:
 def _recorded(root: Path) -> dict | None:
     """The plan of a directory; None where there is none that can be read."""
     try:
-        return json.loads((root / PLAN).read_text())
+        return json.loads((root / PLAN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -211,7 +214,7 @@ def _check_directory(root: Path, plan: dict) -> None:
 
 def _begin(root: Path, plan: dict) -> None:
     part = root / (PLAN + PART)
-    part.write_text(json.dumps(plan, indent=2) + "\n")
+    part.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
     part.replace(root / PLAN)
 
 
@@ -251,11 +254,6 @@ def builtin_dataset(cache_dir: Path, size: str, progress: bool = True) -> Path:
             generate(partial, clips, seed=0, progress=progress)
             partial.replace(root)
     return root
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _made(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tuple[Clip, Performance]]:

@@ -14,85 +14,99 @@ Exit codes: 0, or 2 for a wrong argument and where the files of an earlier step 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
-import torch
-
-from sousaphone.backbones.nano import files
-from sousaphone.backbones.registry import REGISTRY
-from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser
-from sousaphone.data.generate import builtin_dataset
-from sousaphone.data.sousa import read_dataset
+from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
+from sousaphone.choices import cache_directory
+from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser, prepare_process, require_torchaudio
 from sousaphone.errors import UserError
-from sousaphone.pretrain import card, prove
-from sousaphone.pretrain.examples import open_examples
-from sousaphone.pretrain.learn import RECIPES, learn, make_learner, rates
-from sousaphone.pretrain.sounds import Corpus
-from sousaphone.pretrain.waves import render_corpus
+from sousaphone.hardware import count_cpus
 
 
 def main() -> int:
     """Run the command line; returns the exit code."""
-    cache = Path(os.environ.get("SOUSAPHONE_CACHE") or Path.home() / ".cache" / "sousaphone").expanduser()
+    prepare_process()
     parser = Parser(
         prog="python -m sousaphone.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=RECIPES, default=list(RECIPES))
-    parser.add_argument("--work", type=Path, default=cache / "pretrain", help="where all of it is kept (%(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that render (%(default)s)")
+    parser.add_argument("--models", nargs="+", choices=DEFAULT_SWEEP, default=list(DEFAULT_SWEEP))
+    parser.add_argument("--work", type=Path, help="where all of it is kept (default: pretrain in SOUSAPHONE_CACHE)")
+    parser.add_argument("--workers", type=int, default=count_cpus(), help="processes that render (%(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="train under LoRA from pretrained and random weights")
     parser.add_argument("--sousa", type=Path, help="with --evaluate: a SOUSA directory, beside the built-in tiny set")
-    parser.add_argument("--lr", type=float, nargs="+", default=[prove.RATE], help="LoRA's peak rates (%(default)s)")
+    parser.add_argument("--lr", type=float, nargs="+", help="LoRA's peak rates (default: one, prove.RATE)")
     parser.add_argument("--ship", action="store_true", help="copy into the package what the evaluation lets pass")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)  # results repeat bit for bit at an equal number of threads
     try:
-        if arguments.evaluate:
-            _evaluate(arguments, cache)
-        elif arguments.ship:
-            card.ship(arguments.work, _say)
-        else:
-            _pretrain(arguments)
+        require_torchaudio()
+        run(arguments)
     except UserError as error:
         print(f"python -m sousaphone.pretrain: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     return EXIT_OK
 
 
-def _pretrain(arguments: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
+    """Do what is asked for."""
+    import torch
+
+    from sousaphone.pretrain import card
+
+    torch.set_num_threads(1)  # results repeat bit for bit at an equal number of threads
+    cache = cache_directory()
+    work = arguments.work or cache / "pretrain"
+    if arguments.evaluate:
+        _evaluate(arguments, work, cache)
+    elif arguments.ship:
+        card.ship(work, _say)
+    else:
+        _pretrain(arguments, work)
+
+
+def _pretrain(arguments: argparse.Namespace, work: Path) -> None:
+    from sousaphone.backbones.nano import files
+    from sousaphone.pretrain import card
+    from sousaphone.pretrain.examples import open_examples
+    from sousaphone.pretrain.learn import RECIPES, learn, make_learner, rates
+    from sousaphone.pretrain.sounds import Corpus
+    from sousaphone.pretrain.waves import render_corpus
+
     corpus = Corpus()
-    caches = render_corpus(corpus, rates(), arguments.work / "corpus", arguments.workers, _say)
+    caches = render_corpus(corpus, rates(), work / "corpus", arguments.workers, _say)
     for name in arguments.models:
         recipe = RECIPES[name]
         frontend_of = make_learner(recipe, corpus.motifs).backbone
         cache = caches[REGISTRY[name].sample_rate]
-        examples = open_examples(corpus, cache, frontend_of, arguments.work / "examples", _say)
-        learner = learn(recipe, corpus, examples, card.checkpoints(arguments.work), _say)
-        path = card.weights_path(arguments.work, name)
+        examples = open_examples(corpus, cache, frontend_of, work / "examples", _say)
+        learner = learn(recipe, corpus, examples, card.checkpoints(work), _say)
+        path = card.weights_path(work, name)
         path.parent.mkdir(exist_ok=True)
         files.save(learner.backbone, path, card.about(recipe, corpus))
         _say(f"weights: {path}")
 
 
-def _evaluate(arguments: argparse.Namespace, cache: Path) -> None:
+def _evaluate(arguments: argparse.Namespace, work: Path, cache: Path) -> None:
+    from sousaphone.data.generate import builtin_dataset
+    from sousaphone.data.sousa import read_dataset
+    from sousaphone.pretrain import card, prove
+
     # Whatever is wrong shows before hours of training.
     sousa = None if arguments.sousa is None else arguments.sousa.expanduser().absolute()
     if sousa is not None:
         read_dataset(sousa)
     for name in arguments.models:
-        if not (weights := card.weights_path(arguments.work, name)).is_file():
+        if not (weights := card.weights_path(work, name)).is_file():
             raise UserError(
                 f"{weights} is missing: pretrain {name} first, without --evaluate; or name the directory that holds it "
                 "with --work"
             )
     data = {"tiny": builtin_dataset(cache, "tiny"), **({} if sousa is None else {"sousa": sousa})}
-    for proof in prove.plan(arguments.models, list(data), arguments.lr):
-        weights = card.weights_path(arguments.work, proof.model)
-        prove.prove(proof, weights, data[proof.data], cache, arguments.work / "proofs", _say)
-    comparisons = card.evaluated(arguments.work)
+    for proof in prove.plan(arguments.models, list(data), arguments.lr or [prove.RATE]):
+        weights = card.weights_path(work, proof.model)
+        prove.prove(proof, weights, data[proof.data], cache, work / "proofs", _say)
+    comparisons = card.evaluated(work)
     print(prove.table(comparisons))
     for name in arguments.models:
         print(f"{name}: {prove.verdict(comparisons, name)}")

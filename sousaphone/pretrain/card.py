@@ -110,7 +110,7 @@ def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> N
         table=prove.table(comparisons),
         verdicts="\n".join(f"- {REGISTRY[name].title}: {prove.verdict(comparisons, name)}" for name in RECIPES),
     )
-    (package / "CARD.md").write_text(card)
+    (package / "CARD.md").write_text(card, encoding="utf-8")
     say(f"shipped: {', '.join(earned) or 'none'}; {package / 'CARD.md'}")
 
 

@@ -66,7 +66,9 @@ def read(directory: Path, weights: Callable[[str], Path]) -> list[dict[str, Any]
     Args:
         weights: where the pretrained file of a backbone is.
     """
-    results: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(directory.glob("*.json"))]
+    results: list[dict[str, Any]] = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("*.json"))
+    ]
     files = {model: weights(model) for model in {result["model"] for result in results}}
     now = {model: content_fingerprint(str(path)) for model, path in files.items() if path.is_file()}
     return [each for each in results if each["start"] == RANDOM or each["weights"] == now.get(each["model"])]
@@ -87,7 +89,7 @@ def prove(
     told = {**dataclasses.asdict(proof), **origin, "steps": STEPS}
     path = directory / proof.file
     if path.is_file():
-        kept: dict[str, Any] = json.loads(path.read_text())
+        kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if all(kept.get(key) == value for key, value in told.items()):
             return kept
     config = TrainConfig(
@@ -120,7 +122,7 @@ def prove(
     }
     directory.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(result, indent=1) + "\n")
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     say(f"{path.stem}  val {result['val_acc']:.1%}  test {result['test_acc']:.1%}  ({epochs} epochs)")
     return result
 

@@ -40,7 +40,7 @@ def render_corpus(
     root.mkdir(parents=True, exist_ok=True)
     plan = {"version": VERSION, "rates": sorted(rates), **dataclasses.asdict(corpus)}
     noted = root / _PLAN
-    if noted.is_file() and json.loads(noted.read_text()) != plan:
+    if noted.is_file() and json.loads(noted.read_text(encoding="utf-8")) != plan:
         raise UserError(f"{root} holds another corpus ({noted.name} says which); give another directory or remove it")
     directories = {rate: root / f"{rate}hz" for rate in sorted(rates)}
     if not noted.is_file():
@@ -50,14 +50,17 @@ def render_corpus(
             np.save(directory / OFFSETS, np.arange(corpus.clips + 1, dtype=np.int64) * samples)
             with (directory / WAVE).open("wb") as file:
                 file.truncate(corpus.clips * samples * 2)
-        noted.write_text(json.dumps(plan, indent=1) + "\n")
+        noted.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
     ledger = root / _DONE
-    done = {int(line) for line in ledger.read_text().split()} if ledger.is_file() else set()
+    done = {int(line) for line in ledger.read_text(encoding="utf-8").split()} if ledger.is_file() else set()
     jobs = [(corpus, root, at) for at in range(0, corpus.clips, _CHUNK) if at not in done]
     if jobs:
         say(f"rendering {corpus.clips:,} clips of {CLIP_SECONDS} s, {len(jobs)} chunks of {_CHUNK} to go")
         # Spawned: a forked child would inherit the locks of torch's threads.
-        with ledger.open("a") as book, multiprocessing.get_context("spawn").Pool(workers, _begin_worker) as pool:
+        with (
+            ledger.open("a", encoding="utf-8") as book,
+            multiprocessing.get_context("spawn").Pool(workers, _begin_worker) as pool,
+        ):
             for count, at in enumerate(pool.imap_unordered(_render_chunk, jobs), start=1):
                 book.write(f"{at}\n")
                 book.flush()

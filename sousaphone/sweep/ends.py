@@ -63,5 +63,5 @@ def _account(run: RunDirectory, trial_id: str) -> str | None:
     for experiment in reversed(run.experiments):
         path = experiment / trial_id / "error.txt"
         if path.is_file():
-            return path.read_text(errors="replace")
+            return path.read_text(errors="replace", encoding="utf-8")
     return None

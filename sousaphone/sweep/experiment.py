@@ -115,7 +115,7 @@ def _tuner(
     experiment = run.tune / f"{len(run.experiments) + 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
-        temporary.write_text(json.dumps(_settings(resources, tracker)))
+        temporary.write_text(json.dumps(_settings(resources, tracker)), encoding="utf-8")
     points = [dataclasses.asdict(trial) for trial in left]
     return tune.Tuner(
         trainable,
@@ -161,7 +161,7 @@ def _restorable(experiment: Path, left: Sequence[TrainConfig], settings: Mapping
     """Whether Ray must be told to go on with errored trials too, so that it runs just what is left, as it is to be run
     now; None: it cannot."""
     try:
-        if {"tracker": "none", **json.loads((experiment / RESOURCES_NAME).read_text())} != settings:
+        if {"tracker": "none", **json.loads((experiment / RESOURCES_NAME).read_text(encoding="utf-8"))} != settings:
             return None
         if not tune.Tuner.can_restore(str(experiment)):
             return None

@@ -15,11 +15,12 @@ import torch
 
 from sousaphone import found_rates
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import SEARCH, device_name, memory_bytes
+from sousaphone.choices import SEARCH
 from sousaphone.config import FEW_PLAYERS, TrainConfig
 from sousaphone.data.generate import builtin_clips
 from sousaphone.data.sousa import Dataset
 from sousaphone.errors import UserError
+from sousaphone.hardware import device_name, memory_bytes
 from sousaphone.jobs import Job
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.record import now, provenance

@@ -5,23 +5,27 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 import ray
 
-from sousaphone.choices import Choices, count_cpus, shares
+from sousaphone.choices import Choices
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
+from sousaphone.hardware import count_cpus, home_directory, shares
 from sousaphone.heavy_imports import garbage_left
 
 if TYPE_CHECKING:
     from sousaphone.sweep.status import Announce  # brings torch, and this module comes before it
 
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
 _ENDING = "the end of a Ray runtime"
 
 
@@ -128,6 +132,46 @@ def _check_address(address: str) -> None:
         ) from error
 
 
+def _check_machine() -> None:
+    """What Ray needs to start here. Left to itself it tries for minutes, or ends in words of its own.
+
+    Raises:
+        UserError: something of it is missing.
+    """
+    home_directory()  # holds Ray's token
+    given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
+    directory = Path(given, "ray").absolute()
+    standing = next(path for path in (directory, *directory.parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(
+            f"Ray's temporary directory {directory} cannot be written: {standing} belongs to "
+            f"{_owner(standing)}; set RAY_TMPDIR to a directory of your own"
+        )
+    # The longest of the sockets that Ray puts there.
+    socket_path = f"{directory}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
+    most = _SOCKET_PATH_BYTES - len(os.fsencode(socket_path))
+    if most < 0:
+        raise UserError(
+            f"Ray's temporary directory {directory} has a path too long for sockets, by {-most} characters; set "
+            "RAY_TMPDIR to a shorter one, such as /tmp"
+        )
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=2).close()
+    except OSError as error:
+        raise UserError(
+            f"Ray needs the loopback interface, and 127.0.0.1 does not answer ({error}); bring it up, such as by "
+            "`ip link set lo up`"
+        ) from error
+
+
+def _owner(path: Path) -> str:
+    try:
+        return path.owner()
+    except KeyError:  # a user id without a name
+        return f"user {path.stat().st_uid}"
+
+
 @contextmanager
 def ray_runtime(
     dashboard: bool, device: str, announce: Announce, on_loss: Callable[[], NoReturn] | None = None
@@ -145,6 +189,7 @@ def ray_runtime(
     address = os.environ.get("RAY_ADDRESS")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
+        _check_machine()
         # Trials pass no objects through Ray's store, so it needs none of the memory.
         options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
         options |= {"num_cpus": count_cpus(), "resources": {"mps": 1.0} if device == "mps" else None}

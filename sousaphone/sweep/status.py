@@ -85,7 +85,7 @@ def write_status(run: RunDirectory) -> None:
     ]
     try:
         with atomic_write(run.status_page) as temporary:
-            temporary.write_text("\n".join(lines) + "\n")
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError:
         pass
 

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.command_line import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser, stop_talking
+from sousaphone.command_line import (
+    EXIT_INPUT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Parser,
+    prepare_process,
+    require_torchaudio,
+    stop_talking,
+)
 from sousaphone.errors import UserError
 from sousaphone.weights import places
 from sousaphone.weights.choose import resolve_all
@@ -62,12 +70,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    prepare_process()
     arguments = build_parser().parse_args(argv)
     try:
         if arguments.command == "list":
             for line in listed():
                 print(line)
             return EXIT_OK
+        require_torchaudio()
         if arguments.command == "fetch":
             return fetch(arguments.names or DEFAULT_SWEEP)
         return verify(arguments.names)

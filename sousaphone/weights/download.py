@@ -107,7 +107,7 @@ def _fetch_rest(url: str, part: Path) -> None:
         if total is not None and total - have > (free := shutil.disk_usage(part.parent).free):
             raise OSError(errno.ENOSPC, f"{(total - have) / 1e6:.0f} MB are to come and {free / 1e6:.0f} MB are free")
         if tag := reply.headers.get("ETag") or reply.headers.get("Last-Modified"):
-            _tag_file(part).write_text(json.dumps(tag))
+            _tag_file(part).write_text(json.dumps(tag), encoding="utf-8")
         else:
             _tag_file(part).unlink(missing_ok=True)
         with part.open("ab" if have else "wb") as file, _shown(part.name, url, have, total) as advance:
@@ -177,7 +177,7 @@ def _tag_file(part: Path) -> Path:
 def _tag(part: Path) -> str | None:
     """What the server called the version that the part belongs to."""
     try:
-        return str(json.loads(_tag_file(part).read_text()))
+        return str(json.loads(_tag_file(part).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 

@@ -123,7 +123,7 @@ def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:
 def note_origin(path: Path, url: str, sha256: str) -> None:
     """Leave beside a fetched file where it came from, and its hash."""
     with atomic_write(path.with_name(path.name + _NOTE)) as temporary:
-        temporary.write_text(json.dumps({"url": url, "sha256": sha256}, indent=1))
+        temporary.write_text(json.dumps({"url": url, "sha256": sha256}, indent=1), encoding="utf-8")
 
 
 def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _hub_origin(path: Path) -> str | None:
 def _noted(path: Path, sha256: str) -> str | None:
     """Where a file was fetched from, if it is still the one that was."""
     try:
-        note = json.loads(path.with_name(path.name + _NOTE).read_text())
+        note = json.loads(path.with_name(path.name + _NOTE).read_text(encoding="utf-8"))
         return str(note["url"]) if note["sha256"] == sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -91,7 +91,7 @@ def is_whole(directory: Path) -> bool:
 def _shards(index: Path) -> list[str]:
     """The files among which an index spreads a checkpoint's tensors; none if it is damaged, which loading tells."""
     try:
-        names = json.loads(index.read_text())["weight_map"].values()
+        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
         return sorted({Path(name).name for name in names})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

@@ -12,7 +12,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import device_name
+from sousaphone.hardware import device_name
 from sousaphone.record import provenance
 
 from .clock import STAGES
