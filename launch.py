@@ -337,7 +337,7 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
                 _measure(job, dataset)
             meanwhile.start()
             experiment.run_sweep(
-                runtime, job.directory, job.sweep, job.trials, job.left(), resources, job.tracker, print
+                runtime, job.directory, job.sweep, job.trials, job.left(), resources, at_once, job.tracker, print
             )
         except (experiment.InterruptedRunError, KeyboardInterrupt):
             ignore_signals()

@@ -16,7 +16,7 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sousaphone.config import PerModel, Sweep, TrainConfig
-from sousaphone.record import atomic_write
+from sousaphone.record import TrialRecord, atomic_write, now
 from sousaphone.run import RunDirectory
 from sousaphone.stopwatch import STACKS_NAME
 from sousaphone.sweep.ends import name_ends
@@ -25,8 +25,9 @@ from sousaphone.sweep.runtime import Resources, Runtime
 from sousaphone.sweep.signals import ignore_signals
 from sousaphone.sweep.status import Announce
 from sousaphone.sweep.trial import name_trial, train_fn
-from sousaphone.words import one_line
+from sousaphone.words import counted, one_line
 
+_NO_MEMORY = "the machine's memory ran out while a worker started"
 RESOURCES_NAME = "resources.json"
 
 
@@ -45,6 +46,7 @@ def run_sweep(
     trials: Sequence[TrainConfig],
     left: Sequence[TrainConfig],
     resources: Resources,
+    at_once: int,
     tracker: str,
     announce: Announce,
 ) -> None:
@@ -55,6 +57,7 @@ def run_sweep(
     Args:
         trials: all that are planned.
         left: those to run now.
+        at_once: how many run at a time; one fewer whenever the machine's memory runs out while a worker starts.
         tracker: where metrics go beside TensorBoard: `none` or `wandb`.
 
     Raises:
@@ -68,10 +71,20 @@ def run_sweep(
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
 
     try:
-        tuner = _tuner(run, sweep, left, resources, tracker)
-        # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
-        with suppress(EOFError, pickle.UnpicklingError):
-            tuner.fit()
+        while not _fit(run, sweep, left, resources, tracker):
+            runtime.restart()
+            name_ends(run, ids, "interrupted", _NO_MEMORY)
+            left = [trial for trial in left if _is_unfinished(run, trial)]
+            if at_once > 1:
+                at_once -= 1
+                resources = dataclasses.replace(resources, max_concurrent=at_once)
+                announce(f"{_NO_MEMORY}; at most {counted(at_once, 'trial')} at a time from now on")
+            else:
+                announce(f"{left[0].trial_id}: {_NO_MEMORY}")
+                _end_for_memory(run, left[0])
+                left = left[1:]
+            if not left:
+                break
     except KeyboardInterrupt as stop:
         ignore_signals()
         announce("interrupted: closing the trials and writing the report, some seconds")
@@ -94,6 +107,33 @@ def run_sweep(
         name_ends(run, ids, "interrupted", f"Ray stopped: {reason}")
         raise StoppedRunError(f"Ray could not go on ({reason})") from error
     name_ends(run, ids, "failed", None)
+
+
+def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
+    """Whether Ray came to the end of an experiment; if not, the machine's memory ran out while a worker started, which
+    is the one failure of a trial that Tune takes for its own."""
+    try:
+        # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
+        with suppress(EOFError, pickle.UnpicklingError):
+            _tuner(run, sweep, left, resources, tracker).fit()
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
+            raise
+        return False
+    return True
+
+
+def _is_unfinished(run: RunDirectory, trial: TrainConfig) -> bool:
+    record = TrialRecord.read(run.trial(trial.trial_id))
+    return record is None or record.status == "interrupted"
+
+
+def _end_for_memory(run: RunDirectory, trial: TrainConfig) -> None:
+    directory = run.trial(trial.trial_id)
+    record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
+    record.status, record.reason, record.error, record.ended = "out_of_memory", _NO_MEMORY, _NO_MEMORY, now()
+    directory.mkdir(parents=True, exist_ok=True)
+    record.write(directory)
 
 
 def _tuner(

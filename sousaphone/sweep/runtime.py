@@ -19,12 +19,14 @@ import ray
 from sousaphone.choices import Choices
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
-from sousaphone.hardware import count_cpus, home_directory, shares
+from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
 from sousaphone.heavy_imports import garbage_left
 
 if TYPE_CHECKING:
     from sousaphone.sweep.status import Announce  # brings torch, and this module comes before it
 
+# Measured: 0.7 GB for the driver with torch, 0.3 GB for Ray's processes, 0.4 GB for a worker before it trains.
+_LEAST_BYTES = 1_400_000_000
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
 _ENDING = "the end of a Ray runtime"
 
@@ -139,6 +141,11 @@ def _check_machine() -> None:
         UserError: something of it is missing.
     """
     home_directory()  # holds Ray's token
+    if (memory := memory_bytes()) < _LEAST_BYTES:
+        raise UserError(
+            f"{memory / 1e9:.1f} GB of memory are too little for Ray and a trial; give this machine or container "
+            f"{_LEAST_BYTES / 1e9:.1f} GB at least"
+        )
     given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
     directory = Path(given, "ray").absolute()
     standing = next(path for path in (directory, *directory.parents) if path.exists())
@@ -196,22 +203,26 @@ def ray_runtime(
     else:
         _check_address(address)
         options |= {"address": address}
-    try:
-        with _own_signals():
-            context = ray.init(**options)
-    except Exception as error:  # Ray's own are of any class, a plain Exception among them
-        said = str(error).partition("\n")[0] or type(error).__name__
-        if address is None:
-            raise UserError(f"Ray cannot start on this machine: {said}") from error
-        raise UserError(
-            f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
-            "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
-        ) from error
-    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
-    logging.getLogger("ray").setLevel(logging.CRITICAL)
-    if dashboard and context.dashboard_url:
-        announce(f"dashboard: http://{context.dashboard_url}")
-    runtime = Runtime(on_loss)
+
+    def start() -> None:
+        try:
+            with _own_signals():
+                context = ray.init(**options)
+        except Exception as error:  # Ray's own are of any class, a plain Exception among them
+            said = str(error).partition("\n")[0] or type(error).__name__
+            if address is None:
+                raise UserError(f"Ray cannot start on this machine: {said}") from error
+            raise UserError(
+                f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
+                "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
+            ) from error
+        # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        if dashboard and context.dashboard_url:
+            announce(f"dashboard: http://{context.dashboard_url}")
+
+    start()
+    runtime = Runtime(start, on_loss)
     try:
         yield runtime
     finally:
@@ -269,14 +280,23 @@ class Runtime:
             to itself Ray waits a minute and then ends this process from within, before anything could be said.
     """
 
-    def __init__(self, on_loss: Callable[[], NoReturn] | None) -> None:
-        self.on_loss = on_loss
+    def __init__(self, start: Callable[[], None], on_loss: Callable[[], NoReturn] | None) -> None:
+        self._start, self.on_loss = start, on_loss
+        self._watch()
+
+    def _watch(self) -> None:
         self._vital = [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
         self._address = ray.get_runtime_context().gcs_address
         self._done, self._first = threading.Event(), threading.Lock()
         self._family: list[psutil.Process] = []
-        if on_loss is not None:
+        if self.on_loss is not None:
             threading.Thread(target=self._run, daemon=True).start()
+
+    def restart(self) -> None:
+        """Without any worker of before."""
+        self.shut_down()
+        self._start()
+        self._watch()
 
     def shut_down(self) -> None:
         """With all workers; they are gone when this returns."""

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -28,9 +28,18 @@ class Launcher:
         self.options = ["--data-dir", str(data), "--models", "ast", "--scale", "nano", "--epochs", str(EPOCHS)]
         self.options += ["--set", *settings]
 
-    def start(self, *options: str, name: str = "run") -> subprocess.Popen[str]:
-        """Baselines are measured where a test asks for them, with --baselines."""
-        command = [sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.storage), *options]
+    def start(self, *options: str, name: str = "run", under: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Baselines are measured where a test asks for them, with --baselines. `under` is a command that runs it."""
+        command = [
+            *under,
+            sys.executable,
+            str(ROOT / "launch.py"),
+            "--name",
+            name,
+            "--storage",
+            str(self.storage),
+            *options,
+        ]
         command += [] if "--baselines" in options else ["--no-baselines"]
         log = (self.storage / "log.txt").open("a")
         return subprocess.Popen(

@@ -1,0 +1,116 @@
+"""On machines, in accounts and under limits that are not ours a sweep runs, or says in one line what to do."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sweep.conftest import Launcher
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its limits")]
+SHORT = ["--augment", "off", "--epochs", "2", "--no-timing"]
+NAMELESS = ["unshare", "--user", "--map-user=54321"]
+NO_NETWORK = ["unshare", "--map-root-user", "--net"]
+MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")  # of control groups' version 1
+
+
+def works(command: list[str]) -> bool:
+    return shutil.which(command[0]) is not None and not subprocess.run([*command, "true"], check=False).returncode
+
+
+def last_line(launcher: Launcher) -> str:
+    assert "Traceback" not in launcher.log
+    return launcher.log.splitlines()[-1]
+
+
+def test_a_notebooks_backend_an_ascii_terminal_and_a_user_without_a_name_do_not_matter(launcher: Launcher) -> None:
+    if not works(NAMELESS):
+        pytest.skip("no user namespaces here")
+    home = launcher.storage / "home"
+    home.mkdir()
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        launcher.environment.pop(name, None)
+    launcher.environment |= {
+        "HOME": str(home),
+        "MPLBACKEND": "module://a_package_that_is_not_here",
+        "PYTHONIOENCODING": "ascii",
+    }
+    driver = launcher.start(*launcher.options, *SHORT, under=NAMELESS)
+    assert driver.wait(timeout=240) == 0, launcher.log
+    assert "Traceback" not in launcher.log
+    record = launcher.record("off")
+    assert record is not None
+    assert record.status == "completed"
+    assert any((launcher.storage / "run/report/plots").glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HOME", "not/writable"), ("RAY_TMPDIR", "not/writable"), ("RAY_TMPDIR", "long" * 25)],
+)
+def test_a_directory_that_ray_cannot_use_is_one_line_that_names_the_variable(
+    launcher: Launcher, variable: str, value: str
+) -> None:
+    if not works(NAMELESS):
+        pytest.skip("no user namespaces here")
+    directory = launcher.storage / value
+    directory.mkdir(parents=True)
+    if "long" not in value:
+        directory.chmod(0o555)
+    launcher.environment |= {"HOME": str(launcher.storage), "RAY_TMPDIR": "/tmp", variable: str(directory)}
+    driver = launcher.start(*launcher.options, *SHORT, under=NAMELESS)
+    assert driver.wait(timeout=60) == 2, launcher.log
+    assert variable in last_line(launcher)
+    assert str(directory) in last_line(launcher)
+    assert not (launcher.storage / "run").exists()
+
+
+def test_a_machine_without_a_loopback_interface_is_told_so(launcher: Launcher) -> None:
+    if not works(NO_NETWORK):
+        pytest.skip("no network namespaces here")
+    driver = launcher.start(*launcher.options, *SHORT, under=NO_NETWORK)
+    assert driver.wait(timeout=60) == 2, launcher.log
+    assert "127.0.0.1" in last_line(launcher)
+
+
+@pytest.fixture
+def memory_group() -> Iterator[Path]:
+    group = MEMORY_GROUPS / f"sousaphone-{uuid.uuid4().hex[:8]}"
+    try:
+        group.mkdir()
+    except OSError:
+        pytest.skip("no control groups of version 1 that this user may make")
+    yield group
+    group.rmdir()
+
+
+def limited(group: Path, size: int) -> list[str]:
+    """A command that runs another in a control group, which it sees at the root as in a container."""
+    (group / "memory.limit_in_bytes").write_text(str(size))
+    enter = f'echo $$ > {group}/cgroup.procs; mount --bind {group} {MEMORY_GROUPS}; exec "$@"'
+    return ["unshare", "--mount", "bash", "-c", enter, "bash"]
+
+
+def test_memory_that_runs_out_while_workers_start_costs_no_more_than_a_trial_at_a_time(
+    launcher: Launcher, memory_group: Path
+) -> None:
+    driver = launcher.start(*launcher.options, "--epochs", "2", "--no-timing", under=limited(memory_group, 2_100 << 20))
+    code = driver.wait(timeout=240)
+    assert "Traceback" not in launcher.log
+    assert (launcher.storage / "run/report/comparison_table.csv").is_file()
+    ends = [record.status if (record := launcher.record(augment)) else "pending" for augment in ("on", "off")]
+    assert set(ends) <= {"completed", "out_of_memory", "failed"}, launcher.log
+    assert "completed" in ends, launcher.log
+    assert code == int(set(ends) != {"completed"})
+
+
+def test_too_little_memory_for_ray_is_refused(launcher: Launcher, memory_group: Path) -> None:
+    driver = launcher.start(*launcher.options, *SHORT, under=limited(memory_group, 1_100 << 20))
+    assert driver.wait(timeout=60) == 2, launcher.log
+    assert "memory" in last_line(launcher)

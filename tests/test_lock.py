@@ -1,0 +1,63 @@
+"""constraints.txt holds what setup.cfg asks for, exactly and whole."""
+
+from __future__ import annotations
+
+import configparser
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from sousaphone.command_line import TORCHAUDIO_REMEDY
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+MACHINES = (("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64"))
+
+
+def requirements(text: str) -> list[Requirement]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser()
+    parser.read(ROOT / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def asked_for() -> list[Requirement]:
+    """What is needed, and what each extra needs."""
+    extras = setup()["options.extras_require"].values()
+    return [need for text in (setup()["options"]["install_requires"], *extras) for need in requirements(text)]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+@pytest.mark.parametrize(("system", "machine"), MACHINES)
+def test_every_direct_dependency_is_locked_to_one_version_that_satisfies_it(
+    python: str, system: str, machine: str
+) -> None:
+    here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
+    here["platform_machine"] = machine
+    locked: dict[str, str] = {}
+    for line in requirements((ROOT / "constraints.txt").read_text(encoding="utf-8")):
+        if line.marker is None or line.marker.evaluate(here):
+            (version,) = line.specifier
+            assert version.operator == "=="
+            assert line.name not in locked
+            locked[line.name] = version.version
+    for need in asked_for():
+        name = need.name.lower().replace("_", "-")
+        assert name in locked
+        assert need.specifier.contains(locked[name], prereleases=True), need
+
+
+def test_the_pythons_that_are_locked_are_those_that_setup_cfg_allows() -> None:
+    allowed = Requirement(f"python{setup()['options']['python_requires']}").specifier
+    assert [f"3.{minor}" for minor in range(9, 18) if allowed.contains(f"3.{minor}")] == list(PYTHONS)
+
+
+def test_the_remedy_for_a_pair_that_does_not_load_is_the_pair_of_setup_cfg() -> None:
+    pair = [need for need in asked_for() if need.name in ("torch", "torchaudio")]
+    given = TORCHAUDIO_REMEDY.removeprefix("pip install ").replace("'", "").split()
+    assert {(r.name, r.specifier) for r in map(Requirement, given)} == {(r.name, r.specifier) for r in pair}
