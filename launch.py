@@ -8,7 +8,6 @@ import dataclasses
 import gc
 import importlib
 import os
-import pkgutil
 import sys
 import threading
 import time
@@ -16,151 +15,34 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sousaphone import choices as resolving
-from sousaphone import found_rates
-from sousaphone.asked import AUGMENT
-from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.choices import DEFAULT_EPOCHS, TINY_EPOCHS, Choices
-from sousaphone.command_line import (
+from sousaphone.cli.arguments import build_parser, config_names
+from sousaphone.cli.parser import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
-    Parser,
     prepare_process,
     require_torchaudio,
     stop_talking,
 )
-from sousaphone.config import DATASET_SIZES, LORA_TARGETS, STRATEGIES, Sweep, TrainConfig, settable
+from sousaphone.config import SEARCH, Sweep, TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.heavy_imports import heavy_imports, imported_beside
-from sousaphone.jobs import STALL_TIMEOUT, TRACKERS, TRIAL_TIME_LIMIT, Job, make_job
-from sousaphone.run import Limits
+from sousaphone.planning import resolve as resolving
+from sousaphone.planning.job import Job, make_job
+from sousaphone.planning.options import Choices
+from sousaphone.runs import learning_rates
+from sousaphone.runs.directory import Limits
 
 if TYPE_CHECKING:
-    from sousaphone.data.sousa import Dataset
-    from sousaphone.sweep.runtime import Resources, Runtime
-    from sousaphone.timing import Budget
+    from sousaphone.data.dataset import Dataset
+    from sousaphone.planning.resources import Resources
+    from sousaphone.planning.throughput import Budget
+    from sousaphone.sweep.runtime import Runtime
 
-_EXAMPLES = """\
-examples:
-  launch.py                                             eight small trials on built-in data, in minutes
-  launch.py --dataset small --data-dir SOUSA --plan     how long would it take?
-  launch.py --dataset small --data-dir SOUSA --name first --trial-time-limit 12h
-  launch.py --resume --name first                       after a stop or a crash
-  launch.py --resume --name first --retry-failed        and try the failed trials again
-  launch.py --extend --name first --seeds 0 1 2         add two seeds to what is there
-  launch.py --promote first --dataset full --epochs 50  train the best of them on everything
-
-exit codes: 0 every trial ended well; 1 one did not, or Ray was lost; 2 wrong input, or Ray cannot start: nothing
-begun; 130 interrupted"""
 # They bring torch, transformers and PEFT, and Ray needs none of what they bring.
-_HEAVY = ("torch", "peft", "sousaphone.timing", "sousaphone.data.prepare")
+_HEAVY = ("torch", "peft", "sousaphone.planning.throughput", "sousaphone.data.prepare")
 # After so long a sweep's trials have begun, and this process waits for them.
 _QUIET_SECONDS = 30.0
 EXIT_TRIAL = 1
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """Every option defaults to None, so that a resumed run can tell what was asked for from what was not."""
-    parser = Parser(
-        prog="launch.py",
-        usage="%(prog)s [options]",
-        description="Fine-tune pretrained audio backbones with LoRA on the 40 drum rudiments and compare them.",
-        epilog=_settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is compared")
-    what.add_argument("--config", metavar="NAME", help=f"sweep: {', '.join(_configs())} (default backbones)")
-    what.add_argument(
-        "--models",
-        nargs="+",
-        metavar="MODEL",
-        help=f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})",
-    )
-    what.add_argument("--augment", choices=AUGMENT, help="augmentation (default both: every backbone with and without)")
-    what.add_argument("--strategy", choices=STRATEGIES, help="what trains beside the fresh layers (default lora)")
-    what.add_argument("--lora-targets", choices=LORA_TARGETS, help="layers that get adapters (default all-linear)")
-    what.add_argument(
-        "--scale", choices=("auto", "base", "nano"), help="base: published sizes; nano: small (default auto)"
-    )
-    what.add_argument(
-        "--weights", nargs="+", metavar="W", help="auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
-    )
-    what.add_argument(
-        "--rates", metavar="FILE", help="learning rates that --config rates found (default: tune_configs/rates.py)"
-    )
-    what.add_argument("--seeds", nargs="+", type=int, metavar="N", help="one trial each (default 0)")
-    what.add_argument("--epochs", type=int, metavar="N", help=f"default {DEFAULT_EPOCHS}, at tiny {TINY_EPOCHS}")
-    text = "further settings, listed below; of one that is given twice the last counts"
-    what.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", help=text)
-    data = parser.add_argument_group("data")
-    sizes = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
-    data.add_argument("--dataset", choices=DATASET_SIZES, help=f"clips, at most: {sizes} (default tiny)")
-    data.add_argument(
-        "--data-dir",
-        metavar="DIR",
-        help="SOUSA, a folder of recordings, a CSV, or hub:OWNER/NAME (default SOUSA_DATASET_PATH, else built-in)",
-    )
-    data.add_argument(
-        "--hold-out", metavar="WHAT=NAME", help="soundfont=NAME or preset=NAME: kept from training, scored apart"
-    )
-    data.add_argument(
-        "--test-also", metavar="DIR", help="a further data set of any of these forms, scored apart, never selected on"
-    )
-    run = parser.add_argument_group("the run")
-    run.add_argument("--name", help="of the run (default: made from sweep, size and time)")
-    run.add_argument("--storage", metavar="DIR", help="where runs live (default results)")
-    run.add_argument("--plan", action="store_true", help="say what would be done and how long it takes, and stop")
-    run.add_argument(
-        "--timing",
-        action=argparse.BooleanOptionalAction,
-        help="time a few steps of each arm first (default: where cheap)",
-    )
-    run.add_argument(
-        "--baselines",
-        action=argparse.BooleanOptionalAction,
-        help="measure first what results are held against: simple baselines, CPU time a clip (default: on; about 15 s "
-        "at tiny and nano on two cores, minutes for many clips)",
-    )
-    run.add_argument("--yes", action="store_true", help="start although a time limit will cut trials off")
-    run.add_argument(
-        "--tracker", choices=TRACKERS, help="metrics also to Weights & Biases, offline unless WANDB_MODE says otherwise"
-    )
-    limits = parser.add_argument_group("time limits, such as 45s, 90m, 2h or 1h30m; none lifts one")
-    limits.add_argument("--trial-time-limit", metavar="T", help=f"of each trial (default {TRIAL_TIME_LIMIT})")
-    limits.add_argument("--time-limit", metavar="T", help="of this launch, all trials together (default none)")
-    limits.add_argument(
-        "--stall-timeout", metavar="T", help=f"a trial without a batch for so long is hung (default {STALL_TIMEOUT})"
-    )
-    again = parser.add_argument_group("a run that exists")
-    again.add_argument("--resume", action="store_true", help="go on with the run called --name (default: the newest)")
-    again.add_argument("--retry-failed", action="store_true", help="with --resume: try failed trials again, too")
-    again.add_argument(
-        "--extend", action="store_true", help="add --models, --augment or --seeds to it, and go on with it"
-    )
-    again.add_argument(
-        "--promote", metavar="RUN", help="train the best trial of RUN as a run of its own (--dataset, --epochs)"
-    )
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), help="default auto: the best there is")
-    machine.add_argument(
-        "--cpus-per-trial", type=float, metavar="X", help="default: one at nano scale on a CPU, else a fair share"
-    )
-    machine.add_argument("--gpus-per-trial", type=float, metavar="X", help="default: one where there is one")
-    machine.add_argument("--max-concurrent", type=int, metavar="N", help="trials at a time (default: as many as fit)")
-    machine.add_argument("--dashboard", action="store_true", help="bring up Ray's dashboard on 127.0.0.1")
-    return parser
-
-
-def _settings_help() -> str:
-    rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
-    return "\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES])
-
-
-def _configs() -> list[str]:
-    import tune_configs
-
-    return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name != "resources"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -204,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     from sousaphone.sweep.runtime import Capacity, pick_resources
 
     if job.tracker == "wandb":
-        from sousaphone.sweep.tracking import check_tracker
+        from sousaphone.sweep.wandb_logger import check_tracker
 
         check_tracker()
     capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
@@ -232,7 +114,7 @@ def _not_begun(job: Job) -> str:
 
 def _end(job: Job) -> int:
     """The report of trials that are through, which a signal may cut off."""
-    from sousaphone.sweep.signals import interrupt, signals_call
+    from sousaphone.sweep.runtime import interrupt, signals_call
 
     try:
         with signals_call(interrupt):
@@ -246,8 +128,15 @@ def _end(job: Job) -> int:
 def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
     """Ray, and what takes seconds to import: Ray's start mostly waits, so one goes on beside the other. A plan needs no
     Ray."""
-    from sousaphone.sweep.runtime import kill_all, ray_runtime
-    from sousaphone.sweep.signals import interrupt, let_pass, signals_call
+    from sousaphone.sweep.runtime import (
+        heavy_imports,
+        imported_beside,
+        interrupt,
+        kill_all,
+        let_pass,
+        ray_runtime,
+        signals_call,
+    )
 
     def lose() -> NoReturn:
         print("launch.py: error: Ray's own processes were killed before the run began", file=sys.stderr)
@@ -273,8 +162,8 @@ def _plan(arguments: argparse.Namespace, job: Job, resources: Resources, at_once
     """Say what will be done, and make ready what it takes, before the run directory is touched: all that can be wrong
     with weights, data and time shows here. None if that is all that is asked for."""
     from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
-    from sousaphone.sweep import plan as planning
-    from sousaphone.sweep.forecast import describe
+    from sousaphone.planning import plan as planning
+    from sousaphone.planning.forecast import describe
 
     left = job.left()
     trainable: dict[TrainConfig, int] = {}
@@ -309,10 +198,10 @@ def _plan(arguments: argparse.Namespace, job: Job, resources: Resources, at_once
 
 def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int) -> bool:
     """Baselines, then what is left of the trials; whether that was interrupted."""
+    from sousaphone.planning import plan as planning
     from sousaphone.sweep import experiment
-    from sousaphone.sweep import plan as planning
-    from sousaphone.sweep.ends import name_ends
-    from sousaphone.sweep.signals import ignore_signals
+    from sousaphone.sweep.failures import name_ends
+    from sousaphone.sweep.runtime import ignore_signals
 
     def lose() -> NoReturn:
         reason = "Ray's own processes were killed"
@@ -351,7 +240,7 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
 
 def _timing(arguments: argparse.Namespace) -> Budget | None:
     """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
-    from sousaphone.timing import Budget
+    from sousaphone.planning.throughput import Budget
 
     if arguments.timing is False:
         return None
@@ -361,8 +250,8 @@ def _timing(arguments: argparse.Namespace) -> Budget | None:
 
 def _measure(job: Job, dataset: Dataset) -> None:
     """Baselines and CPU times, where the run lacks them; the trials have not begun."""
-    from sousaphone.measure import measure_yardsticks
-    from sousaphone.sweep.ends import name_ends
+    from sousaphone.baselines.measure import measure_yardsticks
+    from sousaphone.sweep.failures import name_ends
 
     # Should it end here, the status page tells how things stand.
     name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", "the driver was killed")
@@ -375,13 +264,13 @@ def _limits(job: Job) -> Limits:
 
 
 def _finish(job: Job, interrupted: bool) -> int:
-    if job.config == resolving.SEARCH:  # its trials are no results, and a table that ranks them would say they are
-        for told in found_rates.write(job.directory.path, job.trials, job.records()):
+    if job.config == SEARCH:  # its trials are no results, and a table that ranks them would say they are
+        for told in learning_rates.write(job.directory.path, job.trials, job.records()):
             print(told)
     else:
         _report(job)
     if job.tracker == "wandb":
-        from sousaphone.sweep.tracking import sync_line
+        from sousaphone.sweep.wandb_logger import sync_line
 
         if line := sync_line(job.directory):
             print(f"Weights & Biases, kept offline; to send it: {line}")
@@ -389,7 +278,7 @@ def _finish(job: Job, interrupted: bool) -> int:
         print(f"interrupted; to go on: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
     if not job.all_ended_well():
-        where = job.directory.status_page if job.config == resolving.SEARCH else "the report"
+        where = job.directory.status_page if job.config == SEARCH else "the report"
         print(f"some trials did not end well; {where} says which, why, and what to type")
         return EXIT_TRIAL
     return EXIT_OK
@@ -412,8 +301,8 @@ def _report(job: Job) -> None:
 
 
 def _sweep(config: str, choices: Choices) -> Sweep:
-    if config not in _configs():
-        raise UserError(f"--config {config!r} is unknown; choose one of: {', '.join(_configs())}")
+    if config not in config_names():
+        raise UserError(f"--config {config!r} is unknown; choose one of: {', '.join(config_names())}")
     sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(choices)
     return sweep
 

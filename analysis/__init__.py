@@ -1,12 +1,11 @@
 """The report: what a run left on disk, as tables, figures, a verdict, a page and a summary.
 
-    ray_log.py, trials.py, predictions.py    what is on disk, put together
-    findings.py                              a run as its report sees it
-    statistics.py -> verdict.py, criteria.py what may be said of it
-    figures/ -> pictures.py, listening.py    what there is to see and to hear
-    content.py -> markdown.py, page.py       what is said in which order, and how it is written
-    table.py, exports.py                     files for other programs
-    report.py                                all of it; compare.py: against another run
+    load/              what is on disk, put together: Ray's log, trials, predictions
+    run_summary.py     a run as its report sees it
+    stats/             what may be said of it: statistics, verdict, criteria, arms, slices
+    figures/           what there is to see; write/audio_clips.py: to hear
+    sections.py        what is said in which order; write/: how, as Markdown, HTML, tables, files
+    report.py          all of it; compare/: against another run
 
 It reads; it neither trains nor runs, and needs no Ray cluster.
 """

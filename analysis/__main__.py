@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser, prepare_process
+from sousaphone.cli.parser import EXIT_INPUT, EXIT_OK, Parser, prepare_process
 from sousaphone.errors import UserError
 
 _DESCRIPTION = """\
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for run in options.runs:  # one that has no report keeps none of the others from theirs
         try:
             if options.compare is not None:
-                from analysis.compare import write_comparison
+                from analysis.compare.compare import write_comparison
 
                 lines, path = write_comparison(run, options.compare, options.output)
                 print(*lines, f"comparison: {path}", sep="\n")

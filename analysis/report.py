@@ -5,26 +5,27 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from analysis import exports
-from analysis.arms import arms, best_of_each
-from analysis.confusion import counts_of, worst_pairs
-from analysis.content import sections
-from analysis.document import Sounds
-from analysis.findings import Findings
-from analysis.listening import listening
-from analysis.markdown import to_markdown
-from analysis.page import to_html
-from analysis.pictures import Mark, pictures
-from analysis.predictions import read_predictions
-from analysis.ray_log import read_ray_log
-from analysis.table import comparison_table, to_csv
-from analysis.trials import read_trials
-from sousaphone import found_rates
-from sousaphone.choices import SEARCH
+from analysis.figures.all_figures import Mark, pictures
+from analysis.load.predictions import read_predictions
+from analysis.load.ray_log import read_ray_log
+from analysis.load.trials import read_trials
+from analysis.run_summary import Findings
+from analysis.sections import sections
+from analysis.stats.arms import arms, best_of_each
+from analysis.stats.confusion import counts_of, worst_pairs
+from analysis.write import exports
+from analysis.write.audio_clips import listening
+from analysis.write.blocks import Sounds
+from analysis.write.html import to_html
+from analysis.write.markdown import to_markdown
+from analysis.write.table import comparison_table, to_csv
+from sousaphone.config import SEARCH
 from sousaphone.errors import UserError
-from sousaphone.record import ADAPTER_NAME, atomic_write, now
-from sousaphone.run import RunDirectory
-from sousaphone.yardsticks import Yardsticks
+from sousaphone.files import atomic_write
+from sousaphone.runs import learning_rates
+from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.trial_record import ADAPTER_NAME, now
 
 _LINKS = (
     "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON a trial: "
@@ -44,7 +45,7 @@ def read_run(path: Path) -> Findings:
     if plan.get("config") == SEARCH:
         raise UserError(
             f"{path} looked for learning rates, and its trials are no results to report; what it finds stands in "
-            f"{path / found_rates.FILE}"
+            f"{path / learning_rates.FILE}"
         )
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)

@@ -25,23 +25,7 @@ LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
 
-# What a trial can come to. A trial in one of FULL_ENDS has all its results; what any other one has is partial. A run
-# is a success only if every trial ended in one of GOOD_ENDS.
-STATUSES = (
-    "pending",
-    "running",
-    "completed",
-    "early_stopped",
-    "time_limit",
-    "failed",
-    "out_of_memory",
-    "diverged",
-    "interrupted",
-)
-FULL_ENDS = ("completed", "early_stopped")
-GOOD_ENDS = (*FULL_ENDS, "time_limit")
-# Begun again by --retry-failed. A diverged trial would diverge again: its random draws are fixed.
-RETRIED = ("failed", "out_of_memory")
+SEARCH = "rates"  # the sweep that looks for learning rates
 
 
 def knob(default: Any, help: str, **limits: Any) -> Any:

@@ -140,3 +140,10 @@ def shares(have: float, amount: float) -> int:
     """
     # A hair more, for 1 / 0.1 and its like are not exact.
     return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
+
+
+def is_here(device: str) -> bool:
+    """Whether this machine has a device of this kind; another of a cluster may."""
+    import torch
+
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device]

@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from sousaphone.errors import UserError
-from sousaphone.quick_lora import QuickConv2d, QuickLinear
+from sousaphone.kernels.lora_cpu import QuickConv2d, QuickLinear
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
 from sousaphone.backbones.registry import REGISTRY, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 from sousaphone.weights.check import load_checked
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import launch
-from sousaphone.run import RunDirectory
+from sousaphone.runs.directory import RunDirectory
 from sousaphone.sweep.runtime import ray_runtime
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,7 +173,7 @@ def test_a_storage_that_is_no_directory_is_one_clear_line(tmp_path: Path, capsys
 
 def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
     code = (
-        "import sys, time; from pathlib import Path; from sousaphone.run import RunDirectory\n"
+        "import sys, time; from pathlib import Path; from sousaphone.runs.directory import RunDirectory\n"
         "with RunDirectory(Path(sys.argv[1])).held(): print('held', flush=True); time.sleep(60)"
     )
     run = RunDirectory(tmp_path / "run")

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sousaphone import training
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
-from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
+from sousaphone.training import loop
+from sousaphone.training.step import micro_batch_of
 from tests.benchmarks import floor, overhead
 from tests.benchmarks.clips import make_clips
 from tests.benchmarks.clock import Clock
@@ -104,10 +104,10 @@ def test_stages_add_up_to_the_step_and_change_nothing(trial_config: Any) -> None
     def losses(on: bool) -> tuple[float, Clock, float]:
         model = build_model(config, len(SLUGS))
         data, clock = open_trial_data(config, model.backbone.spec.sample_rate), Clock(torch.device("cpu"), on)
-        optimizer, micro_batch = training.make_optimizer(model, config), micro_batch_of(config, model)
+        optimizer, micro_batch = loop.make_optimizer(model, config), micro_batch_of(config, model)
         torch.manual_seed(0)
         with clock.watching(optimizer, micro_batch):
-            row = training.train_epoch(config, model, data.train, optimizer, micro_batch, 1)
+            row = loop.train_epoch(config, model, data.train, optimizer, micro_batch, 1)
         return row["train_loss"], clock, row["epoch_seconds"]
 
     plain, _, _ = losses(False)
@@ -116,8 +116,8 @@ def test_stages_add_up_to_the_step_and_change_nothing(trial_config: Any) -> None
     shares = clock.shares(seconds)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert all(share > 0 for stage, share in shares.items() if stage not in ("both passes", "other"))
-    assert training.train_epoch.__module__ == "sousaphone.training"
-    assert not hasattr(training.to_float, "__wrapped__")
+    assert loop.train_epoch.__module__ == "sousaphone.training.loop"
+    assert not hasattr(loop.to_float, "__wrapped__")
 
 
 def test_without_soundfile_the_clips_are_wav_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.choices import Choices
 from sousaphone.config import check_trials
 from sousaphone.errors import UserError
-from sousaphone.sweep.runtime import Capacity, Resources, pick_resources
+from sousaphone.planning.options import Choices
+from sousaphone.planning.resources import Resources
+from sousaphone.sweep.runtime import Capacity, pick_resources
 from tune_configs.backbones import sweep
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ray import tune
 
-from sousaphone.choices import Choices
+from sousaphone.backbones.training_defaults import rate
 from sousaphone.config import PerModel, Sweep
-from tune_configs.rates import how_tuned, rates
+from sousaphone.planning.options import Choices
 from tune_configs.resources import gpus, steps, threads
 
 
@@ -42,4 +42,24 @@ def sweep(choices: Choices) -> Sweep:
         cpus_per_trial=float(threads(choices)),
         gpus_per_trial=gpus(choices),
         notes=(how_tuned(choices),),
+    )
+
+
+def rates(choices: Choices) -> dict[str, float]:
+    """By backbone: what a search found (`--rates`), else the backbone's own rate."""
+    return {m: choices.rates.get(m, rate(m, choices.strategy, choices.scale)) for m in choices.models}
+
+
+def how_tuned(choices: Choices) -> str:
+    """What a report is to say of the rates."""
+    if "learning_rate" in choices.settings:
+        return f"learning rate {choices.settings['learning_rate']:g} for every backbone, as given; not tuned for each"
+    untuned = [model for model in choices.models if model not in choices.rates]
+    found = ", ".join(f"{model} {choices.rates[model]:g}" for model in choices.models if model in choices.rates)
+    found += f" ({choices.rates_told})" if choices.rates_told and found else ""
+    if not untuned:
+        return f"learning rates found on validation clips, each backbone with the same budget: {found}"
+    which = "all backbones" if len(untuned) == len(choices.models) else ", ".join(untuned)
+    return f"learning rates are untuned for {which}: starting points, not searched for on these data" + (
+        f"; found on validation clips: {found}" if found else ""
     )

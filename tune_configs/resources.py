@@ -1,28 +1,11 @@
-"""What a trial of each backbone takes on each kind of device: threads, micro-batch.
-
-A micro-batch is what fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
-everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
-same halves it by itself. The effective batch is the same everywhere: 32, or what `--set` comes to.
-"""
+"""What a trial of each backbone takes on each kind of device: threads, a share of a GPU, micro-batches and how many
+make a step."""
 
 from __future__ import annotations
 
-from sousaphone.choices import Choices
+from sousaphone.backbones.training_defaults import EFFECTIVE_BATCH, micro_batch
 from sousaphone.hardware import shares
-
-EFFECTIVE_BATCH = 32
-# Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
-_NANO = {"efficientat": 16}
-_BASE = {
-    "cuda": {"ast": 32, "htsat": 32, "beats": 32, "beats-ft": 32, "efficientat": 32},
-    "mps": {"ast": 4, "htsat": 8, "beats": 8, "beats-ft": 8, "efficientat": 16},
-    "cpu": {"ast": 2, "htsat": 2, "beats": 2, "beats-ft": 2, "efficientat": 4},
-}
-
-
-def micro_batch(model: str, scale: str, device: str) -> int:
-    """Clips in one forward pass."""
-    return _NANO.get(model, EFFECTIVE_BATCH) if scale == "nano" else _BASE[device].get(model, 2)
+from sousaphone.planning.options import Choices
 
 
 def steps(model: str, choices: Choices) -> tuple[int, int]:

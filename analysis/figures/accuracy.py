@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from analysis.arms import Look, checkpoints
-from analysis.document import Picture
-from analysis.figures import paper, web
-from analysis.figures.scene import Scene
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
 from analysis.figures.style import GREY, accuracy_range
-from analysis.slices import Slice, accuracy_of, by_player, possible
+from analysis.stats.arms import Look, checkpoints
+from analysis.stats.slices import Slice, accuracy_of, by_player, possible
+from analysis.write.blocks import Picture
 
 _APART = 0.17  # rows between validation, above, and test, below
 _BASELINE = Look(GREY, "d", "diamond-tall")
@@ -140,14 +140,14 @@ def _seeds(rows: Sequence[Row]) -> list[_Seed]:
 
 def _png(rows: Sequence[Row], scene: Scene) -> bytes:
     legend = [
-        paper.shape("o", _VALIDATION, filled=False),
-        paper.shape("o", _test_words(rows)),
-        *([paper.shape("d", "baseline", GREY)] if scene.baselines else []),
-        paper.chance_entry(),
+        mpl.shape("o", _VALIDATION, filled=False),
+        mpl.shape("o", _test_words(rows)),
+        *([mpl.shape("d", "baseline", GREY)] if scene.baselines else []),
+        mpl.chance_entry(),
     ]
     labels = [row.name if not row.state else row.name.removesuffix(f" ({row.state})") for row in rows]
-    page, (axes,) = paper.row_sheet("Accuracy by arm", scene.banner, labels, legend=legend)
-    paper.chance_line(axes)
+    page, (axes,) = mpl.row_sheet("Accuracy by arm", scene.banner, labels, legend=legend)
+    mpl.chance_line(axes)
     for look in dict.fromkeys(row.look for row in rows):
         own = [(y, row) for y, row in enumerate(rows) if row.look == look]
         for shift, filled in ((-_APART, False), (_APART, True)):
@@ -156,13 +156,13 @@ def _png(rows: Sequence[Row], scene: Scene) -> bytes:
             places, shades = [y for y, _, _ in shown], [row.colour for _, row, _ in shown]
             if filled:
                 low, high = [row.low for _, row, _ in shown], [row.high for _, row, _ in shown]
-                paper.intervals(axes, places, low, high, shades)
-            paper.points(axes, [value for _, _, value in shown], places, shades, look.marker, filled, 38)
+                mpl.intervals(axes, places, low, high, shades)
+            mpl.points(axes, [value for _, _, value in shown], places, shades, look.marker, filled, 38)
     seeds = _seeds(rows)
-    paper.dots(axes, [seed.accuracy for seed in seeds], [seed.y for seed in seeds], [seed.colour for seed in seeds])
+    mpl.dots(axes, [seed.accuracy for seed in seeds], [seed.y for seed in seeds], [seed.colour for seed in seeds])
     for y, row in enumerate(rows):
         if row.state:
-            paper.beside(axes, row.highest, y, row.state, 10 if row.highest else 5)
+            mpl.beside(axes, row.highest, y, row.state, 10 if row.highest else 5)
     if scene.baselines and scene.groups:
         axes.axhline(len(scene.groups) - 0.5, color="#bbbbbb", linewidth=0.8)
     axes.set_xlim(*_range(rows))
@@ -172,19 +172,19 @@ def _png(rows: Sequence[Row], scene: Scene) -> bytes:
 
 def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
     figure = go.Figure()
-    web.legend_marker(figure, _VALIDATION, "circle-open")
-    web.legend_marker(figure, _test_words(rows), "circle")
+    plotly_charts.legend_marker(figure, _VALIDATION, "circle-open")
+    plotly_charts.legend_marker(figure, _test_words(rows), "circle")
     if scene.baselines:
-        web.legend_marker(figure, "baseline", _BASELINE.symbol, GREY)
-    web.chance_line(figure)
-    web.legend_chance(figure)
+        plotly_charts.legend_marker(figure, "baseline", _BASELINE.symbol, GREY)
+    plotly_charts.chance_line(figure)
+    plotly_charts.legend_chance(figure)
     seeds = _seeds(rows)
     if seeds:
         figure.add_scatter(
-            x=web.packed([seed.accuracy for seed in seeds]),
-            y=web.packed([seed.y for seed in seeds]),
+            x=plotly_charts.packed([seed.accuracy for seed in seeds]),
+            y=plotly_charts.packed([seed.y for seed in seeds]),
             mode="markers",
-            text=[web.escape(seed.trial_id) for seed in seeds],
+            text=[plotly_charts.escape(seed.trial_id) for seed in seeds],
             hovertemplate="%{x:.1f} %<br>%{text}<extra></extra>",
             marker={"size": 5, "opacity": 0.5, "color": [seed.colour for seed in seeds]},
             showlegend=False,
@@ -195,14 +195,14 @@ def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
             values = [row.test if filled else row.validation for _, row in own]
             bars = [row.low for _, row in own], [row.high for _, row in own]
             figure.add_scatter(
-                x=web.rounded(values),
+                x=plotly_charts.rounded(values),
                 y=[y + shift for y, _ in own],
                 mode="markers",
-                text=[web.escape(row.name) for _, row in own],
+                text=[plotly_charts.escape(row.name) for _, row in own],
                 customdata=[_interval(row) if filled else "" for _, row in own],
                 hovertemplate=f"{'test' if filled else 'validation'} %{{x:.1f}} %%{{customdata}}<br>%{{text}}"
                 "<extra></extra>",
-                error_x=web.error(values, *bars, colour) if filled else None,
+                error_x=plotly_charts.error(values, *bars, colour) if filled else None,
                 marker={
                     "size": 10,
                     "symbol": look.symbol,
@@ -211,11 +211,11 @@ def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
                 },
                 showlegend=False,
             )
-    height = web.row_axis(figure, [row.name for row in rows])
+    height = plotly_charts.row_axis(figure, [row.name for row in rows])
     if scene.baselines and scene.groups:
         figure.add_hline(y=len(scene.groups) - 0.5, line={"color": "#bbbbbb", "width": 1}, layer="below")
     figure.update_xaxes(title="accuracy, %", range=_range(rows))
-    return web.styled(figure, height)
+    return plotly_charts.styled(figure, height)
 
 
 def _interval(row: Row) -> str:

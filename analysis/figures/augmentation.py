@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from analysis.arms import Look
-from analysis.document import Picture
-from analysis.figures import paper, web
-from analysis.figures.scene import Scene
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
 from analysis.figures.style import GREY
-from analysis.statistics import Contrast
-from analysis.verdict import augmentation_pairs
+from analysis.stats.arms import Look
+from analysis.stats.statistics import Contrast
+from analysis.stats.verdict import augmentation_pairs
+from analysis.write.blocks import Picture
 
 _HEADING = "Effect of augmentation"
 
@@ -60,17 +60,17 @@ def _span(found: Sequence[Effect]) -> tuple[float, float]:
 
 def _png(found: Sequence[Effect], banner: str | None) -> bytes:
     legend = [
-        paper.shape("o", "told from zero"),
-        paper.shape("o", "not told from zero", filled=False),
-        paper.shape("o", "one player", GREY, size=3.5),
+        mpl.shape("o", "told from zero"),
+        mpl.shape("o", "not told from zero", filled=False),
+        mpl.shape("o", "one player", GREY, size=3.5),
     ]
-    page, (axes,) = paper.row_sheet(_HEADING, banner, [e.label for e in found], legend=legend)
+    page, (axes,) = mpl.row_sheet(_HEADING, banner, [e.label for e in found], legend=legend)
     axes.axvline(0, color=GREY, linewidth=1, zorder=1)
     for y, effect in enumerate(found):
         look, c = effect.look, effect.contrast
-        paper.dots(axes, [100 * v for v in c.by_player], [y + 0.25] * c.players, [look.colour] * c.players)
-        paper.intervals(axes, [y], [100 * c.low], [100 * c.high], [look.colour])
-        paper.points(axes, [100 * c.difference], [y], [look.colour], look.marker, c.significant)
+        mpl.dots(axes, [100 * v for v in c.by_player], [y + 0.25] * c.players, [look.colour] * c.players)
+        mpl.intervals(axes, [y], [100 * c.low], [100 * c.high], [look.colour])
+        mpl.points(axes, [100 * c.difference], [y], [look.colour], look.marker, c.significant)
     axes.set_xlim(*_span(found))
     axes.set_xlabel("difference in test accuracy, points: augmented better to the right")
     return page.png()
@@ -78,15 +78,15 @@ def _png(found: Sequence[Effect], banner: str | None) -> bytes:
 
 def _chart(found: Sequence[Effect]) -> go.Figure:
     figure = go.Figure()
-    web.legend_marker(figure, "told from zero", "circle")
-    web.legend_marker(figure, "not told from zero", "circle-open")
-    web.legend_marker(figure, "one player", "circle", GREY)
+    plotly_charts.legend_marker(figure, "told from zero", "circle")
+    plotly_charts.legend_marker(figure, "not told from zero", "circle-open")
+    plotly_charts.legend_marker(figure, "one player", "circle", GREY)
     dots = [(100 * v, y, e, name) for y, e in enumerate(found) for name, v in e.contrast.by_player.items()]
     figure.add_scatter(
-        x=web.packed([value for value, _, _, _ in dots]),
-        y=web.packed([y + 0.25 for _, y, _, _ in dots]),
+        x=plotly_charts.packed([value for value, _, _, _ in dots]),
+        y=plotly_charts.packed([y + 0.25 for _, y, _, _ in dots]),
         mode="markers",
-        text=[web.escape(str(name)) for _, _, _, name in dots],
+        text=[plotly_charts.escape(str(name)) for _, _, _, name in dots],
         hovertemplate="%{x:+.1f} points<br>%{text}<extra></extra>",
         marker={"size": 5, "opacity": 0.5, "color": [e.look.colour for _, _, e, _ in dots]},
         showlegend=False,
@@ -95,12 +95,14 @@ def _chart(found: Sequence[Effect]) -> go.Figure:
         own = [(y, effect.contrast) for y, effect in enumerate(found) if effect.look == look]
         values = [100 * c.difference for _, c in own]
         figure.add_scatter(
-            x=web.rounded(values),
+            x=plotly_charts.rounded(values),
             y=[y for y, _ in own],
             mode="markers",
             customdata=[f"[{100 * c.low:+.1f}, {100 * c.high:+.1f}], {c.players} players" for _, c in own],
             hovertemplate="%{x:+.1f} points %{customdata}<extra></extra>",
-            error_x=web.error(values, [100 * c.low for _, c in own], [100 * c.high for _, c in own], look.colour),
+            error_x=plotly_charts.error(
+                values, [100 * c.low for _, c in own], [100 * c.high for _, c in own], look.colour
+            ),
             marker={
                 "size": 11,
                 "symbol": look.symbol,
@@ -109,7 +111,7 @@ def _chart(found: Sequence[Effect]) -> go.Figure:
             },
             showlegend=False,
         )
-    height = web.row_axis(figure, [effect.label for effect in found])
+    height = plotly_charts.row_axis(figure, [effect.label for effect in found])
     figure.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
     figure.update_xaxes(title="difference in test accuracy, points: augmented better to the right", range=_span(found))
-    return web.styled(figure, height)
+    return plotly_charts.styled(figure, height)

@@ -10,15 +10,15 @@ import numpy as np
 import plotly.graph_objects as go
 from matplotlib.patches import Rectangle
 
-from analysis.arms import Arm
-from analysis.confusion import Counts, Pair, counts_of, spoken, worst_pairs
-from analysis.document import Picture
-from analysis.figures import paper, web
-from analysis.figures.scene import Scene
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
 from analysis.figures.style import INK, shortened
-from sousaphone.confusion_image import FRAME, draw_matrix, families, row_shares
+from analysis.stats.arms import Arm
+from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
+from analysis.write.blocks import Picture
+from sousaphone.confusion import FRAME, draw_matrix, families, row_shares
 from sousaphone.rudiments import SLUGS
-from sousaphone.words import counted
+from sousaphone.text import counted
 
 _MOST_NAMED = 8
 _NAMES = [spoken(slug) for slug in SLUGS]
@@ -57,7 +57,7 @@ def picture(scene: Scene) -> Picture | None:
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
-    page = paper.sheet(f"What is taken for what: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
+    page = mpl.sheet(f"What is taken for what: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
     image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:
@@ -135,13 +135,15 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
         ]
         seen = [place == number for place in range(len(found))]
         shapes = {"shapes": [*frames, *outlines]}
-        buttons.append({"label": web.label(matrix.arm.name), "method": "update", "args": [{"visible": seen}, shapes]})
+        buttons.append(
+            {"label": plotly_charts.label(matrix.arm.name), "method": "update", "args": [{"visible": seen}, shapes]}
+        )
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)
     ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}
     figure.update_xaxes(**ticks, tickangle=-90, title="taken for", range=[-0.5, len(SLUGS) - 0.5])
     figure.update_yaxes(**ticks, title="played", range=[len(SLUGS) - 0.5, -0.5])
-    web.styled(figure, 800)
+    plotly_charts.styled(figure, 800)
     figure.update_layout(
         margin={"t": 60},
         updatemenus=[

@@ -15,14 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
-from analysis.arms import Arm, Look, best_of_each, title
-from analysis.document import Picture
-from analysis.figures import paper, web
-from analysis.figures.scene import Scene
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
 from analysis.figures.style import GRID, INK, paled
-from analysis.trials import Trial
+from analysis.load.trials import Trial
+from analysis.stats.arms import Arm, Look, best_of_each, title
+from analysis.write.blocks import Picture
 from sousaphone.rudiments import SLUGS
-from sousaphone.words import counted
+from sousaphone.text import counted
 
 _METRICS = (
     ("val_acc", "validation accuracy, %", 100.0),
@@ -170,10 +170,10 @@ def _png(drawing: _Drawing) -> bytes:
         if model in {arm.model for arm in known}
     ]
     if len(drawing.dashes) > 1:
-        legend += [paper.stroke(variant, INK, dash, 1.6) for variant, (dash, _) in drawing.dashes.items()]
+        legend += [mpl.stroke(variant, INK, dash, 1.6) for variant, (dash, _) in drawing.dashes.items()]
     columns, width, panel, gap, left = 4, 10.5, 2.45, 0.62, 0.62
-    foot = paper.legend_height(len(legend), columns) + 0.6
-    page = paper.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
+    foot = mpl.legend_height(len(legend), columns) + 0.6
+    page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
     each = (width - 3 * left - 0.2) / 3
     panels = {}
     for row, span in enumerate(_SPANS):
@@ -235,14 +235,17 @@ def _chart(drawing: _Drawing) -> go.Figure:
     few = len(known) <= _FEW
     if not few:
         for model in scene.models:
-            web.legend_line(figure, title(model), "solid", scene.looks[model].colour, legendgroup=model)
+            plotly_charts.legend_line(figure, title(model), "solid", scene.looks[model].colour, legendgroup=model)
         if len(drawing.dashes) > 1:
             for variant, (_, dash) in drawing.dashes.items():
-                web.legend_line(figure, variant, dash)
+                plotly_charts.legend_line(figure, variant, dash)
     for arm in reversed(known):
         single, whole = _lines(arm, drawing.step)
         bold = arm.label in drawing.strong
-        own = {"name": web.label(arm.label), "legendgroup": web.label(arm.label if few else arm.model)}
+        own = {
+            "name": plotly_charts.label(arm.label),
+            "legendgroup": plotly_charts.label(arm.label if few else arm.model),
+        }
         for row, span in enumerate(_SPANS, start=1):
             for column, (metric, _, _) in enumerate(_METRICS, start=1):
                 if single and (bold or whole is None):
@@ -259,7 +262,7 @@ def _chart(drawing: _Drawing) -> go.Figure:
         for column, (metric, label, _) in enumerate(_METRICS, start=1):
             figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
             figure.update_yaxes(title=label, range=list(_ends(drawing, metric)), row=row, col=column)
-    return web.styled(figure, 560, legend_columns=3)
+    return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
 def _add_whole(
@@ -271,7 +274,7 @@ def _add_whole(
     sizes = [9 if (i == whole.best and bold) or number == 1 else 0 for i in range(number)]
     figure.add_scatter(
         x=_x(whole.along(span), span),
-        y=web.packed(whole.values[metric]),
+        y=plotly_charts.packed(whole.values[metric]),
         mode="lines+markers",
         line={"color": colour if bold else paled(colour), "dash": drawing.dash(arm)[1], "width": 2 if bold else 1},
         marker={"symbol": look.symbol, "color": colour, "size": np.asarray(sizes, np.uint8), "opacity": 1},
@@ -294,7 +297,7 @@ def _add_seeds(
         seeds += [int(trial.config.get("seed") or 0)] * (len(curve.epochs) + 1)
     figure.add_scatter(
         x=_x(x, span),
-        y=web.packed(y),
+        y=plotly_charts.packed(y),
         customdata=np.asarray(seeds, np.uint8 if max(seeds) < 2**8 else np.float64),
         mode="lines",
         line={"color": paled(look.colour, 0.35), "width": 0.8},

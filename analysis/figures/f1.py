@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
 
-from analysis.arms import Arm
-from analysis.confusion import counts_of, f1_of_each, spoken
-from analysis.document import Picture
-from analysis.figures import paper, web
-from analysis.figures.scene import Scene
-from sousaphone.confusion_image import families
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
+from analysis.stats.arms import Arm
+from analysis.stats.confusion import counts_of, f1_of_each, spoken
+from analysis.write.blocks import Picture
+from sousaphone.confusion import families
 from sousaphone.rudiments import FAMILIES, SLUGS
 
 Scores = npt.NDArray[np.float64]
@@ -46,9 +46,9 @@ def f1_of(scene: Scene, arm: Arm) -> Scores:
 
 
 def _png(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]) -> bytes:
-    legend = [paper.shape(scene.look(arm).marker, arm.name, scene.shade(arm)) for arm, _ in found]
+    legend = [mpl.shape(scene.look(arm).marker, arm.name, scene.shade(arm)) for arm, _ in found]
     labels = [spoken(SLUGS[i]) for i in heard]
-    page, (axes,) = paper.row_sheet("F1 by rudiment", scene.banner, labels, 8.0, legend=legend, columns=2, row=0.215)
+    page, (axes,) = mpl.row_sheet("F1 by rudiment", scene.banner, labels, 8.0, legend=legend, columns=2, row=0.215)
     y = np.arange(len(heard))
     lowest = np.nanmin([scores[list(heard)] for _, scores in found], axis=0)
     highest = np.nanmax([scores[list(heard)] for _, scores in found], axis=0)
@@ -79,15 +79,15 @@ def _chart(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[in
     for arm, scores in found:
         look = scene.look(arm)
         figure.add_scatter(
-            x=web.rounded(scores[list(heard)].tolist(), 3),
+            x=plotly_charts.rounded(scores[list(heard)].tolist(), 3),
             y=list(range(len(heard))),
             mode="markers",
-            name=web.label(arm.name),
+            name=plotly_charts.label(arm.name),
             hovertemplate="%{y}: %{x:.2f}<extra>%{fullData.name}</extra>",
             marker={"size": 9, "symbol": look.symbol, "color": scene.shade(arm), "opacity": 0.85},
             showlegend=True,
         )
-    web.row_axis(figure, [spoken(SLUGS[i]) for i in heard])
+    plotly_charts.row_axis(figure, [spoken(SLUGS[i]) for i in heard])
     figure.update_yaxes(showgrid=True)
     for family, begin, end in families([SLUGS[i] for i in heard]):
         if begin:
@@ -96,5 +96,5 @@ def _chart(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[in
             x=1.02, y=(begin + end - 1) / 2, xref="paper", text=family, textangle=90, showarrow=False, xanchor="center"
         )
     figure.update_xaxes(title="F1", range=[-0.02, 1.02])
-    web.styled(figure, 20 * max(len(heard), 3), legend_columns=2)
+    plotly_charts.styled(figure, 20 * max(len(heard), 3), legend_columns=2)
     return figure.update_layout(margin={"r": 40})

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontends import AstFrontend
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
-from sousaphone.backbones.weight_files import refuse_other_features
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
-from sousaphone.frontends import AstFrontend
 
 
 class AstBackbone(Backbone):

@@ -8,9 +8,9 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontends import Frontend
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
-from sousaphone.frontends import Frontend
 
 
 class Backbone(nn.Module, ABC):

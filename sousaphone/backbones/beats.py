@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.weight_files import read_torch_file, refuse_misfits
+from sousaphone.backbones.state_dicts import read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
-from sousaphone.frontends import BeatsFrontend
 
 # What a file may hold beside the encoder: the classifier of fine-tuned files, the mask of pretraining.
 DROPPED = ("predictor.", "mask_emb")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.errors import UserError
-from sousaphone.short_ways import HasShortWay
+from sousaphone.kernels.dispatch import HasShortWay
 
 MEL_BANDS = 128
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

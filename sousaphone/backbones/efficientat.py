@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.efficientat_names import read_name
+from sousaphone.backbones.efficientat_filenames import read_name
 from sousaphone.backbones.efficientat_net import Channels, MobileNet
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontends import EfficientAtFrontend
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.weight_files import read_torch_file, refuse_misfits
+from sousaphone.backbones.state_dicts import read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
-from sousaphone.frontends import EfficientAtFrontend
 
 
 class EfficientAtBackbone(Backbone):

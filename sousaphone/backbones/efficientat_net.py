@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from sousaphone.backbones.efficientat_names import STRIDES
+from sousaphone.backbones.efficientat_filenames import STRIDES
 
 
 @dataclass(frozen=True)

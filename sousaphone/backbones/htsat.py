@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.spec import BackboneSpec
+from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
-from sousaphone.backbones.weight_files import refuse_other_features
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
-from sousaphone.frontends import ClapFrontend
 
 # CLAP never hears more; a shorter clip is repeated up to this, however little of it is asked for.
 _PRETRAINED_SECONDS = 10.0

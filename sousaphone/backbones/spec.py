@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sousaphone.frontend_contract import FrontendContract
+from sousaphone.backbones.frontend_spec import FrontendContract
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sousaphone.short_ways import kernels_for
+from sousaphone.kernels.dispatch import kernels_for
 
 
 def to_heads(x: Tensor, heads: int, *layers: Any) -> list[Tensor]:

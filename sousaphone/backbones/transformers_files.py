@@ -15,9 +15,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-from sousaphone.backbones.weight_files import refuse_misfits
+from sousaphone.backbones.state_dicts import refuse_misfits
 from sousaphone.errors import UserError
-from sousaphone.words import one_line
+from sousaphone.text import one_line
 
 # What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:  # the cache brings audio libraries; serving needs none
-    from sousaphone.data.cache import WaveformCache
+    from sousaphone.data.cache.build import WaveformCache
 
 # A split's waveform is kept on the GPU if it takes at most this share of the free memory.
 _DEVICE_SHARE = 0.25

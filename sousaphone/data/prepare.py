@@ -11,8 +11,9 @@ import torch
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache import build_caches
-from sousaphone.data.sousa import Dataset, read_dataset
+from sousaphone.data.cache.build import build_caches
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.splits import HELD_OUT, SPLITS, draw, hold_out
 
 _PIECE = 4096  # samples

@@ -9,16 +9,13 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from sousaphone.config import DATASET_SIZES
+from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
-
-if TYPE_CHECKING:  # sousa reads a data set with the help of this module
-    from sousaphone.data.sousa import Dataset
 
 SPLITS = ("train", "validation", "test")
 # What people call them, in small letters.

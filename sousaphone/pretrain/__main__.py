@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.choices import cache_directory
-from sousaphone.command_line import EXIT_INPUT, EXIT_OK, Parser, prepare_process, require_torchaudio
+from sousaphone.cli.parser import EXIT_INPUT, EXIT_OK, Parser, prepare_process, require_torchaudio
 from sousaphone.errors import UserError
+from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus
 
 
@@ -88,8 +88,8 @@ def _pretrain(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, work: Path, cache: Path) -> None:
-    from sousaphone.data.generate import builtin_dataset
-    from sousaphone.data.sousa import read_dataset
+    from sousaphone.data.readers.sousa import read_dataset
+    from sousaphone.data.synthetic.generate import builtin_dataset
     from sousaphone.pretrain import card, prove
 
     # Whatever is wrong shows before hours of training.

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.data.cache import WaveformCache
-from sousaphone.data.players import Performance, perform
+from sousaphone.data.cache.build import WaveformCache
+from sousaphone.data.synthetic.players import Performance, perform
+from sousaphone.files import atomic_write
 from sousaphone.pretrain.sounds import CLIP_SECONDS, Corpus, take
-from sousaphone.record import atomic_write
 
 WINDOW_SECONDS = 2.5
 LINE_MS = 10

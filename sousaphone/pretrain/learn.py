@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
+from sousaphone.files import atomic_write
 from sousaphone.model import load_backbone
 from sousaphone.pretrain.examples import MARKS, WINDOW_SECONDS, Examples
 from sousaphone.pretrain.sounds import Corpus
-from sousaphone.record import atomic_write
-from sousaphone.training import adamw, epoch_seed, set_learning_rate
+from sousaphone.training.loop import adamw, epoch_seed, set_learning_rate
 
 LINES_PER_STEP = 16  # every nano backbone has a column of tokens for 160 ms
 _ONSET_WEIGHT = 4.0  # one line in fifteen has one

@@ -1,7 +1,7 @@
 """Whether pretrained weights earn their place: under LoRA, on two data sets, against random ones.
 
-Every arm is trained as a trial of the sweep is (`training.fit`, the sweep's own settings), with several seeds. A rule
-that is fixed beforehand then decides, and the table shows all of it, whatever it decides.
+Every arm is trained as a trial of the sweep is (`training.loop.fit`, the sweep's own settings), with several seeds. A
+rule that is fixed beforehand then decides, and the table shows all of it, whatever it decides.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
-from sousaphone.data.sousa import read_dataset
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.files import atomic_write
 from sousaphone.model import build_model
-from sousaphone.record import atomic_write
 from sousaphone.rudiments import SLUGS
-from sousaphone.training import fit
+from sousaphone.training.loop import fit
 from sousaphone.weights import content_fingerprint
 
 RANDOM, PRETRAINED = "random", "pretrained"

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sousaphone.data.players import Player, draw_tempo, make_players
-from sousaphone.data.render import Room
-from sousaphone.data.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
+from sousaphone.data.synthetic.players import Player, draw_tempo, make_players
+from sousaphone.data.synthetic.render import Room
+from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
 from sousaphone.pretrain.motifs import make_motifs
 from sousaphone.rudiments import Rudiment
 

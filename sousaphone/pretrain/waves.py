@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sousaphone.data.cache import WaveformCache
-from sousaphone.data.cache_files import OFFSETS, WAVE
-from sousaphone.data.decode import resampler, to_int16
-from sousaphone.data.generate import follow_parent
-from sousaphone.data.players import perform
-from sousaphone.data.render import SAMPLE_RATE, record
+from sousaphone.data.cache.build import WaveformCache
+from sousaphone.data.cache.decode import resampler, to_int16
+from sousaphone.data.cache.store import OFFSETS, WAVE
+from sousaphone.data.synthetic.generate import follow_parent
+from sousaphone.data.synthetic.players import perform
+from sousaphone.data.synthetic.render import SAMPLE_RATE, record
 from sousaphone.errors import UserError
 from sousaphone.pretrain.sounds import CLIP_SECONDS, Corpus, take
 

@@ -3,7 +3,7 @@
 import os
 
 # Ours to choose, and Ray reads them at import: trials write their own TensorBoard file (live, gap-free after a
-# restart), so Ray's automatic ones stay off; a Ctrl-C is handled in `signals`; nothing is sent anywhere.
+# restart), so Ray's automatic ones stay off; a Ctrl-C is handled in `runtime`; nothing is sent anywhere.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # A trial that is cut before its first epoch has nothing to report, which Tune would take for a mistake.
@@ -12,6 +12,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # its tables; ours are in `sta
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
-from sousaphone.sweep.trial import train_fn
+from sousaphone.sweep.trainable import train_fn
 
 __all__ = ["train_fn"]

@@ -16,16 +16,16 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sousaphone.config import PerModel, Sweep, TrainConfig
-from sousaphone.record import TrialRecord, atomic_write, now
-from sousaphone.run import RunDirectory
-from sousaphone.stopwatch import STACKS_NAME
-from sousaphone.sweep.ends import name_ends
-from sousaphone.sweep.live import LiveCallback
-from sousaphone.sweep.runtime import Resources, Runtime
-from sousaphone.sweep.signals import ignore_signals
-from sousaphone.sweep.status import Announce
-from sousaphone.sweep.trial import name_trial, train_fn
-from sousaphone.words import counted, one_line
+from sousaphone.files import atomic_write
+from sousaphone.planning.resources import Resources
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.trial_record import TrialRecord, now
+from sousaphone.sweep.callback import LiveCallback
+from sousaphone.sweep.failures import name_ends
+from sousaphone.sweep.runtime import Runtime, ignore_signals
+from sousaphone.sweep.trainable import name_trial, train_fn
+from sousaphone.text import Announce, counted, one_line
+from sousaphone.training.watchdog import STACKS_NAME
 
 _NO_MEMORY = "the machine's memory ran out while a worker started"
 RESOURCES_NAME = "resources.json"
@@ -89,7 +89,7 @@ def run_sweep(
         ignore_signals()
         announce("interrupted: closing the trials and writing the report, some seconds")
         if tracker == "wandb":
-            from sousaphone.sweep.tracking import close_trackers
+            from sousaphone.sweep.wandb_logger import close_trackers
 
             close_trackers()
         # Workers die with the runtime before anything is written in their name.
@@ -187,7 +187,7 @@ def _tuner(
 def _trackers(tracker: str) -> list[tune.Callback]:
     if tracker != "wandb":
         return []
-    from sousaphone.sweep.tracking import TrackerCallback  # brings W&B
+    from sousaphone.sweep.wandb_logger import TrackerCallback  # brings W&B
 
     return [TrackerCallback()]
 

@@ -1,50 +1,40 @@
-"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; what it has room for, and its loss."""
+"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; what it has room for, and its loss.
+
+And what goes on beside it: what Ctrl-C and a termination signal do, and importing torch, transformers, PEFT and Ray,
+which takes seconds in every process, in less time.
+"""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import psutil
 import ray
 
-from sousaphone.choices import Choices
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
-from sousaphone.heavy_imports import garbage_left
-
-if TYPE_CHECKING:
-    from sousaphone.sweep.status import Announce  # brings torch, and this module comes before it
+from sousaphone.planning.options import Choices
+from sousaphone.planning.resources import Resources
+from sousaphone.text import Announce
 
 # Measured: 0.7 GB for the driver with torch, 0.3 GB for Ray's processes, 0.4 GB for a worker before it trains.
 _LEAST_BYTES = 1_400_000_000
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
 _ENDING = "the end of a Ray runtime"
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one trial takes, and how many may run at once (None: as many as fit)."""
-
-    cpus_per_trial: float
-    gpus_per_trial: float
-    max_concurrent: int | None
-    device: str = "cpu"
-
-    @property
-    def request(self) -> dict[str, float]:
-        """As Ray counts it. A Mac has one GPU that Ray knows nothing of: a resource of our own stands for it."""
-        asked = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial, "mps": float(self.device == "mps")}
-        return {name: amount for name, amount in asked.items() if amount}
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -349,3 +339,86 @@ def _answers(address: str) -> bool:
         return True
     except OSError:
         return False
+
+
+@contextmanager
+def garbage_left() -> Iterator[None]:
+    """No garbage is collected, in whichever thread."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """Import without garbage collection: nothing of these libraries becomes garbage, and to look through it all again
+    and again takes a sixth of the time."""
+    known = len(sys.modules)
+    with garbage_left():
+        try:
+            yield
+        finally:
+            # Else it is a worker's later trial, and what the one before left is not to be kept.
+            if len(sys.modules) > known:
+                gc.freeze()
+
+
+@contextmanager
+def imported_beside(*modules: str) -> Iterator[None]:
+    """Import these in a thread while the block waits for something else; at its end all of them are there.
+
+    What cannot be imported says so where it is imported by name. Not for modules that the block itself imports: two
+    threads in one circle of imports can see half a module.
+    """
+    stop = threading.Event()
+
+    def load() -> None:
+        for module in modules:
+            if stop.is_set():
+                return
+            with suppress(Exception):
+                import_module(module)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    try:
+        yield
+        thread.join()
+    finally:  # who leaves early waits for the module at hand alone
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def signals_call(end: Callable[[str], None]) -> Iterator[None]:
+    """Either of them calls `end`, with its name."""
+
+    def handle(number: int, frame: Any) -> None:
+        end(signal.Signals(number).name)
+
+    before: list[Callable[..., Any] | int | None] = [signal.signal(name, handle) for name in _SIGNALS]
+    try:
+        yield
+    finally:
+        for name, handler in zip(_SIGNALS, before, strict=True):
+            if signal.getsignal(name) is handle:  # else they are ignored by now, and stay so
+                signal.signal(name, handler)
+
+
+def interrupt(name: str) -> NoReturn:
+    """SIGTERM as Ctrl-C."""
+    raise KeyboardInterrupt(name)
+
+
+def let_pass(name: str) -> None:
+    """As if there had been none."""
+
+
+def ignore_signals() -> None:
+    """A second Ctrl-C must not cut off the tidying up after the first."""
+    for name in _SIGNALS:
+        signal.signal(name, signal.SIG_IGN)

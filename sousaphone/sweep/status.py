@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sousaphone import found_rates
-from sousaphone.choices import SEARCH
-from sousaphone.config import FULL_ENDS
-from sousaphone.record import TrialRecord, atomic_write
-from sousaphone.run import RunDirectory
-from sousaphone.stopwatch import cut_by_sweep
-from sousaphone.sweep.forecast import clock, schedule
+from sousaphone.config import SEARCH
+from sousaphone.files import atomic_write
+from sousaphone.planning.forecast import clock, schedule
+from sousaphone.runs import learning_rates
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.trial_record import TrialRecord, cut_by_sweep
 
-Announce = Callable[[str], None]
 _WAYS_ON = {  # by one status of those that go on by the same line
     "interrupted": "To go on after a stop",
     "failed": "To try the failed trials again",
@@ -77,7 +76,7 @@ def write_status(run: RunDirectory) -> None:
         *_table(("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "why"), rows),
         "",
         # A search's trials are no results, and it gets no report.
-        f"- Results: `{run.path / found_rates.FILE}`, once it has ended"
+        f"- Results: `{run.path / learning_rates.FILE}`, once it has ended"
         if plan.get("config") == SEARCH
         else f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
         f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",

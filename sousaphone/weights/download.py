@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from sousaphone.errors import UserError
-from sousaphone.record import flush
+from sousaphone.files import flush
 from sousaphone.weights.identity import file_sha256, note_origin
 
 _CHUNK = 1 << 18  # bytes

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from sousaphone.backbones import nano
 from sousaphone.backbones.spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
-from sousaphone.record import atomic_write
-from sousaphone.weights.places import used_files
+from sousaphone.files import atomic_write
+from sousaphone.weights.locate import used_files
 
 if TYPE_CHECKING:
     from torch import nn

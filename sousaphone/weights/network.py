@@ -14,11 +14,11 @@ from urllib.request import Request, urlopen
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.spec import WeightSource
 from sousaphone.errors import UserError
-from sousaphone.hub_files import RefusedError, UnreachableError, fetch_snapshot
+from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.weights.check import load_checked
 from sousaphone.weights.download import download
 from sousaphone.weights.identity import refuse_other_bytes
-from sousaphone.weights.places import SETTINGS, own_directory, torch_cache
+from sousaphone.weights.locate import SETTINGS, own_directory, torch_cache
 
 _PATIENCE = 5.0  # seconds that hosts get to answer at all, together
 _WANTED = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]

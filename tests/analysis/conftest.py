@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from analysis.document import Picture
-from analysis.trials import Trial
+from analysis.load.trials import Trial
+from analysis.write.blocks import Picture
 from tests.analysis.figure_builders import BASELINES, MODELS, built, drawn
 from tests.analysis.run_builders import arm
 

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.document import Picture
-from analysis.figures.paper import plain_text
-from analysis.figures.scene import Scene
-from analysis.pictures import Mark, pictures
-from analysis.predictions import read_predictions
-from analysis.trials import Trial, read_trials
+from analysis.figures.all_figures import Mark, pictures
+from analysis.figures.context import Scene
+from analysis.figures.mpl import plain_text
+from analysis.load.predictions import read_predictions
+from analysis.load.trials import Trial, read_trials
+from analysis.write.blocks import Picture
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from tests.analysis.run_builders import record, write_predictions, write_run
 

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.load.trials import Trial
 from analysis.report import read_run
-from analysis.trials import Trial
-from analysis.verdict import SHOWN_POWER, Verdict, judge
+from analysis.stats.verdict import SHOWN_POWER, Verdict, judge
 
 SEEDS_AN_ARM = 3
 ARMS = [(model, augment) for model in ("ast", "htsat", "efficientat", "beats") for augment in (False, True)]

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sousaphone.config import FULL_ENDS, GOOD_ENDS, TrainConfig, trial_id
-from sousaphone.record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.config import TrainConfig, trial_id
 from sousaphone.rudiments import FAMILIES, SLUGS
-from sousaphone.run import SCHEMA, RunDirectory
+from sousaphone.runs.directory import SCHEMA, RunDirectory
+from sousaphone.runs.statuses import FULL_ENDS, GOOD_ENDS
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 
 COUNTS = {"ast": 60_000, "htsat": 40_000, "beats": 90_000, "efficientat": 150_000}
 REASONS = {

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.content import sections
-from analysis.findings import Findings
-from analysis.markdown import to_markdown
-from analysis.page import to_html
 from analysis.report import read_run, write_report
-from sousaphone.record import PREDICTIONS_NAME
+from analysis.run_summary import Findings
+from analysis.sections import sections
+from analysis.write.html import to_html
+from analysis.write.markdown import to_markdown
+from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from tests.analysis.run_builders import ALARM, REAL, arm, record, told, trial_id, write_predictions, write_run
 
 

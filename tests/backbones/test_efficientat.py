@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from sousaphone import lora
 from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet
-from sousaphone.backbones.efficientat_names import OfficialName, read_name
+from sousaphone.backbones.efficientat_filenames import OfficialName, read_name
+from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import FrontendChoice
 from sousaphone.model import build_model, load_backbone
 
 # Mean over positions of the official `features` on `mel` for the states of `official_state`, by width in hundredths.

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchaudio.transforms import Resample
 
 from sousaphone.config import TrainConfig
+from sousaphone.kernels.dispatch import use_quick
 from sousaphone.model import RudimentClassifier
-from sousaphone.short_ways import use_quick
 
 from .clips import Clips, length, read
 from .clock import Clock, Peak, processor_seconds, wait

@@ -26,14 +26,14 @@ import psutil
 import soundfile
 import torch
 
-from sousaphone.data import cache_files
-from sousaphone.data.audio_files import open_clips
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache import WaveformCache, _key, build_caches
-from sousaphone.data.decode import in_threads
-from sousaphone.data.generate import generate
-from sousaphone.data.index import Dataset
-from sousaphone.data.sousa import read_dataset
+from sousaphone.data.cache import store
+from sousaphone.data.cache.build import WaveformCache, _key, build_caches
+from sousaphone.data.cache.decode import in_threads
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.data.synthetic.generate import generate
 
 RATE, SECONDS, BATCH, BATCHES = 16_000, 5.0, 32, 20  # as many batches as an epoch of 1,000 clips has
 REPEATS = 3
@@ -92,19 +92,19 @@ def synthetic(clips: int, scratch: Path) -> Dataset:
         return dataset
     path.mkdir(parents=True)
     samples = round(SECONDS * RATE)
-    np.save(path / cache_files.OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
+    np.save(path / store.OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
     size = 2 * clips * samples
-    with (path / cache_files.WAVE).open("wb") as file:
+    with (path / store.WAVE).open("wb") as file:
         file.truncate(size)
-    whole, rest = divmod(size, cache_files._BLOCK)
-    blocks = [zlib.crc32(bytes(cache_files._BLOCK))] * whole + ([zlib.crc32(bytes(rest))] if rest else [])
+    whole, rest = divmod(size, store._BLOCK)
+    blocks = [zlib.crc32(bytes(store._BLOCK))] * whole + ([zlib.crc32(bytes(rest))] if rest else [])
     seal = {
         "size": size,
-        "modified_ns": (path / cache_files.WAVE).stat().st_mtime_ns,
-        "offsets": zlib.crc32((path / cache_files.OFFSETS).read_bytes()),
+        "modified_ns": (path / store.WAVE).stat().st_mtime_ns,
+        "offsets": zlib.crc32((path / store.OFFSETS).read_bytes()),
         "blocks": blocks,
     }
-    cache_files._seal(path, seal)
+    store._seal(path, seal)
     return dataset
 
 
@@ -130,7 +130,7 @@ def serve(clips: int, scratch: Path) -> dict[str, float]:
     before, _ = megabytes()
     cache = build_caches(dataset, [RATE], scratch, progress=False)[RATE]
     key = best_of(lambda: _key(dataset))
-    check = best_of(lambda: (cache_files.check_cache(cache.path), WaveformCache(cache.path, RATE)))
+    check = best_of(lambda: (store.check_cache(cache.path), WaveformCache(cache.path, RATE)))
     start = time.perf_counter()
     clip_set = ClipSet(cache, dataset.clips, "train", 2.5, torch.device("cpu"), seed=0)
     index = time.perf_counter() - start

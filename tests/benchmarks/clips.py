@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from sousaphone.data.index import Dataset
+from sousaphone.data.dataset import Dataset
 from sousaphone.rudiments import SLUGS
 
 RATE, SECONDS = 44_100, 4.0  # of the stand-ins, as long as the built-in set's clips are on average
@@ -54,10 +54,10 @@ def make_clips(source: Path | None, count: int, scratch: Path) -> Clips:
     if not has("soundfile"):
         told = "noise bursts in 16-bit WAV, read with the standard library (soundfile is missing here)"
         return Clips(_bursts(scratch / "bursts", count), told, "wave")
-    from sousaphone.data.sousa import read_dataset
+    from sousaphone.data.readers.sousa import read_dataset
 
     if source is None:
-        from sousaphone.data.generate import generate
+        from sousaphone.data.synthetic.generate import generate
 
         source = scratch / "made"
         generate(source, clips=max(count, 100), seed=0, progress=False)
@@ -132,7 +132,7 @@ def cached(clips: Clips, rate: int, scratch: Path) -> tuple[object, float]:
     """Our cache of the clips at `rate`, and the seconds that a clip took to get into it, once for all epochs."""
     began = time.perf_counter()
     if clips.decoder == "soundfile":
-        from sousaphone.data.cache import build_caches
+        from sousaphone.data.cache.build import build_caches
 
         cache: object = build_caches(clips.dataset, [rate], scratch / "cache", progress=False)[rate]
     else:

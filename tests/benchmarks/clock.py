@@ -14,11 +14,11 @@ from unittest import mock
 import psutil
 import torch
 
-from sousaphone import augment, training
 from sousaphone.data.batches import ClipSet
-from sousaphone.microbatch import MicroBatch, RecordedMicroBatch
 from sousaphone.model import RudimentClassifier
-from sousaphone.timing import _peak_mb, _reset_peak
+from sousaphone.planning.throughput import _peak_mb, _reset_peak
+from sousaphone.training import augment, loop
+from sousaphone.training.step import MicroBatch, RecordedMicroBatch
 
 # Both passes together are what a recorded micro-batch is.
 STAGES = ("data", "augmentation", "front end", "forward", "backward", "both passes", "optimiser", "other")
@@ -75,9 +75,9 @@ class Clock:
 
     @contextlib.contextmanager
     def watching(self, optimizer: torch.optim.Optimizer, micro_batch: MicroBatch) -> Iterator[None]:
-        """`training.train_epoch` itself, each part of it timed; nothing else of it changes."""
+        """`loop.train_epoch` itself, each part of it timed; nothing else of it changes."""
         parts: list[tuple[str, Any, str]] = [
-            ("data", training, "to_float"),
+            ("data", loop, "to_float"),
             ("augmentation", augment, "augment_wave"),
             ("augmentation", augment, "mask_features"),
             ("augmentation", augment, "mixup"),

@@ -20,13 +20,13 @@ from typing import IO, Any
 import pandas as pd
 import torch
 
-from sousaphone import training
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
+from sousaphone.training import loop
+from sousaphone.training.step import micro_batch_of
 
 from .clips import Clips, cached
 from .result import Round, fastest
@@ -142,12 +142,12 @@ def _serve() -> None:
     config = TrainConfig(**asked)
     model = build_model(config, len(SLUGS))
     clips = ClipSet(cache, table, "train", config.clip_seconds, torch.device(config.device), seed=0)
-    optimizer, micro_batch = training.make_optimizer(model, config), micro_batch_of(config, model)
+    optimizer, micro_batch = loop.make_optimizer(model, config), micro_batch_of(config, model)
 
     def tell(steps: int) -> None:
         limited = dataclasses.replace(config, limit_train_batches=steps)
         began, busy = time.monotonic(), time.process_time()  # one clock for all processes of a machine
-        training.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
+        loop.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
         answer = {"began": began, "ended": time.monotonic(), "processor": time.process_time() - busy}
         print(json.dumps(answer), flush=True)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from sousaphone.data.generate import generate
+from sousaphone.data.synthetic.generate import generate
 
 
 class Peak(threading.Thread):

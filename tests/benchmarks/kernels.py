@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data.batches import ClipSet
-from sousaphone.frontends import to_float
-from sousaphone.microbatch import micro_batch_of
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
+from sousaphone.training.step import micro_batch_of
 
 from .clips import Clips, cached
 from .clock import wait

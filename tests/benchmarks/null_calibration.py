@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.verdict import SHOWN_POWER
+from analysis.stats.verdict import SHOWN_POWER
 from tests.analysis.null_sweeps import calibrate, read_seeds
 
 

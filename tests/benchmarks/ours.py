@@ -1,4 +1,4 @@
-"""The project's own training and evaluation, `training.train_epoch` and `training.evaluate`, on cached clips."""
+"""The project's own training and evaluation, `loop.train_epoch` and `loop.evaluate`, on cached clips."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import torch
 
-from sousaphone import training
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.microbatch import micro_batch_of
+from sousaphone.kernels.dispatch import use_quick
 from sousaphone.model import RudimentClassifier
-from sousaphone.short_ways import use_quick
+from sousaphone.training import loop
+from sousaphone.training.step import micro_batch_of
 
 from .clips import Clips
 from .clock import Clock, Peak, processor_seconds, wait
@@ -27,7 +27,7 @@ class Ours:
         self.config, self.model = config, model
         self.device = torch.device(config.device)
         self.clips = ClipSet(cast(Any, cache), clips.dataset.clips, "train", config.clip_seconds, self.device, seed=0)
-        self.optimizer = training.make_optimizer(model, config)
+        self.optimizer = loop.make_optimizer(model, config)
         self.micro_batch = micro_batch_of(config, model)
         self.batch = config.micro_batch * config.accumulation
 
@@ -39,7 +39,7 @@ class Ours:
         wait(self.device)
         busy = processor_seconds()
         with clock.watching(self.optimizer, self.micro_batch):
-            row = training.train_epoch(config, self.model, self.clips, self.optimizer, self.micro_batch, 1)
+            row = loop.train_epoch(config, self.model, self.clips, self.optimizer, self.micro_batch, 1)
         seconds = row["epoch_seconds"]
         return Round(
             clips=round(row["samples_per_second"] * seconds),
@@ -53,7 +53,7 @@ class Ours:
         use_quick(self.model, True)
         rows = [i % len(self.clips) for i in range(clips)]
         began, busy = time.perf_counter(), processor_seconds()
-        training.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)
+        loop.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)
         return Round(clips, time.perf_counter() - began, processor_seconds() - busy)
 
     def close(self) -> None:

@@ -62,9 +62,9 @@ def of_records(whole: float, began: float, records: Sequence[Mapping[str, Any]],
 def measure(scratch: Path, epochs: int, say: Callable[[str], None]) -> Overhead:
     """A whole sweep at tiny, as launch.py runs it; data, waveform caches and what it takes to read them are there.
     Neither baselines nor a timing: these are asked for, and say what they take."""
-    from sousaphone.data.cache import build_caches
-    from sousaphone.data.generate import builtin_dataset
+    from sousaphone.data.cache.build import build_caches
     from sousaphone.data.prepare import read_subset
+    from sousaphone.data.synthetic.generate import builtin_dataset
 
     cache = scratch / "builtin"
     root = builtin_dataset(cache, "tiny", progress=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from sousaphone.backbones.training_defaults import micro_batch
 from sousaphone.config import TrainConfig
-from tune_configs.resources import micro_batch
 
 from .clock import processor_seconds
 

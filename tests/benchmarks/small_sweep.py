@@ -21,7 +21,7 @@ from sousaphone.data.prepare import TrialData
 from sousaphone.data.splits import SHARES, SPLITS
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training import fit
+from sousaphone.training.loop import fit
 
 from .clips import Clips, InMemory, cached
 from .setting import Setting

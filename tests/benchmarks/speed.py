@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.choices import pick_scale
 from sousaphone.hardware import count_cpus, pick_device
+from sousaphone.planning.resolve import pick_scale
 
 from . import concurrency, contenders, floor, kernels, overhead, small_sweep, startup, tables
 from .clips import Clips, has, make_clips

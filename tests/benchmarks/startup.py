@@ -54,7 +54,7 @@ def launch(words: Sequence[str], scratch: Path, until: str | None = None) -> tup
 def measure(scratch: Path, say: Callable[[str], None]) -> dict[str, tuple[float, float]]:
     """Seconds of wall and of processor time by what is started, the best of some rounds in turn; files are warm."""
     storage = ("--storage", str(scratch / "starts"))
-    from sousaphone.data.generate import builtin_dataset
+    from sousaphone.data.synthetic.generate import builtin_dataset
 
     builtin_dataset(scratch / "builtin", "tiny", progress=False)
     best: dict[str, tuple[float, float]] = {}

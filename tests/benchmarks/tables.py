@@ -13,7 +13,7 @@ from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.hardware import device_name
-from sousaphone.record import provenance
+from sousaphone.runs.provenance import provenance
 
 from .clock import STAGES
 from .concurrency import Pair

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache import WaveformCache
+from sousaphone.data.cache.build import WaveformCache
 
 RATE = 1_000
 LENGTHS = (500, 3_000, 2_000, 1_500, 2_500, 800, 4_000)  # samples; the window is 2,000

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from sousaphone.config import TrainConfig
-from sousaphone.data.cache import build_caches
+from sousaphone.data.cache.build import build_caches
 from sousaphone.data.prepare import overlap, read_further
-from sousaphone.data.sousa import read_dataset
+from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import as_metadata_csv, as_recordings, as_shards

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sousaphone.config import DATASET_SIZES
-from sousaphone.data.sousa import Dataset
+from sousaphone.data.dataset import Dataset
 from sousaphone.data.splits import assign_splits, draw, hold_out
 from sousaphone.errors import UserError
 

@@ -23,17 +23,17 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 
 from analysis.report import read_run, write_report
-from analysis.table import comparison_table
-from sousaphone import checkpoint, trial
+from analysis.write.table import comparison_table
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import fill_caches, read_subset
 from sousaphone.model import build_model
-from sousaphone.record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.rudiments import SLUGS
-from sousaphone.run import SCHEMA, DriverWatch, Limits, RunDirectory
-from sousaphone.stopwatch import HEARTBEAT_NAME, STACKS_NAME
-from sousaphone.sweep.ends import name_ends
+from sousaphone.runs.directory import SCHEMA, DriverWatch, Limits, RunDirectory
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.status import write_status
+from sousaphone.training import checkpoint, trial
+from sousaphone.training.watchdog import HEARTBEAT_NAME, STACKS_NAME
 from tests.conftest import write_sousa
 from tests.faults.points import Points, steady_name
 

@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from sousaphone.config import TrainConfig
-from sousaphone.data.cache_files import WAVE
-from sousaphone.data.players import make_players
-from sousaphone.data.soundfonts import builtin_kits, snare
-from sousaphone.data.sousa import read_dataset
+from sousaphone.data.cache.store import WAVE
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.data.synthetic.players import make_players
+from sousaphone.data.synthetic.soundfonts import builtin_kits, snare
 from sousaphone.errors import UserError
 from sousaphone.pretrain import card, prove
 from sousaphone.pretrain import learn as learning

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sousaphone.record import TrialRecord
+from sousaphone.runs.trial_record import TrialRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 8

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.config import RETRIED
-from sousaphone.record import TrialRecord
+from sousaphone.runs.statuses import RETRIED
+from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow

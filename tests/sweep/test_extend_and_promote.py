@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from sousaphone.config import TrainConfig
-from sousaphone.record import TrialRecord
+from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
-from tests.test_trial import timeless, uninterrupted
+from tests.training.test_trial import timeless, uninterrupted
 
 pytestmark = pytest.mark.slow
 EPOCHS = 24

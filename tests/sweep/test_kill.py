@@ -15,12 +15,12 @@ import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sousaphone import checkpoint
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training import fit
+from sousaphone.training import checkpoint
+from sousaphone.training.loop import fit
 from tests.sweep.conftest import EPOCHS, ROOT, Launcher
 
 CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}

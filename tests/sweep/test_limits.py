@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from sousaphone.record import TrialRecord
+from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from functools import partial
 import psutil
 import pytest
 
-from sousaphone import checkpoint
+from sousaphone.training import checkpoint
 from tests.sweep.conftest import Launcher
 from tests.sweep.test_kill import CLOCK, _uninterrupted
 

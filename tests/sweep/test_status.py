@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.record import TrialRecord
-from sousaphone.run import SCHEMA, RunDirectory
+from sousaphone.runs.directory import SCHEMA, RunDirectory
+from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.status import seconds_left, write_status
 
 

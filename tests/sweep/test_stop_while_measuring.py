@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sousaphone.yardsticks import YARDSTICKS_NAME, Yardsticks
+from sousaphone.runs.baseline_results import YARDSTICKS_NAME, Yardsticks
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
-from sousaphone.baselines import titles
-from sousaphone.record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.baselines.classifiers import titles
 from sousaphone.rudiments import SLUGS
-from sousaphone.yardsticks import Yardsticks
+from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow

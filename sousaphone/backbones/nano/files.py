@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
 from sousaphone.backbones.registry import implementation
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.weight_files import refuse_misfits
+from sousaphone.backbones.state_dicts import refuse_misfits
 from sousaphone.errors import UserError
-from sousaphone.frontend_contract import AS_TRAINED, FrontendChoice
 
 _FORMAT = "sousaphone-nano"
 

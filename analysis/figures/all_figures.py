@@ -1,0 +1,49 @@
+"""The figures of a report, in reading order, each as a PNG for documents and as a chart for the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from analysis.figures import accuracy, augmentation, confusion_matrix, curves, f1, pareto, slices, times
+from analysis.figures.context import Mark, Scene
+from analysis.figures.mpl import plain_text
+from analysis.load.trials import Trial
+from analysis.write.blocks import Picture
+
+__all__ = ["Mark", "pictures"]
+
+
+def pictures(
+    trials: Sequence[Trial],
+    predictions: pd.DataFrame,
+    baselines: Sequence[Mark],
+    cpu_ms: Mapping[str, float],
+    adapter_bytes: Mapping[str, int],
+    banner: str | None,
+) -> list[Picture]:
+    """All figures that have something to show; one whose numbers are not there yet is left out.
+
+    Args:
+        predictions: as `analysis.load.predictions.read_predictions` gives them; may be empty.
+        baselines: what the arms are held against.
+        cpu_ms: milliseconds of one core that a clip takes, by trial_id; missing where unknown.
+        adapter_bytes: size of what a trial learnt, as a file, by trial_id; missing where unknown.
+        banner: what must stand over every figure.
+    """
+    kept = [name for name in predictions.columns if not name.startswith("logit_")]
+    scene = Scene(trials, predictions[kept], baselines, cpu_ms, adapter_bytes, banner)
+    makers = (
+        accuracy.picture,
+        augmentation.picture,
+        pareto.picture,
+        times.picture,
+        curves.picture,
+        f1.picture,
+        confusion_matrix.picture,
+        slices.picture,
+    )
+    with plain_text():
+        found = [make(scene) for make in makers]
+    return [picture for picture in found if picture is not None]

@@ -1,0 +1,340 @@
+"""efficiency_scatter: validation accuracy against what it costs, and which arms no other beats at both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+from matplotlib.lines import Line2D
+from plotly.subplots import make_subplots
+
+from analysis.figures import mpl, plotly_charts
+from analysis.figures.context import Scene
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, log_axis, short_count, shortened
+from analysis.load.trials import Trial
+from analysis.stats.arms import STRATEGIES, Arm, Look, title
+from analysis.write.blocks import Picture
+from sousaphone.text import counted
+
+# The more of a backbone trains, the larger.
+_SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
+_HEADING = "Accuracy against cost"
+_NEAR = (0.08, 0.055)  # parts of a panel within which two numbers would meet
+
+
+@dataclass(frozen=True)
+class Point:
+    """One arm in one panel; accuracies in percent."""
+
+    arm: Arm
+    look: Look
+    cost: float
+    accuracy: float
+    low: float  # of its seeds
+    high: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What costs are along x, its arms, and those of the front from the cheapest on, as places in `points`."""
+
+    title: str
+    points: Sequence[Point]
+    front: Sequence[int]
+
+    @property
+    def costs(self) -> list[float]:
+        return [point.cost for point in self.points]
+
+    @property
+    def best(self) -> list[Point]:
+        return [self.points[place] for place in self.front]
+
+    def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
+        """What stands at which point of the front; numbers that would meet stand together, at the best of them."""
+        start, end, _ = log_axis(self.costs)
+        found: list[tuple[list[int], Point, float]] = []
+        for point in self.best:
+            across = math.log(point.cost / start) / math.log(end / start)
+            own = numbers[point.arm.label]
+            if found:
+                told, last, place = found[-1]
+                if across - place < _NEAR[0] and (point.accuracy - last.accuracy) / (high - low) < _NEAR[1]:
+                    # At the cheapest of them where they lie side by side: to its left nothing is in the way.
+                    found[-1] = ([*told, own], point if across - place < 0.02 else last, place)
+                    continue
+            found.append(([own], point, across))
+        return [(point, ", ".join(map(str, sorted(told)))) for told, point, _ in found]
+
+
+def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """The places that no other beats: none is cheaper and as good, none as cheap and better; the cheapest first."""
+    found: list[int] = []
+    for place in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
+        if not found or values[place] > values[found[-1]]:
+            found.append(place)
+    return found
+
+
+def comparable(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that can be shown: those with all their results."""
+    return [trial for trial in trials if trial.full and "val_acc" in trial.best]
+
+
+def panels_of(scene: Scene) -> list[Panel]:
+    measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
+        ("trainable parameters", lambda trial: trial.trainable_params),
+        ("all parameters", lambda trial: trial.parameters.get("total")),
+        ("training time, s", lambda trial: trial.train_seconds),
+        ("CPU time a clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
+        ("size of what was learnt, kB", lambda trial: _kilo(scene.adapter_bytes.get(trial.trial_id))),
+    )
+    groups = [arm for arm in scene.groups if arm.full and arm.mean("best", "val_acc") is not None]
+    found = []
+    for name, measure in measures:
+        points = []
+        for arm in groups:
+            costs = [cost for cost in map(measure, arm.shown) if cost is not None and cost > 0]
+            if costs:
+                values = [100 * value for value in arm.values("best", "val_acc")]
+                mean = sum(values) / len(values)
+                points.append(Point(arm, scene.look(arm), sum(costs) / len(costs), mean, min(values), max(values)))
+        if points:
+            found.append(Panel(name, points, front([p.cost for p in points], [p.accuracy for p in points])))
+    return found
+
+
+def _kilo(number: float | None) -> float | None:
+    return None if number is None else number / 1000
+
+
+def numbers_of(panels: Sequence[Panel]) -> dict[str, int]:
+    """A number for the label of each arm that is on a front, the best by validation first."""
+    on = {panel.points[place].arm.label: -panel.points[place].accuracy for panel in panels for place in panel.front}
+    return {label: number for number, label in enumerate(sorted(on, key=lambda name: on[name]), start=1)}
+
+
+def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
+    """Of the accuracy axis: where chance is far below all arms, they fill the panel instead."""
+    highest = max(point.high for panel in panels for point in panel.points)
+    lowest = min(point.low for panel in panels for point in panel.points)
+    span = max(highest - lowest, 10.0)
+    low = lowest - 0.2 * span
+    return (low if low > 4 * CHANCE_PERCENT else 0.0), min(highest + 0.12 * span, 104.0)
+
+
+def picture(scene: Scene) -> Picture:
+    panels = panels_of(scene)
+    if not panels:
+        return _nothing_yet(scene)
+    numbers = numbers_of(panels)
+    told = (
+        "Up and to the left is better. The line joins the arms that none beats at both accuracy and cost; they are "
+        "numbered, the best by validation first"
+    )
+    told += "; bars span the seeds." if any(len(p.arm.shown) > 1 for p in panels[0].points) else "."
+    if len({len(panel.points) for panel in panels}) > 1:
+        told += " An arm whose cost is not known is missing in that panel."
+    missing = len(scene.trials) - len(comparable(scene.trials))
+    if missing:
+        told += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial results or none."
+    return Picture("efficiency_scatter", _HEADING, told, _png(panels, numbers, scene), _chart(panels, numbers, scene))
+
+
+def _nothing_yet(scene: Scene) -> Picture:
+    """A sheet that says so, under the name at which other documents look for this figure."""
+    told = f"None of {counted(len(scene.trials), 'trial')} has all its results yet."
+    page = mpl.sheet(_HEADING, scene.banner, 7.0, 1.6)
+    page.figure.text(0.15 / page.width, 0.7 / page.height, told, fontsize=10, color=GREY, fontstyle="italic")
+    return Picture("efficiency_scatter", _HEADING, told, page.png())
+
+
+def _grid(cells: int) -> tuple[int, int]:
+    """Rows and columns for the panels and the key."""
+    columns = cells if cells <= 3 else 2 if cells == 4 else 3
+    return math.ceil(cells / columns), columns
+
+
+def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> bytes:
+    legend = _legend(panels, scene)
+    rows, columns = _grid(len(panels) + 1)
+    width, left, gap_x, gap_y = 10.5, 0.65, 0.35, 0.65
+    each = (width - left - 0.25 - gap_x * (columns - 1)) / columns
+    tall = 2.7 if columns > 1 else 3.6
+    foot = mpl.legend_height(len(legend), 6) + 0.62
+    page = mpl.sheet(_HEADING, scene.banner, width, foot + rows * tall + (rows - 1) * gap_y + 0.1)
+    low, high = limits_of(panels)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        place = (left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y), each, tall)
+        axes = page.axes(*place)
+        axes.grid(color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+        if low < CHANCE_PERCENT:
+            mpl.chance_line(axes, vertical=False)
+        costs, best = panel.costs, panel.best
+        start, end, ticks = log_axis(costs)
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(start, end)
+        axes.set_ylim(low, high)
+        steps_x = [best[0].cost, *(p.cost for p in best[1:] for _ in (0, 1)), end]
+        steps_y = [value for p in best for value in (p.accuracy, p.accuracy)]
+        axes.plot(steps_x, steps_y[: len(steps_x)], color="#999999", linewidth=1.3, zorder=1.6)
+        axes.vlines(
+            costs,
+            [p.low for p in panel.points],
+            [p.high for p in panel.points],
+            colors=[p.look.colour for p in panel.points],
+            linewidth=1.0,
+            alpha=0.6,
+            zorder=2,
+        )
+        for key in dict.fromkeys((p.look, p.arm.augment, p.arm.strategy) for p in panel.points):
+            own = [p for p in panel.points if (p.look, p.arm.augment, p.arm.strategy) == key]
+            look, augment, strategy = key
+            mpl.points(
+                axes,
+                [p.cost for p in own],
+                [p.accuracy for p in own],
+                [look.colour] * len(own),
+                look.marker,
+                augment,
+                _SIZES.get(strategy, 48.0),
+            )
+        for point, words in panel.labels(numbers, low, high):
+            # Nothing can stand above and to the left of a point of the front.
+            style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}
+            axes.annotate(words, (point.cost, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
+        axes.set_xlabel(panel.title)
+        if column == 0:
+            axes.set_ylabel("validation accuracy, %")
+        else:
+            axes.tick_params(labelleft=False)
+    row, column = divmod(len(panels), columns)
+    _key(page, numbers, left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y), each, tall)
+    page.legend(legend, 6)
+    return page.png()
+
+
+def _key(page: mpl.Sheet, numbers: Mapping[str, int], left: float, bottom: float, width: float, tall: float) -> None:
+    """The numbered arms by name, in letters that fit their cell."""
+    lines = [f"{number}  {shortened(label)}" for label, number in numbers.items()]
+    size = min(9.0, tall * 72 / (1.35 * (len(lines) + 1.5)))
+    size = max(4.5, min(size, size * (width + 0.1) / max(page.text_width(lines, size), 1e-9)))
+    axes = page.axes(left, bottom, width, tall)
+    axes.set_axis_off()
+    style: dict[str, Any] = {"va": "top", "linespacing": 1.35, "fontsize": size}
+    axes.text(0.0, 1.0, "\n".join(["On a front:", *lines]), **style)
+
+
+def _legend(panels: Sequence[Panel], scene: Scene) -> list[Line2D]:
+    shown = [point.arm for panel in panels for point in panel.points]
+    models = [model for model in scene.models if model in {arm.model for arm in shown}]
+    entries = [mpl.shape(scene.looks[m].marker, title(m), scene.looks[m].colour) for m in models]
+    strategies = [name for name in _SIZES if name in {arm.strategy for arm in shown}]
+    if len(strategies) > 1:
+        entries += [mpl.shape("o", STRATEGIES[name], GREY, size=_SIZES[name] ** 0.5) for name in strategies]
+    if len({arm.augment for arm in shown}) > 1:
+        entries += [mpl.shape("o", "augmented", INK), mpl.shape("o", "unaugmented", INK, filled=False)]
+    entries.append(mpl.stroke("no arm is better and cheaper", "#999999", "-", 1.3))
+    return [*entries, *([mpl.chance_entry()] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
+
+
+def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> go.Figure:
+    rows, columns = _grid(len(panels) + 1)
+    figure = make_subplots(rows, columns, horizontal_spacing=0.05, vertical_spacing=0.16, shared_yaxes="all")
+    low, high = limits_of(panels)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, columns)
+        where = {"row": row + 1, "col": column + 1}
+        best = panel.best
+        words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
+        start, end, ticks = log_axis(panel.costs)
+        figure.add_scatter(
+            x=[*(p.cost for p in best), end],
+            y=plotly_charts.rounded([*(p.accuracy for p in best), best[-1].accuracy]),
+            mode="lines",
+            line={"shape": "hv", "color": "#999999", "width": 1.5},
+            hoverinfo="skip",
+            showlegend=number == 0,
+            name="no arm is better and cheaper",
+            legendrank=2000,
+            **where,
+        )
+        for model in scene.models:
+            own = [p for p in panel.points if p.arm.model == model]
+            if not own:
+                continue
+            look = scene.looks[model]
+            values = [p.accuracy for p in own]
+            bars = plotly_charts.error(values, [p.low for p in own], [p.high for p in own], look.colour)
+            figure.add_scatter(
+                x=[float(f"{p.cost:.5g}") for p in own],
+                y=plotly_charts.rounded(values),
+                error_y={**bars, "thickness": 1, "width": 0},
+                mode="markers+text",
+                text=[words.get(p.arm.label, "") for p in own],
+                textposition="top left",
+                cliponaxis=False,
+                hovertext=[plotly_charts.escape(p.arm.label) for p in own],
+                hovertemplate="%{hovertext}<br>%{x:.4~s}, %{y:.1f} %<extra></extra>",
+                name=plotly_charts.label(title(model)),
+                legendgroup=model,
+                showlegend=number == 0,
+                marker={
+                    "symbol": look.symbol,
+                    "opacity": 1,  # markers of several sizes are transparent unless told otherwise
+                    "size": [1.4 * _SIZES.get(p.arm.strategy, 48.0) ** 0.5 for p in own],
+                    "color": [look.colour if p.arm.augment else "#ffffff" for p in own],
+                    "line": {"width": 2, "color": look.colour},
+                },
+                **where,
+            )
+        if low < CHANCE_PERCENT:
+            plotly_charts.chance_line(figure, vertical=False, **where)
+        figure.update_xaxes(
+            type="log",
+            range=[math.log10(start), math.log10(end)],
+            tickvals=ticks,
+            ticktext=[short_count(tick) for tick in ticks],
+            title=panel.title,
+            **where,
+        )
+    figure.update_yaxes(range=[low, high])
+    figure.update_yaxes(title="validation accuracy, %", col=1)
+    row, column = divmod(len(panels), columns)
+    _chart_key(figure, numbers, scene, row + 1, column + 1)
+    if low < CHANCE_PERCENT:
+        plotly_charts.legend_chance(figure, legendrank=2001)
+    return plotly_charts.styled(figure, 330 * rows)
+
+
+def _chart_key(figure: go.Figure, numbers: Mapping[str, int], scene: Scene, row: int, column: int) -> None:
+    """The numbered arms by name, and what filled, hollow and large mean, in the cell that is left."""
+    figure.update_xaxes(visible=False, row=row, col=column)
+    figure.update_yaxes(visible=False, row=row, col=column)
+    cell = figure.get_subplot(row, column)
+    lines = [f"<b>{number}</b>  {plotly_charts.label(label)}" for label, number in numbers.items()]
+    said = []
+    if len({arm.augment for arm in scene.groups}) > 1:
+        said.append("Hollow: unaugmented.")
+    if len({arm.strategy for arm in scene.groups}) > 1:
+        said.append("Small: head only; large: full fine-tuning.")
+    figure.add_annotation(
+        x=cell.xaxis.domain[0],
+        y=cell.yaxis.domain[1],
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="top",
+        align="left",
+        showarrow=False,
+        font={"size": 12 if len(lines) <= 14 else 9},
+        text="<br>".join(["On a front:", *lines, *said]),
+    )

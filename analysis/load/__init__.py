@@ -1,0 +1,1 @@
+"""What is on disk, put together: trials, Ray's log, predictions."""

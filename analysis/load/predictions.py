@@ -1,0 +1,86 @@
+"""What every trial said of every clip that it was scored on, as one tidy table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.load.trials import Trial
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.trial_record import predictions_name
+from sousaphone.text import one_line
+
+LOGITS = [f"logit_{slug}" for slug in SLUGS]
+_NEEDED = ["sample_id", "player", "rudiment"]
+# Of a clip; where a data set does not say, '' or NaN.
+_CLIP = ["audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
+_REPEATED = ["trial_id", "player", "rudiment", "predicted", "skill_tier", "soundfont", "preset"]
+
+
+def read_predictions(
+    run: RunDirectory, trials: Sequence[Trial], tested: str = "test"
+) -> tuple[pd.DataFrame, list[str]]:
+    """The predictions of all trials that have some, and a remark for each file that cannot be read.
+
+    Args:
+        tested: `test`, or a further set by its name (`held_out`, `also`).
+
+    Returns:
+        One row a trial and clip: trial_id, sample_id, player, rudiment (true), predicted, correct, audio_path,
+        tempo_bpm, skill_tier, soundfont, preset, duration_sec, logit_SLUG × 40 (float32).
+    """
+    tables, remarks = [], []
+    for trial in trials:
+        path = run.trial(trial.trial_id) / predictions_name(tested)
+        if not path.is_file():
+            continue
+        try:
+            tables.append(_read(path).assign(trial_id=trial.trial_id))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
+            why = one_line(error, 200)
+            remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it anew")
+    columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
+    if not tables:
+        return pd.DataFrame(columns=columns), remarks
+    whole = pd.concat(tables, ignore_index=True)[columns]
+    return whole.astype(dict.fromkeys(_REPEATED, "category")), remarks
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """One trial's table.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError: it is not what a trial writes.
+    """
+    table = pd.read_parquet(path)
+    logits = table[LOGITS].to_numpy(np.float32)
+    if not np.isfinite(logits).all():
+        raise ValueError("its logits are not all numbers")
+    if table["sample_id"].duplicated().any():
+        raise ValueError("a clip occurs twice")
+    own = table[_NEEDED].astype(str)
+    for name in _CLIP:
+        known = name in table
+        if name in ("tempo_bpm", "duration_sec"):
+            own[name] = table[name].astype(float) if known else np.nan
+        else:
+            own[name] = table[name].fillna("").astype(str) if known else ""
+    own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
+    own["correct"] = own.predicted == own.rudiment
+    return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
+
+
+def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
+    """What `statistics.contrast` wants of an arm: who was right, a row a clip, a column a trial; each clip's player.
+
+    Clips that not all of these trials were scored on are left out.
+    """
+    mine = predictions[predictions.trial_id.isin(trial_ids)]
+    right = mine.pivot(index="sample_id", columns="trial_id", values="correct").dropna()
+    right = right[[trial_id for trial_id in trial_ids if trial_id in right]].astype(bool)
+    players = mine.drop_duplicates("sample_id").set_index("sample_id").player.astype(str)
+    return right, players.loc[right.index]

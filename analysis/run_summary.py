@@ -1,0 +1,356 @@
+"""A run as its report sees it: all that was read, and what follows from it in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.load.trials import Trial, counted_states
+from analysis.stats.arms import arms, title
+from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
+from sousaphone.config import FEW_PLAYERS
+from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.directory import RunDirectory, banner
+from sousaphone.runs.statuses import RETRIED
+from sousaphone.runs.trial_record import cut_by_sweep
+from sousaphone.text import counted, in_words
+
+_CUT_BY_SWEEP = "cut_by_sweep"  # beside the statuses: such a trial goes on without a longer limit of its own
+# What is to be said of the trials that can be gone on with, by their status.
+_NEXT: tuple[tuple[Sequence[str], str], ...] = (
+    (("interrupted", "pending"), "interrupted or not begun. Go on with:"),
+    ((_CUT_BY_SWEEP,), "stopped by the sweep's time limit. Go on with:"),
+    (RETRIED, "failed or out of memory. Once the cause is gone, try again with:"),
+    (("time_limit",), "stopped by the trial's time limit. Go on under a longer one (such as 2h), or none:"),
+    (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate."),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """A run as its report sees it.
+
+    Attributes:
+        path: the run's directory.
+        live: whether a driver works on it at this moment.
+        written: when the report was written, ISO 8601.
+        remarks: what went otherwise than expected in reading it.
+        predictions: of the test clips, see `analysis.load.predictions.read_predictions`.
+        yardsticks: baselines and what a clip costs on a CPU; None where they were not measured.
+        adapter_bytes: size of the file with what a trial has learnt, by trial_id.
+        further_sizes: clips and players of what was scored beside the test clips, by its name.
+    """
+
+    path: Path
+    plan: Mapping[str, Any]
+    trials: Sequence[Trial]
+    live: bool
+    written: str
+    remarks: Sequence[str]
+    predictions: pd.DataFrame
+    yardsticks: Yardsticks | None = None
+    adapter_bytes: Mapping[str, int] = field(default_factory=dict)
+    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return str(self.plan.get("name") or self.path.name)
+
+    @property
+    def banner(self) -> str | None:
+        """What stands above results that say nothing about the published models."""
+        return banner((t.config.get("model", ""), t.config.get("scale", "nano"), t.weights) for t in self.trials)
+
+    @property
+    def ranked(self) -> list[Trial]:
+        """The trials with all their results, the best validation score first."""
+        return _by_score([trial for trial in self.trials if trial.full])
+
+    @property
+    def partial(self) -> list[Trial]:
+        """The trials with results of fewer epochs than planned, the best validation score first."""
+        return _by_score([trial for trial in self.trials if trial.partial])
+
+    @property
+    def partial_note(self) -> str:
+        """What must stand above their numbers."""
+        others = "the table above" if self.ranked else "those of a trial that ran to its end"
+        return f"These are of fewer epochs than planned, so not comparable with {others}."
+
+    @property
+    def without_results(self) -> list[Trial]:
+        """The trials without a finished epoch, in the order of the plan."""
+        return [trial for trial in self.trials if not trial.full and not trial.partial]
+
+    @property
+    def state(self) -> str:
+        """How far the run is, in one sentence."""
+        words = counted_states(trial.status for trial in self.trials)
+        live = "; the run is still going on" if self.live else ""
+        return f"{counted(len(self.trials), 'planned trial')}: {words}{live}."
+
+    @property
+    def notes_on_rates(self) -> list[str]:
+        """How the learning rates were come by, as the sweep says: a verdict on untuned ones is one on them as well."""
+        return [str(note) for note in self.plan.get("notes") or () if str(note).startswith("learning rate")]
+
+    @property
+    def promotion(self) -> str | None:
+        """Where this run's trial comes from, in one sentence; None if it was not promoted from another run."""
+        origin = self.plan.get("promoted_from")
+        if not origin:
+            return None
+        scores = ((origin.get(name), style) for name, style in (("val_macro_f1", "{:.3f}"), ("val_acc", "{:.1%}")))
+        f1, accuracy = ("not known" if value is None else style.format(value) for value, style in scores)
+        return (
+            f"Promoted from trial {origin.get('trial_id')} of run {origin.get('run')}, whose validation macro F1 was "
+            f"{f1} and accuracy {accuracy}, over {counted(origin.get('epochs'), 'epoch')} there."
+        )
+
+    @property
+    def next_steps(self) -> list[tuple[str, str | None]]:
+        """(what for, the line to type, None where there is none) for all that can be gone on with; nothing while a
+        driver is at it."""
+        if self.live:
+            return []
+        found = []
+        for statuses, words in _NEXT:
+            if those := [trial for trial in self.trials if _way_on(trial) in statuses]:
+                found.append((f"{counted(len(those), 'trial')}: {words}", self.retry(those[0])))
+        return found
+
+    def retry(self, trial: Trial) -> str | None:
+        """The line that goes on with a trial, or tries it again; None where there is none, or a driver is at it."""
+        if self.live:
+            return None
+        way = _way_on(trial)
+        return RunDirectory(self.path).way_on("interrupted" if way == _CUT_BY_SWEEP else way)
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """What ran: (name, value) pairs."""
+        data, origin = self.plan.get("data") or {}, self.plan.get("provenance") or {}
+        clips, players = data.get("clips") or {}, data.get("players") or {}
+        splits = [split for split in ("train", "validation", "test") if split in clips]
+        sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), self.unit)}" for split in splits)
+        unknown = "" if self.players_known or not sizes else "; groups of recordings (players unknown)"
+        synthetic = " (synthetic, the built-in set)" if data.get("synthetic") else ""
+        dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
+        versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
+        device = dict.fromkeys(((self.plan.get("request") or {}).get("device"), origin.get("device")))
+        pairs = [
+            ("Command", self.plan.get("command")),
+            ("Begun", self.plan.get("created")),
+            *(("Extended", _extension(extension)) for extension in self.plan.get("extensions") or ()),
+            ("Data", f"{data.get('root', '?')}{synthetic}"),
+            ("Clips", f"{sizes}{unknown}"),
+            ("Data fingerprint", str(data.get("fingerprint", ""))[:16]),
+            ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
+            ("Versions", versions),
+            ("Host", origin.get("host")),
+            ("Learning rates", _by_model(self.trials, "learning_rate")),
+            (
+                "Settings",
+                ", ".join(f"{k}={v}" for k, v in ((self.plan.get("request") or {}).get("settings") or {}).items()),
+            ),
+            ("Device", ", ".join(str(name) for name in device if name)),
+            ("Limits", _limits_in_words(self.plan.get("limits") or {})),
+        ]
+        return [(name, str(value)) for name, value in pairs if value]
+
+    @property
+    def notes(self) -> list[str]:
+        """What the launcher and the reading of the run had to say."""
+        return [*map(str, self.plan.get("notes") or ()), *self.remarks]
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What may be said of which arm is best."""
+        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known)
+
+    @property
+    def players_known(self) -> bool:
+        """Whether what counts as a player is one, and no group of recordings with one name stem."""
+        return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+
+    @property
+    def unit(self) -> str:
+        """What is counted as a player: `player`, or `group` of recordings."""
+        return "player" if self.players_known else "group"
+
+    @property
+    def test_players(self) -> int | None:
+        """Whom the test clips are of, as far as is known."""
+        if len(self.predictions):
+            return int(self.predictions.player.nunique())
+        planned: int | None = ((self.plan.get("data") or {}).get("players") or {}).get("test")
+        return planned
+
+    @property
+    def too_few_players(self) -> str | None:
+        """That no winner could be named whatever the weights, in one sentence; None where there are enough players."""
+        if self.test_players is None or self.test_players >= FEW_PLAYERS:
+            return None
+        return (
+            f"On these data no run could name a winner: the test clips are of {heard(self.test_players, self.unit)}, "
+            f"and it takes {FEW_PLAYERS}."
+        )
+
+    @property
+    def without_effect(self) -> str | None:
+        """Why nothing is said of augmentation although it was tried, in one sentence; None where more is to be said."""
+        on, off = (
+            {t.config.get("model") for t in self.ranked if t.config.get("augment") is way} for way in (True, False)
+        )
+        if self.test_players != 1 or not on & off:
+            return None
+        return f"What augmentation does is not told: the test clips are of one {self.unit}, and an interval takes two."
+
+    @property
+    def scored(self) -> set[str]:
+        """The trials whose test predictions are at hand."""
+        return set(self.predictions.trial_id.unique()) if len(self.predictions) else set()
+
+    @cached_property
+    def cpu_ms(self) -> dict[str, float]:
+        """Milliseconds of one core that a clip takes, by trial_id, where they were measured."""
+        if self.yardsticks is None:
+            return {}
+        names = ("model", "strategy", "lora_targets")
+        known = {t.trial_id: self.yardsticks.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials}
+        return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
+
+    @property
+    def mismatches(self) -> list[str]:
+        """What must be said of backbones that hear other features than their weights were trained on."""
+        found: dict[str, None] = {}
+        for trial in self.trials:
+            if differs := trial.began_from.get("frontend_mismatch"):
+                name = title(trial.config.get("model", ""))
+                found[f"{name} heard other features than its weights were trained on ({', '.join(differs)})."] = None
+        return list(found)
+
+    @property
+    def signatures(self) -> dict[str, list[str]]:
+        """The trials that were scored, by signature: more than one means that not all rows may be compared."""
+        found: dict[str, list[str]] = {}
+        for trial in self.trials:
+            if trial.history and trial.data:
+                found.setdefault(trial.signature, []).append(trial.trial_id)
+        return found
+
+    @property
+    def further(self) -> tuple[Sequence[str], list[Sequence[str]], str] | None:
+        """What was scored beside the test clips: head and rows of a table, and what its columns are."""
+        request = self.plan.get("request") or {}
+        sets = [("held_out", f"held_out: test players' clips of {request.get('hold_out')}, which nobody trained on")]
+        sets += [("also", f"also: {request.get('test_also')}")]
+        shown = [(name, words) for name, words in sets if any(f"{name}_acc" in trial.last for trial in self.trials)]
+        if not shown:
+            return None
+        names = [f"{name}_{metric}" for name, _ in shown for metric in ("acc", "macro_f1")]
+        rows: list[Sequence[str]] = [
+            [t.trial_id, *(_score(name, t.last.get(name)) for name in ("test_acc", *names))]
+            for t in (*self.ranked, *self.partial)
+        ]
+        sizes = {
+            name: f" ({counted(clips, 'clip')} of {heard(players, self.unit)})"
+            for name, (clips, players) in self.further_sizes.items()
+        }
+        told = "; ".join(f"{words}{sizes.get(name, '')}" for name, words in shown)
+        return ("trial", "test_acc", *names), rows, told
+
+    @property
+    def limits(self) -> list[str]:
+        """What the result does not show."""
+        data = self.plan.get("data") or {}
+        # Of each arm, those that its numbers are of.
+        seeds = [n for arm in arms(self.trials) if (n := sum(bool(trial.history) for trial in arm.shown))]
+        clips, players = ((data.get(key) or {}).get("test") for key in ("clips", "players"))
+        said = []
+        if seeds:
+            said.append(
+                "One seed for each arm: how much a repetition would differ is not known."
+                if max(seeds) == 1
+                else f"{_range(seeds, 'seed')} an arm: the spread between them is of initialisation and order, not of "
+                f"{self.unit}s."
+            )
+        part = [most for t in self.trials if (most := t.most_scored) is not None]
+        if part:
+            said.append(
+                f"At most {_range(part, 'clip')} of each split were scored (limit_eval_batches): validation and test "
+                "numbers are of part of the clips, and not to be compared with baselines, which heard all."
+            )
+        elif clips:
+            half = 100 * 1.96 * math.sqrt(0.25 / clips)
+            said.append(
+                f"{counted(clips, 'test clip')} of {heard(players, self.unit)}: by counting alone an accuracy near "
+                f"50 % is uncertain by about ±{half:.0f} points; clips of one {self.unit} are alike, so in truth by "
+                "more."
+            )
+        if self.players_known and not (self.plan.get("request") or {}).get("hold_out"):
+            said.append(
+                "Test clips are of unseen players in seen timbres: how well a kit or room never heard in training is "
+                "recognised, --hold-out would tell."
+            )
+        if not self.players_known:
+            said.append(UNKNOWN_PLAYERS)
+        steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
+        if steps:
+            said.append(
+                f"Only {min(steps)} optimiser steps an epoch were taken (limit_train_batches): "
+                "most training clips were not heard in every epoch."
+            )
+        if data.get("synthetic"):
+            said.append("The clips are synthetic: nothing here was measured on played drums.")
+        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, played by a SoundFont
+            said.append("Test clips whose labels name a SoundFont are synthesised: they are not of played drums.")
+        said.append(
+            "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
+        )
+        return said
+
+
+def _way_on(trial: Trial) -> str:
+    """Its status, as far as it tells how to go on with it."""
+    return _CUT_BY_SWEEP if cut_by_sweep(trial.status, trial.reason) else trial.status
+
+
+def _by_score(trials: Sequence[Trial]) -> list[Trial]:
+    return sorted(trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+
+
+def _range(numbers: Sequence[int], noun: str) -> str:
+    """`3 seeds`, `1 to 3 seeds`."""
+    fewest, most = min(numbers), max(numbers)
+    return f"{fewest} to {counted(most, noun)}" if fewest < most else counted(most, noun)
+
+
+def _score(name: str, value: float | None) -> str:
+    """A metric as the report prints it: accuracies in percent."""
+    return "–" if value is None else format(value, ".1%" if name.endswith("_acc") else ".3f")
+
+
+def _by_model(trials: Sequence[Trial], field: str) -> str:
+    """A setting, with the backbones that it differs between."""
+    values = {title(t.config.get("model", "")): f"{t.config[field]:g}" for t in trials if field in t.config}
+    if len(set(values.values())) < 2:
+        return next(iter(values.values()), "")
+    return ", ".join(f"{model} {value}" for model, value in values.items())
+
+
+def _extension(extension: Mapping[str, Any]) -> str:
+    added = extension.get("added") or ()
+    return f"{extension.get('created', '?')}, by {counted(len(added), 'trial')}: {', '.join(map(str, added))}"
+
+
+def _limits_in_words(limits: Mapping[str, float | None]) -> str:
+    words = {"trial": "a trial", "stall": "without a batch"}
+    known = [(limits.get(name), text) for name, text in words.items()]
+    return ", ".join(f"{in_words(seconds)} {text}" for seconds, text in known if seconds is not None)

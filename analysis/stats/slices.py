@@ -1,0 +1,132 @@
+"""Accuracy on parts of the test clips: by tempo, length, tier, SoundFont and room."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from analysis.stats.statistics import mean_interval
+
+FEWEST_PLAYERS = 3  # for an interval
+MOST_NAMES = 12  # of SoundFonts or rooms
+_MOST_BINS = 6
+_TINY = 1e-9  # of a step: 0.3 is three steps of 0.1 although 0.3 / 0.1 is a little less
+_SAME = 1e-6  # of the larger: numbers that differ by less are one number, rounded differently
+_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
+# (column, what the figure calls it, unit of its numbers; None where it holds names)
+DIMENSIONS: tuple[tuple[str, str, str | None], ...] = (
+    ("tempo_bpm", "Tempo", "BPM"),
+    ("duration_sec", "Length by the labels", "s"),
+    ("skill_tier", "Tier", None),
+    ("preset", "Room", None),
+    ("soundfont", "SoundFont", None),
+)
+_TIERS = ("novice", "beginner", "intermediate", "advanced", "professional")
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One arm on one part of the clips.
+
+    Attributes:
+        accuracy: mean over players of the player's accuracy, the seeds averaged first; a fraction.
+        low, high: its 95 % t interval over players; NaN for fewer than FEWEST_PLAYERS.
+        clips: how many different clips.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    clips: int
+    players: int
+
+
+def possible(accuracy: float) -> float:
+    """The end of an interval as it is shown: t intervals of few players reach below 0 and above 1; NaN stays NaN."""
+    return float(np.clip(accuracy, 0.0, 1.0))
+
+
+def by_player(rows: pd.DataFrame) -> pd.Series:
+    """Each player's accuracy (a fraction), of one arm's rows: first of each clip over the seeds, then of the clips."""
+    own = rows.groupby("sample_id", observed=True).agg(player=("player", "first"), correct=("correct", "mean"))
+    return own.groupby("player", observed=True).correct.mean()
+
+
+def accuracy_of(rows: pd.DataFrame) -> Slice:
+    """One arm's accuracy on the clips in `rows` (trial_id, sample_id, player, correct), which are not empty."""
+    return _slice(by_player(rows), rows.sample_id.nunique())
+
+
+def _slice(players: pd.Series, clips: int) -> Slice:
+    mean, low, high = mean_interval(players.to_numpy())
+    if len(players) < FEWEST_PLAYERS:
+        low = high = math.nan
+    return Slice(mean, low, high, clips, len(players))
+
+
+def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
+    """The part that each clip belongs to in one dimension, an ordered category; missing where that is not known.
+
+    Numbers are put into a few bins of equal, round width. Of many names those with the most clips are kept.
+
+    Returns:
+        None where the data set tells fewer than two parts apart: then there is nothing to compare.
+    """
+    if column not in clips:
+        return None
+    numbers = next(unit for name, _, unit in DIMENSIONS if name == column) is not None
+    found = _bins(clips[column].astype(float)) if numbers else _names(clips[column], column)
+    return found if found is not None and found.nunique() > 1 else None
+
+
+def _bins(values: pd.Series) -> pd.Series | None:
+    values = values.where(np.isfinite(values))
+    known = values.dropna()
+    if known.empty:
+        return None
+    low, high = float(known.min()), float(known.max())
+    if high - low <= _SAME * max(abs(low), abs(high)):
+        return None
+    raw = (high - low) / _MOST_BINS
+    size = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * size for s in _STEPS if s * size >= raw * (1 - 1e-9))
+    first = math.floor(low / step + _TINY)
+    bins = max(math.ceil(high / step - _TINY) - first, 1)
+    # The last bin takes its upper end in: 180 BPM, the fastest there is, is no bin of its own.
+    codes = np.floor(values / step + _TINY).sub(first).clip(0, bins - 1).fillna(-1).astype(int)
+    edges = [f"{step * (first + number):.10g}" for number in range(bins + 1)]
+    labels = [f"{start}–{end}" for start, end in pairwise(edges)]
+    return pd.Series(pd.Categorical.from_codes(codes, labels, ordered=True), index=values.index)
+
+
+def _names(values: pd.Series, column: str) -> pd.Series | None:
+    names = values.astype(str).mask(values.isna() | (values.astype(str).str.strip() == ""))
+    kept = names.value_counts().index[:MOST_NAMES].tolist()
+    if column == "skill_tier":  # from the least skilled on, where they are SOUSA's
+        kept.sort(key=lambda name: (_TIERS.index(name) if name in _TIERS else len(_TIERS), name))
+    else:
+        kept.sort()
+    return names.astype(pd.CategoricalDtype(kept, ordered=True))
+
+
+def slices_of(rows: pd.DataFrame, parts_of_clip: pd.Series) -> dict[str, Slice]:
+    """One arm on each part, in their order; parts without a clip of it are left out.
+
+    Args:
+        rows: one arm's predictions: trial_id, sample_id, player, correct.
+        parts_of_clip: what `parts` gives, indexed by sample_id.
+    """
+    own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object))).dropna(subset="part")
+    # One pass over all parts; a clip is of one part and one player.
+    clips = own.groupby("sample_id", observed=True).agg(
+        part=("part", "first"), player=("player", "first"), correct=("correct", "mean")
+    )
+    players = clips.groupby(["part", "player"], observed=True).correct.mean()
+    counts = clips.part.value_counts()
+    wanted: Sequence[str] = list(parts_of_clip.cat.categories)
+    return {part: _slice(players[part], int(counts[part])) for part in wanted if part in counts.index}

@@ -1,0 +1,1 @@
+"""How it is written: blocks, Markdown, HTML, tables, files for other programs."""

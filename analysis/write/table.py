@@ -1,0 +1,117 @@
+"""The comparison table: one row a planned trial, in the plan's order."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from analysis.load.trials import Trial
+from sousaphone.runs.statuses import STATUSES
+
+INTEGERS = (
+    *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings"),
+    *("train_clips", "val_clips", "test_clips"),
+)
+# Of the columns from val_acc on, those without numbers.
+WORDS = (
+    *("signature", "data_hash", "weights_hash", "weights_sha256", "pretraining"),
+    *("version", "git_commit", "reason", "error"),
+)
+
+# The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
+_WORDS = "|".join(STATUSES)
+_STATUS_WORD = re.compile(rf"(?i:\b(?:{_WORDS})\b)|(?:{_WORDS})")
+
+
+def comparison_table(
+    trials: Sequence[Trial],
+    cpu_ms: Mapping[str, float] = MappingProxyType({}),
+    adapter_bytes: Mapping[str, int] = MappingProxyType({}),
+) -> pd.DataFrame:
+    """The columns of comparison_table.csv.
+
+    Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
+    over the epochs and peak_memory_mb the highest; what is not known is missing. `partial` marks the rows whose
+    numbers are of fewer epochs than planned. Only rows of one `signature` may be compared.
+
+    Args:
+        cpu_ms: milliseconds of one core that a clip takes, by trial_id.
+        adapter_bytes: of the file with what a trial has learnt, by trial_id.
+    """
+    table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
+    numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
+    table[numbers] = table[numbers].apply(pd.to_numeric)
+    return table.astype(dict.fromkeys(INTEGERS, "Int64"))
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The table as CSV, in which a status word stands in the status column alone, so that it can be searched for."""
+    words = {name: table[name].map(_without_status_words, na_action="ignore") for name in ("reason", "error")}
+    return str(table.assign(**words).to_csv(index=False, lineterminator="\n"))
+
+
+def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int]) -> dict[str, Any]:
+    clips = trial.data.get("clips") or {}
+    config, best, last, parameters = trial.config, trial.best, trial.last, trial.parameters
+    speeds, memory = trial.values("samples_per_second"), trial.values("peak_memory_mb")
+    return {
+        "trial_id": trial.trial_id,
+        "model": config.get("model"),
+        "strategy": config.get("strategy"),
+        # Adapters are LoRA's; the setting means nothing to the other strategies.
+        "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
+        "augment": "on" if config.get("augment") else "off",
+        "seed": config.get("seed"),
+        "dataset": config.get("dataset"),
+        "scale": config.get("scale"),
+        "weights": trial.weights,
+        "status": trial.status,
+        "partial": "true" if trial.partial else "false",
+        "epochs": len(trial.history),
+        "best_epoch": last.get("best_epoch"),
+        **_pick(best, "val_acc", "val_macro_f1", "val_loss", "train_loss", "train_ce"),
+        **_pick(last, "test_acc", "test_macro_f1", "held_out_acc", "held_out_macro_f1", "also_acc", "also_macro_f1"),
+        "total_params": parameters.get("total"),
+        "trainable_params": parameters.get("trainable"),
+        "adapter_params": parameters.get("adapter"),
+        "trainable_percent": parameters.get("trainable_percent"),
+        "train_seconds": trial.train_seconds,
+        "wall_seconds": trial.wall_seconds,
+        "seconds_per_epoch": trial.seconds_per_epoch,
+        "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
+        "peak_memory_mb": max(memory, default=None),
+        "cpu_ms_per_clip": cpu_ms.get(trial.trial_id),
+        "adapter_kb": None if (size := adapter_bytes.get(trial.trial_id)) is None else size / 1000,
+        "halvings": trial.halvings,
+        "clip_seconds": config.get("clip_seconds"),
+        "signature": trial.signature if trial.data else None,
+        "data_hash": trial.data.get("fingerprint"),
+        "train_clips": clips.get("train"),
+        "val_clips": clips.get("validation"),
+        "test_clips": clips.get("test"),
+        "weights_hash": trial.weights_hash or None,
+        "weights_sha256": trial.began_from.get("sha256"),
+        "pretraining": trial.began_from.get("pretraining"),
+        "version": trial.version or None,
+        "git_commit": trial.git_commit,
+        "reason": trial.reason or trial.why or None,
+        "error": trial.error,
+    }
+
+
+def _pick(metrics: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: metrics.get(name) for name in names}
+
+
+def _without_status_words(text: str) -> str:
+    """`failed` as `fail-ed`, `time_limit` as `time-limit`: still read as meant, not found by who counts statuses."""
+    return _STATUS_WORD.sub(_hyphenated, " ".join(text.split()))
+
+
+def _hyphenated(found: re.Match[str]) -> str:
+    word = found[0]
+    return word.replace("_", "-") if "_" in word else re.sub(r"(n?ing|ed)$", r"-\1", word, flags=re.IGNORECASE)

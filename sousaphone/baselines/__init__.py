@@ -1,0 +1,1 @@
+"""What trials are held against: simple classifiers, and the time that a clip takes on a CPU."""

@@ -1,0 +1,65 @@
+"""What all command lines of the package have in common."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import io
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from sousaphone.errors import UserError
+from sousaphone.runs.provenance import package_version
+
+# 1 is of each command: what it was asked to do did not end well.
+EXIT_OK, EXIT_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+
+# A pair that loads, as setup.cfg asks for it.
+TORCHAUDIO_REMEDY = "pip install 'torch>=2.11,<2.13' torchaudio==2.11.0"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line: the rest of the usage is a `--help` away."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def prepare_process() -> None:
+    """Make this process, and those that it will start, independent of the user's terminal, notebook and account."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Line by line, so that a log file is in order and in time. An ASCII or Latin-1 terminal lacks some characters.
+        sys.stdout.reconfigure(line_buffering=True, errors="replace")
+    os.environ["PYTHONIOENCODING"] = "utf-8"  # of Ray's workers, whose output goes to files
+    # A notebook's names a package that this environment may lack; then Matplotlib does not import.
+    os.environ.pop("MPLBACKEND", None)
+    try:
+        getpass.getuser()
+    except (OSError, KeyError, ImportError):  # `docker run --user 54321`; torch names its cache after the user
+        os.environ["USER"] = str(os.getuid())
+    try:
+        Path.home()
+    except RuntimeError:  # such a user with HOME unset; Ray does not import without one
+        os.environ["HOME"] = "/"
+
+
+def require_torchaudio() -> None:
+    """Import torchaudio, which is bound to torch by its binary interface; transformers and PEFT import it as well.
+
+    Raises:
+        UserError: the installed torchaudio does not load beside the installed torch.
+    """
+    try:
+        import torchaudio  # noqa: F401
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise UserError(
+            f"torchaudio {package_version('torchaudio')} does not load beside torch {package_version('torch')} "
+            f"({type(error).__name__}); install a pair that does: {TORCHAUDIO_REMEDY}"
+        ) from error
+
+
+def stop_talking() -> None:
+    """Whoever read the output, as `| head` does, has seen enough; the interpreter must not try to flush once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

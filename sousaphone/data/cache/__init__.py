@@ -1,0 +1,1 @@
+"""Recordings decoded and resampled once, into files that are mapped into memory."""

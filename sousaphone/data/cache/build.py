@@ -1,0 +1,259 @@
+"""Decode and resample every clip once, into memory-mapped int16 waveforms that all trials share.
+
+A cache is a directory `CLIPS-RATEhz` with `wave.int16` (all clips, one after the other), `offsets.npy` and `seal.json`
+(checksums of both, see `store`), and in `root` the directory of the data set. It gets that name only when it is
+complete and on disk. Until then it is `CLIPS-RATEhz.part`, and what a killed build leaves there is gone on with.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sousaphone.data.cache.decode import in_threads, read_samples, resampler, to_int16, to_mono
+from sousaphone.data.cache.store import LENGTHS, OFFSETS, PART, WAVE, CachePart, check_cache, sync_directory
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.errors import UserError
+
+FORMAT = 3  # raise it whenever the samples or the files of a cache change
+_ROOT = "root"
+_NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
+# Assumed where the labels give no duration, for the estimate of disk space alone.
+_TYPICAL_SECONDS = 6.0
+# SOUSA's durations end with the last stroke; the recordings go on for as long.
+_DECAY_SECONDS = 0.5
+
+
+class WaveformCache:
+    """The waveforms of a data set's clips at one sample rate: clip i is `wave[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        sample_rate: Hz.
+        wave: int16, all clips one after the other, memory-mapped, read-only.
+        offsets: int64 [N + 1], in samples.
+    """
+
+    def __init__(self, path: Path, sample_rate: int) -> None:
+        """
+        Raises:
+            FileNotFoundError: there is no cache at `path`.
+            ValueError: its files do not fit each other.
+        """
+        self.path, self.sample_rate = path, sample_rate
+        self.offsets: np.ndarray = np.load(path / OFFSETS)
+        self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")
+        if self.offsets[-1] != len(self.wave):
+            raise ValueError(f"{path} is damaged: {len(self.wave)} samples instead of {self.offsets[-1]}")
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __reduce__(self) -> tuple[type[WaveformCache], tuple[Path, int]]:
+        # Another process maps the same file; it must never receive the samples themselves.
+        return WaveformCache, (self.path, self.sample_rate)
+
+
+def build_caches(
+    dataset: Dataset,
+    sample_rates: Iterable[int],
+    cache_dir: Path,
+    progress: bool = True,
+    verify: bool = False,
+) -> dict[int, WaveformCache]:
+    """Map the data set's waveforms at each sample rate, after building what is not there or is damaged.
+
+    Several processes may ask at once: one builds, the others wait and then map. A build that was killed is gone on
+    with, and ends with the same bytes.
+
+    Args:
+        sample_rates: Hz.
+        cache_dir: where caches live, shared by data sets and runs.
+        progress: show a bar on stderr where that is a terminal; otherwise a line at start and end.
+        verify: read all of what is there and compare it with its checksums, not only what is cheap to read.
+
+    Raises:
+        UserError: audio that cannot be decoded, is empty or not finite; no space left; cache_dir not writable.
+    """
+    key = _key(dataset)
+    paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
+    if not _missing(paths, verify):
+        return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
+    with _owned(cache_dir) as console:
+        # The owner is the only builder: what another one has left is of use for the same clips alone.
+        for litter in cache_dir.glob(f"*{PART}"):
+            if _NAME.fullmatch(litter.name) and not litter.name.startswith(key):
+                shutil.rmtree(litter)
+        missing = _missing(paths, verify, console)
+        if missing:
+            _check_space(dataset.clips, missing, cache_dir)
+            _build(dataset, missing, console, progress)
+    return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
+
+
+def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
+    """Remove caches, begun ones, too; waits for a build that is going on.
+
+    Args:
+        root: the data set's directory, of which every cache is removed, whichever of its clips it has; None for every
+            waveform cache there is.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        UserError: cache_dir is not writable.
+    """
+    if not cache_dir.is_dir():
+        return []
+    with _owned(cache_dir):
+        found = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
+        removed = [path for path in found if root is None or _is_of(path, root)]
+        for path in removed:
+            shutil.rmtree(path)
+    return removed
+
+
+def _is_of(path: Path, root: Path) -> bool:
+    """Whether a cache was decoded from what lies at `root`."""
+    try:
+        return (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
+    except FileNotFoundError:
+        return False
+
+
+def _key(dataset: Dataset) -> str:
+    """What decides the samples: the clips in their order, by path, size and time of the file."""
+    clips = dataset.clips
+    digest = hashlib.sha256(repr(FORMAT).encode())
+    digest.update("\n".join(clips.audio_path.tolist()).encode())
+    for column in (clips.size_bytes, clips.modified_ns):
+        digest.update(column.to_numpy(np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _missing(paths: dict[int, Path], verify: bool, console: Console | None = None) -> dict[int, Path]:
+    """The caches that are not there or are damaged; what is damaged is said on the console."""
+    missing = {}
+    for rate, path in paths.items():
+        try:
+            check_cache(path, verify)
+        except (OSError, ValueError) as error:
+            missing[rate] = path
+            if console is not None and path.exists():
+                console.print(f"{path} is damaged ({error}); it is built again")
+    return missing
+
+
+@contextmanager
+def _owned(cache_dir: Path) -> Iterator[Console]:
+    """The directory for one process alone; others wait. Yields where to say things."""
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache_dir / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            console.print(f"waiting: another process is building the waveform cache in {cache_dir}")
+            lock.acquire()
+        try:
+            yield console
+        finally:
+            lock.release()
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise UserError(
+            f"the waveform cache cannot be written to {cache_dir} ({'disk full' if full else error}); "
+            "free some space there or choose another cache directory"
+        ) from None
+
+
+def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -> None:
+    known = clips.duration_sec.replace([np.inf, -np.inf], np.nan)
+    seconds = (known.fillna(_TYPICAL_SECONDS) + _DECAY_SECONDS).sum()
+    there = sum(file.stat().st_size for path in paths.values() for file in _part(path).glob(WAVE))
+    needed = int(seconds * sum(paths) * 2 * 1.02) - there
+    free = shutil.disk_usage(cache_dir).free
+    if needed > free:
+        raise UserError(
+            f"the waveform cache needs {needed / 1e9:.1f} GB and {cache_dir} has {free / 1e9:.1f} GB free; "
+            "free some space, choose another cache directory or a smaller --dataset"
+        )
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(path.name + PART)
+
+
+def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool) -> None:
+    try:
+        with ExitStack() as stack:
+            parts = {rate: CachePart(_part(path)) for rate, path in paths.items()}
+            for part in parts.values():
+                stack.callback(part.close)
+                (part.path / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
+            begun = {rate: len(part.lengths) for rate, part in parts.items()}
+            first = min(begun.values())
+
+            def decode(clip: tuple[int, tuple[str, Path | BytesIO]]) -> dict[int, np.ndarray]:
+                index, (name, source) = clip
+                mono, source_rate = _read_mono(name, source)
+                wanted = (rate for rate in paths if begun[rate] <= index)
+                return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in wanted}
+
+            clips = enumerate(open_clips(dataset.root, dataset.clips.audio_path.tolist()[first:]), start=first)
+            waves_of_clips = in_threads(decode, clips)
+            for waves in _with_progress(waves_of_clips, first, len(dataset.clips), console, progress, list(paths)):
+                for rate, wave in waves.items():
+                    parts[rate].append(wave)
+            for part in parts.values():
+                part.finish()
+        for rate, path in paths.items():
+            shutil.rmtree(path, ignore_errors=True)  # only ever a damaged one
+            parts[rate].path.rename(path)
+            (path / LENGTHS).unlink()
+        sync_directory(next(iter(paths.values())).parent)
+    except Exception:  # the remedy for an error changes the clips; an interrupted build keeps what it has
+        for path in paths.values():
+            shutil.rmtree(_part(path), ignore_errors=True)
+        raise
+
+
+def _read_mono(name: str, source: Path | BytesIO) -> tuple[torch.Tensor, int]:
+    """The mean of a file's channels, float32 [T], and its sample rate in Hz; `name` is for messages."""
+    samples, rate = read_samples(name, source)
+    return torch.from_numpy(np.ascontiguousarray(to_mono(samples))), rate
+
+
+def _with_progress(
+    waves: Iterator[dict[int, np.ndarray]], first: int, total: int, console: Console, progress: bool, rates: list[int]
+) -> Iterator[dict[int, np.ndarray]]:
+    title = f"decoding {total:,} clips to {', '.join(f'{rate / 1000:g}' for rate in rates)} kHz"
+    if progress and console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(title, total=total, completed=first)
+            for wave in waves:
+                yield wave
+                bar.advance(task)
+        return
+    console.print(f"{title}, once for all trials" + (f"; {first:,} are there already" if first else ""))
+    start = time.monotonic()
+    yield from waves
+    console.print(f"decoded {total - first:,} clips in {time.monotonic() - start:.0f} s")

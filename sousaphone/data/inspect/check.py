@@ -1,0 +1,296 @@
+"""What is wrong with a data set: everything that can be found in one go, in words, each with what to do.
+
+An error is what a training run would stumble over or be misled by; a warning is what a reader of its results should
+know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.progress import track
+
+from sousaphone.config import FEW_PLAYERS
+from sousaphone.data.cache.decode import in_threads, read_samples
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers import hub
+from sousaphone.data.readers.audio_files import find_files, open_clips
+from sousaphone.data.readers.folder import find_recordings
+from sousaphone.data.readers.labels import NUMBERS, TEXT, canonical_slugs, check_labels
+from sousaphone.data.readers.parquet import place_in_shard
+from sousaphone.data.readers.paths import local_path
+from sousaphone.data.readers.sousa import LABELS, read_dataset
+from sousaphone.data.splits import read_splits
+from sousaphone.errors import UserError
+from sousaphone.rudiments import SLUGS
+from sousaphone.text import counted
+
+SILENT_DB = -60.0  # re full scale; a clip without a louder sample is silent
+_CLIPPED_PAIRS = 10  # neighbouring samples at full scale; a single loud peak has none
+_FULL_SCALE = 1 - 2**-15
+_MOST = 20  # findings of one kind that are spelt out
+_NAMED = 3  # clips named in a finding about many
+# What to do about what a reader of data sets has to say, by words in it.
+_ADVICE = {
+    "carved from train": "to choose the players, give them that split (in splits.json, the column split, or by folder)",
+    "does not list": "list them in splits.json, or remove their clips",
+    "players unknown": "sort the recordings into PLAYER/RUDIMENT/, or give a CSV file with a column player",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong, in a line; `error` where training on it would mislead or fail."""
+
+    error: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        dataset: None where it cannot be read at all.
+        findings: errors first.
+        seconds: of each clip of the data set (s), from its audio where that was decoded, else from the labels.
+    """
+
+    dataset: Dataset | None
+    findings: tuple[Finding, ...]
+    seconds: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.error for finding in self.findings)
+
+
+def check(source: Path | str, audio: bool = True, progress: bool = True) -> Checked:
+    """Look for all that is wrong with a data set. Where it cannot be read, what lies in its directory is
+    looked at all the same.
+
+    Args:
+        source: whatever `read_dataset` reads.
+        audio: decode every clip.
+        progress: a bar on stderr, where that is a terminal.
+    """
+    try:
+        dataset = read_dataset(source)
+    except UserError as error:
+        refusals = dict.fromkeys([str(error), *_further_refusals(source)])
+        findings = [Finding(True, text) for text in refusals]
+        if audio:
+            root, paths = _recordings(source)
+            sounds = _listen(root, paths, progress)
+            broken = [path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
+            twice = tuple(f"{root / path} cannot be read as audio" for path in broken)
+            findings = [finding for finding in findings if not finding.text.startswith(twice)] + _unheard(sounds)
+        return Checked(None, tuple(_once(findings)))
+    findings = list(_label_findings(dataset))
+    seconds = dataset.clips.duration_sec
+    if audio:
+        sounds = _listen(dataset.root, dataset.clips.audio_path.tolist(), progress)
+        findings += _unheard(sounds)
+        findings += _sound_findings(dataset, sounds)
+        seconds = pd.Series([sound.seconds if isinstance(sound, _Sound) else float("nan") for sound in sounds])
+    return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds)
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(findings))
+
+
+def _further_refusals(source: Path | str) -> Iterator[str]:
+    """What else is wrong with the labels of SOUSA's local layout, each looked at for itself."""
+    root = local_path(source)
+    try:
+        raw = pd.read_parquet(root / LABELS)
+    except (OSError, ValueError):
+        return
+    path = root / LABELS
+    columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
+    text = {ours: raw[theirs].dropna().astype(str) for ours, theirs in columns.items() if ours in TEXT}
+    looks: list[Callable[[], object]] = [lambda: read_splits(root / "splits.json")]
+    needed = [name for name in ("sample_id", "player", "audio_path") if name in columns]
+    if needed:
+        known = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are looked at apart
+        looks.append(lambda: check_labels(known, {**columns, "rudiment": TEXT["rudiment"]}, needed, path))
+    if "rudiment" in text:
+        looks.append(lambda: canonical_slugs(text["rudiment"].unique(), path))
+    if "audio_path" in text:
+        looks.append(lambda: find_files(root, text["audio_path"].tolist(), LABELS))
+    for look in looks:
+        try:
+            look()
+        except UserError as error:
+            yield str(error)
+
+
+def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
+    """The audio files of a data set that cannot be read; none for a CSV file, which may lie among others' files."""
+    root = local_path(source)
+    if hub.is_word(Path(source).as_posix()):
+        return root, ()
+    try:
+        return root, find_recordings(root).audio_paths if root.is_dir() else ()
+    except UserError:
+        return root, ()
+
+
+def _label_findings(dataset: Dataset) -> Iterator[Finding]:
+    clips = dataset.clips
+    for note in dataset.notes:
+        advice = next((advice for words, advice in _ADVICE.items() if words in note), "")
+        yield Finding(False, f"{note}; {advice}" if advice else note)
+    names = pd.Series(clips.player.unique())
+    alike = names[names.str.casefold().duplicated(keep=False)]
+    if len(alike):
+        yield Finding(
+            False,
+            f"{counted(len(alike), 'player')} told apart by capital letters alone ({_some(sorted(alike))}) may "
+            "stand in different splits; spell each name in one way",
+        )
+    players = clips.player[clips.split == "test"].nunique()
+    if players < FEW_PLAYERS:
+        yield Finding(
+            False,
+            f"only {counted(players, 'test player')}: what is measured on so few says little about others; have "
+            f"{FEW_PLAYERS} or more",
+        )
+    absent = [slug for slug in SLUGS if slug not in set(clips.rudiment)]
+    if absent:
+        yield Finding(
+            False,
+            f"{len(absent)} of the {len(SLUGS)} rudiments have no clips ({_some(absent)}); they count as classes all "
+            "the same: add recordings of them",
+        )
+    heard = set(clips.rudiment[clips.split == "train"])
+    unheard = sorted(set(clips.rudiment) - heard)
+    if unheard:
+        yield Finding(
+            False,
+            f"{counted(len(unheard), 'rudiment')} without training clips ({_some(unheard)}): no model can know them; "
+            "move players to train, or add recordings",
+        )
+    tempo = clips.tempo_bpm
+    odd = ~((tempo > 0) & np.isfinite(tempo))
+    if tempo.notna().any() and odd.any():
+        yield Finding(
+            False,
+            f"{odd.sum()} of {len(clips)} clips have no tempo, NaN or not above 0 ({_some(clips.sample_id[odd])}); "
+            "results by tempo leave them out: fill in tempo_bpm",
+        )
+
+
+@dataclass(frozen=True)
+class _Sound:
+    """A decoded clip: its length, its highest sample in dB of full scale, whether it is clipped, a hash of samples."""
+
+    seconds: float
+    peak_db: float
+    clipped: bool
+    digest: bytes
+
+
+def _listen(root: Path, audio_paths: Sequence[str], progress: bool) -> list[_Sound | str]:
+    """Each clip's sound, or what is wrong with its file."""
+    heard = in_threads(_hear, _open_each(root, audio_paths))
+    console = Console(stderr=True)
+    if progress and console.is_terminal:
+        return list(track(heard, f"decoding {len(audio_paths):,} clips", total=len(audio_paths), console=console))
+    return list(heard)
+
+
+def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
+    """`open_clips`, with the error instead of the audio of what a shard does not give."""
+    for _, group in groupby(audio_paths, key=lambda path: place_in_shard(path)[0]):
+        left = list(group)
+        while left:
+            given = 0
+            try:
+                for clip in open_clips(root, left):
+                    given += 1
+                    yield clip
+                break
+            except UserError as error:
+                yield left[given], str(error)
+                left = left[given + 1 :]
+
+
+def _hear(clip: tuple[str, Path | BytesIO | str]) -> _Sound | str:
+    name, source = clip
+    if isinstance(source, str):
+        return source
+    try:
+        samples, rate = read_samples(name, source)
+    except UserError as error:
+        return str(error)
+    level = np.abs(samples)
+    full = level >= _FULL_SCALE
+    digest = hashlib.blake2b(repr((rate, samples.shape)).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(samples).data)
+    return _Sound(
+        seconds=len(samples) / rate,
+        peak_db=float(20 * np.log10(max(level.max(), 1e-10))),
+        clipped=int((full[1:] & full[:-1]).sum()) >= _CLIPPED_PAIRS,
+        digest=digest.digest(),
+    )
+
+
+def _unheard(sounds: Sequence[_Sound | str]) -> list[Finding]:
+    """Files that cannot be decoded, one finding each."""
+    texts = list(dict.fromkeys(sound for sound in sounds if isinstance(sound, str)))
+    findings = [Finding(True, text) for text in texts[:_MOST]]
+    if len(texts) > _MOST:
+        findings.append(Finding(True, f"{len(texts) - _MOST} more files cannot be decoded; copy them again"))
+    return findings
+
+
+def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterator[Finding]:
+    rows = [row for row, sound in enumerate(sounds) if isinstance(sound, _Sound)]
+    clips = dataset.clips.iloc[rows].reset_index(drop=True)
+    heard = [sound for sound in sounds if isinstance(sound, _Sound)]
+    silent = np.array([sound.peak_db < SILENT_DB for sound in heard], dtype=bool)
+    clipped = np.array([sound.clipped for sound in heard], dtype=bool)
+    if silent.any():
+        yield Finding(
+            True,
+            f"{counted(int(silent.sum()), 'clip')} silent, no sample above {SILENT_DB:g} dB of full scale "
+            f"({_some(clips.sample_id[silent])}); record again, or remove from the labels",
+        )
+    if clipped.any():
+        yield Finding(
+            False,
+            f"{counted(int(clipped.sum()), 'clip')} clipped, with runs of samples at full scale "
+            f"({_some(clips.sample_id[clipped])}); record or render with less gain",
+        )
+    clips["digest"] = [sound.digest for sound in heard]
+    twice = clips[~silent & clips.digest.duplicated(keep=False)]
+    kinds: dict[str, list[str]] = {}
+    for _, same in twice.groupby("digest", sort=False):
+        if same.rudiment.nunique() > 1:
+            kind = "under different rudiments"
+        elif same.split.nunique() > 1:
+            kind = "in different splits"
+        else:
+            kind = "under different ids"
+        kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
+    for kind, groups in kinds.items():
+        yield Finding(
+            kind != "under different ids",
+            f"{counted(len(groups), 'recording')} more than once {kind}, sample for sample ({_some(groups)}); keep one "
+            "clip of each",
+        )
+
+
+def _some(names: Sequence[str] | pd.Series) -> str:
+    names = list(names)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

@@ -1,0 +1,98 @@
+"""Read a data set, whatever its form: the one door, and SOUSA's local layout (labels/samples.parquet, splits.json and
+the audio files). The other forms have a file each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers import csv, folder, hub, parquet
+from sousaphone.data.readers.audio_files import find_files
+from sousaphone.data.readers.labels import NUMBERS, TEXT, check_labels, in_order, lacking, split_players
+from sousaphone.data.readers.paths import local_path, looked_at
+from sousaphone.data.splits import read_splits
+from sousaphone.errors import UserError
+from sousaphone.text import one_line
+
+LABELS = "labels/samples.parquet"
+METADATA = "metadata.csv"
+
+_NEEDED = ("sample_id", "player", "rudiment", "audio_path")
+
+
+def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
+    """Read labels and splits and find every audio file; one table comes out, whichever form the data set has.
+
+    Args:
+        source: a directory (labels/samples.parquet; metadata.csv; Parquet shards of the hub; a folder of recordings
+            for each rudiment, tried in this order), a CSV file, or hub:OWNER/NAME.
+        only_test: every clip is a test clip and no split is looked for; a single player will do.
+
+    Raises:
+        UserError: anything about it that would fail later, as one line with the remedy.
+    """
+    word = Path(source).as_posix()
+    if hub.is_word(word):
+        return read_dataset(hub.snapshot(word), only_test)
+    root = local_path(source)
+    if root.is_file() and root.suffix.lower() == ".csv":
+        return csv.read_csv(root, only_test)
+    if not root.is_dir():
+        raise UserError(
+            f"data directory {root} is not a directory; give the directory that holds {LABELS} or a folder for each "
+            "rudiment, or a CSV file"
+        )
+    with looked_at(root):
+        is_local, is_older = (root / LABELS).is_file(), (root / METADATA).is_file()
+    if is_local:
+        return _read_local(root, only_test)
+    if is_older:
+        return csv.read_csv(root / METADATA, only_test)
+    shards = parquet.find_shards(root)
+    if shards:
+        return parquet.read_shards(root, shards, only_test)
+    recordings = folder.find_recordings(root)
+    lists = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
+    if lists and not folder.by_rudiment(recordings):
+        raise UserError(
+            f"{root} has no recordings in folders called after rudiments, but it holds {lists[0].name}; if that lists "
+            f"the clips, give the file itself: {lists[0]}"
+        )
+    if recordings.audio_paths:
+        return folder.read_folder(root, recordings, only_test)
+    raise UserError(
+        f"{root} is not a SOUSA data set: it has no {LABELS}; expected are {LABELS}, splits.json and audio/, or "
+        f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a "
+        "CSV file with the columns path and label"
+    )
+
+
+def _read_local(root: Path, only_test: bool) -> Dataset:
+    path = root / LABELS
+    raw = _read_labels(path)
+    columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
+    clips, said = check_labels(raw, columns, _NEEDED, path)
+    listed = None if only_test else read_splits(root / "splits.json")
+    clips, notes = split_players(clips, listed, only_test=only_test)
+    clips["size_bytes"], clips["modified_ns"] = find_files(root, clips.audio_path.tolist(), LABELS)
+    return Dataset(root, in_order(clips), (*said, *notes))
+
+
+def _read_labels(path: Path) -> pd.DataFrame:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            present = set(file.schema_arrow.names)
+            missing = [TEXT[name] for name in _NEEDED if TEXT[name] not in present]
+            if missing:
+                raise lacking(path, missing, present)
+            return file.read(
+                columns=[name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
+            ).to_pandas()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise UserError(
+            f"{path} cannot be read as Parquet ({one_line(error)}); copy it again from its source"
+        ) from None

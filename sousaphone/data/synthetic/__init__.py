@@ -1,0 +1,1 @@
+"""The built-in data set: players, drums and rooms, rendered."""

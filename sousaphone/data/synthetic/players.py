@@ -1,0 +1,263 @@
+"""The built-in set's drummers: who plays, what they are asked to play, and when and how hard each stroke lands.
+
+`render` turns the strokes into audio. What separates the rudiments must be their patterns, so a
+clip's length, its rate of strokes and the place in the cycle where it begins are drawn without looking at the class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from sousaphone.rudiments import RUDIMENTS, Rudiment
+
+if TYPE_CHECKING:  # no sound here
+    from sousaphone.data.synthetic.soundfonts import Kit
+
+TIERS = ("beginner", "intermediate", "advanced", "professional")
+SPLIT_PLAYERS = {"train": 80, "val": 10, "test": 10}
+TEMPI_BPM = (60, 180)
+RATE_PER_SECOND = (5.0, 12.0)  # places in the cycle a second, the same for every rudiment
+DURATION_SECONDS = (2.8, 5.2)
+LEAD_IN_SECONDS = (0.08, 0.21)  # room for grace notes before the first stroke
+TAIL_SECONDS = 0.15
+
+# SOUSA's intended velocities (MIDI). Bounces of a buzz start lower and fall off.
+VELOCITY = {"accent": 120, "tap": 65, "diddle": 75, "grace": 40, "buzz": 70}
+BOUNCE_FALL = 0.85
+
+# The columns of SOUSA's strokes.parquet that a performance fills; the others follow from these.
+COLUMNS = (
+    *("hand", "stroke_type", "intended_time_ms", "actual_time_ms", "intended_velocity", "actual_velocity"),
+    *("is_grace_note", "is_accent", "diddle_position", "flam_spacing_ms", "parent_stroke_index", "buzz_count"),
+)
+
+
+@dataclass(frozen=True)
+class Player:
+    """A drummer's habits. Times in ms, levels as factors of the intended velocity, pitch in cents."""
+
+    profile_id: str
+    split: str
+    tier: str
+    dominant: str  # the hand that leads: a left-handed player mirrors the sticking
+    jitter_ms: float  # standard deviation of a stroke's onset
+    weak_late_ms: float  # how late the weak hand is
+    drift: float  # standard deviation of the slow tempo drift, a share
+    weak_level: float  # how hard the weak hand strikes
+    spread: float  # standard deviation of the velocities, a share
+    accent_level: float
+    downbeat_level: float  # how hard the first stroke of each cycle is struck
+    grace_level: float
+    grace_spread: float  # standard deviation of how wide flams and drags are, a share
+    flam_ms: float  # grace note to main stroke
+    drag_ms: float  # between the notes of a drag, and from it to the main stroke
+    diddle_level: float  # second stroke of a diddle
+    diddle_shift: float  # its onset, early (-) or late (+), a share of the step
+    weak_cents: float  # the weak hand strikes another spot on the head: pitch and brightness differ
+    weak_shelf_db: float
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One recording to be made: who plays what, how fast, from where in the cycle, and with which sound."""
+
+    index: int
+    seed: tuple[int, ...]
+    player: Player
+    slug: str
+    tempo_bpm: int
+    stretch: float  # played beats for each notated beat: 2 is half time
+    phase: float  # where in the cycle it begins, 0 to 1
+    duration: float  # seconds
+    kit: Kit
+    room: int
+    tuning_cents: float
+
+    @property
+    def rudiment(self) -> Rudiment:
+        return RUDIMENTS[self.slug]
+
+
+class Task(Protocol):
+    """What `perform` needs of a clip: who plays which cycle, how fast and for how long; see Clip."""
+
+    @property
+    def seed(self) -> tuple[int, ...]: ...
+    @property
+    def player(self) -> Player: ...
+    @property
+    def rudiment(self) -> Rudiment: ...
+    @property
+    def tempo_bpm(self) -> int: ...
+    @property
+    def stretch(self) -> float: ...
+    @property
+    def phase(self) -> float: ...
+    @property
+    def duration(self) -> float: ...
+
+
+@dataclass
+class Performance:
+    """Strokes as columns (SOUSA's names and units), one entry a stroke, and the number of cycles begun."""
+
+    columns: dict[str, list]
+    cycles: int
+
+
+def make_players(seed: int) -> list[Player]:
+    """100 players; each split has every tier. Equal seeds give equal players."""
+    places = [(split, place) for split, count in SPLIT_PLAYERS.items() for place in range(count)]
+    return [_make_player(number, split, place % len(TIERS), seed) for number, (split, place) in enumerate(places)]
+
+
+def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
+    rng = np.random.default_rng((seed, 0, number))
+    # One skill behind all habits, within a tier too: whose time wanders has a weak hand and loose flams as well.
+    clumsy = 1 - (skill + float(rng.random())) / len(TIERS)  # near 1 a beginner, near 0 a professional
+
+    def between(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    return Player(
+        profile_id=f"player-{number:03d}",
+        split=split,
+        tier=TIERS[skill],
+        dominant="L" if rng.random() < 0.1 else "R",
+        jitter_ms=between(3, 5) + 11 * clumsy,
+        weak_late_ms=between(-1, 3) + between(0, 4) * clumsy,
+        drift=0.005 + 0.015 * clumsy,
+        weak_level=between(0.78, 0.88) - 0.12 * clumsy,
+        spread=between(0.03, 0.05) + 0.06 * clumsy,
+        accent_level=between(0.92, 1.05) - 0.1 * clumsy,
+        downbeat_level=between(1.1, 1.25),
+        grace_level=between(0.95, 1.4),
+        grace_spread=between(0.03, 0.06) + 0.16 * clumsy,
+        flam_ms=between(24, 38) + between(0, 14) * clumsy,
+        drag_ms=between(24, 32) + between(0, 8) * clumsy,
+        diddle_level=between(0.88, 1.0) - 0.15 * clumsy,
+        diddle_shift=between(-0.06, 0.06) * (1 + clumsy),
+        weak_cents=float(rng.choice([-1, 1])) * between(60, 160),
+        weak_shelf_db=float(rng.choice([-1, 1])) * between(3, 6),
+    )
+
+
+def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float]:
+    """A tempo in BPM and the stretch that plays this cycle at a rate drawn without regard to the rudiment.
+
+    SOUSA notates some rudiments in sixteenths and some in sextuplets; at one tempo their rates alone would tell
+    them apart. So the rate comes first, and the tempo follows, in half or double time where it would leave the limits.
+    """
+    low, high = TEMPI_BPM
+    rate = float(np.exp(rng.uniform(*np.log(RATE_PER_SECOND))))
+    tempo, stretch = 60 * rate * rudiment.beats / len(rudiment.strokes), 1.0
+    if tempo < low:
+        tempo, stretch = 2 * tempo, 2.0
+    elif tempo > high:
+        tempo, stretch = tempo / 2, 0.5
+    return min(max(round(tempo), low), high), stretch
+
+
+def perform(clip: Task) -> Performance:
+    """Play the clip's rudiment from its phase until the clip is nearly over.
+
+    Returns:
+        Strokes in clip time (ms from its first sample), the bounces of buzz strokes after all others.
+    """
+    rng = np.random.default_rng((*clip.seed, 1))
+    player, cycle = clip.player, clip.rudiment.strokes
+    step_ms = _step_ms(clip)
+    figures = _figures(clip, rng)
+    drift = _drift(player.drift, rng)
+    strokes: list[tuple] = []
+    bounces: list[tuple] = []
+    for start_ms, places in figures:
+        main_index, main_ms = len(strokes) + len(places) - 1, 0.0
+        width = float(np.clip(rng.normal(1, player.grace_spread), 0.6, 1.6))
+        figure: list[tuple] = []
+        for place in reversed(places):  # the main stroke first: its grace notes hang on it
+            stroke, before = cycle[place], places[-1] - place
+            intended = start_ms + stroke.onset * step_ms * len(cycle) / clip.rudiment.beats
+            weak = stroke.hand == "L"
+            time = intended + drift(intended) + rng.normal(0, min(player.jitter_ms, 0.12 * step_ms))
+            time += player.weak_late_ms * weak
+            level = player.weak_level if weak else 1.0
+            if stroke.kind == "grace":
+                level *= player.grace_level
+                if before <= 2:  # the earlier notes of a run of four stay in the rhythm, as in SOUSA's recordings
+                    gap = player.flam_ms if len(places) == 2 else before * player.drag_ms
+                    time = main_ms - min(gap * width, 0.7 * step_ms * before)
+            else:
+                level *= player.downbeat_level if places[0] == 0 else 1.0
+                level *= player.accent_level if stroke.accent else 1.0
+            if stroke.diddle == 2:
+                level *= player.diddle_level
+                time += player.diddle_shift * step_ms
+            time = max(time, 5.0)
+            main_ms = time if before == 0 else main_ms
+            velocity = _midi(VELOCITY[stroke.kind] * level * rng.normal(1, player.spread))
+            count = int(rng.integers(5, 8)) if stroke.kind == "buzz" else 0
+            hand = stroke.hand if player.dominant == "R" else {"R": "L", "L": "R"}[stroke.hand]
+            figure.append(
+                (
+                    *(hand, stroke.kind, intended, time, VELOCITY[stroke.kind], velocity, before > 0, stroke.accent),
+                    *(stroke.diddle, main_ms - time if before else None, main_index if before else None, count or None),
+                )
+            )
+            for bounce in range(1, count):  # quicker and softer, until the other hand takes over
+                gap = 0.85 * step_ms * (1 - 0.9**bounce) / (1 - 0.9**count)
+                soft = BOUNCE_FALL**bounce
+                levels = _midi(VELOCITY["buzz"] * soft), _midi(velocity * soft)
+                bounces.append(
+                    (hand, "buzz", intended + gap, time + gap, *levels, True, False, None, -gap, main_index, None)
+                )
+        strokes += reversed(figure)
+    columns = zip(*strokes, *bounces, strict=True)
+    return Performance(dict(zip(COLUMNS, map(list, columns), strict=True)), cycles=_cycles_begun(figures))
+
+
+def _step_ms(clip: Task) -> float:
+    """From one place in the cycle to the next."""
+    rudiment = clip.rudiment
+    return 60_000 / clip.tempo_bpm * clip.stretch * rudiment.beats / len(rudiment.strokes)
+
+
+def _figures(clip: Task, rng: np.random.Generator) -> list[tuple[float, range]]:
+    """The figures (grace notes and their stroke) that fit the clip, each with its cycle's start in ms and its places.
+
+    The first is the first whole one at or after the clip's phase.
+    """
+    cycle, step_ms = clip.rudiment.strokes, _step_ms(clip)
+    mains = [place for place, stroke in enumerate(cycle) if stroke.parent is None]
+    figures = [range(start, main + 1) for start, main in zip([0, *(m + 1 for m in mains)], mains, strict=False)]
+    first = next((f.start for f in figures if f.start >= clip.phase * len(cycle)), 0)
+    start_ms = 1000 * rng.uniform(*LEAD_IN_SECONDS) - first * step_ms
+    end_ms = 1000 * (clip.duration - TAIL_SECONDS)
+    played = []
+    while start_ms <= end_ms:
+        played += [(start_ms, f) for f in figures if f.start >= first and start_ms + f[-1] * step_ms <= end_ms]
+        start_ms, first = start_ms + len(cycle) * step_ms, 0
+    return played
+
+
+def _cycles_begun(figures: list[tuple[float, range]]) -> int:
+    return len({start_ms for start_ms, _ in figures})
+
+
+def _midi(velocity: float) -> int:
+    return int(np.clip(round(velocity), 8, 127))
+
+
+def _drift(share: float, rng: np.random.Generator) -> Callable[[float], float]:
+    """A slow wander of the beat: from a time in ms to its shift in ms, the sum of two sinusoids."""
+    periods, phases = rng.uniform(1500, 4000, 2), rng.uniform(0, 2 * np.pi, 2)
+
+    def shift(time_ms: float) -> float:
+        waves = np.sin(2 * np.pi * time_ms / periods + phases) - np.sin(phases)
+        return float(np.sum(share * periods / (2 * np.pi) * waves) / 2)
+
+    return shift

@@ -1,0 +1,53 @@
+"""Files written whole or not at all, and where the program keeps its own."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sousaphone.hardware import home_directory
+
+
+def cache_directory() -> Path:
+    """Where waveforms and the built-in data set are kept: SOUSAPHONE_CACHE, or the user's cache directory.
+
+    Raises:
+        UserError: neither is known.
+    """
+    given = os.environ.get("SOUSAPHONE_CACHE")
+    if given:
+        return Path(given).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; on leaving without an error it is flushed to disk and takes its place."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        flush(temporary)
+        temporary.replace(path)
+        flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sweep_litter(root: Path) -> None:
+    """Remove what killed writes left half-done anywhere below a directory; only an orphan may still be at it."""
+    for litter in root.rglob(".*.tmp"):
+        if litter.is_file():
+            litter.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """fsync a file or a directory, so that a rename that follows cannot outlive the content."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

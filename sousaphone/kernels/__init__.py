@@ -1,0 +1,1 @@
+"""How it is fast: faster ways to compute the same, on a CPU and on CUDA."""

@@ -1,0 +1,298 @@
+"""How long a sweep will take and how much it needs, from the speed of its arms, before it begins."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.planning.throughput import Speed, arm, arm_name, epochs_left, train_steps
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.text import as_option, counted, in_words
+
+# A limit that is suggested is longer than the forecast by so much, and then a multiple of what one would type: up to
+# the first number of seconds, of the second.
+_MARGIN = 1.04
+_TYPED = ((600, 60), (3_600, 300), (3 * 3_600, 900), (10 * 3_600, 1_800), (math.inf, 3_600))
+_MB = 2**20
+
+
+@dataclass(frozen=True)
+class TrialForecast:
+    """One trial; times in seconds, None where its arm's speed is unknown.
+
+    Attributes:
+        done: epochs trained in earlier starts, which took `used` seconds.
+        epoch: of an epoch with its evaluation.
+        left: until it has trained and scored its test clips.
+        end: from now; None also where it waits for a trial of unknown length.
+        memory_mb: peak of its process, on a GPU of its share of the device; None: unknown.
+    """
+
+    trial: TrainConfig
+    done: int
+    used: float
+    epoch: float | None
+    left: float | None
+    end: float | None
+    memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """All trials that are to be trained, in the order in which they begin.
+
+    Attributes:
+        seconds: of the sweep; a lower bound unless `complete`.
+        complete: whether every trial's time is known.
+        disk_mb: what the trials leave behind, at most.
+        resumed: the run has begun, so its epochs can no longer be chosen.
+    """
+
+    trials: tuple[TrialForecast, ...]
+    at_once: int
+    seconds: float
+    complete: bool
+    disk_mb: float
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class Room:
+    """What there is.
+
+    Attributes:
+        memory_mb: of the machine; of one GPU, if trials train there.
+        sharing: trials at a time in that memory.
+        disk_mb: free where the run is written.
+    """
+
+    memory_mb: float
+    sharing: int
+    disk_mb: float
+
+
+def schedule(needs: Iterable[float], places: Iterable[float]) -> list[float]:
+    """When each job ends, if each in turn takes the place that is free first.
+
+    Args:
+        needs: seconds of each job.
+        places: when each place is free.
+    """
+    free = list(places)
+    heapq.heapify(free)
+    return [heapq.heapreplace(free, free[0] + need) + need for need in needs]
+
+
+def clock(seconds_from_now: float = 0.0) -> str:
+    """The time of day then, with the date if it is another day."""
+    then = datetime.fromtimestamp(time.time() + seconds_from_now)
+    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M}"
+
+
+def predict(
+    trials: Sequence[TrainConfig],
+    clips: Mapping[str, int],
+    speeds: Mapping[TrainConfig, Speed | None],
+    trainable: Mapping[TrainConfig, int],
+    at_once: int,
+    records: Mapping[str, TrialRecord] | None = None,
+) -> Forecast:
+    """
+    Args:
+        trials: those to be trained, in the sweep's order; one at least.
+        clips: by split.
+        speeds: by `throughput.arm(trial)`, as `throughput.time_arms` gives them.
+        trainable: parameters that train, by `throughput.arm(trial)`.
+        at_once: trials at a time.
+        records: what earlier starts left, by trial; None: the run begins now.
+    """
+    forecasts = []
+    costs = [_seconds(trial, clips, speeds.get(arm(trial))) or _pace(trial, records or {}) for trial in trials]
+    kept = [(records or {}).get(trial.trial_id) for trial in trials]
+    needs = [
+        None if cost is None else epochs_left(trial, record) * cost[0] + cost[1]
+        for trial, cost, record in zip(trials, costs, kept, strict=True)
+    ]
+    ends = schedule([need or 0.0 for need in needs], [0.0] * at_once)
+    disk = 0.0
+    for index, (trial, cost, record, need) in enumerate(zip(trials, costs, kept, needs, strict=True)):
+        # Whoever begins at once waits for nobody.
+        certain = index < at_once or None not in needs[:index]
+        speed = speeds.get(arm(trial))
+        forecast = TrialForecast(
+            trial,
+            done=trial.epochs - epochs_left(trial, record),
+            used=record.seconds if record else 0.0,
+            epoch=cost[0] if cost else None,
+            left=need,
+            end=ends[index] if need is not None and certain else None,
+            memory_mb=speed.memory_mb if speed else None,
+        )
+        forecasts.append(forecast)
+        disk += _disk_mb(trainable.get(arm(trial), 0), clips["test"], begun=forecast.done > 0)
+    return Forecast(
+        tuple(forecasts),
+        at_once=min(at_once, len(trials)),
+        seconds=max(ends, default=0.0),
+        complete=None not in needs,
+        disk_mb=disk,
+        resumed=records is not None,
+    )
+
+
+def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) -> tuple[float, float] | None:
+    """Of an epoch, and of the test."""
+    if speed is None:
+        return None
+    most = math.inf if trial.limit_eval_batches is None else trial.limit_eval_batches * trial.eval_batch
+    steps = train_steps(trial, clips["train"])
+    trained = min(clips["train"], steps * trial.micro_batch * trial.accumulation)
+    # Each epoch also scores as many training clips as validation has.
+    scored = min(clips["train"], clips["validation"], most) + min(clips["validation"], most)
+    return trained / speed.train + scored / speed.evaluation, min(clips["test"], most) / speed.evaluation
+
+
+def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
+    """The same from the epochs that the arm's trials have trained; the test, a few hundredths of one, is left out."""
+    same = [record for name, record in records.items() if name.rpartition("-s")[0] == arm_name(trial)]
+    paces = [row["wall_seconds"] for record in same for row in record.history]
+    return (sum(paces) / len(paces), 0.0) if paces else None
+
+
+def _disk_mb(trainable: int, test_clips: int, begun: bool) -> float:
+    """Two checkpoints and the one being written, each of the weights now and at their best and of Adam's two moments;
+    the adapter, the predictions, the logs. A trial that has begun has its two checkpoints already."""
+    checkpoints = (1 if begun else 3) * 16 * trainable
+    return (checkpoints + 4 * trainable + test_clips * len(SLUGS) * 8) / _MB + 0.2
+
+
+def describe(forecast: Forecast) -> list[str]:
+    """The forecast as a table and two lines below it; of times that nobody knows there is no table."""
+    known = any(one.epoch is not None for one in forecast.trials)
+    rows = [("trial", "epoch", "left" if forecast.resumed else "whole", "ends about")]
+    for one in forecast.trials:
+        end = "" if one.end is None else clock(one.end)
+        epoch, left = (
+            ("not timed", "") if one.epoch is None or one.left is None else (_time(one.epoch), _time(one.left))
+        )
+        rows.append((one.trial.trial_id, epoch, left, end))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if forecast.complete:
+        early = any(one.trial.patience < one.trial.epochs for one in forecast.trials)
+        lines.append(
+            f"about {_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}, until about "
+            f"{clock(forecast.seconds)}{'; less where a trial stops early' if early else ''}"
+        )
+    elif forecast.seconds:
+        lines.append(f"at least {_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}")
+    memory = [one.memory_mb for one in forecast.trials if one.memory_mb is not None]
+    needed = f"memory: up to {_size(max(memory))} a trial; " if memory else ""
+    return [*(lines if known else ()), f"{needed}disk: up to {_size(forecast.disk_mb)}"]
+
+
+def refusals(forecast: Forecast, trial_limit: float | None, sweep_limit: float | None, room: Room) -> list[str]:
+    """Why the sweep would not come to its end, a line each; none if it would.
+
+    Args:
+        trial_limit: seconds that a trial may take, earlier starts counted in; None: any.
+        sweep_limit: seconds from now that the sweep may take; None: any.
+    """
+    lines = [] if trial_limit is None else list(_cut_trials(forecast, trial_limit))
+    if sweep_limit is not None and forecast.seconds > sweep_limit:
+        fewer = "" if forecast.resumed else " fewer --epochs,"
+        least, more = ("", "") if forecast.complete else ("at least ", " or more")
+        lines.append(
+            f"the sweep needs {least}about {in_words(forecast.seconds)} at {_at_a_time(forecast.at_once)}, "
+            f"--time-limit is {in_words(sweep_limit)}: it would not be done. "
+            f"Pass --time-limit {_typed(forecast.seconds)}{more},{fewer} or --yes to be cut."
+        )
+    return [*lines, *_lack_of_memory(forecast, room), *_lack_of_disk(forecast, room)]
+
+
+def _cut_trials(forecast: Forecast, limit: float) -> Iterator[str]:
+    """A line for each backbone whose longest trial is longer than the limit."""
+    longest: dict[str, TrialForecast] = {}
+    for one in forecast.trials:
+        known = longest.setdefault(one.trial.model, one)
+        if one.used + (one.left or 0.0) > known.used + (known.left or 0.0):
+            longest[one.trial.model] = one
+    for model, one in longest.items():
+        if text := _cut_trial(one, limit, forecast.resumed):
+            yield f"{REGISTRY[model].title} {text}"
+
+
+def _cut_trial(one: TrialForecast, limit: float, resumed: bool) -> str:
+    """What the limit does to a trial and what to do about it; empty if the trial is shorter."""
+    if one.epoch is None or one.left is None or one.used + one.left <= limit:
+        return ""
+    epochs, whole = one.trial.epochs, one.used + one.left
+    finished = one.done + max(0, math.floor((limit - one.used) / one.epoch))
+    where = f"stop in epoch {min(finished + 1, epochs)} of {epochs}" if finished else "not finish its first epoch"
+    test = one.left - (epochs - one.done) * one.epoch
+    fitting = math.floor((limit / _MARGIN - test) / one.epoch)
+    fewer = f" --epochs {fitting}," if 0 < fitting < epochs and not resumed else ""
+    return (
+        f"needs about {in_words(whole)}, the limit is {in_words(limit)}: it would {where}. "
+        f"Pass --trial-time-limit {_typed(whole)},{fewer} or --yes to be cut."
+    )
+
+
+def _lack_of_memory(forecast: Forecast, room: Room) -> Iterator[str]:
+    most = sorted(
+        ((one.memory_mb, one.trial) for one in forecast.trials if one.memory_mb is not None), key=lambda pair: -pair[0]
+    )[: room.sharing]
+    needed = sum(memory for memory, _ in most)
+    if needed <= room.memory_mb:
+        return
+    fits = sum(sum(memory for memory, _ in most[: n + 1]) <= room.memory_mb for n in range(len(most)))
+    largest = most[0][1]
+    where, whose = ("the GPU", "GPU memory") if largest.device == "cuda" else ("this machine", "memory")
+    if fits:
+        remedy = (
+            f"--gpus-per-trial {math.floor(100 / fits) / 100:g}"
+            if largest.device == "cuda"
+            else f"--max-concurrent {fits}"
+        )
+    elif largest.micro_batch > 1:
+        remedy = f"--set micro_batch={largest.micro_batch // 2} accumulation={2 * largest.accumulation}"
+    else:
+        remedy = f"--models without {largest.model}"
+    yield (
+        f"{_at_a_time(len(most))} need{'s' if len(most) == 1 else ''} about {_size(needed)} of {whose}, {where} has "
+        f"{_size(room.memory_mb)}. Pass {remedy}."
+    )
+
+
+def _lack_of_disk(forecast: Forecast, room: Room) -> Iterator[str]:
+    if forecast.disk_mb > room.disk_mb:
+        yield (
+            f"the run needs up to {_size(forecast.disk_mb)} on disk, {_size(room.disk_mb)} are free. "
+            "Free some, or give a --storage with more."
+        )
+
+
+def _typed(seconds: float) -> str:
+    """A limit for what takes so long: a little more, and round."""
+    wanted = seconds * _MARGIN
+    step = next(step for top, step in _TYPED if wanted <= top)
+    return as_option(math.ceil(wanted / step) * step)
+
+
+def _time(seconds: float) -> str:
+    return in_words(seconds) if seconds >= 1 else "< 1 s"
+
+
+def _at_a_time(trials: int) -> str:
+    return f"{counted(trials, 'trial')} at a time"
+
+
+def _size(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f} GB" if megabytes >= 1000 else f"{math.ceil(megabytes)} MB"

@@ -1,0 +1,1 @@
+"""What is on disk: run directory, trial records, statuses, provenance, baseline results."""

@@ -1,0 +1,42 @@
+"""What produced a result: commit, versions, host."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def provenance() -> dict[str, Any]:
+    """What produced a result: commit, versions, host."""
+    packages = ("sousaphone", "torch", "torchaudio", "transformers", "peft", "ray", "numpy")
+    return {
+        "git_commit": _git("rev-parse", "HEAD") or "unknown",
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "versions": {name: package_version(name) for name in packages},
+        "host": socket.gethostname(),
+        "platform": platform.platform(),
+    }
+
+
+def _git(*arguments: str) -> str:
+    """A git command's output in the repository that holds this package; empty outside of one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def package_version(package: str) -> str | None:
+    """Of what is installed; None where it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

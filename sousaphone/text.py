@@ -1,0 +1,69 @@
+"""Durations as people write and read them (`90m`, `1h30m`, `about 11 h 30 min`), numbers of things, and errors, in
+words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+
+from sousaphone.errors import UserError
+
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+_DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
+Announce = Callable[[str], None]
+
+
+def parse_duration(option: str, text: str) -> float | None:
+    """`2h`, `90m`, `1h30m`, `45s` as seconds; `none` as None, which is no limit.
+
+    Raises:
+        UserError: anything else, or nothing at all; the message names the option.
+    """
+    lower = text.strip().lower()
+    if lower == "none":
+        return None
+    match = _DURATION.fullmatch(lower)
+    seconds = sum(float(match[unit] or 0) * size for unit, size in _UNITS.items()) if match else 0.0
+    if not seconds > 0:
+        raise UserError(
+            f"{option} {text!r} is no duration; give one such as 45s, 90m, 2h or 1h30m, or none for no limit"
+        )
+    return seconds
+
+
+def in_words(seconds: float) -> str:
+    """`45 s`, `3 min 20 s`, `12 min`, `1 h 30 min`, `2 d 3 h`: as fine as is of interest."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 595:
+        return _two(round(seconds / 10) * 10, "min", "s")
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    if minutes < 48 * 60:
+        return _two(minutes, "h", "min")
+    hours = round(seconds / 3600)
+    return _two(hours, "d", "h", 24)
+
+
+def _two(amount: int, unit: str, part: str, parts: int = 60) -> str:
+    whole, rest = divmod(amount, parts)
+    return f"{whole} {unit} {rest} {part}" if rest else f"{whole} {unit}"
+
+
+def as_option(seconds: float) -> str:
+    """A duration as `parse_duration` takes it, in whole minutes, rounded up: what to type."""
+    minutes = math.ceil(seconds / 60) or 1
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")
+
+
+def counted(number: int | None, noun: str) -> str:
+    """`1 epoch`, `2 epochs`; `? epochs` where the number is not known."""
+    return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
+
+
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """What an error says, in one line of at most so many letters; its kind where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

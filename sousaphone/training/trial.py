@@ -1,0 +1,270 @@
+"""One trial's life on disk: go on from the newest checkpoint, train, keep every epoch, name the end. No Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import shutil
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from sousaphone.config import TrainConfig
+from sousaphone.data.prepare import TrialData, open_trial_data
+from sousaphone.files import atomic_write
+from sousaphone.hardware import device_name
+from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.directory import DriverGoneError, DriverWatch
+from sousaphone.runs.provenance import provenance
+from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.trial_record import ADAPTER_NAME, MOST_HALVINGS, TrialRecord, error_line, now, predictions_name
+from sousaphone.training import checkpoint
+from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, named
+from sousaphone.training.memory import MemoryExhaustedError, free_memory, is_out_of_memory
+from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
+from sousaphone.training.watchdog import Stopwatch, TimeLimitError
+
+# Beside the next checkpoint there must be room for the record, the TensorBoard file and the report.
+_SPARE_BYTES = 20 * 2**20
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def run_trial(planned: TrainConfig, directory: Path, watch: DriverWatch, report: Report) -> None:
+    """Train one trial to its end, whatever that is, or what is left of it.
+
+    It goes on from the newest whole checkpoint in its directory. One that has ended already reports its last epoch
+    again. One that runs out of memory goes on with half the micro-batch and twice the accumulation, twice at most.
+
+    Args:
+        directory: where all that it leaves behind belongs.
+        watch: asked before every write, so that nothing is written once the driver is gone.
+        report: called with the flat metrics of each finished epoch.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    record = _earlier_record(directory) or TrialRecord(planned.trial_id, {}, started=now())
+    if record.status in FULL_ENDS:
+        report(record.history[-1])
+        return
+    stopwatch = Stopwatch(directory, watch.limits, record.seconds)
+    if stopwatch.too_late:  # the sweep's time is up: it has not begun, and waits for another launch
+        return
+    record.status, record.ended, record.reason, record.error, record.traceback = "running", None, None, None, None
+    try:
+        with stopwatch:
+            _train_within_memory(planned, record, directory, watch, report, stopwatch)
+    except DriverGoneError:
+        raise  # an orphan writes nothing
+    except Exception as error:  # whatever it is goes on record, and on to Ray
+        record.status = _end_of(error)
+        record.traceback = traceback.format_exc()
+        record.reason = record.error = error_line(record.traceback)
+        record.ended, record.seconds = now(), stopwatch.seconds
+        watch.check()
+        with contextlib.suppress(OSError):  # a full disk: the driver names the end as soon as there is room
+            record.write(directory)
+        raise
+
+
+def _end_of(error: Exception) -> str:
+    if isinstance(error, DivergedError):
+        return "diverged"
+    if isinstance(error, MemoryExhaustedError):
+        return "out_of_memory"
+    # Nothing is wrong with the trial: with free space it goes on.
+    return "interrupted" if _is_disk_full(error) else "failed"
+
+
+def _is_disk_full(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def halved(config: TrainConfig, times: int) -> TrainConfig:
+    """The same effective batch in micro-batches halved so many times."""
+    share = 2**times
+    return dataclasses.replace(
+        config,
+        micro_batch=config.micro_batch // share,
+        accumulation=config.accumulation * share,
+        eval_batch=max(1, config.eval_batch // share),
+    )
+
+
+def _train_within_memory(
+    planned: TrainConfig,
+    record: TrialRecord,
+    directory: Path,
+    watch: DriverWatch,
+    report: Report,
+    stopwatch: Stopwatch,
+) -> None:
+    while True:
+        config = halved(planned, record.halvings)
+        try:
+            return _train(config, record, directory, watch, report, stopwatch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).partition("\n")[0]
+        # Past the handler nothing holds the tensors of the failed attempt any more.
+        if record.halvings == MOST_HALVINGS or config.micro_batch % 2:
+            raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {said}")
+        record.halvings += 1
+        free_memory(torch.device(config.device))
+
+
+def _train(
+    config: TrainConfig,
+    record: TrialRecord,
+    directory: Path,
+    watch: DriverWatch,
+    report: Report,
+    stopwatch: Stopwatch,
+) -> None:
+    record.config = dataclasses.asdict(config)
+    record.provenance = {**provenance(), "device": device_name(config.device)}
+    record.seconds = stopwatch.seconds
+    watch.check()
+    record.write(directory)
+    model = build_model(config, len(SLUGS))
+    data = open_trial_data(config, model.backbone.spec.sample_rate)
+    _describe(record, config, model, data)
+    checkpoint.sweep_litter(directory)
+    state = checkpoint.newest(directory)
+    record.history = state["history"] if state else []
+    watch.check()
+    record.write(directory)
+
+    # After a restart the curve goes on where the newest checkpoint ends. Who died right after that checkpoint drew its
+    # epoch in part or not at all, so it is drawn anew; what the curve had of it, and of later ones, is dropped.
+    with SummaryWriter(str(directory), purge_step=len(record.history)) as board:
+        keep = _Keeper(record, directory, watch, model, data, stopwatch, board)
+        draw_settings(board, config)
+        if record.history:
+            draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
+        limit: str | None = None
+        try:
+            for epoch in fit(config, model, data, state, stopwatch.tick):
+                _check_space(directory)
+                keep(epoch)
+                state = epoch.state
+                report(epoch.metrics)
+        except TimeLimitError as error:
+            limit = str(error)
+        if limit is not None:  # past the handler nothing holds what the epoch in work had on the device
+            record.reason = limit
+            if state is None:
+                keep.end("time_limit")
+                return
+            free_memory(torch.device(config.device))
+            epoch = cut_short(config, model, data, state, "time_limit", stopwatch.beat)
+            keep(epoch)
+            report(epoch.metrics)
+            return
+    if record.status == "running" and state is not None:  # killed between its last checkpoint and its record
+        keep.end(state["end"])
+        report(record.history[-1])
+
+
+@dataclasses.dataclass
+class _Keeper:
+    """Puts an epoch on disk: results first, then the checkpoint, then the curve, and the record, which says that it is
+    done, last."""
+
+    record: TrialRecord
+    directory: Path
+    watch: DriverWatch
+    model: RudimentClassifier
+    data: TrialData
+    stopwatch: Stopwatch
+    board: SummaryWriter
+    # Of this start of the trial: no two starts ever write under one name.
+    attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    def __call__(self, epoch: Epoch) -> None:
+        self.watch.check()
+        if epoch.test is not None:
+            self._results(epoch)
+        if epoch.end != "time_limit":
+            checkpoint.save(self.directory, epoch.number, self.attempt, epoch.state)
+            draw_epoch(self.board, epoch.number, epoch.metrics)
+        elif epoch.test is not None:  # no epoch of its own: the last one has its checkpoint and its curve
+            draw_epoch(self.board, epoch.number, named(epoch.tests))
+        self.record.history = [*epoch.state["history"][: epoch.number - 1], epoch.metrics]
+        if epoch.end is not None:
+            self.end(epoch.end)
+        else:
+            self._write()
+
+    def end(self, status: str) -> None:
+        self.record.status, self.record.ended = status, now()
+        if self.record.reason is None:
+            last = self.record.history[-1]
+            self.record.reason = (
+                "every planned epoch is done"
+                if status == "completed"
+                else f"val_macro_f1 has not risen since epoch {last['best_epoch']} (patience)"
+            )
+        if self.record.test:
+            draw_end(self.board, self.record.history, self.directory, self.data.tests)
+        self._write()
+
+    def _write(self) -> None:
+        self.record.seconds = self.stopwatch.seconds
+        self.watch.check()
+        self.record.write(self.directory)
+
+    def _results(self, epoch: Epoch) -> None:
+        columns = ["sample_id", "player", "rudiment", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
+        columns.append("audio_path")  # relative to the data set's root: a report lets one listen
+        for name, scores in epoch.tests.items():
+            rows = self.data.tests[name].table.iloc[: len(scores.labels)]
+            logits = pd.DataFrame(scores.logits.numpy(), columns=[f"logit_{slug}" for slug in SLUGS])
+            with atomic_write(self.directory / predictions_name(name)) as temporary:
+                pd.concat([rows[columns].reset_index(drop=True), logits], axis=1).to_parquet(temporary)
+        with atomic_write(self.directory / ADAPTER_NAME) as temporary, temporary.open("wb") as file:
+            torch.save(epoch.state["best"]["model"], file)
+
+
+def _check_space(directory: Path) -> None:
+    """
+    Raises:
+        OSError: the disk has no room for another checkpoint; what is there stays whole.
+    """
+    needed = _SPARE_BYTES + checkpoint.newest_bytes(directory)
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk is full: {free / 2**20:.0f} MB are free and the next checkpoint wants {needed / 2**20:.0f} MB; "
+            "free some space, then resume",
+            str(directory),
+        )
+
+
+def _earlier_record(directory: Path) -> TrialRecord | None:
+    """What an earlier start left; a damaged record is written anew, since the checkpoints hold the history."""
+    try:
+        return TrialRecord.read(directory)
+    except ValueError:
+        return None
+
+
+def _describe(record: TrialRecord, config: TrainConfig, model: RudimentClassifier, data: TrialData) -> None:
+    counts = model.counts()
+    record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
+    record.lora = dataclasses.asdict(model.targets)
+    record.weights = model.weights_record(config.weights)
+    record.data = {
+        "fingerprint": data.dataset.fingerprint,
+        "clips": data.dataset.clips["split"].value_counts().to_dict(),
+        "notes": list(data.dataset.notes),
+    }

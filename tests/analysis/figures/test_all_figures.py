@@ -1,0 +1,136 @@
+"""All figures together: which there are, that they stay small and harmless."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from matplotlib.image import imread
+
+from analysis.figures import curves
+from analysis.figures.all_figures import Mark
+from analysis.figures.context import Scene
+from analysis.load.trials import Trial
+from analysis.write.blocks import Picture
+from sousaphone.config import LORA_TARGETS, STRATEGIES
+from tests.analysis.figure_builders import MODELS, built, chart, drawn, json_bytes, one, rows
+from tests.analysis.run_builders import ALARM, arm
+
+NAMES = [
+    "accuracy_comparison",
+    "augmentation_effect",
+    "efficiency_scatter",
+    "training_time",
+    "learning_curves",
+    "f1_by_rudiment",
+    "confusion",
+    "accuracy_by_slice",
+]
+WITHOUT_PREDICTIONS = ["accuracy_comparison", "efficiency_scatter", "training_time", "learning_curves"]
+
+
+def many(path: Path, kind: str) -> tuple[list[Trial], pd.DataFrame]:
+    """80 trials with 1,000 test clips each: 8 arms of ten seeds, or 40 arms of two (of a fifth backbone as well)."""
+    if kind == "8 arms":
+        plan = [arm(m, augment=a, seed=s, epochs=30) for m in MODELS for a in (True, False) for s in range(10)]
+        return built(path, plan, clips=1000, players=12)
+    ways = [("lora", targets) for targets in LORA_TARGETS] + [(s, LORA_TARGETS[0]) for s in STRATEGIES if s != "lora"]
+    plan = [
+        arm(m, strategy=way, lora_targets=targets, augment=a, seed=s, epochs=30)
+        for m in MODELS
+        for way, targets in ways
+        for a in (True, False)
+        for s in (0, 1)
+    ]
+    trials, predictions = built(path, plan, clips=1000, players=12)
+    more = [
+        Trial(
+            f"fifth-{t.trial_id}", {**t.config, "model": "fifth"}, t.status, history=t.history, parameters=t.parameters
+        )
+        for t in trials[:16]
+    ]
+    copies = predictions[predictions.trial_id.isin([t.trial_id for t in trials[:16]])]
+    copies = copies.assign(trial_id="fifth-" + copies.trial_id.astype(str))
+    return [*trials, *more], pd.concat([predictions, copies], ignore_index=True).astype({"trial_id": "category"})
+
+
+def test_all_figures_of_a_finished_run_come_in_reading_order_as_file_and_chart(found: dict[str, Picture]) -> None:
+    assert list(found) == NAMES
+    for picture in found.values():
+        assert picture.png is not None
+        height, width, _ = imread(io.BytesIO(picture.png)).shape
+        assert 1000 <= width <= 2000
+        assert 300 <= height <= 3500
+        assert chart(picture).data
+        assert picture.caption.endswith(".")
+        assert "  " not in picture.caption
+
+
+def test_without_predictions_there_is_what_the_records_tell(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+    trials, predictions = eight
+    found = drawn(trials, predictions.iloc[:0])
+    assert list(found) == WITHOUT_PREDICTIONS
+    assert "players" not in found["accuracy_comparison"].caption
+
+
+def test_a_table_without_any_columns_is_as_good_as_none(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+    assert Scene(eight[0], pd.DataFrame(), [], {}, {}, None).best == []
+
+
+def test_of_a_run_not_begun_the_planned_arms_and_their_status_are_shown(tmp_path: Path) -> None:
+    trials, predictions = built(tmp_path, [arm("ast"), arm("beats")], ["pending", "failed"])
+    found = drawn(trials, predictions)
+    assert list(found) == ["accuracy_comparison", "efficiency_scatter", "training_time"]
+    assert rows(chart(found["accuracy_comparison"])) == ["AST (pending)", "BEATs (failed)"]
+    assert found["efficiency_scatter"].chart is None
+    assert "None of 2 trials" in found["efficiency_scatter"].caption
+
+
+@pytest.mark.parametrize("harm", [ALARM, "$\\frac{", "%{x} <b>bold</b>", "喜 \x00\n" + "x" * 500])
+def test_text_from_outside_is_shown_and_never_run(tmp_path: Path, harm: str) -> None:
+    trials, predictions = built(tmp_path, [arm("ast", augment=True), arm("ast", augment=False)], clips=80)
+    trials = [
+        Trial(f"{harm}{i}", {**t.config, "model": harm}, t.status, history=t.history, parameters=t.parameters)
+        for i, t in enumerate(trials)
+    ]
+    names = dict(zip(predictions.trial_id.unique(), [trial.trial_id for trial in trials], strict=True))
+    predictions["trial_id"] = predictions.trial_id.astype(str).map(names)
+    predictions["soundfont"] = [harm if i % 2 else f"{harm} II" for i in range(len(predictions))]
+    predictions["player"] = [f"{harm}{i % 3}" for i in range(len(predictions))]
+    found = drawn(trials, predictions, baselines=[Mark(harm, 0.1, 0.1)], banner=harm)
+    assert list(found) == NAMES
+    for picture in found.values():
+        assert picture.png is not None
+        pages = [f.to_html(full_html=False, include_plotlyjs=False, div_id="c") for f in (chart(picture), go.Figure())]
+        assert pages[0].count("<script") == pages[1].count("<script")
+        assert "<b>bold" not in chart(picture).to_json()
+        for trace in chart(picture).data:  # outside text in a hover template would be read as a name
+            assert harm not in (trace.hovertemplate or "")
+
+
+@pytest.mark.parametrize("kind", [pytest.param("8 arms", marks=pytest.mark.slow), "40 arms"])
+def test_eighty_trials_are_drawn_in_seconds_and_leave_the_page_small(tmp_path: Path, kind: str) -> None:
+    trials, predictions = many(tmp_path, kind)
+    assert len(trials) == 80
+    known = {trial.trial_id: 10.0 + i for i, trial in enumerate(trials)}
+    begun = time.process_time()
+    found = drawn(trials, predictions, cpu_ms=known, adapter_bytes=dict.fromkeys(known, 10_000))
+    assert time.process_time() - begun < 12
+    assert list(found) == NAMES
+    assert json_bytes(found) < 600_000
+    for picture in found.values():
+        assert picture.png is not None
+        assert imread(io.BytesIO(picture.png)).shape[0] <= 3500
+        assert sum(trace.showlegend is True for trace in chart(picture).data) <= 12
+
+
+def test_a_long_training_is_thinned_so_that_the_page_stays_small(tmp_path: Path) -> None:
+    plan = [arm(m, augment=a, seed=s, epochs=200) for m in MODELS for a in (True, False) for s in range(10)]
+    trials, predictions = built(tmp_path, plan, clips=40)
+    picture = one(curves, trials, predictions)
+    assert len(chart(picture).to_json()) < 300_000
+    assert "One epoch in 6 is drawn." in picture.caption

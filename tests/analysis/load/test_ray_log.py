@@ -1,0 +1,153 @@
+"""Two real Ray Tune experiments of one run: what ExperimentAnalysis knows of them, and who wins where they and the
+trials' own records differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import ray
+from ray import tune
+from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+from analysis.load.ray_log import by_epoch, read_ray_log
+from analysis.report import write_report
+from sousaphone.runs.directory import RunDirectory
+from tests.analysis.run_builders import arm, history, made, record, trial_id, write_run
+
+GOOD, BAD, MUTE = (arm(epochs=2, seed=seed) for seed in range(3))
+FIRST, LATER = history(1, 1, test=False), history(2, 7, test=True)
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """RUN/tune without records: in 001 a trial ends and another raises after its first epoch; in 002 that one does
+    the epoch again, otherwise, and ends, and a third raises before it has finished any."""
+    tune_directory = tmp_path_factory.mktemp("ray") / "study" / "tune"
+    ray.init(num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20, log_to_driver=False)
+    try:
+        _experiment(tune_directory / "001", {0: history(2, 0, test=True), 1: FIRST}, raising=1)
+        _experiment(tune_directory / "002", {1: LATER, 2: []}, raising=2)
+    finally:
+        ray.shutdown()
+    return tune_directory
+
+
+def _experiment(path: Path, reports: dict[int, list[dict[str, Any]]], raising: int) -> None:
+    """A Ray experiment with a trial for each seed, which reports its rows; one raises after them."""
+
+    def trainable(config: dict[str, Any]) -> None:
+        for row in reports[config["seed"]]:
+            tune.report({**row, "training_iteration": row["epoch"]})
+        if config["seed"] == raising:
+            raise RuntimeError("no luck today")
+
+    tune.Tuner(
+        trainable,
+        param_space={**GOOD, "seed": tune.grid_search(list(reports))},
+        tune_config=tune.TuneConfig(trial_dirname_creator=lambda trial: trial_id(trial.config), reuse_actors=True),
+        run_config=tune.RunConfig(
+            name=path.name,
+            storage_path=str(path.parent),
+            verbose=0,
+            callbacks=[JsonLoggerCallback(), CSVLoggerCallback()],  # as our own runs have them
+        ),
+    ).fit()
+
+
+@pytest.fixture
+def run(experiments: Path, tmp_path: Path) -> RunDirectory:
+    """A run of two trials, of which only the first experiment is there yet; moved, as runs are."""
+    shutil.copytree(experiments / "001", tmp_path / "study" / "tune" / "001")
+    return write_run(tmp_path / "study", [GOOD, BAD])
+
+
+@pytest.fixture
+def resumed(experiments: Path, tmp_path: Path) -> RunDirectory:
+    """A run of three trials and both experiments."""
+    shutil.copytree(experiments, tmp_path / "study" / "tune")
+    return write_run(tmp_path / "study", [GOOD, BAD, MUTE])
+
+
+def table(run: RunDirectory) -> pd.DataFrame:
+    return pd.read_csv(write_report(run.path) / "comparison_table.csv").set_index("trial_id")
+
+
+def test_without_records_ray_tells_history_status_and_error(run: RunDirectory) -> None:
+    known, remarks = read_ray_log(run.experiments)
+    assert remarks == []
+    assert known[trial_id(GOOD)].history == by_epoch(known[trial_id(GOOD)].history)
+    rows = table(run)
+    assert rows.status.to_list() == ["completed", "failed"]
+    assert rows.epochs.to_list() == [2, 1]
+    assert rows.error[trial_id(BAD)] == "RuntimeError: no luck today"
+    assert rows.test_acc[trial_id(GOOD)] == history(2, 0, test=True)[-1]["test_acc"]
+    assert rows.total_params.isna().all()
+
+
+def test_a_trial_of_several_experiments_has_all_its_epochs_and_the_end_of_the_last(resumed: RunDirectory) -> None:
+    rows = table(resumed)
+    assert rows.status.to_list() == ["completed", "completed", "failed"]
+    assert rows.epochs.to_list() == [2, 2, 0]
+    assert rows.val_acc[trial_id(BAD)] == LATER[0]["val_acc"] != FIRST[0]["val_acc"]  # the later report of epoch 1
+    assert pd.isna(rows.error[trial_id(BAD)])
+    # Epochs that the last experiment does not know are still there.
+    shutil.copytree(resumed.tune / "001", resumed.tune / "003")
+    known, _ = read_ray_log(resumed.experiments)
+    assert [row["epoch"] for row in known[trial_id(BAD)].history] == [1, 2]
+    assert (known[trial_id(BAD)].state, known[trial_id(BAD)].error) == ("ERROR", "RuntimeError: no luck today")
+
+
+def test_an_experiment_that_cannot_be_read_hides_no_other(resumed: RunDirectory) -> None:
+    for state in (resumed.tune / "001").glob("experiment_state-*.json"):
+        state.write_text("{")
+    (resumed.tune / "003").mkdir()
+    rows = table(resumed)
+    assert rows.status.to_list() == ["pending", "completed", "failed"]
+    _, remarks = read_ray_log(resumed.experiments)
+    assert ["001" in remarks[0], "003" in remarks[1]] == [True, True]
+    assert all(remark in (resumed.report / "report.html").read_text().replace("&#x27;", "'") for remark in remarks)
+
+
+def test_ray_says_nothing_in_the_terminal(resumed: RunDirectory) -> None:
+    for name in ("result.json", "progress.csv"):  # stopped in its first epoch, or before Ray wrote it down
+        for path in resumed.tune.glob(f"*/*/{name}"):
+            path.unlink()
+    # In a process of its own, where no test runner catches what is logged.
+    command = [sys.executable, "-m", "analysis", str(resumed.path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == (f"report: {resumed.report}\n", "")
+
+
+def test_the_newer_of_ray_and_record_is_believed(run: RunDirectory) -> None:
+    for each in (record(GOOD, "running", epochs=1), record(BAD, "completed", epochs=2)):
+        each.write(made(run.trial(each.trial_id)))
+    old_copy = run.trial(trial_id(GOOD)) / "trial.json"
+    content = json.loads(old_copy.read_text())
+    old_copy.write_text(json.dumps({**content, "updated": "2026-01-01T00:00:00+00:00"}))
+    rows = table(run)
+    assert rows.status.to_list() == ["completed", "completed"]
+    assert rows.epochs.to_list() == [2, 2]
+    assert rows.val_acc[trial_id(BAD)] == record(BAD, "completed", epochs=2).best["val_acc"]
+    assert rows.error.isna().all()
+
+
+@pytest.mark.parametrize("content", [None, "", "{", '{"trial_data": [["x", "y"]]}'])
+def test_a_state_that_cannot_be_read_is_said_and_the_records_stand(run: RunDirectory, content: str | None) -> None:
+    for state in (run.tune / "001").glob("experiment_state-*.json"):
+        state.unlink() if content is None else state.write_text(content)
+    record(GOOD, "completed").write(made(run.trial(trial_id(GOOD))))
+    rows = table(run)
+    assert rows.status.to_list() == ["completed", "pending"]
+    assert "the trials' own records" in (run.report / "summary_report.md").read_text()
+
+
+def test_an_epoch_reported_twice_counts_once_and_as_it_was_last() -> None:
+    rows = [{"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": 0.2}, {"epoch": 2, "val_acc": 0.3, "test_acc": None}]
+    assert by_epoch(rows) == [{"epoch": 1, "val_acc": 0.1}, {"epoch": 2, "val_acc": 0.3}]

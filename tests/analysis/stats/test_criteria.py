@@ -1,0 +1,56 @@
+"""The success criteria: met, not met, or not known while what is missing may come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from analysis.load.trials import Trial
+from analysis.stats.criteria import criteria
+from sousaphone.runs.baseline_results import SCORES, Baseline, Yardsticks
+
+
+def learnt(val_acc: float, baseline: float | None, live: bool, **config: Any) -> bool | None:
+    """Whether a run of one trial that ended learnt as much as is asked for."""
+    row = {"epoch": 1, "best_epoch": 1, "val_acc": val_acc}
+    trial = Trial("a", {"model": "ast", **config}, "completed", history=[row])
+    measured = () if baseline is None else (Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0),)
+    yardsticks = Yardsticks(measured, (), "a cpu", 2.5, "aaaa")
+    return criteria([trial], yardsticks, {"a"}, live)[2].met
+
+
+@pytest.mark.parametrize(
+    ("val_acc", "baseline", "met"),
+    [(0.6, 0.3, True), (0.6, 0.55, False), (0.3, 0.1, False), (0.6, None, None), (0.3, None, False)],
+)
+def test_enough_is_learnt_above_forty_percent_and_ten_points_above_the_best_baseline(
+    val_acc: float, baseline: float | None, met: bool | None
+) -> None:
+    assert learnt(val_acc, baseline, live=False) is met
+    # A trial that has yet to end may learn more.
+    assert learnt(val_acc, baseline, live=True) is (met or None)
+
+
+def test_one_trial_that_has_not_ended_is_singular() -> None:
+    ended, *_ = criteria([Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, "completed")], None, set(), True)
+    assert ended.evidence.endswith("1 has not ended")
+
+
+def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_all() -> None:
+    assert learnt(0.6, 0.3, live=False, limit_eval_batches=2, eval_batch=16) is None
+
+
+@pytest.mark.parametrize(
+    ("other", "live", "met"),
+    [
+        ("early_stopped", False, True),
+        ("failed", True, False),
+        ("pending", True, None),
+        ("pending", False, False),
+        ("running", True, None),
+    ],
+)
+def test_a_trial_that_waits_is_no_failure_until_nothing_more_may_come(other: str, live: bool, met: bool | None) -> None:
+    trials = [Trial("a", {"model": "ast"}, "completed"), Trial("b", {"model": "ast"}, other)]
+    assert criteria(trials, None, set(), live)[0].met is met

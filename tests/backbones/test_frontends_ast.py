@@ -1,0 +1,59 @@
+"""AST's front end equals transformers' extractor, clip by clip, at every length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import ASTFeatureExtractor
+
+from sousaphone.backbones.frontends import AstFrontend
+
+# One frame exactly, just under and over whole hops, odd numbers, 10.24 s and longer than any window.
+LENGTHS = (400, 559, 560, 561, 8_000, 39_999, 40_000, 80_123, 160_000, 163_840, 164_095, 200_000)
+
+
+def clips(lengths: Sequence[int]) -> list[Tensor]:
+    """Noise at many levels, from nearly silent to loud, one clip a length."""
+    rng = np.random.default_rng(0)
+    return [torch.from_numpy((rng.uniform(-1, 1, n) * 10 ** rng.uniform(-3, 0)).astype(np.float32)) for n in lengths]
+
+
+def official(clip: Tensor, frames: int = 1024) -> Tensor:
+    """[F, 128] by the extractor with its published settings, which are its defaults."""
+    extractor = ASTFeatureExtractor(max_length=frames)
+    return extractor(clip.numpy(), sampling_rate=16_000, return_tensors="pt")["input_values"][0]
+
+
+def relative_error(ours: Tensor, theirs: Tensor) -> float:
+    return float(torch.linalg.norm(ours - theirs) / torch.linalg.norm(theirs))
+
+
+@pytest.mark.parametrize("frames", [256, 512, 1024])
+def test_a_clip_gives_the_official_features(frames: int) -> None:
+    frontend = AstFrontend(frames)
+    for clip in clips(LENGTHS):
+        ours = frontend(clip[None])
+        assert ours.shape == (1, frames, 128)
+        assert relative_error(ours[0], official(clip, frames)) <= 1e-4, len(clip)
+
+
+def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> None:
+    sounds = clips(LENGTHS)
+    # What lies beyond a clip's length is garbage, to show that it is not heard.
+    batch = torch.full((len(sounds), max(LENGTHS)), 0.7)
+    for row, sound in zip(batch, sounds, strict=True):
+        row[: len(sound)] = sound
+    ours = AstFrontend()(batch, torch.tensor(LENGTHS))
+    for features, sound in zip(ours, sounds, strict=True):
+        assert relative_error(features, official(sound)) <= 1e-4, len(sound)
+
+
+def test_a_clip_shorter_than_one_frame_is_padding_throughout() -> None:
+    frontend = AstFrontend(16)
+    padding = -frontend.mean / (2 * frontend.deviation)
+    assert torch.allclose(frontend(torch.ones(1, 399)), torch.tensor(padding))
+    assert torch.allclose(frontend(torch.ones(1, 800), torch.tensor([399])), torch.tensor(padding))

@@ -1,0 +1,89 @@
+"""What a clip costs on one core: a number for each arm, and nothing else is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.baselines import latency
+from sousaphone.baselines.latency import arms, time_arm, time_model
+from sousaphone.config import TrainConfig
+from sousaphone.model import build_model
+from sousaphone.rudiments import SLUGS
+
+SMALL = TrainConfig(model="ast", clip_seconds=1.0)
+
+
+def test_trials_that_are_built_alike_are_one_arm() -> None:
+    alike = [dataclasses.replace(SMALL, seed=seed, augment=augment) for seed in (0, 1) for augment in (True, False)]
+    others = [dataclasses.replace(SMALL, **change) for change in ({"model": "beats"}, {"strategy": "full"})]
+    assert list(arms([*alike, *others]).values()) == [alike[0], *others]
+
+
+@pytest.mark.parametrize("model", REGISTRY)
+def test_every_backbone_can_be_timed(model: str) -> None:
+    timed = time_arm(dataclasses.replace(SMALL, model=model))
+    assert timed.arm == (model, "lora", "all-linear")
+    assert timed.ms is not None
+    assert 0.1 < timed.ms < 1000
+    assert timed.repeats >= latency.REPEATS[0]
+
+
+def test_the_pass_that_was_disturbed_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "time_model", lambda model, seconds: [3.0, 1.5, 9.0])
+    timed = time_arm(SMALL)
+    assert (timed.ms, timed.repeats) == (1.5, 3)
+
+
+class Fake(torch.nn.Module):
+    """Stands for a model: notes what it hears, and the clock goes on by `seconds` at each clip."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+        super().__init__()
+        self.backbone = build_model(SMALL, len(SLUGS)).backbone
+        self.now, self.seconds = 0.0, seconds
+        self.heard: list[torch.Tensor] = []
+        self.conditions: set[tuple[int, bool, bool]] = set()
+        monkeypatch.setattr(latency.time, "perf_counter", lambda: self.now)
+
+    def forward(self, wave: torch.Tensor) -> torch.Tensor:
+        self.heard.append(wave)
+        self.conditions.add((torch.get_num_threads(), self.training, torch.is_inference_mode_enabled()))
+        self.now += self.seconds
+        return wave
+
+
+@pytest.mark.parametrize(("seconds", "repeats"), [(0.01, 20), (0.5, 6), (2.0, 2), (60.0, 2)])
+def test_slow_models_are_repeated_less_and_the_first_pass_is_not_counted(
+    seconds: float, repeats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = Fake(monkeypatch, seconds)
+    taken = time_model(fake, 1.0)  # type: ignore[arg-type]
+    assert taken == pytest.approx([1000 * seconds] * repeats)
+    assert len(fake.heard) == repeats + 1
+
+
+def test_one_clip_at_a_time_on_one_thread_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    fake = Fake(monkeypatch, 1.0)
+    time_model(fake.train(), 0.5)  # type: ignore[arg-type]
+    assert {tuple(wave.shape) for wave in fake.heard} == {(1, 8_000)}
+    assert fake.conditions == {(1, False, True)}
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_and_random_state_are_as_before(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    chance = torch.get_rng_state()
+    if fails:
+        monkeypatch.setattr(latency.time, "perf_counter", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            time_arm(SMALL)
+    else:
+        time_arm(SMALL)
+    assert torch.get_num_threads() == 2
+    assert torch.equal(torch.get_rng_state(), chance)

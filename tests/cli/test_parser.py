@@ -1,0 +1,73 @@
+"""What every command line makes sure of before it begins."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sousaphone.cli import parser
+from sousaphone.cli.parser import prepare_process
+
+ROOT = Path(__file__).resolve().parents[2]
+# As one that was built for another torch: its import fails in its library.
+BROKEN = "raise OSError('Could not load this library: libtorchaudio.so')"
+NEEDS_TORCHAUDIO = [
+    ["launch.py", "--plan"],
+    ["-m", "sousaphone.data", "info", "."],
+    ["-m", "sousaphone.weights", "verify"],
+    ["-m", "sousaphone.pretrain"],
+]
+NEEDS_NONE = [["launch.py", "--help"], ["-m", "sousaphone.weights", "list"], ["-m", "analysis", "--help"]]
+
+
+@pytest.fixture
+def broken_torchaudio(tmp_path: Path) -> dict[str, str]:
+    """The environment of a process in which torchaudio does not load."""
+    (tmp_path / "torchaudio").mkdir()
+    (tmp_path / "torchaudio/__init__.py").write_text(BROKEN)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+
+
+def run(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", NEEDS_TORCHAUDIO, ids=" ".join)
+def test_a_torchaudio_that_does_not_load_is_one_line_with_the_remedy(
+    arguments: list[str], broken_torchaudio: dict[str, str]
+) -> None:
+    done = run(arguments, broken_torchaudio)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == parser.EXIT_INPUT
+    assert line.endswith(parser.TORCHAUDIO_REMEDY)
+
+
+@pytest.mark.parametrize("arguments", NEEDS_NONE, ids=" ".join)
+def test_what_needs_no_torchaudio_works_without_it(arguments: list[str], broken_torchaudio: dict[str, str]) -> None:
+    assert run(arguments, broken_torchaudio).returncode == parser.EXIT_OK
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_character_shows_another(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
+    prepare_process()
+    print("2 × 3 → 6")
+    assert written.getvalue().decode(encoding).strip().endswith("? 6")
+
+
+def test_a_user_without_a_name_or_a_home_gets_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError
+
+    monkeypatch.setattr("pwd.getpwuid", fail)
+    for name in ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    prepare_process()
+    assert Path.home() == Path("/")
+    assert os.environ["USER"] == str(os.getuid())

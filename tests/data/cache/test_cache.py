@@ -1,0 +1,356 @@
+"""The cache holds what direct decoding gives, is built once, and is never taken for complete when it is not."""
+
+import dataclasses
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import namedtuple
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from sousaphone.data.cache import build as cache_module
+from sousaphone.data.cache import store
+from sousaphone.data.cache.build import build_caches
+from sousaphone.data.cache.decode import Resampler, to_mono
+from sousaphone.data.cache.store import CachePart
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.errors import UserError
+
+RATES = (16_000, 32_000, 48_000)
+
+
+@pytest.fixture
+def dataset(make_sousa, tmp_path):
+    return read_dataset(make_sousa(tmp_path / "sousa"))
+
+
+@pytest.fixture
+def cache_dir(tmp_path):
+    return tmp_path / "cache"
+
+
+def direct(dataset, row, rate):
+    """float32 [T] at int16's scale, by the plain route."""
+    samples, source_rate = soundfile.read(dataset.root / dataset.clips.audio_path[row], dtype="float32", always_2d=True)
+    mono = torch.from_numpy(samples.mean(axis=1))
+    return torchaudio.functional.resample(mono, source_rate, rate).numpy() * 32768
+
+
+def test_mono_stereo_and_long_clips_equal_direct_decoding_within_one_step(dataset, cache_dir):
+    caches = build_caches(dataset, RATES, cache_dir)
+    for rate, cache in caches.items():
+        assert len(cache) == len(dataset.clips)
+        assert cache.wave.dtype == np.int16
+        assert not cache.wave.flags.writeable
+        for row in range(len(cache)):
+            wave = cache.wave[cache.offsets[row] : cache.offsets[row + 1]]
+            expected = direct(dataset, row, rate)
+            assert wave.shape == expected.shape
+            assert np.abs(wave - expected).max() <= 1
+
+
+def test_what_is_there_is_not_built_again_and_a_new_rate_is_added(dataset, cache_dir, capsys):
+    build_caches(dataset, [16_000], cache_dir)
+    assert "16 kHz" in capsys.readouterr().err
+    build_caches(dataset, [16_000], cache_dir)
+    assert capsys.readouterr().err == ""
+    build_caches(dataset, RATES, cache_dir)
+    assert "32, 48 kHz" in capsys.readouterr().err
+
+
+def test_a_changed_file_has_another_cache(dataset, cache_dir):
+    before = build_caches(dataset, [16_000], cache_dir)[16_000]
+    path = dataset.root / dataset.clips.audio_path[0]
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+    after = build_caches(read_dataset(dataset.root), [16_000], cache_dir)[16_000]
+    assert after.path != before.path
+
+
+def test_what_a_build_for_other_clips_left_is_removed_and_nothing_that_is_no_caches(dataset, cache_dir):
+    begun, foreign = cache_dir / f"{'0' * 16}-16000hz.part", cache_dir / "recordings.part"
+    for path in (begun, foreign):
+        path.mkdir(parents=True)
+    build_caches(dataset, [16_000], cache_dir)
+    assert not begun.exists()
+    assert foreign.is_dir()
+
+
+def test_a_length_that_the_labels_give_as_infinite_counts_as_unknown(dataset, cache_dir):
+    clips = dataset.clips.assign(duration_sec=float("inf"))
+    assert len(build_caches(dataclasses.replace(dataset, clips=clips), [16_000], cache_dir)[16_000]) == len(clips)
+
+
+def test_a_cache_travels_to_another_process_as_a_path(dataset, cache_dir):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    sent = pickle.dumps(cache)
+    assert len(sent) < 1_000
+    assert np.array_equal(pickle.loads(sent).wave, cache.wave)
+
+
+def test_two_at_once_build_once(dataset, cache_dir, monkeypatch):
+    builds = []
+    build = cache_module._build
+
+    def counted(*args):
+        builds.append(args)
+        time.sleep(0.3)
+        build(*args)
+
+    monkeypatch.setattr(cache_module, "_build", counted)
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(build_caches(dataset, [16_000], cache_dir))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert len(builds) == 1
+    assert len({result[16_000].path for result in results}) == 1
+    assert len(results) == 3
+
+
+# The last argument says after how many clips the build stops to be killed; every clip is flushed at once.
+KILLED_BUILD = """
+import sys, time
+from pathlib import Path
+from sousaphone.data.cache import build, store
+from sousaphone.data.readers.sousa import read_dataset
+store._FLUSH = 0
+append, left = store.CachePart.append, iter(range(int(sys.argv[3])))
+def stopping(part, wave):
+    if next(left, None) is None:
+        print("begun", flush=True)
+        time.sleep(600)
+    append(part, wave)
+store.CachePart.append = stopping
+build.build_caches(read_dataset(sys.argv[1]), [16_000], Path(sys.argv[2]))
+"""
+
+
+def killed_build(dataset, cache_dir, clips):
+    """A build killed after so many clips; returns the one thing that it leaves."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir), str(clips)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout.readline() == "begun\n"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=30)
+    (left,) = [path for path in cache_dir.iterdir() if path.is_dir()]
+    return left
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """The names of the clips that are decoded from now on."""
+    names, read = [], cache_module.read_samples
+
+    def noted(name, source):
+        names.append(name)
+        return read(name, source)
+
+    monkeypatch.setattr(cache_module, "read_samples", noted)
+    return names
+
+
+def test_a_killed_build_is_not_taken_for_complete_and_is_gone_on_with(dataset, cache_dir, tmp_path, decoded):
+    part = killed_build(dataset, cache_dir, clips=8)
+    assert part.suffix == ".part"
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    # The flush that was under way may be lost.
+    assert len(dataset.clips) - 8 <= len(decoded) <= len(dataset.clips) - 7
+    assert [path for path in cache_dir.iterdir() if path.is_dir()] == [cache.path]
+    at_once = build_caches(dataset, [16_000], tmp_path / "other")[16_000].path
+    files = sorted(path.name for path in at_once.iterdir())
+    assert sorted(path.name for path in cache.path.iterdir()) == files
+    for name in ("wave.int16", "offsets.npy"):
+        assert (cache.path / name).read_bytes() == (at_once / name).read_bytes()
+
+
+@pytest.mark.parametrize(("cut", "kept"), [("half a length", 4), ("half a clip", 4), ("length before its clip", 4)])
+def test_of_a_part_cut_anywhere_the_whole_clips_are_kept(dataset, cache_dir, tmp_path, decoded, cut, kept):
+    whole = build_caches(dataset, [16_000], tmp_path / "other")[16_000]
+    lengths = np.diff(whole.offsets)
+    samples = np.array(whole.wave)
+    decoded.clear()
+    part = cache_dir / f"{whole.path.name}.part"
+    part.mkdir(parents=True)
+    extra = {"half a length": 4, "half a clip": 0, "length before its clip": 8}[cut]
+    (part / "lengths.int64").write_bytes(lengths.tobytes()[: 8 * kept + extra])
+    (part / "wave.int16").write_bytes(samples[: whole.offsets[kept] + 100].tobytes() + b"x")
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    assert len(decoded) == len(dataset.clips) - kept
+    assert np.array_equal(cache.wave, samples)
+    assert np.array_equal(cache.offsets, whole.offsets)
+
+
+def test_each_rate_goes_on_where_it_was(dataset, cache_dir, tmp_path):
+    killed_build(dataset, cache_dir, clips=5)
+    caches = build_caches(dataset, [16_000, 8_000], cache_dir)
+    for rate, cache in build_caches(dataset, [16_000, 8_000], tmp_path / "other").items():
+        assert np.array_equal(caches[rate].wave, cache.wave)
+        assert np.array_equal(caches[rate].offsets, cache.offsets)
+
+
+def test_what_a_build_of_other_clips_has_left_is_removed(dataset, cache_dir):
+    part = killed_build(dataset, cache_dir, clips=3)
+    os.utime(dataset.root / dataset.clips.audio_path[0], ns=(0, 0))
+    build_caches(read_dataset(dataset.root), [16_000], cache_dir)
+    assert not part.exists()
+
+
+def test_an_interrupted_build_keeps_what_it_has(dataset, cache_dir, monkeypatch, decoded):
+    append, left = CachePart.append, iter(range(6))
+
+    def interrupted(part, wave):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        append(part, wave)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachePart, "append", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build_caches(dataset, [16_000], cache_dir)
+    decoded.clear()
+    build_caches(dataset, [16_000], cache_dir)
+    assert len(decoded) == len(dataset.clips) - 6
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Ten times as many blocks as are looked at on opening."""
+    monkeypatch.setattr(store, "_BLOCK", 2**14)
+
+
+def overwrite(path, at, keep_time):
+    status = path.stat()
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte[0] ^ 1]))
+    if keep_time:
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_bit_that_rots_in_the_first_or_the_last_block_is_seen_on_opening(
+    dataset, cache_dir, small_blocks, capsys, place
+):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    whole = np.array(cache.wave)
+    overwrite(cache.path / "wave.int16", 5 if place == "first" else whole.nbytes - 5, keep_time=True)
+    assert np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_what_is_written_into_the_middle_is_seen_on_opening(dataset, cache_dir, small_blocks):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    whole = np.array(cache.wave)
+    overwrite(cache.path / "wave.int16", whole.nbytes // 2, keep_time=False)
+    assert np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+
+
+def test_a_bit_that_rots_in_the_middle_is_found_by_verifying(dataset, cache_dir, small_blocks):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    whole = np.array(cache.wave)
+    overwrite(cache.path / "wave.int16", whole.nbytes // 2, keep_time=True)
+    assert not np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+    assert np.array_equal(build_caches(dataset, [16_000], cache_dir, verify=True)[16_000].wave, whole)
+
+
+def test_a_copied_cache_is_read_whole_once(dataset, cache_dir, tmp_path, small_blocks, monkeypatch):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    shutil.copytree(cache_dir, tmp_path / "copy", copy_function=shutil.copyfile)
+    sums, crc32 = [], store.zlib.crc32
+    monkeypatch.setattr(store.zlib, "crc32", lambda data: sums.append(1) or crc32(data))
+    blocks = -(-cache.wave.nbytes // 2**14)
+    for expected in (blocks + 1, 3):  # the offsets and every block, then the first and the last
+        sums.clear()
+        build_caches(dataset, [16_000], tmp_path / "copy")
+        assert len(sums) == expected
+
+
+@pytest.mark.parametrize("damaged", ["wave.int16", "offsets.npy", "seal.json"])
+def test_a_damaged_cache_is_built_again(dataset, cache_dir, damaged):
+    cache = build_caches(dataset, [16_000], cache_dir)[16_000]
+    whole = np.array(cache.wave)
+    os.truncate(cache.path / damaged, 1_000 if damaged == "wave.int16" else 0)
+    assert np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated"])
+def test_an_unreadable_flac_is_named_and_leaves_nothing(dataset, cache_dir, damage):
+    path = dataset.root / dataset.clips.audio_path[4]
+    path.write_bytes(b"no FLAC" * 100 if damage == "garbage" else path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="copy it again") as caught:
+        build_caches(dataset, [16_000], cache_dir)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not [entry for entry in cache_dir.iterdir() if entry.is_dir()]
+
+
+@pytest.mark.parametrize(("samples", "said"), [(np.zeros(0), "is empty"), (np.full(100, np.nan), "holds NaN")])
+def test_audio_without_sound_values_is_refused(dataset, cache_dir, samples, said):
+    path = dataset.root / dataset.clips.audio_path[0]
+    soundfile.write(path, samples, 44_100, format="WAV", subtype="FLOAT")
+    with pytest.raises(UserError, match=said):
+        build_caches(dataset, [16_000], cache_dir)
+
+
+def test_a_full_disk_is_said_before_anything_is_written(dataset, cache_dir, monkeypatch):
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1_000))
+    with pytest.raises(UserError, match="free some space"):
+        build_caches(dataset, [16_000], cache_dir)
+
+
+def test_a_disk_with_less_room_than_the_samples_take_is_refused(dataset, cache_dir, tmp_path, monkeypatch):
+    taken = sum(cache.wave.nbytes for cache in build_caches(dataset, RATES, tmp_path / "elsewhere").values())
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(taken, 1, taken - 1))
+    with pytest.raises(UserError, match="the waveform cache needs"):
+        build_caches(dataset, RATES, cache_dir)
+
+
+def test_a_cache_directory_that_cannot_be_made_is_refused(dataset, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written"):
+        build_caches(dataset, [16_000], tmp_path / "file" / "cache")
+
+
+def test_torch_keeps_its_threads(dataset, cache_dir):
+    before = torch.get_num_threads()
+    build_caches(dataset, [16_000], cache_dir)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "rates", [(44_100, 16_000), (44_100, 48_000), (48_000, 44_100), (22_050, 32_000), (8_000, 8_000)]
+)
+@pytest.mark.parametrize("samples", [1, 37, 441, 30_000])
+def test_resampling_is_torchaudios(rates, samples):
+    wave = torch.rand(samples, generator=torch.Generator().manual_seed(0)) - 0.5
+    expected = torchaudio.transforms.Resample(*rates)(wave)
+    heard = Resampler(*rates)(wave)
+    assert heard.shape == expected.shape
+    assert torch.allclose(heard, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_mono_is_the_mean_of_the_channels(channels):
+    samples = np.random.default_rng(0).uniform(-1, 1, (1000, channels)).astype(np.float32)
+    assert np.allclose(to_mono(samples), samples.mean(axis=1), atol=1e-6)

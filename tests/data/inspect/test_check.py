@@ -1,0 +1,215 @@
+"""The check of a data set finds what is wrong with it, all in one go, and says it in words."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from sousaphone.data.inspect.check import check
+from sousaphone.rudiments import SLUGS
+from tests.data.forms import as_metadata_csv, as_recordings, as_shards
+
+
+@pytest.fixture
+def root(make_sousa, tmp_path):
+    return make_sousa(tmp_path / "sousa", rudiments=SLUGS[:3], long_clips=0)
+
+
+def table(root) -> pd.DataFrame:
+    return pd.read_parquet(root / "labels" / "samples.parquet")
+
+
+def audio(root, row):
+    return root / table(root).audio_path[row]
+
+
+def relabel(root, row, **cells):
+    clips = table(root)
+    for column, value in cells.items():
+        clips[column] = clips[column].astype(object)
+        clips.loc[row, column] = value
+    clips.to_parquet(root / "labels" / "samples.parquet")
+
+
+def list_players(root, **lists):
+    splits = json.loads((root / "splits.json").read_text())
+    (root / "splits.json").write_text(json.dumps(splits | lists))
+
+
+def missing_file(root):
+    audio(root, 2).unlink()
+
+
+def truncated_flac(root):
+    audio(root, 2).write_bytes(audio(root, 2).read_bytes()[:4000])
+
+
+def unknown_slug(root):
+    relabel(root, 0, rudiment_slug="paradidle")
+
+
+def duplicated_id(root):
+    relabel(root, 1, sample_id=table(root).sample_id[0])
+
+
+def player_in_two_splits(root):
+    list_players(root, test_profile_ids=["player003", "player000"])
+
+
+def empty_split(root):
+    list_players(root, val_profile_ids=[], train_profile_ids=["player000", "player001", "player002"])
+
+
+def tempo_not_a_number(root):
+    relabel(root, 4, tempo_bpm=float("nan"))
+
+
+def path_outside(root):
+    relabel(root, 0, audio_path="../outside.flac")
+
+
+def zero_length_file(root):
+    audio(root, 2).write_bytes(b"")
+
+
+def missing_column(root):
+    table(root).drop(columns="profile_id").to_parquet(root / "labels" / "samples.parquet")
+
+
+def no_samples(root):
+    soundfile.write(audio(root, 2), np.zeros((0, 1)), 44_100)
+
+
+def silent_clip(root):
+    soundfile.write(audio(root, 2), np.full(44_100, 1e-5), 44_100, subtype="PCM_24")
+
+
+def clipped_clip(root):
+    time = np.arange(44_100) / 44_100
+    soundfile.write(audio(root, 2), np.clip(3 * np.sin(600 * time), -1, 1), 44_100, subtype="PCM_24")
+
+
+def two_labels_for_one_sound(root):
+    audio(root, 1).write_bytes(audio(root, 0).read_bytes())
+
+
+def one_sound_in_two_splits(root):
+    audio(root, 9).write_bytes(audio(root, 0).read_bytes())
+
+
+def one_sound_under_two_ids(root):
+    audio(root, 3).write_bytes(audio(root, 0).read_bytes())
+
+
+def names_that_differ_in_capitals(root):
+    relabel(root, 0, profile_id="Player003")
+    list_players(root, train_profile_ids=["player000", "player001", "Player003"])
+
+
+def unlisted_player(root):
+    list_players(root, train_profile_ids=["player001"])
+
+
+ERRORS = {
+    missing_file: "1 of 12 audio files are missing",
+    truncated_flac: "player000_single_stroke_seven_0.flac cannot be decoded|cut short",
+    unknown_slug: "'paradidle' .*did you mean",
+    duplicated_id: "sample_id 'player000_single_stroke_roll_0' occurs more than once",
+    player_in_two_splits: "player 'player000' in both train and test",
+    path_outside: "'../outside.flac' leaves the data directory",
+    zero_length_file: r"player000_single_stroke_seven_0.flac is empty \(0 bytes\)",
+    missing_column: "lacks the column profile_id",
+    no_samples: "cannot be decoded|is empty",
+    silent_clip: r"1 clip silent.*\(player000_single_stroke_seven_0\)",
+    two_labels_for_one_sound: "1 recording more than once under different rudiments",
+    one_sound_in_two_splits: r"more than once in different splits.*player000_single_stroke_roll_0 = player003_single",
+}
+WARNINGS = {
+    empty_split: "no validation player with clips: carved from train, .*; to choose the players",
+    tempo_not_a_number: r"1 of 12 clips have no tempo.*\(player001_single_stroke_four_0\)",
+    clipped_clip: r"1 clip clipped.*\(player000_single_stroke_seven_0\)",
+    one_sound_under_two_ids: "1 recording more than once under different ids",
+    names_that_differ_in_capitals: r"2 players told apart by capital letters alone \(Player003, player003\)",
+    unlisted_player: "left out 1 player that splits.json does not list",
+}
+
+
+def texts(checked, error: bool) -> list[str]:
+    return [finding.text for finding in checked.findings if finding.error is error]
+
+
+def test_a_sound_data_set_has_no_errors_and_its_few_test_players_and_rudiments_are_said(root):
+    checked = check(root)
+    assert not checked.failed
+    few, absent = texts(checked, False)
+    assert "only 1 test player" in few
+    assert "37 of the 40 rudiments have no clips" in absent
+    assert checked.seconds.tolist() == pytest.approx(checked.dataset.clips.duration_sec.tolist(), abs=1e-3)
+
+
+@pytest.mark.parametrize("breaking", ERRORS, ids=lambda breaking: breaking.__name__)
+def test_what_would_mislead_is_an_error(root, breaking):
+    breaking(root)
+    found = texts(check(root), error=True)
+    assert len(found) == 1
+    assert pd.Series(found).str.contains(ERRORS[breaking]).all(), found
+    assert ";" in found[0]  # what to do
+    assert "\n" not in found[0]
+
+
+@pytest.mark.parametrize("breaking", WARNINGS, ids=lambda breaking: breaking.__name__)
+def test_what_a_reader_should_know_is_a_warning(root, breaking):
+    breaking(root)
+    checked = check(root)
+    assert not checked.failed
+    assert pd.Series(texts(checked, error=False)).str.contains(WARNINGS[breaking]).sum() == 1
+
+
+def test_everything_is_found_in_one_go(root):
+    for breaking in (truncated_flac, unknown_slug, duplicated_id, player_in_two_splits):
+        breaking(root)
+    audio(root, 7).unlink()
+    found = pd.Series(texts(check(root), error=True))
+    assert len(found) == 5
+    for breaking in (missing_file, truncated_flac, unknown_slug, duplicated_id, player_in_two_splits):
+        assert found.str.contains(ERRORS[breaking]).sum() == 1, breaking
+
+
+def test_every_broken_file_is_named_once(root):
+    for row in (1, 5, 8):
+        audio(root, row).write_bytes(b"no FLAC")
+    assert len(texts(check(root), error=True)) == 3
+
+
+def test_without_audio_nothing_is_decoded(root):
+    truncated_flac(root)
+    assert not check(root, audio=False).failed
+
+
+@pytest.mark.parametrize("form", [as_metadata_csv, as_shards])
+def test_every_form_is_checked(root, tmp_path, form):
+    audio(root, 2).write_bytes(b"no FLAC")
+    other = form(root, tmp_path / "other")
+    checked = check(other)
+    assert len(checked.seconds) == 12
+    (error,) = texts(checked, error=True)
+    assert "cannot be decoded" in error
+
+
+def test_a_folder_of_recordings_that_is_refused_is_heard_all_the_same(root, tmp_path):
+    other = as_recordings(root, tmp_path / "other", players=True)
+    broken = sorted(other.rglob("*.flac"))[:2]
+    for path in broken:
+        path.write_bytes(b"no FLAC")
+    found = pd.Series(texts(check(other), error=True))
+    assert all(found.str.contains(path.name).sum() == 1 for path in broken)
+    assert len(found) == 2
+
+
+def test_files_beside_a_csv_file_that_is_refused_are_not_its_own(root):
+    audio(root, 2).write_bytes(b"no FLAC")
+    (root / "mine.csv").write_text("path,label\n")
+    assert "mine.csv has no clips" in " ".join(texts(check(root / "mine.csv"), error=True))
+    assert len(texts(check(root / "mine.csv"), error=True)) == 1

@@ -1,0 +1,162 @@
+"""Shortcuts: they are found where a set has them, and the built-in set has none."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from sousaphone.data.inspect.shortcuts import STROKES, nearest_neighbour, shortcut_scores
+from sousaphone.data.onsets import onsets
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.data.synthetic.generate import generate, plan_clips
+from sousaphone.data.synthetic.players import perform
+from sousaphone.errors import UserError
+from sousaphone.rudiments import SLUGS
+
+MOST = 10.0  # percent; chance is 2.5
+RATE = 44_100
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shortcuts") / "set"
+    generate(root, clips=200, seed=0, workers=1, progress=False)
+    return root
+
+
+def taps(times: list[float], seconds: float) -> np.ndarray:
+    """Decaying noise bursts over a little noise, float32 [T]."""
+    rng = np.random.default_rng(0)
+    wave = 0.001 * rng.standard_normal(round(seconds * RATE))
+    for time in times:
+        start = round(time * RATE)
+        burst = np.exp(-np.arange(4000) / 800) * rng.standard_normal(4000)
+        wave[start : start + 4000] += burst[: len(wave) - start]
+    return (0.2 * wave).astype(np.float32)
+
+
+def test_the_nearest_neighbour_of_the_same_player_does_not_count():
+    features = np.array([0.0, 0.0, 5.0, 5.1])
+    players = np.array(["a", "a", "b", "c"])
+    assert nearest_neighbour(features, np.array([0, 0, 1, 1]), players) == 50.0  # a's clips find b's
+    assert nearest_neighbour(features, np.array([1, 1, 1, 1]), players) == 100.0
+
+
+def test_the_equally_near_vote_and_ties_count_by_share():
+    features = np.zeros(4)
+    players = np.array(["a", "b", "c", "d"])
+    assert nearest_neighbour(features, np.array([0, 0, 0, 1]), players) == 75.0
+    assert nearest_neighbour(features[:3], np.array([0, 0, 1]), players[:3]) == pytest.approx(100 / 3)
+
+
+def test_every_column_weighs_alike():
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    players = np.arange(200)
+    telling = labels + 0.01 * rng.standard_normal(200)
+    assert nearest_neighbour(np.stack([telling, 1e4 * rng.standard_normal(200)], axis=1), labels, players) > 90
+    assert nearest_neighbour(1e4 * rng.standard_normal(200), labels, players) < 65
+
+
+def test_every_clear_stroke_is_an_onset_and_nothing_else_is():
+    times = [0.05, 0.15, 0.25, 0.32, 0.6, 0.65, 1.2]
+    found = onsets(taps(times, 2.0), RATE)
+    assert len(found) == len(times)
+    assert np.abs(found - times).max() < 0.015
+    assert len(onsets(np.zeros(RATE, np.float32), RATE)) == 0
+    assert len(onsets(np.zeros(10, np.float32), RATE)) == 0
+
+
+def test_a_set_that_gives_the_class_away_by_its_strokes_is_caught(tmp_path):
+    """As many strokes as the label says: counted in the audio, and in the labels where they have them."""
+    rows, strokes = [], []
+    for player in range(6):
+        for label in range(8):
+            name = f"p{player}_{SLUGS[label]}"
+            times = [0.05 + 0.11 * place for place in range(3 + label)]
+            path = tmp_path / "audio" / SLUGS[label] / f"{name}.flac"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, taps(times, 2.0), RATE)
+            audio = path.relative_to(tmp_path).as_posix()
+            rows.append(
+                {"sample_id": name, "profile_id": f"p{player}", "rudiment_slug": SLUGS[label], "audio_path": audio}
+            )
+            strokes += [{"sample_id": name, "actual_time_ms": 1000 * time} for time in times]
+    (tmp_path / "labels").mkdir()
+    pd.DataFrame(rows).to_parquet(tmp_path / "labels" / "samples.parquet")
+    lists = {"train_profile_ids": ["p0", "p1", "p2", "p3"], "val_profile_ids": ["p4"], "test_profile_ids": ["p5"]}
+    (tmp_path / "splits.json").write_text(json.dumps(lists))
+
+    heard = shortcut_scores(read_dataset(tmp_path))
+    assert (heard.counted, heard.clips, heard.chance) == ("audio", 48, 12.5)
+    assert heard.percent["strokes"] > 90
+    assert "strokes in the first 2.5 s" not in heard.percent  # no clip is longer
+    pd.DataFrame(strokes).to_parquet(tmp_path / STROKES)
+    labelled = shortcut_scores(read_dataset(tmp_path))
+    assert (labelled.counted, labelled.percent["strokes"]) == ("labels", 100.0)
+    pd.DataFrame(strokes[5:]).to_parquet(tmp_path / STROKES)  # a clip less: the labels do not tell
+    assert shortcut_scores(read_dataset(tmp_path)).counted == "audio"
+
+
+def test_in_the_built_in_set_neither_counts_nor_length_nor_tempo_help():
+    clips = list(plan_clips(1000, seed=0))
+    times = [np.array(perform(clip).columns["actual_time_ms"]) / 1000 for clip in clips]
+    seconds = np.array([clip.duration for clip in clips])
+    starts = (seconds - 2.5) / 2  # of the window that a nano model is tested on
+    features = {
+        "duration": seconds,
+        "strokes": [len(own) for own in times],
+        "strokes in the first 2.5 s": [(own < 2.5).sum() for own in times],
+        "strokes in the middle": [
+            ((own >= start) & (own < start + 2.5)).sum() for own, start in zip(times, starts, strict=True)
+        ],
+        "strokes a second": [len(own) / length for own, length in zip(times, seconds, strict=True)],
+        "tempo": [clip.tempo_bpm for clip in clips],
+    }
+    labels = np.array([SLUGS.index(clip.slug) for clip in clips])
+    players = np.array([clip.player.profile_id for clip in clips])
+    for name, values in features.items():
+        assert nearest_neighbour(np.array(values), labels, players) < MOST, name
+
+
+def test_nor_do_its_loudness_and_colour(generated):
+    scores = shortcut_scores(read_dataset(generated))
+    assert scores.counted == "labels"
+    assert scores.percent["duration, loudness and spectral centroid"] < MOST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("counted", ["labels", "audio"])
+def test_a_built_in_tiny_set_has_no_shortcut(tmp_path, counted):
+    generate(tmp_path / "set", clips=1000, seed=0, progress=False)
+    if counted == "audio":
+        (tmp_path / "set" / STROKES).unlink()
+    scores = shortcut_scores(read_dataset(tmp_path / "set"))
+    assert scores.counted == counted
+    assert max(scores.percent.values()) < MOST, scores
+
+
+def test_onsets_in_the_built_in_sets_audio_are_its_strokes(generated):
+    samples = pd.read_parquet(generated / "labels" / "samples.parquet")
+    strokes = pd.read_parquet(generated / STROKES)
+    samples = samples[samples.rudiment_slug != "multiple_bounce_roll"].head(30)  # whose bounces melt together
+    hit = found = played = 0
+    for row in samples.itertuples():
+        wave, rate = soundfile.read(generated / row.audio_path, dtype="float32")
+        heard = onsets(wave, rate)
+        times = strokes.actual_time_ms[strokes.sample_id == row.sample_id].to_numpy() / 1000
+        hit += int((np.abs(heard[:, None] - times).min(axis=1) < 0.02).sum())
+        found, played = found + len(heard), played + len(times)
+    assert hit / found > 0.95
+    assert hit / played > 0.8
+
+
+def test_a_clip_that_cannot_be_decoded_is_named(tmp_path, make_sousa):
+    root = make_sousa(tmp_path / "set")
+    broken = next(root.glob("audio/*/*.flac"))
+    broken.write_bytes(b"no audio")
+    with pytest.raises(UserError, match=f"{broken.name} cannot be decoded"):
+        shortcut_scores(read_dataset(root))

@@ -1,0 +1,87 @@
+"""The same clips are the same data set, whichever form they come in."""
+
+import shutil
+import time
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from sousaphone.data.cache.build import build_caches
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.data.splits import draw
+from sousaphone.rudiments import SLUGS
+from tests.data.forms import as_metadata_csv, as_recordings, as_shards
+
+FORMS = {"metadata.csv": as_metadata_csv, "shards": as_shards}
+# What depends on where the audio lies.
+PLACES = ["audio_path", "size_bytes", "modified_ns"]
+
+
+@pytest.fixture(scope="module")
+def root(make_sousa, tmp_path_factory):
+    return make_sousa(tmp_path_factory.mktemp("forms") / "sousa", players=5, rudiments=SLUGS[:3], takes=2)
+
+
+def rows(dataset) -> pd.DataFrame:
+    return dataset.clips.drop(columns=PLACES).sort_values("sample_id", ignore_index=True)
+
+
+def waves(dataset, cache_dir) -> dict[str, np.ndarray]:
+    cache = build_caches(dataset, [16_000], cache_dir, progress=False)[16_000]
+    bounds = zip(cache.offsets[:-1], cache.offsets[1:], strict=True)
+    return {name: cache.wave[a:b] for name, (a, b) in zip(dataset.clips.sample_id, bounds, strict=True)}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_rows_and_the_waveforms_of_the_local_layout(form, root, tmp_path):
+    local, other = read_dataset(root), read_dataset(FORMS[form](root, tmp_path / "other"))
+    assert list(other.clips.columns) == list(local.clips.columns)
+    pd.testing.assert_frame_equal(rows(other), rows(local))
+    expected, heard = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
+    assert expected.keys() == heard.keys()
+    assert all(np.array_equal(heard[name], wave) for name, wave in expected.items())
+
+
+def test_recordings_in_players_folders_keep_players_rudiments_and_waveforms(root, tmp_path):
+    local, other = read_dataset(root), read_dataset(as_recordings(root, tmp_path / "other", players=True))
+    names = other.clips.audio_path.map(lambda path: path.rpartition("/")[2].removesuffix(".flac"))
+    kept = ["sample_id", "player", "rudiment", "label", "duration_sec"]
+    found = other.clips.assign(sample_id=names)[kept].sort_values("sample_id", ignore_index=True)
+    pd.testing.assert_frame_equal(found, rows(local)[kept])
+    expected, heard = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
+    assert all(
+        np.array_equal(heard[path], expected[name]) for path, name in zip(other.clips.sample_id, names, strict=True)
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_copy_keeps_its_fingerprint_and_a_touched_one_has_another_cache(form, root, tmp_path):
+    first = FORMS[form](root, tmp_path / "first")
+    copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert read_dataset(copy).fingerprint == read_dataset(first).fingerprint
+    paths = [build_caches(read_dataset(at), [16_000], tmp_path / "cache")[16_000].path for at in (first, copy)]
+    assert paths[0] != paths[1]
+
+
+def test_a_subset_of_shards_is_heard_as_the_same_subset_of_files(root, tmp_path, monkeypatch):
+    monkeypatch.setattr("sousaphone.data.splits.DATASET_SIZES", {"few": 12})
+    local, shards = (draw(read_dataset(at), "few") for at in (root, as_shards(root, tmp_path / "other")))
+    pd.testing.assert_frame_equal(rows(shards), rows(local))
+    expected, heard = waves(local, tmp_path / "cache"), waves(shards, tmp_path / "cache")
+    assert all(np.array_equal(heard[name], wave) for name, wave in expected.items())
+
+
+def test_a_hundred_thousand_clips_in_shards_are_indexed_in_seconds(root, tmp_path):
+    as_shards(root, tmp_path / "other")
+    for path in (tmp_path / "other" / "audio").glob("*.parquet"):
+        table = pq.read_table(path)
+        table = table.drop_columns("audio").append_column("audio", pa.array([{"bytes": b"fLaC"}] * len(table)))
+        many = pa.concat_tables([table] * (100_000 // 30))
+        ids = pa.array([f"{path.name} {i}" for i in range(len(many))])
+        pq.write_table(many.drop_columns("sample_id").append_column("sample_id", ids), path)
+    start = time.monotonic()
+    assert len(read_dataset(tmp_path / "other").clips) > 99_000
+    assert time.monotonic() - start < 10

@@ -1,0 +1,233 @@
+"""Reading a SOUSA directory: what is in it, and one clear line for each thing that can be wrong with it."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pandas as pd
+import pytest
+
+from sousaphone.data.readers.sousa import read_dataset
+from sousaphone.errors import UserError
+from sousaphone.planning.resolve import check_source
+from sousaphone.rudiments import SLUGS
+
+
+@pytest.fixture
+def root(make_sousa, tmp_path):
+    return make_sousa(tmp_path / "sousa", rudiments=SLUGS[:2], long_clips=0)
+
+
+def rewrite_labels(root, change):
+    path = root / "labels" / "samples.parquet"
+    table = pd.read_parquet(path)
+    changed = change(table)
+    (table if changed is None else changed).to_parquet(path)
+
+
+def set_cell(row, column, value):
+    def change(table):
+        table[column] = table[column].astype(object)
+        table.loc[row, column] = value
+
+    return change
+
+
+def refusal(root) -> str:
+    with pytest.raises(UserError) as caught:
+        read_dataset(root)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_every_clip_is_read_with_its_label_split_and_size(root):
+    clips = read_dataset(root).clips
+    assert len(clips) == 8
+    assert list(clips.index) == list(range(8))
+    assert [SLUGS[label] for label in clips.label] == clips.rudiment.tolist()
+    assert clips.split.value_counts().to_dict() == {"train": 4, "validation": 2, "test": 2}
+    assert all(
+        (root / path).stat().st_size == size for path, size in zip(clips.audio_path, clips.size_bytes, strict=True)
+    )
+
+
+def test_no_player_is_in_two_splits(root):
+    assert (read_dataset(root).clips.groupby("player").split.nunique() == 1).all()
+
+
+def rewrite_splits(root, **lists):
+    splits = json.loads((root / "splits.json").read_text())
+    (root / "splits.json").write_text(json.dumps(splits | lists))
+
+
+def test_an_empty_validation_split_is_carved_and_said(root):
+    rewrite_splits(root, val_profile_ids=[], train_profile_ids=["player000", "player001", "player002"])
+    dataset = read_dataset(root)
+    assert dataset.clips.groupby("split").player.nunique().to_dict() == {"train": 2, "validation": 1, "test": 1}
+    assert "no validation player" in dataset.notes[0]
+
+
+def test_clips_of_a_player_that_splits_json_does_not_list_are_left_out_and_said(root):
+    rewrite_splits(root, train_profile_ids=["player001"])
+    dataset = read_dataset(root)
+    assert "player000" not in set(dataset.clips.player)
+    assert list(dataset.clips.index) == list(range(6))
+    assert "left out 1 player" in dataset.notes[0]
+
+
+def test_without_splits_json_the_players_are_split(root):
+    (root / "splits.json").unlink()
+    assert set(read_dataset(root).clips.split) == {"train", "validation", "test"}
+
+
+def test_only_four_columns_are_needed(root):
+    rewrite_labels(root, lambda table: table[["sample_id", "profile_id", "rudiment_slug", "audio_path"]])
+    clips = read_dataset(root).clips
+    assert clips.duration_sec.isna().all()
+    assert (clips.group_id == "").all()
+
+
+def test_a_cell_without_a_value_may_be_of_a_categorical_column(root):
+    def change(table):
+        table["soundfont"] = pd.Categorical([None, *table.soundfont[1:]])
+        table["profile_id"] = pd.Categorical(table.profile_id)
+
+    rewrite_labels(root, change)
+    assert read_dataset(root).clips.soundfont.tolist() == ["", *["FluidR3_GM"] * 7]
+
+
+def test_other_spellings_of_a_rudiment_are_understood(root):
+    rewrite_labels(root, set_cell(0, "rudiment_slug", SLUGS[0].replace("_", "-")))
+    assert read_dataset(root).clips.rudiment[0] == SLUGS[0]
+
+
+def test_a_copy_keeps_the_fingerprint_and_a_changed_label_does_not(root, tmp_path):
+    fingerprint = read_dataset(root).fingerprint
+    copy = shutil.copytree(root, tmp_path / "copy")
+    assert read_dataset(copy).fingerprint == fingerprint
+    rewrite_labels(copy, set_cell(0, "rudiment_slug", SLUGS[5]))
+    assert read_dataset(copy).fingerprint != fingerprint
+
+
+@pytest.mark.parametrize("column", ["audio_path", "rudiment", "player", "split", "size_bytes"])
+def test_the_fingerprint_tells_of_a_change_in_whatever_decides_a_result(root, column):
+    dataset = read_dataset(root)
+    clips = dataset.clips.copy()
+    clips.loc[0, column] = clips[column][0] * 2
+    assert dataclasses.replace(dataset, clips=clips).fingerprint != dataset.fingerprint
+
+
+def test_a_path_that_is_no_directory_is_refused(tmp_path):
+    assert "is not a directory" in refusal(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["~nobody_of_this_name/sousa", "LOOP", "a" * 300])
+def test_a_path_that_cannot_even_be_looked_at_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "LOOP").symlink_to("LOOP")
+    assert f"{name!r} cannot be looked at" in refusal(name)
+    with pytest.raises(UserError, match="cannot be looked at"):
+        check_source("--data-dir", name)
+
+
+@pytest.mark.parametrize("place", ["file", "folder"])
+def test_a_link_to_itself_is_refused(root, place):
+    path = root / read_dataset(root).clips.audio_path[0]
+    path = path if place == "file" else path.parent
+    path.rename(root / "elsewhere")
+    path.symlink_to(path.name)
+    assert f"Symlink loop from '{path}'" in refusal(root)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to the superuser")
+def test_a_directory_that_is_closed_is_refused(root):
+    inner = root / "labels"
+    root.chmod(0)
+    try:
+        for path in (root, inner):
+            assert f"{str(path)!r} cannot be looked at" in refusal(path)
+    finally:
+        root.chmod(0o700)
+
+
+def test_a_directory_without_labels_is_refused_and_told_what_is_expected(tmp_path):
+    message = refusal(tmp_path)
+    assert "expected are labels/samples.parquet, splits.json and audio/" in message
+    assert "CSV file with the columns path and label" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no Parquet file"])
+def test_unreadable_labels_are_refused(root, content):
+    (root / "labels" / "samples.parquet").write_bytes(content)
+    assert "cannot be read as Parquet" in refusal(root)
+
+
+def test_missing_columns_are_named(root):
+    rewrite_labels(root, lambda table: table.drop(columns=["profile_id", "audio_path"]))
+    assert "lacks the columns profile_id, audio_path" in refusal(root)
+
+
+def test_labels_without_rows_are_refused(root):
+    rewrite_labels(root, lambda table: table.iloc[:0])
+    assert "no clips" in refusal(root)
+
+
+def test_empty_cells_of_a_needed_column_are_counted(root):
+    rewrite_labels(root, set_cell(3, "profile_id", None))
+    assert "1 of 8 rows have no profile_id" in refusal(root)
+
+
+def test_an_unknown_rudiment_is_named(root):
+    rewrite_labels(root, set_cell(0, "rudiment_slug", "paradidle_supreme"))
+    assert "paradidle_supreme" in refusal(root)
+
+
+@pytest.mark.parametrize("column", ["sample_id", "audio_path"])
+def test_a_clip_listed_twice_is_refused(root, column):
+    rewrite_labels(
+        root, lambda table: table.assign(**{column: table[column].where(table.index != 1, table[column][0])})
+    )
+    assert f"{column} " in refusal(root)
+    assert "occurs more than once (1 repeated" in refusal(root)
+
+
+@pytest.mark.parametrize("path", ["/etc/hostname", "../outside.flac", "audio/../../outside.flac", "audio/.."])
+def test_a_path_that_leaves_the_data_directory_is_refused(root, path):
+    (root.parent / "outside.flac").touch()
+    rewrite_labels(root, set_cell(0, "audio_path", path))
+    assert f"{path!r} leaves the data directory" in refusal(root)
+
+
+@pytest.mark.parametrize("linked", ["file", "folder"])
+def test_a_link_that_leaves_the_data_directory_is_refused(root, tmp_path, linked):
+    target = root / read_dataset(root).clips.audio_path[0]
+    target = target if linked == "file" else target.parent
+    target.rename(tmp_path / "outside")
+    target.symlink_to(tmp_path / "outside")
+    assert "leaves the data directory" in refusal(root)
+
+
+def test_a_data_directory_that_is_itself_a_link_is_read(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    assert len(read_dataset(tmp_path / "link").clips) == 8
+
+
+def test_missing_audio_files_are_counted_and_the_first_is_named(root):
+    paths = read_dataset(root).clips.audio_path
+    (root / paths[2]).unlink()
+    (root / paths[5]).unlink()
+    message = refusal(root)
+    assert "2 of 8 audio files are missing" in message
+    assert paths[2] in message
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"train": []}', '{"train_profile_ids": "player000"}'])
+def test_a_broken_splits_file_is_refused(root, content):
+    (root / "splits.json").write_text(content)
+    assert "splits.json" in refusal(root)
+
+
+def test_a_player_in_two_splits_is_named(root):
+    rewrite_splits(root, test_profile_ids=["player003", "player000"])
+    assert "player 'player000' in both train and test" in refusal(root)

@@ -1,0 +1,392 @@
+"""The built-in set: SOUSA's layout, the same bytes every time, and nothing but the pattern to tell a class by."""
+
+import dataclasses
+import errno
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow.parquet
+import pytest
+import soundfile
+
+from sousaphone.config import DATASET_SIZES
+from sousaphone.data.synthetic import generate as generator
+from sousaphone.data.synthetic import tables
+from sousaphone.data.synthetic.generate import PLAN, builtin_dataset, builtin_root, generate, plan_clips
+from sousaphone.data.synthetic.players import Clip, Performance, make_players, perform
+from sousaphone.data.synthetic.render import PART, ROOMS, SAMPLE_RATE, make_voice, render
+from sousaphone.data.synthetic.soundfonts import builtin_kits, snare
+from sousaphone.data.synthetic.tables import audio_path
+from sousaphone.errors import UserError
+from sousaphone.rudiments import RUDIMENTS, SLUGS
+
+WINDOW = 2.5  # seconds, what a nano model hears
+
+SAMPLES_COLUMNS = (
+    *("sample_id", "profile_id", "rudiment_slug", "tempo_bpm", "duration_sec", "num_cycles", "skill_tier"),
+    *("skill_tier_binary", "dominant_hand", "midi_path", "audio_path", "num_strokes", "num_measures", "soundfont"),
+    *("augmentation_preset", "augmentation_group_id", "aug_soundfont", "aug_room_type", "aug_room_wet_dry"),
+    *("aug_mic_distance", "aug_mic_type", "aug_compression_ratio", "aug_noise_level_db", "aug_bit_depth"),
+    "aug_sample_rate",
+)
+STROKES_COLUMNS = (
+    *("index", "hand", "stroke_type", "intended_time_ms", "actual_time_ms", "timing_error_ms", "intended_velocity"),
+    *("actual_velocity", "velocity_error", "is_grace_note", "is_accent", "diddle_position", "flam_spacing_ms"),
+    *("parent_stroke_index", "buzz_count", "sample_id"),
+)
+
+
+@pytest.fixture(scope="module")
+def plan() -> list[Clip]:
+    return list(plan_clips(1000, seed=0))
+
+
+@pytest.fixture(scope="module")
+def performances(plan) -> list[Performance]:
+    return [perform(clip) for clip in plan]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("generated") / "set"
+    generate(root, clips=12, seed=3, workers=1, progress=False)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def steady(clip: Clip) -> Clip:
+    """The same clip by a player without jitter, in the driest room, so that what is left is the player's hands."""
+    calm = dataclasses.replace(clip.player, jitter_ms=0.0, drift=0.0, spread=0.0, downbeat_level=1.0, dominant="R")
+    return dataclasses.replace(clip, player=calm, room=0, phase=0.0)
+
+
+def test_equal_seeds_give_equal_bytes_whatever_the_number_of_workers(root, tmp_path):
+    generate(tmp_path / "two", clips=12, seed=3, workers=2, progress=False)
+    assert contents(tmp_path / "two") == contents(root)
+    generate(tmp_path / "other", clips=10, seed=4, workers=1, progress=False)
+    assert not set(contents(tmp_path / "other").values()) & set(contents(root).values())
+
+
+def test_the_layout_is_sousas(root):
+    samples = pd.read_parquet(root / "labels" / "samples.parquet")
+    strokes = pd.read_parquet(root / "labels" / "strokes.parquet")
+    assert tuple(samples) == SAMPLES_COLUMNS
+    assert tuple(strokes) == STROKES_COLUMNS
+    assert samples["sample_id"].is_unique
+    assert set(strokes["sample_id"]) == set(samples["sample_id"])
+    splits = json.loads((root / "splits.json").read_text())
+    listed = [player for split in ("train", "val", "test") for player in splits[f"{split}_profile_ids"]]
+    assert sorted(listed) == sorted(set(samples["profile_id"]))
+    assert splits["stats"]["total_profiles"] == len(listed)
+    for row in samples.itertuples():
+        info = soundfile.info(root / row.audio_path)
+        assert (info.format, info.subtype, info.samplerate) == ("FLAC", "PCM_24", SAMPLE_RATE)
+        assert info.frames == round(row.duration_sec * SAMPLE_RATE)
+        assert Path(row.audio_path).parent.name == row.rudiment_slug
+        assert row.num_strokes == (strokes["sample_id"] == row.sample_id).sum()
+
+
+def test_the_tiny_set_splits_80_10_10_by_whole_players(plan):
+    splits = {split: [c for c in plan if c.player.split == split] for split in ("train", "val", "test")}
+    assert {split: len(clips) for split, clips in splits.items()} == {"train": 800, "val": 100, "test": 100}
+    players = {split: {c.player.profile_id for c in clips} for split, clips in splits.items()}
+    assert {split: len(own) for split, own in players.items()} == {"train": 80, "val": 10, "test": 10}
+    assert len(set.union(*players.values())) == 100
+    assert len({audio_path(clip) for clip in plan}) == 1000
+
+
+def test_every_split_holds_every_rudiment_as_evenly_as_can_be(plan):
+    for split in ("train", "val", "test"):
+        counts = Counter(clip.slug for clip in plan if clip.player.split == split)
+        assert set(counts) == set(SLUGS)
+        assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_every_kit_and_room_occurs(plan):
+    assert {clip.kit for clip in plan} == set(builtin_kits())
+    assert {clip.room for clip in plan} == set(range(len(ROOMS)))
+
+
+def test_a_clip_is_longer_than_the_window_and_is_played_to_its_end(plan, performances):
+    for clip, performance in zip(plan, performances, strict=True):
+        times = np.array(performance.columns["actual_time_ms"]) / 1000
+        assert clip.duration > WINDOW + 0.1
+        assert times.min() > 0
+        assert clip.duration - 1.5 < times.max() < clip.duration
+
+
+def test_a_performance_is_its_cycle_begun_anywhere(plan, performances):
+    starts = set()
+    for clip, performance in zip(plan, performances, strict=True):
+        columns, cycle = performance.columns, RUDIMENTS[clip.slug].strokes
+        hands = columns["hand"] if clip.player.dominant == "R" else ["LR"["RL".index(h)] for h in columns["hand"]]
+        played = [
+            (hand, kind)
+            for hand, kind, parent in zip(hands, columns["stroke_type"], columns["parent_stroke_index"], strict=True)
+            if kind != "buzz" or parent is None
+        ]
+        turns = [cycle[turn:] + cycle[:turn] for turn in range(len(cycle))]
+        fits = [
+            turn
+            for turn, order in enumerate(turns)
+            if all(played[i] == (order[i % len(order)].hand, order[i % len(order)].kind) for i in range(len(played)))
+        ]
+        assert fits, f"{clip.slug} is not its cycle"
+        starts.add(fits[0] > 0)
+    assert starts == {True, False}
+
+
+def test_grace_notes_precede_their_stroke_and_are_heard_apart_from_it(plan, performances):
+    for performance in performances[::7]:
+        columns = performance.columns
+        for i, kind in enumerate(columns["stroke_type"]):
+            if kind == "grace":
+                main = columns["parent_stroke_index"][i]
+                assert columns["stroke_type"][main] in ("accent", "tap")
+                lead = columns["actual_time_ms"][main] - columns["actual_time_ms"][i]
+                assert lead == pytest.approx(columns["flam_spacing_ms"][i])
+                assert lead > 10 or columns["actual_time_ms"][i] == 5.0
+
+
+def test_the_hands_of_every_player_differ_in_level(plan):
+    for clip in plan[:: len(plan) // 50]:
+        columns = perform(steady(dataclasses.replace(clip, slug="single_stroke_roll"))).columns
+        struck = pd.Series(columns["actual_velocity"]).groupby(columns["hand"]).mean()
+        assert 0.55 < struck["L"] / struck["R"] < 0.93
+
+
+def test_the_hands_of_every_player_differ_in_timbre():
+    def centroid(cents: float) -> float:
+        wave = make_voice(snare(builtin_kits()[0]), cents=cents, shelf_db=0.0).stroke(80)
+        spectrum = np.abs(np.fft.rfft(wave)) ** 2
+        return float(np.sum(np.fft.rfftfreq(len(wave), 1 / SAMPLE_RATE) * spectrum) / spectrum.sum())
+
+    for player in make_players(seed=0):
+        assert abs(player.weak_cents) >= 60
+        assert abs(player.weak_shelf_db) >= 3
+    assert centroid(150) > 1.02 * centroid(50)
+    assert centroid(-150) < 0.98 * centroid(-50)
+
+
+def test_only_the_weak_hand_sounds_as_the_weak_hand(plan, performances):
+    clip, performance = plan[0], performances[0]
+    player = dataclasses.replace(clip.player, weak_cents=clip.player.weak_cents + 100)
+    for hand in ("R", "L"):
+        columns = {**performance.columns, "hand": [hand] * len(performance.columns["hand"])}
+        played = dataclasses.replace(performance, columns=columns)
+        same = np.array_equal(render(clip, played), render(dataclasses.replace(clip, player=player), played))
+        assert same == (hand == player.dominant)
+
+
+def test_a_harder_stroke_is_louder_and_brighter_on_every_kit():
+    for kit in builtin_kits():
+        voice = make_voice(snare(kit), cents=0.0, shelf_db=0.0)
+        strokes = [voice.stroke(velocity) for velocity in (30, 45, 65, 90, 120)]
+        energy = [10 * np.log10(np.sum(stroke**2)) for stroke in strokes]
+        assert all(3 < step < 10 for step in np.diff(energy))
+        treble = [np.sum(np.diff(stroke) ** 2) / np.sum(stroke**2) for stroke in strokes]
+        assert all(np.diff(treble) > 0)
+
+
+def test_rudiments_that_differ_only_in_sticking_sound_different(plan):
+    """Equal onsets, all strokes at one intended level: only the hands tell R L R L from RR LL."""
+    clip = steady(
+        dataclasses.replace(plan[3], kit=builtin_kits()[0], tempo_bpm=100, stretch=1.0, duration=4.0, tuning_cents=0.0)
+    )
+    calm = dataclasses.replace(clip.player, diddle_level=1.0, diddle_shift=0.0, weak_late_ms=0.0)
+    energies, sound = {}, {}
+    for slug in ("single_stroke_roll", "double_stroke_open_roll"):
+        own = dataclasses.replace(clip, slug=slug, player=calm)
+        performance = perform(own)
+        audio = sound[slug] = render(own, performance) / 32768
+        onsets = [round(t / 1000 * SAMPLE_RATE) for t in performance.columns["actual_time_ms"]]
+        energies[slug] = np.array([10 * np.log10(np.sum(audio[o : o + 2000] ** 2)) for o in onsets[:16]])
+    assert len(sound["single_stroke_roll"]) == len(sound["double_stroke_open_roll"])
+    singles, doubles = energies["single_stroke_roll"], energies["double_stroke_open_roll"]
+    # Strokes of one hand are equally loud; the hands are at least a decibel apart.
+    assert np.median(singles[0::2]) - np.median(singles[1::2]) > 1
+    by_pair = doubles.reshape(-1, 2).mean(axis=1)
+    assert np.median(by_pair[0::2]) - np.median(by_pair[1::2]) > 1
+
+
+def test_a_killed_generation_goes_on_to_the_same_bytes(root, tmp_path):
+    killed = tmp_path / "killed"
+    line = (
+        "from pathlib import Path; from sousaphone.data.synthetic.generate import *; "
+        f"generate(Path({str(killed)!r}), 12, 3, 1)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", line], stderr=subprocess.DEVNULL)
+    while len(list(killed.glob("audio/*/*.flac"))) < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    assert not (killed / "labels" / "samples.parquet").exists()
+    made = {path: path.stat().st_mtime_ns for path in killed.glob("audio/*/*.flac")}
+    assert 3 <= len(made) < 12
+    emptied = min(made)  # as a power cut may leave a file
+    emptied.write_bytes(b"")
+    generate(killed, clips=12, seed=3, workers=2, progress=False)
+    assert contents(killed) == contents(root)
+    assert all(path.stat().st_mtime_ns == before for path, before in made.items() if path != emptied)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    target = tmp_path / "set"
+    script = tmp_path / "go.py"
+    script.write_text(
+        "from pathlib import Path\nfrom sousaphone.data.synthetic.generate import generate\n"
+        f"if __name__ == '__main__':\n    generate(Path({str(target)!r}), 400, 3, workers=2)\n"
+    )
+    process = psutil.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
+    while len(list(target.glob("audio/*/*.flac"))) < 3:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.01)
+    workers = process.children(recursive=True)
+    assert len(workers) >= 2
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert not alive
+
+
+def test_a_whole_set_is_not_made_again_and_another_plan_is_refused(root):
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    generate(root, clips=12, seed=3, progress=False)
+    for other in ({"clips": 13, "seed": 3}, {"clips": 12, "seed": 4}):
+        with pytest.raises(UserError, match=r"was begun with (clips 12, not 13|seed 3, not 4); give the same"):
+            generate(root, **other, progress=False)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_the_builtin_set_is_made_once_and_never_half(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASET_SIZES, "tiny", 10)
+    leftover = builtin_root(tmp_path, "tiny").with_name(f"{builtin_root(tmp_path, 'tiny').name}.partial")
+    (leftover / "audio").mkdir(parents=True)
+    (leftover / PLAN).write_text('{"version": 0}')
+    root = builtin_dataset(tmp_path, "tiny", progress=False)
+    assert (root / "labels" / "samples.parquet").is_file()
+    assert not leftover.exists()
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    assert builtin_dataset(tmp_path, "tiny", progress=False) == root
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_the_builtin_set_goes_on_where_a_killed_one_stopped(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATASET_SIZES, "tiny", 10)
+    partial = builtin_root(tmp_path, "tiny").with_name(f"{builtin_root(tmp_path, 'tiny').name}.partial")
+    with monkeypatch.context() as stopped:
+        stopped.setattr(generator, "_made", lambda jobs, workers: _stop_after(4, jobs))
+        with pytest.raises(KeyboardInterrupt):
+            builtin_dataset(tmp_path, "tiny", progress=False)
+    made = {path.name: path.stat().st_mtime_ns for path in partial.glob("audio/*/*.flac")}
+    assert len(made) == 4
+    root = builtin_dataset(tmp_path, "tiny", progress=False)
+    kept = {path.name: path.stat().st_mtime_ns for path in root.glob("audio/*/*.flac")}
+    assert len(kept) == 10
+    assert made.items() <= kept.items()
+    assert not list(root.rglob(f"*{PART}"))
+
+
+def _stop_after(count, jobs):
+    for _, job in zip(range(count), jobs, strict=False):
+        yield job[0], generator.make_clip(job)
+    raise KeyboardInterrupt
+
+
+def test_row_groups_hold_the_rows_of_a_set_made_at_once(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "CLIPS_PER_GROUP", 5)
+    generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False)
+    for name in ("samples.parquet", "strokes.parquet"):
+        ours, whole = tmp_path / "set" / "labels" / name, root / "labels" / name
+        assert pyarrow.parquet.ParquetFile(ours).num_row_groups == 3
+        pd.testing.assert_frame_equal(pd.read_parquet(ours), pd.read_parquet(whole))
+
+
+def test_a_users_soundfont_plays_beside_the_built_in_one(tmp_path):
+    font = tmp_path / "Mine.sf2"
+    font.write_bytes(builtin_kits()[0].path.read_bytes())
+    generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False, soundfonts=[font])
+    fonts = pd.read_parquet(tmp_path / "set" / "labels" / "samples.parquet")["soundfont"].str.split("_").str[0]
+    assert set(fonts) == {"TimGM6mb", "Mine"}
+    with pytest.raises(UserError, match="soundfonts"):
+        generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False)
+
+
+def test_a_players_habits_go_together_within_a_tier_too():
+    players = [player for seed in range(10) for player in make_players(seed)]
+    habits = ["jitter_ms", "spread", "grace_spread", "weak_level", "diddle_level"]
+    for tier in (None, "beginner", "advanced"):
+        own = [dataclasses.asdict(p) for p in players if tier in (None, p.tier)]
+        related = pd.DataFrame(own)[habits].corr()
+        assert (related.loc["jitter_ms", ["spread", "grace_spread"]] > 0.3).all(), tier
+        assert (related.loc["jitter_ms", ["weak_level", "diddle_level"]] < -0.1).all(), tier
+        assert related.abs().loc["jitter_ms", habits[1:]].max() < 1, tier
+
+
+def test_every_tempo_is_within_the_limits(plan):
+    assert {60 <= clip.tempo_bpm <= 180 for clip in plan} == {True}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"clips": 3, "seed": 0}, "clips=3 is too few"),
+        ({"clips": 10, "seed": -1}, "seed=-1 is negative"),
+        ({"clips": 10, "seed": 0, "workers": 0}, "workers=0 is below"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        generate(tmp_path / "set", **arguments)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_directory_in_use_and_an_unknown_size_are_refused(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not an empty directory"):
+        generate(tmp_path, clips=10, seed=0)
+    with pytest.raises(UserError, match="'huge' is unknown"):
+        builtin_dataset(tmp_path, "huge")
+
+
+def test_a_set_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(generator.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
+    with pytest.raises(UserError, match=r"10 clips need 0.00 GB more .* free some space"):
+        generate(tmp_path / "set", 10, seed=0, workers=1, progress=False)
+    assert not list(tmp_path.rglob("*.flac"))
+
+
+def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    generate(whole, 10, seed=0, workers=1, progress=False)
+    write, written = Path.write_bytes, []
+
+    def full(path, content):
+        if len(written) == 4:
+            write(path, bytes(content)[:100])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(path)
+        return write(path, content)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space left"):
+            generate(cut, 10, seed=0, workers=1, progress=False)
+    assert len(list(cut.rglob("*.flac"))) == 4
+    assert not list(cut.rglob(f"*{PART}"))
+    generate(cut, 10, seed=0, workers=1, progress=False)
+    assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == {
+        p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()
+    }

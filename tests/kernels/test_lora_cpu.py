@@ -1,0 +1,144 @@
+"""The short way through a LoRA layer computes what PEFT's does."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sousaphone import lora
+from sousaphone.backbones.registry import DEFAULT_SWEEP
+from sousaphone.config import TrainConfig
+from sousaphone.data.prepare import open_trial_data
+from sousaphone.kernels.dispatch import use_quick
+from sousaphone.kernels.lora_cpu import QuickConv2d, QuickLinear, _Maps, _Rows, drop
+from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.training.loop import fit
+
+
+def trained(name: str, **changes: float) -> RudimentClassifier:
+    """A nano backbone whose adapters do something."""
+    model = build_model(TrainConfig(model=name, clip_seconds=1.0, weights="random", **changes), len(SLUGS))
+    torch.manual_seed(1)
+    for key, parameter in model.named_parameters():
+        if ".lora_B." in key:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def features_of(model: RudimentClassifier, clips: int = 3) -> Tensor:
+    return model.features(torch.rand(clips, model.backbone.spec.sample_rate) - 0.5)
+
+
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_every_adapter_may_take_the_short_way(name: str) -> None:
+    layers = lora.adapter_layers(trained(name))
+    assert layers
+    assert all(isinstance(layer, QuickLinear | QuickConv2d) for layer in layers)
+
+
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_logits_and_gradients_are_those_of_peft(name: str) -> None:
+    quick = trained(name, lora_dropout=0.0, head_dropout=0.0).train()
+    plain = copy.deepcopy(quick)
+    use_quick(plain, False)
+    features, labels = features_of(quick), torch.tensor([1, 2, 3])
+    losses = [F.cross_entropy(model.classify(features), labels) for model in (quick, plain)]
+    assert losses[0].grad_fn is not None
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
+    for loss in losses:
+        loss.backward()
+    for (key, own), theirs in zip(quick.named_parameters(), plain.parameters(), strict=True):
+        if own.requires_grad:
+            assert own.grad is not None, key
+            torch.testing.assert_close(own.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=key)
+
+
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_logits_without_training_are_those_of_peft(name: str) -> None:
+    model = trained(name).eval()
+    features = features_of(model)
+    with torch.inference_mode():
+        quick = model.classify(features)
+        use_quick(model, False)
+        plain = model.classify(features)
+    assert not torch.equal(quick, plain)  # else the short way was not taken
+    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_gradients_are_those_of_finite_differences(share: float) -> None:
+    def numbers(*shape: int, grad: bool = True) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64).requires_grad_(grad)
+
+    def rows(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        torch.manual_seed(3)  # the same numbers are dropped each time
+        out: Tensor = _Rows.apply(x, weight, bias, a, b, 0.7, share)
+        return out
+
+    def maps(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        torch.manual_seed(3)
+        out: Tensor = _Maps.apply(x, weight, a, b, 0.7, share)
+        return out
+
+    weight, bias = numbers(4, 5, grad=False), numbers(4, grad=False)
+    a, b = numbers(2, 5), numbers(4, 2)
+    assert torch.autograd.gradcheck(rows, (numbers(2, 3, 5), a, b))
+    assert torch.autograd.gradcheck(maps, (numbers(2, 5, 3), a, b))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_dropout_takes_its_share_everywhere_and_keeps_the_mean(share: float) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(200, 501)
+    heard, kept, louder = drop(x, share)
+    assert kept is not None
+    assert torch.equal(heard, kept.float())
+    deviation = (share * (1 - share) / x.numel()) ** 0.5
+    assert float(heard.mean()) == pytest.approx(1 - share, abs=4 * deviation)
+    assert float(heard.mean()) * louder == pytest.approx(1.0, abs=4 * deviation * louder)
+    # Neighbours share a random word, and are dropped independently all the same.
+    pairs = (heard[:, :-1] * heard[:, 1:]).mean()
+    assert float(pairs) == pytest.approx((1 - share) ** 2, abs=8 * deviation)
+    torch.manual_seed(0)
+    assert torch.equal(drop(x, share)[0], heard)
+    assert not torch.equal(drop(x, share)[0], heard)
+
+
+def test_what_is_no_float32_on_a_cpu_is_left_to_peft() -> None:
+    model = trained("ast").eval()
+    layer = next(layer for layer in lora.adapter_layers(model) if isinstance(layer, QuickLinear))
+    x = torch.rand(2, layer.in_features)
+    assert layer.parts(x) is not None
+    assert layer.parts(x.double()) is None
+    assert layer.parts(x.to("meta")) is None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.parts(x) is None
+
+
+@pytest.mark.parametrize("name", ["efficientat", "beats"])
+def test_adapters_that_are_merged_are_not_added_once_more(name: str) -> None:
+    model = trained(name).eval()
+    features = features_of(model)
+    with torch.inference_mode():
+        apart = model.classify(features)
+        for layer in lora.adapter_layers(model):
+            layer.merge()
+        torch.testing.assert_close(model.classify(features), apart, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["efficientat", "beats"])
+def test_a_trial_learns_as_it_does_with_peft(name: str, trial_config: Callable[..., TrainConfig]) -> None:
+    config = trial_config(model=name, lora_dropout=0.0, augment=True)
+    curves = []
+    for quick in (True, False):
+        model = build_model(config, len(SLUGS))
+        use_quick(model, quick)
+        data = open_trial_data(config, model.backbone.spec.sample_rate)
+        curves.append([epoch.metrics["train_loss"] for epoch in fit(config, model, data)])
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)

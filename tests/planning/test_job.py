@@ -1,0 +1,276 @@
+"""Resume, extend and promote: what is left to train, and what is refused before anything on disk is touched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import launch
+from sousaphone.data.prepare import read_subset
+from sousaphone.errors import UserError
+from sousaphone.planning.job import Job, make_job
+from sousaphone.planning.plan import plan_json
+from sousaphone.planning.resources import Resources
+from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
+from sousaphone.runs.statuses import STATUSES
+from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.training.trial import run_trial
+from tests.backbones.beats_nets import official, perturbed, written
+
+CUT, WAITING = "beats-lora-aug-off-s0", "beats-lora-aug-off-s1"
+
+
+def job_of(storage: Path, *options: str) -> Job:
+    return make_job(launch.build_parser().parse_args([*options, "--storage", str(storage)]), launch._sweep)
+
+
+@pytest.fixture(scope="module")
+def begun(small_sousa: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a run of two trials, made without Ray: the first was cut short after an epoch, the second has
+    not begun. Its data and weights lie beside it."""
+    here = tmp_path_factory.mktemp("begun")
+    shutil.copytree(small_sousa, here / "sousa")
+    weights = written(here / "beats.pt", official(perturbed()))
+    options = ["--models", "beats", "--weights", f"beats={weights}", "--augment", "off", "--seeds", "0", "1"]
+    options += ["--data-dir", str(here / "sousa"), "--epochs", "9", "--trial-time-limit", "1h"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOUSAPHONE_CACHE", str(here / "cache"))
+        job = job_of(here, "--name", "run", *options, "--set", "clip_seconds=1.0")
+    job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(here / "sousa", "tiny")))
+
+    def stop(metrics: object) -> None:
+        raise RuntimeError("cut short")
+
+    with job.directory.held(Limits()), pytest.raises(RuntimeError, match="cut short"):
+        run_trial(job.trials[0], job.directory.trial(CUT), DriverWatch.begin(job.directory.path), stop)
+    end(job.directory, "interrupted")
+    return here
+
+
+def end(run: RunDirectory, status: str, seconds: float = 60.0) -> None:
+    """Give the first trial another end."""
+    record = TrialRecord.read(run.trial(CUT))
+    assert record is not None
+    record.status, record.seconds = status, seconds
+    record.write(run.trial(CUT))
+
+
+@pytest.fixture
+def storage(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it all, to be spoilt at will; the plan names data and weights where they were."""
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(begun / "cache"))
+    monkeypatch.delenv("SOUSA_DATASET_PATH", raising=False)
+    shutil.copytree(begun, tmp_path / "storage", ignore=shutil.ignore_patterns("cache"))
+    return tmp_path / "storage"
+
+
+def ids_left(storage: Path, *options: str) -> list[str]:
+    return [trial.trial_id for trial in job_of(storage, "--resume", "--name", "run", *options).left()]
+
+
+def test_what_is_left_follows_from_how_the_trials_ended(storage: Path) -> None:
+    run = RunDirectory(storage / "run")
+    left = {"running", "pending", "interrupted"}
+    for status in STATUSES:
+        end(run, status)
+        assert ids_left(storage) == ([CUT, WAITING] if status in {*left, "time_limit"} else [WAITING]), status
+        retried = {*left, "time_limit", "failed", "out_of_memory"}
+        assert ids_left(storage, "--retry-failed") == ([CUT, WAITING] if status in retried else [WAITING]), status
+
+
+def test_a_trial_cut_by_its_limit_is_left_only_under_a_longer_one(storage: Path) -> None:
+    end(RunDirectory(storage / "run"), "time_limit", seconds=3600.0)
+    assert ids_left(storage) == [WAITING]  # the limit of an hour is the run's
+    assert ids_left(storage, "--trial-time-limit", "30m") == [WAITING]
+    assert ids_left(storage, "--trial-time-limit", "61m") == [CUT, WAITING]
+    assert ids_left(storage, "--trial-time-limit", "none") == [CUT, WAITING]
+
+
+def test_a_damaged_record_counts_as_none(storage: Path) -> None:
+    end(RunDirectory(storage / "run"), "completed")
+    (storage / "run" / "trials" / CUT / "trial.json").write_text('{"torn')
+    assert ids_left(storage) == [CUT, WAITING]
+
+
+def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_the_sweeps_for_a_new_one(
+    storage: Path,
+) -> None:
+    job = job_of(storage, "--extend", "--name", "run", "--models", "beats", "ast", "--seeds", "1", "2")
+    assert job.added == ("beats-lora-aug-off-s2", "ast-lora-aug-off-s1", "ast-lora-aug-off-s2")
+    assert [trial.trial_id for trial in job.trials] == [CUT, WAITING, *job.added]
+    first, _, beats, ast, _ = job.trials
+    assert beats.weights == first.weights
+    assert ast.weights == "random"
+    assert {trial.clip_seconds for trial in job.trials} == {1.0}
+
+
+def test_a_search_for_rates_is_short_without_augmentation_and_without_test_clips(begun: Path) -> None:
+    search = ["--config", "rates", "--models", "ast", "beats", "--weights", "random", "--scale", "nano"]
+    trials = job_of(begun, *search).trials
+    assert len(trials) == 2 * 4
+    assert {(trial.epochs, trial.limit_train_batches) for trial in trials} == {(3, 25)}
+    assert not any(trial.augment or trial.score_test for trial in trials)
+    assert {trial.epochs for trial in job_of(begun, *search, "--epochs", "5").trials} == {5}
+
+
+def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: Path) -> None:
+    saved = job_of(storage, "--resume", "--name", "run").trials[0].weights
+    extend = ["--extend", "--name", "run", "--models", "efficientat", "--seeds", "0", "--weights"]
+    job = job_of(storage, *extend, "random")
+    assert [trial.weights for trial in job.trials] == [saved, saved, "random"]
+    moved = str(storage / "beats.pt")
+    job = job_of(storage, *extend, "random", f"beats={moved}")
+    assert [trial.weights for trial in job.trials] == [moved, moved, "random"]
+    job = job_of(storage, "--resume", "--name", "run", "--weights", "random", f"beats={moved}")
+    assert [trial.weights for trial in job.trials] == [moved, moved]
+    assert job_of(storage, "--resume", "--name", "run", "--weights", "auto").trials[0].weights == saved
+
+
+def _other_data(storage: Path) -> list[str]:
+    labels = storage / "sousa" / "labels" / "samples.parquet"
+    pd.read_parquet(labels).iloc[1:].to_parquet(labels)
+    return ["--resume", "--name", "run", "--data-dir", str(storage / "sousa")]
+
+
+def _other_weights(storage: Path) -> list[str]:
+    other = written(storage / "beats.pt", official(perturbed(encoder_layers=2)))
+    return ["--resume", "--name", "run", "--weights", f"beats={other}"]
+
+
+def _begun_elsewhere(storage: Path) -> list[str]:
+    run = RunDirectory(storage / "run")
+    plan = run.read_plan()
+    device = "mps" if torch.cuda.is_available() else "cuda"
+    run.write_plan({**plan, "request": {**plan["request"], "device": device}})
+    return ["--resume", "--name", "run"]
+
+
+def _words(*words: str) -> Callable[[Path], list[str]]:
+    return lambda storage: list(words)
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (_other_data, "the run was begun with other content; changed: the data in"),
+        (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
+        (_begun_elsewhere, ", and torch finds none on this machine; go on with it where there is one"),
+        (_words("--resume", "--name", "run", "--weights", "random"), "changed: --weights random (was pretrained)"),
+        (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
+        (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
+        (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),
+        (_words("--extend", "--name", "run", "--epochs", "10"), "--extend goes on with the same settings"),
+        (_words("--extend", "--name", "run", "--seeds", "0", "1"), "--extend adds nothing: every trial that it names"),
+        (_words("--promote", "run", "--name", "best"), "none of its 2 trials has finished; go on with it first"),
+        (_words("--promote", "nothing"), "is no run; there are in"),
+    ],
+)
+def test_a_refusal_is_one_clear_line_and_touches_nothing(
+    prepare: Callable[[Path], list[str]],
+    said: str,
+    storage: Path,
+    capsys: pytest.CaptureFixture[str],
+    ray_starts: list[str],
+) -> None:
+    words = prepare(storage)
+    before = contents(storage)
+    assert launch.main([*words, "--storage", str(storage), "--no-timing"]) == launch.EXIT_INPUT
+    assert contents(storage) == before
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("launch.py: error: ")
+    assert said in line
+
+
+def test_a_run_is_tracked_as_it_was_begun_unless_a_launch_says_otherwise(storage: Path) -> None:
+    run = RunDirectory(storage / "run")
+    run.write_plan(run.read_plan() | {"tracker": "wandb"})
+    assert job_of(storage, "--resume", "--name", "run").tracker == "wandb"
+    assert job_of(storage, "--resume", "--name", "run", "--tracker", "none").tracker == "none"
+
+
+def contents(storage: Path) -> dict[Path, tuple[int, bytes]]:
+    files = (path for path in storage.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
+def test_a_plan_of_a_finished_run_touches_nothing_and_says_that_no_baselines_will_be_measured(
+    storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory(storage / "run")
+    run.write_plan({**run.read_plan(), "baselines": False})
+    end(run, "completed")
+    run.trial(WAITING).mkdir()
+    TrialRecord(WAITING, {}, "completed").write(run.trial(WAITING))
+    before = contents(storage)
+    words = ["--resume", "--name", "run", "--storage", str(storage), "--plan", "--baselines"]
+    assert launch.main(words) == launch.EXIT_OK
+    assert contents(storage) == before
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "nothing is left to train"
+    assert said[1].startswith("baselines are not measured")
+
+
+def test_of_two_extensions_at_once_the_second_is_refused_and_undoes_nothing(storage: Path) -> None:
+    job = job_of(storage, "--extend", "--name", "run", "--seeds", "2")
+    plan = {**job.directory.read_plan(), "extensions": ["of another launch"]}
+    job.directory.write_plan(plan)
+    with pytest.raises(UserError, match="was changed by another launch just now; give the same line again"):
+        launch._train(None, job, None, Resources(1, 0, None), 1)
+    assert job.directory.read_plan() == plan
+
+
+def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
+    storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
+) -> None:
+    monkeypatch.setattr(launch, "_plan", lambda *others: signal.raise_signal(signal.SIGTERM))
+    assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
+    resume = RunDirectory(storage / "run").resume_command
+    assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to go on: {resume}"
+
+
+def test_a_stop_while_ray_is_shut_down_leaves_the_report_to_be_written(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def runtime(*options: object) -> Iterator[str]:
+        yield "up"
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("sousaphone.sweep.runtime.ray_runtime", runtime)
+    with launch._ray(launch.build_parser().parse_args([]), job_of(storage, "--resume", "--name", "run")) as up:
+        assert up == "up"
+
+
+def test_extend_that_names_nothing_is_refused(begun: Path) -> None:
+    with pytest.raises(UserError, match="--extend names nothing to add; give --models, --augment or --seeds"):
+        job_of(begun, "--extend", "--name", "run")
+
+
+def test_baselines_are_measured_or_not_as_the_run_was_begun_unless_asked_for_again(begun: Path) -> None:
+    assert job_of(begun, "--resume", "--name", "run").baselines
+    run = RunDirectory(begun / "run")
+    plan = run.read_plan()
+    run.write_plan({**plan, "baselines": False})
+    try:
+        assert not job_of(begun, "--resume", "--name", "run").baselines
+        assert job_of(begun, "--resume", "--name", "run", "--baselines").baselines
+    finally:
+        run.write_plan(plan)
+
+
+def test_models_that_a_file_of_rates_does_not_know_are_named_in_the_plan(small_sousa: Path, tmp_path: Path) -> None:
+    settings = {"scale": "nano", "strategy": "lora", "lora_targets": "all-linear"}
+    row = {"model": "beats", "learning_rate": 1e-3, "pretrained": False}
+    content = {**settings, "dataset": "tiny", "epochs": 1, "found": {"beats": 1e-3}, "table": [row]}
+    (tmp_path / "rates.json").write_text(json.dumps(content))
+    options = ["--models", "beats", "ast", "--scale", "nano", "--weights", "random", "--data-dir", str(small_sousa)]
+    job = job_of(tmp_path, *options, "--rates", str(tmp_path))
+    assert f"--rates {tmp_path} holds nothing for ast, whose learning rates are untuned" in job.remarks

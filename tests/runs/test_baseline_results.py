@@ -1,0 +1,127 @@
+"""The file of a run's yardsticks: it comes back as it was written, and whatever is wrong with it is one clear error."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sousaphone.runs.baseline_results import (
+    SCORES,
+    YARDSTICKS_NAME,
+    Baseline,
+    InferenceTime,
+    Yardsticks,
+    predictions_path,
+)
+
+
+def scores(val: float, test: float = 0.5) -> dict[str, float]:
+    return {"val_acc": val, "val_macro_f1": val, "test_acc": test, "test_macro_f1": test}
+
+
+WHOLE = Yardsticks(
+    baselines=(
+        Baseline("majority", "the most frequent class", scores(0.1, 0.9), 0.1, chosen="paradiddle"),
+        Baseline("logmel", "a regression", scores(0.3, 0.2), 2.0, chosen="C=1"),
+        Baseline("knn-ast", "neighbours", {}, 1.0, why="out of memory"),
+    ),
+    inference=(
+        InferenceTime("ast", "lora", "all-linear", 12.5, repeats=10),
+        InferenceTime("beats", "lora", "all-linear", None, why="out of memory"),
+    ),
+    cpu="a processor",
+    clip_seconds=2.5,
+    data_fingerprint="a1b2c3",
+)
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    assert Yardsticks.read(tmp_path) is None
+    WHOLE.write(tmp_path)
+    assert Yardsticks.read(tmp_path) == WHOLE
+    assert [path.name for path in tmp_path.iterdir()] == [YARDSTICKS_NAME]
+    assert predictions_path(tmp_path, "knn-ast") == tmp_path / "baselines" / "knn-ast.parquet"
+
+
+def test_the_best_baseline_is_chosen_on_validation_whatever_it_does_on_test() -> None:
+    assert WHOLE.best is WHOLE.baselines[1]
+    assert Yardsticks((WHOLE.baselines[2],), (), "", 1.0, "").best is None
+
+
+def test_a_clips_cost_is_looked_up_by_arm() -> None:
+    assert WHOLE.milliseconds("ast", "lora", "all-linear") == 12.5
+    assert WHOLE.milliseconds("ast", "head", "all-linear") is None
+    assert WHOLE.milliseconds("beats", "lora", "all-linear") is None
+
+
+def _without(*path: str | int) -> Callable[[Any], None]:
+    def spoil(content: Any) -> None:
+        for step in path[:-1]:
+            content = content[step]
+        del content[path[-1]]
+
+    return spoil
+
+
+def _with(value: object, *path: str | int) -> Callable[[Any], None]:
+    def spoil(content: Any) -> None:
+        for step in path[:-1]:
+            content = content[step]
+        content[path[-1]] = value
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _without("cpu"),
+        _without("baselines", 0, "scores", "val_acc"),
+        _without("inference", 0, "ms"),
+        _with(2, "schema"),
+        _with("ten", "clip_seconds"),
+        _with(None, "baselines"),
+        _with([], "baselines", 1, "scores"),
+        _with(float("nan"), "baselines", 0, "scores", "test_acc"),
+        _with("", "baselines", 2, "why"),
+    ],
+)
+def test_a_damaged_file_is_a_value_error_that_names_it(spoil: Callable[[Any], None], tmp_path: Path) -> None:
+    WHOLE.write(tmp_path)
+    path = tmp_path / YARDSTICKS_NAME
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"{YARDSTICKS_NAME} is damaged \("):
+        Yardsticks.read(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{ torn", "[]", "null", "\x00\xff"])
+def test_a_torn_file_is_a_value_error_too(content: str, tmp_path: Path) -> None:
+    (tmp_path / YARDSTICKS_NAME).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ValueError, match="is damaged"):
+        Yardsticks.read(tmp_path)
+
+
+def test_a_baseline_has_all_its_scores_or_says_why_it_has_none() -> None:
+    assert set(WHOLE.baselines[0].scores) == set(SCORES)
+    with pytest.raises(ValueError, match="has the scores"):
+        Baseline("majority", "", {}, 0.0)
+    with pytest.raises(ValueError, match="has the scores"):
+        Baseline("majority", "", scores(0.1), 0.0, why="out of memory")
+    with pytest.raises(ValueError, match="no number"):
+        Baseline("majority", "", scores(float("nan")), 0.0)
+
+
+def test_reading_takes_nothing_heavy() -> None:
+    code = (
+        "import sys, sousaphone.runs.baseline_results; print({'torch', 'ray', 'sklearn', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -1,0 +1,185 @@
+"""Trials that cannot end well, for real: hung, out of memory, on a full disk; what is said, and how it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from sousaphone.config import TrainConfig
+from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.sweep.failures import explain
+from tests.sweep.conftest import ROOT, Launcher
+from tests.training.test_trial import timeless, uninterrupted
+
+pytestmark = pytest.mark.slow
+
+
+def record_of(run: Path, trial_id: str) -> TrialRecord:
+    record = TrialRecord.read(run / "trials" / trial_id)
+    assert record is not None
+    return record
+
+
+def epochs(run: Path, trial_id: str) -> int:
+    record = TrialRecord.read(run / "trials" / trial_id)
+    return len(record.history) if record else 0
+
+
+def planned(run: Path, trial_id: str) -> TrainConfig:
+    plan = json.loads((run / "run.json").read_text())
+    return TrainConfig(**plan["trials"][plan["trial_ids"].index(trial_id)])
+
+
+def test_a_hung_trial_is_ended_with_its_place_on_record_and_is_tried_again_alone(launcher: Launcher) -> None:
+    run, hung = launcher.storage / "run", "efficientat-lora-aug-off-s0"
+    others = ("ast-lora-aug-off-s0", "beats-lora-aug-off-s0")
+    options = ["--models", "ast", "efficientat", "beats", "--augment", "off", "--epochs", "2", "--no-timing"]
+    driver = launcher.start(*launcher.options, *options, "--max-concurrent", "1", "--stall-timeout", "7s")
+    launcher.wait_until((run / "run.json").exists, driver)
+    # The only trial at 32 kHz finds no waveforms, and waits for whoever seems to be at work on them.
+    with FileLock(launcher.storage / "cache" / ".lock"):
+        (waveforms,) = (launcher.storage / "cache").glob("*-32000hz")
+        shutil.rmtree(waveforms)
+        assert driver.wait(timeout=120) == 1, launcher.log
+    assert "Traceback" not in launcher.log
+    assert "it hung: no batch came within --stall-timeout" in launcher.log
+    assert record_of(run, hung).status == "failed"
+    assert str(run / "trials" / hung / "stacks.txt") in str(record_of(run, hung).reason)
+    assert "build.py" in (run / "trials" / hung / "stacks.txt").read_text()
+    assert all(record_of(run, trial_id).status == "completed" for trial_id in others)
+    before = {trial_id: (run / "trials" / trial_id / "trial.json").stat().st_mtime_ns for trial_id in others}
+
+    resumed = launcher.start("--resume", "--retry-failed", "--no-timing")
+    assert resumed.wait(timeout=120) == 0, launcher.log
+    assert record_of(run, hung).status == "completed"
+    assert timeless(record_of(run, hung).history) == uninterrupted(planned(run, hung))
+    assert {trial_id: (run / "trials" / trial_id / "trial.json").stat().st_mtime_ns for trial_id in others} == before
+    assert [path.name for path in (run / "tune").iterdir()] == ["001"]
+
+
+def test_a_trial_that_ray_kills_for_memory_is_out_of_memory_and_is_to_begin_again_with_half_the_micro_batch(
+    launcher: Launcher,
+) -> None:
+    launcher.environment |= {"RAY_memory_monitor_refresh_ms": "100", "RAY_memory_usage_threshold": "0.01"}
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "400", "--no-timing", "--yes")
+    assert driver.wait(timeout=120) == 1, launcher.log
+    assert "Traceback" not in launcher.log
+    record = record_of(launcher.storage / "run", "ast-lora-aug-off-s0")
+    assert (record.status, record.halvings) == ("out_of_memory", 1), launcher.log
+    assert record.reason == "Ray ended it because the machine's memory ran out"
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallDisk:
+    """A file system of 40 MB: where a process that is started behind `prefix` finds it, and where this one does."""
+
+    path: Path
+    seen: Path
+    prefix: tuple[str, ...] = ()
+
+    def start(self, launcher: Launcher, *options: str, name: str = "run") -> subprocess.Popen[str]:
+        """launch.py with its runs on this file system, and its log and waveforms elsewhere."""
+        command = [*self.prefix, sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.path)]
+        with (launcher.storage / "log.txt").open("a") as log:
+            return subprocess.Popen(
+                [*command, "--no-timing", *options], env=launcher.environment, stdout=log, stderr=log, text=True
+            )
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), (self.seen / "fill").open("wb", buffering=0) as file:
+            while file.write(bytes(2**16)):
+                pass
+        assert shutil.disk_usage(self.seen).free < 2**16
+
+    def free(self) -> None:
+        (self.seen / "fill").unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """Mounted here by who may, else in a name space of its own."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(path)]
+    if sys.platform == "linux" and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+        yield SmallDisk(path, path)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        return
+    if shutil.which("unshare") is None:
+        pytest.skip("needs a Linux that mounts a tmpfs")
+    keeper = subprocess.Popen(
+        ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec sleep 600', "sh", *mount],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert keeper.stdout is not None
+        if keeper.stdout.readline() != "mounted\n":
+            pytest.skip("this system lets us mount no tmpfs")
+        enter = ("nsenter", "--target", str(keeper.pid), "--user", "--mount", "--preserve-credentials")
+        yield SmallDisk(path, Path(f"/proc/{keeper.pid}/root{path}"), enter)
+    finally:
+        keeper.kill()
+        keeper.wait()
+
+
+def test_a_full_disk_interrupts_the_trials_with_one_clear_line_and_free_space_lets_them_end_as_ever(
+    launcher: Launcher, small_disk: SmallDisk
+) -> None:
+    run, trial_id = small_disk.seen / "run", "ast-lora-aug-off-s0"
+    begin = [*launcher.options, "--augment", "off", "--epochs", "30"]
+    driver = small_disk.start(launcher, *begin)
+    launcher.wait_until(lambda: epochs(run, trial_id) >= 2, driver)
+    small_disk.fill()
+    assert driver.wait(timeout=120) == 1, launcher.log
+    assert "Traceback" not in launcher.log
+    assert f"{trial_id}  interrupted: " in launcher.log
+    assert "the disk is full" in launcher.log
+    assert 2 <= epochs(run, trial_id) < 30
+
+    # Neither does a run begin there.
+    assert small_disk.start(launcher, *begin, name="other").wait(timeout=60) == 2, launcher.log
+    assert "Traceback" not in launcher.log
+    assert not (small_disk.seen / "other").exists()
+
+    small_disk.free()
+    assert small_disk.start(launcher, "--resume").wait(timeout=120) == 0, launcher.log
+    assert record_of(run, trial_id).status == "completed"
+    assert timeless(record_of(run, trial_id).history) == uninterrupted(planned(run, trial_id))
+
+
+@pytest.mark.parametrize(
+    ("account", "status", "reason"),
+    [
+        (None, "failed", "its worker process died"),
+        ("Task was killed due to the node running low on memory.\nMemory on the node was 15.9GB", "out_of_memory",
+         "Ray ended it because the machine's memory ran out"),
+        ("OSError: [Errno 28] No space left on device", "interrupted",
+         "the disk is full; free some space, then resume"),
+        ("Traceback\n  ...\nray.exceptions.ActorDiedError: The actor died unexpectedly", "failed",
+         "ray.exceptions.ActorDiedError: The actor died unexpectedly"),
+    ],
+)  # fmt: skip
+def test_what_ray_says_of_a_death_is_its_name_and_its_reason(
+    account: str | None, status: str, reason: str, tmp_path: Path
+) -> None:
+    record = TrialRecord("trial", {}, status="failed")
+    explain(record, tmp_path / "trials" / "trial", account)
+    assert (record.status, record.reason) == (status, reason)
+
+
+def test_each_death_for_want_of_memory_halves_what_a_retry_begins_with_and_two_halvings_are_the_most(
+    tmp_path: Path,
+) -> None:
+    record = TrialRecord("trial", {}, status="failed")
+    for halvings in (1, 2, 2):
+        explain(record, tmp_path / "trials" / "trial", "Task was killed due to the node running low on memory.")
+        assert record.halvings == halvings

@@ -1,0 +1,191 @@
+"""`--tracker wandb`: offline, one W&B run a trial, whole after a kill; nothing of it without the package."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from queue import Queue
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+from ray.air.integrations.wandb import _QueueItem
+
+import launch
+from sousaphone.errors import UserError
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.sweep.wandb_logger import TrackerCallback, check_tracker, sync_line, wandb_id
+from tests.analysis.run_builders import arm, record, write_run
+from tests.sweep.conftest import EPOCHS, Launcher, environment_of
+
+
+@pytest.fixture(autouse=True)
+def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine on which nobody has ever used W&B."""
+    for name in os.environ:
+        if name.startswith("WANDB_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+def test_without_the_package_one_line_names_the_remedy_and_nothing_is_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "wandb" else real(name, *a))
+    assert launch.main(["--tracker", "wandb", "--storage", str(tmp_path / "runs")]) == launch.EXIT_INPUT
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "not installed: pip install 'wandb" in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_account_is_needed_but_to_be_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with pytest.raises(UserError, match="WANDB_MODE is 'online' and W&B knows no account"):
+        check_tracker()
+    monkeypatch.delenv("WANDB_MODE")
+    check_tracker()
+    assert os.environ["WANDB_MODE"] == "offline"
+
+
+def test_an_id_stays_with_the_trial_and_its_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "first", [arm()])
+    here = wandb_id(run, "ast-lora-aug-on-s0")
+    assert here.startswith("ast-lora-aug-on-s0-")
+    assert wandb_id(RunDirectory(run.path.rename(tmp_path / "moved")), "ast-lora-aug-on-s0") == here
+    assert wandb_id(write_run(tmp_path / "second", [arm()]), "ast-lora-aug-on-s0") != here
+
+
+def test_only_what_was_kept_offline_can_be_sent_later(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "my run")
+    assert sync_line(run) is None
+    (run.path / "wandb" / "offline-run-20260101_000000-x").mkdir(parents=True)
+    assert sync_line(run) == f"wandb sync '{run.path}/wandb'/offline-run-*"
+
+
+class _Trial:
+    """What a tracker asks of Ray's trial."""
+
+    def __init__(self, run: RunDirectory, name: str) -> None:
+        self.name, self.storage = name, SimpleNamespace(trial_fs_path=str(run.tune / "001" / name))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def test_a_tracker_that_is_stopped_before_its_turn_logs_the_epochs_that_the_record_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = record(arm(), "running", epochs=3)
+    trial = _Trial(write_run(tmp_path / "run", [arm()], [written]), written.trial_id)
+    over = _Trial(RunDirectory(tmp_path / "run"), "a trial that has ended, and whose logger has not")
+    tracker = TrackerCallback()
+    monkeypatch.setattr(tracker, "_cleanup_logging_actors", lambda **options: None)
+    queues: dict[_Trial, Queue[Any]] = {trial: Queue(), over: Queue()}
+    tracker._trial_queues, tracker._trial_logging_actors = dict(queues), dict.fromkeys(queues)
+    tracker._logged[str(trial)] = 2
+
+    tracker.close(seconds=0.0)
+    (kind, row), end = queues[trial].queue
+    assert (kind, row["epoch"], row["val_acc"]) == (_QueueItem.RESULT, 3, written.history[2]["val_acc"])
+    assert end == (_QueueItem.END, None)
+    assert queues[over].empty()
+
+
+def _files(run: Path) -> dict[str, Path]:
+    """The offline file of each trial; there must be one."""
+    from tests.sweep.wandb_files import run_info
+
+    found: dict[str, Path] = {}
+    for path in run.glob("wandb/offline-run-*/run-*.wandb"):
+        name = run_info(path).display_name
+        assert name not in found
+        found[name] = path
+    return found
+
+
+def _of_wandb(launcher: Launcher) -> list[str]:
+    """What runs for W&B of all that the launcher has started."""
+    mine = [
+        process
+        for process in psutil.process_iter()
+        if environment_of(process).get("SOUSAPHONE_CACHE") == launcher.environment["SOUSAPHONE_CACHE"]
+    ]
+    lines = []
+    for process in mine:
+        try:
+            lines.append(" ".join(process.cmdline()[:1]))
+        except psutil.Error:
+            continue
+    return [line for line in lines if "wandb" in line.lower() or "_QueueActor" in line]
+
+
+def _wait_until_nothing_runs_for_wandb(launcher: Launcher) -> None:
+    """A worker sees its raylet go, and follows."""
+    deadline = time.monotonic() + 30
+    while running := _of_wandb(launcher):
+        assert time.monotonic() < deadline, running
+        time.sleep(0.5)
+
+
+def _rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if value is not None} for row in history]
+
+
+@pytest.mark.slow
+def test_every_trial_is_one_offline_run_with_its_records_rows_whatever_was_killed(launcher: Launcher) -> None:
+    from tests.sweep.wandb_files import history, is_finished, run_info
+
+    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--max-concurrent", "1", "--no-timing")
+    # One trial at a time, the second in the process of the first.
+    launcher.wait_until(lambda: launcher.epochs("off") >= 2 or launcher.epochs("on") >= 2, driver)
+    assert _of_wandb(launcher)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+    _wait_until_nothing_runs_for_wandb(launcher)
+
+    # It goes on to be tracked, as nobody said otherwise.
+    resumed = launcher.start("--resume", "--no-timing")
+    assert resumed.wait(timeout=300) == 0, launcher.log
+    run = launcher.storage / "run"
+    assert f"wandb sync {run}/wandb/offline-run-*" in launcher.log
+    assert json.loads((run / "run.json").read_text())["tracker"] == "wandb"
+    _wait_until_nothing_runs_for_wandb(launcher)
+    files = _files(run)
+    assert set(files) == {"ast-lora-aug-on-s0", "ast-lora-aug-off-s0"}
+    for augment in ("on", "off"):
+        found = launcher.record(augment)
+        assert found is not None
+        path, info = files[found.trial_id], run_info(files[found.trial_id])
+        rows = [{k: v for k, v in row.items() if k != "training_iteration"} for row in history(path)]
+        assert rows == _rows(found.history)
+        assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
+        assert "test_acc" in rows[-1]
+        assert is_finished(path)
+        assert (info.run_id, info.run_group) == (wandb_id(RunDirectory(run), found.trial_id), "run")
+        assert info.project == "sousaphone"
+        settings = {item.key: json.loads(item.value_json) for item in info.config.update}
+        assert {key: settings[key] for key in found.config} == found.config
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_keeps_the_rows_that_it_has_logged(launcher: Launcher) -> None:
+    from tests.sweep.wandb_files import history, is_finished
+
+    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--augment", "on", "--epochs", "60", "--no-timing")
+    launcher.wait_until(lambda: launcher.log.count("train_loss") >= 3, driver)
+    driver.terminate()
+    assert driver.wait(timeout=120) == launch.EXIT_INTERRUPTED, launcher.log
+    (path,) = _files(launcher.storage / "run").values()
+    assert is_finished(path)
+    found = launcher.record("on")
+    assert found is not None
+    rows = history(path)
+    assert len(rows) >= 3
+    assert [row["val_acc"] for row in rows] == [row["val_acc"] for row in found.history[: len(rows)]]

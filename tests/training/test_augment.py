@@ -1,0 +1,164 @@
+"""Augmentation does what its units say, draws for each clip, and repeats from its seed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from sousaphone.backbones.frontends import AstFrontend
+from sousaphone.config import TrainConfig
+from sousaphone.training import augment
+
+OFF = TrainConfig(gain_db=0.0, shift_ms=0.0, noise_snr_db=200.0, speed=0.0, freq_mask=0.0, time_mask_ms=0.0)
+RATE, SAMPLES = 16_000, 16_000
+WAVE_LIMITS = {"gain_db": 5.0, "shift_ms": 5.0, "noise_snr_db": 20.0, "speed": 0.1}
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def tone(clips: int = 4, samples: int = SAMPLES, hertz: float = 1_000.0) -> torch.Tensor:
+    return 0.25 * torch.sin(2 * torch.pi * hertz * torch.arange(samples) / RATE).repeat(clips, 1)
+
+
+def changed(wave: torch.Tensor, seed: int = 0, **limits: float) -> torch.Tensor:
+    lengths = torch.full((len(wave),), wave.shape[1])
+    config = dataclasses.replace(OFF, **limits)
+    return augment.augment_wave(wave, lengths, SAMPLES, RATE, config, rng(seed))[0]
+
+
+def test_with_every_limit_at_zero_the_waveform_stays_as_it_was() -> None:
+    assert torch.allclose(changed(tone()), tone(), atol=1e-6)
+
+
+def test_gain_stays_within_its_decibels_and_differs_from_clip_to_clip() -> None:
+    decibels = 20 * torch.log10(changed(tone(64), gain_db=6.0).abs().amax(1) / 0.25)
+    assert decibels.abs().max() <= 6.01
+    assert decibels.std() > 2
+
+
+def test_noise_is_never_louder_than_its_signal_to_noise_ratio() -> None:
+    noise = changed(tone(32), noise_snr_db=20.0) - tone(32)
+    ratio = 10 * torch.log10(tone(32).square().mean(1) / noise.square().mean(1))
+    assert ratio.min() > 19.5
+
+
+def test_noise_is_as_loud_beside_a_short_sound_as_beside_a_long_one() -> None:
+    short = tone(8)
+    short[:, SAMPLES // 4 :] = 0.0
+    config = dataclasses.replace(OFF, noise_snr_db=20.0)
+    heard, _ = augment.augment_wave(short, torch.full((8,), SAMPLES // 4), SAMPLES, RATE, config, rng())
+    assert torch.allclose(heard - short, changed(tone(8), noise_snr_db=20.0) - tone(8), atol=1e-5)
+
+
+def test_noise_is_normal_white_and_every_clips_own() -> None:
+    noise = changed(tone(32), noise_snr_db=20.0) - tone(32)  # [32, T]
+    noise = noise / noise.std(1, keepdim=True)
+    assert noise.mean(1).abs().max() < 0.05
+    assert noise.pow(4).mean() == pytest.approx(3.0, abs=0.1)  # as of a normal distribution
+    power = torch.fft.rfft(noise).abs().square().mean(0)  # [T / 2 + 1]
+    octaves = [float(power[a : 2 * a].mean() / power[1:].mean()) for a in (500, 1_000, 2_000, 4_000)]
+    assert octaves == pytest.approx([1.0] * 4, abs=0.1)
+    likeness = (noise @ noise.T / SAMPLES).fill_diagonal_(0.0)
+    assert likeness.abs().max() < 0.05
+
+
+def test_integers_as_a_batch_holds_them_are_heard_as_their_floats() -> None:
+    wave = (tone() * 32768).short()
+    assert torch.equal(changed(wave, speed=0.1, gain_db=3.0), changed(wave / 32768, speed=0.1, gain_db=3.0))
+
+
+def test_speed_moves_the_pitch_by_its_share() -> None:
+    wave = changed(tone(16, samples=round(SAMPLES * 1.2)), speed=0.1)
+    hertz = torch.fft.rfft(wave * torch.hann_window(SAMPLES)).abs().argmax(1).float()
+    assert 895 <= hertz.min() < 960
+    assert 1040 < hertz.max() <= 1105
+
+
+def test_a_shift_either_way_leaves_silence_only_before_the_sound() -> None:
+    wave = changed(torch.full((64, SAMPLES + 1600), 0.25), shift_ms=100.0)
+    silence = wave.abs() < 1e-6
+    silent = silence.sum(1)
+    assert silent.max() <= 1600
+    assert (silent > 0).any()
+    assert (silent == 0).any()
+    assert (silence.long().diff(dim=1) <= 0).all()
+
+
+def test_the_lengths_say_where_the_sound_ends_after_speed_and_shift() -> None:
+    wave = torch.full((32, SAMPLES), 0.25)
+    wave[:, SAMPLES // 2 :] = 0.0
+    config = dataclasses.replace(OFF, speed=0.1, shift_ms=50.0)
+    heard, lengths = augment.augment_wave(wave, torch.full((32,), SAMPLES // 2), SAMPLES, RATE, config, rng())
+    ends = ((heard > 1e-3) * torch.arange(1, SAMPLES + 1)).amax(1)
+    assert (ends - lengths).abs().max() <= 2
+    assert lengths.float().std() > 500
+
+
+def test_the_window_that_is_asked_for_fills_the_clip_at_every_speed_and_shift() -> None:
+    config = dataclasses.replace(OFF, clip_seconds=SAMPLES / RATE, speed=0.1, shift_ms=50.0)
+    wave = torch.full((64, round(augment.window_seconds(config) * RATE)), 0.25)
+    heard, lengths = augment.augment_wave(wave, torch.full((64,), wave.shape[1]), SAMPLES, RATE, config, rng())
+    assert (heard[:, -1] > 0.2).all()
+    assert (lengths == SAMPLES).all()
+
+
+def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
+    config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
+    features = torch.randn(64, 256, 128, generator=rng(1))
+    masked = augment.mask_features(features, AstFrontend(256), config, rng())
+    hidden = masked != features
+    bins = hidden.all(1).sum(1)  # [64] bins hidden in every frame
+    frames = hidden.all(2).sum(1)
+    assert 0 < bins.float().mean() < 2 * 0.23 * 128
+    assert bins.max() <= 2 * 0.23 * 128 + 2
+    assert frames.max() <= 2 * 40 + 2
+    assert len(set(bins.tolist())) > 10
+
+
+def test_what_is_hidden_is_the_mean_of_its_own_clip() -> None:
+    features = torch.randn(4, 256, 128, generator=rng(1)) + 10.0 * torch.arange(4)[:, None, None]
+    config = dataclasses.replace(OFF, freq_mask=0.3)
+    for before, after in zip(features, augment.mask_features(features, AstFrontend(256), config, rng()), strict=True):
+        hidden = after[after != before]
+        assert len(hidden) > 0
+        assert torch.allclose(hidden, before.mean(), atol=1e-4)
+
+
+def test_mixup_blends_features_and_labels_in_one_share() -> None:
+    config = dataclasses.replace(OFF, mixup_alpha=1.0)
+    labels = torch.eye(4)
+    features, targets = augment.mixup(labels.clone(), labels, config, rng(3))
+    assert torch.allclose(features, targets)
+    assert torch.allclose(targets.sum(1), torch.ones(4))
+    assert not torch.equal(targets, labels)
+
+
+def masked(seed: int, **limits: float) -> torch.Tensor:
+    features = torch.randn(4, 256, 128, generator=rng(1))
+    return augment.mask_features(features, AstFrontend(256), dataclasses.replace(OFF, **limits), rng(seed))
+
+
+def mixed(seed: int, **limits: float) -> torch.Tensor:
+    return augment.mixup(torch.eye(4), torch.eye(4), dataclasses.replace(OFF, **limits), rng(seed))[0]
+
+
+@pytest.mark.parametrize(
+    ("stage", "limit"),
+    [
+        *((lambda seed, **limits: changed(tone(), seed, **limits), limit) for limit in WAVE_LIMITS.items()),
+        (masked, ("freq_mask", 0.3)),
+        (masked, ("time_mask_ms", 400.0)),
+        (mixed, ("mixup_alpha", 1.0)),
+    ],
+)
+def test_a_seed_repeats_the_augmentation_and_another_does_not(
+    stage: Callable[..., torch.Tensor], limit: tuple[str, float]
+) -> None:
+    once, again, other = (stage(seed, **dict([limit])) for seed in (1, 1, 2))
+    assert torch.equal(once, again)
+    assert not torch.equal(once, other)

@@ -1,0 +1,286 @@
+"""Properties of `fit`: it resumes exactly, freezes what it must, and learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from sousaphone import lora
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.data.prepare import TrialData, open_trial_data
+from sousaphone.errors import UserError
+from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.training.loop import (
+    DivergedError,
+    Epoch,
+    _own_memory,
+    adamw,
+    epoch_seed,
+    evaluate,
+    fit,
+    set_learning_rate,
+)
+
+MakeConfig = Callable[..., TrainConfig]
+BACKBONES = list(REGISTRY)
+# What a clock says differs between two equal runs.
+CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
+
+
+def open_trial(config: TrainConfig) -> tuple[RudimentClassifier, TrialData]:
+    model = build_model(config, len(SLUGS))
+    return model, open_trial_data(config, model.backbone.spec.sample_rate)
+
+
+def run(config: TrainConfig, state: dict[str, Any] | None = None) -> tuple[RudimentClassifier, list[Epoch]]:
+    model, data = open_trial(config)
+    return model, list(fit(config, model, data, state))
+
+
+def through_disk(state: dict[str, Any]) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+    return loaded
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in CLOCK}
+
+
+@pytest.mark.parametrize("strategy", ["lora", "full"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_resumed_trial_equals_the_uninterrupted_one_to_the_last_bit(
+    name: str, strategy: str, trial_config: MakeConfig
+) -> None:
+    config = trial_config(model=name, strategy=strategy, augment=True, accumulation=2)
+    whole_model, whole = run(config)
+    resumed_model, resumed = run(config, through_disk(whole[0].state))
+    assert [epoch.number for epoch in resumed] == [2, 3]
+    assert [timeless(epoch.metrics) for epoch in resumed] == [timeless(epoch.metrics) for epoch in whole[1:]]
+    after, expected = resumed_model.state_dict(), whole_model.state_dict()
+    assert all(torch.equal(after[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("strategy", ["lora", "head"])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_nothing_pretrained_changes_and_the_adapter_alone_reproduces_the_logits(
+    name: str, strategy: str, trial_config: MakeConfig
+) -> None:
+    config = trial_config(model=name, strategy=strategy, epochs=1, augment=True)
+    model, data = open_trial(config)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    (epoch,) = fit(config, model, data)
+    trained = set(model.trained_state())
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed
+    assert changed <= trained
+    fresh = build_model(config, len(SLUGS))
+    fresh.load_trained_state(epoch.state["best"]["model"])
+    assert epoch.test is not None
+    assert torch.equal(evaluate(config, fresh, data.test).logits, epoch.test.logits)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_adapter_trains_and_gradients_reach_every_b_matrix(name: str, trial_config: MakeConfig) -> None:
+    config = trial_config(model=name, lora_dropout=0.0)
+    model, data = open_trial(config)
+    batch = next(data.train.training_batches(4, 1))
+    model.train()
+    model(batch.wave / 32768, batch.lengths).square().sum().backward()
+    b_matrices = {key: p for key, p in model.named_parameters() if ".lora_B." in key}
+    assert len(b_matrices) == len(model.targets.modules) == len(lora.adapter_layers(model))
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in b_matrices.values())
+
+
+def test_micro_batches_change_memory_and_nothing_else(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1, augment=False, lora_dropout=0.0, head_dropout=0.0, micro_batch=8)
+    _, (whole,) = run(config)
+    _, (parts,) = run(dataclasses.replace(config, micro_batch=2, accumulation=4))
+    assert parts.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"], rel=1e-5)
+    assert parts.metrics["val_loss"] == pytest.approx(whole.metrics["val_loss"], rel=1e-4)
+
+
+def test_every_micro_batch_is_a_sign_of_life_with_the_share_that_is_done(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1, micro_batch=2, accumulation=4)
+    model, data = open_trial(config)
+    shares: list[float] = []
+    list(fit(config, model, data, tick=lambda epoch, share: shares.append(share)))
+    parts = len(data.train) // 2
+    assert parts > 4
+    assert shares[:parts] == pytest.approx([(number + 1) / parts for number in range(parts)])
+    assert set(shares[parts:]) == {1.0}  # while it is scored
+
+
+def test_the_learning_rate_rises_evenly_to_its_peak_and_falls_to_zero_as_half_a_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=9.0)
+    rates = []
+    for step in range(12):
+        set_learning_rate(optimizer, 2.0, step, warmup=3, total=11)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates[:4] == pytest.approx([0.5, 1.0, 1.5, 2.0])
+    assert [rates[step] for step in (5, 7, 9, 11)] == pytest.approx([1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0])
+
+
+def test_no_two_epochs_of_any_seeds_draw_from_one_seed() -> None:
+    assert len({epoch_seed(seed, epoch) for seed in range(10) for epoch in range(1, 101)}) == 1_000
+
+
+def test_weight_decay_shrinks_matrices_alone() -> None:
+    matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    matrix.grad, vector.grad = torch.zeros(2, 2), torch.zeros(2)
+    adamw([matrix, vector], learning_rate=0.1, weight_decay=0.5).step()
+    assert (matrix < 1).all()
+    assert (vector == 1).all()
+
+
+def test_train_ce_is_of_as_many_training_clips_as_validation_has_from_all_over_the_table(
+    trial_config: MakeConfig,
+) -> None:
+    config = trial_config(epochs=1)
+    model, data = open_trial(config)
+    (epoch,) = fit(config, model, data)
+    every_other = list(range(0, len(data.train), 2))
+    assert len(every_other) == len(data.validation)
+    assert epoch.metrics["train_ce"] == evaluate(config, model, data.train, every_other).named("train")["train_loss"]
+
+
+def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=9, patience=2, learning_rate=0.0, augment=False)
+    _, epochs = run(config)
+    assert [epoch.number for epoch in epochs] == [1, 2, 3]
+    assert epochs[-1].end == "early_stopped"
+    assert epochs[-1].metrics["best_epoch"] == 1
+
+
+def test_the_test_clips_are_scored_once_on_the_last_epoch_from_the_best_state(trial_config: MakeConfig) -> None:
+    config = trial_config(learning_rate=3e-3)
+    model, data = open_trial(config)
+    epochs = list(fit(config, model, data))
+    assert [epoch.test is not None for epoch in epochs] == [False, False, True]
+    assert [sorted(k for k in e.metrics if k.startswith("test_")) != [] for e in epochs] == [False, False, True]
+    best = build_model(config, len(SLUGS))
+    best.load_trained_state(epochs[-1].state["best"]["model"])
+    assert evaluate(config, best, data.test).named("test")["test_loss"] == epochs[-1].metrics["test_loss"]
+
+
+def test_a_finished_trial_yields_nothing_more(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1)
+    _, (epoch,) = run(config)
+    assert run(config, through_disk(epoch.state))[1] == []
+
+
+def test_a_state_of_another_base_or_configuration_is_refused(trial_config: MakeConfig) -> None:
+    config = trial_config(epochs=1)
+    _, (epoch,) = run(config)
+    with pytest.raises(UserError, match="base model"):
+        run(dataclasses.replace(config, seed=1), epoch.state)
+    with pytest.raises(UserError, match="another learning_rate"):
+        run(dataclasses.replace(config, learning_rate=0.5), epoch.state)
+
+
+def test_a_loss_that_is_no_number_ends_the_trial(trial_config: MakeConfig) -> None:
+    with pytest.raises(DivergedError, match="lower learning_rate"):
+        run(trial_config(epochs=5, learning_rate=1e30, strategy="full", max_grad_norm=1e30))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: str, trial_config: MakeConfig) -> None:
+    config = trial_config(model=name, strategy="full", augment=False, head_dropout=0.0, label_smoothing=0.0)
+    config = dataclasses.replace(config, epochs=60, patience=60, micro_batch=8, learning_rate=1e-3)
+    model, data = open_trial(config)
+    data = dataclasses.replace(data, train=_first_eight(data))
+    for epoch in fit(config, model, data):
+        model_state = epoch.state["model"]
+    model.load_trained_state(model_state)
+    scores = evaluate(config, model, data.train)
+    assert (scores.logits.argmax(1) == scores.labels).all()
+
+
+def _first_eight(data: TrialData) -> Any:
+    """The first eight training clips, always their centre window."""
+    clips = data.train
+
+    class Eight:
+        table, labels = clips.table.iloc[:8], clips.labels[:8]
+
+        def __len__(self) -> int:
+            return 8
+
+        def training_batches(self, batch_size: int, epoch: int, seconds: float | None = None) -> Any:
+            return clips.evaluation_batches(batch_size, range(8))
+
+        def evaluation_batches(self, batch_size: int, rows: Any = None) -> Any:
+            return clips.evaluation_batches(batch_size, range(8) if rows is None else rows)
+
+    return Eight()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config: MakeConfig) -> None:
+    torch.set_num_threads(2)
+    config = trial_config(model=name, scale="base", clip_seconds=5.0, epochs=1, micro_batch=1, eval_batch=1)
+    config = dataclasses.replace(config, limit_train_batches=2, limit_eval_batches=1)
+    model, data = open_trial(config)
+    before = model.trained_state()
+    (epoch,) = fit(config, model, data)
+    assert epoch.end == "completed"
+    assert epoch.metrics["samples_per_second"] > 0
+    changed = [key for key, value in model.trained_state().items() if not torch.equal(value, before[key])]
+    assert any("lora_B" in key for key in changed)
+    assert any("classifier" in key for key in changed)
+
+
+def test_a_held_out_timbre_and_a_further_set_are_scored_apart_and_change_nothing_else(
+    trial_config: MakeConfig, make_sousa: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_sousa(tmp_path / "set", players=4, takes=4)
+    labels = root / "labels" / "samples.parquet"
+    table = pd.read_parquet(labels)
+    table["soundfont"] = ["A", "B"] * (len(table) // 2)
+    table.to_parquet(labels)
+    further = make_sousa(tmp_path / "further", players=3)
+    config = dataclasses.replace(trial_config(epochs=1), data_dir=str(root), hold_out="soundfont=A")
+    _, (alone,) = run(config)
+    _, (both,) = run(dataclasses.replace(config, test_also=str(further)))
+    assert set(both.tests) == {"test", "held_out", "also"}
+    assert len(both.tests["also"].labels) == 9
+    assert {"held_out_acc", "also_macro_f1"} <= both.metrics.keys()
+    without = {name: value for name, value in timeless(both.metrics).items() if not name.startswith("also_")}
+    assert without == timeless(alone.metrics)
+
+
+def test_a_model_that_breaks_in_the_last_step_of_an_epoch_has_diverged(trial_config: MakeConfig) -> None:
+    # A single step: its loss is still finite, the weights after it are not.
+    config = dataclasses.replace(trial_config(epochs=1, learning_rate=1e30, max_grad_norm=1e30), limit_train_batches=1)
+    model, data = open_trial(dataclasses.replace(config, warmup_epochs=0.0))
+    with pytest.raises(DivergedError, match="val_loss"):
+        list(fit(dataclasses.replace(config, warmup_epochs=0.0), model, data))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells mapped files apart")
+def test_mapped_files_are_no_memory_of_a_trials_own(tmp_path: Path) -> None:
+    size = 64 * 2**20
+    path = tmp_path / "wave"
+    path.write_bytes(bytes(size))
+    before = _own_memory()
+    mapped = np.memmap(path, np.uint8, "r")
+    assert mapped.sum() == 0  # every page is there now
+    assert _own_memory() - before < size / 4
+    held = np.ones(size, np.uint8)
+    assert _own_memory() - before > size / 2
+    assert len(held) == len(mapped)
