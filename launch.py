@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import gc
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from sousaphone.cli.arguments import build_parser, config_names
+from sousaphone.cli.arguments import make_sweep, parse
 from sousaphone.cli.parser import (
     EXIT_INPUT,
     EXIT_INTERRUPTED,
@@ -24,11 +23,11 @@ from sousaphone.cli.parser import (
     require_torchaudio,
     stop_talking,
 )
-from sousaphone.config import SEARCH, Sweep, TrainConfig
+from sousaphone.config import SEARCH, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.planning import resolve as resolving
 from sousaphone.planning.job import Job, make_job
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import Options
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import Limits
 
@@ -48,24 +47,24 @@ EXIT_TRIAL = 1
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
-    arguments = build_parser().parse_args(argv)
+    options = parse(argv, "launch.py")
     try:
-        return run(arguments)
+        return run(options)
     except UserError as error:
         print(f"launch.py: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     except BrokenPipeError:
         stop_talking()
-        return EXIT_OK if arguments.plan else EXIT_INTERRUPTED
+        return EXIT_OK if options.plan else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         print("\nlaunch.py: interrupted before anything was begun", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run(options: Options) -> int:
     """Resolve, check, plan, run, report."""
+    job = make_job(options, make_sweep)
     require_torchaudio()
-    job = make_job(arguments, _sweep)
     for line in job.remarks:
         print(line)
     left = job.left()
@@ -75,9 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("nothing is left to train")
         for what, line in ways_on(job.directory, {record.status for record in job.records().values()}):
             print(f"{what}: {line}")
-        if arguments.baselines and not job.plan.get("baselines", True):
+        if options.baselines and not job.plan.get("baselines", True):
             print("baselines are not measured: that comes before trials, and none is left")
-        if arguments.plan:
+        if options.plan:
             return EXIT_OK
         with job.directory.held():  # whoever died just before the end has left the page, and litter, behind
             write_status(job.directory)
@@ -89,12 +88,12 @@ def run(arguments: argparse.Namespace) -> int:
         from sousaphone.sweep.wandb_logger import check_tracker
 
         check_tracker()
-    capacity = Capacity.find(job.choices.cpus, job.choices.gpus, job.choices.device)
-    resources = pick_resources(job.choices, job.sweep, capacity)
+    capacity = Capacity.find(job.request.cpus, job.request.gpus, job.request.device)
+    resources = pick_resources(job.request, job.sweep, capacity)
     at_once = capacity.trials_at_once(resources, len(left))
     try:
-        with _ray(arguments, job) as runtime:
-            planned = _plan(arguments, job, resources, at_once)
+        with _ray(options, job) as runtime:
+            planned = _plan(options, job, resources, at_once)
             if planned is None or runtime is None:
                 return EXIT_OK
             job, dataset = planned
@@ -125,7 +124,7 @@ def _end(job: Job) -> int:
 
 
 @contextlib.contextmanager
-def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
+def _ray(options: Options, job: Job) -> Iterator[Runtime | None]:
     """Ray, and what takes seconds to import: Ray's start mostly waits, so one goes on beside the other. A plan needs no
     Ray."""
     from sousaphone.sweep.runtime import (
@@ -152,13 +151,13 @@ def _ray(arguments: argparse.Namespace, job: Job) -> Iterator[Runtime | None]:
         up.enter_context(signals_call(let_pass))  # while Ray is shut down, which takes a second
         # Not by KeyboardInterrupt: raised amid an import it would leave a lock held for which the other thread waits.
         with signals_call(stop), heavy_imports(), imported_beside(*_HEAVY):
-            if not arguments.plan:
-                runtime = up.enter_context(ray_runtime(arguments.dashboard, job.choices.device, print, lose))
+            if not options.plan:
+                runtime = up.enter_context(ray_runtime(options.dashboard, job.request.device, print, lose))
         up.enter_context(signals_call(interrupt))
         yield runtime
 
 
-def _plan(arguments: argparse.Namespace, job: Job, resources: Resources, at_once: int) -> tuple[Job, Dataset] | None:
+def _plan(options: Options, job: Job, resources: Resources, at_once: int) -> tuple[Job, Dataset] | None:
     """Say what will be done, and make ready what it takes, before the run directory is touched: all that can be wrong
     with weights, data and time shows here. None if that is all that is asked for."""
     from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
@@ -169,28 +168,28 @@ def _plan(arguments: argparse.Namespace, job: Job, resources: Resources, at_once
     trainable: dict[TrainConfig, int] = {}
     for line in planning.describe_trials(job, left, resources, at_once, trainable):
         print(line)
-    also = job.choices.test_also
-    skipped = arguments.plan and resolving.not_downloaded(also)
+    also = job.request.test_also
+    skipped = options.plan and resolving.not_downloaded(also)
     further = [read_further(Path(also))] if also and not skipped else []
     dataset: Dataset | None = None
-    if not (arguments.plan and resolving.data_is_missing(job.choices)):  # a plan makes and downloads nothing
-        job = job.at(resolving.with_data(job.choices).data_dir)
+    if not (options.plan and resolving.data_is_missing(job.request)):  # a plan makes and downloads nothing
+        job = job.at(resolving.with_data(job.request).data_dir)
         left = job.left()
-        dataset = read_subset(Path(job.trials[0].data_dir), job.choices.dataset, job.choices.hold_out)
+        dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)
         planning.refuse_other_content(job, left, dataset)
     for line in planning.describe_places(job, dataset):
         print(line)
-    clips = dataset.clips["split"].value_counts().to_dict() if dataset else planning.nominal_clips(job.choices.dataset)
-    forecast = planning.foresee(job, left, clips, trainable, at_once, _timing(arguments), print)
+    clips = dataset.clips["split"].value_counts().to_dict() if dataset else planning.nominal_clips(job.request.dataset)
+    forecast = planning.foresee(job, left, clips, trainable, at_once, _timing(options), print)
     for line in describe(forecast):
         print(line)
-    planning.refuse_what_cannot_end(job, forecast, resources, cut=arguments.yes)
-    if arguments.plan or dataset is None:
+    planning.refuse_what_cannot_end(job, forecast, resources, cut=options.yes)
+    if options.plan or dataset is None:
         return None
     for needed in (dataset, *further):
-        fill_caches(needed, left, Path(job.choices.cache_dir))
+        fill_caches(needed, left, Path(job.request.cache_dir))
     for other in further:
-        if warning := overlap(dataset, other, left, Path(job.choices.cache_dir)):
+        if warning := overlap(dataset, other, left, Path(job.request.cache_dir)):
             print(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
     return job, dataset
@@ -238,14 +237,14 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
     return False
 
 
-def _timing(arguments: argparse.Namespace) -> Budget | None:
+def _timing(options: Options) -> Budget | None:
     """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
     from sousaphone.planning.throughput import Budget
 
-    if arguments.timing is False:
+    if options.timing is False:
         return None
     # A plan is asked for its forecast; before a real start the timing must be cheap against the sweep.
-    return Budget(share=None if arguments.plan else Budget.share, base_on_cpu=bool(arguments.timing))
+    return Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
 
 
 def _measure(job: Job, dataset: Dataset) -> None:
@@ -298,13 +297,6 @@ def _report(job: Job) -> None:
         print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
     except UserError as error:  # a full disk; how the run ended is still to be said
         print(f"no report: {error}")
-
-
-def _sweep(config: str, choices: Choices) -> Sweep:
-    if config not in config_names():
-        raise UserError(f"--config {config!r} is unknown; choose one of: {', '.join(config_names())}")
-    sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(choices)
-    return sweep
 
 
 if __name__ == "__main__":

@@ -96,8 +96,8 @@ def home_directory() -> Path:
         UserError: it cannot.
     """
     home = Path.home()
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise UserError(f"HOME={str(home)!r} cannot be written to; set HOME to a directory that can")
+    if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
+        raise UserError(f"HOME is {home}, which is not a directory that can be written to; set HOME to one that is")
     return home
 
 
@@ -105,7 +105,7 @@ def _control_groups(controller: str) -> Iterator[Path]:
     """The directories of the control groups that this process is in, of version 2 and of one controller of version 1:
     its own, and each above it up to the root of the mount. In a container the root is often the only one there is."""
     try:
-        memberships = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+        memberships = _OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:  # no Linux
         return
     for membership in memberships:  # 0::/user.slice of version 2, 4:cpu,cpuacct:/docker/1f of version 1

@@ -67,15 +67,15 @@ def refused(
         (["--cpus-per-trial", "inf"], "--cpus-per-trial inf is out of range; give 1 or more"),
         (["--gpus-per-trial", "nan"], "--gpus-per-trial nan is out of range; give 0 or more"),
         (["--max-concurrent", "0"], "give 1 or more"),
-        (["--promote", ""], "is no run"),
-        (["--resume", "--name", "nothing"], "is no run"),
-        (["--extend", "--name", "nothing"], "is no run"),
+        (["--promote", ""], "is not a run directory"),
+        (["--resume", "--name", "nothing"], "is not a run directory"),
+        (["--extend", "--name", "nothing"], "is not a run directory"),
         (["--resume", "--extend"], "exclude each other"),
         (["--retry-failed"], "belongs to --resume"),
         (["--trial-time-limit", "two"], "--trial-time-limit 'two' is no duration; give one such as 45s, 90m, 2h"),
         (["--time-limit", "0s"], "--time-limit '0s' is no duration"),
         (["--stall-timeout", "soon"], "is no duration"),
-        (["--promote", "/no/such/run"], "is no run"),
+        (["--promote", "/no/such/run"], "is not a run directory"),
         (["--promote", "x", "--test-also", "/y"], "takes --test-also from the best trial"),
         (["--stall-timeout", ""], "--stall-timeout '' is no duration"),
         (["--set", "learning_rate=inf"], "learning_rate=inf is not a finite number"),
@@ -233,8 +233,6 @@ def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() 
         )
     }
     assert imported <= {*sys.stdlib_module_names, "sousaphone", "tune_configs", "analysis"}
-    heavy = (
-        "import sys, launch; launch.build_parser().format_help(); print({'torch', 'ray', 'pandas'} & set(sys.modules))"
-    )
+    heavy = "import sys, launch; from sousaphone.cli.arguments import build_parser; build_parser().format_help(); print({'torch', 'ray', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,13 +10,13 @@ import pytest
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import check_trials
 from sousaphone.errors import UserError
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
 from sousaphone.sweep.runtime import Capacity, pick_resources
 from tune_configs.backbones import sweep
 
 
-def choices(**changes: Any) -> Choices:
+def request(**changes: Any) -> Request:
     values: dict[str, Any] = {
         "models": tuple(REGISTRY),
         "augment": (True, False),
@@ -33,10 +33,10 @@ def choices(**changes: Any) -> Choices:
         "cpus": 16,
         "gpus": 2,
     }
-    return Choices(**{**values, **changes})
+    return Request(**{**values, **changes})
 
 
-def capacity(wanted: Choices) -> Capacity:
+def capacity(wanted: Request) -> Capacity:
     mps = float(wanted.device == "mps")
     return Capacity(({"CPU": wanted.cpus, "GPU": wanted.gpus, "mps": mps},))
 
@@ -64,7 +64,7 @@ def capacity(wanted: Choices) -> Capacity:
 def test_trials_share_a_machine_without_waiting_for_what_never_comes(
     machine: dict[str, Any], threads: int, at_once: int
 ) -> None:
-    wanted = choices(**machine)
+    wanted = request(**machine)
     plan = sweep(wanted)
     assert {trial.threads for trial in plan.trials()} == {threads}
     resources = pick_resources(wanted, plan, capacity(wanted))
@@ -88,26 +88,26 @@ def test_trials_share_a_machine_without_waiting_for_what_never_comes(
 def test_every_arm_takes_the_same_effective_batch(
     device: str, scale: str, settings: dict[str, int], clips: int
 ) -> None:
-    trials = sweep(choices(device=device, scale=scale, settings=settings)).trials()
+    trials = sweep(request(device=device, scale=scale, settings=settings)).trials()
     assert {trial.micro_batch * trial.accumulation for trial in trials} == {clips}
     assert all({key: getattr(trial, key) for key in settings} == settings for trial in trials)
 
 
 @pytest.mark.parametrize(("scale", "seconds"), [("base", 5.0), ("nano", 2.5)])
 def test_every_arm_hears_the_same_seconds_and_scores_two_micro_batches_at_a_time(scale: str, seconds: float) -> None:
-    trials = sweep(choices(scale=scale)).trials()
+    trials = sweep(request(scale=scale)).trials()
     assert {trial.clip_seconds for trial in trials} == {seconds}
     assert all(trial.eval_batch == 2 * trial.micro_batch for trial in trials)
 
 
 def test_a_rate_that_was_found_takes_the_place_of_its_backbones_own() -> None:
-    usual = {trial.model: trial.learning_rate for trial in sweep(choices()).trials()}
-    found = {trial.model: trial.learning_rate for trial in sweep(choices(rates={"beats": 0.123})).trials()}
+    usual = {trial.model: trial.learning_rate for trial in sweep(request()).trials()}
+    found = {trial.model: trial.learning_rate for trial in sweep(request(rates={"beats": 0.123})).trials()}
     assert found == {**usual, "beats": 0.123}
 
 
 def test_trials_that_take_other_steps_are_refused() -> None:
-    first, *others = sweep(choices()).trials()
+    first, *others = sweep(request()).trials()
     with pytest.raises(UserError, match="steps of 32, 64 clips; give all the same micro_batch × accumulation"):
         check_trials([dataclasses.replace(first, accumulation=2), *others])
 

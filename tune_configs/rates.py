@@ -14,24 +14,24 @@ from ray import tune
 
 from sousaphone.backbones.training_defaults import rate
 from sousaphone.config import Sweep
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import Request
 from tune_configs import backbones
 
 FACTORS = (0.1, 0.3, 1.0, 3.0)
 STEPS = 25  # an epoch: 800 clips of any data set
 
 
-def sweep(choices: Choices) -> Sweep:
+def sweep(request: Request) -> Sweep:
     """A grid of model × learning rate, seen by validation alone."""
-    usual = backbones.sweep(choices)
-    starts = {rate(model, choices.strategy, choices.scale) for model in choices.models}
+    usual = backbones.sweep(request)
+    starts = {rate(model, request.strategy, request.scale) for model in request.models}
     grid = sorted({float(f"{start * factor:.2g}") for start in starts for factor in FACTORS})
     space = {
         **usual.param_space,
         "learning_rate": tune.grid_search(grid),
         "limit_train_batches": STEPS,
         "score_test": False,
-        **choices.settings,
+        **request.settings,
     }
     return dataclasses.replace(
         usual,

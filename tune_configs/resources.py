@@ -5,39 +5,39 @@ from __future__ import annotations
 
 from sousaphone.backbones.training_defaults import EFFECTIVE_BATCH, micro_batch
 from sousaphone.hardware import shares
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import Request
 
 
-def steps(model: str, choices: Choices) -> tuple[int, int]:
+def steps(model: str, request: Request) -> tuple[int, int]:
     """Clips in one forward pass, and how many of these make one step of the optimiser.
 
     Of the two `--set` may give either: the other comes as near to the effective batch as it can.
     """
-    size, times = choices.settings.get("micro_batch"), choices.settings.get("accumulation")
+    size, times = request.settings.get("micro_batch"), request.settings.get("accumulation")
     if size is None and times is not None:
         return max(1, round(EFFECTIVE_BATCH / times)), times
-    size = size or micro_batch(model, choices.scale, choices.device)
+    size = size or micro_batch(model, request.scale, request.device)
     return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 
-def gpus(choices: Choices) -> float:
+def gpus(request: Request) -> float:
     """The share of a GPU that a trial gets: a whole one, unless asked for otherwise."""
-    if choices.gpus_per_trial is not None:
-        return choices.gpus_per_trial
-    return 1.0 if choices.device == "cuda" else 0.0
+    if request.gpus_per_trial is not None:
+        return request.gpus_per_trial
+    return 1.0 if request.device == "cuda" else 0.0
 
 
-def threads(choices: Choices) -> int:
+def threads(request: Request) -> int:
     """CPU threads of a trial; the trials that share the machine share its cores.
 
     On a GPU as many run at a time as it has room for, on mps one; a nano trial on a CPU takes a core, a full-size one
     all of them.
     """
-    if "threads" in choices.settings:
-        return int(choices.settings["threads"])
-    if choices.cpus_per_trial is not None:
-        return max(1, int(choices.cpus_per_trial))
-    if choices.device == "cpu" and choices.scale == "nano":
+    if "threads" in request.settings:
+        return int(request.settings["threads"])
+    if request.cpus_per_trial is not None:
+        return max(1, int(request.cpus_per_trial))
+    if request.device == "cpu" and request.scale == "nano":
         return 1
-    at_once = shares(choices.gpus, gpus(choices)) if choices.device == "cuda" and gpus(choices) else 1
-    return max(1, choices.cpus // max(1, at_once))
+    at_once = shares(request.gpus, gpus(request)) if request.device == "cuda" and gpus(request) else 1
+    return max(1, request.cpus // max(1, at_once))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 from sousaphone.errors import UserError
 from sousaphone.runs.provenance import package_version
+from sousaphone.text import one_line
 
 # 1 is of each command: what it was asked to do did not end well.
 EXIT_OK, EXIT_INPUT, EXIT_INTERRUPTED = 0, 2, 130
@@ -35,6 +37,8 @@ def prepare_process() -> None:
     os.environ["PYTHONIOENCODING"] = "utf-8"  # of Ray's workers, whose output goes to files
     # A notebook's names a package that this environment may lack; then Matplotlib does not import.
     os.environ.pop("MPLBACKEND", None)
+    # Where HOME cannot be written to it advises another place for its fonts, and works all the same.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         getpass.getuser()
     except (OSError, KeyError, ImportError):  # `docker run --user 54321`; torch names its cache after the user
@@ -53,10 +57,10 @@ def require_torchaudio() -> None:
     """
     try:
         import torchaudio  # noqa: F401
-    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # whatever a library built for another torch raises
         raise UserError(
             f"torchaudio {package_version('torchaudio')} does not load beside torch {package_version('torch')} "
-            f"({type(error).__name__}); install a pair that does: {TORCHAUDIO_REMEDY}"
+            f"({one_line(error, 200)}); install a pair that does: {TORCHAUDIO_REMEDY}"
         ) from error
 
 

@@ -3,10 +3,8 @@ changes here."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import importlib.util
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +14,12 @@ from typing import Any
 from sousaphone import config as resolving
 from sousaphone.config import Sweep, TrainConfig, check_trials
 from sousaphone.errors import UserError
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
 from sousaphone.planning.resolve import (
-    AUGMENT,
-    RESOURCES,
+    check_lowest,
     existing_run,
     known_models,
     new_run,
-    on_this_machine,
     refuse_changes,
     resolve,
     run_names,
@@ -36,13 +32,7 @@ from sousaphone.runs.statuses import FULL_ENDS, GOOD_ENDS, RETRIED
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
-TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
-TRACKERS = ("none", "wandb")
-# What --promote takes from the best trial.
-_PROMOTED: tuple[str, ...] = ("config", "models", "augment", "strategy", "lora_targets", "scale", "weights", "set")
-_PROMOTED += ("hold_out", "test_also", "device")
-
-MakeSweep = Callable[[str, Choices], Sweep]
+MakeSweep = Callable[[str, Request], Sweep]
 
 
 @dataclass(frozen=True)
@@ -72,7 +62,7 @@ class Job:
     """
 
     directory: RunDirectory
-    choices: Choices
+    request: Request
     config: str
     sweep: Sweep
     trials: tuple[TrainConfig, ...]
@@ -87,7 +77,7 @@ class Job:
 
     def at(self, data_dir: str) -> Job:
         """The same with its data in this directory and its cache where this machine keeps it."""
-        cache_dir = self.choices.cache_dir
+        cache_dir = self.request.cache_dir
         space = {**self.sweep.param_space, "data_dir": data_dir, "cache_dir": cache_dir}
         return dataclasses.replace(
             self,
@@ -127,111 +117,107 @@ class Job:
         return self.retry_failed and record.status in RETRIED
 
 
-def make_job(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
+def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     """
     Args:
-        arguments: of launch.py; what was not given is None.
-        make_sweep: from a config's name and choices to its sweep.
+        options: as typed.
+        make_sweep: from a config's name and request to its sweep.
 
     Raises:
         UserError: whatever is wrong with them.
     """
-    promote = arguments.promote is not None
-    ways = {"--resume": arguments.resume, "--extend": arguments.extend, "--promote": promote}
+    ways = {"--resume": options.resume, "--extend": options.extend, "--promote": options.promote is not None}
     given = [name for name, value in ways.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
-    if arguments.rates is not None and given:
+    if options.rates is not None and given:
         raise UserError(f"--rates belongs to a new run; leave it out with {given[0]}")
-    if arguments.retry_failed and not arguments.resume:
+    if options.retry_failed and not options.resume:
         raise UserError("--retry-failed belongs to --resume; add it")
-    for option, lowest in RESOURCES.items():
-        value = getattr(arguments, option)
-        if value is not None and not lowest <= value < math.inf:
-            raise UserError(f"--{option.replace('_', '-')} {value:g} is out of range; give {lowest} or more")
-    if arguments.resume or arguments.extend:
-        job = _go_on(arguments, make_sweep)
-    elif promote:
-        job = _promote(arguments, make_sweep)
+    check_lowest(options)
+    if options.resume or options.extend:
+        job = _go_on(options, make_sweep)
+    elif options.promote is not None:
+        job = _promote(options, options.promote, make_sweep)
     else:
-        job = _begin(arguments, make_sweep)
+        job = _begin(options, make_sweep)
     check_trials(job.trials)
     saved = (job.plan or {}).get("baselines", True)
-    baselines = saved if arguments.baselines is None else arguments.baselines
-    return dataclasses.replace(job, tracker=_tracker(arguments, job.plan or {}), baselines=baselines)
+    baselines = saved if options.baselines is None else options.baselines
+    return dataclasses.replace(job, tracker=_tracker(options, job.plan or {}), baselines=baselines)
 
 
-def _begin(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
-    config = arguments.config or "backbones"
-    directory = new_run(arguments, f"{config}-{arguments.dataset or 'tiny'}")
-    choices = resolve(arguments)
-    sweep = make_sweep(config, choices)
+def _begin(options: Options, make_sweep: MakeSweep) -> Job:
+    config = options.config or "backbones"
+    directory = new_run(options, f"{config}-{options.dataset or 'tiny'}")
+    request = resolve(options)
+    sweep = make_sweep(config, request)
     remarks = []
-    if arguments.epochs is None:
-        remarks.append(f"epochs: {choices.epochs} (--epochs N for another number)")
-    if arguments.scale in (None, "auto") and choices.scale == "nano":
+    if options.epochs is None:
+        remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
+    if options.scale in (None, "auto") and request.scale == "nano":
         remarks.append("scale: nano, because this machine has no GPU (--scale base for the published sizes)")
-    if "RAY_ADDRESS" in os.environ and choices.cpus_per_trial is None:
+    if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
         remarks.append("CPUs of a trial: by this machine's cores, not the cluster's (--cpus-per-trial N for your own)")
-    if choices.built_in:
+    if request.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own SOUSA recordings)")
-    if arguments.rates is not None and (without := [model for model in choices.models if model not in choices.rates]):
+    if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
         remarks.append(
-            f"--rates {arguments.rates} holds nothing for {', '.join(without)}, whose learning rates are untuned"
+            f"--rates {options.rates} holds nothing for {', '.join(without)}, whose learning rates are untuned"
         )
-    return Job(directory, choices, config, sweep, tuple(sweep.trials()), _limits(arguments, {}), remarks=tuple(remarks))
+    return Job(directory, request, config, sweep, tuple(sweep.trials()), _limits(options, {}), remarks=tuple(remarks))
 
 
-def _go_on(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
+def _go_on(options: Options, make_sweep: MakeSweep) -> Job:
     """--resume and --extend."""
-    directory, remarks = existing_run(arguments)
+    directory, remarks = existing_run(options)
     plan = directory.read_plan()
-    saved, config = Choices.from_json(plan["request"]), str(plan["config"])
+    saved, config = Request.from_json(plan["request"]), str(plan["config"])
     trials = [TrainConfig(**trial) for trial in plan["trials"]]
-    refuse_changes(arguments, saved, config, trials)
-    choices = on_this_machine(arguments, saved)
+    refuse_changes(options, saved, config, trials)
+    request = resolve(options, saved)
     added: list[TrainConfig] = []
-    if arguments.extend:
-        choices, added = _extension(arguments, choices, config, trials, make_sweep)
+    if options.extend:
+        request, added = _extension(options, request, config, trials, make_sweep)
     trials = [
-        dataclasses.replace(trial, cache_dir=choices.cache_dir, weights=choices.weights[trial.model])
+        dataclasses.replace(trial, cache_dir=request.cache_dir, weights=request.weights[trial.model])
         for trial in [*trials, *added]
     ]
     return Job(
         directory,
-        choices,
+        request,
         config,
-        make_sweep(config, choices),
+        make_sweep(config, request),
         tuple(trials),
-        _limits(arguments, plan.get("limits", {})),
+        _limits(options, plan.get("limits", {})),
         plan=plan,
         added=tuple(trial.trial_id for trial in added),
         promoted_from=plan.get("promoted_from") or {},
-        retry_failed=bool(arguments.retry_failed),
+        retry_failed=bool(options.retry_failed),
         remarks=tuple(remarks),
     )
 
 
 def _extension(
-    arguments: argparse.Namespace,
-    choices: Choices,
+    options: Options,
+    request: Request,
     config: str,
     trials: Sequence[TrainConfig],
     make_sweep: MakeSweep,
-) -> tuple[Choices, list[TrainConfig]]:
-    """The choices of the whole run after an extension, and the trials that it adds.
+) -> tuple[Request, list[TrainConfig]]:
+    """The request of the whole run after an extension, and the trials that it adds.
 
     A backbone that the run has keeps its settings; one that is new gets those of the sweep.
     """
-    if not (arguments.models or arguments.augment or arguments.seeds):
+    if not (options.models or options.augment or options.seeds):
         raise UserError("--extend names nothing to add; give --models, --augment or --seeds, or --resume to go on")
-    models = known_models(arguments.models) if arguments.models else choices.models
+    models = known_models(options.models) if options.models else request.models
     asked = dataclasses.replace(
-        choices,
+        request,
         models=models,
-        augment=AUGMENT[arguments.augment] if arguments.augment else choices.augment,
-        seeds=tuple(arguments.seeds) if arguments.seeds else choices.seeds,
-        weights={model: choices.weights[model] for model in models},
+        augment=AUGMENT[options.augment] if options.augment else request.augment,
+        seeds=tuple(options.seeds) if options.seeds else request.seeds,
+        weights={model: request.weights[model] for model in models},
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
@@ -247,26 +233,27 @@ def _extension(
             "that the run does not have, or --resume to go on with those it has"
         )
     whole = dataclasses.replace(
-        choices,
-        models=union(choices.models, models),
-        augment=union(choices.augment, asked.augment),
-        seeds=union(choices.seeds, asked.seeds),
+        request,
+        models=union(request.models, models),
+        augment=union(request.augment, asked.augment),
+        seeds=union(request.seeds, asked.seeds),
     )
     return whole, added
 
 
-def _promote(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
-    given = [f"--{name.replace('_', '-')}" for name in _PROMOTED if getattr(arguments, name) is not None]
+def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
+    promoted = [declared.name for declared in dataclasses.fields(Options) if declared.metadata["promoted"]]
+    given = [flag(name) for name in promoted if getattr(options, name) is not None]
     if given:
         raise UserError(f"--promote takes {', '.join(given)} from the best trial; leave that out")
-    path = Path(arguments.promote).expanduser().absolute()
+    path = Path(name).expanduser().absolute()
     source = RunDirectory(path)
-    if not source.exists and (storage_directory(arguments) / arguments.promote / "run.json").is_file():
-        source = RunDirectory(storage_directory(arguments) / arguments.promote)
+    if not source.exists and (storage_directory(options) / name / "run.json").is_file():
+        source = RunDirectory(storage_directory(options) / name)
     if not source.exists:
         raise UserError(
-            f"--promote {arguments.promote}: {path} is no run; there are in {storage_directory(arguments)}: "
-            f"{run_names(storage_directory(arguments))}"
+            f"--promote {name}: {path} is not a run directory; there are in {storage_directory(options)}: "
+            f"{run_names(storage_directory(options))}"
         )
     plan = source.read_plan()
     if plan["config"] == resolving.SEARCH:
@@ -276,17 +263,17 @@ def _promote(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
         )
     best, reasons = _best(source, plan)
     config = TrainConfig(**plan["trials"][plan["trial_ids"].index(best.trial_id)])
-    choices = dataclasses.replace(
-        on_this_machine(arguments, Choices.from_json(plan["request"])),
+    request = dataclasses.replace(
+        resolve(options, Request.from_json(plan["request"])),
         models=(config.model,),
         augment=(config.augment,),
-        seeds=tuple(arguments.seeds or (config.seed,)),
+        seeds=tuple(options.seeds or (config.seed,)),
         weights={config.model: config.weights},
-        dataset=arguments.dataset or config.dataset,
-        epochs=config.epochs if arguments.epochs is None else arguments.epochs,
+        dataset=options.dataset or config.dataset,
+        epochs=config.epochs if options.epochs is None else options.epochs,
     )
     trials = [
-        dataclasses.replace(config, seed=seed, dataset=choices.dataset, epochs=choices.epochs) for seed in choices.seeds
+        dataclasses.replace(config, seed=seed, dataset=request.dataset, epochs=request.epochs) for seed in request.seeds
     ]
     link = {
         "run": str(source.path),
@@ -296,12 +283,12 @@ def _promote(arguments: argparse.Namespace, make_sweep: MakeSweep) -> Job:
         "epochs": len(best.history),
     }
     return Job(
-        new_run(arguments, f"{source.path.name}-promoted"),
-        choices,
+        new_run(options, f"{source.path.name}-promoted"),
+        request,
         str(plan["config"]),
-        make_sweep(str(plan["config"]), choices),
+        make_sweep(str(plan["config"]), request),
         tuple(trials),
-        _limits(arguments, {}),
+        _limits(options, {}),
         promoted_from=link,
         remarks=tuple(reasons),
     )
@@ -339,13 +326,13 @@ def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, l
     return finished[0], lines
 
 
-def _tracker(arguments: argparse.Namespace, plan: Mapping[str, Any]) -> str:
+def _tracker(options: Options, plan: Mapping[str, Any]) -> str:
     """As asked for, else as the run had it.
 
     Raises:
         UserError: its package is not installed.
     """
-    tracker = str(arguments.tracker or plan.get("tracker", "none"))
+    tracker = str(options.tracker or plan.get("tracker", "none"))
     if tracker == "wandb" and importlib.util.find_spec("wandb") is None:
         raise UserError(
             "--tracker wandb needs the package wandb, which is not installed: pip install 'wandb>=0.31', "
@@ -354,16 +341,19 @@ def _tracker(arguments: argparse.Namespace, plan: Mapping[str, Any]) -> str:
     return tracker
 
 
-def _limits(arguments: argparse.Namespace, saved: Mapping[str, float | None]) -> TimeLimits:
+def _limits(options: Options, saved: Mapping[str, float | None]) -> TimeLimits:
     """As asked for, else as the run had them, else the defaults. That of the sweep is a launch's."""
-    asked = {"trial": arguments.trial_time_limit, "stall": arguments.stall_timeout}
-    options = {"trial": ("--trial-time-limit", TRIAL_TIME_LIMIT), "stall": ("--stall-timeout", STALL_TIMEOUT)}
-    found = {
-        name: saved[name]
-        if asked[name] is None and name in saved
-        else parse_duration(option, default if asked[name] is None else asked[name])
-        for name, (option, default) in options.items()
-    }
+
+    def limit(name: str, option: str, default: str) -> float | None:
+        given = getattr(options, option)
+        return (
+            saved[name]
+            if given is None and name in saved
+            else parse_duration(flag(option), default if given is None else given)
+        )
+
     return TimeLimits(
-        **found, sweep=parse_duration("--time-limit", "none" if arguments.time_limit is None else arguments.time_limit)
+        trial=limit("trial", "trial_time_limit", TRIAL_TIME_LIMIT),
+        stall=limit("stall", "stall_timeout", STALL_TIMEOUT),
+        sweep=parse_duration("--time-limit", "none" if options.time_limit is None else options.time_limit),
     )

@@ -56,8 +56,8 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "command": shlex.join(["python", *sys.argv]),
         "config": job.config,
         "notes": [*dataset.notes, *job.sweep.notes],
-        "data": describe_data(dataset, job.choices.built_in),
-        "provenance": {**provenance(), "device": _device_here(job.choices.device)},
+        "data": describe_data(dataset, job.request.built_in),
+        "provenance": {**provenance(), "device": _device_here(job.request.device)},
         **({"promoted_from": dict(job.promoted_from)} if job.promoted_from else {}),
     }
     extensions = list(begun.get("extensions", []))
@@ -65,7 +65,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
     return {
         **begun,
-        "request": dataclasses.asdict(job.choices),
+        "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": [trial.trial_id for trial in job.trials],
         "resources": dataclasses.asdict(resources),
@@ -130,7 +130,7 @@ def describe_trials(
     planned = f"{counted(len(job.trials), 'trial')} of {counted(first.epochs, 'epoch')}"
     if job.plan is not None:
         planned += f", {len(left)} of them left"
-    yield f"{planned}, {at_once} at a time, on {job.choices.device}"
+    yield f"{planned}, {at_once} at a time, on {job.request.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
     yield f"  each takes {resources.cpus_per_trial:g} CPU{gpus} and hears clips of {first.clip_seconds:g} s"
     if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
@@ -167,7 +167,7 @@ def foresee(
     records = job.records() if job.plan is not None else None
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if timing is not None:
-        speeds = time_arms(left, clips, Path(job.choices.cache_dir), timing, announce, records or {})
+        speeds = time_arms(left, clips, Path(job.request.cache_dir), timing, announce, records or {})
     return predict(left, clips, speeds, trainable, at_once, records)
 
 
@@ -188,9 +188,9 @@ def refuse_what_cannot_end(job: Job, forecast: Forecast, resources: Resources, c
 def _room(job: Job, at_once: int, resources: Resources) -> Room:
     standing = next(path for path in job.directory.path.parents if path.exists())
     disk = shutil.disk_usage(standing).free / _MB
-    if job.choices.device == "cpu":
+    if job.request.device == "cpu":
         return Room(memory_bytes() / _MB, at_once, disk)
-    if job.choices.device == "cuda" and torch.cuda.is_available():
+    if job.request.device == "cuda" and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory / _MB
         return Room(
             memory,
@@ -208,13 +208,13 @@ def nominal_clips(size: str) -> dict[str, int]:
 
 def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
     """What would be read and written. `dataset` is None while the data is not there yet."""
-    choices = job.choices
-    if dataset is None and not choices.built_in:
-        yield f"reads: {choices.data_dir}, downloaded once into the hub's cache (clip counts are those of the size)"
+    request = job.request
+    if dataset is None and not request.built_in:
+        yield f"reads: {request.data_dir}, downloaded once into the hub's cache (clip counts are those of the size)"
     elif dataset is None:
-        yield f"reads: the built-in synthetic set ({choices.dataset}), generated once under {choices.cache_dir}"
+        yield f"reads: the built-in synthetic set ({request.dataset}), generated once under {request.cache_dir}"
     else:
-        sizes = describe_data(dataset, choices.built_in)
+        sizes = describe_data(dataset, request.built_in)
         counts = ", ".join(
             f"{counted(sizes['clips'][s], s + ' clip')} of {counted(sizes['players'][s], 'player')}"
             for s in sizes["clips"]
@@ -227,10 +227,10 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
                 f"  note: only {counted(players, 'test player')}: the report will name no winner, which takes "
                 f"{FEW_PLAYERS} at least"
             )
-    if choices.test_also:
-        yield f"tests also on: {choices.test_also}"
+    if request.test_also:
+        yield f"tests also on: {request.test_also}"
     result = learning_rates.FILE if job.config == SEARCH else "report"
-    yield f"writes: {job.directory.path} (records, checkpoints, {result}) and {choices.cache_dir} (waveforms, once)"
+    yield f"writes: {job.directory.path} (records, checkpoints, {result}) and {request.cache_dir} (waveforms, once)"
 
 
 def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:

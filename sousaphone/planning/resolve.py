@@ -1,10 +1,10 @@
-"""The words of a command line, checked and resolved one by one: device, scale, data, weights. Nothing on disk changes,
-but for the built-in data set, which is generated where it is first asked for."""
+"""Options as typed, checked and resolved: run directory, device, scale, data, weights. Nothing on disk changes, but for
+the built-in data set, which is generated where it is first needed."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+import math
 import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -18,52 +18,59 @@ from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
-from sousaphone.planning.options import DEFAULT_EPOCHS, SEARCH_EPOCHS, TINY_EPOCHS, Choices
+from sousaphone.planning.options import (
+    AUGMENT,
+    DEFAULT_EPOCHS,
+    SEARCH_EPOCHS,
+    TINY_EPOCHS,
+    Later,
+    Options,
+    Request,
+    flag,
+)
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 
-AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
-RESOURCES = {"cpus_per_trial": 1, "gpus_per_trial": 0, "max_concurrent": 1}  # options and their lowest values
+
+def storage_directory(options: Options) -> Path:
+    """Where runs are, absolute."""
+    return Path(options.storage or "results").expanduser().resolve()
 
 
-def storage_directory(arguments: argparse.Namespace) -> Path:
-    """Where runs live, absolute."""
-    return Path(arguments.storage or "results").expanduser().resolve()
-
-
-def _checked_name(arguments: argparse.Namespace) -> str | None:
-    name: str | None = arguments.name
+def _checked_name(options: Options) -> str | None:
+    name = options.name
     if name is not None and (not name or Path(name).name != name or name in (".", "..")):
         raise UserError(f"--name {name!r} is not the name of a directory; give a plain name such as lora-small")
     return name
 
 
-def existing_run(arguments: argparse.Namespace) -> tuple[RunDirectory, list[str]]:
-    storage, name, remarks = storage_directory(arguments), _checked_name(arguments), []
-    option = "--resume" if arguments.resume else "--extend"
+def existing_run(options: Options) -> tuple[RunDirectory, list[str]]:
+    """The run that --resume or --extend continues, and what is to be said of it."""
+    storage, name, remarks = storage_directory(options), _checked_name(options), []
+    given = "--resume" if options.resume else "--extend"
     if name is None:
         runs = sorted(storage.glob("*/run.json"), key=lambda p: p.stat().st_mtime)
         if not runs:
-            raise UserError(f"{option}: there is no run in {storage}; give --name and --storage")
+            raise UserError(f"{given}: there is no run in {storage}; give --name and --storage")
         name = runs[-1].parent.name
-        remarks.append(f"goes on with the newest run, {name}")
+        remarks.append(f"continues the newest run, {name}")
     directory = RunDirectory(storage / name)
     if not directory.exists:
-        raise UserError(f"{option}: {directory.path} is no run; there are: {run_names(storage)}")
+        raise UserError(f"{given}: {directory.path} is not a run directory; there are: {run_names(storage)}")
     return directory, remarks
 
 
-def new_run(arguments: argparse.Namespace, made_up: str) -> RunDirectory:
+def new_run(options: Options, default: str) -> RunDirectory:
     """A directory for a new run, checked before anything is touched."""
-    storage = storage_directory(arguments)
-    name = _checked_name(arguments) or f"{made_up}-{datetime.now():%Y%m%d-%H%M%S}"
+    storage = storage_directory(options)
+    name = _checked_name(options) or f"{default}-{datetime.now():%Y%m%d-%H%M%S}"
     standing = next(path for path in (storage, *storage.parents) if path.exists())
     if not standing.is_dir() or not os.access(standing, os.W_OK):
-        raise UserError(f"--storage {arguments.storage}: {standing} is no directory to write in; give another one")
+        raise UserError(f"--storage {storage}: {standing} is not a directory that can be written to; give another one")
     directory = RunDirectory(storage / name)
     if directory.path.exists() and not (directory.path.is_dir() and directory.is_empty):
-        way_on = "add --resume to go on with it, or give another name" if directory.exists else "give another name"
-        raise UserError(f"--name {name}: {directory.path} is in use; {way_on}")
+        remedy = "add --resume to continue it, or give another name" if directory.exists else "give another name"
+        raise UserError(f"--name {name}: {directory.path} is in use; {remedy}")
     return directory
 
 
@@ -78,144 +85,145 @@ def known_models(words: Sequence[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def resolve(arguments: argparse.Namespace) -> Choices:
-    models = known_models(arguments.models or DEFAULT_SWEEP)
-    dataset = arguments.dataset or "tiny"
-    settings = dict(parse_setting(text) for text in arguments.set or ())
-    data_dir = pick_data_dir(arguments.data_dir)
-    device = pick_device(arguments.device or "auto")
-    scale = pick_scale(arguments.scale or "auto", device)
-    strategy, targets = arguments.strategy or "lora", arguments.lora_targets or "all-linear"
-    weights = resolve_weights(arguments.weights or ["auto"], models, scale)
+def resolve(options: Options, saved: Request | None = None) -> Request:
+    """Options over what the run was started with, over the defaults.
+
+    Args:
+        saved: of a run that exists. Where things are and how many trials run at a time may have changed since; what a
+            trial computes has not (`refuse_changes`).
+
+    Raises:
+        UserError: a wrong value; no such device on this machine.
+    """
+    device = pick_device(options.device or "auto") if saved is None else _same_device(saved)
+    models = known_models(options.models or (DEFAULT_SWEEP if saved is None else ()))
+    scale = pick_scale(options.scale or "auto", device) if saved is None else saved.scale
+    here: dict[str, Any] = {"device": device, "cpus": count_cpus(), "gpus": count_gpus(device)}
+    here["cache_dir"] = str(cache_directory())
+    for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent"):
+        if (value := getattr(options, name)) is not None:
+            here[name] = value
+    if saved is None or options.data_dir is not None:
+        here["data_dir"] = pick_data_dir(options.data_dir)
+    if saved is not None:
+        weights = resolve_weights(options.weights or (), union(saved.models, models), scale, saved.weights)
+        return dataclasses.replace(saved, weights=weights, **here)
+    settings = dict(parse_setting(text) for text in options.set or ())
+    dataset, strategy = options.dataset or "tiny", options.strategy or "lora"
+    targets = options.lora_targets or "all-linear"
+    weights = resolve_weights(options.weights or ["auto"], models, scale)
     rates, rates_told = (
-        ({}, "") if arguments.rates is None else learning_rates.read(arguments.rates, scale, strategy, targets, weights)
+        ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
     )
-    return Choices(
+    search = options.config == SEARCH
+    epochs = SEARCH_EPOCHS if search else TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
+    return Request(
         models=models,
-        augment=AUGMENT[arguments.augment or ("off" if arguments.config == SEARCH else "both")],
-        seeds=tuple(arguments.seeds or (0,)),
+        augment=AUGMENT[options.augment or ("off" if search else "both")],
+        seeds=tuple(options.seeds or (0,)),
         dataset=dataset,
         strategy=strategy,
         lora_targets=targets,
-        epochs=_epochs(arguments, dataset),
+        epochs=epochs if options.epochs is None else options.epochs,
         scale=scale,
         weights=weights,
-        device=device,
-        data_dir=data_dir,
-        cache_dir=str(cache_directory()),
-        cpus=count_cpus(),
-        gpus=count_gpus(device),
-        **{option: getattr(arguments, option) for option in RESOURCES},
         settings=settings,
-        hold_out=_hold_out(arguments) or "",
-        test_also=_test_also(arguments) or "",
+        hold_out=_hold_out(options) or "",
+        test_also=_test_also(options) or "",
         rates=rates,
         rates_told=rates_told,
+        **here,
     )
 
 
-def _epochs(arguments: argparse.Namespace, dataset: str) -> int:
-    if arguments.epochs is not None:
-        return int(arguments.epochs)
-    if arguments.config == SEARCH:
-        return SEARCH_EPOCHS
-    return TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
+def _same_device(saved: Request) -> str:
+    try:
+        return pick_device(saved.device)
+    except UserError:
+        raise UserError(
+            f"the run was started on {saved.device}, and torch finds none on this machine; continue it where there is "
+            "one, or start a new run"
+        ) from None
 
 
-def _hold_out(arguments: argparse.Namespace) -> str | None:
-    if arguments.hold_out is None:
+def _hold_out(options: Options) -> str | None:
+    if options.hold_out is None:
         return None
     from sousaphone.data.splits import parse_hold_out  # brings pandas, which most command lines can do without
 
-    return "=".join(parse_hold_out(arguments.hold_out))
+    return "=".join(parse_hold_out(options.hold_out))
 
 
-def _test_also(arguments: argparse.Namespace) -> str | None:
-    return None if arguments.test_also is None else check_source("--test-also", arguments.test_also)
+def _test_also(options: Options) -> str | None:
+    return None if options.test_also is None else check_source("--test-also", options.test_also)
 
 
-def on_this_machine(arguments: argparse.Namespace, saved: Choices) -> Choices:
-    """A saved run's choices on this machine: where things lie and how many trials run at a time may have changed,
-    what a trial computes has not.
-
-    Raises:
-        UserError: there is no such device here.
+def check_lowest(options: Options) -> None:
     """
-    try:
-        device = pick_device(saved.device)
-    except UserError:
-        raise UserError(
-            f"the run was begun on {saved.device}, and torch finds none on this machine; go on with it where there is "
-            "one, or begin a new run"
-        ) from None
-    models = union(saved.models, known_models(arguments.models or ()))
-    weights = resolve_weights(arguments.weights or (), models, saved.scale, saved.weights)
-    changes: dict[str, Any] = {key: getattr(arguments, key) for key in RESOURCES if getattr(arguments, key) is not None}
-    if arguments.data_dir is not None:
-        changes["data_dir"] = pick_data_dir(arguments.data_dir)
-    return dataclasses.replace(
-        saved,
-        cpus=count_cpus(),
-        gpus=count_gpus(device),
-        cache_dir=str(cache_directory()),
-        weights=weights,
-        **changes,
-    )
+    Raises:
+        UserError: a number below what its option allows, or none at all.
+    """
+    for declared in dataclasses.fields(Options):
+        low, value = declared.metadata["low"], getattr(options, declared.name)
+        if low is not None and value is not None and not low <= value < math.inf:
+            raise UserError(f"{flag(declared.name)} {value:g} is out of range; give {low} or more")
 
 
-def refuse_changes(arguments: argparse.Namespace, saved: Choices, config: str, trials: Sequence[TrainConfig]) -> None:
-    """A run goes on as it was begun; what is asked for again must be the same. Where data and weights lie may change:
+def refuse_changes(options: Options, saved: Request, config: str, trials: Sequence[TrainConfig]) -> None:
+    """A run continues as it was started; what is given again must be the same. Where data and weights are may change:
     their content is compared elsewhere.
 
     Raises:
         UserError: it is not; the message lists what differs.
     """
-    asked: dict[str, tuple[Any, Any]] = {
-        "--config": (arguments.config, config),
-        "--strategy": (arguments.strategy, saved.strategy),
-        "--lora-targets": (arguments.lora_targets, saved.lora_targets),
-        "--epochs": (arguments.epochs, saved.epochs),
-        "--dataset": (arguments.dataset, saved.dataset),
-        "--scale": (None if arguments.scale == "auto" else arguments.scale, saved.scale),
-        "--hold-out": (_hold_out(arguments), saved.hold_out or "none"),
-        "--test-also": (_test_also(arguments), saved.test_also or "none"),
-        "--device": (None if arguments.device == "auto" else arguments.device, saved.device),
-    }
-    if not arguments.extend:
-        asked |= {
-            "--models": (_set_of(arguments.models, saved.models), _words(saved.models)),
-            "--augment": (
-                arguments.augment,
-                next(k for k, flags in AUGMENT.items() if set(flags) == set(saved.augment)),
-            ),
-            "--seeds": (_set_of(arguments.seeds, saved.seeds), _words(saved.seeds)),
-            "--weights": _bare_weights(arguments.weights or (), saved.weights),
-        }
-    for key, value in (parse_setting(text) for text in arguments.set or ()):
-        values = {getattr(trial, key) for trial in trials}
-        asked[f"--set {key}"] = (value, value if values == {value} else ", ".join(sorted(map(str, values))))
-    changed = [f"{name} {new} (was {old})" for name, (new, old) in asked.items() if new is not None and new != old]
+    fixed = {Later.SAME} if options.extend else {Later.SAME, Later.GROWS}
+    changed = []
+    for declared in dataclasses.fields(Options):
+        if declared.metadata["later"] in fixed and getattr(options, declared.name) is not None:
+            changed += _changes(declared.name, options, saved, config, trials)
     if changed:
-        option = "--extend" if arguments.extend else "--resume"
         raise UserError(
-            f"{option} goes on with the same settings; changed: {'; '.join(changed)}; "
-            "leave it out, or begin a new run under another --name"
+            f"{'--extend' if options.extend else '--resume'} keeps the settings of the run; changed: "
+            f"{'; '.join(changed)}; leave it out, or start a new run under another --name"
         )
 
 
+def _changes(name: str, options: Options, saved: Request, config: str, trials: Sequence[TrainConfig]) -> list[str]:
+    """`--flag new (was old)` where what is given of one option differs from the run's."""
+    given: Any = getattr(options, name)
+    if name == "set":
+        pairs = []
+        for key, value in map(parse_setting, given):
+            values = {getattr(trial, key) for trial in trials}
+            pairs.append((f"--set {key}", value, value if values == {value} else _words(sorted(map(str, values)))))
+    elif name == "weights":
+        bare, old = _bare_weights(given, saved.weights)
+        pairs = [("--weights", old if bare is None else bare, old)]
+    elif name in ("scale", "device"):
+        old = getattr(saved, name)
+        pairs = [(flag(name), old if given == "auto" else given, old)]
+    elif name == "augment":
+        old = next(word for word, flags in AUGMENT.items() if set(flags) == set(saved.augment))
+        pairs = [(flag(name), given, old)]
+    elif name in ("models", "seeds"):
+        old = getattr(saved, name)
+        pairs = [(flag(name), _words(old if set(given) == set(old) else given), _words(old))]
+    else:
+        kept = {"config": config, "hold_out": saved.hold_out or "none", "test_also": saved.test_also or "none"}
+        read = {"hold_out": _hold_out, "test_also": _test_also}
+        new = read[name](options) if name in read else given
+        pairs = [(flag(name), new, kept[name] if name in kept else getattr(saved, name))]
+    return [f"{what} {new} (was {old})" for what, new, old in pairs if new != old]
+
+
 def _bare_weights(words: Sequence[str], saved: Mapping[str, str]) -> tuple[str | None, str]:
-    """The bare word as asked for, and as saved for the models that no other word names."""
+    """The bare word as given, and as saved for the models that no other word names."""
     others = {weights for model, weights in saved.items() if model not in named(words)}
     return "random" if "random" in words else None, "random" if others <= {"random"} else "pretrained"
 
 
-def _words(values: Sequence[Any] | None) -> str | None:
-    return None if values is None else " ".join(map(str, values))
-
-
-def _set_of(asked: Sequence[Any] | None, saved: Sequence[Any]) -> str | None:
-    """The asked words; in the saved order where they are the same ones."""
-    return _words(saved if asked is not None and set(asked) == set(saved) else asked)
+def _words(values: Sequence[Any]) -> str:
+    return " ".join(map(str, values))
 
 
 def union(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:
@@ -314,13 +322,13 @@ def named(words: Sequence[str]) -> set[str]:
     return {word.partition("=")[0] for word in words if "=" in word}
 
 
-def data_is_missing(choices: Choices) -> bool:
+def data_is_missing(request: Request) -> bool:
     """Whether the data has yet to be generated or downloaded."""
     from sousaphone.data.synthetic.generate import builtin_root
 
-    if choices.built_in:
-        return not builtin_root(Path(choices.cache_dir), choices.dataset).is_dir()
-    return not_downloaded(choices.data_dir)
+    if request.built_in:
+        return not builtin_root(Path(request.cache_dir), request.dataset).is_dir()
+    return not_downloaded(request.data_dir)
 
 
 def not_downloaded(source: str) -> bool:
@@ -328,21 +336,21 @@ def not_downloaded(source: str) -> bool:
     return hub.is_word(source) and hub.cached(source) is None
 
 
-def with_data(choices: Choices) -> Choices:
+def with_data(request: Request) -> Request:
     """The same with the built-in data set generated, if that is what is to be used.
 
     Raises:
         UserError: the cache directory cannot be written.
     """
-    if not choices.built_in:
-        return choices
+    if not request.built_in:
+        return request
     from sousaphone.data.synthetic.generate import builtin_dataset
 
     try:
-        root = builtin_dataset(Path(choices.cache_dir), choices.dataset)
+        root = builtin_dataset(Path(request.cache_dir), request.dataset)
     except OSError as error:
         raise UserError(
-            f"the built-in data set cannot be written to {choices.cache_dir} ({error.strerror}); "
+            f"the built-in data set cannot be written to {request.cache_dir} ({error.strerror}); "
             "set SOUSAPHONE_CACHE to a directory with free space"
         ) from error
-    return dataclasses.replace(choices, data_dir=str(root))
+    return dataclasses.replace(request, data_dir=str(root))

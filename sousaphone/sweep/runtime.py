@@ -26,12 +26,12 @@ import ray
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
-from sousaphone.planning.options import Choices
+from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
 from sousaphone.text import Announce
 
-# Measured: 0.7 GB for the driver with torch, 0.3 GB for Ray's processes, 0.4 GB for a worker before it trains.
-_LEAST_BYTES = 1_400_000_000
+# Measured: 0.7 GB for the driver with torch, 0.3 GB for Ray's processes, 0.6 to 0.9 GB for a worker that trains.
+_LEAST_BYTES = 2_000_000_000
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
 _ENDING = "the end of a Ray runtime"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -94,16 +94,16 @@ class Capacity:
             raise UserError(f"no single node of {self.where} has all that a trial asks for, {resources.request}")
 
 
-def pick_resources(choices: Choices, sweep: Sweep, capacity: Capacity) -> Resources:
+def pick_resources(request: Request, sweep: Sweep, capacity: Capacity) -> Resources:
     """The command line's resources, else the sweep's.
 
     Raises:
         UserError: more than there is, so that no trial could ever start.
     """
-    cpus = sweep.cpus_per_trial if choices.cpus_per_trial is None else choices.cpus_per_trial
-    gpus = sweep.gpus_per_trial if choices.gpus_per_trial is None else choices.gpus_per_trial
-    limit = sweep.max_concurrent if choices.max_concurrent is None else choices.max_concurrent
-    resources = Resources(cpus, gpus, limit, choices.device)
+    cpus = sweep.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial
+    gpus = sweep.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial
+    limit = sweep.max_concurrent if request.max_concurrent is None else request.max_concurrent
+    resources = Resources(cpus, gpus, limit, request.device)
     capacity.check(resources)
     return resources
 
@@ -133,17 +133,20 @@ def _check_machine() -> None:
     home_directory()  # holds Ray's token
     if (memory := memory_bytes()) < _LEAST_BYTES:
         raise UserError(
-            f"{memory / 1e9:.1f} GB of memory are too little for Ray and a trial; give this machine or container "
-            f"{_LEAST_BYTES / 1e9:.1f} GB at least"
+            f"{memory / 1e6:,.0f} MB of memory are too little for Ray and a trial; give this machine or container "
+            f"{_LEAST_BYTES / 1e6:,.0f} MB at least"
         )
     given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
-    directory = Path(given, "ray").absolute()
-    standing = next(path for path in (directory, *directory.parents) if path.exists())
+    os.environ["RAY_TMPDIR"] = str(Path(given).absolute())  # Ray starts from no relative or empty one
+    directory = Path(os.environ["RAY_TMPDIR"], "ray")
+    standing = next(path for path in (directory, *directory.parents) if path.exists() or path.is_symlink())
     if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         raise UserError(
-            f"Ray's temporary directory {directory} cannot be written: {standing} belongs to "
-            f"{_owner(standing)}; set RAY_TMPDIR to a directory of your own"
+            f"Ray's temporary directory cannot be {directory}: {standing} is not a directory that this user can write "
+            "to; set RAY_TMPDIR to one that is"
         )
+    if not str(directory).isascii():
+        raise UserError(f"Ray's temporary directory {directory} is not ASCII; set RAY_TMPDIR to one that is")
     # The longest of the sockets that Ray puts there.
     socket_path = f"{directory}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     most = _SOCKET_PATH_BYTES - len(os.fsencode(socket_path))
@@ -160,13 +163,6 @@ def _check_machine() -> None:
             f"Ray needs the loopback interface, and 127.0.0.1 does not answer ({error}); bring it up, such as by "
             "`ip link set lo up`"
         ) from error
-
-
-def _owner(path: Path) -> str:
-    try:
-        return path.owner()
-    except KeyError:  # a user id without a name
-        return f"user {path.stat().st_uid}"
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import launch
+from sousaphone.cli.arguments import make_sweep, parse
 from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
@@ -29,7 +30,7 @@ CUT, WAITING = "beats-lora-aug-off-s0", "beats-lora-aug-off-s1"
 
 
 def job_of(storage: Path, *options: str) -> Job:
-    return make_job(launch.build_parser().parse_args([*options, "--storage", str(storage)]), launch._sweep)
+    return make_job(parse([*options, "--storage", str(storage)], "launch.py"), make_sweep)
 
 
 @pytest.fixture(scope="module")
@@ -162,15 +163,15 @@ def _words(*words: str) -> Callable[[Path], list[str]]:
     [
         (_other_data, "the run was begun with other content; changed: the data in"),
         (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
-        (_begun_elsewhere, ", and torch finds none on this machine; go on with it where there is one"),
+        (_begun_elsewhere, ", and torch finds none on this machine; continue it where there is one"),
         (_words("--resume", "--name", "run", "--weights", "random"), "changed: --weights random (was pretrained)"),
         (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
         (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
         (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),
-        (_words("--extend", "--name", "run", "--epochs", "10"), "--extend goes on with the same settings"),
+        (_words("--extend", "--name", "run", "--epochs", "10"), "--extend keeps the settings of the run"),
         (_words("--extend", "--name", "run", "--seeds", "0", "1"), "--extend adds nothing: every trial that it names"),
         (_words("--promote", "run", "--name", "best"), "none of its 2 trials has finished; go on with it first"),
-        (_words("--promote", "nothing"), "is no run; there are in"),
+        (_words("--promote", "nothing"), "is not a run directory; there are in"),
     ],
 )
 def test_a_refusal_is_one_clear_line_and_touches_nothing(
@@ -245,7 +246,7 @@ def test_a_stop_while_ray_is_shut_down_leaves_the_report_to_be_written(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("sousaphone.sweep.runtime.ray_runtime", runtime)
-    with launch._ray(launch.build_parser().parse_args([]), job_of(storage, "--resume", "--name", "run")) as up:
+    with launch._ray(parse([], "launch.py"), job_of(storage, "--resume", "--name", "run")) as up:
         assert up == "up"
 
 

@@ -111,6 +111,6 @@ def test_memory_that_runs_out_while_workers_start_costs_no_more_than_a_trial_at_
 
 
 def test_too_little_memory_for_ray_is_refused(launcher: Launcher, memory_group: Path) -> None:
-    driver = launcher.start(*launcher.options, *SHORT, under=limited(memory_group, 1_100 << 20))
+    driver = launcher.start(*launcher.options, *SHORT, under=limited(memory_group, 1_700 << 20))
     assert driver.wait(timeout=60) == 2, launcher.log
     assert "memory" in last_line(launcher)
