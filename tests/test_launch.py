@@ -168,7 +168,7 @@ def test_a_used_name_without_resume_is_refused_and_stays_as_it_was(
 def test_a_storage_that_is_no_directory_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     assert launch.main(["--storage", str(tmp_path / "file" / "runs")]) == launch.EXIT_INPUT
-    assert "is no directory to write in" in capsys.readouterr().err
+    assert "is not a directory that can be written to" in capsys.readouterr().err
 
 
 def test_a_run_in_use_by_a_living_driver_is_refused(tmp_path: Path) -> None:
@@ -233,6 +233,9 @@ def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() 
         )
     }
     assert imported <= {*sys.stdlib_module_names, "sousaphone", "tune_configs", "analysis"}
-    heavy = "import sys, launch; from sousaphone.cli.arguments import build_parser; build_parser().format_help(); print({'torch', 'ray', 'pandas'} & set(sys.modules))"
+    heavy = (
+        "import sys, launch; from sousaphone.cli.arguments import build_parser; build_parser().format_help(); "
+        "print({'torch', 'ray', 'pandas'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -137,7 +137,7 @@ def test_a_link_to_itself_is_refused(root, place):
     path = path if place == "file" else path.parent
     path.rename(root / "elsewhere")
     path.symlink_to(path.name)
-    assert f"Symlink loop from '{path}'" in refusal(root)
+    assert str(path) in refusal(root)
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to the superuser")
