@@ -44,10 +44,10 @@ _QUIET_SECONDS = 30.0
 EXIT_TRIAL = 1
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
-    options = parse(argv, "launch.py")
+    options = parse(argv, prog)
     try:
         return run(options)
     except UserError as error:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import errno
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sousaphone.cli.parser import (
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     Parser,
     prepare_process,
     require_torchaudio,
-    stop_talking,
+    run_command,
 )
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
@@ -88,8 +85,8 @@ example:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = Parser(prog=_PROGRAM, description=_DESCRIPTION)
+def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
+    parser = Parser(prog=prog, description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, description: str, end: str) -> argparse.ArgumentParser:
@@ -135,27 +132,19 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit code."""
+def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
+    """Run the command line; returns the exit code."""
     prepare_process()
-    options = build_parser().parse_args(arguments)
-    run = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
-    try:
+    options = build_parser(prog).parse_args(argv)
+    command = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
+
+    def run() -> int:
         if options.command != "make":
             require_torchaudio()
-        code = run(options)
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"{_PROGRAM} {options.command}: error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except BrokenPipeError:
-        stop_talking()
-        return EXIT_OK
-    except KeyboardInterrupt:
-        again = "; the same command goes on" if options.command in ("make", "cache") else ""
-        print(f"\n{_PROGRAM} {options.command}: interrupted{again}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return command(options)
+
+    again = "; the same command continues" if options.command in ("make", "cache") else ""
+    return run_command(f"{prog} {options.command}", run, f"interrupted{again}")
 
 
 # What each command needs takes seconds to import; --help and wrong arguments do without.

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,6 +63,27 @@ def require_torchaudio() -> None:
             f"torchaudio {package_version('torchaudio')} does not load beside torch {package_version('torch')} "
             f"({one_line(error, 200)}); install a pair that does: {TORCHAUDIO_REMEDY}"
         ) from error
+
+
+def run_command(prog: str, command: Callable[[], int], interrupted: str = "interrupted") -> int:
+    """A command's exit code; what goes wrong is one line.
+
+    Args:
+        interrupted: what to say after Ctrl-C.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except UserError as error:
+        print(f"{prog}: error: {error}", file=sys.stderr)
+        return EXIT_INPUT
+    except BrokenPipeError:
+        stop_talking()
+        return EXIT_OK
+    except KeyboardInterrupt:
+        print(f"\n{prog}: {interrupted}", file=sys.stderr)
+        return EXIT_INTERRUPTED
 
 
 def stop_talking() -> None:

@@ -11,13 +11,11 @@ from pathlib import Path
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.cli.parser import (
-    EXIT_INPUT,
-    EXIT_INTERRUPTED,
     EXIT_OK,
     Parser,
     prepare_process,
     require_torchaudio,
-    stop_talking,
+    run_command,
 )
 from sousaphone.errors import UserError
 from sousaphone.weights import locate
@@ -48,9 +46,9 @@ be fetched cannot be had; 130 interrupted
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     parser = Parser(
-        prog=_PROGRAM,
+        prog=prog,
         description="Published weights: what is here, fetch it, check it.",
         epilog=_END,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -68,11 +66,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
-    arguments = build_parser().parse_args(argv)
-    try:
+    arguments = build_parser(prog).parse_args(argv)
+
+    def run() -> int:
         if arguments.command == "list":
             for line in listed():
                 print(line)
@@ -81,15 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "fetch":
             return fetch(arguments.names or DEFAULT_SWEEP)
         return verify(arguments.names)
-    except UserError as error:
-        print(f"{_PROGRAM}: error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except BrokenPipeError:
-        stop_talking()
-        return EXIT_OK
-    except KeyboardInterrupt:
-        print(f"\n{_PROGRAM}: interrupted; what came so far is kept", file=sys.stderr)
-        return EXIT_INTERRUPTED
+
+    return run_command(prog, run)
 
 
 def listed() -> Iterator[str]:

@@ -20,6 +20,7 @@ from sousaphone.files import atomic_write
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
 ADAPTER_NAME = "adapter.pt"
+CHECKPOINTS_NAME = "checkpoints"
 MOST_HALVINGS = 2  # of a trial's micro-batch, before it ends as out_of_memory
 
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from sousaphone.files import flush
+from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
-DIRECTORY = "checkpoints"
 KEPT = 2
 _NAME = re.compile(r"epoch_(\d+)-[0-9a-f]+")
 
@@ -30,7 +30,7 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
         trial: the trial's directory.
         attempt: hexadecimal name of this start of the trial.
     """
-    root = trial / DIRECTORY
+    root = trial / CHECKPOINTS_NAME
     root.mkdir(exist_ok=True)
     final = root / f"epoch_{epoch:04d}-{attempt}"
     temporary = root / f".{final.name}.tmp"
@@ -51,7 +51,7 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
 
 def newest(trial: Path) -> dict[str, Any] | None:
     """The state of the newest whole checkpoint, None if there is none; damaged ones are passed over."""
-    for directory in _newest_first(trial / DIRECTORY):
+    for directory in _newest_first(trial / CHECKPOINTS_NAME):
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
             if manifest.items() >= _identity(directory / "state.pt").items():
@@ -64,16 +64,16 @@ def newest(trial: Path) -> dict[str, Any] | None:
 
 def newest_bytes(trial: Path) -> int:
     """The size of the newest checkpoint's state, 0 if there is none."""
-    for directory in _newest_first(trial / DIRECTORY):
+    for directory in _newest_first(trial / CHECKPOINTS_NAME):
         return (directory / "state.pt").stat().st_size
     return 0
 
 
 def sweep_litter(trial: Path) -> None:
     """Remove what a killed `save` left half-done or had yet to remove."""
-    for litter in (trial / DIRECTORY).glob(".*.tmp"):
+    for litter in (trial / CHECKPOINTS_NAME).glob(".*.tmp"):
         shutil.rmtree(litter, ignore_errors=True)
-    _drop_old(trial / DIRECTORY)
+    _drop_old(trial / CHECKPOINTS_NAME)
 
 
 def _drop_old(root: Path) -> None:

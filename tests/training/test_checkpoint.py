@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sousaphone.files import atomic_write
-from sousaphone.runs.trial_record import TrialRecord, error_line
+from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord, error_line
 from sousaphone.training import checkpoint
 
 
@@ -35,13 +35,13 @@ def test_a_half_written_checkpoint_is_no_checkpoint_and_is_swept_away(tmp_path: 
     whole.rename(whole.with_name(f".{whole.name}.tmp"))
     assert checkpoint.newest(tmp_path) is None
     checkpoint.sweep_litter(tmp_path)
-    assert list((tmp_path / checkpoint.DIRECTORY).iterdir()) == []
+    assert list((tmp_path / CHECKPOINTS_NAME).iterdir()) == []
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     for epoch in range(1, 6):
         checkpoint.save(tmp_path, epoch, "aa", {"epoch": epoch})
-    names = sorted(path.name for path in (tmp_path / checkpoint.DIRECTORY).iterdir())
+    names = sorted(path.name for path in (tmp_path / CHECKPOINTS_NAME).iterdir())
     assert names == ["epoch_0004-aa", "epoch_0005-aa"]
 
 

@@ -1,0 +1,37 @@
+"""The `sousaphone` command: one name for every command line of the project."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from sousaphone.cli.parser import Parser, prepare_process
+
+# What it is for, and the module whose `main(argv, prog)` runs it; imported when it is called.
+_COMMANDS = {
+    "sweep": ("train backbones and compare them (python launch.py)", "launch"),
+    "report": ("write the report of a run, or compare two (python -m analysis)", "sousaphone.cli.report"),
+    "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),
+    "weights": ("list, fetch and verify pretrained weights (python -m sousaphone.weights)", "sousaphone.cli.weights"),
+    "runs": ("list runs, and free disk space", "sousaphone.cli.runs"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    prepare_process()
+    given = sys.argv[1:] if argv is None else list(argv)
+    rows = [f"  {name:<8} {what}" for name, (what, _) in _COMMANDS.items()]
+    parser = Parser(
+        prog="sousaphone",
+        usage="sousaphone COMMAND [arguments]",
+        description="Compare pretrained audio backbones under LoRA on drum rudiments.",
+        epilog="\n".join(["commands (each has its own --help):", *rows]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="see below")
+    command = parser.parse_args(given[:1]).command
+    code: int = importlib.import_module(_COMMANDS[command][1]).main(given[1:], f"sousaphone {command}")
+    return code

@@ -1,0 +1,164 @@
+"""sousaphone runs: list runs with their state and size, and prune what is not needed any more."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.errors import UserError
+from sousaphone.files import cache_directory
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.trial_record import CHECKPOINTS_NAME
+
+_LIST = "List the runs of a storage directory: when each began, how many trials ended, its size."
+_PRUNE = """\
+Free disk space. Shows what would be deleted and how much that is, then asks. A run that a driver works on is never
+touched.
+
+  RUN ...         delete these runs, whole
+  --checkpoints   of the named runs (default: all) only the checkpoints of trials that have ended completely; records,
+                  reports, predictions and adapters stay, so report and --promote still work
+  --caches        decoded waveforms and built-in data sets; the next launch makes them again
+"""
+_END = """\
+examples:
+  %(prog)s --checkpoints            checkpoints that no trial needs any more
+  %(prog)s first second             two whole runs
+  %(prog)s --caches --yes           without asking
+
+exit codes: 0; 1 not confirmed, nothing deleted; 2 wrong argument; 130 interrupted
+"""
+EXIT_KEPT = 1
+# Waveforms, and built-in data sets; whatever else is in the cache directory is not ours to delete.
+_CACHED = re.compile(r"[0-9a-f]+-\d+hz|builtin-\d+-[a-z]+(\.\w+)?")
+
+
+def build_parser(prog: str = "sousaphone runs") -> argparse.ArgumentParser:
+    parser = Parser(prog=prog, description="Runs on disk: list them, prune what is not needed any more.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+    listing = commands.add_parser("list", help="runs with their state and size", description=_LIST)
+    prune = commands.add_parser("prune", help="free disk space", description=_PRUNE, epilog=_END, formatter_class=raw)
+    prune.add_argument("runs", nargs="*", metavar="RUN", help="names in the storage directory")
+    prune.add_argument("--checkpoints", action="store_true", help="only checkpoints of ended trials")
+    prune.add_argument("--caches", action="store_true", help="decoded waveforms and built-in data sets")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+    for command in (listing, prune):
+        command.add_argument(
+            "--storage", metavar="DIR", type=Path, default=Path("results"), help="where runs are (default results)"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "sousaphone runs") -> int:
+    """Run the command line; returns the exit code."""
+    prepare_process()
+    arguments = build_parser(prog).parse_args(argv)
+    command = _list if arguments.command == "list" else _prune
+    return run_command(f"{prog} {arguments.command}", lambda: command(arguments))
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "started", "trials ended", "state", "size", box=None)
+    for run in _runs(arguments.storage):
+        try:
+            started, ended, planned = _progress(run)
+        except UserError as error:
+            table.add_row(run.path.name, "", "", str(error), _size(_bytes(run.path)))
+            continue
+        state = "running" if run.is_live() else "complete" if ended == planned else "can be resumed"
+        table.add_row(run.path.name, started, f"{ended}/{planned}", state, _size(_bytes(run.path)))
+    if not table.row_count:
+        print(f"no runs in {arguments.storage}")
+        return EXIT_OK
+    Console(soft_wrap=True, highlight=False).print(table)
+    return EXIT_OK
+
+
+def _progress(run: RunDirectory) -> tuple[str, int, int]:
+    """When a run was started, how many of its trials have ended with all their results, and how many are planned."""
+    plan = run.read_plan()
+    return plan["created"], sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
+
+
+def _is_full(run: RunDirectory, trial_id: str) -> bool:
+    try:
+        record = run.record(trial_id)
+    except ValueError:  # damaged; resuming writes it anew
+        return False
+    return record is not None and record.status in FULL_ENDS
+
+
+def _prune(arguments: argparse.Namespace) -> int:
+    if not (arguments.runs or arguments.checkpoints or arguments.caches):
+        raise UserError("nothing is named to delete; give RUN ..., --checkpoints or --caches")
+    found = {run.path.name: run for run in _runs(arguments.storage)}
+    if unknown := [name for name in arguments.runs if name not in found]:
+        raise UserError(f"{unknown[0]} is not a run in {arguments.storage}; there are: {', '.join(found) or 'none'}")
+    named = [found[name] for name in arguments.runs] or list(found.values())
+    if live := [run for run in named if arguments.runs and run.is_live()]:
+        raise UserError(f"{live[0].path} is running; stop it first")
+    paths: dict[Path, RunDirectory | None] = {}  # and the run that each belongs to
+    for run in named:
+        if arguments.checkpoints and not run.is_live():
+            paths |= dict.fromkeys(_ended_checkpoints(run), run)
+        elif arguments.runs and not arguments.checkpoints:
+            paths[run.path] = run
+    if arguments.caches and cache_directory().is_dir():
+        cached = [path for path in sorted(cache_directory().iterdir()) if _CACHED.fullmatch(path.name)]
+        paths |= dict.fromkeys(path for path in cached if path.is_dir() and not path.is_symlink())
+    if not paths:
+        print("nothing to delete")
+        return EXIT_OK
+    sizes = {path: _bytes(path) for path in paths}
+    for path, size in sizes.items():
+        print(f"{_size(size):>9}  {path}")
+    print(f"{_size(sum(sizes.values())):>9}  in all")
+    if not arguments.yes and not _confirmed():
+        print("nothing deleted")
+        return EXIT_KEPT
+    for path, owner in paths.items():
+        with owner.held() if owner else nullcontext():  # refused where a driver has started meanwhile
+            shutil.rmtree(path)
+    print(f"freed {_size(sum(sizes.values()))}")
+    return EXIT_OK
+
+
+def _confirmed() -> bool:
+    try:
+        return input("delete these? [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:  # nobody can answer
+        print("(--yes does not ask)")
+        return False
+
+
+def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
+    """The checkpoints that no trial continues from, and that the report does not read."""
+    for trial_id in run.read_plan()["trial_ids"]:
+        checkpoints = run.trial(trial_id) / CHECKPOINTS_NAME
+        if checkpoints.is_dir() and not checkpoints.is_symlink() and _is_full(run, trial_id):
+            yield checkpoints
+
+
+def _runs(storage: Path) -> list[RunDirectory]:
+    """The oldest first; links are not followed."""
+    plans = [path for path in storage.expanduser().glob("*/run.json") if not path.parent.is_symlink()]
+    return [RunDirectory(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
+
+
+def _bytes(directory: Path) -> int:
+    """What deleting a directory frees."""
+    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.2f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
