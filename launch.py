@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import importlib
 import os
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sousaphone.cli.arguments import make_sweep, parse
@@ -23,9 +21,8 @@ from sousaphone.cli.parser import (
     require_torchaudio,
     stop_talking,
 )
-from sousaphone.config import SEARCH, TrainConfig
+from sousaphone.config import SEARCH
 from sousaphone.errors import UserError
-from sousaphone.planning import resolve as resolving
 from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.options import Options
 from sousaphone.runs import learning_rates
@@ -34,7 +31,6 @@ from sousaphone.runs.directory import Limits
 if TYPE_CHECKING:
     from sousaphone.data.dataset import Dataset
     from sousaphone.planning.resources import Resources
-    from sousaphone.planning.throughput import Budget
     from sousaphone.sweep.runtime import Runtime
 
 # They bring torch, transformers and PEFT, and Ray needs none of what they bring.
@@ -82,6 +78,7 @@ def run(options: Options) -> int:
             write_status(job.directory)
         return _end(job)
 
+    from sousaphone.planning.plan import prepare
     from sousaphone.sweep.runtime import Capacity, pick_resources
 
     if job.tracker == "wandb":
@@ -93,7 +90,7 @@ def run(options: Options) -> int:
     at_once = capacity.trials_at_once(resources, len(left))
     try:
         with _ray(options, job) as runtime:
-            planned = _plan(options, job, resources, at_once)
+            planned = prepare(job, options, resources, at_once, print)
             if planned is None or runtime is None:
                 return EXIT_OK
             job, dataset = planned
@@ -157,44 +154,6 @@ def _ray(options: Options, job: Job) -> Iterator[Runtime | None]:
         yield runtime
 
 
-def _plan(options: Options, job: Job, resources: Resources, at_once: int) -> tuple[Job, Dataset] | None:
-    """Say what will be done, and make ready what it takes, before the run directory is touched: all that can be wrong
-    with weights, data and time shows here. None if that is all that is asked for."""
-    from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
-    from sousaphone.planning import plan as planning
-    from sousaphone.planning.forecast import describe
-
-    left = job.left()
-    trainable: dict[TrainConfig, int] = {}
-    for line in planning.describe_trials(job, left, resources, at_once, trainable):
-        print(line)
-    also = job.request.test_also
-    skipped = options.plan and resolving.not_downloaded(also)
-    further = [read_further(Path(also))] if also and not skipped else []
-    dataset: Dataset | None = None
-    if not (options.plan and resolving.data_is_missing(job.request)):  # a plan makes and downloads nothing
-        job = job.at(resolving.with_data(job.request).data_dir)
-        left = job.left()
-        dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)
-        planning.refuse_other_content(job, left, dataset)
-    for line in planning.describe_places(job, dataset):
-        print(line)
-    clips = dataset.clips["split"].value_counts().to_dict() if dataset else planning.nominal_clips(job.request.dataset)
-    forecast = planning.foresee(job, left, clips, trainable, at_once, _timing(options), print)
-    for line in describe(forecast):
-        print(line)
-    planning.refuse_what_cannot_end(job, forecast, resources, cut=options.yes)
-    if options.plan or dataset is None:
-        return None
-    for needed in (dataset, *further):
-        fill_caches(needed, left, Path(job.request.cache_dir))
-    for other in further:
-        if warning := overlap(dataset, other, left, Path(job.request.cache_dir)):
-            print(f"warning: {warning}")
-            dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
-    return job, dataset
-
-
 def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int) -> bool:
     """Baselines, then what is left of the trials; whether that was interrupted."""
     from sousaphone.planning import plan as planning
@@ -235,16 +194,6 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
         finally:
             meanwhile.cancel()
     return False
-
-
-def _timing(options: Options) -> Budget | None:
-    """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
-    from sousaphone.planning.throughput import Budget
-
-    if options.timing is False:
-        return None
-    # A plan is asked for its forecast; before a real start the timing must be cheap against the sweep.
-    return Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
 
 
 def _measure(job: Job, dataset: Dataset) -> None:

@@ -16,12 +16,15 @@ import torch
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import FEW_PLAYERS, SEARCH, TrainConfig
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
 from sousaphone.data.synthetic.generate import builtin_clips
 from sousaphone.errors import UserError
 from sousaphone.hardware import device_name, memory_bytes
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.planning.forecast import Forecast, Room, predict, refusals
+from sousaphone.planning.forecast import Forecast, Room, describe, predict, refusals
 from sousaphone.planning.job import Job
+from sousaphone.planning.options import Options
+from sousaphone.planning.resolve import data_is_missing, not_downloaded, with_data
 from sousaphone.planning.resources import Resources
 from sousaphone.planning.throughput import Budget, Speed, arm, time_arms
 from sousaphone.rudiments import SLUGS
@@ -33,6 +36,57 @@ from sousaphone.text import Announce, counted
 from sousaphone.weights import RANDOM, content_fingerprint
 
 _MB = 2**20
+
+
+def prepare(
+    job: Job, options: Options, resources: Resources, at_once: int, announce: Announce
+) -> tuple[Job, Dataset] | None:
+    """Say what will be done and get ready what it needs, before the run directory is touched: all that can be wrong
+    with weights, data and time shows here.
+
+    Returns:
+        The job with its data in place, and the data; None where --plan is given.
+
+    Raises:
+        UserError: what is wrong, or that a trial or the sweep would exceed its limits.
+    """
+    left = job.left()
+    trainable: dict[TrainConfig, int] = {}
+    for line in describe_trials(job, left, resources, at_once, trainable):
+        announce(line)
+    also = job.request.test_also
+    skipped = options.plan and not_downloaded(also)
+    further = [read_further(Path(also))] if also and not skipped else []
+    dataset: Dataset | None = None
+    if not (options.plan and data_is_missing(job.request)):  # a plan makes and downloads nothing
+        job = job.at(with_data(job.request).data_dir)
+        left = job.left()
+        dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)
+        refuse_other_content(job, left, dataset)
+    for line in describe_places(job, dataset):
+        announce(line)
+    clips = dataset.clips["split"].value_counts().to_dict() if dataset else nominal_clips(job.request.dataset)
+    forecast = foresee(job, left, clips, trainable, at_once, _timing(options), announce)
+    for line in describe(forecast):
+        announce(line)
+    refuse_what_cannot_end(job, forecast, resources, cut=options.yes)
+    if options.plan or dataset is None:
+        return None
+    for needed in (dataset, *further):
+        fill_caches(needed, left, Path(job.request.cache_dir))
+    for other in further:
+        if warning := overlap(dataset, other, left, Path(job.request.cache_dir)):
+            announce(f"warning: {warning}")
+            dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
+    return job, dataset
+
+
+def _timing(options: Options) -> Budget | None:
+    """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
+    if options.timing is False:
+        return None
+    # A plan is for its forecast; before a real start the timing must be cheap against the sweep.
+    return Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:

@@ -231,7 +231,7 @@ def test_of_two_extensions_at_once_the_second_is_refused_and_undoes_nothing(stor
 def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
     storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
 ) -> None:
-    monkeypatch.setattr(launch, "_plan", lambda *others: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("sousaphone.planning.plan.prepare", lambda *others: signal.raise_signal(signal.SIGTERM))
     assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
     resume = RunDirectory(storage / "run").resume_command
     assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to go on: {resume}"
