@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.trials import Trial
-from sousaphone.runs.statuses import STATUSES
 
 INTEGERS = (
     *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings"),
@@ -21,10 +19,7 @@ WORDS = (
     *("signature", "data_hash", "weights_hash", "weights_sha256", "pretraining"),
     *("version", "git_commit", "reason", "error"),
 )
-
-# The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
-_WORDS = "|".join(STATUSES)
-_STATUS_WORD = re.compile(rf"(?i:\b(?:{_WORDS})\b)|(?:{_WORDS})")
+_TEXTS = ("reason", "error")
 
 
 def comparison_table(
@@ -49,9 +44,9 @@ def comparison_table(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The table as CSV, in which a status word stands in the status column alone, so that it can be searched for."""
-    words = {name: table[name].map(_without_status_words, na_action="ignore") for name in ("reason", "error")}
-    return str(table.assign(**words).to_csv(index=False, lineterminator="\n"))
+    """The table as CSV, one line a trial: an error of several lines becomes one."""
+    one_line = {name: table[name].map(lambda text: " ".join(text.split()), na_action="ignore") for name in _TEXTS}
+    return str(table.assign(**one_line).to_csv(index=False, lineterminator="\n"))
 
 
 def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int]) -> dict[str, Any]:
@@ -105,13 +100,3 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
 
 def _pick(metrics: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: metrics.get(name) for name in names}
-
-
-def _without_status_words(text: str) -> str:
-    """`failed` as `fail-ed`, `time_limit` as `time-limit`: still read as meant, not found by who counts statuses."""
-    return _STATUS_WORD.sub(_hyphenated, " ".join(text.split()))
-
-
-def _hyphenated(found: re.Match[str]) -> str:
-    word = found[0]
-    return word.replace("_", "-") if "_" in word else re.sub(r"(n?ing|ed)$", r"-\1", word, flags=re.IGNORECASE)
