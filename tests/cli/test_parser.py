@@ -20,7 +20,7 @@ NEEDS_TORCHAUDIO = [
     ["launch.py", "--plan"],
     ["-m", "sousaphone.data", "info", "."],
     ["-m", "sousaphone.weights", "verify"],
-    ["-m", "sousaphone.pretrain"],
+    ["-m", "scripts.pretrain_nano"],
 ]
 NEEDS_NONE = [["launch.py", "--help"], ["-m", "sousaphone.weights", "list"], ["-m", "analysis", "--help"]]
 

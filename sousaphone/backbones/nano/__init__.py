@@ -1,6 +1,6 @@
 """The weights of nano backbones that come with this package: NAME.safetensors beside this file, in half precision.
 
-They are made by `sousaphone.pretrain`, and only those are here that were shown to help. CARD.md says what they are,
+They are made by `scripts.pretrain_nano`, and only those are here that were shown to help. CARD.md says what they are,
 `files.py` writes and reads them. Light: imports no torch.
 """
 

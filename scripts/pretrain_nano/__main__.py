@@ -1,8 +1,8 @@
 """Pretrain the nano backbones, and find out whether it helps.
 
-    python -m sousaphone.pretrain                              # render, pretrain all four, write their weights
-    python -m sousaphone.pretrain --evaluate --sousa DIR       # under LoRA against random weights; the table, the rule
-    python -m sousaphone.pretrain --ship                       # put what earned it into the package, with its card
+    python -m scripts.pretrain_nano                          # render, pretrain all four, write their weights
+    python -m scripts.pretrain_nano --evaluate --sousa DIR   # under LoRA against random weights; the table, the rule
+    python -m scripts.pretrain_nano --ship                   # put what earned it into the package, with its card
 
 Every step goes on where it was interrupted. Two processes with different --models may work beside each other, once the
 corpus is rendered. On one core it takes about four minutes to render and 20 to 25 to pretrain each: half an hour for
@@ -29,21 +29,23 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
     parser = Parser(
-        prog="python -m sousaphone.pretrain", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m scripts.pretrain_nano",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--models", nargs="+", choices=DEFAULT_SWEEP, default=list(DEFAULT_SWEEP))
     parser.add_argument("--work", type=Path, help="where all of it is kept (default: pretrain in SOUSAPHONE_CACHE)")
     parser.add_argument("--workers", type=int, default=count_cpus(), help="processes that render (%(default)s)")
     parser.add_argument("--evaluate", action="store_true", help="train under LoRA from pretrained and random weights")
     parser.add_argument("--sousa", type=Path, help="with --evaluate: a SOUSA directory, beside the built-in tiny set")
-    parser.add_argument("--lr", type=float, nargs="+", help="LoRA's peak rates (default: one, prove.RATE)")
+    parser.add_argument("--lr", type=float, nargs="+", help="LoRA's peak rates (default: one, ablation.RATE)")
     parser.add_argument("--ship", action="store_true", help="copy into the package what the evaluation lets pass")
     arguments = parser.parse_args()
     try:
         require_torchaudio()
         run(arguments)
     except UserError as error:
-        print(f"python -m sousaphone.pretrain: error: {error}", file=sys.stderr)
+        print(f"python -m scripts.pretrain_nano: error: {error}", file=sys.stderr)
         return EXIT_INPUT
     return EXIT_OK
 
@@ -52,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Do what is asked for."""
     import torch
 
-    from sousaphone.pretrain import card
+    from scripts.pretrain_nano import card
 
     torch.set_num_threads(1)  # results repeat bit for bit at an equal number of threads
     cache = cache_directory()
@@ -66,12 +68,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _pretrain(arguments: argparse.Namespace, work: Path) -> None:
+    from scripts.pretrain_nano import card
+    from scripts.pretrain_nano.examples import open_examples
+    from scripts.pretrain_nano.learn import RECIPES, learn, make_learner, rates
+    from scripts.pretrain_nano.sounds import Corpus
+    from scripts.pretrain_nano.waves import render_corpus
     from sousaphone.backbones.nano import files
-    from sousaphone.pretrain import card
-    from sousaphone.pretrain.examples import open_examples
-    from sousaphone.pretrain.learn import RECIPES, learn, make_learner, rates
-    from sousaphone.pretrain.sounds import Corpus
-    from sousaphone.pretrain.waves import render_corpus
 
     corpus = Corpus()
     caches = render_corpus(corpus, rates(), work / "corpus", arguments.workers, _say)
@@ -88,9 +90,9 @@ def _pretrain(arguments: argparse.Namespace, work: Path) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, work: Path, cache: Path) -> None:
+    from scripts.pretrain_nano import ablation, card
     from sousaphone.data.readers.sousa import read_dataset
     from sousaphone.data.synthetic.generate import builtin_dataset
-    from sousaphone.pretrain import card, prove
 
     # Whatever is wrong shows before hours of training.
     sousa = None if arguments.sousa is None else arguments.sousa.expanduser().absolute()
@@ -103,13 +105,13 @@ def _evaluate(arguments: argparse.Namespace, work: Path, cache: Path) -> None:
                 "with --work"
             )
     data = {"tiny": builtin_dataset(cache, "tiny"), **({} if sousa is None else {"sousa": sousa})}
-    for proof in prove.plan(arguments.models, list(data), arguments.lr or [prove.RATE]):
-        weights = card.weights_path(work, proof.model)
-        prove.prove(proof, weights, data[proof.data], cache, work / "proofs", _say)
+    for arm in ablation.plan(arguments.models, list(data), arguments.lr or [ablation.RATE]):
+        weights = card.weights_path(work, arm.model)
+        ablation.measure(arm, weights, data[arm.data], cache, work / "ablations", _say)
     comparisons = card.evaluated(work)
-    print(prove.table(comparisons))
+    print(ablation.table(comparisons))
     for name in arguments.models:
-        print(f"{name}: {prove.verdict(comparisons, name)}")
+        print(f"{name}: {ablation.verdict(comparisons, name)}")
 
 
 def _say(text: str) -> None:

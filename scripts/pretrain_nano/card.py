@@ -9,14 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from scripts.pretrain_nano import ablation
+from scripts.pretrain_nano.examples import WINDOW_SECONDS
+from scripts.pretrain_nano.learn import RECIPES, Recipe, history_of
+from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus
 from sousaphone import __version__
 from sousaphone.backbones.nano import DIRECTORY, files
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
-from sousaphone.pretrain import prove
-from sousaphone.pretrain.examples import WINDOW_SECONDS
-from sousaphone.pretrain.learn import RECIPES, Recipe, history_of
-from sousaphone.pretrain.sounds import CLIP_SECONDS, Corpus
 from sousaphone.weights.check import pretrained_parameters
 
 LIMIT_BYTES = 12_000_000  # of all shipped files together
@@ -40,7 +40,7 @@ nothing about the published models, and every run that uses them says so.
   other than those of the built-in data set: half of the drums are made up, half are other percussion of TimGM6mb.sf2,
   the SoundFont (GPL-2) that comes with pretty_midi. The weights hold no recording.
 - **Optimiser**: AdamW, cosine after half an epoch of warm-up, batches of 32 windows of 2.5 s; seed {seed}.
-- **Made by** `python -m sousaphone.pretrain`, version {version}. Half precision, safetensors.
+- **Made by** `python -m scripts.pretrain_nano`, version {version}. Half precision, safetensors.
 - **Licence**: MIT, as the package.
 
 Shipped is what beats random weights under LoRA by more than three standard errors over three seeds, in test accuracy
@@ -67,9 +67,9 @@ def about(recipe: Recipe, corpus: Corpus) -> dict[str, Any]:
     return {"recipe": dataclasses.asdict(recipe), "corpus": dataclasses.asdict(corpus), "version": __version__}
 
 
-def evaluated(work: Path) -> list[prove.Comparison]:
+def evaluated(work: Path) -> list[ablation.Comparison]:
     """What the evaluation found of the weights that are there now."""
-    return prove.compare(prove.read(work / "proofs", partial(weights_path, work)))
+    return ablation.compare(ablation.read(work / "ablations", partial(weights_path, work)))
 
 
 def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> None:
@@ -82,15 +82,15 @@ def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> N
             than LIMIT_BYTES. Nothing is touched then.
     """
     comparisons = evaluated(work)
-    open_ones = [name for name in RECIPES if not prove.decided(comparisons, name)]
+    open_ones = [name for name in RECIPES if not ablation.decided(comparisons, name)]
     lost = [name for name in open_ones if (package / f"{name}.safetensors").is_file()]
     if lost or len(open_ones) == len(RECIPES):
         which = f"that of {', '.join(lost)}, which the package holds" if lost else "any"
         raise UserError(
-            f"{work / 'proofs'} holds no whole evaluation, or not {which}; run --evaluate with --sousa first, or name "
-            "the directory that holds it with --work"
+            f"{work / 'ablations'} holds no whole evaluation, or not {which}; run --evaluate with --sousa first, or "
+            "name the directory that holds it with --work"
         )
-    earned = [name for name in RECIPES if prove.earns(comparisons, name)]
+    earned = [name for name in RECIPES if ablation.earns(comparisons, name)]
     size = sum(weights_path(work, name).stat().st_size for name in earned)
     if size > LIMIT_BYTES:
         raise UserError(f"the weights of {', '.join(earned)} take {size:,} bytes; the limit is {LIMIT_BYTES:,}")
@@ -107,8 +107,8 @@ def ship(work: Path, say: Callable[[str], None], package: Path = DIRECTORY) -> N
         seconds=CLIP_SECONDS,
         seed=corpus.seed,
         version=__version__,
-        table=prove.table(comparisons),
-        verdicts="\n".join(f"- {REGISTRY[name].title}: {prove.verdict(comparisons, name)}" for name in RECIPES),
+        table=ablation.table(comparisons),
+        verdicts="\n".join(f"- {REGISTRY[name].title}: {ablation.verdict(comparisons, name)}" for name in RECIPES),
     )
     (package / "CARD.md").write_text(card, encoding="utf-8")
     say(f"shipped: {', '.join(earned) or 'none'}; {package / 'CARD.md'}")

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from sousaphone.pretrain.motifs import alike, form, make_motifs
+from scripts.pretrain_nano.motifs import alike, form, make_motifs
 from sousaphone.rudiments import RUDIMENTS, Rudiment
 
 

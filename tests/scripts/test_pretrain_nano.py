@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
+from scripts.pretrain_nano import ablation, card
+from scripts.pretrain_nano import learn as learning
+from scripts.pretrain_nano.examples import MARKS, open_examples, window_ms
+from scripts.pretrain_nano.learn import RECIPES, learn, make_learner
+from scripts.pretrain_nano.sounds import Corpus, other_drums, take
+from scripts.pretrain_nano.waves import render_corpus
 from sousaphone.config import TrainConfig
 from sousaphone.data.cache.store import WAVE
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.synthetic.players import make_players
 from sousaphone.data.synthetic.soundfonts import builtin_kits, snare
 from sousaphone.errors import UserError
-from sousaphone.pretrain import card, prove
-from sousaphone.pretrain import learn as learning
-from sousaphone.pretrain.examples import MARKS, open_examples, window_ms
-from sousaphone.pretrain.learn import RECIPES, learn, make_learner
-from sousaphone.pretrain.sounds import Corpus, other_drums, take
-from sousaphone.pretrain.waves import render_corpus
 
 TOY = Corpus(motifs=4, takes=4, held_out=1)
 
@@ -124,14 +124,14 @@ def results(random: list[float], pretrained: list[float], data: str) -> list[dic
         {
             "model": "ast",
             "data": data,
-            "rate": prove.RATE,
+            "rate": ablation.RATE,
             "seed": seed,
             "start": start,
-            "weights": hashlib.sha256(b"what was evaluated").hexdigest() if start == prove.PRETRAINED else "random",
+            "weights": hashlib.sha256(b"what was evaluated").hexdigest() if start == ablation.PRETRAINED else "random",
             "val_acc": score,
             "test_acc": score,
         }
-        for start, scores in ((prove.RANDOM, random), (prove.PRETRAINED, pretrained))
+        for start, scores in ((ablation.RANDOM, random), (ablation.PRETRAINED, pretrained))
         for seed, score in enumerate(scores)
     ]
 
@@ -139,24 +139,24 @@ def results(random: list[float], pretrained: list[float], data: str) -> list[dic
 def test_weights_earn_their_place_only_by_a_clear_lead_on_both_sets() -> None:
     # Standard errors 0.01 / sqrt(3) each, so 0.0082 of the lead: three of them are 0.0245.
     base, clear, close = [0.09, 0.10, 0.11], [0.12, 0.13, 0.14], [0.11, 0.12, 0.13]
-    both = prove.compare([*results(base, clear, "tiny"), *results(base, clear, "sousa")])
-    assert prove.earns(both, "ast")
+    both = ablation.compare([*results(base, clear, "tiny"), *results(base, clear, "sousa")])
+    assert ablation.earns(both, "ast")
     assert both[0].errors("test_acc") == pytest.approx(0.01 * (2 / 3) ** 0.5)
-    assert "3.7 SE" in prove.table(both)
-    one = prove.compare([*results(base, clear, "tiny"), *results(base, close, "sousa")])
-    assert not prove.earns(one, "ast")
-    assert "sousa" in prove.verdict(one, "ast")
-    assert not prove.earns(prove.compare(results(base, clear, "tiny")), "ast")
-    assert prove.verdict([], "ast").startswith("undecided")
+    assert "3.7 SE" in ablation.table(both)
+    one = ablation.compare([*results(base, clear, "tiny"), *results(base, close, "sousa")])
+    assert not ablation.earns(one, "ast")
+    assert "sousa" in ablation.verdict(one, "ast")
+    assert not ablation.earns(ablation.compare(results(base, clear, "tiny")), "ast")
+    assert ablation.verdict([], "ast").startswith("undecided")
 
 
 def written(directory: Path, rows: Sequence[dict[str, object]]) -> None:
     weights = card.weights_path(directory, "ast")
     weights.parent.mkdir(parents=True, exist_ok=True)
     weights.write_bytes(b"what was evaluated")
-    (directory / "proofs").mkdir(exist_ok=True)
+    (directory / "ablations").mkdir(exist_ok=True)
     for number, row in enumerate(rows):
-        (directory / "proofs" / f"{row['data']}-{number}.json").write_text(json.dumps(row))
+        (directory / "ablations" / f"{row['data']}-{number}.json").write_text(json.dumps(row))
 
 
 def test_shipping_without_an_evaluation_of_what_is_shipped_touches_nothing(tmp_path: Path) -> None:
@@ -189,18 +189,18 @@ def test_what_was_evaluated_and_did_not_earn_it_leaves_the_package(tmp_path: Pat
 def test_a_kept_result_is_not_trained_again_and_one_of_other_weights_or_clips_is(
     small_sousa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    proof = prove.Proof("ast", prove.RANDOM, "tiny", 0, prove.RATE)
+    arm = ablation.Ablation("ast", ablation.RANDOM, "tiny", 0, ablation.RATE)
     of = {"weights": "random", "data_fingerprint": read_dataset(small_sousa).fingerprint}
-    kept = {**dataclasses.asdict(proof), **of, "steps": prove.STEPS, "val_acc": 0.5, "test_acc": 0.5}
+    kept = {**dataclasses.asdict(arm), **of, "steps": ablation.STEPS, "val_acc": 0.5, "test_acc": 0.5}
 
     def train(config: TrainConfig, classes: int) -> None:
         raise KilledError
 
-    monkeypatch.setattr(prove, "build_model", train)
+    monkeypatch.setattr(ablation, "build_model", train)
     nowhere = tmp_path / "nowhere"
-    (tmp_path / proof.file).write_text(json.dumps(kept))
-    assert prove.prove(proof, nowhere, small_sousa, nowhere, tmp_path, silent) == kept
+    (tmp_path / arm.file).write_text(json.dumps(kept))
+    assert ablation.measure(arm, nowhere, small_sousa, nowhere, tmp_path, silent) == kept
     for what in of:
-        (tmp_path / proof.file).write_text(json.dumps({**kept, what: "other"}))
+        (tmp_path / arm.file).write_text(json.dumps({**kept, what: "other"}))
         with pytest.raises(KilledError):
-            prove.prove(proof, nowhere, small_sousa, nowhere, tmp_path, silent)
+            ablation.measure(arm, nowhere, small_sousa, nowhere, tmp_path, silent)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus, take
 from sousaphone.data.cache.build import WaveformCache
 from sousaphone.data.cache.decode import resampler, to_int16
 from sousaphone.data.cache.store import OFFSETS, WAVE
@@ -22,7 +23,6 @@ from sousaphone.data.synthetic.generate import follow_parent
 from sousaphone.data.synthetic.players import perform
 from sousaphone.data.synthetic.render import SAMPLE_RATE, record
 from sousaphone.errors import UserError
-from sousaphone.pretrain.sounds import CLIP_SECONDS, Corpus, take
 
 VERSION = 1  # raise it whenever the same corpus would give other bytes
 _PLAN, _DONE = "corpus.json", "done.txt"

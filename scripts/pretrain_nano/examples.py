@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus, take
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.data.cache.build import WaveformCache
 from sousaphone.data.synthetic.players import Performance, perform
 from sousaphone.files import atomic_write
-from sousaphone.pretrain.sounds import CLIP_SECONDS, Corpus, take
 
 WINDOW_SECONDS = 2.5
 LINE_MS = 10

@@ -34,7 +34,7 @@ METRICS = ("val_acc", "test_acc")
 
 
 @dataclass(frozen=True)
-class Proof:
+class Ablation:
     """One training: a backbone, where it starts from, a data set by its name in the table, a seed."""
 
     model: str
@@ -48,10 +48,10 @@ class Proof:
         return f"{self.model}-{self.start}-{self.data}-lr{self.rate:g}-s{self.seed}.json"
 
 
-def plan(models: Sequence[str], data: Sequence[str], rates: Sequence[float]) -> list[Proof]:
+def plan(models: Sequence[str], data: Sequence[str], rates: Sequence[float]) -> list[Ablation]:
     """Every training that the comparison takes; random and pretrained weights get the same."""
     return [
-        Proof(model, start, name, seed, rate)
+        Ablation(model, start, name, seed, rate)
         for model in models
         for rate in rates
         for name in data
@@ -74,8 +74,8 @@ def read(directory: Path, weights: Callable[[str], Path]) -> list[dict[str, Any]
     return [each for each in results if each["start"] == RANDOM or each["weights"] == now.get(each["model"])]
 
 
-def prove(
-    proof: Proof, weights: Path, data_dir: Path, cache_dir: Path, directory: Path, say: Callable[[str], None]
+def measure(
+    arm: Ablation, weights: Path, data_dir: Path, cache_dir: Path, directory: Path, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Train one arm, unless its result is there, and keep what came of it.
 
@@ -84,22 +84,22 @@ def prove(
         directory: where results are kept, one JSON file each. One of other weights or clips is not taken for this
             one's.
     """
-    source = str(weights) if proof.start == PRETRAINED else RANDOM
+    source = str(weights) if arm.start == PRETRAINED else RANDOM
     origin = {"weights": content_fingerprint(source), "data_fingerprint": read_dataset(data_dir).fingerprint}
-    told = {**dataclasses.asdict(proof), **origin, "steps": STEPS}
-    path = directory / proof.file
+    told = {**dataclasses.asdict(arm), **origin, "steps": STEPS}
+    path = directory / arm.file
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if all(kept.get(key) == value for key, value in told.items()):
             return kept
     config = TrainConfig(
-        model=proof.model,
+        model=arm.model,
         strategy="lora",
         scale="nano",
         weights=source,
         augment=False,
-        seed=proof.seed,
-        learning_rate=proof.rate,
+        seed=arm.seed,
+        learning_rate=arm.rate,
         data_dir=str(data_dir),
         cache_dir=str(cache_dir),
     )

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scripts.pretrain_nano.motifs import make_motifs
 from sousaphone.data.synthetic.players import Player, draw_tempo, make_players
 from sousaphone.data.synthetic.render import Room
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
-from sousaphone.pretrain.motifs import make_motifs
 from sousaphone.rudiments import Rudiment
 
 CLIP_SECONDS = 3.2  # of which training hears 2.5

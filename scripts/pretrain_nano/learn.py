@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scripts.pretrain_nano.examples import MARKS, WINDOW_SECONDS, Examples
+from scripts.pretrain_nano.sounds import Corpus
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.model import load_backbone
-from sousaphone.pretrain.examples import MARKS, WINDOW_SECONDS, Examples
-from sousaphone.pretrain.sounds import Corpus
 from sousaphone.training.loop import adamw, epoch_seed, set_learning_rate
 
 LINES_PER_STEP = 16  # every nano backbone has a column of tokens for 160 ms

@@ -1,0 +1,1 @@
+"""What a maintainer runs from a checkout; not installed, and never imported by the package."""

@@ -1,7 +1,0 @@
-"""Weights for the nano backbones, by a recipe that does not know the 40 rudiments: `python -m sousaphone.pretrain`.
-
-    motifs -> sounds (what is played, on which drum, in which room) -> waves (rendered once, mapped) -> learn -> trial
-
-A backbone learns to tell random stroke patterns apart, across players, tempi, drums and rooms. Whether that helps it
-to tell rudiments apart is then measured, and only what helps is shipped.
-"""
