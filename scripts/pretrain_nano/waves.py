@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus, take
-from sousaphone.data.cache.build import WaveformCache
+from sousaphone.data.cache.build import OFFSETS, WAVE, WaveformCache
 from sousaphone.data.cache.decode import resampler, to_int16
-from sousaphone.data.cache.store import OFFSETS, WAVE
 from sousaphone.data.synthetic.generate import follow_parent
 from sousaphone.data.synthetic.players import perform
 from sousaphone.data.synthetic.render import SAMPLE_RATE, record

@@ -65,13 +65,12 @@ examples:
 """
 _CACHE = """\
 Decode every clip into the waveform cache that training reads (SOUSAPHONE_CACHE, by default ~/.cache/sousaphone).
-launch.py does this by itself; beforehand it saves waiting, and can be killed and started again: it goes on.
+launch.py does this by itself; doing it beforehand saves waiting.
 """
 _CACHE_END = """\
 examples:
   %(prog)s /data/sousa --dataset small                 what launch.py --dataset small reads
   %(prog)s /data/sousa --dataset small --rates 16000   for AST and BEATs alone (EfficientAT: 32000, HTS-AT: 48000)
-  %(prog)s /data/sousa --dataset small --verify        compare what is there with its checksums, whole
   %(prog)s /data/sousa --clear                         remove all that was decoded from there, at any size and rate
   %(prog)s --clear                                     remove all decoded waveforms
 """
@@ -118,9 +117,7 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     )
     size = "at most so many clips, as launch.py draws them (default full)"
     cache.add_argument("--dataset", choices=DATASET_SIZES, help=size)
-    what = cache.add_mutually_exclusive_group()
-    what.add_argument("--verify", action="store_true", help="read all that is there, and build again what is damaged")
-    what.add_argument("--clear", action="store_true", help="remove instead of building")
+    cache.add_argument("--clear", action="store_true", help="remove instead of building")
     preview = command("preview", "pictures of what the models are fed", _PREVIEW, _PREVIEW_END)
     preview.add_argument("source", metavar="SOURCE", help=_SOURCE)
     preview.add_argument("--clips", type=int, default=4, metavar="N", help="how many (default 4)")
@@ -266,7 +263,7 @@ def _cache(options: argparse.Namespace) -> int:
             f"--rates {wrong[0]} is not a sample rate in Hz; give 1000 to 384000, such as 16000 32000 48000"
         )
     dataset = read_subset(options.source, options.dataset or "full")
-    for rate, cache in build_caches(dataset, options.rates, directory, verify=options.verify).items():
+    for rate, cache in build_caches(dataset, options.rates, directory).items():
         size = cache.wave.nbytes
         print(f"{rate} Hz: {len(cache):,} clips, {size / 1e6:,.0f} MB, {cache.path}")
     return EXIT_OK

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -27,8 +26,7 @@ import soundfile
 import torch
 
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache import store
-from sousaphone.data.cache.build import WaveformCache, _key, build_caches
+from sousaphone.data.cache.build import OFFSETS, WAVE, WaveformCache, _key, build_caches
 from sousaphone.data.cache.decode import in_threads
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
@@ -92,19 +90,9 @@ def synthetic(clips: int, scratch: Path) -> Dataset:
         return dataset
     path.mkdir(parents=True)
     samples = round(SECONDS * RATE)
-    np.save(path / store.OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
-    size = 2 * clips * samples
-    with (path / store.WAVE).open("wb") as file:
-        file.truncate(size)
-    whole, rest = divmod(size, store._BLOCK)
-    blocks = [zlib.crc32(bytes(store._BLOCK))] * whole + ([zlib.crc32(bytes(rest))] if rest else [])
-    seal = {
-        "size": size,
-        "modified_ns": (path / store.WAVE).stat().st_mtime_ns,
-        "offsets": zlib.crc32((path / store.OFFSETS).read_bytes()),
-        "blocks": blocks,
-    }
-    store._seal(path, seal)
+    np.save(path / OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
+    with (path / WAVE).open("wb") as file:
+        file.truncate(2 * clips * samples)
     return dataset
 
 
@@ -130,7 +118,7 @@ def serve(clips: int, scratch: Path) -> dict[str, float]:
     before, _ = megabytes()
     cache = build_caches(dataset, [RATE], scratch, progress=False)[RATE]
     key = best_of(lambda: _key(dataset))
-    check = best_of(lambda: (store.check_cache(cache.path), WaveformCache(cache.path, RATE)))
+    check = best_of(lambda: WaveformCache(cache.path, RATE))
     start = time.perf_counter()
     clip_set = ClipSet(cache, dataset.clips, "train", 2.5, torch.device("cpu"), seed=0)
     index = time.perf_counter() - start

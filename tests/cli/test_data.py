@@ -66,13 +66,11 @@ def test_a_data_set_is_described_without_its_audio(root, capsys):
     assert "0.40 to 1.10 s" in out
 
 
-def test_the_cache_is_built_verified_and_cleared(root, cache_dir, capsys):
+def test_the_cache_is_built_and_cleared(root, cache_dir, capsys):
     assert main(["cache", str(root), "--rates", "16000", "8000"]) == 0
     built = [line.split(", ")[-1] for line in capsys.readouterr().out.splitlines()]
     assert len(built) == 2
     assert all((cache_dir / path / "wave.int16").is_file() for path in built)
-    assert main(["cache", str(root), "--rates", "16000", "--verify"]) == 0
-    assert "damaged" not in capsys.readouterr().err
     assert main(["cache", str(root), "--clear"]) == 0
     assert sorted(capsys.readouterr().out.split()[1::2]) == sorted(built)
     assert not [path for path in cache_dir.iterdir() if path.is_dir()]
@@ -140,7 +138,7 @@ def test_a_wrong_word_gets_one_line_and_exit_code_2(root, tmp_path, capsys, word
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["make", "DIR"], ["cache", "DIR", "--verify", "--clear"]])
+@pytest.mark.parametrize("words", [[], ["fly"], ["make", "DIR"], ["cache", "DIR", "--verify"]])
 def test_words_that_cannot_be_parsed_get_one_line_and_exit_code_2(capsys, words):
     with pytest.raises(SystemExit) as stopped:
         main(words)

@@ -19,7 +19,7 @@ from scripts.pretrain_nano.learn import RECIPES, learn, make_learner
 from scripts.pretrain_nano.sounds import Corpus, other_drums, take
 from scripts.pretrain_nano.waves import render_corpus
 from sousaphone.config import TrainConfig
-from sousaphone.data.cache.store import WAVE
+from sousaphone.data.cache.build import WAVE
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.synthetic.players import make_players
 from sousaphone.data.synthetic.soundfonts import builtin_kits, snare

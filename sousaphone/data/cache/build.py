@@ -1,8 +1,8 @@
 """Decode and resample every clip once, into memory-mapped int16 waveforms that all trials share.
 
-A cache is a directory `CLIPS-RATEhz` with `wave.int16` (all clips, one after the other), `offsets.npy` and `seal.json`
-(checksums of both, see `store`), and in `root` the directory of the data set. It gets that name only when it is
-complete and on disk. Until then it is `CLIPS-RATEhz.part`, and what a killed build leaves there is gone on with.
+A cache is a directory `KEY-RATEhz` with `wave.int16` (all clips, one after the other), `offsets.npy`, and in `root` the
+directory of the data set. It is built as `KEY-RATEhz.part` and gets its name only when it is complete and on disk; the
+next build removes what a killed one has left.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sousaphone.data.cache.decode import in_threads, read_samples, resampler, to_int16, to_mono
-from sousaphone.data.cache.store import LENGTHS, OFFSETS, PART, WAVE, CachePart, check_cache, sync_directory
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.errors import UserError
+from sousaphone.files import flush
 
+WAVE, OFFSETS = "wave.int16", "offsets.npy"
 FORMAT = 3  # raise it whenever the samples or the files of a cache change
-_ROOT = "root"
+_ROOT, _PART = "root", ".part"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
 # Assumed where the labels give no duration, for the estimate of disk space alone.
 _TYPICAL_SECONDS = 6.0
@@ -74,32 +75,28 @@ def build_caches(
     sample_rates: Iterable[int],
     cache_dir: Path,
     progress: bool = True,
-    verify: bool = False,
 ) -> dict[int, WaveformCache]:
     """Map the data set's waveforms at each sample rate, after building what is not there or is damaged.
 
-    Several processes may ask at once: one builds, the others wait and then map. A build that was killed is gone on
-    with, and ends with the same bytes.
+    Several processes may ask at once: one builds, the others wait and then map.
 
     Args:
         sample_rates: Hz.
         cache_dir: where caches live, shared by data sets and runs.
         progress: show a bar on stderr where that is a terminal; otherwise a line at start and end.
-        verify: read all of what is there and compare it with its checksums, not only what is cheap to read.
 
     Raises:
         UserError: audio that cannot be decoded, is empty or not finite; no space left; cache_dir not writable.
     """
     key = _key(dataset)
     paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
-    if not _missing(paths, verify):
+    if not _missing(paths):
         return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
     with _owned(cache_dir) as console:
-        # The owner is the only builder: what another one has left is of use for the same clips alone.
-        for litter in cache_dir.glob(f"*{PART}"):
-            if _NAME.fullmatch(litter.name) and not litter.name.startswith(key):
-                shutil.rmtree(litter)
-        missing = _missing(paths, verify, console)
+        for left in cache_dir.glob(f"*{_PART}"):  # by a killed build: there is no other builder now
+            if _NAME.fullmatch(left.name):
+                shutil.rmtree(left)
+        missing = _missing(paths, console)
         if missing:
             _check_space(dataset.clips, missing, cache_dir)
             _build(dataset, missing, console, progress)
@@ -107,7 +104,7 @@ def build_caches(
 
 
 def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
-    """Remove caches, begun ones, too; waits for a build that is going on.
+    """Remove caches and what killed builds have left; waits for a build that is going on.
 
     Args:
         root: the data set's directory, of which every cache is removed, whichever of its clips it has; None for every
@@ -147,13 +144,13 @@ def _key(dataset: Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
-def _missing(paths: dict[int, Path], verify: bool, console: Console | None = None) -> dict[int, Path]:
+def _missing(paths: dict[int, Path], console: Console | None = None) -> dict[int, Path]:
     """The caches that are not there or are damaged; what is damaged is said on the console."""
     missing = {}
     for rate, path in paths.items():
         try:
-            check_cache(path, verify)
-        except (OSError, ValueError) as error:
+            WaveformCache(path, rate)
+        except (OSError, ValueError, EOFError) as error:
             missing[rate] = path
             if console is not None and path.exists():
                 console.print(f"{path} is damaged ({error}); it is built again")
@@ -187,8 +184,7 @@ def _owned(cache_dir: Path) -> Iterator[Console]:
 def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -> None:
     known = clips.duration_sec.replace([np.inf, -np.inf], np.nan)
     seconds = (known.fillna(_TYPICAL_SECONDS) + _DECAY_SECONDS).sum()
-    there = sum(file.stat().st_size for path in paths.values() for file in _part(path).glob(WAVE))
-    needed = int(seconds * sum(paths) * 2 * 1.02) - there
+    needed = int(seconds * sum(paths) * 2 * 1.02)
     free = shutil.disk_usage(cache_dir).free
     if needed > free:
         raise UserError(
@@ -197,42 +193,35 @@ def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -
         )
 
 
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + PART)
-
-
 def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool) -> None:
+    parts = {rate: path.with_name(path.name + _PART) for rate, path in paths.items()}
+
+    def decode(clip: tuple[str, Path | BytesIO]) -> dict[int, np.ndarray]:
+        mono, source_rate = _read_mono(*clip)
+        return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in paths}
+
     try:
+        lengths: dict[int, list[int]] = {rate: [0] for rate in paths}
         with ExitStack() as stack:
-            parts = {rate: CachePart(_part(path)) for rate, path in paths.items()}
             for part in parts.values():
-                stack.callback(part.close)
-                (part.path / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
-            begun = {rate: len(part.lengths) for rate, part in parts.items()}
-            first = min(begun.values())
-
-            def decode(clip: tuple[int, tuple[str, Path | BytesIO]]) -> dict[int, np.ndarray]:
-                index, (name, source) = clip
-                mono, source_rate = _read_mono(name, source)
-                wanted = (rate for rate in paths if begun[rate] <= index)
-                return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in wanted}
-
-            clips = enumerate(open_clips(dataset.root, dataset.clips.audio_path.tolist()[first:]), start=first)
-            waves_of_clips = in_threads(decode, clips)
-            for waves in _with_progress(waves_of_clips, first, len(dataset.clips), console, progress, list(paths)):
+                part.mkdir()
+            files = {rate: stack.enter_context((part / WAVE).open("wb")) for rate, part in parts.items()}
+            waves_of_clips = in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
+            for waves in _with_progress(waves_of_clips, len(dataset.clips), console, progress, list(paths)):
                 for rate, wave in waves.items():
-                    parts[rate].append(wave)
-            for part in parts.values():
-                part.finish()
-        for rate, path in paths.items():
-            shutil.rmtree(path, ignore_errors=True)  # only ever a damaged one
-            parts[rate].path.rename(path)
-            (path / LENGTHS).unlink()
-        sync_directory(next(iter(paths.values())).parent)
-    except Exception:  # the remedy for an error changes the clips; an interrupted build keeps what it has
-        for path in paths.values():
-            shutil.rmtree(_part(path), ignore_errors=True)
-        raise
+                    files[rate].write(wave.data)
+                    lengths[rate].append(len(wave))
+        for rate, part in parts.items():
+            np.save(part / OFFSETS, np.cumsum(lengths[rate], dtype=np.int64))
+            (part / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
+            for file in (*part.iterdir(), part):
+                flush(file)
+            shutil.rmtree(paths[rate], ignore_errors=True)  # only ever a damaged one
+            part.rename(paths[rate])
+        flush(next(iter(paths.values())).parent)
+    finally:
+        for part in parts.values():
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def _read_mono(name: str, source: Path | BytesIO) -> tuple[torch.Tensor, int]:
@@ -242,18 +231,18 @@ def _read_mono(name: str, source: Path | BytesIO) -> tuple[torch.Tensor, int]:
 
 
 def _with_progress(
-    waves: Iterator[dict[int, np.ndarray]], first: int, total: int, console: Console, progress: bool, rates: list[int]
+    waves: Iterator[dict[int, np.ndarray]], total: int, console: Console, progress: bool, rates: list[int]
 ) -> Iterator[dict[int, np.ndarray]]:
     title = f"decoding {total:,} clips to {', '.join(f'{rate / 1000:g}' for rate in rates)} kHz"
     if progress and console.is_terminal:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total, completed=first)
+            task = bar.add_task(title, total=total)
             for wave in waves:
                 yield wave
                 bar.advance(task)
         return
-    console.print(f"{title}, once for all trials" + (f"; {first:,} are there already" if first else ""))
+    console.print(f"{title}, once for all trials")
     start = time.monotonic()
     yield from waves
-    console.print(f"decoded {total - first:,} clips in {time.monotonic() - start:.0f} s")
+    console.print(f"decoded {total:,} clips in {time.monotonic() - start:.0f} s")
