@@ -26,8 +26,7 @@ _PROGRAM = "python -m sousaphone.weights"
 _LIST = "Say of every backbone which weights it starts from, where they are here or where they come from, and licences."
 _FETCH = f"""\
 Fetch what is missing (default: {" ".join(DEFAULT_SWEEP)}): from the Hugging Face hub into its cache, EfficientAT's from
-its authors' release into SOUSAPHONE_WEIGHTS, else torch's cache. What was cut goes on where it was; each file is
-checked before it gets its name.
+its authors' release into SOUSAPHONE_WEIGHTS, else torch's cache, where each file is checked before it gets its name.
 """
 _VERIFY = """\
 Say what is here, exactly: origin, SHA-256, parameters, and what the loaded network makes of a fixed clip. NAME=PATH

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
@@ -14,13 +18,14 @@ from urllib.request import Request, urlopen
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.spec import WeightSource
 from sousaphone.errors import UserError
+from sousaphone.files import flush
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.weights.check import load_checked
-from sousaphone.weights.download import download
-from sousaphone.weights.identity import refuse_other_bytes
+from sousaphone.weights.identity import file_sha256, note_origin, refuse_other_bytes
 from sousaphone.weights.locate import SETTINGS, own_directory, torch_cache
 
 _PATIENCE = 5.0  # seconds that hosts get to answer at all, together
+_STALL = 30.0  # seconds without a byte after which a connection counts as lost
 _WANTED = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]
 
 
@@ -104,11 +109,50 @@ def _fetch(name: str, source: WeightSource) -> Path:
     if source.url is not None:
         own = own_directory()
         target = own / source.name if own is not None and os.access(own, os.W_OK) else torch_cache(source)
-        return download(source.url, target, source.sha256, lambda path: load_checked(spec, path))
+        download(source.url, target, source.sha256, lambda path: load_checked(spec, path))
+        return target
     path = _from_hub(source)
     refuse_other_bytes(name, source, path)
     load_checked(spec, path)
     return path
+
+
+def download(url: str, target: Path, sha256: str | None, check: Callable[[Path], object]) -> None:
+    """Fetch `url` into a temporary directory; only a whole file that passes its checks becomes `target`.
+
+    Args:
+        sha256: what the file must have; None where that is not known.
+        check: called with the file, under its own name in the temporary directory; raises UserError to refuse it.
+
+    Raises:
+        UserError: it cannot be fetched or stored, or is not the file that it should be. Nothing of it is kept.
+    """
+    import torch
+
+    print(f"fetching {target.name} from {url}", file=sys.stderr)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_STALL)  # torch sets no time limit
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as directory:
+            file = Path(directory, target.name)
+            torch.hub.download_url_to_file(url, str(file), sha256, progress=sys.stderr.isatty())
+            check(file)
+            flush(file)
+            note_origin(target, url, file_sha256(file))
+            file.replace(target)
+        flush(target.parent)
+    except HTTPError as error:
+        raise UserError(f"{url} answers {error.code} {error.reason}") from error
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        raise UserError(f"{url} cannot be fetched to {target.parent} ({reason})") from error
+    except RuntimeError as error:  # torch's, for another hash
+        raise UserError(f"{url} gave a damaged or another file, not kept: {error}") from error
+    except UserError as error:
+        raise UserError(f"{url} gave a file that is not right, not kept: {error}") from None
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _from_hub(source: WeightSource) -> Path:

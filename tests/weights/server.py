@@ -1,4 +1,4 @@
-"""A local HTTP server that behaves, and misbehaves, as servers of large files do."""
+"""A local HTTP server of files."""
 
 from __future__ import annotations
 
@@ -10,20 +10,17 @@ from typing import Self
 
 
 class Published:
-    """Files by path, and how they are served.
-
+    """
     Attributes:
-        cuts: after so many bytes the connection ends, one number for each of the next replies.
-        ranges: whether a part can be asked for.
-        asked: 'METHOD path range' of every request so far.
+        files: what is served, by path; headers: what is said of them beside their length.
+        cut: the connection ends after so many bytes; None: never early.
+        asked: 'METHOD path' of every request so far.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
-        self.cuts: list[int] = []
-        self.ranges = True
-        self.tag = '"one"'
+        self.cut: int | None = None
         self.asked: list[str] = []
         self.url = ""
 
@@ -47,29 +44,19 @@ class Published:
                 self.do_GET()
 
             def do_GET(self) -> None:
-                path, wanted = self.path.partition("?")[0], self.headers.get("Range")
-                published.asked.append(f"{self.command} {path} {wanted or 'whole'}")
+                path = self.path.partition("?")[0]
+                published.asked.append(f"{self.command} {path}")
                 if path not in published.files:
                     self.send_error(404)
                     return
-                content, start = published.files[path], 0
-                if wanted and published.ranges and self.headers.get("If-Range", published.tag) == published.tag:
-                    start = int(wanted.removeprefix("bytes=").rstrip("-"))
-                    if start >= len(content):
-                        self.send_error(416)
-                        return
-                self.send_response(206 if start else 200)
-                if start:
-                    self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
-                self.send_header("Content-Length", str(len(content) - start))
-                if published.tag and "ETag" not in published.headers.get(path, {}):
-                    self.send_header("ETag", published.tag)
+                content = published.files[path]
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
                 for name, value in published.headers.get(path, {}).items():
                     self.send_header(name, value)
                 self.end_headers()
                 if self.command == "GET":
-                    rest = content[start:]
-                    self.wfile.write(rest[: published.cuts.pop(0)] if published.cuts else rest)
+                    self.wfile.write(content[: published.cut])
                 self.close_connection = True
 
             def log_message(self, *_: object) -> None:
