@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
 import signal
 import time
 from pathlib import Path
-from queue import Queue
 from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
-from ray.air.integrations.wandb import _QueueItem
 
 import launch
+from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.sweep.wandb_logger import TrackerCallback, check_tracker, sync_line, wandb_id
+from sousaphone.sweep.wandb_logger import TrackerCallback, check_tracker, close_trackers, sync_line, wandb_id
 from tests.analysis.run_builders import arm, record, write_run
 from tests.sweep.conftest import EPOCHS, Launcher, environment_of
 
@@ -31,6 +31,7 @@ def _no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith("WANDB_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
+    (tmp_path / "home").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
 
 
@@ -72,30 +73,30 @@ def test_only_what_was_kept_offline_can_be_sent_later(tmp_path: Path) -> None:
 class _Trial:
     """What a tracker asks of Ray's trial."""
 
-    def __init__(self, run: RunDirectory, name: str) -> None:
-        self.name, self.storage = name, SimpleNamespace(trial_fs_path=str(run.tune / "001" / name))
+    def __init__(self, run: RunDirectory, config: TrainConfig) -> None:
+        self.name, self.config = config.trial_id, dataclasses.asdict(config)
+        self.storage = SimpleNamespace(trial_fs_path=str(run.tune / "001" / self.name))
 
     def __str__(self) -> str:
         return self.name
 
 
-def test_a_tracker_that_is_stopped_before_its_turn_logs_the_epochs_that_the_record_has(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = record(arm(), "running", epochs=3)
-    trial = _Trial(write_run(tmp_path / "run", [arm()], [written]), written.trial_id)
-    over = _Trial(RunDirectory(tmp_path / "run"), "a trial that has ended, and whose logger has not")
-    tracker = TrackerCallback()
-    monkeypatch.setattr(tracker, "_cleanup_logging_actors", lambda **options: None)
-    queues: dict[_Trial, Queue[Any]] = {trial: Queue(), over: Queue()}
-    tracker._trial_queues, tracker._trial_logging_actors = dict(queues), dict.fromkeys(queues)
-    tracker._logged[str(trial)] = 2
+def test_a_tracker_that_is_stopped_or_begun_again_has_the_rows_of_the_record(tmp_path: Path) -> None:
+    from tests.sweep.wandb_files import history, is_finished
 
-    tracker.close(seconds=0.0)
-    (kind, row), end = queues[trial].queue
-    assert (kind, row["epoch"], row["val_acc"]) == (_QueueItem.RESULT, 3, written.history[2]["val_acc"])
-    assert end == (_QueueItem.END, None)
-    assert queues[over].empty()
+    written = record(arm(), "running", epochs=2)
+    run = write_run(tmp_path / "run", [arm()], [written])
+    tracker, trial = TrackerCallback(), _Trial(run, TrainConfig(**arm()))
+    for _ in range(2):
+        tracker.on_trial_start(0, [trial], trial)
+        tracker.on_trial_result(1, [trial], trial, {"epoch": 2})
+        written = record(arm(), "completed", epochs=3)
+        written.write(run.trial(str(trial)))
+        close_trackers()
+        (path,) = _files(run.path).values()
+        assert history(path) == _rows(written.history)
+        assert is_finished(path)
+    tracker.on_trial_result(1, [trial], trial, {"epoch": 3})  # that is over
 
 
 def _files(run: Path) -> dict[str, Path]:
@@ -123,7 +124,7 @@ def _of_wandb(launcher: Launcher) -> list[str]:
             lines.append(" ".join(process.cmdline()[:1]))
         except psutil.Error:
             continue
-    return [line for line in lines if "wandb" in line.lower() or "_QueueActor" in line]
+    return [line for line in lines if "wandb" in line.lower()]
 
 
 def _wait_until_nothing_runs_for_wandb(launcher: Launcher) -> None:
@@ -163,7 +164,7 @@ def test_every_trial_is_one_offline_run_with_its_records_rows_whatever_was_kille
         found = launcher.record(augment)
         assert found is not None
         path, info = files[found.trial_id], run_info(files[found.trial_id])
-        rows = [{k: v for k, v in row.items() if k != "training_iteration"} for row in history(path)]
+        rows = history(path)
         assert rows == _rows(found.history)
         assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
         assert "test_acc" in rows[-1]
