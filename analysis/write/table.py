@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.trials import Trial
-from sousaphone.runs.statuses import STATUSES
+from sousaphone.runs.statuses import Status
 
 INTEGERS = (
     *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings"),
@@ -23,7 +23,7 @@ WORDS = (
 )
 
 # The words of the status column as they may turn up in an error's text: whole words in any case, or inside another.
-_WORDS = "|".join(STATUSES)
+_WORDS = "|".join(Status)
 _STATUS_WORD = re.compile(rf"(?i:\b(?:{_WORDS})\b)|(?:{_WORDS})")
 
 

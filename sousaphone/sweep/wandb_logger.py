@@ -86,10 +86,7 @@ class TrackerCallback(WandbLoggerCallback):
     def _catch_up(self, trial: Any) -> None:
         """Log what the record has and W&B has not: after a restart all epochs so far. Ray may never have heard of
         some: a trial writes its record before it reports."""
-        try:
-            record = TrialRecord.read(run_of(trial.storage).trial(str(trial)))
-        except ValueError:
-            return
+        record = TrialRecord.find(run_of(trial.storage).trial(str(trial)))
         for row in (record.history if record else [])[self._logged[str(trial)] :]:
             super().log_trial_result(0, trial, {**row, "training_iteration": row["epoch"]})  # W&B's step
             self._logged[str(trial)] = row["epoch"]
