@@ -12,7 +12,7 @@ import pytest
 from analysis.load.trials import read_trials
 from analysis.write.table import comparison_table, to_csv
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.statuses import STATUSES
+from sousaphone.runs.statuses import Status
 from tests.analysis.run_builders import COMMIT, arm, record, trial_id, write_run
 
 COLUMNS = (
@@ -75,14 +75,14 @@ def test_a_row_tells_why_it_ended_how_long_it_took_and_with_what_micro_batch(tmp
     assert (pending["reason"], pending["wall_seconds"], pending["halvings"]) == ("it has not begun", "", "")
 
 
-@pytest.mark.parametrize("status", STATUSES)
+@pytest.mark.parametrize("status", Status)
 def test_the_status_words_stand_in_the_status_column_alone(tmp_path: Path, status: str) -> None:
     config = arm()
     error = f"RuntimeError: {status} {status.upper()} after running; un{status}ly, so the rest failed"
     (row,) = rows_of(write_run(tmp_path, [config], [record(config, "failed", error=error)]))
     assert row["status"] == "failed"
     others = " ".join(value for name, value in row.items() if name != "status")
-    assert not re.search("|".join(STATUSES), others, re.IGNORECASE)
+    assert not re.search("|".join(Status), others, re.IGNORECASE)
     for name in ("error", "reason"):
         assert re.sub("[-_]", "", row[name]) == re.sub("[-_]", "", error)  # nothing else is changed
 
