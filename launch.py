@@ -27,6 +27,7 @@ from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.options import Options
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import Limits
+from sousaphone.runs.statuses import Cause
 
 if TYPE_CHECKING:
     from sousaphone.data.dataset import Dataset
@@ -65,11 +66,12 @@ def run(options: Options) -> int:
         print(line)
     left = job.left()
     if job.plan is not None and not left and not job.added:
-        from sousaphone.sweep.status import ways_on, write_status
+        from sousaphone.sweep.status import write_status
 
         print("nothing is left to train")
-        for what, line in ways_on(job.directory, {record.status for record in job.records().values()}):
-            print(f"{what}: {line}")
+        # A plain --resume leaves all of them as they are, whatever the cause.
+        for what, command in job.directory.next_steps((record.status, None) for record in job.records().values()):
+            print(f"{what}: {command}" if command else what)
         if options.baselines and not job.plan.get("baselines", True):
             print("baselines are not measured: that comes before trials, and none is left")
         if options.plan:
@@ -163,7 +165,7 @@ def _train(runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, a
 
     def lose() -> NoReturn:
         reason = "Ray's own processes were killed"
-        name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", reason)
+        name_ends(job.directory, [trial.trial_id for trial in job.trials], Cause.RAY_STOPPED, reason)
         print(f"{reason}; to go on: {job.directory.resume_command}")
         _finish(job, False)
         sys.stdout.flush()
@@ -202,7 +204,7 @@ def _measure(job: Job, dataset: Dataset) -> None:
     from sousaphone.sweep.failures import name_ends
 
     # Should it end here, the status page tells how things stand.
-    name_ends(job.directory, [trial.trial_id for trial in job.trials], "interrupted", "the driver was killed")
+    name_ends(job.directory, [trial.trial_id for trial in job.trials], Cause.DRIVER_KILLED, "the driver was killed")
     measure_yardsticks(job.directory.path, job.trials, dataset, print)
 
 

@@ -17,19 +17,7 @@ from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import Yardsticks
 from sousaphone.runs.directory import RunDirectory, banner
-from sousaphone.runs.statuses import RETRIED
-from sousaphone.runs.trial_record import cut_by_sweep
 from sousaphone.text import counted, in_words
-
-_CUT_BY_SWEEP = "cut_by_sweep"  # beside the statuses: such a trial goes on without a longer limit of its own
-# What is to be said of the trials that can be gone on with, by their status.
-_NEXT: tuple[tuple[Sequence[str], str], ...] = (
-    (("interrupted", "pending"), "interrupted or not begun. Go on with:"),
-    ((_CUT_BY_SWEEP,), "stopped by the sweep's time limit. Go on with:"),
-    (RETRIED, "failed or out of memory. Once the cause is gone, try again with:"),
-    (("time_limit",), "stopped by the trial's time limit. Go on under a longer one (such as 2h), or none:"),
-    (("diverged",), "would diverge again. Begin a new run with a lower --set learning_rate."),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +84,11 @@ class Findings:
         return f"{counted(len(self.trials), 'planned trial')}: {words}{live}."
 
     @property
-    def notes_on_rates(self) -> list[str]:
+    def tuning(self) -> list[str]:
         """How the learning rates were come by, as the sweep says: a verdict on untuned ones is one on them as well."""
+        if "tuning" in self.plan:
+            return [str(self.plan["tuning"])] if self.plan["tuning"] else []
+        # run.json of a run begun before it had this field: there it is a note.
         return [str(note) for note in self.plan.get("notes") or () if str(note).startswith("learning rate")]
 
     @property
@@ -115,22 +106,16 @@ class Findings:
 
     @property
     def next_steps(self) -> list[tuple[str, str | None]]:
-        """(what for, the line to type, None where there is none) for all that can be gone on with; nothing while a
+        """(what for, the line to type, None where there is none) for all trials that are not full; nothing while a
         driver is at it."""
         if self.live:
             return []
-        found = []
-        for statuses, words in _NEXT:
-            if those := [trial for trial in self.trials if _way_on(trial) in statuses]:
-                found.append((f"{counted(len(those), 'trial')}: {words}", self.retry(those[0])))
-        return found
+        return RunDirectory(self.path).next_steps((trial.status, trial.cause) for trial in self.trials)
 
     def retry(self, trial: Trial) -> str | None:
-        """The line that goes on with a trial, or tries it again; None where there is none, or a driver is at it."""
-        if self.live:
-            return None
-        way = _way_on(trial)
-        return RunDirectory(self.path).way_on("interrupted" if way == _CUT_BY_SWEEP else way)
+        """The line that continues a trial, or tries it again; None where there is none, or a driver is at it."""
+        steps = [] if self.live else RunDirectory(self.path).next_steps([(trial.status, trial.cause)])
+        return steps[0][1] if steps else None
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -167,7 +152,7 @@ class Findings:
     @property
     def notes(self) -> list[str]:
         """What the launcher and the reading of the run had to say."""
-        return [*map(str, self.plan.get("notes") or ()), *self.remarks]
+        return list(dict.fromkeys([*map(str, self.plan.get("notes") or ()), *self.tuning, *self.remarks]))
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -177,7 +162,10 @@ class Findings:
     @property
     def players_known(self) -> bool:
         """Whether what counts as a player is one, and no group of recordings with one name stem."""
-        return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+        known = (self.plan.get("data") or {}).get("players_known")
+        if known is None:  # run.json of a run begun before it had this field: there a note says so
+            return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
+        return bool(known)
 
     @property
     def unit(self) -> str:
@@ -315,11 +303,6 @@ class Findings:
             "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
         )
         return said
-
-
-def _way_on(trial: Trial) -> str:
-    """Its status, as far as it tells how to go on with it."""
-    return _CUT_BY_SWEEP if cut_by_sweep(trial.status, trial.reason) else trial.status
 
 
 def _by_score(trials: Sequence[Trial]) -> list[Trial]:

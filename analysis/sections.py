@@ -13,7 +13,7 @@ from analysis.stats.slices import accuracy_of, possible
 from analysis.stats.verdict import effect_rows, pair_rows
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.statuses import GOOD_ENDS
+from sousaphone.runs.statuses import Status
 
 COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, of the best epoch; the table is ordered by it",
@@ -81,7 +81,7 @@ def _opening(found: Findings) -> Iterator[Block]:
     yield Text(found.state)
     if not found.banner:  # the banner is all that may be said
         yield Text(found.verdict.headline)
-        details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.notes_on_rates)]
+        details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.tuning)]
         if details:
             yield Items(details)
     elif found.too_few_players:
@@ -217,8 +217,8 @@ def _pairs(found: Findings) -> Iterator[Block]:
 
 
 def _failures(found: Findings) -> Iterator[Block]:
-    bad = [trial for trial in found.trials if trial.status not in (*GOOD_ENDS, "pending", "running")]
-    bad += [trial for trial in found.trials if trial.status == "time_limit"]
+    cut = [trial for trial in found.trials if trial.status is Status.TIME_LIMIT]
+    bad = [*(trial for trial in found.trials if trial.status.is_bad), *cut]
     for trial in bad[:_MOST_FAILURES]:
         epochs = f"after epoch {len(trial.history)} of {trial.config.get('epochs', '?')}"
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
@@ -232,7 +232,7 @@ def _failures(found: Findings) -> Iterator[Block]:
 
 def _next_steps(found: Findings) -> Iterator[Block]:
     for words, line in found.next_steps:
-        yield Text(words)
+        yield Text(f"{words}:" if line else f"{words}.")
         if line:
             yield Code(line)
 

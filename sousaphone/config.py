@@ -207,7 +207,8 @@ class PerModel:
 class Sweep:
     """What a tune_configs module returns: a parameter space over TrainConfig's fields and how to run it.
 
-    `param_space` maps each field to a value, to `tune.grid_search([...])` or to a PerModel.
+    `param_space` maps each field to a value, to `tune.grid_search([...])` or to a PerModel. `tuning` says how the
+    learning rates were come by, where the trials are results; `notes` is what else a report is to say.
     """
 
     param_space: Mapping[str, Any]
@@ -217,6 +218,7 @@ class Sweep:
     scheduler: Any = None
     metric: str = "val_macro_f1"
     mode: str = "max"
+    tuning: str = ""
     notes: tuple[str, ...] = ()
 
     def trials(self) -> list[TrainConfig]:

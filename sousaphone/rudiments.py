@@ -224,9 +224,15 @@ def canonical_slug(text: str) -> str:
     name = _spelt(text)
     if name in RUDIMENTS:
         return name
-    near = [_ALIASES.get(hit, hit) for hit in difflib.get_close_matches(name, [*SLUGS, *_ALIASES], n=3)]
-    hint = f"did you mean {' or '.join(dict.fromkeys(near))}?" if near else f"the 40 are: {', '.join(SLUGS)}"
+    near = nearest(text)
+    hint = f"did you mean {near}?" if near else f"the 40 are: {', '.join(SLUGS)}"
     raise UserError(f"{text!r} is not one of the 40 rudiments; {hint}")
+
+
+def nearest(text: str) -> str:
+    """The classes whose names are like a wrong one, `flam_tap or flam`; empty if there is none."""
+    near = difflib.get_close_matches(_spelt(text), [*SLUGS, *_ALIASES], n=3)
+    return " or ".join(dict.fromkeys(_ALIASES.get(hit, hit) for hit in near))
 
 
 def is_rudiment(text: str) -> bool:

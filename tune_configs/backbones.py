@@ -41,7 +41,7 @@ def sweep(request: Request) -> Sweep:
         param_space=space,
         cpus_per_trial=float(threads(request)),
         gpus_per_trial=gpus(request),
-        notes=(how_tuned(request),),
+        tuning=how_tuned(request),
     )
 
 

@@ -36,5 +36,6 @@ def sweep(request: Request) -> Sweep:
     return dataclasses.replace(
         usual,
         param_space=space,
+        tuning="",
         notes=("a search for learning rates: few steps, validation only, no test clip scored",),
     )

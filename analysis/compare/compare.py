@@ -200,11 +200,10 @@ def _side_of(found: Findings) -> Side:
 
 def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
     ours, theirs = here.of(arm), there.of(arm)
-    validation = [_change(metric, ours, theirs, "validation") for metric in ("val_acc", "val_macro_f1")]
-    other_data = None not in (here.data, there.data) and here.data != there.data
-    if other_data or not _scored_alike(ours, theirs):
-        why = "none: validated on other clips" if other_data else _OTHER_NUMBERS
-        validation = [why if not text.startswith("none") else text for text in validation]
+    other = None if _scored_alike(ours, theirs) else _OTHER_NUMBERS
+    if None not in (here.data, there.data) and here.data != there.data:
+        other = "none: validated on other clips"
+    validation = [_change(metric, ours, theirs, "validation", other) for metric in ("val_acc", "val_macro_f1")]
     return (
         arm_title(arm),
         counted_states(each.status for each in ours),
@@ -219,8 +218,10 @@ def _scored_alike(ours: Sequence[Experiment], theirs: Sequence[Experiment]) -> b
     return len({each.most_scored for each in (*ours, *theirs) if each.full}) < 2
 
 
-def _change(metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment], what: str) -> str:
-    """The difference of two means with both of them; why not, where one is missing."""
+def _change(
+    metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment], what: str, instead: str | None = None
+) -> str:
+    """The difference of two means with both of them, or what is said instead; why not, where one is missing."""
     known = []
     for where, experiments in (("here", ours), ("there", theirs)):
         full = [each for each in experiments if each.full]
@@ -230,6 +231,8 @@ def _change(metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment
         if not values:
             return f"none: no {what} metric {where}"
         known.append(sum(values) / len(values))
+    if instead is not None:
+        return instead
     first, second = known
     if metric.endswith("_acc"):
         return f"{_points(first - second)} ({first:.1%} − {second:.1%})"
@@ -240,7 +243,7 @@ def _test_change(
     ours: Sequence[Experiment], theirs: Sequence[Experiment], here: pd.DataFrame | None, there: pd.DataFrame | None
 ) -> str:
     bare = _change("test_acc", ours, theirs, "test")
-    if bare.startswith("none"):
+    if not all(any(each.full and "test_acc" in each.scores for each in side) for side in (ours, theirs)):
         return bare
     if not any(each.validated for each in theirs):
         values = sorted(

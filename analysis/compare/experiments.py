@@ -17,7 +17,7 @@ from analysis.load.ray_log import is_number
 from analysis.load.trials import Trial, clips_scored
 from analysis.stats.arms import title
 from sousaphone.errors import UserError
-from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.statuses import Status
 
 SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 # Theirs to ours.
@@ -36,6 +36,7 @@ class Experiment:
         config: settings, under the names of TrainConfig.
         scores: those of SCORES that are known, as fractions; validation is that of the best epoch.
         began: ISO 8601; empty where it is not known.
+        status: a value of Status, or whatever word another program wrote.
         most_scored: clips of each split, at most; None: all of them.
     """
 
@@ -58,7 +59,7 @@ class Experiment:
     @property
     def full(self) -> bool:
         """Whether it says that it ran to its end."""
-        return self.status in FULL_ENDS
+        return any(self.status == status for status in Status if status.is_full)
 
     @property
     def validated(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from analysis.compare.experiments import Experiment, arm_title
 from analysis.run_summary import Findings
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.statuses import Status
 from sousaphone.text import counted
 
 CHANCE = 1 / len(SLUGS)
@@ -24,12 +25,12 @@ def shortcomings(experiments: Sequence[Experiment], run: Findings | None) -> lis
 
 def _ends(experiments: Sequence[Experiment]) -> list[str]:
     said = []
-    bad = [each for each in experiments if not each.full and each.status not in ("running", "pending")]
+    bad = [each for each in experiments if not each.full and each.status not in (Status.RUNNING, Status.PENDING)]
     if bad:
         causes = Counter(each.error or "no reason is on record" for each in bad).most_common(_MOST_NAMES)
         words = "; ".join(f"{cause} ({count})" for cause, count in causes)
         said.append(f"{len(bad)} of {len(experiments)} did not run to their end: {words}")
-    running = [each for each in experiments if each.status == "running"]
+    running = [each for each in experiments if each.status == Status.RUNNING]
     if running:
         last = max(each.began for each in running)
         since = f"; the last of them began {last[:19].replace('T', ' ')}" if last else ""

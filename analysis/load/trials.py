@@ -12,23 +12,9 @@ from typing import Any
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
 from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS, STATUSES
-from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord
+from sousaphone.runs.statuses import Cause, Status
+from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
 
-# Said where neither the trial nor Ray gave a reason.
-_WHY = {
-    "pending": "it has not begun",
-    "running": "it is at work",
-    "interrupted": "the run stopped before it had ended",
-    "time_limit": "it was stopped before its last planned epoch",
-}
-# What Ray calls ERROR, by a word of it; anything else is a failure.
-_BY_ERROR = {
-    "DivergedError": "diverged",
-    "OutOfMemoryError": "out_of_memory",
-    "MemoryExhaustedError": "out_of_memory",
-    "[Errno 28]": "interrupted",  # a full disk: with free space the trial goes on
-}
 _SCORED = "clips scored at most"
 
 
@@ -38,8 +24,7 @@ class Trial:
 
     Attributes:
         config: TrainConfig's fields as planned; values are not checked against today's limits.
-        status: one of `sousaphone.runs.statuses.STATUSES`.
-        reason: why it ended so, in words; `error` is what went wrong.
+        cause: why it came to its status, where its record says so; reason: the same in words; error: what went wrong.
         wall_seconds: at work, evaluation and all starts included.
         halvings: how often the micro-batch was halved after running out of memory.
         history: one dict of flat metrics an epoch, the first epoch first.
@@ -50,7 +35,8 @@ class Trial:
 
     trial_id: str
     config: Mapping[str, Any]
-    status: str = "pending"
+    status: Status = Status.PENDING
+    cause: Cause | None = None
     reason: str | None = None
     error: str | None = None
     wall_seconds: float | None = None
@@ -101,7 +87,7 @@ class Trial:
     @property
     def full(self) -> bool:
         """Whether it has all its results; only such trials are compared."""
-        return self.status in FULL_ENDS
+        return self.status.is_full
 
     @property
     def partial(self) -> bool:
@@ -112,7 +98,7 @@ class Trial:
     def why(self) -> str:
         """Why it ended, or stands, as it does: its reason, and its error where that is another."""
         said = dict.fromkeys(text for text in (self.reason, self.error) if text)
-        return "; ".join(said) or ("" if self.full else _WHY.get(self.status, "no reason is on record"))
+        return "; ".join(said) or self.status.meaning
 
     @property
     def last(self) -> dict[str, Any]:
@@ -203,25 +189,28 @@ def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, Ra
 
 def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) -> Trial:
     try:
-        record = run.record(planned.trial_id)
+        record = TrialRecord.read(run.trial(planned.trial_id))
         if record is not None:
             history = _checked(record)
+            if record.status is Status.RUNNING and not live:
+                record.status = Status.INTERRUPTED
     except (ValueError, OSError) as damage:
         # Ray's word is the best there is; without it nobody can say that the trial ended well.
-        status = _status_by_ray(ray, planned, live) if ray is not None else "failed"
+        status = _status_by_ray(ray, planned, live) if ray is not None else Status.FAILED
         problem = f"{RECORD_NAME} is damaged ({str(damage).partition(chr(10))[0]}); resuming writes it anew"
         return replace(planned, status=status, error=problem, history=ray.history if ray else [])
     if record is None:
         if ray is None:
             return planned
         return replace(planned, status=_status_by_ray(ray, planned, live), error=ray.error, history=ray.history)
-    status, reason, error = record.status, record.reason, record.error
+    status, cause, reason, error = record.status, record.cause, record.reason, record.error
     if ray is not None and _ray_is_newer(ray, record):
-        status, reason, error = _status_by_ray(ray, planned, live), None, ray.error
+        status, cause, reason, error = _status_by_ray(ray, planned, live), None, None, ray.error
         history = max(history, ray.history, key=len)
     return replace(
         planned,
         status=status,
+        cause=cause,
         reason=reason,
         error=error,
         wall_seconds=record.seconds,
@@ -246,8 +235,6 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
     Raises:
         ValueError: it is JSON, but not what a trial writes.
     """
-    if record.status not in STATUSES:
-        raise ValueError(f"its status is {record.status!r}")
     parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
     if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")
@@ -278,18 +265,18 @@ def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     return ray.state == "ERROR" or (ray.state == "TERMINATED" and bool(ray.history))
 
 
-def _status_by_ray(ray: RayTrial, planned: Trial, live: bool) -> str:
+def _status_by_ray(ray: RayTrial, planned: Trial, live: bool) -> Status:
     """Ray's state in our words."""
     if ray.state == "ERROR":
-        return next((status for word, status in _BY_ERROR.items() if word in (ray.error or "")), "failed")
+        return cause_in(ray.error or "").status
     if ray.state == "TERMINATED" and ray.history:
         last = ray.history[-1]
         if "test_acc" not in last:  # Ray cut it off: a trial that ends by itself scores the test clips
-            return "time_limit"
+            return Status.TIME_LIMIT
         if last["epoch"] >= planned.config.get("epochs", 0):
-            return "completed"
+            return Status.COMPLETED
         waited = last["epoch"] - last.get("best_epoch", last["epoch"])
-        return "early_stopped" if waited >= planned.config.get("patience", 1) else "time_limit"
+        return Status.EARLY_STOPPED if waited >= planned.config.get("patience", 1) else Status.TIME_LIMIT
     if ray.state in ("RUNNING", "PAUSED"):
-        return "running" if live else "interrupted"
-    return "interrupted" if ray.history else "pending"
+        return Status.RUNNING if live else Status.INTERRUPTED
+    return Status.INTERRUPTED if ray.history else Status.PENDING

@@ -11,7 +11,6 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import Yardsticks
-from sousaphone.runs.statuses import GOOD_ENDS
 from sousaphone.text import counted
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
@@ -63,8 +62,8 @@ def criteria(trials: Sequence[Trial], yardsticks: Yardsticks | None, scored: set
 
 
 def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
-    bad = [trial for trial in trials if trial.status not in (*GOOD_ENDS, "pending", "running")]
-    waiting = [trial for trial in trials if trial.status in ("pending", "running")]
+    bad = [trial for trial in trials if trial.status.is_bad]
+    waiting = [trial for trial in trials if not trial.status.is_bad and not trial.status.is_good]
     met = False if bad or (waiting and not live) else None if waiting else True
     parts = [f"{len(trials) - len(bad) - len(waiting)} of {counted(len(trials), 'trial')} ended without error"]
     if bad:

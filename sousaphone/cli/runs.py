@@ -13,7 +13,6 @@ from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
 _LIST = "List the runs of a storage directory: when each began, how many trials ended, its size."
@@ -91,11 +90,8 @@ def _progress(run: RunDirectory) -> tuple[str, int, int]:
 
 
 def _is_full(run: RunDirectory, trial_id: str) -> bool:
-    try:
-        record = run.record(trial_id)
-    except ValueError:  # damaged; resuming writes it anew
-        return False
-    return record is not None and record.status in FULL_ENDS
+    record = run.record(trial_id)
+    return record is not None and record.status.is_full
 
 
 def _prune(arguments: argparse.Namespace) -> int:

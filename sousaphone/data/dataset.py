@@ -20,12 +20,14 @@ class Dataset:
             test), audio_path (below root, with '/'; SHARD#ROW for a clip inside a Parquet shard), size_bytes and
             modified_ns (of the file or the shard), duration_sec (s), tempo_bpm, skill_tier, soundfont, preset,
             group_id. What the data set does not say is NaN or ''.
-        notes: what to say aloud about it.
+        notes: what to say aloud about it, and what can be done about it.
+        players_known: whether what counts as a player is one, and no group of recordings with one name stem.
     """
 
     root: Path
     clips: pd.DataFrame
     notes: tuple[str, ...] = ()
+    players_known: bool = True
 
     @cached_property
     def fingerprint(self) -> str:

@@ -88,7 +88,8 @@ def assign_splits(
                 f"list them, or delete {lister} to have players split 80/10/10"
             )
         if unlisted:
-            notes.append(f"left out {_count(unlisted)} that {lister} does not list: {_names(unlisted)}")
+            said = f"left out {_count(unlisted)} that {lister} does not list: {_names(unlisted)}"
+            notes.append(f"{said}; list them in {lister}, or remove their clips")
 
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
     if len(split_of) < len(SPLITS):
@@ -112,7 +113,8 @@ def assign_splits(
         carved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
         split_of.update(dict.fromkeys(carved, split))
         if listed is not None:
-            notes.append(f"{lister} gives no {split} player with clips: carved from train, {_names(carved)}")
+            said = f"{lister} gives no {split} player with clips: carved from train, {_names(carved)}"
+            notes.append(f"{said}; to choose the players, give them that split in {lister}")
     if listed is None:
         sizes = Counter(split_of.values())
         counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)

@@ -28,7 +28,7 @@ from sousaphone.planning.resolve import (
 )
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS, GOOD_ENDS, RETRIED
+from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
@@ -87,15 +87,8 @@ class Job:
 
     def records(self) -> dict[str, TrialRecord]:
         """What the trials have left so far, by trial; a damaged record counts as none, and is written anew."""
-        found = {}
-        for trial in self.trials:
-            try:
-                record = self.directory.record(trial.trial_id)
-            except ValueError:
-                continue
-            if record is not None:
-                found[trial.trial_id] = record
-        return found
+        found = {trial.trial_id: self.directory.record(trial.trial_id) for trial in self.trials}
+        return {trial_id: record for trial_id, record in found.items() if record is not None}
 
     def left(self) -> list[TrainConfig]:
         """The trials that are to be run now."""
@@ -103,18 +96,16 @@ class Job:
         return [trial for trial in self.trials if self._is_left(records.get(trial.trial_id))]
 
     def all_ended_well(self) -> bool:
-        """Whether every planned trial ended as completed, early_stopped or time_limit, with a result."""
-        records = self.records()
-        ended = [records.get(trial.trial_id) for trial in self.trials]
-        return all(record is not None and record.status in GOOD_ENDS and record.history for record in ended)
+        """Whether every planned trial came to a good end, with a result."""
+        records = self.records().values()
+        return len(records) == len(self.trials) and all(each.status.is_good and each.history for each in records)
 
     def _is_left(self, record: TrialRecord | None) -> bool:
-        if record is None or record.status in ("pending", "running", "interrupted"):
+        if record is None or not record.status.has_ended:
             return True
-        if record.status == "time_limit":  # of the sweep, or the trial's own, which is longer now
+        if record.status is Status.TIME_LIMIT:  # of the sweep, or the trial's own, which is longer now
             return self.limits.trial is None or record.seconds < self.limits.trial
-        # A diverged trial would diverge again: its random draws are fixed.
-        return self.retry_failed and record.status in RETRIED
+        return self.retry_failed and record.status.is_retried
 
 
 def make_job(options: Options, make_sweep: MakeSweep) -> Job:
@@ -302,11 +293,8 @@ def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, l
     """
     finished, partial = [], 0
     for trial_id in plan["trial_ids"]:
-        try:
-            record = source.record(trial_id)
-        except ValueError:
-            continue
-        if record is not None and record.status in FULL_ENDS and record.best:
+        record = source.record(trial_id)
+        if record is not None and record.status.is_full and record.best:
             finished.append(record)
         elif record is not None and record.history:
             partial += 1

@@ -98,6 +98,7 @@ def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
         "clips": by_split.size().to_dict(),
         "players": by_split["player"].nunique().to_dict(),
         "synthetic": synthetic,
+        "players_known": dataset.players_known,
     }
 
 
@@ -110,6 +111,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "command": shlex.join(["python", *sys.argv]),
         "config": job.config,
         "notes": [*dataset.notes, *job.sweep.notes],
+        "tuning": job.sweep.tuning,
         "data": describe_data(dataset, job.request.built_in),
         "provenance": {**provenance(), "device": _device_here(job.request.device)},
         **({"promoted_from": dict(job.promoted_from)} if job.promoted_from else {}),

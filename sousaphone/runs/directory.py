@@ -21,6 +21,7 @@ import shlex
 import socket
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +34,9 @@ from filelock import FileLock, Timeout
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, sweep_litter
-from sousaphone.runs.statuses import RETRIED
+from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.text import counted
 
 SCHEMA = 2  # of run.json and of the directory; raise it whenever older runs cannot be gone on with
 
@@ -84,17 +86,15 @@ class RunDirectory:
 
     @property
     def resume_command(self) -> str:
-        """The line that goes on with this run."""
+        """The line that continues this run."""
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
-    def way_on(self, status: str) -> str | None:
-        """The line that goes on with a trial of such a status, or tries it again; None where there is none."""
-        if status in ("pending", "running", "interrupted"):
-            return self.resume_command
-        if status in RETRIED:
-            return f"{self.resume_command} --retry-failed"
-        return f"{self.resume_command} --trial-time-limit none" if status == "time_limit" else None
+    def next_steps(self, ends: Iterable[tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
+        """(what for, the line to type, None where there is none) for trials that came to this."""
+        counts = Counter(status.continuation(cause) for status, cause in ends)
+        lines = {each: self.resume_command + each.options for each in Continuation if each.options is not None}
+        return [(f"{c.purpose} ({counted(counts[c], 'trial')})", lines.get(c)) for c in Continuation if counts[c]]
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""
@@ -148,15 +148,11 @@ class RunDirectory:
         return plan
 
     def record(self, trial_id: str) -> TrialRecord | None:
-        """A trial's record; None if it has not begun. A trial left "running" by a driver that is gone has been
-        interrupted, whatever its last record says.
-
-        Raises:
-            ValueError: the record is damaged.
-        """
-        record = TrialRecord.read(self.trial(trial_id))
-        if record is not None and record.status == "running" and not self.is_live():
-            record.status = "interrupted"
+        """A trial's record; None if it has not begun, or the record is damaged. A trial left "running" by a driver
+        that is gone has been interrupted, whatever its last record says."""
+        record = TrialRecord.find(self.trial(trial_id))
+        if record is not None and record.status is Status.RUNNING and not self.is_live():
+            record.status = Status.INTERRUPTED
         return record
 
     def is_live(self) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
-from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
 
@@ -29,17 +29,17 @@ def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialR
         trials: all that are planned.
         records: of those that have begun, by trial.
     """
-    waiting = {trial.trial_id: TrialRecord(trial.trial_id, dataclasses.asdict(trial), "pending") for trial in trials}
+    waiting = {t.trial_id: TrialRecord(t.trial_id, dataclasses.asdict(t), Status.PENDING) for t in trials}
     known = {**waiting, **records}.values()
     rows = sorted((_row(record) for record in known), key=lambda row: (row["model"], row["learning_rate"]))
     found: dict[str, float] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         tried = [row for row in rows if row["model"] == model]
-        whole = [row for row in tried if row["status"] in FULL_ENDS]
+        whole = [row for row in tried if row["status"].is_full]
         if len(whole) < len(tried):
             ended = "; ".join(f"{row['learning_rate']:g} {row['status']}" for row in tried if row not in whole)
             yield f"{model}: not every rate came to its end ({ended})"
-        if not whole or any(row["status"] not in (*FULL_ENDS, "diverged") for row in tried):
+        if not whole or any(row["status"] is not Status.DIVERGED for row in tried if row not in whole):
             continue  # a rate that is too high may diverge, and is out; any other end leaves the question open
         best = min(whole, key=lambda row: row["val_loss"])
         found[model] = best["learning_rate"]

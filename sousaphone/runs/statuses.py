@@ -1,21 +1,101 @@
-"""The statuses of a trial, and which of them are ends of which kind."""
+"""What becomes of a trial: its status, what caused it, and what continues it. All that is known of that stands here."""
 
 from __future__ import annotations
 
-# What a trial can come to. A trial in one of FULL_ENDS has all its results; what any other one has is partial. A run
-# is a success only if every trial ended in one of GOOD_ENDS.
-STATUSES = (
-    "pending",
-    "running",
-    "completed",
-    "early_stopped",
-    "time_limit",
-    "failed",
-    "out_of_memory",
-    "diverged",
-    "interrupted",
-)
-FULL_ENDS = ("completed", "early_stopped")
-GOOD_ENDS = (*FULL_ENDS, "time_limit")
-# Begun again by --retry-failed. A diverged trial would diverge again: its random draws are fixed.
-RETRIED = ("failed", "out_of_memory")
+import enum
+
+
+class Continuation(enum.Enum):
+    """What continues trials or tries them again: `options` beside --resume, None where none do, and the `purpose`."""
+
+    RESUME = "", "To continue after a stop, or after the time limit of a sweep"
+    RETRY = " --retry-failed", "To try failed trials again, once the cause is gone"
+    LONGER_LIMIT = " --trial-time-limit none", "To continue under a longer time limit of a trial (such as 2h), or none"
+    NEW_RUN = None, "Diverged trials would diverge again: begin a new run with a lower --set learning_rate"
+
+    def __init__(self, options: str | None, purpose: str) -> None:
+        self.options, self.purpose = options, purpose
+
+
+class Status(enum.StrEnum):
+    """What a trial has come to, as trial.json holds it; `meaning` is what can be said where no reason is on record."""
+
+    def __new__(cls, value: str, meaning: str = "no reason is on record") -> Status:
+        member = str.__new__(cls, value)
+        member._value_, member.meaning = value, meaning
+        return member
+
+    meaning: str
+    PENDING = "pending", "it has not begun"
+    RUNNING = "running", "it is at work"
+    COMPLETED = "completed", ""
+    EARLY_STOPPED = "early_stopped", ""
+    TIME_LIMIT = "time_limit", "it was stopped before its last planned epoch"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted", "the run stopped before it had ended"
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the trial has all its results; what any other one has is partial, and is not compared."""
+        return self in (Status.COMPLETED, Status.EARLY_STOPPED)
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is a good end: a sweep is a success if every trial has one."""
+        return self.is_full or self is Status.TIME_LIMIT
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether an error, or someone, stopped the trial before its end."""
+        return not self.is_good and self not in (Status.PENDING, Status.RUNNING)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it is an end; a trial without one waits: a plain --resume begins or continues it."""
+        return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
+
+    @property
+    def is_retried(self) -> bool:
+        """Whether --retry-failed tries it again. One that diverged would do so again: its random draws are fixed."""
+        return self in (Status.FAILED, Status.OUT_OF_MEMORY)
+
+    @property
+    def causes(self) -> tuple[Cause, ...]:
+        """All that may have caused it; none for a trial that has not begun or is at work."""
+        return tuple(cause for cause in Cause if cause.status is self)
+
+    def continuation(self, cause: Cause | None) -> Continuation | None:
+        """What continues a trial that came to this by a cause (None: not known); None for one with all its results."""
+        if self.is_full:
+            return None
+        if not self.has_ended or cause is Cause.SWEEP_TIME_LIMIT:
+            return Continuation.RESUME
+        if self is Status.TIME_LIMIT:
+            return Continuation.LONGER_LIMIT
+        return Continuation.RETRY if self.is_retried else Continuation.NEW_RUN
+
+
+class Cause(enum.StrEnum):
+    """Why a trial came to its `status`."""
+
+    def __new__(cls, value: str, status: Status = Status.FAILED) -> Cause:
+        member = str.__new__(cls, value)
+        member._value_, member.status = value, status
+        return member
+
+    status: Status
+    ALL_EPOCHS = "all_epochs", Status.COMPLETED
+    PATIENCE = "patience", Status.EARLY_STOPPED
+    TRIAL_TIME_LIMIT = "trial_time_limit", Status.TIME_LIMIT
+    SWEEP_TIME_LIMIT = "sweep_time_limit", Status.TIME_LIMIT
+    STOPPED_BY_USER = "stopped_by_user", Status.INTERRUPTED  # SIGINT or SIGTERM
+    DRIVER_KILLED = "driver_killed", Status.INTERRUPTED
+    RAY_STOPPED = "ray_stopped", Status.INTERRUPTED  # its processes were killed, or it could not go on
+    DISK_FULL = "disk_full", Status.INTERRUPTED
+    MEMORY = "memory", Status.OUT_OF_MEMORY
+    LOSS_NOT_FINITE = "loss_not_finite", Status.DIVERGED
+    HUNG = "hung", Status.FAILED
+    WORKER_DIED = "worker_died", Status.FAILED  # and nothing says why
+    ERROR = "error", Status.FAILED

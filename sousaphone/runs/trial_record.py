@@ -6,6 +6,7 @@ Light: imports neither torch nor Ray, so that the report can read a run anywhere
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.files import atomic_write
+from sousaphone.runs.statuses import Cause, Status
 
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
@@ -26,7 +28,6 @@ MOST_HALVINGS = 2  # of a trial's micro-batch, before it ends as out_of_memory
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
 _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # over each account in Ray's error.txt
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-BY_SWEEP = "the sweep's time limit was reached"
 
 
 @dataclass
@@ -35,8 +36,8 @@ class TrialRecord:
 
     Attributes:
         config: the trial's TrainConfig as a dict.
-        status: one of `sousaphone.runs.statuses.STATUSES`.
-        reason: why it ended so, in words, whatever the end.
+        cause: why it came to its status; None while it has not ended, and in records that are older than this field.
+        reason: the same in words, whatever the end.
         error: the last line of what went wrong; `traceback` is all of it.
         seconds: wall time at work over all starts; what the trial's time limit is compared with.
         halvings: how often the micro-batch was halved after running out of memory.
@@ -51,7 +52,8 @@ class TrialRecord:
 
     trial_id: str
     config: dict[str, Any]
-    status: str = "running"
+    status: Status = Status.RUNNING
+    cause: Cause | None = None
     reason: str | None = None
     error: str | None = None
     traceback: str | None = None
@@ -66,6 +68,17 @@ class TrialRecord:
     weights: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.status, self.cause = Status(self.status), None if self.cause is None else Cause(self.cause)
+        if self.cause is not None and self.cause.status is not self.status:
+            raise ValueError(f"the cause {self.cause} does not lead to the status {self.status}")
+
+    def end(self, cause: Cause, reason: str | None, error: str | None = None) -> None:
+        """Name its end. One that has ended before, and whose cause is only found now, keeps the time of that."""
+        if self.ended is None or not self.status.has_ended:
+            self.ended = now()
+        self.status, self.cause, self.reason, self.error = cause.status, cause, reason, error
 
     @property
     def best(self) -> dict[str, Any]:
@@ -110,6 +123,14 @@ class TrialRecord:
             raise ValueError(f"{path} is no trial record")
         return cls(**{key: value for key, value in content.items() if key in known})
 
+    @classmethod
+    def find(cls, directory: Path) -> TrialRecord | None:
+        """As `read`; a damaged record counts as none."""
+        try:
+            return cls.read(directory)
+        except ValueError:
+            return None
+
 
 def predictions_name(tested: str) -> str:
     """The file with the logits of a set that was scored: of the test clips, or of a further set by its name."""
@@ -126,6 +147,15 @@ def error_line(text: str) -> str:
     return str(lines[-1]).strip()
 
 
+def cause_in(account: str) -> Cause:
+    """The cause that Ray's account of a failure tells of, for a trial that could not name it itself: the wording
+    decides, since Ray hands on a text alone."""
+    if "OutOfMemoryError" in account or "running low on memory" in account:
+        return Cause.MEMORY
+    disk_full = "No space left on device" in account or f"[Errno {errno.ENOSPC}]" in account
+    return Cause.DISK_FULL if disk_full else Cause.ERROR
+
+
 def now() -> str:
     """The time, ISO 8601, UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
@@ -140,13 +170,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def cut_by_sweep(status: str, reason: str | None) -> bool:
-    """Whether a trial ended at the sweep's time limit, so that a plain --resume goes on with it; one that ended at its
-    own limit needs a longer one.
-
-    Args:
-        status, reason: as its record has them.
-    """
-    return status == "time_limit" and (reason or "").startswith(BY_SWEEP)

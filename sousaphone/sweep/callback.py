@@ -9,9 +9,10 @@ from ray import tune
 
 from sousaphone.planning.forecast import clock
 from sousaphone.runs.directory import DriverWatch, RunDirectory
-from sousaphone.runs.trial_record import TrialRecord, now
+from sousaphone.runs.statuses import Status
+from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
-from sousaphone.sweep.status import read_record, read_records, seconds_left, write_status
+from sousaphone.sweep.status import read_records, seconds_left, write_status
 from sousaphone.sweep.trainable import run_of
 from sousaphone.text import in_words
 from sousaphone.training.watchdog import read_heartbeat
@@ -35,7 +36,7 @@ class LiveCallback(tune.Callback):
         deadline = DriverWatch.begin(run.path).limits.deadline
         if deadline is not None and time.time() >= deadline:  # it waits for another launch, as is said at its end
             return
-        record = read_record(run, str(trial))
+        record = TrialRecord.find(run.trial(str(trial)))
         done = len(record.history) if record else 0
         self._tell(trial, f"goes on after epoch {done}/{trial.config['epochs']}" if done else "starts")
 
@@ -52,8 +53,8 @@ class LiveCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
-        record = read_record(run, str(trial))
-        begun = record is not None and record.status != "interrupted"
+        record = TrialRecord.find(run.trial(str(trial)))
+        begun = record is not None and record.status is not Status.INTERRUPTED
         self._tell(
             trial,
             f"{record.status}: {record.reason}"
@@ -65,11 +66,10 @@ class LiveCallback(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         directory = run.trial(str(trial))
-        record = read_record(run, str(trial))
-        if record is None or record.status == "running":
+        record = TrialRecord.find(directory)
+        if record is None or record.status is Status.RUNNING:
             # It died before it could say so; what Ray knows comes after this call, and into the record at the end.
             record = record or TrialRecord(str(trial), dict(trial.config))
-            record.status, record.ended = "failed", now()
             explain(record, directory, None)
             try:
                 directory.mkdir(parents=True, exist_ok=True)

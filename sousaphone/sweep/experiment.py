@@ -19,7 +19,8 @@ from sousaphone.config import PerModel, Sweep, TrainConfig
 from sousaphone.files import atomic_write
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.trial_record import TrialRecord, now
+from sousaphone.runs.statuses import Cause, Status
+from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.runtime import Runtime, ignore_signals
@@ -66,14 +67,14 @@ def run_sweep(
     """
     ids = [trial.trial_id for trial in trials]
     # What a killed driver left "running" waits for its turn again.
-    name_ends(run, ids, "interrupted", "the driver was killed")
+    name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
     for trial in left:  # where an earlier start hung explains nothing of this one
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
 
     try:
         while not _fit(run, sweep, left, resources, tracker):
             runtime.restart()
-            name_ends(run, ids, "interrupted", _NO_MEMORY)
+            name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
             left = [trial for trial in left if _is_unfinished(run, trial)]
             if at_once > 1:
                 at_once -= 1
@@ -95,7 +96,7 @@ def run_sweep(
         # Workers die with the runtime before anything is written in their name.
         runtime.shut_down()
         by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
-        name_ends(run, ids, "interrupted", f"the run was stopped{by}")
+        name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped{by}")
         raise InterruptedRunError from None
     except Exception as error:
         runtime.look()  # Ray's own complaints, once its processes are gone, say nothing
@@ -104,9 +105,9 @@ def run_sweep(
             raise
         # Ray's own log on a full disk, say; a trial's error is kept with the trial.
         reason = one_line(error, 300)
-        name_ends(run, ids, "interrupted", f"Ray stopped: {reason}")
+        name_ends(run, ids, Cause.RAY_STOPPED, f"Ray stopped: {reason}")
         raise StoppedRunError(f"Ray could not go on ({reason})") from error
-    name_ends(run, ids, "failed", None)
+    name_ends(run, ids)
 
 
 def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
@@ -125,13 +126,13 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
 
 def _is_unfinished(run: RunDirectory, trial: TrainConfig) -> bool:
     record = TrialRecord.read(run.trial(trial.trial_id))
-    return record is None or record.status == "interrupted"
+    return record is None or record.status is Status.INTERRUPTED
 
 
 def _end_for_memory(run: RunDirectory, trial: TrainConfig) -> None:
     directory = run.trial(trial.trial_id)
     record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
-    record.status, record.reason, record.error, record.ended = "out_of_memory", _NO_MEMORY, _NO_MEMORY, now()
+    record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
     directory.mkdir(parents=True, exist_ok=True)
     record.write(directory)
 

@@ -8,30 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.trial_record import MOST_HALVINGS, TrialRecord, error_line, now
+from sousaphone.runs.statuses import Cause, Status
+from sousaphone.runs.trial_record import MOST_HALVINGS, TrialRecord, cause_in, error_line
 from sousaphone.sweep.status import write_status
 from sousaphone.training.watchdog import hang
 
-WORKER_DIED = "its worker process died"
 
-
-def name_ends(run: RunDirectory, trial_ids: Sequence[str], status: str, reason: str | None) -> None:
-    """Give every record that still says "running" the status and the reason, or the cause of its failure as far as
-    Ray or a stack dump tells it."""
+def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None = None, reason: str = "") -> None:
+    """Give every record that still says "running" this end, or without a cause that of a failure, as far as Ray or a
+    stack dump tells it."""
     for trial_id in trial_ids:
         directory = run.trial(trial_id)
-        try:
-            record = TrialRecord.read(directory)
-        except ValueError:
+        record = TrialRecord.find(directory)
+        if record is None or not (record.status is Status.RUNNING or record.cause is Cause.WORKER_DIED):
             continue
-        unexplained = record is not None and record.status == "failed" and record.error in (None, WORKER_DIED)
-        if record is None or not (record.status == "running" or unexplained):
-            continue
-        if record.status == "running":
-            record.status, record.reason = status, reason
-        if record.status == "failed":
+        if record.status is Status.RUNNING and cause is not None:
+            record.end(cause, reason)
+        else:
             explain(record, directory, _account(run, trial_id))
-        record.ended = record.ended or now()
         with contextlib.suppress(OSError):  # a full disk; who reads "running" without a driver knows what it means
             record.write(directory)
     write_status(run)
@@ -43,14 +37,19 @@ def explain(record: TrialRecord, directory: Path, account: str | None) -> None:
     Args:
         account: Ray's own words, None as long as there are none.
     """
-    record.error = hang(directory) or (error_line(account) if account else WORKER_DIED)
-    if account and "running low on memory" in account:
-        record.status, record.error = "out_of_memory", "Ray ended it because the machine's memory ran out"
+    hung = hang(directory)
+    cause, said = Cause.WORKER_DIED, "its worker process died"
+    if account:
+        cause, said = cause_in(account), error_line(account)
+    if _disk_is_full(directory) or cause is Cause.DISK_FULL:
+        cause, said = Cause.DISK_FULL, "the disk is full; free some space, then resume"
+    elif cause is Cause.MEMORY:
+        said = "Ray ended it because the machine's memory ran out"
         # What --retry-failed begins with.
         record.halvings = min(MOST_HALVINGS, record.halvings + 1)
-    if (account and "No space left on device" in account) or _disk_is_full(directory):
-        record.status, record.error = "interrupted", "the disk is full; free some space, then resume"
-    record.reason = record.error
+    elif hung:
+        cause, said = Cause.HUNG, hung
+    record.end(cause, said, said)
 
 
 def _disk_is_full(trial: Path) -> bool:

@@ -12,14 +12,8 @@ from sousaphone.files import atomic_write
 from sousaphone.planning.forecast import clock, schedule
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS
-from sousaphone.runs.trial_record import TrialRecord, cut_by_sweep
-
-_WAYS_ON = {  # by one status of those that go on by the same line
-    "interrupted": "To go on after a stop",
-    "failed": "To try the failed trials again",
-    "time_limit": "To go on with the trials that reached their own time limit",
-}
+from sousaphone.runs.statuses import Status
+from sousaphone.runs.trial_record import TrialRecord
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
@@ -40,9 +34,9 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         known = paces.get(config["model"], overall)
         need = sum(known) / len(known) * (config["epochs"] - (len(record.history) if record else 0))
-        if record is not None and record.status == "running":
+        if record is not None and record.status is Status.RUNNING:
             ends[trial_id] = need
-        elif record is None or record.status == "interrupted":
+        elif record is None or record.status is Status.INTERRUPTED:
             waiting[trial_id] = need
     free = max(plan.get("at_once", 1) - len(ends), 0)  # one trial has just ended and the next not yet begun
     later = schedule(waiting.values(), [*ends.values(), *[0.0] * free])
@@ -53,19 +47,18 @@ def write_status(run: RunDirectory) -> None:
     """Bring RUN/STATUS.md up to date, whole or not at all. It is only a view: a full disk leaves it as it was."""
     plan = run.read_plan()
     records = read_records(run, plan)
-    going = any(record is not None and record.status == "running" for record in records)
+    going = any(record is not None and record.status is Status.RUNNING for record in records)
     ends = seconds_left(plan, records) if going else {}
-    rows = []
+    rows, trials = [], []
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
-        status = record.status if record else "pending"
+        status = record.status if record else Status.PENDING
         epochs = f"{len(record.history) if record else 0}/{config['epochs']}"
         val_acc = f"{record.best['val_acc']:.3f}" if record and record.best else ""
         end = clock(ends[trial_id]) if trial_id in ends else ""
-        reason = (record.reason or "").replace("|", "\\|") if record and status not in FULL_ENDS else ""
+        reason = (record.reason or "").replace("|", "\\|") if record and not status.is_full else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))
-    # Who was cut by the sweep's limit goes on as after any stop.
-    states = {"interrupted" if cut_by_sweep(status, reason) else status for _, status, *_, reason in rows}
-    done = sum(row[1] not in ("pending", "running", "interrupted") for row in rows)
+        trials.append((status, record.cause if record else None))
+    done = sum(status.has_ended for status, _ in trials)
     here = shlex.quote(str(run.path))
     lines = [
         f"# {run.path.name}: {done} of {len(rows)} trials ended",
@@ -80,19 +73,13 @@ def write_status(run: RunDirectory) -> None:
         if plan.get("config") == SEARCH
         else f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
         f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",
-        *(f"- {what}: `{line}`" for what, line in ways_on(run, states)),
+        *(f"- {what}: `{line}`" for what, line in run.next_steps(trials) if line),
     ]
     try:
         with atomic_write(run.status_page) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError:
         pass
-
-
-def ways_on(run: RunDirectory, states: set[str]) -> list[tuple[str, str]]:
-    """What to type, by what there is to go on with."""
-    lines = {run.way_on(state) for state in states}
-    return [(what, line) for state, what in _WAYS_ON.items() if (line := run.way_on(state)) and line in lines]
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -102,12 +89,4 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def read_records(run: RunDirectory, plan: dict[str, Any]) -> list[TrialRecord | None]:
     """The record of every planned trial; None where there is none, or a damaged one."""
-    return [read_record(run, trial_id) for trial_id in plan["trial_ids"]]
-
-
-def read_record(run: RunDirectory, trial_id: str) -> TrialRecord | None:
-    """As it stands; None where there is none, or a damaged one."""
-    try:
-        return TrialRecord.read(run.trial(trial_id))
-    except ValueError:
-        return None
+    return [TrialRecord.find(run.trial(trial_id)) for trial_id in plan["trial_ids"]]

@@ -26,6 +26,7 @@ from sousaphone.data.batches import ClipSet
 from sousaphone.data.prepare import TrialData
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
+from sousaphone.runs.statuses import Cause
 from sousaphone.training import augment, metrics
 from sousaphone.training.step import MicroBatch, micro_batch_of
 
@@ -63,14 +64,14 @@ class Epoch:
         number: 1 for the first.
         metrics: flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in
             training steps, `wall_seconds` that of the whole epoch with its evaluation.
-        end: how the trial ended with this epoch, None while it goes on.
+        end: why the trial ended with this epoch, None while it goes on.
         state: what `fit` needs to go on from here; tensors on the CPU, all else plain data.
         tests: on the last epoch, what was scored with the best state: `test` and the data's further sets, by name.
     """
 
     number: int
     metrics: dict[str, Any]
-    end: str | None
+    end: Cause | None
     state: dict[str, Any]
     tests: Mapping[str, Scores] = field(default_factory=dict)
 
@@ -113,8 +114,8 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         history, best = list(state["history"]), state["best"]
 
-    end = state["end"] if state is not None else None
-    while end is None:
+    end: Cause | None = None
+    while end is None and not (state and state["end"]):
         number = len(history) + 1
         began = time.perf_counter()
         torch.manual_seed(epoch_seed(config.seed, number))
@@ -127,9 +128,9 @@ def fit(
             best = {"epoch": number, "score": row["val_macro_f1"], "model": model.trained_state()}
         row["best_epoch"] = best["epoch"]
         if number >= config.epochs:
-            end = "completed"
+            end = Cause.ALL_EPOCHS
         elif number - best["epoch"] >= config.patience:
-            end = "early_stopped"
+            end = Cause.PATIENCE
         # The state is of this epoch's end, so it is taken before the best one is put in place for the test.
         trained, moments = model.trained_state(), _to_cpu(optimizer.state_dict())
         tests: dict[str, Scores] = {}
@@ -146,7 +147,7 @@ def fit(
             {
                 "config": dataclasses.asdict(config),
                 "base": model.base_fingerprint,
-                "end": end,
+                "end": str(end.status) if end else None,
                 "model": trained,
                 "optimizer": moments,
                 "history": history,
@@ -161,7 +162,7 @@ def cut_short(
     model: RudimentClassifier,
     data: TrialData,
     state: dict[str, Any],
-    end: str,
+    end: Cause,
     tick: Tick = _no_tick,
 ) -> Epoch:
     """The last finished epoch of a trial that ends before its time, with the test clips scored from its best state.

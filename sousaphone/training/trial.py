@@ -24,7 +24,7 @@ from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
-from sousaphone.runs.statuses import FULL_ENDS
+from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import ADAPTER_NAME, MOST_HALVINGS, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import checkpoint
 from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, named
@@ -50,41 +50,38 @@ def run_trial(planned: TrainConfig, directory: Path, watch: DriverWatch, report:
         report: called with the flat metrics of each finished epoch.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    record = _earlier_record(directory) or TrialRecord(planned.trial_id, {}, started=now())
-    if record.status in FULL_ENDS:
+    # A damaged record is written anew, since the checkpoints hold the history.
+    record = TrialRecord.find(directory) or TrialRecord(planned.trial_id, {}, started=now())
+    if record.status.is_full:
         report(record.history[-1])
         return
     stopwatch = Stopwatch(directory, watch.limits, record.seconds)
     if stopwatch.too_late:  # the sweep's time is up: it has not begun, and waits for another launch
         return
-    record.status, record.ended, record.reason, record.error, record.traceback = "running", None, None, None, None
+    record.status, record.cause, record.ended = Status.RUNNING, None, None
+    record.reason, record.error, record.traceback = None, None, None
     try:
         with stopwatch:
             _train_within_memory(planned, record, directory, watch, report, stopwatch)
     except DriverGoneError:
         raise  # an orphan writes nothing
     except Exception as error:  # whatever it is goes on record, and on to Ray
-        record.status = _end_of(error)
-        record.traceback = traceback.format_exc()
-        record.reason = record.error = error_line(record.traceback)
-        record.ended, record.seconds = now(), stopwatch.seconds
+        record.traceback, record.seconds = traceback.format_exc(), stopwatch.seconds
+        said = error_line(record.traceback)
+        record.end(_cause_of(error), said, said)
         watch.check()
         with contextlib.suppress(OSError):  # a full disk: the driver names the end as soon as there is room
             record.write(directory)
         raise
 
 
-def _end_of(error: Exception) -> str:
+def _cause_of(error: Exception) -> Cause:
     if isinstance(error, DivergedError):
-        return "diverged"
+        return Cause.LOSS_NOT_FINITE
     if isinstance(error, MemoryExhaustedError):
-        return "out_of_memory"
-    # Nothing is wrong with the trial: with free space it goes on.
-    return "interrupted" if _is_disk_full(error) else "failed"
-
-
-def _is_disk_full(error: Exception) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return Cause.MEMORY
+    disk_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return Cause.DISK_FULL if disk_full else Cause.ERROR
 
 
 def halved(config: TrainConfig, times: int) -> TrainConfig:
@@ -150,7 +147,7 @@ def _train(
         draw_settings(board, config)
         if record.history:
             draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
-        limit: str | None = None
+        limit: Cause | None = None
         try:
             for epoch in fit(config, model, data, state, stopwatch.tick):
                 _check_space(directory)
@@ -158,19 +155,19 @@ def _train(
                 state = epoch.state
                 report(epoch.metrics)
         except TimeLimitError as error:
-            limit = str(error)
+            limit, record.reason = error.cause, str(error)
         if limit is not None:  # past the handler nothing holds what the epoch in work had on the device
-            record.reason = limit
             if state is None:
-                keep.end("time_limit")
+                keep.end(limit)
                 return
             free_memory(torch.device(config.device))
-            epoch = cut_short(config, model, data, state, "time_limit", stopwatch.beat)
+            epoch = cut_short(config, model, data, state, limit, stopwatch.beat)
             keep(epoch)
             report(epoch.metrics)
             return
-    if record.status == "running" and state is not None:  # killed between its last checkpoint and its record
-        keep.end(state["end"])
+    if record.status is Status.RUNNING and state is not None:  # killed between its last checkpoint and its record
+        (cause,) = Status(state["end"]).causes
+        keep.end(cause)
         report(record.history[-1])
 
 
@@ -193,7 +190,7 @@ class _Keeper:
         self.watch.check()
         if epoch.test is not None:
             self._results(epoch)
-        if epoch.end != "time_limit":
+        if epoch.end is None or epoch.end.status.is_full:
             checkpoint.save(self.directory, epoch.number, self.attempt, epoch.state)
             draw_epoch(self.board, epoch.number, epoch.metrics)
         elif epoch.test is not None:  # no epoch of its own: the last one has its checkpoint and its curve
@@ -204,15 +201,13 @@ class _Keeper:
         else:
             self._write()
 
-    def end(self, status: str) -> None:
-        self.record.status, self.record.ended = status, now()
-        if self.record.reason is None:
-            last = self.record.history[-1]
-            self.record.reason = (
-                "every planned epoch is done"
-                if status == "completed"
-                else f"val_macro_f1 has not risen since epoch {last['best_epoch']} (patience)"
-            )
+    def end(self, cause: Cause) -> None:
+        reason = self.record.reason  # of a time limit
+        if cause.status.is_full:
+            best = self.record.history[-1]["best_epoch"]
+            patience = f"val_macro_f1 has not risen since epoch {best} (patience)"
+            reason = "every planned epoch is done" if cause is Cause.ALL_EPOCHS else patience
+        self.record.end(cause, reason)
         if self.record.test:
             draw_end(self.board, self.record.history, self.directory, self.data.tests)
         self._write()
@@ -248,14 +243,6 @@ def _check_space(directory: Path) -> None:
             "free some space, then resume",
             str(directory),
         )
-
-
-def _earlier_record(directory: Path) -> TrialRecord | None:
-    """What an earlier start left; a damaged record is written anew, since the checkpoints hold the history."""
-    try:
-        return TrialRecord.read(directory)
-    except ValueError:
-        return None
 
 
 def _describe(record: TrialRecord, config: TrainConfig, model: RudimentClassifier, data: TrialData) -> None:

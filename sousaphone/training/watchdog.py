@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from sousaphone.runs.directory import Limits
-from sousaphone.runs.trial_record import BY_SWEEP
+from sousaphone.runs.statuses import Cause
 from sousaphone.text import in_words
 
 STACKS_NAME = "stacks.txt"
@@ -19,7 +19,11 @@ _BEAT_SECONDS = 5.0
 
 
 class TimeLimitError(Exception):
-    """The trial's or the sweep's time is up; the message says which and in which epoch."""
+    """The trial's or the sweep's time is up, as `cause` says; the message says in which epoch."""
+
+    def __init__(self, cause: Cause, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
 class Stopwatch:
@@ -80,9 +84,10 @@ class Stopwatch:
         self.beat(epoch, share)
         limit = self._limits.trial_seconds
         if limit is not None and self.seconds >= limit:
-            raise TimeLimitError(f"its time limit of {in_words(limit)} was reached in epoch {epoch}")
+            reached = f"its time limit of {in_words(limit)} was reached in epoch {epoch}"
+            raise TimeLimitError(Cause.TRIAL_TIME_LIMIT, reached)
         if self.too_late:
-            raise TimeLimitError(f"{BY_SWEEP} in its epoch {epoch}")
+            raise TimeLimitError(Cause.SWEEP_TIME_LIMIT, f"the sweep's time limit was reached in its epoch {epoch}")
 
     def beat(self, epoch: int, share: float) -> None:
         """As `tick`, without a limit but the watch for a hang: while the end is scored."""

@@ -18,6 +18,7 @@ import pandas as pd
 from analysis.load.trials import Trial
 from analysis.report import read_run
 from analysis.stats.verdict import SHOWN_POWER, Verdict, judge
+from sousaphone.runs.statuses import Status
 
 SEEDS_AN_ARM = 3
 ARMS = [(model, augment) for model in ("ast", "htsat", "efficientat", "beats") for augment in (False, True)]
@@ -94,5 +95,5 @@ def _verdict(
 def _trial(model: str, augment: bool, seed: int, scores: dict[str, float]) -> Trial:
     config: dict[str, Any] = {"model": model, "strategy": "lora", "lora_targets": "all-linear", "augment": augment}
     history = [{"epoch": 1, "best_epoch": 1, "test_acc": 0.0, **scores}]
-    trial = Trial(f"{model}-{augment}-{seed}", {**config, "seed": seed}, "completed", history=history)
+    trial = Trial(f"{model}-{augment}-{seed}", {**config, "seed": seed}, Status.COMPLETED, history=history)
     return dataclasses.replace(trial, parameters={"trainable": 1})

@@ -15,7 +15,7 @@ import pandas as pd
 from sousaphone.config import TrainConfig, trial_id
 from sousaphone.rudiments import FAMILIES, SLUGS
 from sousaphone.runs.directory import SCHEMA, RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS, GOOD_ENDS
+from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 
 COUNTS = {"ast": 60_000, "htsat": 40_000, "beats": 90_000, "efficientat": 150_000}
@@ -64,19 +64,19 @@ def history(epochs: int, seed: int, test: bool) -> list[dict[str, Any]]:
 
 def record(config: dict[str, Any], status: str, epochs: int | None = None, error: str | None = None) -> TrialRecord:
     """What a trial in this state has written: all epochs of one with all its results, else one."""
-    finished = epochs if epochs is not None else (config["epochs"] if status in FULL_ENDS else 1)
+    finished = epochs if epochs is not None else (config["epochs"] if Status(status).is_full else 1)
     seed = sum(map(ord, trial_id(config)))
     count = COUNTS.get(config["model"], 70_000)
     return TrialRecord(
         trial_id(config),
         config,
-        status,
+        Status(status),
         reason=REASONS.get(status, error),
         error=error,
         started="2026-01-01T00:00:00+00:00",
         ended=None if status == "running" else "2026-01-01T01:00:00+00:00",
         seconds=100.0 + finished,
-        history=history(finished, seed, test=status in GOOD_ENDS and finished > 0),
+        history=history(finished, seed, test=Status(status).is_good and finished > 0),
         parameters={"total": 10 * count, "trainable": count, "adapter": count // 2, "trainable_percent": 10.0},
         weights={"source": config["weights"], "fingerprint": "f" * 64},
         provenance={"git_commit": COMMIT},

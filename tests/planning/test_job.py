@@ -21,7 +21,7 @@ from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.plan import plan_json
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
-from sousaphone.runs.statuses import STATUSES
+from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.training.trial import run_trial
 from tests.backbones.beats_nets import official, perturbed, written
@@ -60,7 +60,7 @@ def end(run: RunDirectory, status: str, seconds: float = 60.0) -> None:
     """Give the first trial another end."""
     record = TrialRecord.read(run.trial(CUT))
     assert record is not None
-    record.status, record.seconds = status, seconds
+    record.status, record.cause, record.seconds = Status(status), None, seconds
     record.write(run.trial(CUT))
 
 
@@ -79,12 +79,12 @@ def ids_left(storage: Path, *options: str) -> list[str]:
 
 def test_what_is_left_follows_from_how_the_trials_ended(storage: Path) -> None:
     run = RunDirectory(storage / "run")
-    left = {"running", "pending", "interrupted"}
-    for status in STATUSES:
+    for status in Status:
         end(run, status)
-        assert ids_left(storage) == ([CUT, WAITING] if status in {*left, "time_limit"} else [WAITING]), status
-        retried = {*left, "time_limit", "failed", "out_of_memory"}
-        assert ids_left(storage, "--retry-failed") == ([CUT, WAITING] if status in retried else [WAITING]), status
+        left = not status.has_ended or status is Status.TIME_LIMIT  # its limit is not reached
+        assert ids_left(storage) == ([CUT, WAITING] if left else [WAITING]), status
+        left = left or status.is_retried
+        assert ids_left(storage, "--retry-failed") == ([CUT, WAITING] if left else [WAITING]), status
 
 
 def test_a_trial_cut_by_its_limit_is_left_only_under_a_longer_one(storage: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from filelock import FileLock
 
 from sousaphone.config import TrainConfig
+from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
 from tests.sweep.conftest import ROOT, Launcher
@@ -52,7 +53,7 @@ def test_a_hung_trial_is_ended_with_its_place_on_record_and_is_tried_again_alone
         assert driver.wait(timeout=120) == 1, launcher.log
     assert "Traceback" not in launcher.log
     assert "it hung: no batch came within --stall-timeout" in launcher.log
-    assert record_of(run, hung).status == "failed"
+    assert record_of(run, hung).cause is Cause.HUNG
     assert str(run / "trials" / hung / "stacks.txt") in str(record_of(run, hung).reason)
     assert "build.py" in (run / "trials" / hung / "stacks.txt").read_text()
     assert all(record_of(run, trial_id).status == "completed" for trial_id in others)
@@ -74,8 +75,7 @@ def test_a_trial_that_ray_kills_for_memory_is_out_of_memory_and_is_to_begin_agai
     assert driver.wait(timeout=120) == 1, launcher.log
     assert "Traceback" not in launcher.log
     record = record_of(launcher.storage / "run", "ast-lora-aug-off-s0")
-    assert (record.status, record.halvings) == ("out_of_memory", 1), launcher.log
-    assert record.reason == "Ray ended it because the machine's memory ran out"
+    assert (record.cause, record.halvings) == (Cause.MEMORY, 1), launcher.log
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,23 +157,24 @@ def test_a_full_disk_interrupts_the_trials_with_one_clear_line_and_free_space_le
 
 
 @pytest.mark.parametrize(
-    ("account", "status", "reason"),
+    ("account", "cause"),
     [
-        (None, "failed", "its worker process died"),
-        ("Task was killed due to the node running low on memory.\nMemory on the node was 15.9GB", "out_of_memory",
-         "Ray ended it because the machine's memory ran out"),
-        ("OSError: [Errno 28] No space left on device", "interrupted",
-         "the disk is full; free some space, then resume"),
-        ("Traceback\n  ...\nray.exceptions.ActorDiedError: The actor died unexpectedly", "failed",
-         "ray.exceptions.ActorDiedError: The actor died unexpectedly"),
+        (None, Cause.WORKER_DIED),
+        ("Task was killed due to the node running low on memory.\nMemory on the node was 15.9GB", Cause.MEMORY),
+        ("OSError: [Errno 28] No space left on device", Cause.DISK_FULL),
+        ("Traceback\n  ...\nray.exceptions.ActorDiedError: The actor died unexpectedly", Cause.ERROR),
     ],
-)  # fmt: skip
-def test_what_ray_says_of_a_death_is_its_name_and_its_reason(
-    account: str | None, status: str, reason: str, tmp_path: Path
+)
+def test_what_ray_says_of_a_death_is_its_cause_and_a_cause_found_later_leaves_the_time_of_the_end(
+    account: str | None, cause: Cause, tmp_path: Path
 ) -> None:
-    record = TrialRecord("trial", {}, status="failed")
+    died = "2026-01-01T00:00:00+00:00"
+    record = TrialRecord("trial", {}, status="failed", ended=died)
     explain(record, tmp_path / "trials" / "trial", account)
-    assert (record.status, record.reason) == (status, reason)
+    assert (record.status, record.cause, record.ended) == (cause.status, cause, died)
+    assert record.reason == record.error
+    if cause is Cause.ERROR:
+        assert record.reason == "ray.exceptions.ActorDiedError: The actor died unexpectedly"
 
 
 def test_each_death_for_want_of_memory_halves_what_a_retry_begins_with_and_two_halvings_are_the_most(

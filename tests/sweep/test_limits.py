@@ -7,6 +7,7 @@ import math
 import pandas as pd
 import pytest
 
+from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
 
@@ -32,7 +33,7 @@ def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials
     assert "Last result" not in launcher.log  # Ray's own words, of a trial that has none
     for record in cut:
         assert record is not None, launcher.log
-        assert record.status == "time_limit"
+        assert record.cause is Cause.SWEEP_TIME_LIMIT
         assert record.reason == f"the sweep's time limit was reached in its epoch {len(record.history) + 1}"
         assert 0 <= record.test["test_acc"] <= 1
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
@@ -45,7 +46,7 @@ def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials
     ended = records(launcher)
     for record, earlier in zip(ended, [*cut, None], strict=True):
         assert record is not None
-        assert record.status == "time_limit"
+        assert record.cause is Cause.TRIAL_TIME_LIMIT
         assert record.reason == f"its time limit of {limit} s was reached in epoch {len(record.history) + 1}"
         assert limit <= record.seconds < limit + 5
         assert len(record.history) > (len(earlier.history) if earlier else 0)

@@ -34,5 +34,6 @@ def test_a_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launch
     assert again.wait(timeout=300) == 0, launcher.log
     record = json.loads((launcher.storage / "tuned" / "trials" / "ast-lora-aug-off-s0" / "trial.json").read_text())
     assert record["config"]["learning_rate"] == found
-    notes = json.loads((launcher.storage / "tuned" / "run.json").read_text())["notes"]
-    assert any("found on validation clips" in note and f"ast {found:g}" in note for note in notes)
+    tuning = json.loads((launcher.storage / "tuned" / "run.json").read_text())["tuning"]
+    assert "found on validation clips" in tuning
+    assert f"ast {found:g}" in tuning

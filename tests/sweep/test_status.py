@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sousaphone.runs.directory import SCHEMA, RunDirectory
+from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.status import seconds_left, write_status
 
@@ -77,17 +78,20 @@ def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_tha
 
 
 @pytest.mark.parametrize(
-    ("reason", "more"),
+    ("cause", "more"),
     [
-        ("its time limit of 2 h was reached in epoch 5", " --trial-time-limit none"),
-        ("the sweep's time limit was reached in its epoch 5", ""),
+        (None, " --trial-time-limit none"),  # of a run that is older than causes
+        (Cause.TRIAL_TIME_LIMIT, " --trial-time-limit none"),
+        (Cause.SWEEP_TIME_LIMIT, ""),
     ],
 )
-def test_only_a_trial_that_reached_its_own_time_limit_needs_another_one(tmp_path: Path, reason: str, more: str) -> None:
+def test_only_a_trial_that_reached_its_own_time_limit_needs_another_one(
+    tmp_path: Path, cause: Cause | None, more: str
+) -> None:
     run = RunDirectory(tmp_path)
     run.write_plan(plan("ast1"))
     run.trial("ast1").mkdir(parents=True)
-    replace(record("ast1", 4, 1.0, "time_limit"), reason=reason).write(run.trial("ast1"))
+    replace(record("ast1", 4, 1.0, "time_limit"), cause=cause).write(run.trial("ast1"))
     write_status(run)
     lines = [line for line in run.status_page.read_text().splitlines() if "--resume" in line]
     assert [line.partition(": ")[2] for line in lines] == [f"`{run.resume_command}{more}`"]

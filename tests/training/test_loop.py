@@ -21,6 +21,7 @@ from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.statuses import Cause
 from sousaphone.training.loop import (
     DivergedError,
     Epoch,
@@ -161,7 +162,7 @@ def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_
     config = trial_config(epochs=9, patience=2, learning_rate=0.0, augment=False)
     _, epochs = run(config)
     assert [epoch.number for epoch in epochs] == [1, 2, 3]
-    assert epochs[-1].end == "early_stopped"
+    assert epochs[-1].end is Cause.PATIENCE
     assert epochs[-1].metrics["best_epoch"] == 1
 
 
@@ -238,7 +239,7 @@ def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config:
     model, data = open_trial(config)
     before = model.trained_state()
     (epoch,) = fit(config, model, data)
-    assert epoch.end == "completed"
+    assert epoch.end is Cause.ALL_EPOCHS
     assert epoch.metrics["samples_per_second"] > 0
     changed = [key for key, value in model.trained_state().items() if not torch.equal(value, before[key])]
     assert any("lora_B" in key for key in changed)

@@ -20,7 +20,7 @@ from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
-from sousaphone.runs.statuses import RETRIED
+from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.training import checkpoint, loop
 from sousaphone.training.loop import DivergedError, Epoch, fit
@@ -83,7 +83,7 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     cut = trial.record
     done = len(cut.history)
     assert 1 <= done < EPOCHS
-    assert cut.status == "time_limit"
+    assert (cut.status, cut.cause) == (Status.TIME_LIMIT, Cause.TRIAL_TIME_LIMIT)
     assert cut.reason == f"its time limit of 3 s was reached in epoch {done + 1}"
     assert cut.seconds >= 3.0
     assert 0 <= cut.test["test_acc"] <= 1
@@ -99,7 +99,7 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     assert timeless(trial.record.history) == timeless(cut.history)
 
     assert trial.start() == list(range(done + 1, EPOCHS + 1))
-    assert trial.record.status == "completed"
+    assert trial.record.cause is Cause.ALL_EPOCHS
     assert trial.record.reason == "every planned epoch is done"
     assert timeless(trial.record.history) == uninterrupted(trial.config)
 
@@ -122,7 +122,7 @@ def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_unde
     trial.start(Limits(trial_seconds=3.0), after_epoch=lambda: time.sleep(3.0))
     assert attempts == [4, 2]
     assert (trial.record.status, len(trial.record.history), trial.record.halvings) == ("time_limit", 1, 1)
-    assert trial.record.reason == "its time limit of 3 s was reached in epoch 2"
+    assert trial.record.cause is Cause.TRIAL_TIME_LIMIT
     assert len(armed) == 3  # six test clips, in twos by now
 
 
@@ -147,11 +147,11 @@ def test_a_diverged_trial_says_so_and_is_not_tried_again(trial_config: MakeConfi
     trial = Trial(trial_config(learning_rate=1e30, max_grad_norm=1e30), tmp_path)
     with pytest.raises(DivergedError):
         trial.start()
-    assert trial.record.status == "diverged"
+    assert trial.record.cause is Cause.LOSS_NOT_FINITE
     assert trial.record.reason is not None
     assert "train_loss is nan in epoch 1; try a lower learning_rate" in trial.record.reason
     assert trial.record.history == []
-    assert "diverged" not in RETRIED
+    assert not trial.record.status.is_retried
 
 
 def test_what_ended_is_not_begun_again(trial_config: MakeConfig, tmp_path: Path) -> None:
@@ -160,6 +160,22 @@ def test_what_ended_is_not_begun_again(trial_config: MakeConfig, tmp_path: Path)
     before = {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()}
     assert trial.start() == [2]  # what Ray is to hear again
     assert {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()} == before
+
+
+def test_a_trial_killed_between_its_last_checkpoint_and_its_record_ends_with_the_cause_of_that_checkpoint(
+    trial_config: MakeConfig, tmp_path: Path
+) -> None:
+    trial = Trial(trial_config(epochs=2), tmp_path)
+    trial.start()
+    state = checkpoint.newest(trial.directory)
+    assert state is not None
+    assert type(state["end"]) is str  # a checkpoint is read without any class
+    whole = trial.record
+    torn = dataclasses.replace(whole, status=Status.RUNNING, cause=None, reason=None, history=whole.history[:1])
+    torn.write(trial.directory)
+    assert trial.start() == [2]
+    assert (trial.record.cause, trial.record.reason) == (Cause.ALL_EPOCHS, whole.reason)
+    assert trial.record.history == whole.history
 
 
 def test_an_epoch_is_on_disk_before_it_is_reported(trial_config: MakeConfig, tmp_path: Path) -> None:
@@ -181,7 +197,7 @@ def test_a_disk_without_room_beside_the_next_checkpoint_interrupts_the_trial_bef
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 10 * 2**20))
     with pytest.raises(OSError, match="the disk is full: 10 MB are free and the next checkpoint wants 20 MB"):
         trial.start()
-    assert trial.record.status == "interrupted"
+    assert (trial.record.status, trial.record.cause) == (Status.INTERRUPTED, Cause.DISK_FULL)
     assert checkpoint.newest(trial.directory) is None
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sousaphone.runs.directory import Limits
-from sousaphone.runs.trial_record import cut_by_sweep
+from sousaphone.runs.statuses import Cause
 from sousaphone.training.watchdog import HEARTBEAT_NAME, STACKS_NAME, Stopwatch, TimeLimitError, hang, read_heartbeat
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,7 +31,7 @@ def test_the_trials_limit_is_named_with_its_epoch_and_holds_up_no_beat(tmp_path:
     with Stopwatch(tmp_path, Limits(trial_seconds=7200.0), 7200.0) as watch:
         with pytest.raises(TimeLimitError, match="its time limit of 2 h was reached in epoch 7") as caught:
             watch.tick(7, 0.5)
-        assert not cut_by_sweep("time_limit", str(caught.value))
+        assert caught.value.cause is Cause.TRIAL_TIME_LIMIT
         watch.beat(7, 0.5)
 
 
@@ -43,7 +43,7 @@ def test_the_sweeps_deadline_stops_what_runs_and_what_has_not_begun_is_too_late(
     assert watch.too_late
     with pytest.raises(TimeLimitError, match="the sweep's time limit was reached in its epoch 2") as caught:
         watch.tick(2, 0.5)
-    assert cut_by_sweep("time_limit", str(caught.value))
+    assert caught.value.cause is Cause.SWEEP_TIME_LIMIT
 
 
 def test_the_heartbeat_tells_of_work_in_progress_and_is_gone_at_the_end(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sousaphone.config import FEW_PLAYERS
 from sousaphone.data.cache.decode import in_threads, read_samples
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import hub
-from sousaphone.data.readers.audio_files import find_files, open_clips
+from sousaphone.data.readers.audio_files import UnreadableAudioError, find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
 from sousaphone.data.readers.labels import NUMBERS, TEXT, canonical_slugs, check_labels
 from sousaphone.data.readers.parquet import place_in_shard
@@ -38,12 +38,6 @@ _CLIPPED_PAIRS = 10  # neighbouring samples at full scale; a single loud peak ha
 _FULL_SCALE = 1 - 2**-15
 _MOST = 20  # findings of one kind that are spelt out
 _NAMED = 3  # clips named in a finding about many
-# What to do about what a reader of data sets has to say, by words in it.
-_ADVICE = {
-    "carved from train": "to choose the players, give them that split (in splits.json, the column split, or by folder)",
-    "does not list": "list them in splits.json, or remove their clips",
-    "players unknown": "sort the recordings into PLAYER/RUDIMENT/, or give a CSV file with a column player",
-}
 
 
 @dataclass(frozen=True)
@@ -86,14 +80,15 @@ def check(source: Path | str, audio: bool = True, progress: bool = True) -> Chec
         dataset = read_dataset(source)
     except UserError as error:
         refusals = dict.fromkeys([str(error), *_further_refusals(source)])
-        findings = [Finding(True, text) for text in refusals]
+        heard: list[Finding] = []
         if audio:
             root, paths = _recordings(source)
             sounds = _listen(root, paths, progress)
-            broken = [path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
-            twice = tuple(f"{root / path} cannot be read as audio" for path in broken)
-            findings = [finding for finding in findings if not finding.text.startswith(twice)] + _unheard(sounds)
-        return Checked(None, tuple(_once(findings)))
+            broken = [root / path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
+            if isinstance(error, UnreadableAudioError) and error.path in broken:  # it is among what was heard
+                del refusals[str(error)]
+            heard = _unheard(sounds)
+        return Checked(None, tuple(dict.fromkeys([*(Finding(True, text) for text in refusals), *heard])))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
     if audio:
@@ -102,10 +97,6 @@ def check(source: Path | str, audio: bool = True, progress: bool = True) -> Chec
         findings += _sound_findings(dataset, sounds)
         seconds = pd.Series([sound.seconds if isinstance(sound, _Sound) else float("nan") for sound in sounds])
     return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds)
-
-
-def _once(findings: Sequence[Finding]) -> list[Finding]:
-    return list(dict.fromkeys(findings))
 
 
 def _further_refusals(source: Path | str) -> Iterator[str]:
@@ -147,9 +138,7 @@ def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
 
 def _label_findings(dataset: Dataset) -> Iterator[Finding]:
     clips = dataset.clips
-    for note in dataset.notes:
-        advice = next((advice for words, advice in _ADVICE.items() if words in note), "")
-        yield Finding(False, f"{note}; {advice}" if advice else note)
+    yield from (Finding(False, note) for note in dataset.notes)
     names = pd.Series(clips.player.unique())
     alike = names[names.str.casefold().duplicated(keep=False)]
     if len(alike):

@@ -20,6 +20,14 @@ from sousaphone.text import one_line
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
+class UnreadableAudioError(UserError):
+    """A file, at `path`, that is no audio."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__(f"{path} cannot be read as audio ({why}); copy it again or remove it")
+        self.path = path
+
+
 def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
     """Size (bytes) and modification time (ns) of each file; folders are listed once, 100,000 clips take a second.
 
@@ -93,16 +101,14 @@ def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
     """How long each file lasts (s), from its header, read in threads.
 
     Raises:
-        UserError: a file that is no audio.
+        UnreadableAudioError: a file that is no audio.
     """
 
     def seconds(audio_path: str) -> float:
         try:
             return float(soundfile.info(str(root / audio_path)).duration)
         except soundfile.SoundFileError as error:
-            raise UserError(
-                f"{root / audio_path} cannot be read as audio ({one_line(error)}); copy it again or remove it"
-            ) from None
+            raise UnreadableAudioError(root / audio_path, one_line(error)) from None
 
     with ThreadPoolExecutor(min(8, count_cpus())) as pool:
         return list(pool.map(seconds, audio_paths))

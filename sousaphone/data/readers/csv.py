@@ -79,7 +79,7 @@ def read_csv(path: Path, only_test: bool = False) -> Dataset:
     clips["size_bytes"], clips["modified_ns"] = find_files(path.parent, audio_paths, path.name)
     if "duration_sec" not in columns:
         clips["duration_sec"] = durations(path.parent, audio_paths)
-    return Dataset(path.parent, in_order(clips), notes)
+    return Dataset(path.parent, in_order(clips), notes, players_known="player" in columns)
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -17,6 +17,7 @@ import pandas as pd
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import SUFFIXES, durations
 from sousaphone.data.readers.labels import check_labels, in_order, split_players, splits_of_players, stand_ins
+from sousaphone.data.readers.player_groups import NAME_PLAYERS
 from sousaphone.data.splits import SPLIT_NAMES, read_splits
 from sousaphone.errors import UserError
 from sousaphone.rudiments import is_rudiment
@@ -109,7 +110,7 @@ def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> 
         clips["split"] = splits
         if not known.all():
             clips["player"] = clips.split + "/" + clips.player
-            notes = ("players unknown: the folders give the splits, so a player may be in two",)
+            notes = (f"players unknown: the folders give the splits, so a player may be in two; {NAME_PLAYERS}",)
         by_player = splits_of_players(clips, f"move their recordings into one of the folders in {root}")
         clips, said = split_players(clips.drop(columns="split"), by_player, str(root))
         notes += said
@@ -123,7 +124,7 @@ def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> 
     statuses = [(root / path).stat() for path in audio_paths]
     clips["size_bytes"] = [status.st_size for status in statuses]
     clips["modified_ns"] = [status.st_mtime_ns for status in statuses]
-    return Dataset(root, in_order(clips), (*notes, *_ignored(recordings)))
+    return Dataset(root, in_order(clips), (*notes, *_ignored(recordings)), players_known=bool(known.all()))
 
 
 def _ignored(recordings: Recordings) -> list[str]:

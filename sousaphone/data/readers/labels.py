@@ -10,7 +10,7 @@ import pandas as pd
 from sousaphone.data.readers.player_groups import by_stem, stem_note
 from sousaphone.data.splits import assign_splits
 from sousaphone.errors import UserError
-from sousaphone.rudiments import SLUGS, canonical_slug
+from sousaphone.rudiments import SLUGS, canonical_slug, nearest
 
 # Our columns, and SOUSA's names for them.
 TEXT = {
@@ -114,9 +114,9 @@ def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
     if len(unknown) == 1:
         raise UserError(f"{origin}: {next(iter(unknown.values()))}")
     if unknown:
-        hints = {name: text.partition("; ")[2].rstrip("?") for name, text in unknown.items()}
-        near = [f"{name!r} ({hint}?)" for name, hint in hints.items() if hint.startswith("did you mean")]
-        far = [repr(name) for name, hint in hints.items() if not hint.startswith("did you mean")]
+        hints = {name: nearest(name) for name in unknown}
+        near = [f"{name!r} (did you mean {hint}?)" for name, hint in hints.items() if hint]
+        far = [repr(name) for name, hint in hints.items() if not hint]
         shown = ", ".join([*near, *far][:_MOST]) + (f" and {len(unknown) - _MOST} more" if len(unknown) > _MOST else "")
         raise UserError(
             f"{origin}: {len(unknown)} of {len(names)} names are not among the 40 rudiments: {shown}"

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from sousaphone.errors import UserError
 from sousaphone.rudiments import canonical_slug
 
+NAME_PLAYERS = "sort the recordings into PLAYER/RUDIMENT/, or give a CSV file with a column player"
 _NUMBER = re.compile(r"[\s_.(-]*\d+\)?$")
 _GAP = r"[\s_.-]"
 _TEMPO = re.compile(rf"{_GAP}*(?:\d+{_GAP}*bpm|bpm{_GAP}*\d+)(?![a-z\d])", re.IGNORECASE)
@@ -40,7 +41,8 @@ def by_stem(origin: Path, audio_paths: Sequence[str], labels: Sequence[str]) -> 
 
 def stem_note(stems: Collection[str]) -> str:
     """What the report says about such a data set."""
-    return f"players unknown: split by name stem ({len(set(stems))} of them), so a player may be in two splits"
+    split = f"split by name stem ({len(set(stems))} of them), so a player may be in two splits"
+    return f"players unknown: {split}; {NAME_PLAYERS}"
 
 
 def _stem(name: str, label: str) -> str:

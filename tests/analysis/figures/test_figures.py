@@ -23,6 +23,7 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
 from analysis.stats.statistics import contrast, mean_interval
 from analysis.write.blocks import Picture
+from sousaphone.runs.statuses import Status
 from tests.analysis.figure_builders import MODELS, built, chart, drawn, one, rows, scene
 from tests.analysis.run_builders import arm
 
@@ -202,7 +203,7 @@ def test_the_mean_of_seeds_goes_as_far_as_all_of_them_went() -> None:
             {"epoch": i, "val_acc": value, "epoch_seconds": 2.0 * i, "best_epoch": 1}
             for i, value in enumerate(accuracies, start=1)
         ]
-        return Trial("t", {}, "completed", history=history)
+        return Trial("t", {}, Status.COMPLETED, history=history)
 
     short, long = trial(0.1, 0.3), trial(0.2, 0.5, 0.9)
     mean = mean_curve([short, long])

@@ -13,7 +13,7 @@ from analysis.load.ray_log import RayTrial
 from analysis.load.trials import Trial, read_trials
 from sousaphone.errors import UserError
 from sousaphone.runs.directory import SCHEMA, RunDirectory
-from sousaphone.runs.statuses import FULL_ENDS, STATUSES
+from sousaphone.runs.statuses import Cause, Status
 from tests.analysis.run_builders import arm, history, record, trial_id, write_run
 
 CONFIG = arm()
@@ -65,6 +65,8 @@ def test_rows_keep_the_order_of_the_plan(tmp_path: Path) -> None:
         "\x00\x01",
         '{"trial_id": "x", "config": {}, "history": 3, "updated": "2026-01-01T00:00:00+00:00"}',
         '{"trial_id": "x", "config": {}, "status": "done", "updated": "2026-01-01T00:00:00+00:00"}',
+        '{"trial_id": "x", "config": {}, "status": 3, "updated": "2026-01-01T00:00:00+00:00"}',
+        '{"trial_id": "x", "config": {}, "status": "failed", "cause": "luck", "updated": "2026-01-01T00:00:00+00:00"}',
         '{"trial_id": "x", "config": {}, "parameters": [], "updated": "2026-01-01T00:00:00+00:00"}',
         '{"trial_id": "x", "config": {}}',
         '{"trial_id": "x", "config": {}, "updated": null}',
@@ -131,26 +133,36 @@ def test_the_end_that_a_trial_wrote_is_its_end_whatever_ray_makes_of_the_excepti
     assert (trial.status, trial.why) == ("interrupted", "Ctrl-C; OSError: the disk is full")
 
 
-@pytest.mark.parametrize("status", STATUSES)
-def test_every_end_has_its_reason(tmp_path: Path, status: str) -> None:
+def test_a_trial_has_the_cause_of_its_record_and_none_where_the_record_is_older_than_causes(tmp_path: Path) -> None:
+    told = record(CONFIG, "time_limit", epochs=1)
+    told.cause = Cause.SWEEP_TIME_LIMIT
+    run = write_run(tmp_path, [CONFIG], [told])
+    assert read(run)[0].cause is Cause.SWEEP_TIME_LIMIT
+    path = run.trial(ID) / "trial.json"
+    older = json.loads(path.read_text())
+    del older["cause"]
+    path.write_text(json.dumps(older))
+    assert (read(run)[0].status, read(run)[0].cause) == (Status.TIME_LIMIT, None)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_end_has_its_reason(tmp_path: Path, status: Status) -> None:
     told = record(CONFIG, status, epochs=1)
     told.reason = "because"
     run = write_run(tmp_path / "said", [CONFIG], [told])
     with run.held():
         (trial,) = read(run)
         assert (trial.status, trial.why) == (status, "because")
-        assert (trial.full, trial.partial) == (status in FULL_ENDS, status not in FULL_ENDS)
+        assert (trial.full, trial.partial) == (status.is_full, not status.is_full)
     told.reason = None
     (trial,) = read(write_run(tmp_path / "unsaid", [CONFIG], [told]))
-    assert bool(trial.why) is (status not in FULL_ENDS)
+    assert bool(trial.why) is not status.is_full
 
 
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        ("sousaphone.training.loop.DivergedError: nan", "diverged"),
-        ("sousaphone.training.memory.MemoryExhaustedError: x", "out_of_memory"),
-        ("torch.OutOfMemoryError: CUDA out of memory", "out_of_memory"),
+        ("ray.exceptions.OutOfMemoryError: Task was killed", "out_of_memory"),
         ("OSError: [Errno 28] the disk is full", "interrupted"),
         ("RuntimeError: out of luck", "failed"),
         (None, "failed"),

@@ -9,12 +9,13 @@ import pytest
 from analysis.load.trials import Trial
 from analysis.stats.criteria import criteria
 from sousaphone.runs.baseline_results import SCORES, Baseline, Yardsticks
+from sousaphone.runs.statuses import Status
 
 
 def learnt(val_acc: float, baseline: float | None, live: bool, **config: Any) -> bool | None:
     """Whether a run of one trial that ended learnt as much as is asked for."""
     row = {"epoch": 1, "best_epoch": 1, "val_acc": val_acc}
-    trial = Trial("a", {"model": "ast", **config}, "completed", history=[row])
+    trial = Trial("a", {"model": "ast", **config}, Status.COMPLETED, history=[row])
     measured = () if baseline is None else (Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0),)
     yardsticks = Yardsticks(measured, (), "a cpu", 2.5, "aaaa")
     return criteria([trial], yardsticks, {"a"}, live)[2].met
@@ -33,7 +34,9 @@ def test_enough_is_learnt_above_forty_percent_and_ten_points_above_the_best_base
 
 
 def test_one_trial_that_has_not_ended_is_singular() -> None:
-    ended, *_ = criteria([Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, "completed")], None, set(), True)
+    ended, *_ = criteria(
+        [Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, Status.COMPLETED)], None, set(), True
+    )
     assert ended.evidence.endswith("1 has not ended")
 
 
@@ -52,5 +55,5 @@ def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_
     ],
 )
 def test_a_trial_that_waits_is_no_failure_until_nothing_more_may_come(other: str, live: bool, met: bool | None) -> None:
-    trials = [Trial("a", {"model": "ast"}, "completed"), Trial("b", {"model": "ast"}, other)]
+    trials = [Trial("a", {"model": "ast"}, Status.COMPLETED), Trial("b", {"model": "ast"}, Status(other))]
     assert criteria(trials, None, set(), live)[0].met is met

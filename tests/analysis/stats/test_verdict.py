@@ -14,6 +14,7 @@ import pytest
 from analysis.load.trials import Trial
 from analysis.stats.statistics import contrast, holm
 from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge
+from sousaphone.runs.statuses import Status
 from tests.analysis.null_sweeps import calibrate
 
 SEEDS = Path(__file__).parents[1] / "data" / "null_seeds.parquet"
@@ -24,7 +25,7 @@ def trial(model: str, val: float, seed: int = 0, augment: bool = True, status: s
     row = {"epoch": 1, "best_epoch": 1, "val_macro_f1": val, "val_acc": val, "test_acc": 0.5}
     name = f"{model}-{'on' if augment else 'off'}-s{seed}"
     counts = {"trainable": {"ast": 3_000_000, "beats": 1_000_000}.get(model, 500_000)}
-    return Trial(name, {**config, "seed": seed}, status, history=[row], parameters=counts)
+    return Trial(name, {**config, "seed": seed}, Status(status), history=[row], parameters=counts)
 
 
 def answers(
@@ -157,7 +158,7 @@ def test_unfinished_trials_are_not_compared() -> None:
     found = judge(trials, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.7}), None, {})
     assert found.outcome == "nothing_to_compare"
     assert "only AST has run to its end" in found.headline
-    none = judge([dataclasses.replace(t, status="failed") for t in TWO], answers({"x": 0.5}).iloc[:0], None, {})
+    none = judge([dataclasses.replace(t, status=Status.FAILED) for t in TWO], answers({"x": 0.5}).iloc[:0], None, {})
     assert none.headline == "No verdict yet: no trial has run to its end."
 
 

@@ -102,6 +102,7 @@ def test_without_players_takes_of_one_name_stay_together_and_it_is_said(source):
     assert dataset.clips.player.unique().tolist() == ["player000", "player001", "player002", "player003"]
     assert dataset.clips.groupby("player").split.nunique().max() == 1
     assert "players unknown: split by name stem" in dataset.notes[0]
+    assert not dataset.players_known
 
 
 def test_an_empty_split_is_carved_and_the_column_is_named(source):

@@ -45,7 +45,8 @@ def test_takes_of_one_stem_are_in_one_split_and_the_report_will_say_so(root):
     assert set(dataset.clips.player) == {f"{person}_take" for person in PEOPLE}
     assert dataset.clips.groupby("player").split.nunique().max() == 1
     assert set(dataset.clips.split) == {"train", "validation", "test"}
-    assert "players unknown: split by name stem (4 of them), so a player may be in two splits" in dataset.notes
+    assert not dataset.players_known
+    assert "players unknown: split by name stem (4 of them), so a player may be in two splits; " in dataset.notes[0]
 
 
 def test_the_rudiments_name_in_a_file_name_does_not_part_a_session(tmp_path):
@@ -78,7 +79,7 @@ def test_a_folder_above_the_rudiment_is_the_player(root):
                 path.rename(root / person / folder / path.name)
     dataset = read_dataset(root)
     assert set(dataset.clips.player) == set(PEOPLE)
-    assert not any("unknown" in note for note in dataset.notes)
+    assert dataset.players_known
 
 
 def test_folders_between_the_players_and_the_rudiments_make_no_further_players(tmp_path):
@@ -113,6 +114,7 @@ def test_folders_called_after_splits_are_no_players(tmp_path, name):
     assert dataset.clips.split.tolist() == folders.map(SPLIT_FOLDERS).tolist()
     (note,) = dataset.notes
     assert note.startswith("players unknown")
+    assert not dataset.players_known
     assert len(read_dataset(tmp_path, only_test=True).clips) == 3
 
 
