@@ -24,9 +24,10 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import hub
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
-from sousaphone.data.readers.labels import NUMBERS, TEXT, canonical_slugs, check_labels
+from sousaphone.data.readers.labels import canonical_slugs, check_labels
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.paths import local_path
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT
 from sousaphone.data.readers.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
