@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.data.cache.decode import in_threads, read_samples
@@ -31,6 +29,7 @@ from sousaphone.data.readers.raw_labels import NUMBERS, TEXT
 from sousaphone.data.readers.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
+from sousaphone.progress import tracked
 from sousaphone.rudiments import SLUGS
 from sousaphone.text import counted
 
@@ -204,10 +203,7 @@ class _Sound:
 def _listen(root: Path, audio_paths: Sequence[str], progress: bool) -> list[_Sound | str]:
     """Each clip's sound, or what is wrong with its file."""
     heard = in_threads(_hear, _open_each(root, audio_paths))
-    console = Console(stderr=True)
-    if progress and console.is_terminal:
-        return list(track(heard, f"decoding {len(audio_paths):,} clips", total=len(audio_paths), console=console))
-    return list(heard)
+    return list(tracked(heard, f"decoding {len(audio_paths):,} clips", len(audio_paths)) if progress else heard)
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
