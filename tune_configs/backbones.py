@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import tune
 
-from sousaphone.backbones.training_defaults import rate
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import PerModel, Sweep
 from sousaphone.planning.options import Request
 from tune_configs.resources import gpus, steps, threads
@@ -47,7 +47,8 @@ def sweep(request: Request) -> Sweep:
 
 def rates(request: Request) -> dict[str, float]:
     """By backbone: what a search found (`--rates`), else the backbone's own rate."""
-    return {m: request.rates.get(m, rate(m, request.strategy, request.scale)) for m in request.models}
+    own = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    return {m: request.rates.get(m, rate) for m, rate in own.items()}
 
 
 def how_tuned(request: Request) -> str:

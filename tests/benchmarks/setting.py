@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from sousaphone.backbones.training_defaults import micro_batch
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 
 from .clock import processor_seconds
@@ -39,7 +39,7 @@ class Setting:
 
     def config(self, model: str) -> TrainConfig:
         """Of a trial of the sweep, but that its steps leave the model as it is (a learning rate of zero)."""
-        micro = min(self.batch, micro_batch(model, self.scale, self.device))
+        micro = min(self.batch, REGISTRY[model].micro_batches[self.scale][self.device])
         return TrainConfig(
             model=model,
             scale=self.scale,
