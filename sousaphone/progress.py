@@ -16,7 +16,7 @@ Advance = Callable[[float], None]  # told how much more is done
 
 @contextmanager
 def progress_bar(
-    title: str, total: float | None, done: float = 0, shown: bool = True, columns: Iterable[ProgressColumn] = ()
+    title: str, total: float | None, done: int = 0, shown: bool = True, columns: Iterable[ProgressColumn] = ()
 ) -> Iterator[Advance]:
     """A bar that moves as it is told.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ray import tune
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import PerModel, Sweep
+from sousaphone.config import CLIP_SECONDS, PerModel, Sweep
 from sousaphone.planning.options import Request
 from tune_configs.resources import gpus, steps, threads
 
@@ -26,7 +26,7 @@ def sweep(request: Request) -> Sweep:
         "cache_dir": request.cache_dir,
         "hold_out": request.hold_out,
         "test_also": request.test_also,
-        "clip_seconds": 2.5 if request.scale == "nano" else 5.0,
+        "clip_seconds": CLIP_SECONDS[request.scale],
         "epochs": request.epochs,
         "learning_rate": PerModel(rates(request)),
         "micro_batch": PerModel({model: size for model, (size, _) in sizes.items()}),

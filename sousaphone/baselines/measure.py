@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from sousaphone.baselines.classifiers import Hearing, measure_baseline, skipped, titles
-from sousaphone.baselines.latency import arms, time_arm
+from sousaphone.baselines.latency import models, time_arm
 from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
@@ -95,10 +95,10 @@ class _Work:
         # A device that only a cluster's other machines have is none to measure on.
         device = trials[0].device if is_here(trials[0].device) else "cpu"
         hearing = Hearing(dataset, firsts, torch.device(device))
-        planned, wanted = arms(trials), list(titles(firsts))
+        planned, wanted = models(trials), list(titles(firsts))
         blank = Yardsticks((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
         there = _there(run, blank)
-        timed = [each for each in there.inference if each.arm in planned and each.ms is not None]
+        timed = [each for each in there.inference if each.built in planned and each.ms is not None]
         if there.cpu != blank.cpu and len(timed) < len(planned):
             timed = []  # of two processors' times none could be compared
         scored = [each for each in there.baselines if each.name in wanted and _is_whole(run, each)]
@@ -108,7 +108,7 @@ class _Work:
             run,
             hearing,
             [name for name in lacking if name not in reasons],
-            [trial for arm, trial in planned.items() if arm not in {each.arm for each in timed}],
+            [trial for built, trial in planned.items() if built not in {each.built for each in timed}],
             replace(blank, cpu=there.cpu if timed else blank.cpu),
             wanted,
             list(planned),
@@ -149,7 +149,7 @@ class _Work:
         self.found = replace(
             self.found,
             baselines=tuple(sorted(baselines, key=lambda each: self.wanted.index(each.name))),
-            inference=tuple(sorted(inference, key=lambda each: self.planned.index(each.arm))),
+            inference=tuple(sorted(inference, key=lambda each: self.planned.index(each.built))),
         )
 
 
@@ -217,5 +217,5 @@ def _without_result(found: Yardsticks) -> dict[str, list[str]]:
             names.setdefault(baseline.why, []).append(baseline.name)
     for inference in found.inference:
         if inference.why:
-            names.setdefault(inference.why, []).append(f"the CPU time of {'-'.join(inference.arm)}")
+            names.setdefault(inference.why, []).append(f"the CPU time of {'-'.join(inference.built)}")
     return names
