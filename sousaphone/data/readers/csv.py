@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, lacking
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -35,8 +35,7 @@ def read_csv(path: Path) -> RawLabels:
     raw = _read(path)
     columns = _columns(list(raw.columns))
     missing = [" or ".join((TEXT[name], *_ALSO[name])) for name in ("audio_path", "rudiment") if name not in columns]
-    if missing:
-        raise lacking(path, missing, list(raw.columns))
+    refuse_missing(path, missing, list(raw.columns))
     raw[columns["audio_path"]] = raw[columns["audio_path"]].str.strip().str.replace("\\", "/")
     split = next((name for name in raw.columns if name.strip().lower() == "split"), None)
     splits = None

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
 
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import durations, find_files
-from sousaphone.data.readers.player_groups import by_stem, stem_note
+from sousaphone.data.readers.player_groups import stand_ins
 from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS, canonical_slug
+from sousaphone.text import first_few
 
 # The table's first columns; those of NUMBERS and TEXT that are not among them follow.
 _FIRST = ("sample_id", "player", "rudiment", "label", "split", "audio_path", "size_bytes", "modified_ns")
@@ -30,7 +31,7 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
         UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment or split, a player in two splits,
             too few players to fill every split, a file that is missing or is no audio.
     """
-    clips, notes = check_labels(raw.table, raw.columns, raw.needed, raw.origin)
+    clips, notes = check_labels(raw)
     if "sample_id" not in raw.columns:
         clips["sample_id"] = clips.audio_path
     known = raw.table.columns.intersection(["size_bytes", "modified_ns"])
@@ -49,58 +50,52 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
     return Dataset(raw.root, clips[columns], (*notes, *said, *raw.notes))
 
 
-def check_labels(
-    raw: pd.DataFrame, columns: Mapping[str, str], needed: Collection[str], origin: Path
-) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """A table of labels under our names, with settled types, canonical rudiments and their class numbers, and what to
     say about it.
-
-    Args:
-        columns: our name: the name in `raw`, for those that are there.
-        needed: our names of the columns in which every cell must be filled.
-        origin: where the labels come from, for messages.
 
     Raises:
         UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment.
     """
-    if raw.empty:
-        raise UserError(f"{origin} has no clips (0 rows); generate or copy the data set again")
-    for name in needed:
-        cells = raw[columns[name]]
+    if raw.table.empty:
+        raise UserError(f"{raw.origin} has no clips (0 rows); generate or copy the data set again")
+    for name in raw.needed:
+        cells = raw.table[raw.columns[name]]
         empty = cells.isna() | (cells.astype(str).str.strip() == "")
         if empty.any():
             raise UserError(
-                f"{origin}: {empty.sum()} of {len(raw)} rows have no {columns[name]}; fill it in or remove the rows"
+                f"{raw.origin}: {empty.sum()} of {len(cells)} rows have no {raw.columns[name]}; fill it in or remove "
+                "the rows"
             )
-    clips = pd.DataFrame(index=raw.index)
+    clips = pd.DataFrame(index=raw.table.index)
     for name in TEXT:
-        clips[name] = _text(raw[columns[name]]) if name in columns else ""
+        clips[name] = _text(raw.table[raw.columns[name]]) if name in raw.columns else ""
     # A path is left as the disk has it, but for what makes two of one: `./a`, `a//b`.
-    if "audio_path" in columns:
-        paths = raw[columns["audio_path"]].astype(str)
+    if "audio_path" in raw.columns:
+        paths = raw.table[raw.columns["audio_path"]].astype(str)
         clips["audio_path"] = paths.str.replace(r"/(?:\.?/)+", "/", regex=True).str.removeprefix("./")
     notes = []
     for name in NUMBERS:
-        if name not in columns:
+        if name not in raw.columns:
             clips[name] = float("nan")
             continue
-        cells = raw[columns[name]].astype(object)
+        cells = raw.table[raw.columns[name]].astype(object)
         clips[name] = pd.to_numeric(cells, errors="coerce").astype(float)
         unknown = cells[clips[name].isna()]
         odd = unknown[_text(unknown) != ""]
         if len(odd):
             notes.append(
-                f"{len(odd)} of {len(raw)} cells of {columns[name]} are no numbers (the first: {odd.iloc[0]!r}) and "
-                "count as not known; write numbers with a point"
+                f"{len(odd)} of {len(cells)} cells of {raw.columns[name]} are no numbers (the first: {odd.iloc[0]!r}) "
+                "and count as not known; write numbers with a point"
             )
     for name in ("sample_id", "audio_path"):
         repeated = clips[name].duplicated()
-        if name in columns and repeated.any():
+        if name in raw.columns and repeated.any():
             raise UserError(
-                f"{origin}: {columns[name]} {clips[name][repeated].iloc[0]!r} occurs more than once "
+                f"{raw.origin}: {raw.columns[name]} {clips[name][repeated].iloc[0]!r} occurs more than once "
                 f"({repeated.sum()} repeated rows); each clip is one row: remove the others"
             )
-    slugs = canonical_slugs(clips.rudiment.unique(), origin)
+    slugs = canonical_slugs(clips.rudiment.unique(), raw.origin)
     clips["rudiment"] = clips.rudiment.map(slugs)
     clips["label"] = clips.rudiment.map({slug: label for label, slug in enumerate(SLUGS)}).astype("int64")
     return clips, tuple(notes)
@@ -129,9 +124,9 @@ def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
         hints = {name: text.partition("; ")[2].rstrip("?") for name, text in unknown.items()}
         near = [f"{name!r} ({hint}?)" for name, hint in hints.items() if hint.startswith("did you mean")]
         far = [repr(name) for name, hint in hints.items() if not hint.startswith("did you mean")]
-        shown = ", ".join([*near, *far][:_MOST]) + (f" and {len(unknown) - _MOST} more" if len(unknown) > _MOST else "")
         raise UserError(
-            f"{origin}: {len(unknown)} of {len(names)} names are not among the 40 rudiments: {shown}"
+            f"{origin}: {len(unknown)} of {len(names)} names are not among the 40 rudiments: "
+            + first_few([*near, *far], _MOST)
             + (f"; the 40 are: {', '.join(SLUGS)}" if far else "")
         )
     return slugs
@@ -144,20 +139,21 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
     notes: tuple[str, ...] = ()
     if not named:
         labels = raw.table[raw.columns["rudiment"]].tolist()
-        clips["player"], notes = _stand_ins(raw.origin, clips.audio_path.tolist(), labels, only_test or apart)
+        splits = not (only_test or apart)
+        clips["player"], notes = stand_ins(raw.origin, clips.audio_path.tolist(), labels, splits)
     if only_test:
         return clips.assign(split="test"), notes
-    listed, lister = None, "splits.json"
+    split_by, lister = None, "splits.json"
     if given is not None:
-        splits = _known_splits(given, raw.origin)
+        by_clip = _known_splits(given, raw.origin)
         if apart and not named:
-            clips["player"] = splits + "/" + clips.player
+            clips["player"] = by_clip + "/" + clips.player
             notes = ("players unknown: the folders give the splits, so a player may be in two",)
-        listed, lister = _splits_of_players(clips.player, splits, given.remedy), given.lister
+        split_by, lister = _splits_of_players(clips.player, by_clip, given.remedy), given.lister
     elif named:
-        listed = read_splits(raw.root / lister)
+        split_by = read_splits(raw.root / lister)
     tiers = clips.drop_duplicates("player").set_index("player")["skill_tier"].to_dict()
-    split_of, said = assign_splits(tiers, listed, lister)
+    split_of, said = assign_splits(tiers, split_by, lister)
     clips = clips[clips.player.isin(split_of.keys())].reset_index(drop=True)
     clips["split"] = clips.player.map(split_of)
     return clips, notes + said if named or given is not None else notes
@@ -182,20 +178,3 @@ def _splits_of_players(players: pd.Series, splits: pd.Series, remedy: str) -> di
         both = " and ".join(sorted(pairs.split[pairs.player == player]))
         raise UserError(f"player {player!r} is in both {both}; a player belongs to one split: {remedy}")
     return dict(zip(pairs.player, pairs.split, strict=True))
-
-
-def _stand_ins(
-    origin: Path, audio_paths: Sequence[str], labels: Sequence[str], only_test: bool
-) -> tuple[list[str], tuple[str, ...]]:
-    """What stands for the player of each recording, see `by_stem`, and what to say about it.
-
-    Raises:
-        UserError: too few different ones to make splits, where there are to be any.
-    """
-    try:
-        stems = by_stem(origin, audio_paths, labels)
-    except UserError:
-        if not only_test:
-            raise
-        return ["unnamed"] * len(audio_paths), ("players unknown: all clips count as one player's",)
-    return stems, () if only_test else (stem_note(stems),)

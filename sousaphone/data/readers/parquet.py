@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, lacking
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -99,8 +99,7 @@ def _labels(shard: Path) -> pd.DataFrame:
         with pyarrow.parquet.ParquetFile(shard) as file:
             present = file.schema_arrow.names
             missing = [_COLUMNS[name] for name in _NEEDED if _COLUMNS[name] not in present]
-            if missing:
-                raise lacking(shard, missing, present)
+            refuse_missing(shard, missing, present)
             if "audio.bytes" not in _leaves(file):
                 raise UserError(
                     f"{shard} has no column audio with the bytes of the clips; it has: {', '.join(sorted(present))}; "

@@ -68,9 +68,13 @@ class RawLabels:
     notes: tuple[str, ...] = ()
 
 
-def lacking(origin: Path, missing: Sequence[str], present: Collection[str]) -> UserError:
-    """The error for columns that must be there and are not."""
-    return UserError(
-        f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
-        f"{', '.join(sorted(present))}; add what is missing, or rename the column that holds it"
-    )
+def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
+    """
+    Raises:
+        UserError: there are columns that must be there and are not.
+    """
+    if missing:
+        raise UserError(
+            f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
+            f"{', '.join(sorted(present))}; add what is missing, or rename the column that holds it"
+        )

@@ -13,7 +13,7 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
 from sousaphone.data.readers.labels import finish
 from sousaphone.data.readers.paths import local_path, looked_at
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, lacking
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -83,8 +83,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
         with pyarrow.parquet.ParquetFile(path) as file:
             present = set(file.schema_arrow.names)
             missing = [TEXT[name] for name in _NEEDED if TEXT[name] not in present]
-            if missing:
-                raise lacking(path, missing, present)
+            refuse_missing(path, missing, present)
             return file.read(
                 columns=[name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
             ).to_pandas()
