@@ -8,46 +8,36 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 T = TypeVar("T")
 Advance = Callable[[float], None]  # told how much more is done
 
 
 @contextmanager
-def progress_bar(
-    title: str, total: float | None, done: int = 0, shown: bool = True, columns: Iterable[ProgressColumn] = ()
-) -> Iterator[Advance]:
-    """A bar that moves as it is told.
-
-    Args:
-        total: all that there is to do, in any unit; None: not known.
-        done: what of it is done already.
-        shown: False for no bar on a terminal either.
-        columns: what stands between the bar and the time left; by default the percentage.
-    """
+def progress_bar(title: str, total: float) -> Iterator[Advance]:
+    """A bar that moves as it is told, in any unit."""
     console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    if not console.is_terminal:
         yield lambda amount: None
         return
-    shape = (TextColumn("{task.description}"), BarColumn(), *(columns or [TaskProgressColumn()]), TimeRemainingColumn())
-    with Progress(*shape, console=console) as bar:
-        task = bar.add_task(title, total=total, completed=done)
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total)
         yield lambda amount: bar.advance(task, amount)
 
 
-def tracked(items: Iterable[T], title: str, total: int, done: int = 0, begun: str = "", ended: str = "") -> Iterator[T]:
+def tracked(items: Iterable[T], title: str, total: int, begun: str = "", ended: str = "") -> Iterator[T]:
     """The items, with a bar.
 
     Args:
-        total: of the items, those `done` before included.
         begun, ended: said at the start, and at the end with the time it took, where stderr is no terminal; '' for
             nothing.
     """
     console, start = Console(stderr=True), time.monotonic()
     if begun and not console.is_terminal:
         console.print(begun, highlight=False)
-    with progress_bar(title, total, done) as advance:
+    with progress_bar(title, total) as advance:
         for item in items:
             yield item
             advance(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import psutil
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TrainConfig
+from sousaphone.config import CLIP_SECONDS, TrainConfig
 
 from .clock import processor_seconds
 
@@ -43,7 +43,7 @@ class Setting:
         return TrainConfig(
             model=model,
             scale=self.scale,
-            clip_seconds=5.0 if self.scale == "base" else 2.5,
+            clip_seconds=CLIP_SECONDS[self.scale],
             augment=False,
             learning_rate=0.0,
             micro_batch=micro,
