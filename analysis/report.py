@@ -19,7 +19,7 @@ from analysis.write.blocks import Sounds
 from analysis.write.html import to_html
 from analysis.write.markdown import to_markdown
 from analysis.write.table import comparison_table, to_csv
-from sousaphone.config import SEARCH
+from sousaphone.config import SEARCH, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
@@ -136,5 +136,5 @@ def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
         return [], []
     ids = [trial.trial_id for trial in best.shown]
     mine = found.predictions[found.predictions.trial_id.isin(ids)]
-    seconds = float(best.shown[0].config.get("clip_seconds", 2.5))
+    seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))
     return listening(Path(root), mine, worst_pairs(counts_of(mine, ids)), seconds)

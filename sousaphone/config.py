@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
@@ -24,6 +24,8 @@ STRATEGIES = ("lora", "head", "full")
 LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
+CLIP_SECONDS = {"nano": 2.5, "base": 5.0}  # heard by every model of a sweep, by scale
+DEFAULT_EPOCHS = 20
 
 SEARCH = "rates"  # the sweep that looks for learning rates
 
@@ -56,14 +58,14 @@ class TrainConfig:
     cache_dir: str = knob("", "absolute path of the waveform cache")
     hold_out: str = knob("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
     test_also: str = knob("", "a further data set, scored with the best state")
-    clip_seconds: float = knob(2.5, "seconds heard by every model", low=0.25, high=10.0)
+    clip_seconds: float = knob(CLIP_SECONDS["nano"], "seconds heard by every model", low=0.25, high=10.0)
     efficientat_hop: int | None = knob(
         None, "EfficientAT's hop, samples at 32 kHz (none: as its file's name says, else 320)", low=32, high=3200
     )
     frontend_mismatch: str = knob("", "backbones that may hear other features than their weights were trained on: A,B")
 
     # Optimisation
-    epochs: int = knob(20, "epochs", low=1)
+    epochs: int = knob(DEFAULT_EPOCHS, "epochs", low=1)
     learning_rate: float = knob(1e-3, "peak learning rate (AdamW)", low=0.0)
     weight_decay: float = knob(0.01, "AdamW weight decay, on matrices only", low=0.0)
     warmup_epochs: float = knob(1.0, "linear warm-up in epochs, then cosine to zero", low=0.0)
@@ -105,18 +107,47 @@ class TrainConfig:
             _check(knob_field.name, getattr(self, knob_field.name), _types(knob_field.name), knob_field.metadata)
 
     @property
+    def arm_name(self) -> str:
+        """The name that the trials of an arm share."""
+        return arm_name(dataclasses.asdict(self))
+
+    @property
     def trial_id(self) -> str:
         """The trial's name, the same on every machine and after every restart."""
         return trial_id(dataclasses.asdict(self))
 
 
-def trial_id(config: Mapping[str, Any]) -> str:
-    """A trial's name from its configuration; only the fields that tell trials of a sweep apart are read."""
-    targets = "-sweep" if config["strategy"] == "lora" and config["lora_targets"] == "sweep" else ""
-    augment = "on" if config["augment"] else "off"
-    # A search for the learning rate is the one sweep whose trials differ in it.
+class ArmKey(NamedTuple):
+    """What tells the arms of a sweep apart: trials of one arm differ in their seed alone.
+
+    Attributes:
+        lora_targets: empty where the strategy is not LoRA, for there it changes nothing.
+    """
+
+    model: str
+    strategy: str
+    lora_targets: str
+    augment: bool
+
+
+def arm_of(config: Mapping[str, Any]) -> ArmKey:
+    """The arm of a trial, from its configuration; what a foreign one lacks is empty."""
+    strategy = str(config.get("strategy", ""))
+    targets = str(config.get("lora_targets", "")) if strategy == "lora" else ""
+    return ArmKey(str(config.get("model", "")), strategy, targets, bool(config.get("augment")))
+
+
+def arm_name(config: Mapping[str, Any]) -> str:
+    """An arm's name; in a search for the learning rate, the one sweep whose trials differ in it, with the rate."""
+    arm = arm_of(config)
+    targets = "-sweep" if arm.lora_targets == "sweep" else ""
     rate = "" if config.get("score_test", True) else f"-lr{config['learning_rate']:g}"
-    return f"{config['model']}-{config['strategy']}{targets}-aug-{augment}{rate}-s{config['seed']}"
+    return f"{arm.model}-{arm.strategy}{targets}-aug-{'on' if arm.augment else 'off'}{rate}"
+
+
+def trial_id(config: Mapping[str, Any]) -> str:
+    """A trial's name from its configuration."""
+    return f"{arm_name(config)}-s{config['seed']}"
 
 
 @functools.cache

@@ -20,9 +20,10 @@ _SIDE_INCHES, _DPI = 8.0, 110
 FRAME = "#D55E00"  # of a family
 
 
-def confusion_counts(true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def confusion_counts(
+    true: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], classes: int = len(SLUGS)
+) -> npt.NDArray[np.int64]:
     """[C, C] counts from labels [N]; the row is the true class, the column the predicted one."""
-    classes = len(SLUGS)
     return np.bincount(true * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 

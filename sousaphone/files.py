@@ -1,8 +1,9 @@
-"""Files written whole or not at all, and where the program keeps its own."""
+"""Files and directories written whole or not at all, and where the program keeps its own."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,16 +26,27 @@ def cache_directory() -> Path:
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; on leaving without an error it is flushed to disk and takes its place."""
+def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`, for a file or a directory of files; on leaving without an error it takes its
+    place, and is removed after one.
+
+    Args:
+        durable: it is flushed to disk before; otherwise a power cut may leave it empty.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
-        flush(temporary)
+        if durable:
+            for written in (*(temporary.iterdir() if temporary.is_dir() else ()), temporary):
+                flush(written)
         temporary.replace(path)
-        flush(path.parent)
+        if durable:
+            flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
 
 
 def sweep_litter(root: Path) -> None:

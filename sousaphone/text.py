@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sousaphone.errors import UserError
 
@@ -62,6 +62,12 @@ def as_option(seconds: float) -> str:
 def counted(number: int | None, noun: str) -> str:
     """`1 epoch`, `2 epochs`; `? epochs` where the number is not known."""
     return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Iterable[str], most: int = 3) -> str:
+    """`a, b, c`, of more than so many the first ones: `a, b, c and 4 more`."""
+    names = list(names)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ray import tune
 
-from sousaphone.backbones.training_defaults import rate
-from sousaphone.config import PerModel, Sweep
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import CLIP_SECONDS, PerModel, Sweep
 from sousaphone.planning.options import Request
 from tune_configs.resources import gpus, steps, threads
 
@@ -26,7 +26,7 @@ def sweep(request: Request) -> Sweep:
         "cache_dir": request.cache_dir,
         "hold_out": request.hold_out,
         "test_also": request.test_also,
-        "clip_seconds": 2.5 if request.scale == "nano" else 5.0,
+        "clip_seconds": CLIP_SECONDS[request.scale],
         "epochs": request.epochs,
         "learning_rate": PerModel(rates(request)),
         "micro_batch": PerModel({model: size for model, (size, _) in sizes.items()}),
@@ -47,7 +47,8 @@ def sweep(request: Request) -> Sweep:
 
 def rates(request: Request) -> dict[str, float]:
     """By backbone: what a search found (`--rates`), else the backbone's own rate."""
-    return {m: request.rates.get(m, rate(m, request.strategy, request.scale)) for m in request.models}
+    own = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    return {m: request.rates.get(m, rate) for m, rate in own.items()}
 
 
 def how_tuned(request: Request) -> str:

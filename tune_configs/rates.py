@@ -1,4 +1,4 @@
-"""The search for better learning rates than those of `sousaphone.backbones.training_defaults`.
+"""The search for better learning rates than those of `sousaphone.backbones.registry`.
 
 `--config rates` gives each backbone the same small budget: FACTORS times the rate there, three epochs (`--epochs`) of
 STEPS optimiser steps, one seed, no augmentation. Only validation is looked at; no test clip is scored. What it finds
@@ -12,7 +12,7 @@ import dataclasses
 
 from ray import tune
 
-from sousaphone.backbones.training_defaults import rate
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import Sweep
 from sousaphone.planning.options import Request
 from tune_configs import backbones
@@ -24,7 +24,7 @@ STEPS = 25  # an epoch: 800 clips of any data set
 def sweep(request: Request) -> Sweep:
     """A grid of model × learning rate, seen by validation alone."""
     usual = backbones.sweep(request)
-    starts = {rate(model, request.strategy, request.scale) for model in request.models}
+    starts = {REGISTRY[model].learning_rates[request.scale][request.strategy] for model in request.models}
     grid = sorted({float(f"{start * factor:.2g}") for start in starts for factor in FACTORS})
     space = {
         **usual.param_space,

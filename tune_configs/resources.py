@@ -3,9 +3,11 @@ make a step."""
 
 from __future__ import annotations
 
-from sousaphone.backbones.training_defaults import EFFECTIVE_BATCH, micro_batch
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.hardware import shares
 from sousaphone.planning.options import Request
+
+EFFECTIVE_BATCH = 32  # clips in a step of the optimiser
 
 
 def steps(model: str, request: Request) -> tuple[int, int]:
@@ -16,7 +18,7 @@ def steps(model: str, request: Request) -> tuple[int, int]:
     size, times = request.settings.get("micro_batch"), request.settings.get("accumulation")
     if size is None and times is not None:
         return max(1, round(EFFECTIVE_BATCH / times)), times
-    size = size or micro_batch(model, request.scale, request.device)
+    size = size or REGISTRY[model].micro_batches[request.scale][request.device]
     return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 

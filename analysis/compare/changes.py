@@ -59,8 +59,8 @@ def _networks(groups: Sequence[Mapping[Any, Sequence[Experiment]]], arms: Sequen
     for arm in arms:
         ours, theirs = ({each.total_params for each in group[arm] if each.total_params} for group in groups)
         if ours and theirs and (max(ours) < _SAME_NETWORK * min(theirs) or _SAME_NETWORK * min(ours) > max(theirs)):
-            found[arm[0]] = (
-                f"{title(arm[0])}: {max(ours):,} parameters here, {max(theirs):,} there: not the same network"
+            found[arm.model] = (
+                f"{title(arm.model)}: {max(ours):,} parameters here, {max(theirs):,} there: not the same network"
             )
     return list(found.values())
 

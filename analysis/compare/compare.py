@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.compare.changes import changes_between_runs, changes_in_settings
-from analysis.compare.experiments import ArmKey, Experiment, arm_title, of_trials, read_experiments
+from analysis.compare.experiments import Experiment, arm_title, of_trials, read_experiments
 from analysis.compare.shortcomings import shortcomings
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import counted_states
@@ -23,6 +23,7 @@ from analysis.run_summary import Findings
 from analysis.stats.statistics import contrast
 from analysis.write.blocks import Block, Items, Section, Table, Text
 from analysis.write.markdown import to_markdown
+from sousaphone.config import ArmKey
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.runs.directory import RunDirectory

@@ -16,6 +16,7 @@ from typing import Any
 from analysis.load.ray_log import is_number
 from analysis.load.trials import Trial, clips_scored
 from analysis.stats.arms import title
+from sousaphone.config import ArmKey, arm_of
 from sousaphone.errors import UserError
 from sousaphone.runs.statuses import Status
 
@@ -24,8 +25,6 @@ SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 _SETTINGS = {"augmentation": "augment", "data": "dataset", "max_epochs": "epochs"}
 _METRICS = {"test_f1_macro": "test_macro_f1", "val_f1_macro": "val_macro_f1"}
 _NO_EXPERIMENT = "no config with a model, or no status"
-
-ArmKey = tuple[str, str, bool]
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class Experiment:
 
     @property
     def arm(self) -> ArmKey:
-        """(backbone, strategy, augmented)."""
-        return str(self.config["model"]), str(self.config.get("strategy", "")), bool(self.config.get("augment"))
+        """Without LoRA's targets, which an earlier sweep did not vary: two runs are compared over all of them."""
+        return arm_of(self.config)._replace(lora_targets="")
 
     @property
     def full(self) -> bool:
@@ -69,8 +68,7 @@ class Experiment:
 
 def arm_title(arm: ArmKey) -> str:
     """An arm in words."""
-    model, strategy, augment = arm
-    return f"{title(model)}, {strategy}, {'augmented' if augment else 'unaugmented'}"
+    return f"{title(arm.model)}, {arm.strategy}, {'augmented' if arm.augment else 'unaugmented'}"
 
 
 def of_trials(trials: Sequence[Trial]) -> list[Experiment]:

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from analysis.load.trials import Trial
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.spec import WeightSource
+from sousaphone.config import arm_of
 
 # Okabe and Ito (2008): told apart under every common colour blindness; yellow is too pale for white paper.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -39,6 +40,7 @@ class Arm:
     variant: str
     model: str
     strategy: str
+    lora_targets: str
     augment: bool
     trials: tuple[Trial, ...]
 
@@ -121,9 +123,7 @@ def arms(trials: Sequence[Trial]) -> list[Arm]:
         Arm(
             label=" · ".join(told[parts]),
             variant=" · ".join(told[parts][1:] if parts[0] else told[parts]),
-            model=group[0].config.get("model", ""),
-            strategy=group[0].config.get("strategy", ""),
-            augment=bool(group[0].config.get("augment")),
+            **arm_of(group[0].config)._asdict(),
             trials=tuple(group),
         )
         for parts, group in groups.items()
@@ -186,11 +186,11 @@ def checkpoints(trials: Sequence[Trial]) -> str:
 
 
 def _parts(trial: Trial) -> tuple[str, ...]:
-    config = trial.config
-    strategy = config.get("strategy", "")
+    """What tells its arm apart, in words; the backbone first."""
+    arm = arm_of(trial.config)
     return (
-        title(config.get("model", "")),
-        STRATEGIES.get(strategy, strategy),
-        f"targets {config.get('lora_targets')}" if strategy == "lora" else "",
-        "augmented" if config.get("augment") else "unaugmented",
+        title(arm.model),
+        STRATEGIES.get(arm.strategy, arm.strategy),
+        f"targets {arm.lora_targets}" if arm.lora_targets else "",
+        "augmented" if arm.augment else "unaugmented",
     )

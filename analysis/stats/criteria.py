@@ -11,13 +11,12 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import Yardsticks
-from sousaphone.text import counted
+from sousaphone.text import counted, first_few
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
 # Of every epoch, and of the last one.
 _EVERY = ("train_loss", "train_ce", "val_loss", "val_acc", "val_macro_f1", "epoch_seconds")
 _LAST = ("test_acc", "test_macro_f1")
-_NAMED = 3
 
 # What the sweep started with: by accuracy, by speed, by the share of parameters that train; the first first.
 EXPECTED = {
@@ -67,7 +66,7 @@ def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
     met = False if bad or (waiting and not live) else None if waiting else True
     parts = [f"{len(trials) - len(bad) - len(waiting)} of {counted(len(trials), 'trial')} ended without error"]
     if bad:
-        parts.append(_some([f"{trial.trial_id} ({trial.status})" for trial in bad]))
+        parts.append(first_few([f"{trial.trial_id} ({trial.status})" for trial in bad]))
     if waiting:
         parts.append(f"{len(waiting)} {'has' if len(waiting) == 1 else 'have'} not ended")
     return Criterion("every experiment ended without error", met, "; ".join(parts))
@@ -89,7 +88,7 @@ def _falls(trials: Sequence[Trial]) -> Criterion:
     rising = [f"{trial_id} ({value:+.3f} an epoch)" for trial_id, value in slopes.items() if value >= 0]
     mean = sum(slopes.values()) / len(slopes)
     evidence = f"falls in {len(slopes) - len(rising)} of {counted(len(slopes), 'trial')}, by {-mean:.3f} nats an epoch"
-    return Criterion(name, not rising, evidence + (f"; not in {_some(rising)}" if rising else ""))
+    return Criterion(name, not rising, evidence + (f"; not in {first_few(rising)}" if rising else ""))
 
 
 def _learns(trials: Sequence[Trial], yardsticks: Yardsticks | None, live: bool) -> Criterion:
@@ -125,12 +124,8 @@ def _complete(trials: Sequence[Trial], scored: set[str], live: bool) -> Criterio
     name, whole = "metrics complete", counted(len(trials), "trial")
     if not lacking:
         return Criterion(name, True, f"every metric of every epoch, and test predictions, of {whole}")
-    told = _some([f"{trial_id} lacks {', '.join(gaps)}" for trial_id, gaps in lacking.items()])
+    told = first_few([f"{trial_id} lacks {', '.join(gaps)}" for trial_id, gaps in lacking.items()])
     return Criterion(name, None if live else False, f"{len(trials) - len(lacking)} of {whole}; {told}")
-
-
-def _some(texts: Sequence[str]) -> str:
-    return ", ".join(texts[:_NAMED]) + (f" and {len(texts) - _NAMED} more" if len(texts) > _NAMED else "")
 
 
 def expectations(trials: Sequence[Trial]) -> list[Expectation]:

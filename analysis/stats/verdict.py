@@ -286,9 +286,8 @@ def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list
     scored = set(predictions.trial_id.unique()) if len(predictions) else set()
     arms_of: dict[tuple[str, str, str], dict[bool, Arm]] = {}
     for arm in groups:
-        targets = str(arm.trials[0].config.get("lora_targets")) if arm.strategy == "lora" else ""
         if arm.full and any(trial.trial_id in scored for trial in arm.shown):
-            arms_of.setdefault((arm.model, arm.strategy, targets), {})[arm.augment] = arm
+            arms_of.setdefault((arm.model, arm.strategy, arm.lora_targets), {})[arm.augment] = arm
     pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
     pairs = [(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])]
     contrasts = [(on, off, _compare(on, off, predictions)) for on, off in pairs]

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus, take
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.config import TrainConfig
 from sousaphone.data.cache.build import WaveformCache
 from sousaphone.data.synthetic.players import Performance, perform
 from sousaphone.files import atomic_write
 
-WINDOW_SECONDS = 2.5
+WINDOW_SECONDS = TrainConfig.clip_seconds
 LINE_MS = 10
 LINES = 256  # of a score: the window's 250 and a rest that stays empty
 # Of every line: whether a stroke begins, and if so which: bits of a byte.

@@ -33,8 +33,8 @@ class AstBackbone(Backbone):
         self.spec = spec
         self.net = net
         self.width = config.hidden_size
-        frames = config.max_length if clip_seconds is None else _frames(clip_seconds, config)
-        self.frontend = AstFrontend(frames)
+        frames = config.max_length if clip_seconds is None else _frames(clip_seconds, spec, config)
+        self.frontend = AstFrontend(spec.frontend, frames)
         # Patches along mel and time for which the checkpoint holds positions.
         self.position_grid = (
             (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
@@ -131,7 +131,8 @@ def fit_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, i
     return torch.cat((first, x.flatten(2).transpose(1, 2)), 1)
 
 
-def _frames(clip_seconds: float, config: Any) -> int:
+def _frames(clip_seconds: float, spec: BackboneSpec, config: Any) -> int:
     """Frames that hold a clip, rounded up to whole patches (5 s: 498, so 512)."""
-    frames = math.floor((clip_seconds - 0.025) / 0.010 + 1e-6) + 1
+    window, hop = (samples / spec.sample_rate for samples in (spec.frontend.window, spec.frontend.hop))
+    frames = math.floor((clip_seconds - window) / hop + 1e-6) + 1
     return config.patch_size * math.ceil(frames / config.patch_size)

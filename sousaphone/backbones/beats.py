@@ -50,6 +50,7 @@ class Beats(nn.Module):
 class BeatsBackbone(Backbone):
     """BEATs from self-supervised pretraining alone; the embedding is the mean over its tokens."""
 
+    frontend: BeatsFrontend
     fine_tuned = False
 
     def __init__(self, spec: BackboneSpec, net: Beats) -> None:
@@ -57,7 +58,7 @@ class BeatsBackbone(Backbone):
         self.spec = spec
         self.net = net
         self.width = net.config.encoder_embed_dim
-        self.frontend = BeatsFrontend()
+        self.frontend = BeatsFrontend(spec.frontend)
 
     @classmethod
     def create(
@@ -91,7 +92,7 @@ class BeatsBackbone(Backbone):
         """[B, F, 128] to tokens [B, L, D]; less than one patch of frames is filled up with silence."""
         missing = self.net.config.input_patch_size - features.shape[1]
         if missing > 0:
-            features = F.pad(features, (0, 0, 0, missing), value=BeatsFrontend.silence)
+            features = F.pad(features, (0, 0, 0, missing), value=self.frontend.silence)
         return self.net(features)
 
 

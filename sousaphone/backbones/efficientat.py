@@ -6,6 +6,7 @@ attention pooling starts as the official mean over positions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -26,10 +27,10 @@ from sousaphone.errors import UserError
 class EfficientAtBackbone(Backbone):
     """MobileNet and a fresh attention over positions: one score a position, softmax, weighted mean."""
 
-    def __init__(self, spec: BackboneSpec, net: MobileNet, hop: int = 320, bins: int = 128) -> None:
+    def __init__(self, spec: BackboneSpec, net: MobileNet, hop: int, bins: int) -> None:
         super().__init__()
         self.spec = spec
-        self.frontend = EfficientAtFrontend(hop, bins)
+        self.frontend = EfficientAtFrontend(dataclasses.replace(spec.frontend, hop=hop, mels=bins))
         self.net = net
         self.width = net.width
         score = nn.Linear(128, 1)

@@ -31,6 +31,11 @@ class FrontendContract:
     mean: float
     scale: float
 
+    @property
+    def fft(self) -> int:
+        """Samples of the FFT: the window, filled up to a power of two."""
+        return 1 << (self.window - 1).bit_length()
+
     def differences(self, stated: Mapping[str, Any]) -> tuple[str, ...]:
         """Which of the `stated` fields are otherwise here: 'mels 64 for 128' is their 64 for our 128."""
         ours = dataclasses.asdict(self)

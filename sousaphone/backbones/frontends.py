@@ -1,5 +1,7 @@
 """Waveform to features, one front end a backbone, each exactly as its backbone was pretrained.
 
+A front end is built from its contract, which holds its numbers (`registry`); what stands here is the way of computing.
+
 Each is a batched module without parameters: it takes a float waveform [B, T] in [-1, 1] at its own rate, on any
 device, and optionally `lengths` [B], the number of samples that are sound in each row (the rest is padding and is
 ignored). Each names the layout of what it returns: `time_dim` and `mel_dim` (negative axes) and `hop_seconds`.
@@ -11,7 +13,6 @@ transformers' ClapFeatureExtractor (HTS-AT).
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
@@ -22,23 +23,27 @@ from torchaudio.functional import melscale_fbanks
 from sousaphone.backbones.frontend_spec import FrontendContract
 
 _EPSILON = torch.finfo(torch.float32).eps
+_PREEMPHASIS = 0.97
 # On a CPU so many samples a thread at a time: intermediates that fit its caches make a front end up to twice as fast.
 _SAMPLES = 160_000
 _BANDS = 32  # of a block of a mel bank
 
 
-class Frontend(nn.Module, ABC):
-    """Base of the front ends: see the module's docstring for what a call takes."""
+class Frontend(nn.Module):
+    """Base of the front ends: see the module's docstring for what a call takes.
 
-    sample_rate: int
-    hop_seconds: float
+    Attributes:
+        contract: what it computes, as data.
+    """
+
     time_dim: int
     mel_dim: int
 
-    @property
-    @abstractmethod
-    def contract(self) -> FrontendContract:
-        """What it computes, as data."""
+    def __init__(self, contract: FrontendContract) -> None:
+        super().__init__()
+        self.contract = contract
+        self.sample_rate = contract.sample_rate
+        self.hop_seconds = contract.hop / contract.sample_rate
 
 
 def to_float(wave: Tensor) -> Tensor:
@@ -109,45 +114,47 @@ class MelBank(nn.Module):
         return bands.view(*power.shape[:-1], self.bands)
 
 
+def kaldi_bank(contract: FrontendContract) -> MelBank:
+    """Kaldi's mel bank."""
+    bands = (contract.low_hz, contract.high_hz, 100.0, -500.0, 1.0)
+    bank, _ = get_mel_banks(contract.mels, contract.fft, float(contract.sample_rate), *bands)
+    # Kaldi's bank leaves out the Nyquist bin; a zero row keeps the product whole.
+    return MelBank(F.pad(bank, (0, 1)).T)
+
+
 class KaldiFbank(nn.Module):
-    """Kaldi's log mel filter bank, batched: 16 kHz, 25 ms frames every 10 ms, 128 bands from 20 Hz to 8 kHz.
+    """Kaldi's log mel filter bank, batched.
 
     Pre-emphasis 0.97, mean of each frame removed, no dither, frames that do not fit are dropped (snip_edges), as
     `torchaudio.compliance.kaldi.fbank` does for one clip.
 
     Args:
-        window: [400] window, applied after pre-emphasis.
+        window: [W] window, applied after pre-emphasis.
     """
 
     window: Tensor
-    frame, hop, fft = 400, 160, 512
 
-    def __init__(self, window: Tensor) -> None:
+    def __init__(self, contract: FrontendContract, window: Tensor) -> None:
         super().__init__()
         self.register_buffer("window", window, persistent=False)
-        bank, _ = get_mel_banks(128, self.fft, 16_000.0, 20.0, 0.0, 100.0, -500.0, 1.0)
-        # Kaldi's bank leaves out the Nyquist bin; a zero row keeps the product whole.
-        self.bank = MelBank(F.pad(bank, (0, 1)).T)  # [257, 128]
-
-    def contract(self, mean: float, scale: float) -> FrontendContract:
-        """With what is done to its output: (x - mean) / scale."""
-        return FrontendContract(16_000, self.bank.bands, self.frame, self.hop, 20.0, 8_000.0, "ln", mean, scale)
+        self.frame, self.hop, self.fft = contract.window, contract.hop, contract.fft
+        self.bank = kaldi_bank(contract)
 
     def frames(self, lengths: Tensor) -> Tensor:
         """How many whole frames fit in each length (samples)."""
         return torch.clamp((lengths - self.frame) // self.hop + 1, min=0)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """[B, T] to [B, F, 128] with F = (T - 400) // 160 + 1."""
+        """[B, T] to [B, F, M] with F = (T - W) // hop + 1."""
         if wave.shape[-1] < self.frame:
             return wave.new_zeros(wave.shape[0], 0, self.bank.bands)
         return torch.cat([self._bands(part) for part in clip_groups(wave)])
 
     def _bands(self, wave: Tensor) -> Tensor:
-        x = wave.unfold(-1, self.frame, self.hop)  # [B, F, 400]
+        x = wave.unfold(-1, self.frame, self.hop)  # [B, F, W]
         x = x - x.mean(-1, keepdim=True)
-        x = x - 0.97 * F.pad(x, (1, 0), mode="replicate")[..., :-1]
-        spectrum = torch.fft.rfft(x * self.window, n=self.fft)  # [B, F, 257]
+        x = x - _PREEMPHASIS * F.pad(x, (1, 0), mode="replicate")[..., :-1]
+        spectrum = torch.fft.rfft(x * self.window, n=self.fft)  # [B, F, bins]
         return self.bank(power(spectrum)).clamp_min(_EPSILON).log()
 
 
@@ -160,17 +167,12 @@ class AstFrontend(Frontend):
         frames: length of the output; longer clips are cut, shorter ones padded.
     """
 
-    sample_rate, hop_seconds, time_dim, mel_dim = 16_000, 0.010, -2, -1
-    mean, deviation = -4.2677393, 4.5689974
+    time_dim, mel_dim = -2, -1
 
-    def __init__(self, frames: int = 1024) -> None:
-        super().__init__()
+    def __init__(self, contract: FrontendContract, frames: int = 1024) -> None:
+        super().__init__(contract)
         self.length = frames
-        self.fbank = KaldiFbank(torch.hann_window(KaldiFbank.frame, periodic=False))
-
-    @property
-    def contract(self) -> FrontendContract:
-        return self.fbank.contract(self.mean, 2 * self.deviation)
+        self.fbank = KaldiFbank(contract, torch.hann_window(contract.window, periodic=False))
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, frames, 128]."""
@@ -179,11 +181,11 @@ class AstFrontend(Frontend):
             padding = torch.arange(x.shape[1], device=x.device) >= self.fbank.frames(lengths.to(x.device))[:, None]
             x = x.masked_fill(padding.unsqueeze(-1), 0.0)
         x = F.pad(x, (0, 0, 0, self.length - x.shape[1]))
-        return (x - self.mean) / (2 * self.deviation)
+        return (x - self.contract.mean) / self.contract.scale
 
 
 class ClapFrontend(Frontend):
-    """CLAP's features for its HTS-AT: 64 log mel bands (Slaney, 50 Hz to 14 kHz, dB), 1024-sample Hann frames.
+    """CLAP's features for its HTS-AT: log mel bands (Slaney, dB) of Hann frames.
 
     A clip shorter than the window is repeated as often as it fits whole, and silence follows; of a longer one the
     centre is taken (the official extractor draws a random part). As transformers' ClapFeatureExtractor with
@@ -193,25 +195,15 @@ class ClapFrontend(Frontend):
         seconds: the window.
     """
 
-    sample_rate, hop_seconds, time_dim, mel_dim = 48_000, 0.010, -2, -1
-    fft, hop, bins = 1024, 480, 64
-    low_hz, high_hz = 50.0, 14_000.0
+    time_dim, mel_dim = -2, -1
     window: Tensor
 
-    def __init__(self, seconds: float = 10.0) -> None:
-        super().__init__()
-        self.samples = round(seconds * self.sample_rate)
-        self.register_buffer("window", torch.hann_window(self.fft), persistent=False)
-        bank = melscale_fbanks(
-            self.fft // 2 + 1, self.low_hz, self.high_hz, self.bins, self.sample_rate, "slaney", "slaney"
-        )
-        self.bank = MelBank(bank)  # [513, 64]
-
-    @property
-    def contract(self) -> FrontendContract:
-        return FrontendContract(
-            self.sample_rate, self.bins, self.fft, self.hop, self.low_hz, self.high_hz, "dB", mean=0.0, scale=1.0
-        )
+    def __init__(self, contract: FrontendContract, seconds: float = 10.0) -> None:
+        super().__init__(contract)
+        self.samples = round(seconds * contract.sample_rate)
+        self.register_buffer("window", torch.hann_window(contract.fft), persistent=False)
+        bands = (contract.low_hz, contract.high_hz, contract.mels, contract.sample_rate)
+        self.bank = MelBank(melscale_fbanks(contract.fft // 2 + 1, *bands, "slaney", "slaney"))  # [513, 64]
 
     def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
         """[B, T] to the window [B, self.samples]: each clip repeated whole, then silence, or its centre."""
@@ -238,61 +230,39 @@ class ClapFrontend(Frontend):
     def _decibels(self, wave: Tensor) -> Tensor:
         """[B, samples] to [B, F, 64]."""
         spectrum = torch.stft(
-            wave, self.fft, self.hop, window=self.window, pad_mode="reflect", return_complex=True
+            wave, self.contract.fft, self.contract.hop, window=self.window, pad_mode="reflect", return_complex=True
         )  # [B, 513, F]
         return 10.0 * self.bank(power(spectrum).transpose(1, 2)).clamp(min=1e-10).log10()
 
 
 class EfficientAtFrontend(Frontend):
-    """EfficientAT's features: Kaldi mel bands from 0 to 15 kHz of a 25 ms window, log, roughly normalised.
+    """EfficientAT's features: Kaldi mel bands of a 25 ms window, log, roughly normalised.
 
     Equal to the evaluation mode of AugmentMelSTFT in fschmid56/EfficientAT: pre-emphasis 0.97, Hann window of 800
     samples (symmetric) in an FFT of 1024, frames centred, reflected at the ends. Padding is silence.
-
-    Args:
-        hop: samples between frames.
-        bins: mel bands M. The authors published models for other hops and bands as well.
     """
 
-    sample_rate, time_dim, mel_dim = 32_000, -1, -2
-    frame, fft = 800, 1024
-    high_hz, mean, scale = 15_000.0, -4.5, 5.0
+    time_dim, mel_dim = -1, -2
     window: Tensor
 
-    def __init__(self, hop: int = 320, bins: int = 128) -> None:
-        super().__init__()
-        self.hop = hop
-        self.hop_seconds = hop / self.sample_rate
-        edge = (self.fft - self.frame) // 2
-        window = F.pad(torch.hann_window(self.frame, periodic=False), (edge, edge))
+    def __init__(self, contract: FrontendContract) -> None:
+        super().__init__(contract)
+        self.fft = contract.fft
+        edge = (self.fft - contract.window) // 2
+        window = F.pad(torch.hann_window(contract.window, periodic=False), (edge, edge))
         self.register_buffer("window", window, persistent=False)
-        bank, _ = get_mel_banks(bins, self.fft, float(self.sample_rate), 0.0, self.high_hz, 100.0, -500.0, 1.0)
-        self.bank = MelBank(F.pad(bank, (0, 1)).T)  # [513, M]
-
-    @property
-    def contract(self) -> FrontendContract:
-        return FrontendContract(
-            self.sample_rate,
-            self.bank.bands,
-            self.frame,
-            self.hop,
-            0.0,
-            self.high_hz,
-            "ln",
-            self.mean,
-            self.scale,
-        )
+        self.bank = kaldi_bank(contract)  # [513, M]
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
         mel = torch.cat([self._mel(part) for part in clip_groups(silence_padding(wave, lengths))])  # [B, F, M]
-        return mel.add_(1e-5).log().sub_(self.mean).div_(self.scale).transpose(1, 2)
+        return mel.add_(1e-5).log().sub_(self.contract.mean).div_(self.contract.scale).transpose(1, 2)
 
     def _mel(self, wave: Tensor) -> Tensor:
         """[B, T] to the power in each band [B, F, M]."""
-        x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=0.97)
+        x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=_PREEMPHASIS)
         x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
-        frames = x.unfold(-1, self.fft, self.hop)  # [B, F, 1024], a view
+        frames = x.unfold(-1, self.fft, self.contract.hop)  # [B, F, 1024], a view
         bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window)))
         return bands
 
@@ -301,22 +271,19 @@ class BeatsFrontend(Frontend):
     """BEATs' features: Kaldi filter bank with a Povey window on 16-bit amplitudes, then normalised.
 
     Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence.
+
+    Attributes:
+        silence: what a frame of digital silence comes to in every band.
     """
 
-    sample_rate, hop_seconds, time_dim, mel_dim = 16_000, 0.010, -2, -1
-    mean, deviation = 15.41663, 6.55582
-    # What a frame of digital silence comes to in every band.
-    silence = (math.log(_EPSILON) - mean) / (2 * deviation)
+    time_dim, mel_dim = -2, -1
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.fbank = KaldiFbank(torch.hann_window(KaldiFbank.frame, periodic=False).pow(0.85))
-
-    @property
-    def contract(self) -> FrontendContract:
-        return self.fbank.contract(self.mean, 2 * self.deviation)
+    def __init__(self, contract: FrontendContract) -> None:
+        super().__init__(contract)
+        self.fbank = KaldiFbank(contract, torch.hann_window(contract.window, periodic=False).pow(0.85))
+        self.silence = (math.log(_EPSILON) - contract.mean) / contract.scale
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, F, 128] with F = (T - 400) // 160 + 1."""
         x = self.fbank(silence_padding(wave, lengths) * 2**15)
-        return (x - self.mean) / (2 * self.deviation)
+        return (x - self.contract.mean) / self.contract.scale

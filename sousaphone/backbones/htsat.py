@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice, FrontendContract
 from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import refuse_other_features
@@ -37,7 +37,7 @@ class HtsatBackbone(Backbone):
         self.spec = spec
         self.net = model.audio_encoder
         self.width = self.net.num_features
-        self.frontend = ClapFrontend(_seconds(model.config))
+        self.frontend = ClapFrontend(spec.frontend, _seconds(model.config, spec.frontend))
         # Decibels are normalised in the type that they come in.
         self.net.patch_embed.proj.register_forward_pre_hook(lambda conv, inputs: (inputs[0].to(conv.weight.dtype),))
 
@@ -46,7 +46,7 @@ class HtsatBackbone(Backbone):
         cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
     ) -> Self:
         config = ClapAudioConfig(**spec.scales[scale])
-        _widen(config, clip_seconds)
+        _widen(config, clip_seconds, spec.frontend)
         model = ClapAudioModel(config)
         # transformers starts the input norm at mean 0 and variance 1, which frozen would leave decibels unscaled.
         model.audio_encoder.batch_norm.running_mean.fill_(_LEVEL_DB)
@@ -60,10 +60,10 @@ class HtsatBackbone(Backbone):
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
             raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")
-        if config.num_mel_bins != ClapFrontend.bins:
-            raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {ClapFrontend.bins}")
+        if config.num_mel_bins != spec.frontend.mels:
+            raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {spec.frontend.mels}")
         mismatches = refuse_other_features(spec, path, _features(load_extractor(path)), choice)
-        _widen(config, clip_seconds)
+        _widen(config, clip_seconds, spec.frontend)
         # A whole CLAP names its audio tower, a bare audio model does not.
         model = load_pretrained(ClapAudioModel, path, config, dropped=_DROPPED, renamed={r"^audio_model\.": ""})
         backbone = cls(spec, model)
@@ -95,15 +95,15 @@ def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _seconds(config: Any) -> float:
+def _seconds(config: Any, contract: FrontendContract) -> float:
     """The longest clip whose frames fit the square, at most what CLAP was trained with."""
     frames = config.spec_size * (config.spec_size // config.num_mel_bins)
-    return min(_PRETRAINED_SECONDS, (frames - 1) * ClapFrontend.hop / ClapFrontend.sample_rate)
+    return min(_PRETRAINED_SECONDS, (frames - 1) * contract.hop / contract.sample_rate)
 
 
-def _widen(config: Any, clip_seconds: float | None) -> None:
+def _widen(config: Any, clip_seconds: float | None, contract: FrontendContract) -> None:
     """Enlarge the square by whole mel spectrograms until it holds the clip: sides of 128, 192 and 256 hold 2.55,
     5.75 and 10 s."""
     wanted = min(clip_seconds or 0.0, _PRETRAINED_SECONDS)
-    while _seconds(config) < wanted:
+    while _seconds(config, contract) < wanted:
         config.spec_size += config.num_mel_bins

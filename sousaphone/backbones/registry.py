@@ -18,6 +18,18 @@ _KALDI: dict[str, Any] = {
     **{"low_hz": 20.0, "high_hz": 8_000.0, "log": "ln"},
 }
 
+# Published for AST: LoRA and adapters 5e-3, linear probe 1e-3, full fine-tuning 5e-5 (Cappellazzo et al., arXiv
+# 2312.03694). The others start from these until they are tuned; a nano backbone trains from random weights, for which
+# a published fine-tuning rate says nothing, so the full strategy takes a usual rate for training from scratch.
+_RATES = {
+    "base": {"lora": 5e-3, "head": 1e-3, "full": 5e-5},
+    "nano": {"lora": 5e-3, "head": 5e-3, "full": 1e-3},
+}
+# What fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
+# everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
+# same halves it by itself. The effective batch is the same everywhere: 32, or what `--set` comes to.
+_NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
+
 _AST = BackboneSpec(
     name="ast",
     title="AST",
@@ -55,6 +67,8 @@ _AST = BackboneSpec(
         "intermediate.dense": ("mlp.fc1",),
         "output.dense": ("attention.o_proj", "mlp.fc2"),
     },
+    learning_rates=_RATES,
+    micro_batches={"base": {"cuda": 32, "mps": 4, "cpu": 2}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", parameters=86_187_264),),
     format="transformers directory",
     licence="BSD-3-Clause",
@@ -99,6 +113,8 @@ _HTSAT = BackboneSpec(
         "sweep": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
     },
     aliases={},
+    learning_rates=_RATES,
+    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
     format="transformers directory",
     licence="Apache-2.0",
@@ -130,6 +146,9 @@ _EFFICIENTAT = BackboneSpec(
         "sweep": ("attention_pool.0", "attention_pool.2", "classifier.1"),
     },
     aliases={},
+    learning_rates={**_RATES, "nano": {**_RATES["nano"], "full": 3e-3}},
+    # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
+    micro_batches={"base": {"cuda": 32, "mps": 16, "cpu": 4}, "nano": dict.fromkeys(_NANO_BATCHES, 16)},
     weights=(
         WeightSource(
             url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn10_as_mAP_471.pt",
@@ -185,6 +204,8 @@ _BEATS = BackboneSpec(
     },
     # Files whose activation is a gated linear unit keep the first layer one level deeper.
     aliases={"fc1": ("fc1", "fc1.linear")},
+    learning_rates=_RATES,
+    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
     # The hub keeps this mirror among its data sets.
     weights=(
         WeightSource(

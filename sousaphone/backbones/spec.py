@@ -54,6 +54,8 @@ class BackboneSpec:
         aliases: older module names in patterns, each with the present ones it stands for.
         fresh: modules of the backbone that no checkpoint holds; they train in full under every strategy.
         scales: constructor arguments by scale. Weights are published for `base` alone.
+        learning_rates: the peak rate by scale and strategy, before any search.
+        micro_batches: clips in one forward pass by scale and device.
         format: of its weights, in words.
         pretraining: what its published weights were trained on, for tables.
         objective: how they were trained.
@@ -73,6 +75,8 @@ class BackboneSpec:
     pretraining: str
     objective: str
     aliases: Mapping[str, tuple[str, ...]]
+    learning_rates: Mapping[str, Mapping[str, float]]
+    micro_batches: Mapping[str, Mapping[str, int]]
     fresh: tuple[str, ...] = ()
     in_default_sweep: bool = True
     twin: str | None = None

@@ -26,6 +26,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
@@ -172,14 +173,10 @@ def fit_majority(train: Labelled, validation: Labelled) -> Fitted:
 def fit_nearest(train: Labelled, validation: Labelled) -> Fitted:
     """One nearest neighbour by columns of unit deviation; the equally near vote, and of a tie the first class wins."""
     scale = train.features.std(dim=0, correction=0).clamp(min=1e-12)
-    known, is_label = train.features / scale, F.one_hot(train.labels, len(SLUGS)).float()
+    known, labels = (train.features / scale).numpy(), train.labels.numpy()
 
     def predict(features: Tensor) -> Tensor:
-        votes = []
-        for rows in (features / scale).split(256):
-            apart = (rows[:, None] - known).square().sum(-1)  # [rows, N]
-            votes.append((apart == apart.amin(1, keepdim=True)).float() @ is_label)
-        return torch.cat(votes).argmax(1)
+        return torch.from_numpy(nearest_votes((features / scale).numpy(), known, labels).argmax(1))
 
     return Fitted(predict, "1 neighbour")
 

@@ -16,8 +16,8 @@ REPEATS = (2, 20)  # at least and at most
 _SECONDS = 3.0  # after which the least repeats are enough
 
 
-def arms(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str], TrainConfig]:
-    """The first trial of each arm: trials whose models are built alike cost the same."""
+def models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str], TrainConfig]:
+    """The first trial of each model: trials whose models are built alike cost the same, augmented or not."""
     found: dict[tuple[str, str, str], TrainConfig] = {}
     for trial in trials:
         found.setdefault((trial.model, trial.strategy, trial.lora_targets), trial)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sousaphone.baselines.classifiers import Hearing, measure_baseline, skipped, titles
-from sousaphone.baselines.latency import arms, time_arm
+from sousaphone.baselines.latency import models, time_arm
 from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name, is_here
+from sousaphone.progress import Advance, progress_bar
 from sousaphone.runs.baseline_results import Baseline, InferenceTime, Yardsticks, predictions_path
 from sousaphone.text import counted, in_words, one_line
 from sousaphone.training.memory import free_memory, is_out_of_memory
@@ -27,7 +25,6 @@ from sousaphone.training.memory import free_memory, is_out_of_memory
 _TROUBLE = (RuntimeError, MemoryError, OSError, ValueError, ImportError)
 
 Announce = Callable[[str], None]
-Advance = Callable[[float], None]  # told what share of one measurement has been done
 
 
 def measure_yardsticks(
@@ -54,7 +51,7 @@ def measure_yardsticks(
         )
         began = time.perf_counter()
         try:
-            with _bar(len(work.names) + len(work.arms)) as advance:
+            with progress_bar("baselines and CPU times", len(work.names) + len(work.arms)) as advance:
                 work.do(advance)
         except OSError as error:
             announce(f"they cannot be kept in {run} ({error.strerror or error}); the trials go on without them")
@@ -98,10 +95,10 @@ class _Work:
         # A device that only a cluster's other machines have is none to measure on.
         device = trials[0].device if is_here(trials[0].device) else "cpu"
         hearing = Hearing(dataset, firsts, torch.device(device))
-        planned, wanted = arms(trials), list(titles(firsts))
+        planned, wanted = models(trials), list(titles(firsts))
         blank = Yardsticks((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
         there = _there(run, blank)
-        timed = [each for each in there.inference if each.arm in planned and each.ms is not None]
+        timed = [each for each in there.inference if each.built in planned and each.ms is not None]
         if there.cpu != blank.cpu and len(timed) < len(planned):
             timed = []  # of two processors' times none could be compared
         scored = [each for each in there.baselines if each.name in wanted and _is_whole(run, each)]
@@ -111,7 +108,7 @@ class _Work:
             run,
             hearing,
             [name for name in lacking if name not in reasons],
-            [trial for arm, trial in planned.items() if arm not in {each.arm for each in timed}],
+            [trial for built, trial in planned.items() if built not in {each.built for each in timed}],
             replace(blank, cpu=there.cpu if timed else blank.cpu),
             wanted,
             list(planned),
@@ -129,6 +126,9 @@ class _Work:
 
     def do(self, advance: Advance) -> None:
         """Measure what is left, and write each as it comes: an interruption loses the one in work.
+
+        Args:
+            advance: told what share of one measurement has been done.
 
         Raises:
             OSError: the run's directory takes no file.
@@ -149,7 +149,7 @@ class _Work:
         self.found = replace(
             self.found,
             baselines=tuple(sorted(baselines, key=lambda each: self.wanted.index(each.name))),
-            inference=tuple(sorted(inference, key=lambda each: self.planned.index(each.arm))),
+            inference=tuple(sorted(inference, key=lambda each: self.planned.index(each.built))),
         )
 
 
@@ -217,18 +217,5 @@ def _without_result(found: Yardsticks) -> dict[str, list[str]]:
             names.setdefault(baseline.why, []).append(baseline.name)
     for inference in found.inference:
         if inference.why:
-            names.setdefault(inference.why, []).append(f"the CPU time of {'-'.join(inference.arm)}")
+            names.setdefault(inference.why, []).append(f"the CPU time of {'-'.join(inference.built)}")
     return names
-
-
-@contextmanager
-def _bar(measurements: int) -> Iterator[Advance]:
-    """A bar on stderr where that is a terminal; elsewhere what is announced is enough."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda share: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("baselines and CPU times", total=measurements)
-        yield lambda share: bar.advance(task, share)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sousaphone.backbones.frontends import Frontend
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import TrainConfig
+from sousaphone.config import CLIP_SECONDS, TrainConfig
 from sousaphone.data.cache.decode import read_samples, resampler, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.onsets import onsets
@@ -29,8 +29,6 @@ from sousaphone.errors import UserError
 from sousaphone.model import load_backbone
 from sousaphone.training import augment
 
-# Seconds heard at each scale, as tune_configs.backbones has them.
-CLIP_SECONDS = {"nano": 2.5, "base": 5.0}
 _STEPS = 4000  # of a waveform that are drawn
 
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
+from sousaphone.text import counted, first_few
 
 SPLITS = ("train", "validation", "test")
 # What people call them, in small letters.
@@ -88,19 +89,20 @@ def assign_splits(
                 f"list them, or delete {lister} to have players split 80/10/10"
             )
         if unlisted:
-            said = f"left out {_count(unlisted)} that {lister} does not list: {_names(unlisted)}"
-            notes.append(f"{said}; list them in {lister}, or remove their clips")
+            left_out = f"left out {counted(len(unlisted), 'player')} that {lister} does not list: {first_few(unlisted)}"
+            notes.append(f"{left_out}; list them in {lister}, or remove their clips")
 
+    kept = counted(len(split_of), "player")
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
     if len(split_of) < len(SPLITS):
-        which = _count(split_of) if listed is None else f"the {_count(split_of)} that {lister} lists"
+        which = kept if listed is None else f"the {kept} that {lister} lists"
         raise UserError(
             f"cannot split {which}: train, validation and test each need a player of their own, so three are the "
             "least; add players, or use the recordings with launch.py --test-also, which takes any number"
         )
     if Counter(split_of.values())["train"] <= len(empty):
         raise UserError(
-            f"cannot split {_count(split_of)}, {Counter(split_of.values())['train']} of them for training: train, "
+            f"cannot split {kept}, {Counter(split_of.values())['train']} of them for training: train, "
             f"validation and test each need a player of their own; add players, or move some to train in {lister}"
         )
     for index, split in enumerate(empty):
@@ -113,21 +115,13 @@ def assign_splits(
         carved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
         split_of.update(dict.fromkeys(carved, split))
         if listed is not None:
-            said = f"{lister} gives no {split} player with clips: carved from train, {_names(carved)}"
-            notes.append(f"{said}; to choose the players, give them that split in {lister}")
+            carving = f"{lister} gives no {split} player with clips: carved from train, {first_few(carved)}"
+            notes.append(f"{carving}; to choose the players, give them that split in {lister}")
     if listed is None:
         sizes = Counter(split_of.values())
         counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
         notes.append(f"no {lister}: players split 80/10/10 by name and skill tier ({counts})")
     return split_of, tuple(notes)
-
-
-def _count(players: Collection[str]) -> str:
-    return f"{len(players)} player{'' if len(players) == 1 else 's'}"
-
-
-def _names(players: list[str], most: int = 3) -> str:
-    return ", ".join(players[:most]) + (f" and {len(players) - most} more" if len(players) > most else "")
 
 
 def parse_hold_out(rule: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
-from sousaphone.planning.throughput import Speed, arm, arm_name, epochs_left, train_steps
+from sousaphone.planning.throughput import Speed, epochs_left, train_steps, workload
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import as_option, counted, in_words
@@ -108,13 +108,13 @@ def predict(
     Args:
         trials: those to be trained, in the sweep's order; one at least.
         clips: by split.
-        speeds: by `throughput.arm(trial)`, as `throughput.time_arms` gives them.
-        trainable: parameters that train, by `throughput.arm(trial)`.
+        speeds: by `throughput.workload(trial)`, as `throughput.time_arms` gives them.
+        trainable: parameters that train, by `throughput.workload(trial)`.
         at_once: trials at a time.
         records: what earlier starts left, by trial; None: the run begins now.
     """
     forecasts = []
-    costs = [_seconds(trial, clips, speeds.get(arm(trial))) or _pace(trial, records or {}) for trial in trials]
+    costs = [_seconds(trial, clips, speeds.get(workload(trial))) or _pace(trial, records or {}) for trial in trials]
     kept = [(records or {}).get(trial.trial_id) for trial in trials]
     needs = [
         None if cost is None else epochs_left(trial, record) * cost[0] + cost[1]
@@ -125,7 +125,7 @@ def predict(
     for index, (trial, cost, record, need) in enumerate(zip(trials, costs, kept, needs, strict=True)):
         # Whoever begins at once waits for nobody.
         certain = index < at_once or None not in needs[:index]
-        speed = speeds.get(arm(trial))
+        speed = speeds.get(workload(trial))
         forecast = TrialForecast(
             trial,
             done=trial.epochs - epochs_left(trial, record),
@@ -136,7 +136,7 @@ def predict(
             memory_mb=speed.memory_mb if speed else None,
         )
         forecasts.append(forecast)
-        disk += _disk_mb(trainable.get(arm(trial), 0), clips["test"], begun=forecast.done > 0)
+        disk += _disk_mb(trainable.get(workload(trial), 0), clips["test"], begun=forecast.done > 0)
     return Forecast(
         tuple(forecasts),
         at_once=min(at_once, len(trials)),
@@ -161,7 +161,7 @@ def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) 
 
 def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
     """The same from the epochs that the arm's trials have trained; the test, a few hundredths of one, is left out."""
-    same = [record for name, record in records.items() if name.rpartition("-s")[0] == arm_name(trial)]
+    same = [record for name, record in records.items() if name.rpartition("-s")[0] == trial.arm_name]
     paces = [row["wall_seconds"] for record in same for row in record.history]
     return (sum(paces) / len(paces), 0.0) if paces else None
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import DATASET_SIZES, DEVICES, LORA_TARGETS, SCALES, STRATEGIES
+from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGETS, SCALES, STRATEGIES
 
-DEFAULT_EPOCHS = 20
 # A demonstration must end in minutes on two cores.
 TINY_EPOCHS = 10
 SEARCH_EPOCHS = 3  # of a search for learning rates, for each of them

@@ -26,7 +26,7 @@ from sousaphone.planning.job import Job
 from sousaphone.planning.options import Options
 from sousaphone.planning.resolve import data_is_missing, not_downloaded, with_data
 from sousaphone.planning.resources import Resources
-from sousaphone.planning.throughput import Budget, Speed, arm, time_arms
+from sousaphone.planning.throughput import Budget, Speed, time_arms, workload
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import SCHEMA, banner
@@ -177,7 +177,7 @@ def describe_trials(
     weights files are read, LoRA targets are matched.
 
     Args:
-        trainable: filled with the number of parameters that train, by `throughput.arm(trial)`.
+        trainable: filled with the number of parameters that train, by `throughput.workload(trial)`.
 
     Raises:
         UserError: a weights file is not of its backbone's format.
@@ -202,7 +202,7 @@ def describe_trials(
             built[alike] = model.counts().trainable
             yield from describe_model(model)
             yield from describe_weights(model, trial.weights)
-        trainable[arm(trial)] = built[alike]
+        trainable[workload(trial)] = built[alike]
 
 
 def foresee(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import SEARCH, TrainConfig, parse_setting
+from sousaphone.config import DEFAULT_EPOCHS, SEARCH, TrainConfig, parse_setting
 from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
@@ -20,7 +20,6 @@ from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
 from sousaphone.planning.options import (
     AUGMENT,
-    DEFAULT_EPOCHS,
     SEARCH_EPOCHS,
     TINY_EPOCHS,
     Later,

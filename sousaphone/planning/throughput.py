@@ -1,6 +1,7 @@
 """How fast an arm trains on this machine: a few real steps of it on noise, remembered from one launch to the next.
 
-An arm is what costs the same: trials that differ in nothing but their seed, their data and how long they train. Cost
+What costs the same is a workload: trials that differ in nothing but their seed, their data and how long they train. It
+is finer than an arm (`config.arm_of`), for whatever `--set` changes of a step makes another. Cost
 does not depend on content, so noise clips in memory do; the steps are those of `training.loop`.
 """
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 FILE = "timings.json"
 STEPS = 2
 _GENERATION = 2  # raised whenever training itself gets faster: older figures are forgotten
-# Fields without a say in the cost of a clip. Any other, a new one too, makes another arm.
+# Fields without a say in the cost of a clip. Any other, a new one too, makes another workload.
 _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"} | {
     "score_test",  # of a search alone: how fast an arm trains and scores is the same
     "warmup_epochs",
@@ -92,15 +93,10 @@ class Budget:
 
 
 @functools.cache  # a configuration checks all its fields when it is made
-def arm(trial: TrainConfig) -> TrainConfig:
-    """The trial with every field that costs nothing at its default: equal for all trials of an arm."""
+def workload(trial: TrainConfig) -> TrainConfig:
+    """The trial with every field that costs nothing at its default: equal for all trials of a workload."""
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in _COSTLESS}
     return dataclasses.replace(trial, **defaults)
-
-
-def arm_name(trial: TrainConfig) -> str:
-    """The trial's name without its seed."""
-    return trial.trial_id.removesuffix(f"-s{trial.seed}")
 
 
 def epochs_left(trial: TrainConfig, record: TrialRecord | None) -> int:
@@ -163,7 +159,7 @@ def time_arms(
     announce: Callable[[str], None],
     records: Mapping[str, TrialRecord] = MappingProxyType({}),
 ) -> dict[TrainConfig, Speed | None]:
-    """The speed of each arm by `arm(trial)`, known from an earlier launch or measured now; None: neither.
+    """The speed of each arm by `workload(trial)`, known from an earlier launch or measured now; None: neither.
 
     Args:
         trials: those to be trained.
@@ -174,30 +170,33 @@ def time_arms(
     missing: list[TrainConfig] = []
     skipped: defaultdict[str, list[str]] = defaultdict(list)  # arms by why they are
     known = _read(cache_dir)
-    for which in dict.fromkeys(map(arm, trials)):
+    for which in dict.fromkeys(map(workload, trials)):
         speeds[which] = _speed(known.get(_key(which)))
         if speeds[which] is not None:
             continue
         steps = (
-            epochs_left(t, records.get(t.trial_id)) * train_steps(t, clips["train"]) for t in trials if arm(t) == which
+            epochs_left(t, records.get(t.trial_id)) * train_steps(t, clips["train"])
+            for t in trials
+            if workload(t) == which
         )
         if why := _not_worth(which, sum(steps), budget):
-            skipped[why].append(arm_name(which))
+            skipped[why].append(which.arm_name)
         else:
             missing.append(which)
     earlier, began, timed = sum(speed is not None for speed in speeds.values()), time.perf_counter(), 0
     if missing:
-        announce(f"timing a few steps of {', '.join(map(arm_name, missing))}; none is begun after {budget.seconds:g} s")
+        listed = ", ".join(which.arm_name for which in missing)
+        announce(f"timing a few steps of {listed}; none is begun after {budget.seconds:g} s")
     for which in missing:
         if time.perf_counter() - began >= budget.seconds:
-            skipped[f"the {budget.seconds:g} s for timing were used up"].append(arm_name(which))
+            skipped[f"the {budget.seconds:g} s for timing were used up"].append(which.arm_name)
             continue
         try:
             speeds[which] = speed = _measure_arm(which)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            skipped[f"out of memory with micro_batch={which.micro_batch}"].append(arm_name(which))
+            skipped[f"out of memory with micro_batch={which.micro_batch}"].append(which.arm_name)
             continue
         timed += 1
         _remember(cache_dir, which, speed)
@@ -306,7 +305,7 @@ def _speed(entry: Any) -> Speed | None:
 
 def _remember(cache_dir: Path, which: TrainConfig, speed: Speed) -> None:
     # Read again: another launch may have added its own meanwhile.
-    content = {**_read(cache_dir), _key(which): {"arm": arm_name(which), "at": now(), **dataclasses.asdict(speed)}}
+    content = {**_read(cache_dir), _key(which): {"arm": which.arm_name, "at": now(), **dataclasses.asdict(speed)}}
     with contextlib.suppress(OSError):  # a figure that is not kept is measured again
         cache_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(cache_dir / FILE) as temporary:

@@ -72,8 +72,8 @@ class InferenceTime:
     why: str = ""
 
     @property
-    def arm(self) -> tuple[str, str, str]:
-        """What tells it from the others: model, strategy and LoRA targets."""
+    def built(self) -> tuple[str, str, str]:
+        """How the model is built: backbone, strategy and LoRA targets. Arms that differ in augmentation share it."""
         return self.model, self.strategy, self.lora_targets
 
 
@@ -103,7 +103,7 @@ class Yardsticks:
 
     def milliseconds(self, model: str, strategy: str, lora_targets: str) -> float | None:
         """What a clip costs an arm on the CPU; None where that is not known."""
-        return next((time.ms for time in self.inference if time.arm == (model, strategy, lora_targets)), None)
+        return next((time.ms for time in self.inference if time.built == (model, strategy, lora_targets)), None)
 
     def write(self, run_path: Path) -> None:
         """Put yardsticks.json into the run's directory, whole or not at all."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sousaphone.files import flush
+from sousaphone.files import atomic_write
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
 KEPT = 2
@@ -33,18 +33,12 @@ def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
     root = trial / CHECKPOINTS_NAME
     root.mkdir(exist_ok=True)
     final = root / f"epoch_{epoch:04d}-{attempt}"
-    temporary = root / f".{final.name}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    with (temporary / "state.pt").open("wb") as file:  # by path, a full disk would not show as such
-        torch.save(state, file)
-    flush(temporary / "state.pt")
-    manifest = {"epoch": epoch, **_identity(temporary / "state.pt")}
-    (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    flush(temporary / "manifest.json")
-    flush(temporary)
-    temporary.rename(final)
-    flush(root)
+    with atomic_write(final) as temporary:
+        temporary.mkdir()
+        with (temporary / "state.pt").open("wb") as file:  # by path, a full disk would not show as such
+            torch.save(state, file)
+        manifest = {"epoch": epoch, **_identity(temporary / "state.pt")}
+        (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     _drop_old(root)
     return final
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sousaphone.confusion import confusion_counts
+
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Share of clips [N] whose highest of C logits [N, C] is their label."""
@@ -23,15 +25,10 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     return F.cross_entropy(logits.float(), labels).item()
 
 
-def confusion(logits: Tensor, labels: Tensor) -> Tensor:
-    """[C, C] counts; the row is the true class, the column the predicted one."""
-    classes = logits.shape[1]
-    return torch.bincount(labels * classes + logits.argmax(1), minlength=classes**2).view(classes, classes)
-
-
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
     """Mean F1 over the classes that occur in labels or predictions, as scikit-learn's macro average."""
-    matrix = confusion(logits, labels).double()
+    counts = confusion_counts(labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
+    matrix = torch.from_numpy(counts).double()
     true, predicted, hit = matrix.sum(1), matrix.sum(0), matrix.diagonal()
     occurs = (true + predicted) > 0
     return (2 * hit[occurs] / (true + predicted)[occurs]).mean().item()

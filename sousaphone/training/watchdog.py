@@ -5,10 +5,12 @@ from __future__ import annotations
 import faulthandler
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from sousaphone.files import atomic_write
 from sousaphone.runs.directory import Limits
 from sousaphone.runs.statuses import Cause
 from sousaphone.text import in_words
@@ -101,16 +103,11 @@ class Stopwatch:
             faulthandler.dump_traceback_later(self._limits.stall_seconds, exit=True, file=self._stacks)
 
     def _write_beat(self, epoch: int, share: float) -> None:
-        # A sign of life and no result: it is renamed into place, but not flushed, and a full disk may lose it.
-        path = self._directory / HEARTBEAT_NAME
-        temporary = path.with_suffix(".tmp")
-        try:
+        # A sign of life and no result: a full disk may lose it.
+        with suppress(OSError), atomic_write(self._directory / HEARTBEAT_NAME, durable=False) as temporary:
             temporary.write_text(
                 json.dumps({"epoch": epoch, "share": share, "seconds": self.seconds}), encoding="utf-8"
             )
-            temporary.replace(path)
-        except OSError:
-            pass
 
 
 def read_heartbeat(trial: Path) -> dict[str, Any] | None:

@@ -230,6 +230,6 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(mn01: tuple[Path, dict
 
 
 def test_a_stated_hop_is_what_a_trial_hears_at_every_scale() -> None:
-    assert load_backbone("efficientat", "nano").frontend.hop == 160
+    assert load_backbone("efficientat", "nano").frontend.contract.hop == 160
     model = build_model(TrainConfig(model="efficientat", efficientat_hop=400), 40)
     assert model.backbone.frontend.contract.hop == 400

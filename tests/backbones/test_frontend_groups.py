@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +20,13 @@ from sousaphone.backbones.frontends import (
     silence_padding,
     to_float,
 )
+from sousaphone.backbones.registry import REGISTRY
 
 MAKERS: dict[str, Callable[[], Frontend]] = {
-    "ast": lambda: AstFrontend(128),
-    "beats": BeatsFrontend,
-    "htsat": lambda: ClapFrontend(1.0),
-    "efficientat": lambda: EfficientAtFrontend(160, 64),
+    "ast": lambda: AstFrontend(REGISTRY["ast"].frontend, 128),
+    "beats": lambda: BeatsFrontend(REGISTRY["beats"].frontend),
+    "htsat": lambda: ClapFrontend(REGISTRY["htsat"].frontend, 1.0),
+    "efficientat": lambda: EfficientAtFrontend(dataclasses.replace(REGISTRY["efficientat"].frontend, hop=160, mels=64)),
 }
 
 
@@ -84,7 +86,7 @@ def test_a_gradient_reaches_the_waveform_where_there_is_sound_and_changes_no_fea
 
 @pytest.mark.parametrize("width", [900, 1_000, 1_300])
 def test_a_clip_that_fits_the_window_once_is_filled_the_same_beside_one_that_is_repeated(width: int) -> None:
-    frontend = ClapFrontend(1_000 / 48_000)
+    frontend = ClapFrontend(REGISTRY["htsat"].frontend, 1_000 / 48_000)
     wave = torch.rand(3, width) - 0.5
     once = torch.tensor([501, 700, min(width, 1_000)])
     alone = frontend.fill(wave, once)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchaudio.compliance.kaldi import fbank
 
 from sousaphone.backbones.frontends import BeatsFrontend
+from sousaphone.backbones.registry import REGISTRY
 
 # What the authors' `preprocess` made of two clips of 3 s: every eighth frame, every fourth band, and the norms.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "beats.npz")
@@ -27,7 +28,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def test_features_equal_the_official_ones() -> None:
-    features = BeatsFrontend()(torch.from_numpy(REFERENCE["wav16k"]) / 32768)
+    features = BeatsFrontend(REGISTRY["beats"].frontend)(torch.from_numpy(REFERENCE["wav16k"]) / 32768)
     assert features.shape == (2, 298, 128)
     assert relative_error(features[:, ::8, ::4], torch.from_numpy(REFERENCE["fbank"])) < 1e-5
     assert torch.allclose(features.norm(dim=(1, 2)), torch.from_numpy(REFERENCE["fbank_norm"]), rtol=1e-5)
@@ -37,23 +38,23 @@ def test_features_equal_the_official_ones() -> None:
 def test_any_length_has_the_official_frames(samples: int) -> None:
     clip = torch.rand(samples, generator=torch.Generator().manual_seed(samples)) - 0.5
     expected = official(clip)
-    found = BeatsFrontend()(clip[None])[0]
+    found = BeatsFrontend(REGISTRY["beats"].frontend)(clip[None])[0]
     assert found.shape == expected.shape
     assert relative_error(found, expected) < 1e-4
 
 
 def test_less_than_a_frame_has_no_features() -> None:
-    assert BeatsFrontend()(torch.rand(2, 399)).shape == (2, 0, 128)
+    assert BeatsFrontend(REGISTRY["beats"].frontend)(torch.rand(2, 399)).shape == (2, 0, 128)
 
 
 def test_a_mixed_length_batch_begins_with_each_clips_own_frames_and_ends_in_silence() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([399, 400, 9_999, 24_000, 30_000])
     wave = torch.rand(len(lengths), 30_000, generator=generator) - 0.5
-    features = BeatsFrontend()(wave, lengths)
+    features = BeatsFrontend(REGISTRY["beats"].frontend)(wave, lengths)
     for clip, length, row in zip(wave, lengths.tolist(), features, strict=True):
         frames = max(0, (length - 400) // 160 + 1)
         if frames:
             assert relative_error(row[:frames], official(clip[:length])) < 1e-4
         after = row[-(-length // 160) :]
-        assert torch.allclose(after, torch.full_like(after, BeatsFrontend.silence))
+        assert torch.allclose(after, torch.full_like(after, BeatsFrontend(REGISTRY["beats"].frontend).silence))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,12 @@ import pytest
 import torch
 
 from sousaphone.backbones.frontends import EfficientAtFrontend
+from sousaphone.backbones.registry import REGISTRY
 
 # `wave`: the first 24,000 samples of two clips at 32 kHz; `mel`: the official features of those frames of the whole
 # clips that end within them.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "efficientat.npz")
+CONTRACT = REGISTRY["efficientat"].frontend
 FRAMES = REFERENCE["mel"].shape[2]
 
 
@@ -26,26 +29,26 @@ def relative_error(ours: torch.Tensor, official: torch.Tensor) -> float:
 
 
 def test_features_equal_the_official_extractors(wave: torch.Tensor) -> None:
-    features = EfficientAtFrontend()(wave)
+    features = EfficientAtFrontend(CONTRACT)(wave)
     assert features.shape == (2, 128, 1 + (wave.shape[1] - 1) // 320)
     assert relative_error(features[:, :, :FRAMES], torch.from_numpy(REFERENCE["mel"])) <= 1e-5
 
 
 def test_another_hop_gives_the_same_frames_more_or_less_often(wave: torch.Tensor) -> None:
-    features = EfficientAtFrontend(hop=160)(wave)
+    features = EfficientAtFrontend(dataclasses.replace(CONTRACT, hop=160))(wave)
     assert relative_error(features[:, :, ::2][:, :, :FRAMES], torch.from_numpy(REFERENCE["mel"])) <= 1e-5
-    assert EfficientAtFrontend(hop=160).hop_seconds == pytest.approx(0.005)
+    assert EfficientAtFrontend(dataclasses.replace(CONTRACT, hop=160)).hop_seconds == pytest.approx(0.005)
 
 
 def test_fewer_bands_span_the_same_range(wave: torch.Tensor) -> None:
-    few, many = EfficientAtFrontend(bins=64)(wave), EfficientAtFrontend()(wave)
+    few, many = EfficientAtFrontend(dataclasses.replace(CONTRACT, mels=64))(wave), EfficientAtFrontend(CONTRACT)(wave)
     assert few.shape == (2, 64, many.shape[2])
     # A band twice as wide gathers more power than either of the two that it spans, give or take their overlap.
     assert (few.mean() - many.mean()).abs() < 0.5
 
 
 def test_in_a_batch_of_mixed_lengths_each_clip_is_followed_by_silence(wave: torch.Tensor) -> None:
-    frontend = EfficientAtFrontend()
+    frontend = EfficientAtFrontend(CONTRACT)
     lengths = torch.tensor([9_001, 24_000])
     alone = wave[:1].clone()
     alone[:, 9_001:] = 0
@@ -55,4 +58,6 @@ def test_in_a_batch_of_mixed_lengths_each_clip_is_followed_by_silence(wave: torc
 
 
 def test_silence_lies_at_the_floor_of_the_normalised_logarithm() -> None:
-    assert torch.allclose(EfficientAtFrontend()(torch.zeros(1, 3_200)), torch.tensor((np.log(1e-5) + 4.5) / 5).float())
+    assert torch.allclose(
+        EfficientAtFrontend(CONTRACT)(torch.zeros(1, 3_200)), torch.tensor((np.log(1e-5) + 4.5) / 5).float()
+    )

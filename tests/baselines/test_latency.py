@@ -9,7 +9,7 @@ import torch
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import latency
-from sousaphone.baselines.latency import arms, time_arm, time_model
+from sousaphone.baselines.latency import models, time_arm, time_model
 from sousaphone.config import TrainConfig
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
@@ -20,13 +20,13 @@ SMALL = TrainConfig(model="ast", clip_seconds=1.0)
 def test_trials_that_are_built_alike_are_one_arm() -> None:
     alike = [dataclasses.replace(SMALL, seed=seed, augment=augment) for seed in (0, 1) for augment in (True, False)]
     others = [dataclasses.replace(SMALL, **change) for change in ({"model": "beats"}, {"strategy": "full"})]
-    assert list(arms([*alike, *others]).values()) == [alike[0], *others]
+    assert list(models([*alike, *others]).values()) == [alike[0], *others]
 
 
 @pytest.mark.parametrize("model", REGISTRY)
 def test_every_backbone_can_be_timed(model: str) -> None:
     timed = time_arm(dataclasses.replace(SMALL, model=model))
-    assert timed.arm == (model, "lora", "all-linear")
+    assert timed.built == (model, "lora", "all-linear")
     assert timed.ms is not None
     assert 0.1 < timed.ms < 1000
     assert timed.repeats >= latency.REPEATS[0]

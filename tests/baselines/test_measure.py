@@ -14,7 +14,7 @@ import torch
 
 from sousaphone.baselines import measure
 from sousaphone.baselines.classifiers import Hearing, titles
-from sousaphone.baselines.latency import arms
+from sousaphone.baselines.latency import models
 from sousaphone.baselines.measure import measure_yardsticks
 from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
@@ -113,7 +113,7 @@ def test_an_extension_measures_only_what_it_adds(fake: Fake, tmp_path: Path) -> 
     assert fake.again() == ["knn-ast", "ast lora", "ast full"]
     assert found is not None
     assert [each.name for each in found.baselines] == ["majority", "onsets", "logmel", "knn-ast", "knn-beats"]
-    assert [each.arm[:2] for each in found.inference] == [("ast", "lora"), ("ast", "full"), ("beats", "lora")]
+    assert [each.built[:2] for each in found.inference] == [("ast", "lora"), ("ast", "full"), ("beats", "lora")]
 
 
 @pytest.mark.parametrize("content", ["{ torn", "[]", '{"schema": 0}'])
@@ -248,7 +248,7 @@ def test_for_real_all_is_there_and_threads_and_random_state_are_as_before(
     assert found is not None
     assert found.data_fingerprint == dataset.fingerprint
     assert not any("without a result" in line for line in said)
-    assert [each.arm for each in found.inference] == list(arms(trials))
+    assert [each.built for each in found.inference] == list(models(trials))
     for baseline in found.baselines:
         answers = pd.read_parquet(predictions_path(tmp_path, baseline.name))
         assert list(answers) == ["sample_id", "player", "rudiment", "predicted"]

@@ -63,14 +63,14 @@ def _beats(frontend: Any) -> Extract:
             frame_length=25,
             frame_shift=10,
         )
-        return (found - frontend.mean) / (2 * frontend.deviation)
+        return (found - frontend.contract.mean) / frontend.contract.scale
 
     return extract
 
 
 def _mn(frontend: Any) -> Extract:
     """As `AugmentMelSTFT` of fschmid56/EfficientAT in evaluation mode, its mel bank kept instead of made each time."""
-    bins, hop = frontend.bank.bands, frontend.hop
+    bins, hop = frontend.bank.bands, frontend.contract.hop
     bank, _ = get_mel_banks(bins, 1024, 32_000.0, 0.0, 15_000.0, 100.0, -500.0, 1.0)
     bank = F.pad(bank, (0, 1))  # [M, 513]
     window, emphasis = torch.hann_window(800, periodic=False), torch.tensor([[[-0.97, 1.0]]])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from sousaphone.backbones.training_defaults import micro_batch
-from sousaphone.config import TrainConfig
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import CLIP_SECONDS, TrainConfig
 
 from .clock import processor_seconds
 
@@ -39,11 +39,11 @@ class Setting:
 
     def config(self, model: str) -> TrainConfig:
         """Of a trial of the sweep, but that its steps leave the model as it is (a learning rate of zero)."""
-        micro = min(self.batch, micro_batch(model, self.scale, self.device))
+        micro = min(self.batch, REGISTRY[model].micro_batches[self.scale][self.device])
         return TrainConfig(
             model=model,
             scale=self.scale,
-            clip_seconds=5.0 if self.scale == "base" else 2.5,
+            clip_seconds=CLIP_SECONDS[self.scale],
             augment=False,
             learning_rate=0.0,
             micro_batch=micro,

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from sousaphone.backbones.frontends import BeatsFrontend
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.cli.preview import look, preview
 from sousaphone.config import TrainConfig
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.rudiments import SLUGS
 
 RATE = 44_100
+FRONTEND = BeatsFrontend(REGISTRY["beats"].frontend)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def clicks():
 
 
 def test_a_clip_is_seen_in_the_window_that_a_model_hears(clicks):
-    plain, augmented = look(clicks, RATE, BeatsFrontend(), TrainConfig(clip_seconds=2.5), seed=0)
+    plain, augmented = look(clicks, RATE, FRONTEND, TrainConfig(clip_seconds=2.5), seed=0)
     for view in (plain, augmented):
         assert len(view.wave) == 40_000
         assert view.image.shape == (128, 248)
@@ -39,7 +41,7 @@ def test_a_clip_is_seen_in_the_window_that_a_model_hears(clicks):
 @pytest.mark.parametrize("milliseconds", [0.0, 100_000.0])
 def test_strokes_under_a_time_mask_are_counted(clicks, milliseconds):
     config = TrainConfig(clip_seconds=2.5, time_mask_ms=milliseconds, freq_mask=0.0)
-    hidden = [look(clicks, RATE, BeatsFrontend(), config, seed)[1] for seed in range(3)]
+    hidden = [look(clicks, RATE, FRONTEND, config, seed)[1] for seed in range(3)]
     if milliseconds:
         assert any(view.hidden > 2 for view in hidden)
     else:
@@ -48,7 +50,7 @@ def test_strokes_under_a_time_mask_are_counted(clicks, milliseconds):
 
 def test_noise_adds_no_strokes(clicks):
     config = TrainConfig(clip_seconds=2.5, noise_snr_db=0.0, speed=0.0, shift_ms=0.0)
-    plain, augmented = look(clicks, RATE, BeatsFrontend(), config, seed=0)
+    plain, augmented = look(clicks, RATE, FRONTEND, config, seed=0)
     assert augmented.strokes == pytest.approx(plain.strokes, abs=0.02)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sousaphone.config import TrainConfig
 from sousaphone.planning.forecast import Forecast, Room, describe, predict, refusals, schedule
-from sousaphone.planning.throughput import Speed, arm
+from sousaphone.planning.throughput import Speed, workload
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
@@ -33,7 +33,7 @@ def foretell(
     records: Mapping[str, TrialRecord] | None = None,
     trainable: int = 1_000,
 ) -> Forecast:
-    by_arm = {arm(t): speeds if isinstance(speeds, Speed) else speeds.get(t.model) for t in trials}
+    by_arm = {workload(t): speeds if isinstance(speeds, Speed) else speeds.get(t.model) for t in trials}
     return predict(trials, CLIPS, by_arm, dict.fromkeys(by_arm, trainable), at_once, records)
 
 
@@ -55,7 +55,7 @@ def test_an_epoch_is_its_training_clips_and_twice_the_validation_clips_and_the_t
 
 
 def test_the_probe_is_no_larger_than_the_training_set() -> None:
-    forecast = predict([trial()], {"train": 40, "validation": 100, "test": 0}, {arm(trial()): SPEED}, {}, 1)
+    forecast = predict([trial()], {"train": 40, "validation": 100, "test": 0}, {workload(trial()): SPEED}, {}, 1)
     assert forecast.trials[0].epoch == 40 / 10 + (40 + 100) / 20
 
 
@@ -145,7 +145,7 @@ def test_a_resumed_trial_counts_the_seconds_it_has_used_and_its_epochs_are_settl
 
 def test_a_backbone_has_one_line_about_its_longest_trial() -> None:
     trials = [trial(augment=True), trial(augment=False), trial("beats")]
-    speeds = {arm(trials[0]): slow(9), arm(trials[1]): slow(10), arm(trials[2]): slow(1)}
+    speeds = {workload(trials[0]): slow(9), workload(trials[1]): slow(10), workload(trials[2]): slow(1)}
     forecast = predict(trials, CLIPS, speeds, {}, 1)
     (line,) = refusals(forecast, 2 * HOUR, None, PLENTY)
     assert line.startswith("AST needs about 3 h 20 min")

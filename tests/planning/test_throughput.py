@@ -13,7 +13,7 @@ import torch
 from sousaphone.config import TrainConfig
 from sousaphone.model import build_model
 from sousaphone.planning import throughput
-from sousaphone.planning.throughput import Budget, Speed, arm, measure, time_arms
+from sousaphone.planning.throughput import Budget, Speed, measure, time_arms, workload
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord
 
@@ -35,7 +35,7 @@ class Fake:
         monkeypatch.setattr(throughput.time, "perf_counter", lambda: self.now)
 
     def __call__(self, which: TrainConfig) -> Speed:
-        self.measured.append(throughput.arm_name(which))
+        self.measured.append(which.arm_name)
         self.now += self.seconds
         if self.error:
             raise self.error
@@ -50,13 +50,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
 def run(trials: list[TrainConfig], cache: Path, budget: Budget = USUAL) -> tuple[list[Speed | None], list[str]]:
     said: list[str] = []
     speeds = time_arms(trials, CLIPS, cache, budget, said.append)
-    return [speeds[arm(trial)] for trial in trials], said
+    return [speeds[workload(trial)] for trial in trials], said
 
 
 def test_an_arm_of_a_search_is_that_of_the_sweep_and_bears_no_rate() -> None:
     tried = [dataclasses.replace(SMALL, score_test=False, learning_rate=rate) for rate in (1e-3, 5e-3)]
-    assert {arm(trial) for trial in tried} == {arm(SMALL)}
-    assert throughput.arm_name(arm(tried[0])) == "efficientat-lora-aug-on"
+    assert {workload(trial) for trial in tried} == {workload(SMALL)}
+    assert workload(tried[0]).arm_name == "efficientat-lora-aug-on"
 
 
 @pytest.mark.parametrize("strategy", ["lora", "full"])
@@ -119,9 +119,9 @@ def test_the_first_step_is_not_counted_where_there_are_others(
 
 def test_trials_that_cost_the_same_are_one_arm_and_others_are_not() -> None:
     same = {"seed": 3, "epochs": 7, "learning_rate": 0.1, "dataset": "full", "data_dir": "/x", "cache_dir": "/y"}
-    assert arm(dataclasses.replace(SMALL, **same)) == arm(SMALL)
+    assert workload(dataclasses.replace(SMALL, **same)) == workload(SMALL)
     others = {"model": "ast", "augment": False, "threads": 2, "clip_seconds": 2.0, "micro_batch": 4, "lora_r": 2}
-    assert all(arm(dataclasses.replace(SMALL, **{key: value})) != arm(SMALL) for key, value in others.items())
+    assert all(workload(dataclasses.replace(SMALL, **{key: value})) != workload(SMALL) for key, value in others.items())
 
 
 def test_an_arm_is_measured_once_for_all_its_seeds_and_later_launches(fake: Fake, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_an_arm_is_measured_once_for_all_its_seeds_and_later_launches(fake: Fake
 def test_a_damaged_cache_is_ignored_and_written_anew(content: str, fake: Fake, tmp_path: Path) -> None:
     file = tmp_path / throughput.FILE
     if content == "entry":
-        content = json.dumps({throughput._key(arm(SMALL)): {"train": "fast", "evaluation": 1, "memory_mb": None}})
+        content = json.dumps({throughput._key(workload(SMALL)): {"train": "fast", "evaluation": 1, "memory_mb": None}})
     file.write_text(content)
     assert run([SMALL], tmp_path)[0] == [Speed(10.0, 20.0, 500.0)]
     run([SMALL], tmp_path)
@@ -168,7 +168,7 @@ def test_only_the_epochs_that_are_left_make_a_timing_worth_it(fake: Fake, tmp_pa
     record = TrialRecord(config.trial_id, {}, history=[{}] * 4)
     records = {config.trial_id: record}
     speeds = time_arms([config], CLIPS, tmp_path, Budget(), lambda line: None, records)
-    assert speeds == {arm(config): None}
+    assert speeds == {workload(config): None}
 
 
 def test_no_arm_is_begun_after_the_seconds_are_used_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

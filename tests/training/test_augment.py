@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from sousaphone.backbones.frontends import AstFrontend
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.training import augment
 
+FRONTEND = AstFrontend(REGISTRY["ast"].frontend, 256)
 OFF = TrainConfig(gain_db=0.0, shift_ms=0.0, noise_snr_db=200.0, speed=0.0, freq_mask=0.0, time_mask_ms=0.0)
 RATE, SAMPLES = 16_000, 16_000
 WAVE_LIMITS = {"gain_db": 5.0, "shift_ms": 5.0, "noise_snr_db": 20.0, "speed": 0.1}
@@ -110,7 +112,7 @@ def test_the_window_that_is_asked_for_fills_the_clip_at_every_speed_and_shift() 
 def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
     config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
     features = torch.randn(64, 256, 128, generator=rng(1))
-    masked = augment.mask_features(features, AstFrontend(256), config, rng())
+    masked = augment.mask_features(features, FRONTEND, config, rng())
     hidden = masked != features
     bins = hidden.all(1).sum(1)  # [64] bins hidden in every frame
     frames = hidden.all(2).sum(1)
@@ -123,7 +125,11 @@ def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
 def test_what_is_hidden_is_the_mean_of_its_own_clip() -> None:
     features = torch.randn(4, 256, 128, generator=rng(1)) + 10.0 * torch.arange(4)[:, None, None]
     config = dataclasses.replace(OFF, freq_mask=0.3)
-    for before, after in zip(features, augment.mask_features(features, AstFrontend(256), config, rng()), strict=True):
+    for before, after in zip(
+        features,
+        augment.mask_features(features, FRONTEND, config, rng()),
+        strict=True,
+    ):
         hidden = after[after != before]
         assert len(hidden) > 0
         assert torch.allclose(hidden, before.mean(), atol=1e-4)
@@ -140,7 +146,7 @@ def test_mixup_blends_features_and_labels_in_one_share() -> None:
 
 def masked(seed: int, **limits: float) -> torch.Tensor:
     features = torch.randn(4, 256, 128, generator=rng(1))
-    return augment.mask_features(features, AstFrontend(256), dataclasses.replace(OFF, **limits), rng(seed))
+    return augment.mask_features(features, FRONTEND, dataclasses.replace(OFF, **limits), rng(seed))
 
 
 def mixed(seed: int, **limits: float) -> torch.Tensor:

@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.progress import track
 
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.data.cache.decode import in_threads, read_samples
@@ -24,20 +22,21 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import hub
 from sousaphone.data.readers.audio_files import UnreadableAudioError, find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
-from sousaphone.data.readers.labels import NUMBERS, TEXT, canonical_slugs, check_labels
+from sousaphone.data.readers.labels import canonical_slugs, check_labels
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.paths import local_path
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels
 from sousaphone.data.readers.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
+from sousaphone.progress import tracked
 from sousaphone.rudiments import SLUGS
-from sousaphone.text import counted
+from sousaphone.text import counted, first_few
 
 SILENT_DB = -60.0  # re full scale; a clip without a louder sample is silent
 _CLIPPED_PAIRS = 10  # neighbouring samples at full scale; a single loud peak has none
 _FULL_SCALE = 1 - 2**-15
 _MOST = 20  # findings of one kind that are spelt out
-_NAMED = 3  # clips named in a finding about many
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def _further_refusals(source: Path | str) -> Iterator[str]:
     needed = [name for name in ("sample_id", "player", "audio_path") if name in columns]
     if needed:
         known = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are looked at apart
-        looks.append(lambda: check_labels(known, {**columns, "rudiment": TEXT["rudiment"]}, needed, path))
+        named = {**columns, "rudiment": TEXT["rudiment"]}
+        looks.append(lambda: check_labels(RawLabels(root, path, known, named, tuple(needed))))
     if "rudiment" in text:
         looks.append(lambda: canonical_slugs(text["rudiment"].unique(), path))
     if "audio_path" in text:
@@ -144,7 +144,7 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
     if len(alike):
         yield Finding(
             False,
-            f"{counted(len(alike), 'player')} told apart by capital letters alone ({_some(sorted(alike))}) may "
+            f"{counted(len(alike), 'player')} told apart by capital letters alone ({first_few(sorted(alike))}) may "
             "stand in different splits; spell each name in one way",
         )
     players = clips.player[clips.split == "test"].nunique()
@@ -158,23 +158,23 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
     if absent:
         yield Finding(
             False,
-            f"{len(absent)} of the {len(SLUGS)} rudiments have no clips ({_some(absent)}); they count as classes all "
-            "the same: add recordings of them",
+            f"{len(absent)} of the {len(SLUGS)} rudiments have no clips ({first_few(absent)}); they count as classes "
+            "all the same: add recordings of them",
         )
     heard = set(clips.rudiment[clips.split == "train"])
     unheard = sorted(set(clips.rudiment) - heard)
     if unheard:
         yield Finding(
             False,
-            f"{counted(len(unheard), 'rudiment')} without training clips ({_some(unheard)}): no model can know them; "
-            "move players to train, or add recordings",
+            f"{counted(len(unheard), 'rudiment')} without training clips ({first_few(unheard)}): no model can know "
+            "them; move players to train, or add recordings",
         )
     tempo = clips.tempo_bpm
     odd = ~((tempo > 0) & np.isfinite(tempo))
     if tempo.notna().any() and odd.any():
         yield Finding(
             False,
-            f"{odd.sum()} of {len(clips)} clips have no tempo, NaN or not above 0 ({_some(clips.sample_id[odd])}); "
+            f"{odd.sum()} of {len(clips)} clips have no tempo, NaN or not above 0 ({first_few(clips.sample_id[odd])}); "
             "results by tempo leave them out: fill in tempo_bpm",
         )
 
@@ -192,10 +192,7 @@ class _Sound:
 def _listen(root: Path, audio_paths: Sequence[str], progress: bool) -> list[_Sound | str]:
     """Each clip's sound, or what is wrong with its file."""
     heard = in_threads(_hear, _open_each(root, audio_paths))
-    console = Console(stderr=True)
-    if progress and console.is_terminal:
-        return list(track(heard, f"decoding {len(audio_paths):,} clips", total=len(audio_paths), console=console))
-    return list(heard)
+    return list(tracked(heard, f"decoding {len(audio_paths):,} clips", len(audio_paths)) if progress else heard)
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
@@ -253,13 +250,13 @@ def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterato
         yield Finding(
             True,
             f"{counted(int(silent.sum()), 'clip')} silent, no sample above {SILENT_DB:g} dB of full scale "
-            f"({_some(clips.sample_id[silent])}); record again, or remove from the labels",
+            f"({first_few(clips.sample_id[silent])}); record again, or remove from the labels",
         )
     if clipped.any():
         yield Finding(
             False,
             f"{counted(int(clipped.sum()), 'clip')} clipped, with runs of samples at full scale "
-            f"({_some(clips.sample_id[clipped])}); record or render with less gain",
+            f"({first_few(clips.sample_id[clipped])}); record or render with less gain",
         )
     clips["digest"] = [sound.digest for sound in heard]
     twice = clips[~silent & clips.digest.duplicated(keep=False)]
@@ -275,11 +272,6 @@ def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterato
     for kind, groups in kinds.items():
         yield Finding(
             kind != "under different ids",
-            f"{counted(len(groups), 'recording')} more than once {kind}, sample for sample ({_some(groups)}); keep one "
-            "clip of each",
+            f"{counted(len(groups), 'recording')} more than once {kind}, sample for sample ({first_few(groups)}); keep "
+            "one clip of each",
         )
-
-
-def _some(names: Sequence[str] | pd.Series) -> str:
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

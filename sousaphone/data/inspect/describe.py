@@ -10,12 +10,12 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
+from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS, METADATA
 from sousaphone.data.splits import SPLITS
 
-WINDOWS = (2.5, 5.0)  # seconds that models hear: at nano and at base scale
 _MOST_ROWS = 40  # a table with more is a summary
 _TEMPO_BAND = 20  # BPM
 
@@ -47,12 +47,12 @@ def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
         return ["lengths: the labels do not give them"]
     by = "" if decoded else " by the labels, or the files' headers"
     longer = (seconds - labels).median()
-    shorter = ", ".join(f"{(known < window).sum():,} shorter than {window:g} s" for window in WINDOWS)
+    shorter = ", ".join(f"{(known < window).sum():,} shorter than {window:g} s" for window in CLIP_SECONDS.values())
+    hear = " or ".join(f"{window:g} s ({scale})" for scale, window in CLIP_SECONDS.items())
     return [
         f"lengths{by}: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
         f"{known.sum() / 3600:.2f} h in all",
-        f"windows: of {len(known):,} clips {shorter}; models hear 2.5 s (nano) or 5 s (base) of a clip, and a shorter "
-        "one is padded",
+        f"windows: of {len(known):,} clips {shorter}; models hear {hear} of a clip, and a shorter one is padded",
         *([f"labels: the recordings last {longer:.2f} s longer than they say, at the median"] if longer > 0.05 else []),
     ]
 

@@ -17,15 +17,16 @@ import pyarrow
 import pyarrow.compute
 import pyarrow.parquet
 
+from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.cache.decode import in_threads, read_samples, to_mono
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.splits import draw
-from sousaphone.rudiments import SLUGS
 
 STROKES = "labels/strokes.parquet"
-FIRST_SECONDS = (2.5, 5.0, 10.0)  # of a clip, in which its strokes are counted
+FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # of a clip, in which its strokes are counted
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,10 @@ def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndar
     """
     columns = np.asarray(features, np.float64).reshape(len(labels), -1)
     columns = columns / np.maximum(columns.std(axis=0), 1e-12)
-    is_label = np.eye(len(SLUGS))[labels]  # [N, C]
-    right = 0.0
-    for rows in np.array_split(np.arange(len(labels)), -(-len(labels) // 256)):
-        apart = sum((column[rows, None] - column) ** 2 for column in columns.T)  # [rows, N]
-        apart = np.where(players[rows, None] == players, np.inf, apart)
-        votes = (apart == apart.min(axis=1, keepdims=True)) @ is_label  # [rows, C]
-        winners = votes == votes.max(axis=1, keepdims=True)
-        right += float((winners[np.arange(len(rows)), labels[rows]] / winners.sum(axis=1)).sum())
-    return 100 * right / len(labels)
+    votes = nearest_votes(columns, columns, labels, (players, players))
+    winners = votes == votes.max(axis=1, keepdims=True)
+    right = winners[np.arange(len(labels)), labels] / winners.sum(axis=1)
+    return 100 * float(right.sum()) / len(labels)
 
 
 @dataclass(frozen=True)

@@ -6,19 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousaphone.data.dataset import Dataset
-from sousaphone.data.readers.audio_files import durations, find_files
-from sousaphone.data.readers.labels import (
-    NUMBERS,
-    TEXT,
-    check_labels,
-    in_order,
-    lacking,
-    split_players,
-    splits_of_players,
-    stand_ins,
-)
-from sousaphone.data.splits import SPLIT_NAMES, read_splits
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -35,51 +23,35 @@ _ALSO = {
 }
 
 
-def read_csv(path: Path, only_test: bool = False) -> Dataset:
-    """Read the clips that a CSV file lists; their paths are relative to its folder.
+def read_csv(path: Path) -> RawLabels:
+    """The clips that a CSV file lists; their paths are relative to its folder.
 
     A column `split` (train, validation or val, test) wins over a splits.json beside the file; without either the
     players are split 80/10/10. Without a column for the player, file names stand in for it.
 
-    Args:
-        only_test: every clip is a test clip, whatever splits there are.
-
     Raises:
-        UserError: a column or a cell that is needed is missing, an unknown split, a player in two splits, and what
-            can be wrong with every data set.
+        UserError: it cannot be read, or a column that is needed is missing.
     """
     raw = _read(path)
     columns = _columns(list(raw.columns))
     missing = [" or ".join((TEXT[name], *_ALSO[name])) for name in ("audio_path", "rudiment") if name not in columns]
-    if missing:
-        raise lacking(path, missing, list(raw.columns))
-    needed = [name for name in ("sample_id", "player", "rudiment", "audio_path") if name in columns]
+    refuse_missing(path, missing, list(raw.columns))
     raw[columns["audio_path"]] = raw[columns["audio_path"]].str.strip().str.replace("\\", "/")
-    clips, notes = check_labels(raw, columns, needed, path)
-    if "sample_id" not in columns:
-        clips["sample_id"] = clips.audio_path
-    if "player" not in columns:
-        labels = raw[columns["rudiment"]].tolist()
-        clips["player"], said = stand_ins(path, clips.audio_path.tolist(), labels, only_test)
-        notes += said
     split = next((name for name in raw.columns if name.strip().lower() == "split"), None)
-    if only_test:
-        clips, _ = split_players(clips, None, only_test=True)
-    elif split is not None:
-        clips["split"] = _splits(raw[split], path)
-        listed = splits_of_players(clips, f"correct the column {split.strip()} of {path}")
-        clips, said = split_players(clips.drop(columns="split"), listed, f"the column {split.strip()} of {path.name}")
-        notes += said
-    elif "player" in columns:
-        clips, said = split_players(clips, read_splits(path.parent / "splits.json"))
-        notes += said
-    else:
-        clips, _ = split_players(clips, None)
-    audio_paths = clips.audio_path.tolist()
-    clips["size_bytes"], clips["modified_ns"] = find_files(path.parent, audio_paths, path.name)
-    if "duration_sec" not in columns:
-        clips["duration_sec"] = durations(path.parent, audio_paths)
-    return Dataset(path.parent, in_order(clips), notes, players_known="player" in columns)
+    splits = None
+    if split is not None:
+        remedy = f"correct the column {split.strip()} of {path}"
+        splits = GivenSplits(raw[split], f"the column {split.strip()} of {path.name}", remedy)
+    return RawLabels(
+        root=path.parent,
+        origin=path,
+        table=raw[list(columns.values())],
+        columns=columns,
+        needed=tuple(name for name in ("sample_id", "player", "rudiment", "audio_path") if name in columns),
+        splits=splits,
+        file_list=path.name,
+        read_headers="duration_sec" not in columns,
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -106,13 +78,3 @@ def _columns(present: list[str]) -> dict[str, str]:
         if found is not None:
             columns[ours] = found
     return columns
-
-
-def _splits(cells: pd.Series, path: Path) -> pd.Series:
-    splits = cells.str.strip().str.lower().map(SPLIT_NAMES)
-    if splits.isna().any():
-        raise UserError(
-            f"{path}: {splits.isna().sum()} of {len(cells)} rows have no known split (the first: "
-            f"{cells[splits.isna()].iloc[0]!r}); give each one of: train, validation, test"
-        )
-    return splits

@@ -14,16 +14,12 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from sousaphone.data.dataset import Dataset
-from sousaphone.data.readers.audio_files import SUFFIXES, durations
-from sousaphone.data.readers.labels import check_labels, in_order, split_players, splits_of_players, stand_ins
-from sousaphone.data.readers.player_groups import NAME_PLAYERS
-from sousaphone.data.splits import SPLIT_NAMES, read_splits
+from sousaphone.data.readers.audio_files import SUFFIXES
+from sousaphone.data.readers.raw_labels import GivenSplits, RawLabels
+from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.rudiments import is_rudiment
 from sousaphone.text import counted
-
-_COLUMNS = ("sample_id", "player", "rudiment", "audio_path", "duration_sec")
 
 
 @dataclass(frozen=True)
@@ -73,25 +69,22 @@ def by_rudiment(recordings: Recordings) -> bool:
     return any(is_rudiment(name) for name in {PurePosixPath(path).parent.name for path in recordings.audio_paths})
 
 
-def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> Dataset:
-    """Label the recordings by their folders, and split the players, or what stands for them: as the folders or a
-    splits.json with players say, else 80/10/10.
-
-    Args:
-        only_test: every clip is a test clip, and any number of players will do.
+def read_folder(root: Path, recordings: Recordings) -> RawLabels:
+    """The recordings, labelled by their folders, which may give the splits as well.
 
     Raises:
-        UserError: folders that are no rudiments', recordings with and without a player's folder, too few players, one
-            in two splits, a file that is no audio.
+        UserError: recordings with and without a player's folder.
     """
     paths = [PurePosixPath(path) for path in recordings.audio_paths]
     raw = pd.DataFrame({"audio_path": recordings.audio_paths})
     raw["sample_id"] = raw.audio_path
     raw["rudiment"] = [path.parent.name for path in paths]
     above = [path.parts[:-2] for path in paths]  # the rudiment's folder
-    splits = [SPLIT_NAMES.get(folders[0].lower()) if folders else None for folders in above]
-    by_folder = all(splits) and not only_test
-    if all(splits):
+    splits = None
+    if all(folders and folders[0].lower() in SPLIT_NAMES for folders in above):
+        cells = pd.Series([folders[0] for folders in above])
+        remedy = f"move their recordings into one of the folders in {root}"
+        splits = GivenSplits(cells, str(root), remedy, apart=True)
         above = [folders[1:] for folders in above]
     raw["player"] = [folders[0] if folders else "" for folders in above]
     known = raw.player != ""
@@ -100,41 +93,27 @@ def read_folder(root: Path, recordings: Recordings, only_test: bool = False) -> 
             f"{root} has recordings with a player's folder ({raw.audio_path[known].iloc[0]}) and without one "
             f"({raw.audio_path[~known].iloc[0]}); sort all of them into PLAYER/RUDIMENT/, or all into RUDIMENT/"
         )
-    raw["duration_sec"] = float("nan")
-    clips, _ = check_labels(raw, {name: name for name in _COLUMNS}, ("rudiment",), root)
-    notes: tuple[str, ...] = ()
-    if not known.all():
-        labels = raw.rudiment.tolist()
-        clips["player"], notes = stand_ins(root, clips.audio_path.tolist(), labels, only_test or by_folder)
-    if by_folder:
-        clips["split"] = splits
-        if not known.all():
-            clips["player"] = clips.split + "/" + clips.player
-            notes = (f"players unknown: the folders give the splits, so a player may be in two; {NAME_PLAYERS}",)
-        by_player = splits_of_players(clips, f"move their recordings into one of the folders in {root}")
-        clips, said = split_players(clips.drop(columns="split"), by_player, str(root))
-        notes += said
-    elif known.all():
-        listed = None if only_test else read_splits(root / "splits.json")
-        clips, notes = split_players(clips, listed, only_test=only_test)
-    else:
-        clips, _ = split_players(clips, None, only_test=only_test)
-    audio_paths = clips.audio_path.tolist()
-    clips["duration_sec"] = durations(root, audio_paths)
-    statuses = [(root / path).stat() for path in audio_paths]
-    clips["size_bytes"] = [status.st_size for status in statuses]
-    clips["modified_ns"] = [status.st_mtime_ns for status in statuses]
-    return Dataset(root, in_order(clips), (*notes, *_ignored(recordings)), players_known=bool(known.all()))
+    names = ("sample_id", *(["player"] if known.all() else []), "rudiment", "audio_path")
+    return RawLabels(
+        root=root,
+        origin=root,
+        table=raw,
+        columns={name: name for name in names},
+        needed=("rudiment",),
+        splits=splits,
+        read_headers=True,
+        notes=_ignored(recordings),
+    )
 
 
-def _ignored(recordings: Recordings) -> list[str]:
+def _ignored(recordings: Recordings) -> tuple[str, ...]:
     notes = []
     if recordings.others:
         kinds = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in sorted(recordings.others.items()))
         notes.append(f"ignored {counted(sum(recordings.others.values()), 'file')} of other types ({kinds})")
     if recordings.loose:
         notes.append(f"ignored {counted(recordings.loose, 'recording')}, hidden or in no rudiment's folder")
-    return notes
+    return tuple(notes)
 
 
 def _unreadable(error: OSError) -> None:

@@ -16,16 +16,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from sousaphone.data.dataset import Dataset
-from sousaphone.data.readers.labels import (
-    NUMBERS,
-    TEXT,
-    check_labels,
-    in_order,
-    lacking,
-    split_players,
-    splits_of_players,
-)
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -71,14 +62,11 @@ def _refuse_gaps(shards: Sequence[Path]) -> None:
             )
 
 
-def read_shards(root: Path, shards: Sequence[Path], only_test: bool = False) -> Dataset:
-    """Read the labels of all shards; no audio is read.
-
-    Args:
-        only_test: every clip is a test clip, whatever its shard is called.
+def read_shards(root: Path, shards: Sequence[Path]) -> RawLabels:
+    """The labels of all shards, whose names give the splits; no audio is read.
 
     Raises:
-        UserError: a shard that cannot be read or lacks a column, clips without audio, a player in two splits.
+        UserError: a shard that cannot be read or lacks a column, clips without audio.
     """
     tables = []
     for shard in shards:
@@ -95,14 +83,15 @@ def read_shards(root: Path, shards: Sequence[Path], only_test: bool = False) -> 
         )
     raw = pd.concat(tables, ignore_index=True)
     folder = shards[0].parent
-    columns = {ours: theirs for ours, theirs in _COLUMNS.items() if theirs in raw}
-    clips, said = check_labels(raw, {**columns, "audio_path": "audio_path"}, _NEEDED, folder)
-    own = ["split", "size_bytes", "modified_ns"]
-    clips[own] = raw[own]
     remedy = f"the names of the shards in {folder} give the splits; download them again"
-    listed = None if only_test else splits_of_players(clips, remedy)
-    clips, notes = split_players(clips.drop(columns="split"), listed, "the naming of the shards", only_test)
-    return Dataset(root, in_order(clips), (*said, *notes))
+    return RawLabels(
+        root=root,
+        origin=folder,
+        table=raw,
+        columns={**{ours: theirs for ours, theirs in _COLUMNS.items() if theirs in raw}, "audio_path": "audio_path"},
+        needed=_NEEDED,
+        splits=GivenSplits(raw["split"], "the naming of the shards", remedy),
+    )
 
 
 def _labels(shard: Path) -> pd.DataFrame:
@@ -110,8 +99,7 @@ def _labels(shard: Path) -> pd.DataFrame:
         with pyarrow.parquet.ParquetFile(shard) as file:
             present = file.schema_arrow.names
             missing = [_COLUMNS[name] for name in _NEEDED if _COLUMNS[name] not in present]
-            if missing:
-                raise lacking(shard, missing, present)
+            refuse_missing(shard, missing, present)
             if "audio.bytes" not in _leaves(file):
                 raise UserError(
                     f"{shard} has no column audio with the bytes of the clips; it has: {', '.join(sorted(present))}; "

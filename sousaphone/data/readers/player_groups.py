@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
 
@@ -16,33 +16,34 @@ _GAP = r"[\s_.-]"
 _TEMPO = re.compile(rf"{_GAP}*(?:\d+{_GAP}*bpm|bpm{_GAP}*\d+)(?![a-z\d])", re.IGNORECASE)
 
 
-def by_stem(origin: Path, audio_paths: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """What stands for the player of each recording: its file name without the rudiment's name, a tempo in bpm and the
-    number at its end. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and `anna_flam_90bpm_2.wav` and
-    `anna_lesson_25.wav` both `anna`. Takes whose names differ in more than that may come into two splits.
+def stand_ins(
+    origin: Path, audio_paths: Sequence[str], labels: Sequence[str], splits: bool
+) -> tuple[list[str], tuple[str, ...]]:
+    """What stands for the player of each recording, and what to say about it: its file name without the rudiment's
+    name, a tempo in bpm and the number at its end. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and
+    `anna_flam_90bpm_2.wav` and `anna_lesson_25.wav` both `anna`. Takes whose names differ in more than that may come
+    into two splits.
 
     Args:
         origin: where the recordings come from, for messages.
         labels: the rudiment of each, as it is written there.
+        splits: whether there are to be splits by them; without, any number of different ones will do.
 
     Raises:
         UserError: fewer than three different ones, so that no split can be made.
     """
     stems = [_stem(PurePosixPath(path).stem, label) for path, label in zip(audio_paths, labels, strict=True)]
     distinct = sorted(set(stems))
-    if len(distinct) < 3:
-        raise UserError(
-            f"{origin} does not say who plays, and by their file names the recordings fall into only {len(distinct)} "
-            f"({', '.join(distinct)}); train, validation and test each need a player or session of their own: put the "
-            "recordings into PLAYER/RUDIMENT/, or give a CSV file with the columns path, label and player"
-        )
-    return stems
-
-
-def stem_note(stems: Collection[str]) -> str:
-    """What the report says about such a data set."""
-    split = f"split by name stem ({len(set(stems))} of them), so a player may be in two splits"
-    return f"players unknown: {split}; {NAME_PLAYERS}"
+    if len(distinct) >= 3:
+        split = f"split by name stem ({len(distinct)} of them), so a player may be in two splits"
+        return stems, (f"players unknown: {split}; {NAME_PLAYERS}",) if splits else ()
+    if not splits:
+        return ["unnamed"] * len(stems), (f"players unknown: all clips count as one player's; {NAME_PLAYERS}",)
+    raise UserError(
+        f"{origin} does not say who plays, and by their file names the recordings fall into only {len(distinct)} "
+        f"({', '.join(distinct)}); train, validation and test each need a player or session of their own: put the "
+        "recordings into PLAYER/RUDIMENT/, or give a CSV file with the columns path, label and player"
+    )
 
 
 def _stem(name: str, label: str) -> str:

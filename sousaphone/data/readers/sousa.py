@@ -11,10 +11,9 @@ import pyarrow.parquet
 
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
-from sousaphone.data.readers.audio_files import find_files
-from sousaphone.data.readers.labels import NUMBERS, TEXT, check_labels, in_order, lacking, split_players
+from sousaphone.data.readers.labels import finish
 from sousaphone.data.readers.paths import local_path, looked_at
-from sousaphone.data.splits import read_splits
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -36,11 +35,13 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
         UserError: anything about it that would fail later, as one line with the remedy.
     """
     word = Path(source).as_posix()
-    if hub.is_word(word):
-        return read_dataset(hub.snapshot(word), only_test)
-    root = local_path(source)
+    return finish(_read(local_path(hub.snapshot(word) if hub.is_word(word) else source)), only_test)
+
+
+def _read(root: Path) -> RawLabels:
+    """The labels by the reader of their form."""
     if root.is_file() and root.suffix.lower() == ".csv":
-        return csv.read_csv(root, only_test)
+        return csv.read_csv(root)
     if not root.is_dir():
         raise UserError(
             f"data directory {root} is not a directory; give the directory that holds {LABELS} or a folder for each "
@@ -49,12 +50,12 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     with looked_at(root):
         is_local, is_older = (root / LABELS).is_file(), (root / METADATA).is_file()
     if is_local:
-        return _read_local(root, only_test)
+        return _read_local(root)
     if is_older:
-        return csv.read_csv(root / METADATA, only_test)
+        return csv.read_csv(root / METADATA)
     shards = parquet.find_shards(root)
     if shards:
-        return parquet.read_shards(root, shards, only_test)
+        return parquet.read_shards(root, shards)
     recordings = folder.find_recordings(root)
     lists = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if lists and not folder.by_rudiment(recordings):
@@ -63,7 +64,7 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
             f"the clips, give the file itself: {lists[0]}"
         )
     if recordings.audio_paths:
-        return folder.read_folder(root, recordings, only_test)
+        return folder.read_folder(root, recordings)
     raise UserError(
         f"{root} is not a SOUSA data set: it has no {LABELS}; expected are {LABELS}, splits.json and audio/, or "
         f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a "
@@ -71,15 +72,10 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     )
 
 
-def _read_local(root: Path, only_test: bool) -> Dataset:
-    path = root / LABELS
-    raw = _read_labels(path)
+def _read_local(root: Path) -> RawLabels:
+    raw = _read_labels(root / LABELS)
     columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-    clips, said = check_labels(raw, columns, _NEEDED, path)
-    listed = None if only_test else read_splits(root / "splits.json")
-    clips, notes = split_players(clips, listed, only_test=only_test)
-    clips["size_bytes"], clips["modified_ns"] = find_files(root, clips.audio_path.tolist(), LABELS)
-    return Dataset(root, in_order(clips), (*said, *notes))
+    return RawLabels(root, root / LABELS, raw, columns, _NEEDED, file_list=LABELS)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
@@ -87,8 +83,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
         with pyarrow.parquet.ParquetFile(path) as file:
             present = set(file.schema_arrow.names)
             missing = [TEXT[name] for name in _NEEDED if TEXT[name] not in present]
-            if missing:
-                raise lacking(path, missing, present)
+            refuse_missing(path, missing, present)
             return file.read(
                 columns=[name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
             ).to_pandas()

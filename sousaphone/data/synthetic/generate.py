@@ -17,7 +17,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -25,8 +24,6 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.synthetic.players import (
@@ -38,11 +35,13 @@ from sousaphone.data.synthetic.players import (
     draw_tempo,
     make_players,
 )
-from sousaphone.data.synthetic.render import PART, ROOMS, make_clip
+from sousaphone.data.synthetic.render import ROOMS, make_clip
 from sousaphone.data.synthetic.soundfonts import Kit, all_kits
 from sousaphone.data.synthetic.tables import Tables, audio_path, splits_table
 from sousaphone.errors import UserError
+from sousaphone.files import atomic_write, sweep_litter
 from sousaphone.hardware import count_cpus
+from sousaphone.progress import tracked
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 
 VERSION = 2  # raise it whenever the same plan would give other bytes
@@ -145,7 +144,8 @@ def generate(
     with lock:
         if not _is_whole(root):
             _check_space(root, clips)
-            _begin(root, _plan(clips, seed, soundfonts))
+            with atomic_write(root / PLAN) as temporary:
+                temporary.write_text(json.dumps(_plan(clips, seed, soundfonts), indent=2) + "\n", encoding="utf-8")
             _make(root, clips, seed, workers, progress, soundfonts)
         (root / _LOCK).unlink(missing_ok=True)
 
@@ -156,11 +156,14 @@ def _make(root: Path, clips: int, seed: int, workers: int, progress: bool, sound
     players: dict[str, Player] = {}
     tables = Tables(root / "labels")
     jobs = ((clip, root / audio_path(clip)) for clip in plan_clips(clips, seed, soundfonts))
-    for clip, performance in _watched(_made(jobs, workers), clips, progress):
+    made = _made(jobs, workers)
+    if progress:
+        begun, ended = f"Generating {clips:,} clips", f"Generated {clips:,} clips"
+        made = tracked(made, begun, clips, begun=f"{begun} of the built-in set, once", ended=ended)
+    for clip, performance in made:
         players.setdefault(clip.player.profile_id, clip.player)
         tables.add(clip, performance)
-    for litter in root.glob(f"audio/*/*{PART}"):  # of a killed run
-        litter.unlink()
+    sweep_litter(root / "audio")  # of a killed run
     (root / "splits.json").write_text(
         json.dumps(splits_table(list(players.values())), indent=2) + "\n", encoding="utf-8"
     )
@@ -203,19 +206,13 @@ def _check_directory(root: Path, plan: dict) -> None:
     recorded = _recorded(root)
     if recorded is None:
         others = root.exists() and (
-            not root.is_dir() or any(p.name not in (_LOCK, PLAN + PART) for p in root.iterdir())
+            not root.is_dir() or any(p.name != _LOCK and not p.match(f".{PLAN}.*.tmp") for p in root.iterdir())
         )
         if others:
             raise UserError(f"{str(root)!r} is not an empty directory; give a new one or remove it")
     elif recorded != plan:
         differences = [f"{key} {recorded.get(key)}, not {plan[key]}" for key in plan if recorded.get(key) != plan[key]]
         raise UserError(f"{str(root)!r} was begun with {'; '.join(differences)}; give the same or another directory")
-
-
-def _begin(root: Path, plan: dict) -> None:
-    part = root / (PLAN + PART)
-    part.write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
-    part.replace(root / PLAN)
 
 
 def _is_whole(root: Path) -> bool:
@@ -292,16 +289,3 @@ def follow_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def _watched(made: Iterator, total: int, progress: bool) -> Iterator:
-    console = Console(stderr=True)
-    if progress and console.is_terminal:
-        yield from track(made, f"Generating {total:,} clips", total=total, console=console)
-        return
-    if progress:
-        console.print(f"Generating {total:,} clips of the built-in set, once", highlight=False)
-    began = time.monotonic()
-    yield from made
-    if progress:
-        console.print(f"Generated {total:,} clips in {time.monotonic() - began:.0f} s", highlight=False)

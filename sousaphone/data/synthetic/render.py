@@ -7,7 +7,6 @@ sticking would sound the same. A kit gives one stroke; loudness and brightness f
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +16,7 @@ import soundfile
 
 from sousaphone.data.synthetic.players import Clip, Performance, Task, perform
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, snare
-
-PART = ".part"  # ends the name of a file that is being written
+from sousaphone.files import atomic_write
 
 # A recording's noise lies so much below its peak, in dB, beyond what SOUSA's label says (measured on its clips); where
 # the label says nothing, NO_NOISE_DB below it.
@@ -135,18 +133,13 @@ def make_clip(job: tuple[Clip, Path]) -> Performance:
     if _is_whole(path, round(clip.duration * SAMPLE_RATE)):
         return performance
     audio = render(clip, performance)
-    # Another process's part is never written to: one that is about to die with its parent may still be at it.
-    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")
     # 24 bits as in SOUSA, of which the upper 16 are used: FLAC then stores 16, and the set is a third smaller.
     encoded = io.BytesIO()  # libsndfile does not say that a disk is full
     soundfile.write(
         encoded, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
     )
-    try:
-        part.write_bytes(encoded.getbuffer())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_write(path, durable=False) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
     return performance
 
 

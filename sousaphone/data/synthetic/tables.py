@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ import pyarrow
 import pyarrow.parquet
 
 from sousaphone.data.synthetic.players import SPLIT_PLAYERS, Clip, Performance, Player
-from sousaphone.data.synthetic.render import PART, ROOMS, SAMPLE_RATE
+from sousaphone.data.synthetic.render import ROOMS, SAMPLE_RATE
+from sousaphone.files import atomic_write, sweep_litter
 
 CLIPS_PER_GROUP = 1000
 
@@ -35,8 +37,11 @@ class Tables:
     """Writes samples.parquet and strokes.parquet into a directory; they get their names in `close`."""
 
     def __init__(self, labels: Path) -> None:
-        self._tables: dict[str, Callable] = {"strokes": _strokes_table, "samples": _samples_table}
-        self._paths = {name: labels / f"{name}.parquet" for name in self._tables}
+        sweep_litter(labels)  # of a killed run
+        self._labels = labels
+        # What is begun first gets its name last.
+        self._tables: dict[str, Callable] = {"samples": _samples_table, "strokes": _strokes_table}
+        self._begun = ExitStack()
         self._writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
         self._waiting: list[tuple[Clip, Performance]] = []
 
@@ -49,18 +54,17 @@ class Tables:
         """Write what waits and give the tables their names, samples.parquet last: with it the set is whole."""
         if self._waiting:
             self._write()
-        for name, writer in self._writers.items():
+        for writer in self._writers.values():
             writer.close()
-            path = self._paths[name]
-            path.with_name(path.name + PART).replace(path)
+        self._begun.close()
 
     def _write(self) -> None:
         clips, performances = zip(*self._waiting, strict=True)
         for name, make in self._tables.items():
             table = pyarrow.Table.from_pandas(make(clips, performances), preserve_index=False)
             if name not in self._writers:
-                path = self._paths[name]
-                self._writers[name] = pyarrow.parquet.ParquetWriter(path.with_name(path.name + PART), table.schema)
+                temporary = self._begun.enter_context(atomic_write(self._labels / f"{name}.parquet"))
+                self._writers[name] = pyarrow.parquet.ParquetWriter(temporary, table.schema)
             self._writers[name].write_table(table)
         self._waiting = []
 

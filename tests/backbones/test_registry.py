@@ -1,0 +1,18 @@
+"""Every entry of the registry says all that a sweep needs to know."""
+
+from __future__ import annotations
+
+import pytest
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import DEVICES, SCALES, STRATEGIES
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_an_entry_has_sizes_rates_and_micro_batches_for_all_that_can_be_asked(name: str) -> None:
+    spec = REGISTRY[name]
+    for scale in SCALES:
+        assert scale in spec.scales
+        assert all(spec.learning_rates[scale][strategy] > 0 for strategy in STRATEGIES)
+        # A step is 32 clips everywhere.
+        assert all(32 % spec.micro_batches[scale][device] == 0 for device in DEVICES)
