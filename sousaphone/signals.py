@@ -25,6 +25,7 @@ def exit_on_stop(message: str) -> None:
     lines = [message]
 
     def end(name: str) -> NoReturn:
+        ignore_stops()
         while lines:
             print(f"\n{lines.pop()}", file=sys.stderr, flush=True)
         sys.exit(130)
@@ -56,13 +57,20 @@ def ignore_stops() -> None:
 
 
 @contextmanager
-def stops_blocked() -> Iterator[None]:
-    """They wait until the block ends; a process that is started in it has them blocked."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+def stops_deferred() -> Iterator[None]:
+    """A stop waits until the block ends. A process that is started in it has the signals blocked."""
+    pending: list[int] = []
+    # Blocked here they still reach threads of libraries, and then Python's handler.
+    handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in _SIGNALS]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for each, handler in zip(_SIGNALS, handlers, strict=True):
+            signal.signal(each, handler)
+        if pending:
+            signal.raise_signal(pending[0])
 
 
 def _call(stop: Callable[[str], NoReturn]) -> None:
@@ -83,8 +91,12 @@ def _call(stop: Callable[[str], NoReturn]) -> None:
             sys.__unraisablehook__(unraisable)
             return
         raised = -math.inf
+        listen()
         threading.Timer(0.01, os.kill, (os.getpid(), by)).start()
 
-    for each in _SIGNALS:
-        signal.signal(each, handle)
+    def listen() -> None:
+        for each in _SIGNALS:
+            signal.signal(each, handle)
+
+    listen()
     sys.unraisablehook = lost

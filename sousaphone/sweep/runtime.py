@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
 from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
-from sousaphone.signals import stops_blocked
+from sousaphone.signals import stops_deferred
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and their driver, 0.6 to 0.9 GB for a worker
 # that trains.
@@ -189,7 +190,8 @@ class Runtime:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.kill()
+        with stops_deferred():
+            self.kill()
 
     def start(self) -> None:
         """Let Ray start, which takes seconds; `wait` waits for it. It may be up already.
@@ -212,7 +214,8 @@ class Runtime:
             options |= {"address": address}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        with stops_blocked():  # until the child is out of the terminal's reach
+        resource_tracker.ensure_running()  # which unblocks signals
+        with stops_deferred():  # in the child until it is out of the terminal's reach
             self._process = context.Process(target=_serve, args=(theirs, options, self._dashboard, sys.stdout.encoding))
             self._process.start()
         theirs.close()
