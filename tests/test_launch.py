@@ -14,7 +14,7 @@ import pytest
 
 import launch
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.sweep.runtime import ray_runtime
+from sousaphone.sweep.runtime import _start
 
 ROOT = Path(__file__).resolve().parents[1]
 MakeSousa = Callable[..., Path]
@@ -213,10 +213,9 @@ def test_a_ray_that_cannot_start_is_one_clear_line(monkeypatch: pytest.MonkeyPat
         raise Exception("The current node timed out during startup.\nAdvice.")
 
     monkeypatch.setattr("ray.init", fail)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     said = "Ray cannot start on this machine: The current node timed out during startup.$"
-    with pytest.raises(launch.UserError, match=said), ray_runtime(False, "cpu", print):
-        pass
+    with pytest.raises(launch.UserError, match=said):
+        _start({}, dashboard=False)
 
 
 def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() -> None:

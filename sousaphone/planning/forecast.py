@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
 import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
+from sousaphone.planning.schedule import clock, schedule
 from sousaphone.planning.throughput import Speed, epochs_left, train_steps, workload
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord
@@ -76,24 +74,6 @@ class Room:
     memory_mb: float
     sharing: int
     disk_mb: float
-
-
-def schedule(needs: Iterable[float], places: Iterable[float]) -> list[float]:
-    """When each job ends, if each in turn takes the place that is free first.
-
-    Args:
-        needs: seconds of each job.
-        places: when each place is free.
-    """
-    free = list(places)
-    heapq.heapify(free)
-    return [heapq.heapreplace(free, free[0] + need) + need for need in needs]
-
-
-def clock(seconds_from_now: float = 0.0) -> str:
-    """The time of day then, with the date if it is another day."""
-    then = datetime.fromtimestamp(time.time() + seconds_from_now)
-    return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def predict(

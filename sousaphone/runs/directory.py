@@ -20,6 +20,7 @@ import os
 import shlex
 import socket
 import sys
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -47,7 +48,8 @@ class Limits:
 
     Attributes:
         trial_seconds: after which a trial ends as time_limit, earlier starts counted in; None: never.
-        deadline: the moment (Unix time, s) at which the whole sweep ends so; None: none.
+        deadline: the moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets;
+            None: none.
         stall_seconds: a trial without a batch for so long is hung and ends as failed; None: it is waited for.
     """
 
@@ -182,9 +184,7 @@ class RunDirectory:
                 lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
                 sweep_litter(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
-                    temporary.write_text(
-                        json.dumps({**_this_driver(), "limits": dataclasses.asdict(limits)}), encoding="utf-8"
-                    )
+                    temporary.write_text(json.dumps(_this_driver(limits)), encoding="utf-8")
             except Timeout:
                 driver = read_driver(self.path) or {}
                 raise UserError(
@@ -220,8 +220,13 @@ class DriverWatch:
     @property
     def limits(self) -> Limits:
         """The driver's; the deadline of one that is dead is past and means nothing to who goes on without it."""
-        limits = Limits(**(self.driver or {}).get("limits", {}))
-        return limits if self.lived else dataclasses.replace(limits, deadline=None)
+        driver = self.driver or {}
+        limits = Limits(**driver.get("limits", {}))
+        if limits.deadline is None or not self.lived:
+            return dataclasses.replace(limits, deadline=None)
+        if driver["host"] != socket.gethostname():  # whose clock starts elsewhere
+            return dataclasses.replace(limits, deadline=time.monotonic() + driver["deadline_unix"] - time.time())
+        return limits
 
     def check(self) -> None:
         """
@@ -243,12 +248,16 @@ def read_driver(run: Path) -> dict[str, Any] | None:
         return None
 
 
-def _this_driver() -> dict[str, Any]:
+def _this_driver(limits: Limits) -> dict[str, Any]:
+    deadline = limits.deadline
     return {
         "token": uuid.uuid4().hex,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": _started(os.getpid()),
+        "limits": dataclasses.asdict(limits),
+        # For trials on other machines.
+        "deadline_unix": None if deadline is None else time.time() + deadline - time.monotonic(),
     }
 
 

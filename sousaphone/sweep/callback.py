@@ -7,7 +7,7 @@ from typing import Any
 
 from ray import tune
 
-from sousaphone.planning.forecast import clock
+from sousaphone.planning.schedule import clock
 from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -29,12 +29,16 @@ class LiveCallback(tune.Callback):
 
     def __init__(self) -> None:
         self._looked = 0.0
-        self._told: dict[str, float] = {}  # when each trial last had a line, Unix time
+        self._told: dict[str, float] = {}  # when each trial last had a line
+
+    def setup(self, **info: Any) -> None:
+        # What an earlier launch has saved is of a clock that starts anew with the machine.
+        self._looked, self._told = 0.0, {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         deadline = DriverWatch.begin(run.path).limits.deadline
-        if deadline is not None and time.time() >= deadline:  # it waits for another launch, as is said at its end
+        if deadline is not None and time.monotonic() >= deadline:  # it waits for another launch, as is said at its end
             return
         record = TrialRecord.find(run.trial(str(trial)))
         done = len(record.history) if record else 0
@@ -72,6 +76,8 @@ class LiveCallback(tune.Callback):
             record = record or TrialRecord(str(trial), dict(trial.config))
             explain(record, directory, None)
             try:
+                if not run.exists:  # it was renamed, and is not to be begun anew
+                    return
                 directory.mkdir(parents=True, exist_ok=True)
                 record.write(directory)
             except OSError:  # a full disk; its end is named as soon as there is room
@@ -80,12 +86,12 @@ class LiveCallback(tune.Callback):
         write_status(run)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.time() - self._looked < _LOOK_SECONDS:
+        if time.monotonic() - self._looked < _LOOK_SECONDS:
             return
-        self._looked = time.time()
+        self._looked = time.monotonic()
         running = [trial for trial in trials if trial.status == "RUNNING"]
         for trial in running:
-            if time.time() - self._told.get(str(trial), 0.0) < _QUIET_SECONDS:
+            if time.monotonic() - self._told.get(str(trial), 0.0) < _QUIET_SECONDS:
                 continue
             beat = read_heartbeat(run_of(trial.storage).trial(str(trial)))
             if beat is not None:
@@ -96,7 +102,7 @@ class LiveCallback(tune.Callback):
             write_status(run_of(running[0].storage))
 
     def _tell(self, trial: Any, words: str) -> None:
-        self._told[str(trial)] = time.time()
+        self._told[str(trial)] = time.monotonic()
         print(f"{clock()}  {trial}  {words}", flush=True)
 
 

@@ -7,6 +7,7 @@ import json
 import pickle
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,28 +17,23 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sousaphone.config import PerModel, Sweep, TrainConfig
+from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.planning.resources import Resources
-from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.signals import ignore_stops
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
-from sousaphone.sweep.runtime import Runtime, ignore_signals
+from sousaphone.sweep.runtime import Runtime, StoppedRayError
 from sousaphone.sweep.trainable import name_trial, train_fn
 from sousaphone.text import Announce, counted, one_line
 from sousaphone.training.watchdog import STACKS_NAME
 
 _NO_MEMORY = "the machine's memory ran out while a worker started"
 RESOURCES_NAME = "resources.json"
-
-
-class InterruptedRunError(RuntimeError):
-    """The run was stopped by Ctrl-C or a termination signal."""
-
-
-class StoppedRunError(RuntimeError):
-    """Ray could not go on; the trials' own checkpoints are whole."""
+_CLOSING_SECONDS = 20.0  # for a tracker
 
 
 def run_sweep(
@@ -51,7 +47,7 @@ def run_sweep(
     tracker: str,
     announce: Announce,
 ) -> None:
-    """Run what is left of a run's trials, and return when all of that has ended.
+    """Run what is left of a run's trials, and return when all of that has ended; Ray is gone by then.
 
     A trial that fails does not stop the others.
 
@@ -62,17 +58,19 @@ def run_sweep(
         tracker: where metrics go beside TensorBoard: `none` or `wandb`.
 
     Raises:
-        InterruptedRunError: on KeyboardInterrupt; unfinished trials are marked so.
-        StoppedRunError: Ray could not go on.
+        KeyboardInterrupt: a stop; unfinished trials are marked so.
+        StoppedRayError: Ray could not go on; the same.
+        UserError: the run directory is no longer where it was.
     """
     ids = [trial.trial_id for trial in trials]
     # What a killed driver left "running" waits for its turn again.
     name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
     for trial in left:  # where an earlier start hung explains nothing of this one
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
+    in_place = partial(_refuse_moved, DriverWatch.begin(run.path))
 
     try:
-        while not _fit(run, sweep, left, resources, tracker):
+        while not runtime.call(_fit, run, sweep, left, resources, tracker, look=in_place):
             runtime.restart()
             name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
             left = [trial for trial in left if _is_unfinished(run, trial)]
@@ -86,37 +84,58 @@ def run_sweep(
                 left = left[1:]
             if not left:
                 break
+        runtime.kill()
     except KeyboardInterrupt as stop:
-        ignore_signals()
+        ignore_stops()
         announce("interrupted: closing the trials and writing the report, some seconds")
         if tracker == "wandb":
-            from sousaphone.sweep.wandb_logger import close_trackers
-
-            close_trackers()
-        # Workers die with the runtime before anything is written in their name.
-        runtime.shut_down()
-        by = f" ({stop})" if str(stop) else ""  # Ray's own interrupt names no signal
-        name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped{by}")
-        raise InterruptedRunError from None
-    except Exception as error:
-        runtime.look()  # Ray's own complaints, once its processes are gone, say nothing
-        runtime.shut_down()
-        if not isinstance(error, OSError | ray.exceptions.RayError | tune.TuneError):
-            raise
-        # Ray's own log on a full disk, say; a trial's error is kept with the trial.
-        reason = one_line(error, 300)
-        name_ends(run, ids, Cause.RAY_STOPPED, f"Ray stopped: {reason}")
-        raise StoppedRunError(f"Ray could not go on ({reason})") from error
+            runtime.interrupt(_CLOSING_SECONDS)
+        runtime.kill()  # before anything is written in the workers' name
+        name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped ({stop})")
+        raise
+    except StoppedRayError as stop:
+        runtime.kill()
+        name_ends(run, ids, Cause.RAY_STOPPED, str(stop))
+        raise
     name_ends(run, ids)
 
 
+def _refuse_moved(watch: DriverWatch) -> None:
+    """
+    Raises:
+        UserError: another directory, or none, is where the run was.
+    """
+    try:
+        watch.check()
+    except DriverGoneError as error:
+        raise UserError(
+            f"{watch.run} was renamed or removed while its trials ran, and they were stopped; give it its name back, "
+            f"then resume: {RunDirectory(watch.run).resume_command}"
+        ) from error
+
+
 def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
-    """Whether Ray came to the end of an experiment; if not, the machine's memory ran out while a worker started, which
-    is the one failure of a trial that Tune takes for its own."""
+    """In the process that drives Ray.
+
+    Returns:
+        Whether Ray came to the end of an experiment; if not, the machine's memory ran out while a worker started, which
+        is the one failure of a trial that Tune takes for its own.
+
+    Raises:
+        StoppedRayError: Ray could not go on.
+    """
     try:
         # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
         with suppress(EOFError, pickle.UnpicklingError):
             _tuner(run, sweep, left, resources, tracker).fit()
+    except KeyboardInterrupt:
+        if tracker == "wandb":
+            from sousaphone.sweep.wandb_logger import close_trackers
+
+            close_trackers()
+    except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
+        # Ray's own log on a full disk, say; a trial's error is kept with the trial.
+        raise StoppedRayError(f"Ray could not go on: {one_line(error, 300)}") from error
     except RuntimeError as error:
         if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
             raise

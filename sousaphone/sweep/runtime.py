@@ -1,40 +1,42 @@
 """Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; what it has room for, and its loss.
 
-And what goes on beside it: what Ctrl-C and a termination signal do, and importing torch, transformers, PEFT and Ray,
-which takes seconds in every process, in less time.
+launch.py never starts Ray in its own process. A child does, in a session of its own (`Runtime`): so the signal handlers
+of launch.py stay its own, whatever ends Ray ends the child alone, and killing the session leaves nothing behind.
 """
 
 from __future__ import annotations
 
-import gc
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import psutil
 import ray
+from ray import cloudpickle
 
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
 from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
-from sousaphone.text import Announce
+from sousaphone.signals import stops_deferred
 
-# Measured: 0.7 GB for the driver with torch, 0.3 GB for Ray's processes, 0.6 to 0.9 GB for a worker that trains.
+# Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and their driver, 0.6 to 0.9 GB for a worker
+# that trains.
 _LEAST_BYTES = 2_000_000_000
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
-_ENDING = "the end of a Ray runtime"
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,20 @@ class Capacity:
     where: str = "this machine"
 
     @classmethod
-    def find(cls, cpus: int, gpus: int, device: str) -> Capacity:
+    def find(cls, cpus: int, gpus: int, device: str, runtime: Runtime) -> Capacity:
         """
         Args:
             cpus, gpus, device: this machine's.
+            runtime: started, where it is a cluster that is asked.
 
         Raises:
             UserError: RAY_ADDRESS does not answer.
         """
         if "RAY_ADDRESS" not in os.environ:
             return cls(({"CPU": cpus, "GPU": gpus, "mps": float(device == "mps")},))
-        with ray_runtime(False, device, print):
-            return cls(tuple(node["Resources"] for node in ray.nodes() if node["Alive"]), "the cluster")
+        runtime.start()
+        runtime.wait()
+        return cls(tuple(node["Resources"] for node in runtime.call(ray.nodes) if node["Alive"]), "the cluster")
 
     def most(self, name: str) -> float:
         """The most that one machine has of a resource; a trial never spans two."""
@@ -165,160 +169,209 @@ def _check_machine() -> None:
         ) from error
 
 
-@contextmanager
-def ray_runtime(
-    dashboard: bool, device: str, announce: Announce, on_loss: Callable[[], NoReturn] | None = None
-) -> Iterator[Runtime]:
-    """A Ray runtime of this program's own, or the cluster named by RAY_ADDRESS.
-
-    Its processes end with the thread that starts them: this is for the main thread.
-
-    Args:
-        on_loss: see `Runtime`.
-    """
-    for thread in threading.enumerate():
-        if thread.name == _ENDING:
-            thread.join()
-    address = os.environ.get("RAY_ADDRESS")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        _check_machine()
-        # Trials pass no objects through Ray's store, so it needs none of the memory.
-        options |= {"include_dashboard": dashboard, "dashboard_host": "127.0.0.1", "object_store_memory": 100 * 2**20}
-        options |= {"num_cpus": count_cpus(), "resources": {"mps": 1.0} if device == "mps" else None}
-    else:
-        _check_address(address)
-        options |= {"address": address}
-
-    def start() -> None:
-        try:
-            with _own_signals():
-                context = ray.init(**options)
-        except Exception as error:  # Ray's own are of any class, a plain Exception among them
-            said = str(error).partition("\n")[0] or type(error).__name__
-            if address is None:
-                raise UserError(f"Ray cannot start on this machine: {said}") from error
-            raise UserError(
-                f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
-                "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
-            ) from error
-        # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
-        logging.getLogger("ray").setLevel(logging.CRITICAL)
-        if dashboard and context.dashboard_url:
-            announce(f"dashboard: http://{context.dashboard_url}")
-
-    start()
-    runtime = Runtime(start, on_loss)
-    try:
-        yield runtime
-    finally:
-        runtime.forget()
-        _leave_ray()
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """SIGTERM keeps its handler. Ray would put one that raises SystemExit wherever the main thread is; amid an import,
-    that leaves a lock held for which other threads wait. A Ray that is made otherwise has its way."""
-    utils: Any = getattr(ray._private, "utils", None)
-    original = getattr(utils, "set_sigterm_handler", None)
-    if original is None:
-        yield
-        return
-    utils.set_sigterm_handler = lambda handler: None
-    try:
-        yield
-    finally:
-        utils.set_sigterm_handler = original
-
-
-def _leave_ray() -> None:
-    """`ray.shutdown()`, but for the second that it waits for Ray's processes to end: a thread does that, since a report
-    need not wait for it. The next runtime does, and the end of this program."""
-    node: Any = getattr(ray._private.worker, "_global_node", None)
-    if not hasattr(node, "kill_all_processes"):
-        _shutdown()
-        return
-    kill = node.kill_all_processes
-
-    def kill_beside(*args: Any, **options: Any) -> None:
-        threading.Thread(target=kill, args=args, kwargs=options, name=_ENDING).start()
-
-    node.kill_all_processes = kill_beside
-    try:
-        _shutdown()  # once it is back, nothing in this process speaks to Ray any more
-    finally:
-        del node.kill_all_processes
-
-
-def _shutdown() -> None:
-    """`ray.shutdown()`, and no garbage is collected meanwhile: where another thread's collection frees a reference of
-    Ray's while Ray's core goes down, the core ends the whole process, before its report."""
-    with garbage_left():
-        ray.shutdown()
+class StoppedRayError(RuntimeError):
+    """Ray could not go on; the trials' own checkpoints are whole."""
 
 
 class Runtime:
-    """A Ray runtime that is up; a thread looks whether its processes live.
+    """Ray, and its driver in a child process that runs what it is called with.
 
-    Attributes:
-        on_loss: ends this process; called, in whichever thread sees it first, when Ray's own processes are gone. Left
-            to itself Ray waits a minute and then ends this process from within, before anything could be said.
+    As a context manager it leaves no process behind. Ctrl-C in a terminal does not reach the child's session.
     """
 
-    def __init__(self, start: Callable[[], None], on_loss: Callable[[], NoReturn] | None) -> None:
-        self._start, self.on_loss = start, on_loss
-        self._watch()
+    def __init__(self, dashboard: bool, device: str) -> None:
+        self._dashboard, self._device = dashboard, device
+        self._process: Any = None
+        self._pipe: Connection
+        self._vital: list[psutil.Process] = []
+        self._address = ""
 
-    def _watch(self) -> None:
-        self._vital = [child for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
-        self._address = ray.get_runtime_context().gcs_address
-        self._done, self._first = threading.Event(), threading.Lock()
-        self._family: list[psutil.Process] = []
-        if self.on_loss is not None:
-            threading.Thread(target=self._run, daemon=True).start()
+    def __enter__(self) -> Runtime:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with stops_deferred():
+            self.kill()
+
+    def start(self) -> None:
+        """Let Ray start, which takes seconds; `wait` waits for it. It may be up already.
+
+        Raises:
+            UserError: this machine, or RAY_ADDRESS, is not fit for it.
+        """
+        if self._process is not None:
+            return
+        address = os.environ.get("RAY_ADDRESS")
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            _check_machine()
+            # Trials pass no objects through Ray's store, so it needs none of the memory.
+            options |= {"include_dashboard": self._dashboard, "dashboard_host": "127.0.0.1"}
+            options |= {"num_cpus": count_cpus(), "object_store_memory": 100 * 2**20}
+            options |= {"resources": {"mps": 1.0} if self._device == "mps" else None}
+        else:
+            _check_address(address)
+            options |= {"address": address}
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        resource_tracker.ensure_running()  # which unblocks signals
+        with stops_deferred():  # in the child until it is out of the terminal's reach
+            self._process = context.Process(target=_serve, args=(theirs, options, self._dashboard, sys.stdout.encoding))
+            self._process.start()
+        theirs.close()
+
+    def wait(self) -> None:
+        """Until Ray is up.
+
+        Raises:
+            UserError: it cannot start.
+        """
+        if self._address:
+            return
+        try:
+            self._address = self._answer()
+        except StoppedRayError as error:
+            raise UserError(f"Ray cannot start on this machine: {error}") from error
+        self._vital = [p for p in psutil.Process(self._process.pid).children() if p.name() in ("gcs_server", "raylet")]
 
     def restart(self) -> None:
-        """Without any worker of before."""
-        self.shut_down()
-        self._start()
-        self._watch()
+        """Without any process of before."""
+        self.kill()
+        self.start()
+        self.wait()
 
-    def shut_down(self) -> None:
-        """With all workers; they are gone when this returns."""
-        self.forget()
-        _shutdown()
+    def call(self, function: Callable[..., Any], *arguments: Any, look: Callable[[], None] | None = None) -> Any:
+        """What a function returns, or raises, in the child.
 
-    def forget(self) -> None:
-        """Look no longer: from now on its processes may go."""
-        self._done.set()
+        Args:
+            look: called every second meanwhile; what it raises ends the waiting.
 
-    def _run(self) -> None:
-        self.look()
-        while not self._done.wait(2.0):
-            self.look()
+        Raises:
+            StoppedRayError: Ray or the child is gone.
+        """
+        self._pipe.send_bytes(cloudpickle.dumps((function, arguments)))
+        return self._answer(look)
 
-    def look(self) -> None:
-        """Leave if they do not; of a cluster only its address can be seen from here, and it may be slow once."""
-        alive = all(map(_lives, self._vital)) if self._vital else any(_answers(self._address) for _ in range(3))
-        if alive and self._vital:
-            self._family = psutil.Process().children(recursive=True)
-        elif not alive and self.on_loss is not None and not self._done.is_set():
-            with self._first:  # never given back: who comes second waits for the process to end
-                _kill(self._family)
-                self.on_loss()
+    def _answer(self, look: Callable[[], None] | None = None) -> Any:
+        while not self._pipe.poll(1.0):
+            if look:
+                look()
+            self._check()
+        try:
+            returned, value = cloudpickle.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            self._process.join()
+            ended = f"the process that drives Ray ended with {_code(self._process.exitcode)}"
+            returned, value = False, StoppedRayError(ended)
+        if returned:
+            return value
+        if look:
+            look()
+        self._check()  # whatever Ray says once its own processes are gone, that is why
+        raise value
+
+    def _check(self) -> None:
+        """Ray itself would wait a minute; of a cluster only its address can be seen from here, and it may be slow once.
+
+        Raises:
+            StoppedRayError: Ray's processes are gone.
+        """
+        if self._vital:
+            alive = all(map(_lives, self._vital))
+        else:
+            alive = not self._address or any(_answers(self._address) for _ in range(3))
+        if not alive:
+            raise StoppedRayError("Ray's own processes were killed")
+
+    def interrupt(self, seconds: float) -> None:
+        """Raise KeyboardInterrupt in what the child runs, and give it so long to end."""
+        with suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGINT)
+        self._pipe.poll(seconds)
+
+    def kill(self) -> None:
+        """The child and all that it has started are gone when this returns. A cluster sees its driver go."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.join()
+        _kill_session(self._process.pid)
+        self._pipe.close()
+        self._process, self._address, self._vital = None, "", []
 
 
-def kill_all() -> None:
-    """All processes that this one has started, and those that they have."""
-    _kill(psutil.Process().children(recursive=True))
+def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encoding: str) -> None:
+    """What the child does: start Ray, and call what is asked for."""
+    os.setsid()
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets those of the start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    sys.stdout.reconfigure(encoding=encoding, errors="replace", line_buffering=True)  # type: ignore[union-attr]
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for Ray's workers, whose warnings nobody reads
+
+    def answer(function: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            value = True, function(*arguments)
+        except (UserError, StoppedRayError) as error:
+            value = False, error
+        pipe.send_bytes(cloudpickle.dumps(value))
+
+    answer(_start, options, dashboard)
+    with suppress(EOFError, KeyboardInterrupt):
+        while True:
+            function, arguments = cloudpickle.loads(pipe.recv_bytes())
+            answer(function, *arguments)
 
 
-def _kill(family: Sequence[psutil.Process]) -> None:
-    """Workers and agents would linger on without their parent."""
-    for process in family:
-        with suppress(psutil.Error):
-            process.kill()
+def _start(options: Mapping[str, Any], dashboard: bool) -> str:
+    """Returns Ray's address.
+
+    Raises:
+        UserError: it cannot start.
+    """
+    address = options.get("address")
+    try:
+        context = ray.init(**options)
+    except Exception as error:  # Ray's own are of any class, a plain Exception among them
+        said = str(error).partition("\n")[0] or type(error).__name__
+        if address is None:
+            raise UserError(f"Ray cannot start on this machine: {said}") from error
+        raise UserError(
+            f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
+            "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
+        ) from error
+    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if dashboard and context.dashboard_url:
+        print(f"dashboard: http://{context.dashboard_url}")
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _follow_parent() -> None:
+    """However launch.py ends, nothing of Ray outlives it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    _kill_session(os.getpid())
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _kill_session(session: int) -> None:
+    """All its processes but this one; they are gone when this returns."""
+    while family := [p for p in psutil.process_iter() if p.pid != os.getpid() and _session(p) == session]:
+        for process in family:
+            with suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.05)
+
+
+def _session(process: psutil.Process) -> int | None:
+    """None of one that has ended, and may wait for ever for whoever started it to ask how."""
+    try:
+        return os.getsid(process.pid) if _lives(process) else None
+    except OSError:
+        return None
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -337,84 +390,6 @@ def _answers(address: str) -> bool:
         return False
 
 
-@contextmanager
-def garbage_left() -> Iterator[None]:
-    """No garbage is collected, in whichever thread."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
-
-
-@contextmanager
-def heavy_imports() -> Iterator[None]:
-    """Import without garbage collection: nothing of these libraries becomes garbage, and to look through it all again
-    and again takes a sixth of the time."""
-    known = len(sys.modules)
-    with garbage_left():
-        try:
-            yield
-        finally:
-            # Else it is a worker's later trial, and what the one before left is not to be kept.
-            if len(sys.modules) > known:
-                gc.freeze()
-
-
-@contextmanager
-def imported_beside(*modules: str) -> Iterator[None]:
-    """Import these in a thread while the block waits for something else; at its end all of them are there.
-
-    What cannot be imported says so where it is imported by name. Not for modules that the block itself imports: two
-    threads in one circle of imports can see half a module.
-    """
-    stop = threading.Event()
-
-    def load() -> None:
-        for module in modules:
-            if stop.is_set():
-                return
-            with suppress(Exception):
-                import_module(module)
-
-    thread = threading.Thread(target=load)
-    thread.start()
-    try:
-        yield
-        thread.join()
-    finally:  # who leaves early waits for the module at hand alone
-        stop.set()
-        thread.join()
-
-
-@contextmanager
-def signals_call(end: Callable[[str], None]) -> Iterator[None]:
-    """Either of them calls `end`, with its name."""
-
-    def handle(number: int, frame: Any) -> None:
-        end(signal.Signals(number).name)
-
-    before: list[Callable[..., Any] | int | None] = [signal.signal(name, handle) for name in _SIGNALS]
-    try:
-        yield
-    finally:
-        for name, handler in zip(_SIGNALS, before, strict=True):
-            if signal.getsignal(name) is handle:  # else they are ignored by now, and stay so
-                signal.signal(name, handler)
-
-
-def interrupt(name: str) -> NoReturn:
-    """SIGTERM as Ctrl-C."""
-    raise KeyboardInterrupt(name)
-
-
-def let_pass(name: str) -> None:
-    """As if there had been none."""
-
-
-def ignore_signals() -> None:
-    """A second Ctrl-C must not cut off the tidying up after the first."""
-    for name in _SIGNALS:
-        signal.signal(name, signal.SIG_IGN)
+def _code(exit_code: int | None) -> str:
+    """An exit code, or the signal that it stands for, in words."""
+    return signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from sousaphone.config import SEARCH
 from sousaphone.files import atomic_write
-from sousaphone.planning.forecast import clock, schedule
+from sousaphone.planning.schedule import clock, schedule
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Status

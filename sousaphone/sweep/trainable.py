@@ -13,7 +13,6 @@ from ray import tune
 
 from sousaphone.config import TrainConfig, trial_id
 from sousaphone.runs.directory import DriverWatch, RunDirectory
-from sousaphone.sweep.runtime import heavy_imports
 
 
 def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -28,10 +27,9 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     Returns:
         What Ray takes for a last result; None where epochs were reported.
     """
-    with heavy_imports():
-        import torch
+    import torch
 
-        from sousaphone.training.trial import run_trial
+    from sousaphone.training.trial import run_trial
 
     trial = TrainConfig(**config)
     run = run_of(tune.get_context().get_storage())

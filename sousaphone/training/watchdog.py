@@ -56,7 +56,7 @@ class Stopwatch:
     @property
     def too_late(self) -> bool:
         """Whether the sweep's time is up."""
-        return self._limits.deadline is not None and time.time() >= self._limits.deadline
+        return self._limits.deadline is not None and time.monotonic() >= self._limits.deadline
 
     def __enter__(self) -> Stopwatch:
         if self._limits.stall_seconds is not None:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from sousaphone.config import TrainConfig
-from sousaphone.planning.forecast import Forecast, Room, describe, predict, refusals, schedule
+from sousaphone.planning.forecast import Forecast, Room, describe, predict, refusals
+from sousaphone.planning.schedule import schedule
 from sousaphone.planning.throughput import Speed, workload
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -235,19 +234,6 @@ def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
     assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
     resume = RunDirectory(storage / "run").resume_command
     assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to go on: {resume}"
-
-
-def test_a_stop_while_ray_is_shut_down_leaves_the_report_to_be_written(
-    storage: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    @contextmanager
-    def runtime(*options: object) -> Iterator[str]:
-        yield "up"
-        signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr("sousaphone.sweep.runtime.ray_runtime", runtime)
-    with launch._ray(parse([], "launch.py"), job_of(storage, "--resume", "--name", "run")) as up:
-        assert up == "up"
 
 
 def test_extend_that_names_nothing_is_refused(begun: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -64,6 +65,18 @@ def test_the_deadline_of_a_dead_driver_means_nothing_and_its_other_limits_hold(t
         driver = json.loads((tmp_path / "driver.json").read_text())
         (tmp_path / "driver.json").write_text(json.dumps({**driver, "started": driver["started"] - 1}))
         assert DriverWatch.begin(tmp_path).limits == Limits(trial_seconds=60.0)
+
+
+def test_a_deadline_is_the_same_moment_on_a_machine_whose_clocks_began_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with RunDirectory(tmp_path).held(Limits(deadline=time.monotonic() + 60.0)):
+        began = time.monotonic() - 5_000.0
+        monkeypatch.setattr("time.monotonic", lambda real=time.monotonic: real() - began)
+        monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")
+        deadline = DriverWatch.begin(tmp_path).limits.deadline
+        assert deadline is not None
+        assert deadline - time.monotonic() == pytest.approx(60.0, abs=5.0)
 
 
 def test_a_full_disk_is_one_clear_line_and_lets_go_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import itertools
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -81,3 +85,63 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
     except psutil.Error:
         return {}
     return environment
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallDisk:
+    """A file system of 40 MB: where a process that is started behind `prefix` finds it, and where this one does."""
+
+    path: Path
+    seen: Path
+    prefix: tuple[str, ...] = ()
+
+    def start(self, launcher: Launcher, *options: str, name: str = "run") -> subprocess.Popen[str]:
+        """launch.py with its runs on this file system, and its log and waveforms elsewhere."""
+        command = [*self.prefix, sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.path)]
+        with (launcher.storage / "log.txt").open("a") as log:
+            return subprocess.Popen(
+                [*command, "--no-timing", *options], env=launcher.environment, stdout=log, stderr=log, text=True
+            )
+
+    def fill(self) -> None:
+        with contextlib.suppress(OSError), (self.seen / "fill").open("wb", buffering=0) as file:
+            while file.write(bytes(2**16)):
+                pass
+        assert shutil.disk_usage(self.seen).free < 2**16
+
+    def fill_inodes(self) -> None:
+        (self.seen / "files").mkdir()
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                (self.seen / "files" / str(number)).touch()
+
+    def free(self) -> None:
+        (self.seen / "fill").unlink()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
+    """Mounted here by who may, else in a name space of its own; a test may give its options."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    options = getattr(request, "param", "size=40m")
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    if sys.platform == "linux" and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
+        yield SmallDisk(path, path)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+        return
+    if shutil.which("unshare") is None:
+        pytest.skip("needs a Linux that mounts a tmpfs")
+    keeper = subprocess.Popen(
+        ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec sleep 600', "sh", *mount],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    try:
+        assert keeper.stdout is not None
+        if keeper.stdout.readline() != "mounted\n":
+            pytest.skip("this system lets us mount no tmpfs")
+        enter = ("nsenter", "--target", str(keeper.pid), "--user", "--mount", "--preserve-credentials")
+        yield SmallDisk(path, Path(f"/proc/{keeper.pid}/root{path}"), enter)
+    finally:
+        keeper.kill()
+        keeper.wait()

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +13,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
-from tests.sweep.conftest import ROOT, Launcher
+from tests.sweep.conftest import Launcher, SmallDisk
 from tests.training.test_trial import timeless, uninterrupted
 
 pytestmark = pytest.mark.slow
@@ -76,59 +71,6 @@ def test_a_trial_that_ray_kills_for_memory_is_out_of_memory_and_is_to_begin_agai
     assert "Traceback" not in launcher.log
     record = record_of(launcher.storage / "run", "ast-lora-aug-off-s0")
     assert (record.cause, record.halvings) == (Cause.MEMORY, 1), launcher.log
-
-
-@dataclasses.dataclass(frozen=True)
-class SmallDisk:
-    """A file system of 40 MB: where a process that is started behind `prefix` finds it, and where this one does."""
-
-    path: Path
-    seen: Path
-    prefix: tuple[str, ...] = ()
-
-    def start(self, launcher: Launcher, *options: str, name: str = "run") -> subprocess.Popen[str]:
-        """launch.py with its runs on this file system, and its log and waveforms elsewhere."""
-        command = [*self.prefix, sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.path)]
-        with (launcher.storage / "log.txt").open("a") as log:
-            return subprocess.Popen(
-                [*command, "--no-timing", *options], env=launcher.environment, stdout=log, stderr=log, text=True
-            )
-
-    def fill(self) -> None:
-        with contextlib.suppress(OSError), (self.seen / "fill").open("wb", buffering=0) as file:
-            while file.write(bytes(2**16)):
-                pass
-        assert shutil.disk_usage(self.seen).free < 2**16
-
-    def free(self) -> None:
-        (self.seen / "fill").unlink()
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """Mounted here by who may, else in a name space of its own."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(path)]
-    if sys.platform == "linux" and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
-        yield SmallDisk(path, path)
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
-        return
-    if shutil.which("unshare") is None:
-        pytest.skip("needs a Linux that mounts a tmpfs")
-    keeper = subprocess.Popen(
-        ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec sleep 600', "sh", *mount],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    try:
-        assert keeper.stdout is not None
-        if keeper.stdout.readline() != "mounted\n":
-            pytest.skip("this system lets us mount no tmpfs")
-        enter = ("nsenter", "--target", str(keeper.pid), "--user", "--mount", "--preserve-credentials")
-        yield SmallDisk(path, Path(f"/proc/{keeper.pid}/root{path}"), enter)
-    finally:
-        keeper.kill()
-        keeper.wait()
 
 
 def test_a_full_disk_interrupts_the_trials_with_one_clear_line_and_free_space_lets_them_end_as_ever(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,7 +89,12 @@ def memory_group() -> Iterator[Path]:
     except OSError:
         pytest.skip("no control groups of version 1 that this user may make")
     yield group
-    group.rmdir()
+    for _ in range(100):  # what multiprocessing has started to clean up after us ends a moment later
+        with contextlib.suppress(OSError):
+            group.rmdir()
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{group} is still in use by {(group / 'cgroup.procs').read_text().split()}")
 
 
 def limited(group: Path, size: int) -> list[str]:

@@ -16,77 +16,62 @@ from tests.sweep.conftest import Launcher, environment_of
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 TWICE = """
-import ray
-from sousaphone.sweep.runtime import ray_runtime
-for _ in range(2):
-    with ray_runtime(False, "cpu", print):
-        assert ray.get(ray.remote(lambda: 6 * 7).remote()) == 42
-    assert not ray.is_initialized()
-print("done")
+import time, ray
+from sousaphone.sweep.runtime import Runtime
+if __name__ == "__main__":
+    with Runtime(False, "cpu") as runtime:
+        runtime.start()
+        runtime.wait()
+        for _ in range(2):
+            assert [node["Alive"] for node in runtime.call(ray.nodes)] == [True]
+            runtime.restart()
+        assert not ray.is_initialized()
+        print("done")
 """
-
-
 LOST = """
-import os, psutil, time
-from sousaphone.sweep.runtime import ray_runtime
-def lose():
-    print("lost", flush=True)
-    os._exit(7)
-with ray_runtime(False, "cpu", print, lose):
-    time.sleep(1.0)
-    for process in psutil.Process().children():
-        if process.name() in ("gcs_server", "raylet"):
-            process.kill()
-    time.sleep(30.0)
+import psutil, time
+from sousaphone.sweep.runtime import Runtime, StoppedRayError
+if __name__ == "__main__":
+    with Runtime(False, "cpu") as runtime:
+        runtime.start()
+        runtime.wait()
+        def kill():
+            for process in psutil.Process().children(recursive=True):
+                if process.name() == NAME:
+                    process.kill()
+        try:
+            runtime.call(time.sleep, 60.0, look=kill)
+        except StoppedRayError as error:
+            print(error, flush=True)
+            raise SystemExit(7)
 """
 
 
-GARBAGE = """
-import threading
-import ray
-from sousaphone.sweep.runtime import ray_runtime
-class Knot:
-    def __init__(self, reference):
-        self.reference, self.itself = reference, self
-left = threading.Event()
-def tie():
-    while not left.is_set():
-        Knot(references.pop())
-        [[] for _ in range(20_000)]  # so much that garbage is collected
-with ray_runtime(False, "cpu", print):
-    references = [ray.put(0) for _ in range(4_000)]
-    threading.Thread(target=tie).start()
-left.set()
-print("done" if references else "too few references")
-"""
-
-
-def test_a_runtime_that_is_left_makes_room_for_another_and_its_processes_are_gone_when_the_program_is(
-    tmp_path: Path,
-) -> None:
+def test_a_runtime_makes_room_for_another_and_its_processes_are_gone_when_the_program_is(tmp_path: Path) -> None:
     done = program(TWICE, tmp_path)
     assert done.stdout.split() == ["done"], done.stderr
     assert not left_of(tmp_path)
 
 
-def test_a_runtime_that_is_lost_is_told_of_at_once_and_none_of_its_processes_lingers(tmp_path: Path) -> None:
-    done = program(LOST, tmp_path)
-    assert (done.stdout.split(), done.returncode) == (["lost"], 7), done.stderr
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_a_runtime_that_is_lost_is_told_of_at_once_and_none_of_its_processes_lingers(tmp_path: Path, name: str) -> None:
+    done = program(LOST.replace("NAME", repr(name)), tmp_path)
+    assert (done.stdout.splitlines()[-1], done.returncode) == ("Ray's own processes were killed", 7), done.stderr
     assert not left_of(tmp_path)
 
 
-def test_garbage_of_another_thread_that_holds_something_of_rays_does_not_end_the_program_amid_rays_end(
-    tmp_path: Path,
-) -> None:
-    done = program(GARBAGE, tmp_path)
-    assert (done.stdout.split(), done.returncode) == (["done"], 0), done.stderr
+def test_nothing_of_ray_outlives_a_killed_launch(launcher: Launcher) -> None:
+    driver = launcher.start(*launcher.options, "--no-timing")
+    launcher.wait_until(lambda: launcher.epochs("on") >= 1, driver)
+    driver.kill()
+    driver.wait()
+    assert not left_of(launcher.storage / "cache")
 
 
-def test_what_is_refused_once_ray_is_up_is_one_line_and_leaves_no_process(launcher: Launcher) -> None:
+def test_what_is_refused_while_ray_starts_is_one_line_and_leaves_no_process(launcher: Launcher) -> None:
     weights = launcher.storage / "weights.pt"
     weights.write_bytes(b"these are no weights")
     driver = launcher.start(*launcher.options, "--weights", f"ast={weights}")
-    launcher.wait_until(lambda: has_child(driver, "raylet"), driver)
     assert driver.wait(timeout=60) == 2, launcher.log
     assert "Traceback" not in launcher.log
     assert str(weights) in launcher.log.splitlines()[-1]
@@ -127,4 +112,4 @@ def left_of(mark: Path) -> list[psutil.Process]:
 
 
 def has_child(driver: subprocess.Popen[str], name: str) -> bool:
-    return any(child.name() == name for child in psutil.Process(driver.pid).children())
+    return any(child.name() == name for child in psutil.Process(driver.pid).children(recursive=True))

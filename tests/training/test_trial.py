@@ -138,7 +138,7 @@ def test_a_limit_too_short_for_one_epoch_says_so_and_invents_no_metric(
 
 def test_a_trial_not_begun_by_the_sweeps_deadline_leaves_nothing(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(), tmp_path)
-    assert trial.start(Limits(deadline=time.time() - 1)) == []
+    assert trial.start(Limits(deadline=time.monotonic() - 1)) == []
     assert list(trial.directory.iterdir()) == []
 
 

@@ -1,0 +1,122 @@
+"""Stops and accidents of a launch, provoked: the exit code, what is said, and what is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from sousaphone.runs.trial_record import TrialRecord
+from tests.sweep.conftest import ROOT, Launcher, SmallDisk
+from tests.sweep.test_runtime import left_of
+
+pytestmark = pytest.mark.slow
+INT, TERM = signal.SIGINT, signal.SIGTERM
+TRIAL = "ast-lora-aug-off-s0"
+# Every process of a launch sees another wall clock as soon as there is a file.
+JUMPING_CLOCK = """
+import os, time
+real = time.time
+time.time = lambda: real() + (float(os.environ["JUMP"]) if os.path.exists(os.environ["JUMPS_WITH"]) else 0.0)
+"""
+
+
+def quiet(log: str) -> bool:
+    return "Traceback" not in log and "Exception ignored" not in log
+
+
+@pytest.mark.parametrize(
+    ("first", "signals"),
+    [
+        (0.1, [(TERM, 0.5), (TERM, 0.0)]),
+        (0.3, [(TERM, 0.9), (TERM, 0.0)]),
+        (0.9, [(TERM, 0.2), (TERM, 0.0)]),
+        (0.5, [(INT, 0.1), (INT, 0.1), (INT, 0.0)]),
+        (1.5, [(INT, 0.1), (INT, 0.1), (INT, 0.0)]),
+        (3.0, [(INT, 0.3), (INT, 0.0), (TERM, 0.0)]),
+    ],
+)
+def test_signals_amid_imports_are_one_line(
+    first: float, signals: Sequence[tuple[signal.Signals, float]], launcher: Launcher
+) -> None:
+    driver = launcher.start(*launcher.options)
+    time.sleep(first)
+    for each, pause in signals:
+        driver.send_signal(each)
+        time.sleep(pause)
+    assert driver.wait(timeout=15) == 130, launcher.log
+    assert launcher.log.splitlines()[-1].startswith("launch.py: interrupted before ")
+    assert launcher.log.count("interrupted") == 1
+    assert quiet(launcher.log)
+    assert not left_of(launcher.storage / "cache")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.9, 2.5])
+def test_a_signal_that_follows_a_ctrl_c_does_not_cut_off_the_report(pause: float, launcher: Launcher) -> None:
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "400", "--no-timing", "--yes")
+    launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
+    os.killpg(driver.pid, INT)  # as a terminal does
+    time.sleep(pause)
+    driver.send_signal(TERM)
+    assert driver.wait(timeout=60) == 130, launcher.log
+    assert quiet(launcher.log)
+    assert (launcher.storage / "run" / "report" / "comparison_table.csv").is_file()
+    assert launcher.log.splitlines()[-1].startswith("interrupted; to go on: python launch.py --resume --name run")
+    record = launcher.record("off")
+    assert record is not None
+    assert (record.status, record.reason) == ("interrupted", "the run was stopped (SIGINT)")
+    assert not left_of(launcher.storage / "cache")
+
+
+@pytest.mark.parametrize(("jump", "limit", "status"), [(3600.0, "30m", "completed"), (-3600.0, "20s", "time_limit")])
+def test_a_jump_of_the_wall_clock_moves_no_time_limit(jump: float, limit: str, status: str, launcher: Launcher) -> None:
+    here = launcher.storage / "clock"
+    here.mkdir()
+    (here / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    path = os.pathsep.join([str(here), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    launcher.environment |= {"PYTHONPATH": path, "JUMP": str(jump), "JUMPS_WITH": str(here / "now")}
+    epochs = "20" if status == "completed" else "5000"
+    options = ["--augment", "off", "--epochs", epochs, "--time-limit", limit, "--no-timing", "--yes"]
+    driver = launcher.start(*launcher.options, *options, "--set", "patience=5000")
+    launcher.wait_until(lambda: launcher.epochs("off") >= 2, driver)
+    (here / "now").touch()
+    assert driver.wait(timeout=90) == 0, launcher.log
+    record = launcher.record("off")
+    assert record is not None
+    assert record.status == status
+
+
+@pytest.mark.parametrize("small_disk", ["size=40m,nr_inodes=600"], indirect=True)
+def test_a_report_that_finds_no_inode_is_told_by_the_exit_code(launcher: Launcher, small_disk: SmallDisk) -> None:
+    driver = small_disk.start(launcher, *launcher.options, "--augment", "off", "--epochs", "3", "--no-baselines")
+
+    def ended() -> bool:
+        record = TrialRecord.read(small_disk.seen / "run" / "trials" / TRIAL)
+        return record is not None and record.status == "completed"
+
+    launcher.wait_until(ended, driver)
+    small_disk.fill_inodes()
+    assert driver.wait(timeout=60) == 1, launcher.log
+    assert f"{TRIAL}  completed" in launcher.log
+    assert "no report: " in launcher.log
+    assert quiet(launcher.log)
+
+
+def test_a_run_that_is_renamed_stops_with_a_line_that_says_so_and_resumes_by_its_new_name(launcher: Launcher) -> None:
+    run, moved = launcher.storage / "run", launcher.storage / "moved"
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "60", "--no-timing", "--yes")
+    launcher.wait_until(lambda: launcher.epochs("off") >= 2, driver)
+    run.rename(moved)
+    assert driver.wait(timeout=60) == 1, launcher.log
+    assert f"launch.py: error: {run} was renamed or removed while its trials ran" in launcher.log
+    assert quiet(launcher.log)
+    assert not run.exists()
+    assert not left_of(launcher.storage / "cache")
+
+    assert launcher.start("--resume", "--no-timing", name="moved").wait(timeout=120) == 0, launcher.log
+    record = TrialRecord.read(moved / "trials" / TRIAL)
+    assert record is not None
+    assert (record.status, len(record.history)) == ("completed", 60)
