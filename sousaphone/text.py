@@ -1,17 +1,21 @@
-"""Durations as people write and read them (`90m`, `1h30m`, `about 11 h 30 min`), numbers of things, and errors, in
-words."""
+"""What a terminal shows: durations (`90m`, `1h30m`, `about 11 h 30 min`), numbers of things, errors, progress bars."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 from sousaphone.errors import UserError
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
+T = TypeVar("T")
 Announce = Callable[[str], None]
+Advance = Callable[[float], None]  # told how much more is done
 
 
 def parse_duration(option: str, text: str) -> float | None:
@@ -73,3 +77,40 @@ def first_few(names: Iterable[str], most: int = 3) -> str:
 def one_line(error: BaseException, most: int | None = None) -> str:
     """What an error says, in one line of at most so many letters; its kind where it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+@contextmanager
+def progress_bar(title: str, total: float) -> Iterator[Advance]:
+    """A bar that moves as it is told, in any unit."""
+    # Imported here: rich takes a tenth of a second, and --help shows no progress.
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda amount: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+def tracked(items: Iterable[T], title: str, total: int, begun: str = "", ended: str = "") -> Iterator[T]:
+    """The items, with a bar.
+
+    Args:
+        begun, ended: said at the start, and at the end with the time it took, where stderr is no terminal; '' for
+            nothing.
+    """
+    from rich.console import Console
+
+    console, start = Console(stderr=True), time.monotonic()
+    if begun and not console.is_terminal:
+        console.print(begun, highlight=False)
+    with progress_bar(title, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+    if ended and not console.is_terminal:
+        console.print(f"{ended} in {time.monotonic() - start:.0f} s", highlight=False)

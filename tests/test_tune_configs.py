@@ -12,7 +12,7 @@ from sousaphone.config import check_trials
 from sousaphone.errors import UserError
 from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
-from sousaphone.sweep.runtime import Capacity, pick_resources
+from sousaphone.sweep.capacity import Capacity, pick_resources
 from tune_configs.backbones import sweep
 
 

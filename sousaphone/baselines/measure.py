@@ -15,9 +15,8 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name, is_here
-from sousaphone.progress import Advance, progress_bar
 from sousaphone.runs.baseline_results import Baseline, InferenceTime, Yardsticks, predictions_path
-from sousaphone.text import counted, in_words, one_line
+from sousaphone.text import Advance, counted, in_words, one_line, progress_bar
 from sousaphone.training.memory import free_memory, is_out_of_memory
 
 # What may go wrong with one yardstick and leave the trials as they are: the device, its memory, the disk, a weights or

@@ -16,8 +16,8 @@ from sousaphone.errors import UserError
 from sousaphone.runs.provenance import package_version
 from sousaphone.text import one_line
 
-# 1 is of each command: what it was asked to do did not end well.
-EXIT_OK, EXIT_INPUT, EXIT_INTERRUPTED = 0, 2, 130
+# 1: what a command was to do did not end well.
+EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 # A pair that loads, as setup.cfg asks for it.
 TORCHAUDIO_REMEDY = "pip install 'torch>=2.11,<2.13' torchaudio==2.11.0"

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.parser import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.config import SEARCH
+from sousaphone.errors import UserError
+from sousaphone.planning.job import Job
+from sousaphone.runs import learning_rates
 
 _DESCRIPTION = """\
 Write the report of a run that launch.py began, finished or not: every planned trial is one row, whatever became of it.
@@ -68,3 +72,38 @@ def _write(run: Path, options: argparse.Namespace) -> int:
 
         print(f"report: {write_report(run, options.output)}")
     return EXIT_OK
+
+
+def finish_sweep(job: Job, interrupted: bool) -> int:
+    """Write the report of a sweep's run and say how it ended; returns the exit code."""
+    written = _write_results(job)
+    if job.tracker == "wandb":
+        from sousaphone.sweep.wandb_logger import sync_line
+
+        if line := sync_line(job.directory):
+            print(f"Weights & Biases, kept offline; to send it: {line}")
+    if interrupted:
+        print(f"interrupted; to resume: {job.directory.resume_command}")
+        return EXIT_INTERRUPTED
+    if not job.all_ended_well():
+        where = job.directory.status_page if job.config == SEARCH else "the report"
+        print(f"some trials did not end well; {where} says which, why, and what to type")
+        return EXIT_FAILED
+    return EXIT_OK if written else EXIT_FAILED
+
+
+def _write_results(job: Job) -> bool:
+    """Whether they could be written; why not, is said."""
+    try:
+        if job.config == SEARCH:  # its trials are no results, and a table that ranks them would say they are
+            for line in learning_rates.write(job.directory.path, job.trials, job.records()):
+                print(line)
+            return True
+        from analysis.report import write_report
+
+        report = write_report(job.directory.path)
+        print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+        return True
+    except (UserError, OSError) as error:  # a full disk; how the run ended is still to be said
+        print(f"no report: {error}")
+        return False

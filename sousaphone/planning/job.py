@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from sousaphone.planning.resolve import (
     union,
 )
 from sousaphone.runs import learning_rates
-from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
@@ -43,6 +44,10 @@ class TimeLimits:
     trial: float | None
     sweep: float | None
     stall: float | None
+
+    def from_now(self) -> Limits:
+        """For trials, with this launch's deadline."""
+        return Limits(self.trial, None if self.sweep is None else time.monotonic() + self.sweep, self.stall)
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,11 @@ class Job:
         """The trials that are to be run now."""
         records = self.records()
         return [trial for trial in self.trials if self._is_left(records.get(trial.trial_id))]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run exists and none of its trials is left."""
+        return self.plan is not None and not self.added and not self.left()
 
     def all_ended_well(self) -> bool:
         """Whether every planned trial came to a good end, with a result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,21 @@ from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from sousaphone.baselines.measure import measure_yardsticks
 from sousaphone.config import PerModel, Sweep, TrainConfig
+from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
+from sousaphone.planning.job import Job
+from sousaphone.planning.plan import plan_json
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.signals import ignore_stops
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.runtime import Runtime, StoppedRayError
+from sousaphone.sweep.signals import ignore_stops
 from sousaphone.sweep.trainable import name_trial, train_fn
 from sousaphone.text import Announce, counted, one_line
 from sousaphone.training.watchdog import STACKS_NAME
@@ -34,6 +39,52 @@ from sousaphone.training.watchdog import STACKS_NAME
 _NO_MEMORY = "the machine's memory ran out while a worker started"
 RESOURCES_NAME = "resources.json"
 _CLOSING_SECONDS = 20.0  # for a tracker
+
+
+class SweepEnd(enum.Enum):
+    """How a sweep came to its end; what each trial came to stands in its record."""
+
+    RAN = "every trial that was left has ended"
+    INTERRUPTED = "stopped by a signal"
+    RAY_STOPPED = "Ray could not go on"
+
+
+class MovedRunError(RuntimeError):
+    """The run directory was renamed or removed while its trials ran."""
+
+
+def run_job(
+    runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int, announce: Announce
+) -> SweepEnd:
+    """Hold the run directory, write its plan, measure the baselines and run the trials that are left.
+
+    Raises:
+        UserError: another launch has taken the directory; nothing is begun.
+        MovedRunError: see there.
+    """
+    run, ids = job.directory, [trial.trial_id for trial in job.trials]
+    with run.held(job.limits.from_now()):
+        if job.plan is None and run.exists:
+            raise UserError(f"{run.path} was started by another process just now; give another --name")
+        if job.plan is not None and job.plan != run.read_plan():
+            raise UserError(f"{run.path} was changed by another launch just now; give the same line again")
+        run.write_plan(plan_json(job, resources, at_once, dataset))
+        announce(f"progress: {run.status_page}")
+        try:
+            if job.baselines and any(trial.score_test for trial in job.trials):
+                # Should it end here, the status page tells how things stand.
+                name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
+                measure_yardsticks(run.path, job.trials, dataset, announce)
+            run_sweep(runtime, run, job.sweep, job.trials, job.left(), resources, at_once, job.tracker, announce)
+            return SweepEnd.RAN
+        except KeyboardInterrupt:
+            ignore_stops()
+            end = SweepEnd.INTERRUPTED
+        except StoppedRayError as stop:
+            announce(f"{stop}; to resume: {run.resume_command}")
+            end = SweepEnd.RAY_STOPPED
+    runtime.kill()
+    return end
 
 
 def run_sweep(
@@ -103,12 +154,12 @@ def run_sweep(
 def _refuse_moved(watch: DriverWatch) -> None:
     """
     Raises:
-        UserError: another directory, or none, is where the run was.
+        MovedRunError: another directory, or none, is where the run was.
     """
     try:
         watch.check()
     except DriverGoneError as error:
-        raise UserError(
+        raise MovedRunError(
             f"{watch.run} was renamed or removed while its trials ran, and they were stopped; give it its name back, "
             f"then resume: {RunDirectory(watch.run).resume_command}"
         ) from error

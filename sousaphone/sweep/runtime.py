@@ -1,4 +1,4 @@
-"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; what it has room for, and its loss.
+"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; and its loss.
 
 launch.py never starts Ray in its own process. A child does, in a session of its own (`Runtime`): so the signal handlers
 of launch.py stay its own, whatever ends Ray ends the child alone, and killing the session leaves nothing behind.
@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,90 +25,14 @@ import psutil
 import ray
 from ray import cloudpickle
 
-from sousaphone.config import Sweep
 from sousaphone.errors import UserError
-from sousaphone.hardware import count_cpus, home_directory, memory_bytes, shares
-from sousaphone.planning.options import Request
-from sousaphone.planning.resources import Resources
-from sousaphone.signals import stops_deferred
+from sousaphone.hardware import count_cpus, home_directory, memory_bytes
+from sousaphone.sweep.signals import stops_deferred
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and their driver, 0.6 to 0.9 GB for a worker
 # that trains.
 _LEAST_BYTES = 2_000_000_000
 _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
-
-
-@dataclass(frozen=True)
-class Capacity:
-    """What there is to run on, by machine: this one, or those of the cluster named by RAY_ADDRESS."""
-
-    machines: tuple[Mapping[str, float], ...]
-    where: str = "this machine"
-
-    @classmethod
-    def find(cls, cpus: int, gpus: int, device: str, runtime: Runtime) -> Capacity:
-        """
-        Args:
-            cpus, gpus, device: this machine's.
-            runtime: started, where it is a cluster that is asked.
-
-        Raises:
-            UserError: RAY_ADDRESS does not answer.
-        """
-        if "RAY_ADDRESS" not in os.environ:
-            return cls(({"CPU": cpus, "GPU": gpus, "mps": float(device == "mps")},))
-        runtime.start()
-        runtime.wait()
-        return cls(tuple(node["Resources"] for node in runtime.call(ray.nodes) if node["Alive"]), "the cluster")
-
-    def most(self, name: str) -> float:
-        """The most that one machine has of a resource; a trial never spans two."""
-        return max((machine.get(name, 0.0) for machine in self.machines), default=0.0)
-
-    def trials_at_once(self, resources: Resources, trials: int) -> int:
-        """How many trials run at once."""
-        fits = sum(
-            min((shares(machine.get(name, 0.0), amount) for name, amount in resources.request.items()), default=trials)
-            for machine in self.machines
-        )
-        return min(trials, fits, trials if resources.max_concurrent is None else resources.max_concurrent)
-
-    def check(self, resources: Resources) -> None:
-        """
-        Raises:
-            UserError: more than any machine has, or what Ray cannot give, so that no trial could ever start.
-        """
-        gpus = resources.gpus_per_trial
-        if gpus > 1 and gpus != int(gpus):
-            raise UserError(f"--gpus-per-trial {gpus:g} is neither a share of one GPU nor a number of them; give 1")
-        options = {"CPU": "--cpus-per-trial", "GPU": "--gpus-per-trial"}
-        for name, amount in resources.request.items():
-            most = self.most(name)
-            if amount <= most:
-                continue
-            if name not in options:
-                raise UserError(
-                    f"a trial on {name} asks Ray for its resource {name!r}, which {self.where} does not declare; "
-                    f"""start its nodes with --resources='{{"{name}": 1}}'"""
-                )
-            has = f"{self.where} has {most:g}" + (" on any one node" if len(self.machines) > 1 else "")
-            raise UserError(f"{options[name]} {amount:g} is too much: {has}; give {options[name]} {most:g} or less")
-        if self.trials_at_once(resources, 1) < 1:
-            raise UserError(f"no single node of {self.where} has all that a trial asks for, {resources.request}")
-
-
-def pick_resources(request: Request, sweep: Sweep, capacity: Capacity) -> Resources:
-    """The command line's resources, else the sweep's.
-
-    Raises:
-        UserError: more than there is, so that no trial could ever start.
-    """
-    cpus = sweep.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial
-    gpus = sweep.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial
-    limit = sweep.max_concurrent if request.max_concurrent is None else request.max_concurrent
-    resources = Resources(cpus, gpus, limit, request.device)
-    capacity.check(resources)
-    return resources
 
 
 def _check_address(address: str) -> None:
@@ -235,10 +158,17 @@ class Runtime:
         self._vital = [p for p in psutil.Process(self._process.pid).children() if p.name() in ("gcs_server", "raylet")]
 
     def restart(self) -> None:
-        """Without any process of before."""
+        """Without any process of before.
+
+        Raises:
+            StoppedRayError: it does not start again.
+        """
         self.kill()
-        self.start()
-        self.wait()
+        try:
+            self.start()
+            self.wait()
+        except UserError as error:
+            raise StoppedRayError(str(error)) from error
 
     def call(self, function: Callable[..., Any], *arguments: Any, look: Callable[[], None] | None = None) -> Any:
         """What a function returns, or raises, in the child.

@@ -22,6 +22,7 @@ from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.sweep.experiment import run_job
 from sousaphone.training.trial import run_trial
 from tests.backbones.beats_nets import official, perturbed, written
 
@@ -223,7 +224,7 @@ def test_of_two_extensions_at_once_the_second_is_refused_and_undoes_nothing(stor
     plan = {**job.directory.read_plan(), "extensions": ["of another launch"]}
     job.directory.write_plan(plan)
     with pytest.raises(UserError, match="was changed by another launch just now; give the same line again"):
-        launch._train(None, job, None, Resources(1, 0, None), 1)
+        run_job(None, job, None, Resources(1, 0, None), 1, print)
     assert job.directory.read_plan() == plan
 
 
@@ -233,7 +234,7 @@ def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
     monkeypatch.setattr("sousaphone.planning.plan.prepare", lambda *others: signal.raise_signal(signal.SIGTERM))
     assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
     resume = RunDirectory(storage / "run").resume_command
-    assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to go on: {resume}"
+    assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to resume: {resume}"
 
 
 def test_extend_that_names_nothing_is_refused(begun: Path) -> None:

@@ -87,7 +87,7 @@ def test_kills_at_random_moments_lose_an_epoch_each_at_most_and_change_no_number
             time.sleep(rng.uniform(0.0, 0.4))
             _kill(launcher, process, what)
         log = launcher.log[told:]
-        assert (what in RUNTIME) == ("Ray's own processes were killed; to go on: python launch.py --resume" in log)
+        assert (what in RUNTIME) == ("Ray's own processes were killed; to resume: python launch.py --resume" in log)
         for arm in ARMS:
             first, newest = next(iter(_reported(log, arm)), None), _whole(launcher, arm)
             print(f"{what}: {arm} went on at epoch {first} and was cut after {newest}")

@@ -88,7 +88,7 @@ def test_a_stop_while_ray_starts_or_while_the_launch_plans_ends_it_at_once_and_l
     launcher.wait_until(lambda: "2 trials of" in launcher.log if planning else has_child(driver, "gcs_server"), driver)
     driver.send_signal(stop)
     assert driver.wait(timeout=15) == 130, launcher.log
-    assert launcher.log.splitlines()[-1] == "launch.py: interrupted before the run began; nothing to resume"
+    assert launcher.log.splitlines()[-1] == "launch.py: interrupted before anything was begun"
     assert "Traceback" not in launcher.log
     assert not left_of(launcher.storage / "cache")
 

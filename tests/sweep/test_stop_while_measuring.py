@@ -20,7 +20,7 @@ def test_it_ends_as_interrupted_keeps_what_is_measured_and_goes_on(launcher: Lau
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=60) == 130, launcher.log
     assert "Traceback" not in launcher.log
-    assert "interrupted; to go on: python launch.py --resume --name run" in launcher.log
+    assert "interrupted; to resume: python launch.py --resume --name run" in launcher.log
     assert "# run: 0 of 1 trials ended" in (run / "STATUS.md").read_text()
     assert not (run / "trials").exists()
     first = json.loads((run / YARDSTICKS_NAME).read_text())

@@ -64,7 +64,7 @@ def test_a_signal_that_follows_a_ctrl_c_does_not_cut_off_the_report(pause: float
     assert driver.wait(timeout=60) == 130, launcher.log
     assert quiet(launcher.log)
     assert (launcher.storage / "run" / "report" / "comparison_table.csv").is_file()
-    assert launcher.log.splitlines()[-1].startswith("interrupted; to go on: python launch.py --resume --name run")
+    assert launcher.log.splitlines()[-1].startswith("interrupted; to resume: python launch.py --resume --name run")
     record = launcher.record("off")
     assert record is not None
     assert (record.status, record.reason) == ("interrupted", "the run was stopped (SIGINT)")

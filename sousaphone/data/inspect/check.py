@@ -29,9 +29,8 @@ from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels
 from sousaphone.data.readers.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError
-from sousaphone.progress import tracked
 from sousaphone.rudiments import SLUGS
-from sousaphone.text import counted, first_few
+from sousaphone.text import counted, first_few, tracked
 
 SILENT_DB = -60.0  # re full scale; a clip without a louder sample is silent
 _CLIPPED_PAIRS = 10  # neighbouring samples at full scale; a single loud peak has none

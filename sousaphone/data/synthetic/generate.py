@@ -41,8 +41,8 @@ from sousaphone.data.synthetic.tables import Tables, audio_path, splits_table
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, sweep_litter
 from sousaphone.hardware import count_cpus
-from sousaphone.progress import tracked
 from sousaphone.rudiments import RUDIMENTS, SLUGS
+from sousaphone.text import tracked
 
 VERSION = 2  # raise it whenever the same plan would give other bytes
 FULL_CLIPS = 100_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone import signals
+from sousaphone.sweep import signals
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,7 +52,7 @@ def test_one_that_a_finaliser_swallows_comes_again() -> None:
 
 def test_at_a_programs_start_it_is_a_line_and_an_exit_code() -> None:
     code = (
-        "import signal\nfrom sousaphone import signals\nsignals.exit_on_stop('stopped')\n"
+        "import signal\nfrom sousaphone.sweep import signals\nsignals.exit_on_stop('stopped')\n"
         "try:\n    signal.raise_signal(signal.SIGTERM)\nfinally:\n    signal.raise_signal(signal.SIGINT)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

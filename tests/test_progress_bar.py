@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sousaphone.progress import progress_bar, tracked
+from sousaphone.text import progress_bar, tracked
 
 
 def test_where_stderr_is_no_terminal_only_what_is_given_is_said(capsys: pytest.CaptureFixture[str]) -> None:
