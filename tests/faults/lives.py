@@ -29,6 +29,7 @@ from sousaphone.data.prepare import fill_caches, read_subset
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import SCHEMA, DriverWatch, Limits, RunDirectory
+from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.status import write_status
@@ -154,9 +155,9 @@ class Lives:
         with run.held(Limits(stall_seconds=_PATIENCE_SECONDS)):
             new = {"schema": SCHEMA, "trials": [dataclasses.asdict(config)], "trial_ids": ids}
             run.write_plan(run.read_plan() if run.exists else new)
-            name_ends(run, ids, "interrupted", "the driver was killed")
+            name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
             trial.run_trial(config, run.trial(config.trial_id), DriverWatch.begin(run.path), report)
-            name_ends(run, ids, "failed", None)
+            name_ends(run, ids)
 
     def _report(self, tell: Tell) -> None:
         write_report(self._run.path)

@@ -29,7 +29,7 @@ _OPERATIONS = {  # of os; pathlib, shutil and tempfile come down to them
     "unlink": "unlink",
 }
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_RANDOM = ((r"\.[0-9a-f]{8}\.tmp$", ".*.tmp"), (r"(epoch_\d+)-[0-9a-f]+", r"\1-*"), (r"(tfevents\.).*", r"\1*"))
+_RANDOM = ((r"\.[0-9a-f]{8}\.tmp(?=/|$)", ".*.tmp"), (r"(epoch_\d+)-[0-9a-f]+", r"\1-*"), (r"(tfevents\.).*", r"\1*"))
 _real_open = io.open
 
 

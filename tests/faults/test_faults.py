@@ -34,7 +34,7 @@ def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed(poin
         assert {("torn write", temporary), ("fsync", temporary), ("rename", str(path))} <= seen
     for epoch in (1, 2, 3):
         final = f"{trial}checkpoints/epoch_{epoch:04d}-*"
-        temporary = f"{trial}checkpoints/.epoch_{epoch:04d}-*.tmp"
+        temporary = f"{trial}checkpoints/.epoch_{epoch:04d}-*.*.tmp"
         for name in ("state.pt", "manifest.json"):
             assert {("torn write", f"{temporary}/{name}"), ("fsync", f"{temporary}/{name}")} <= seen
         assert {("mkdir", temporary), ("fsync", temporary), ("rename", final)} <= seen
