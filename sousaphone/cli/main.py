@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from sousaphone.cli.parser import Parser, prepare_process
+from sousaphone.sweep.signals import exit_on_stop
 
 # What it is for, and the module whose `main(argv, prog)` runs it; imported when it is called.
 _COMMANDS = {
@@ -21,6 +22,8 @@ _COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    if argv is None:  # as a program
+        exit_on_stop("sousaphone: interrupted before anything was begun")
     prepare_process()
     given = sys.argv[1:] if argv is None else list(argv)
     rows = [f"  {name:<8} {what}" for name, (what, _) in _COMMANDS.items()]

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from sousaphone.errors import UserError
 from sousaphone.runs.provenance import package_version
+from sousaphone.sweep.signals import ignore_stops, interrupts
 from sousaphone.text import one_line
 
 # 1: what a command was to do did not end well.
@@ -69,21 +70,23 @@ def run_command(prog: str, command: Callable[[], int], interrupted: str = "inter
     """A command's exit code; what goes wrong is one line.
 
     Args:
-        interrupted: what to say after Ctrl-C.
+        interrupted: what to say after Ctrl-C or SIGTERM.
     """
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except UserError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return EXIT_INPUT
-    except BrokenPipeError:
-        stop_talking()
-        return EXIT_OK
-    except KeyboardInterrupt:
-        print(f"\n{prog}: {interrupted}", file=sys.stderr)
-        return EXIT_INTERRUPTED
+    with interrupts():
+        try:
+            code = command()
+            sys.stdout.flush()
+            return code
+        except UserError as error:
+            print(f"{prog}: error: {error}", file=sys.stderr)
+            return EXIT_INPUT
+        except BrokenPipeError:
+            stop_talking()
+            return EXIT_OK
+        except KeyboardInterrupt:
+            ignore_stops()
+            print(f"\n{prog}: {interrupted}", file=sys.stderr)
+            return EXIT_INTERRUPTED
 
 
 def stop_talking() -> None:
