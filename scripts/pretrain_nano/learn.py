@@ -148,15 +148,6 @@ def learn(recipe: Recipe, corpus: Corpus, examples: Examples, directory: Path, s
     return learner.eval()
 
 
-def history_of(directory: Path, model: str) -> list[dict[str, Any]]:
-    """The finished epochs of a checkpoint; none where there is none."""
-    checkpoint = directory / f"{model}.pt"
-    if not checkpoint.is_file():
-        return []
-    history: list[dict[str, Any]] = torch.load(checkpoint, weights_only=True)["history"]
-    return history
-
-
 def rates() -> tuple[int, ...]:
     """Hz at which the backbones of RECIPES hear."""
     return tuple(sorted({REGISTRY[name].sample_rate for name in RECIPES}))
