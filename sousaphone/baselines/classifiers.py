@@ -1,8 +1,7 @@
 """Simple ways to tell the rudiments, on the very seconds that the trials are scored on: what a trial must beat.
 
 Each is trained on the training clips' centre windows; what there is to choose is chosen on the validation clips, by
-macro F1 as among trials; the test clips are scored once. No baseline sees a label of the test clips: it is fitted
-first, and what it then answers is compared with them.
+macro F1 as among trials; the test clips, of which no baseline sees a label, are scored once.
 """
 
 from __future__ import annotations
@@ -207,6 +206,9 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
+    def predict(model: Any, features: Tensor) -> Tensor:
+        return torch.from_numpy(model.predict(features.numpy()))
+
     def candidates() -> Iterator[Fitted]:
         for strength in STRENGTHS:
             model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_STEPS))
@@ -215,13 +217,9 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 warnings.filterwarnings("ignore", "The number of unique classes")  # of few clips: 40 are meant
                 model.fit(train.features.numpy(), train.labels.numpy())
-            yield Fitted(partial(_predict, model), f"C={strength:g}")
+            yield Fitted(partial(predict, model), f"C={strength:g}")
 
     return _best_on(validation, candidates())
-
-
-def _predict(model: Any, features: Tensor) -> Tensor:
-    return torch.from_numpy(model.predict(features.numpy()))
 
 
 def _best_on(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:

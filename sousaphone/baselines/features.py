@@ -80,11 +80,8 @@ def embeddings(backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, h
 
 
 def _of_batches(describe: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, heard: Heard) -> Tensor:
-    """What all batches come to, in the table's order.
-
-    On a CPU several small ones at a time, one thread each: torch's own threads would wait for each other at every one
-    of many small operations.
-    """
+    """What all batches come to, in the table's order."""
+    # On a CPU several at a time, one thread each: torch's own would wait for each other at many small operations.
     on_cpu = clips.device.type == "cpu"
     batches = clips.evaluation_batches(min(batch_size, _BATCH) if on_cpu else batch_size)
     rows = []
