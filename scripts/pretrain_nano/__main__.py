@@ -14,7 +14,6 @@ Exit codes: 0, or 2 for a wrong argument.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import sys
 import time
@@ -31,11 +30,7 @@ from sousaphone.hardware import count_cpus
 def main() -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
-    parser = Parser(
-        prog="python -m scripts.pretrain_nano",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog="python -m scripts.pretrain_nano", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=DEFAULT_SWEEP, default=list(DEFAULT_SWEEP))
     parser.add_argument("--work", type=Path, help="where all of it is kept (default: pretrain in SOUSAPHONE_CACHE)")
     parser.add_argument("--workers", type=int, default=count_cpus(), help="processes that render (%(default)s)")

@@ -40,7 +40,6 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
         usage="%(prog)s [options]",
         description="Fine-tune pretrained audio backbones with LoRA on the 40 drum rudiments and compare them.",
         epilog=_settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     groups: dict[str, Any] = {}
     for declared in dataclasses.fields(Options):

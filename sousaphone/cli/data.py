@@ -9,13 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sousaphone.cli.parser import (
-    EXIT_OK,
-    Parser,
-    prepare_process,
-    require_torchaudio,
-    run_command,
-)
+from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
@@ -89,13 +83,7 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, help: str, description: str, end: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=help,
-            description=description,
-            epilog=end,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        return commands.add_parser(name, help=help, description=description, epilog=end)
 
     check = command("check", "what is in a data set, and what is wrong with it", _CHECK, _CHECK_END)
     check.add_argument("source", metavar="SOURCE", help=_SOURCE)
@@ -149,10 +137,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from sousaphone.data.inspect.check import check
-    from sousaphone.data.readers import hub
-    from sousaphone.data.readers.paths import local_path
+    from sousaphone.data.readers.sousa import located
 
-    source = hub.snapshot(options.source) if hub.is_word(options.source) else local_path(options.source)
+    source = located(options.source)
     if not source.exists():
         raise UserError(f"{source} does not exist; give {_SOURCE}")
     found = check(source, audio=not options.no_audio)
@@ -192,12 +179,8 @@ def _shortcuts(dataset: Dataset) -> None:
     )
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  by {name}")
-    if scores.counted == "labels":
-        print("strokes are counted by the labels.")
-    else:
-        print(
-            "strokes are detected in the audio, where some are missed and some found twice: low figures prove nothing."
-        )
+    detected = "detected in the audio, where some are missed and some found twice: low figures prove nothing"
+    print(f"strokes are {'counted by the labels' if scores.counted == 'labels' else detected}.")
     print(
         f"chance is {scores.chance:.1f} %. A model that reaches no more than the highest of these may have learnt to "
         "count or to measure instead of to hear rudiments."
@@ -215,11 +198,9 @@ def _info(options: argparse.Namespace) -> int:
 def _read(source: str) -> Dataset:
     """A data set, also one that serves for --test-also alone: then a note says why."""
     from sousaphone.data.prepare import read_further
-    from sousaphone.data.readers import hub
-    from sousaphone.data.readers.paths import local_path
-    from sousaphone.data.readers.sousa import read_dataset
+    from sousaphone.data.readers.sousa import located, read_dataset
 
-    there = hub.snapshot(source) if hub.is_word(source) else local_path(source)
+    there = located(source)
     try:
         return read_dataset(there)
     except UserError as error:

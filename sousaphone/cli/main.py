@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         usage="sousaphone COMMAND [arguments]",
         description="Compare pretrained audio backbones under LoRA on drum rudiments.",
         epilog="\n".join(["commands (each has its own --help):", *rows]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="see below")
     command = parser.parse_args(given[:1]).command

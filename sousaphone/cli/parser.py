@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sousaphone.errors import UserError
 from sousaphone.runs.provenance import package_version
@@ -25,7 +25,10 @@ TORCHAUDIO_REMEDY = "pip install 'torch>=2.11,<2.13' torchaudio==2.11.0"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line: the rest of the usage is a `--help` away."""
+    """argparse whose errors are one line (the rest of the usage is a `--help` away) and whose texts keep lines."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **given})
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")

@@ -1,7 +1,6 @@
 """Pictures of what the models are fed: a clip's waveform and every backbone's features, before and after augmentation.
 
-They answer by eye whether a front end shows the strokes, and whether the masks leave enough of them. A time mask that
-lies over a stroke hides it from that model in that epoch; how many are hidden is written above the features.
+They answer by eye whether a front end shows the strokes, and whether the masks leave enough of them.
 """
 
 from __future__ import annotations
@@ -73,7 +72,9 @@ def preview(
         output.mkdir(parents=True, exist_ok=True)
         for scale in scales:
             config = TrainConfig(scale=scale, clip_seconds=CLIP_SECONDS[scale])
-            frontends = {name: _frontend(name, config) for name in DEFAULT_SWEEP}
+            # Its backbone decides the length and the layout of the features.
+            seconds = config.clip_seconds
+            frontends = {name: load_backbone(name, scale, clip_seconds=seconds).frontend for name in DEFAULT_SWEEP}
             for row, (mono, rate) in zip(rows, sounds, strict=True):
                 clip = dataset.clips.loc[row]
                 views = {name: look(mono, rate, frontend, config, seed) for name, frontend in frontends.items()}
@@ -93,12 +94,6 @@ def _choose(clips: pd.DataFrame, count: int, seed: int) -> list[int]:
     mixed = train.sample(frac=1, random_state=seed)
     turn = mixed.groupby("rudiment").cumcount()
     return sorted(mixed.index[np.argsort(turn.to_numpy(), kind="stable")][:count])
-
-
-def _frontend(name: str, config: TrainConfig) -> Frontend:
-    # With its backbone, since that decides the length and the layout of the features.
-    frontend: Frontend = load_backbone(name, config.scale, clip_seconds=config.clip_seconds).frontend
-    return frontend
 
 
 def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, seed: int) -> tuple[View, View]:

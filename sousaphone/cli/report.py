@@ -38,12 +38,7 @@ exit codes: 0 it is written; 2 wrong argument or input, said in one line (other 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") -> int:
     """Run the command line; returns the exit code."""
     prepare_process()
-    parser = Parser(
-        prog=prog,
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="a run's directory, which holds run.json")
     parser.add_argument("--output", metavar="DIR", type=Path, help="write straight into DIR (default: RUN/report)")
     parser.add_argument(

@@ -41,9 +41,8 @@ _CACHED = re.compile(r"[0-9a-f]+-\d+hz|builtin-\d+-[a-z]+(\.\w+)?")
 def build_parser(prog: str = "sousaphone runs") -> argparse.ArgumentParser:
     parser = Parser(prog=prog, description="Runs on disk: list them, prune what is not needed any more.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    raw = argparse.RawDescriptionHelpFormatter
     listing = commands.add_parser("list", help="runs with their state and size", description=_LIST)
-    prune = commands.add_parser("prune", help="free disk space", description=_PRUNE, epilog=_END, formatter_class=raw)
+    prune = commands.add_parser("prune", help="free disk space", description=_PRUNE, epilog=_END)
     prune.add_argument("runs", nargs="*", metavar="RUN", help="names in the storage directory")
     prune.add_argument("--checkpoints", action="store_true", help="only checkpoints of ended trials")
     prune.add_argument("--caches", action="store_true", help="decoded waveforms and built-in data sets")
@@ -70,23 +69,18 @@ def _list(arguments: argparse.Namespace) -> int:
     table = Table("run", "started", "trials ended", "state", "size", box=None)
     for run in _runs(arguments.storage):
         try:
-            started, ended, planned = _progress(run)
+            plan = run.read_plan()
+            ended, planned = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
+            state = "running" if run.is_live() else "complete" if ended == planned else "can be resumed"
+            cells = plan["created"], f"{ended}/{planned}", state
         except UserError as error:
-            table.add_row(run.path.name, "", "", str(error), _size(_bytes(run.path)))
-            continue
-        state = "running" if run.is_live() else "complete" if ended == planned else "can be resumed"
-        table.add_row(run.path.name, started, f"{ended}/{planned}", state, _size(_bytes(run.path)))
+            cells = "", "", str(error)
+        table.add_row(run.path.name, *cells, _size(_bytes(run.path)))
     if not table.row_count:
         print(f"no runs in {arguments.storage}")
         return EXIT_OK
     Console(soft_wrap=True, highlight=False).print(table)
     return EXIT_OK
-
-
-def _progress(run: RunDirectory) -> tuple[str, int, int]:
-    """When a run was started, how many of its trials have ended with all their results, and how many are planned."""
-    plan = run.read_plan()
-    return plan["created"], sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
 
 
 def _is_full(run: RunDirectory, trial_id: str) -> bool:

@@ -10,13 +10,7 @@ from pathlib import Path
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.cli.parser import (
-    EXIT_OK,
-    Parser,
-    prepare_process,
-    require_torchaudio,
-    run_command,
-)
+from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError
 from sousaphone.weights import locate
 from sousaphone.weights.resolve import resolve_all
@@ -46,20 +40,10 @@ be fetched cannot be had; 130 interrupted
 
 
 def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
-    parser = Parser(
-        prog=prog,
-        description="Published weights: what is here, fetch it, check it.",
-        epilog=_END,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser(prog=prog, description="Published weights: what is here, fetch it, check it.", epilog=_END)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("list", _LIST), ("fetch", _FETCH), ("verify", _VERIFY)):
-        command = commands.add_parser(
-            name,
-            help=re.split(r"[:.(]", text)[0].strip(),
-            description=text,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        command = commands.add_parser(name, help=re.split(r"[:.(]", text)[0].strip(), description=text)
         if name != "list":
             command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(REGISTRY)}")
     return parser
@@ -98,9 +82,7 @@ def listed() -> Iterator[str]:
 
 
 def fetch(names: Sequence[str]) -> int:
-    for name in names:
-        _spec(name)
-    found = resolve_all(dict.fromkeys(names, "auto"), "base")
+    found = resolve_all({_spec(name).name: "auto" for name in names}, "base")
     for name, path in found.items():
         print(f"{name}: {path}")
     return EXIT_OK
@@ -143,13 +125,13 @@ def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
     if found.published is not None:
         refuse_other_bytes(spec.name, found.published, path)
     backbone = load_checked(spec, path).eval()
-    known = "as published" if found.published is not None and found.published.sha256 == found.sha256 else ""
+    published, as_published = found.published is not None, " (as published)"
+    same_bytes = found.published is not None and found.published.sha256 == found.sha256
     yield f"{spec.name}: {path}"
     yield f"  origin: {found.origin}"
-    yield f"  licence: {spec.licence if found.published is not None else 'not known'}"
-    yield f"  SHA-256: {found.sha256}" + (f" ({known})" if known else "")
-    count = f"{pretrained_parameters(backbone):,}"
-    yield f"  parameters: {count}" + (" (as published)" if found.published is not None else "")
+    yield f"  licence: {spec.licence if published else 'not known'}"
+    yield f"  SHA-256: {found.sha256}{as_published * same_bytes}"
+    yield f"  parameters: {pretrained_parameters(backbone):,}{as_published * published}"
     yield f"  fingerprint of the loaded tensors: {fingerprint(backbone.get_submodule('net'))}"
     yield f"  hears: {backbone.frontend.contract.in_words()}"
     clip = torch.from_numpy(fixed_clip(spec.sample_rate)).float()[None] / 32768

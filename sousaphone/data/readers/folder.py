@@ -1,8 +1,7 @@
 """Read a plain folder of recordings: RUDIMENT/FILE, or PLAYER/RUDIMENT/FILE where the players are known.
 
-The folder that holds a recording names its rudiment; the one directly under the root, where that is another, names the
-player. Where all folders under the root are called after splits (train, val, test), they are the splits, and what is in
-them is read in the same way.
+Where all folders under the root are called after splits (train, val, test), they are the splits, and what is in them is
+read in the same way.
 """
 
 from __future__ import annotations

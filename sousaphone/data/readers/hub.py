@@ -40,8 +40,7 @@ def check_word(word: str) -> str:
 def cached(word: str) -> Path | None:
     """The data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE); None if it is not known to be whole there.
 
-    The hub's library keeps a list of what belongs to a snapshot. One that an old version has downloaded, or of which
-    a single file was fetched, has no such list.
+    The hub's library keeps a list of what belongs to a snapshot, but for those of old versions and single files.
 
     Raises:
         UserError: a wrong word.

@@ -20,9 +20,8 @@ def stand_ins(
     origin: Path, audio_paths: Sequence[str], labels: Sequence[str], splits: bool
 ) -> tuple[list[str], tuple[str, ...]]:
     """What stands for the player of each recording, and what to say about it: its file name without the rudiment's
-    name, a tempo in bpm and the number at its end. So `anna_take03.wav` and `anna_take11.wav` are both `anna_take`, and
-    `anna_flam_90bpm_2.wav` and `anna_lesson_25.wav` both `anna`. Takes whose names differ in more than that may come
-    into two splits.
+    name, a tempo in bpm and the number at its end, such as `anna` for `anna_flam_90bpm_2.wav`. Takes whose names differ
+    in more than that may come into two splits.
 
     Args:
         origin: where the recordings come from, for messages.

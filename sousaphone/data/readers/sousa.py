@@ -34,8 +34,17 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     Raises:
         UserError: anything about it that would fail later, as one line with the remedy.
     """
+    return finish(_read(located(source)), only_test)
+
+
+def located(source: Path | str) -> Path:
+    """The absolute path of a data set; one of the hub is downloaded if need be.
+
+    Raises:
+        UserError: it cannot be fetched, or whether it exists cannot be told.
+    """
     word = Path(source).as_posix()
-    return finish(_read(local_path(hub.snapshot(word) if hub.is_word(word) else source)), only_test)
+    return local_path(hub.snapshot(word) if hub.is_word(word) else source)
 
 
 def _read(root: Path) -> RawLabels:
@@ -50,7 +59,9 @@ def _read(root: Path) -> RawLabels:
     with looked_at(root):
         is_local, is_older = (root / LABELS).is_file(), (root / METADATA).is_file()
     if is_local:
-        return _read_local(root)
+        raw = _read_labels(root / LABELS)
+        columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
+        return RawLabels(root, root / LABELS, raw, columns, _NEEDED, file_list=LABELS)
     if is_older:
         return csv.read_csv(root / METADATA)
     shards = parquet.find_shards(root)
@@ -70,12 +81,6 @@ def _read(root: Path) -> RawLabels:
         f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a "
         "CSV file with the columns path and label"
     )
-
-
-def _read_local(root: Path) -> RawLabels:
-    raw = _read_labels(root / LABELS)
-    columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-    return RawLabels(root, root / LABELS, raw, columns, _NEEDED, file_list=LABELS)
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
