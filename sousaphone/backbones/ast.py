@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import AstFrontend
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import refuse_other_features
@@ -42,9 +42,7 @@ class AstBackbone(Backbone):
         )
 
     @classmethod
-    def create(
-        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         net = ASTModel(ASTConfig(**spec.scales[scale]))
         # transformers starts these at zero, which frozen would leave the model deaf to order; the authors' code
         # draws them with this deviation.
@@ -53,9 +51,7 @@ class AstBackbone(Backbone):
         return cls(spec, net, clip_seconds)
 
     @classmethod
-    def load(
-        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         config = load_config(ASTConfig, path)
         stated = {"mels": config.num_mel_bins, **_features(load_extractor(path))}
         mismatches = refuse_other_features(spec, path, stated, choice)

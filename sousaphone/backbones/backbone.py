@@ -8,7 +8,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import Frontend
 from sousaphone.backbones.spec import BackboneSpec
 
@@ -34,17 +34,13 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def create(
-        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
         architecture can save work by knowing it; None is the length it was pretrained with."""
 
     @classmethod
     @abstractmethod
-    def load(
-        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         """One with the weights of an official file; its size comes from the file.
 
         Raises:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.state_dicts import read_torch_file, refuse_misfits
+from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 
 # What a file may hold beside the encoder: the classifier of fine-tuned files, the mask of pretraining.
@@ -61,15 +61,11 @@ class BeatsBackbone(Backbone):
         self.frontend = BeatsFrontend(spec.frontend)
 
     @classmethod
-    def create(
-        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         return cls(spec, Beats(BeatsConfig(**spec.scales[scale])))
 
     @classmethod
-    def load(
-        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         cfg, state = read_official(path)
         found = is_fine_tuned(cfg, state)
         if found != cls.fine_tuned:
@@ -138,12 +134,7 @@ def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tens
     for key in wanted:
         if key.endswith(TABLE) and tables:
             state.setdefault(key, next(iter(tables.values())))
-    misfits = {
-        "missing": wanted.keys() - state.keys(),
-        "unknown": state.keys() - wanted.keys(),
-        "of another shape": {k for k in wanted.keys() & state.keys() if wanted[k].shape != state[k].shape},
-    }
-    refuse_misfits(f"{path} does not fit its own cfg", misfits)
+    refuse_misfits(f"{path} does not fit its own cfg", misfits(wanted, state))
     if any(not torch.equal(a, b) for a, b in itertools.pairwise(tables.values())):
         raise UserError(f"{path} holds different tables of relative positions in its layers; BEATs shares one")
     return state

@@ -1,8 +1,7 @@
 """The Transformer of BEATs (Chen et al., arXiv 2212.09058), with the module names of the official checkpoints.
 
-Source of names, defaults and initialisation: https://github.com/microsoft/unilm/tree/master/beats. Left out is the
-official layer-wise decay of gradients: a fine-tuning recipe that no output depends on, and here one recipe trains
-every contender.
+Source of names, defaults and initialisation: https://github.com/microsoft/unilm/tree/master/beats. Its layer-wise decay
+of gradients, on which no output depends, is left out: one recipe trains every contender.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.efficientat_filenames import read_name
 from sousaphone.backbones.efficientat_net import Channels, MobileNet
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import EfficientAtFrontend
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.state_dicts import read_torch_file, refuse_misfits
+from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 
 
@@ -40,9 +40,7 @@ class EfficientAtBackbone(Backbone):
         self.attention_pool = nn.Sequential(nn.Linear(self.width, 128), nn.Tanh(), score)
 
     @classmethod
-    def create(
-        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         size: Mapping[str, Any] = spec.scales[scale]
         hop = choice.efficientat_hop or size["hop"]
         backbone = cls(spec, MobileNet(Channels.of_width(size["width"])), hop, size["bins"])
@@ -50,9 +48,7 @@ class EfficientAtBackbone(Backbone):
         return backbone
 
     @classmethod
-    def load(
-        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         trained = read_name(path.name)
         hop = choice.efficientat_hop or trained.hop
         backbone = cls(spec, load_official(path), hop, trained.bins)
@@ -109,10 +105,10 @@ def load_official(path: Path) -> MobileNet:
         channels = Channels.of_state(state)
     except (KeyError, IndexError):
         channels = _nearest(state)
-    misfits = _misfits(state, channels)
-    if sum(map(len, misfits.values())) > len(state) / 2:
+    amiss = _misfits(state, channels)
+    if sum(map(len, amiss.values())) > len(state) / 2:
         raise UserError(f"{path} holds no MobileNet of the mn family; {remedy}")
-    refuse_misfits(f"{path} does not fit EfficientAT (mn)", misfits, remedy)
+    refuse_misfits(f"{path} does not fit EfficientAT (mn)", amiss, remedy)
     if name.width is not None and channels != Channels.of_width(name.width):
         raise UserError(
             f"{path} holds a network of another width than its name says, mn{round(10 * name.width):02d}; give the "
@@ -124,16 +120,12 @@ def load_official(path: Path) -> MobileNet:
     return net
 
 
-def _misfits(state: Mapping[str, Tensor], channels: Channels) -> dict[str, list[str]]:
+def _misfits(state: Mapping[str, Tensor], channels: Channels) -> dict[str, set[str]]:
     """What keeps an official state dict from being that of a network of these channels."""
     with torch.device("meta"):  # names and shapes alone
         net = MobileNet(channels)
-    shapes = {official: net.state_dict()[key].shape for key, official in net.official_keys().items()}
-    return {
-        "missing": [key for key in shapes if key not in state],
-        "unknown": [key for key in state if key not in shapes],
-        "of another shape": [key for key in shapes if key in state and state[key].shape != shapes[key]],
-    }
+    own = net.state_dict()
+    return misfits({official: own[key] for key, official in net.official_keys().items()}, state)
 
 
 def _nearest(state: Mapping[str, Tensor]) -> Channels:

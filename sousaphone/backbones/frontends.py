@@ -1,6 +1,4 @@
-"""Waveform to features, one front end a backbone, each exactly as its backbone was pretrained.
-
-A front end is built from its contract, which holds its numbers (`registry`); what stands here is the way of computing.
+"""Waveform to features, one front end a backbone, each as its backbone was pretrained; its numbers are its contract's.
 
 Each is a batched module without parameters: it takes a float waveform [B, T] in [-1, 1] at its own rate, on any
 device, and optionally `lengths` [B], the number of samples that are sound in each row (the rest is padding and is

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice, FrontendContract
+from sousaphone.backbones.frontend_spec import FrontendChoice, FrontendContract
 from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import refuse_other_features
@@ -42,9 +42,7 @@ class HtsatBackbone(Backbone):
         self.net.patch_embed.proj.register_forward_pre_hook(lambda conv, inputs: (inputs[0].to(conv.weight.dtype),))
 
     @classmethod
-    def create(
-        cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         config = ClapAudioConfig(**spec.scales[scale])
         _widen(config, clip_seconds, spec.frontend)
         model = ClapAudioModel(config)
@@ -54,9 +52,7 @@ class HtsatBackbone(Backbone):
         return cls(spec, model)
 
     @classmethod
-    def load(
-        cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED
-    ) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
             raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")

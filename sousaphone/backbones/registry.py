@@ -48,14 +48,7 @@ _AST = BackboneSpec(
         },
     },
     lora_targets={
-        "all-linear": (
-            "attention.q_proj",
-            "attention.k_proj",
-            "attention.v_proj",
-            "attention.o_proj",
-            "mlp.fc1",
-            "mlp.fc2",
-        ),
+        "all-linear": (*(f"attention.{name}_proj" for name in "qkvo"), "mlp.fc1", "mlp.fc2"),
         "sweep": ("query", "key", "value", "output.dense"),
     },
     aliases={
@@ -81,15 +74,7 @@ _HTSAT = BackboneSpec(
     title="HTS-AT (CLAP)",
     implementation="sousaphone.backbones.htsat:HtsatBackbone",
     frontend=FrontendContract(
-        sample_rate=48_000,
-        mels=64,
-        window=1024,
-        hop=480,
-        low_hz=50.0,
-        high_hz=14_000.0,
-        log="dB",
-        mean=0.0,
-        scale=1.0,
+        sample_rate=48_000, mels=64, window=1024, hop=480, low_hz=50.0, high_hz=14_000.0, log="dB", mean=0.0, scale=1.0
     ),
     scales={
         "base": {},
@@ -112,7 +97,6 @@ _HTSAT = BackboneSpec(
         "all-linear": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
         "sweep": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
     },
-    aliases={},
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
@@ -127,15 +111,7 @@ _EFFICIENTAT = BackboneSpec(
     title="EfficientAT",
     implementation="sousaphone.backbones.efficientat:EfficientAtBackbone",
     frontend=FrontendContract(
-        sample_rate=32_000,
-        mels=128,
-        window=800,
-        hop=320,
-        low_hz=0.0,
-        high_hz=15_000.0,
-        log="ln",
-        mean=-4.5,
-        scale=5.0,
+        sample_rate=32_000, mels=128, window=800, hop=320, low_hz=0.0, high_hz=15_000.0, log="ln", mean=-4.5, scale=5.0
     ),
     scales={
         "base": {"width": 1.0, "hop": 320, "bins": 128},
@@ -145,7 +121,6 @@ _EFFICIENTAT = BackboneSpec(
         "all-linear": ("expand.conv", "project.conv", "last.conv", "se.fc1", "se.fc2"),
         "sweep": ("attention_pool.0", "attention_pool.2", "classifier.1"),
     },
-    aliases={},
     learning_rates={**_RATES, "nano": {**_RATES["nano"], "full": 3e-3}},
     # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
     micro_batches={"base": {"cuda": 32, "mps": 16, "cpu": 4}, "nano": dict.fromkeys(_NANO_BATCHES, 16)},
@@ -164,38 +139,28 @@ _EFFICIENTAT = BackboneSpec(
     fresh=("attention_pool",),
 )
 
+# Names of the official cfg; what is not named has the official default.
+_BEATS_SHAPE: dict[str, Any] = {
+    **{"input_patch_size": 16, "deep_norm": True, "gru_rel_pos": True},
+    **{"relative_position_embedding": True, "num_buckets": 320, "max_distance": 800},
+}
 _BEATS = BackboneSpec(
     name="beats",
     title="BEATs",
     implementation="sousaphone.backbones.beats:BeatsBackbone",
     frontend=FrontendContract(**_KALDI, mean=15.41663, scale=2 * 6.55582),
-    # Names of the official cfg; what is not named here has the official default.
     scales={
-        "base": {
-            "input_patch_size": 16,
-            "embed_dim": 512,
-            "deep_norm": True,
-            "encoder_layerdrop": 0.05,
-            "relative_position_embedding": True,
-            "num_buckets": 320,
-            "max_distance": 800,
-            "gru_rel_pos": True,
-        },
+        "base": {**_BEATS_SHAPE, "embed_dim": 512, "encoder_layerdrop": 0.05},
         "nano": {
-            "input_patch_size": 16,
+            **_BEATS_SHAPE,
             "embed_dim": 128,
             "encoder_layers": 2,
             "encoder_embed_dim": 96,
             "encoder_ffn_embed_dim": 384,
             "encoder_attention_heads": 4,
             "conv_pos": 32,
-            "deep_norm": True,
             "dropout": 0.0,
             "attention_dropout": 0.0,
-            "relative_position_embedding": True,
-            "num_buckets": 320,
-            "max_distance": 800,
-            "gru_rel_pos": True,
         },
     },
     lora_targets={
@@ -228,12 +193,10 @@ _BEATS_FT = dataclasses.replace(
     title="BEATs, fine-tuned",
     implementation="sousaphone.backbones.beats:FineTunedBeatsBackbone",
     weights=(
-        WeightSource(
-            hub="Bencr/beats-checkpoints",
-            hub_type="dataset",
+        dataclasses.replace(
+            _BEATS.weights[0],
             file="BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt",
             sha256="e5815275a04b6885e7b8af63d120b29bffae2cd2225cf4915e1ec6d819d3022c",
-            parameters=90_311_792,
         ),
     ),
     pretraining="AudioSet without its labels, then with them, mAP .486",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sousaphone.backbones.frontend_spec import FrontendContract
@@ -74,9 +74,9 @@ class BackboneSpec:
     licence: str
     pretraining: str
     objective: str
-    aliases: Mapping[str, tuple[str, ...]]
     learning_rates: Mapping[str, Mapping[str, float]]
     micro_batches: Mapping[str, Mapping[str, int]]
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()
     in_default_sweep: bool = True
     twin: str | None = None

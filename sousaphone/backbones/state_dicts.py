@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.spec import BackboneSpec
@@ -35,18 +36,26 @@ def read_torch_file(path: Path, remedy: str) -> Any:
         ) from error
 
 
-def refuse_misfits(what: str, misfits: Mapping[str, Collection[str]], remedy: str = "") -> None:
-    """Raise if any tensor is amiss, listing the first few of each kind.
+def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, set[str]]:
+    """Names of the tensors of a file that do not fit those of a network, by what is wrong with them."""
+    return {
+        "missing": wanted.keys() - state.keys(),
+        "unknown": state.keys() - wanted.keys(),
+        "of another shape": {key for key in wanted.keys() & state.keys() if wanted[key].shape != state[key].shape},
+    }
 
+
+def refuse_misfits(what: str, amiss: Mapping[str, Collection[str]], remedy: str = "") -> None:
+    """
     Args:
-        misfits: names of tensors by what is wrong with them ('missing', 'unknown', 'of another shape').
+        amiss: names of tensors by what is wrong with them; see `misfits`.
 
     Raises:
-        UserError: any of the collections has a member.
+        UserError: a tensor is amiss; the message lists the first few of each kind.
     """
     kinds = [
         f"{kind}: {', '.join(sorted(names)[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"
-        for kind, names in misfits.items()
+        for kind, names in amiss.items()
         if names
     ]
     if kinds:

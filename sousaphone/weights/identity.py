@@ -134,39 +134,22 @@ def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
         format, licence, pretraining, objective, frontend (what is computed), frontend_mismatch (in what that differs
         from what the weights were trained on, as was asked for).
     """
-    spec = backbone.spec
-    features = {
-        "frontend": dataclasses.asdict(backbone.frontend.contract),
-        "frontend_mismatch": list(backbone.mismatches),
-    }
+    spec, path = backbone.spec, Path(source)
+    told: dict[str, Any] = {"source": source, "origin": RANDOM, "published": False}
     if source == RANDOM:
-        nothing = dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
-        return {"source": RANDOM, "origin": RANDOM, "published": False, **nothing, **features}
-    if nano.is_shipped(Path(source)):
-        return {
-            "source": source,
-            "origin": nano.ORIGIN,
-            "published": False,
-            "sha256": file_sha256(Path(source)),
-            "format": "safetensors",
-            "licence": nano.LICENCE,
-            "pretraining": nano.PRETRAINING,
-            "objective": nano.OBJECTIVE,
-            **features,
-        }
-    found = identify(spec, Path(source))
-    known = found.published is not None
-    return {
-        "source": source,
-        "origin": found.origin,
-        "published": known,
-        "sha256": found.sha256,
-        "format": spec.format,
-        "licence": spec.licence if known else None,
-        "pretraining": spec.pretraining if known else "not known: not one of the published files",
-        "objective": spec.objective if known else "not known",
-        **features,
-    }
+        told |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
+    elif nano.is_shipped(path):
+        told |= {"origin": nano.ORIGIN, "sha256": file_sha256(path), "format": "safetensors", "licence": nano.LICENCE}
+        told |= {"pretraining": nano.PRETRAINING, "objective": nano.OBJECTIVE}
+    else:
+        found = identify(spec, path)
+        known = found.published is not None
+        told |= {"origin": found.origin, "published": known, "sha256": found.sha256, "format": spec.format}
+        told["licence"] = spec.licence if known else None
+        told["pretraining"] = spec.pretraining if known else "not known: not one of the published files"
+        told["objective"] = spec.objective if known else "not known"
+    told["frontend"] = dataclasses.asdict(backbone.frontend.contract)
+    return {**told, "frontend_mismatch": list(backbone.mismatches)}
 
 
 def _hub_place(path: Path) -> tuple[str, str, str] | None:

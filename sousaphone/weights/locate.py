@@ -37,7 +37,10 @@ def find(name: str, source: WeightSource) -> Path | None:
         for called in (source.name, *([name] if source.file is None else [])):
             if (own / called).exists():
                 return own / called
-    return in_hub_cache(source) if source.hub is not None else in_torch_cache(source)
+    if source.hub is not None:
+        return in_hub_cache(source)
+    path = torch_cache(source)  # where downloads from an address land
+    return path if path.is_file() else None
 
 
 def in_hub_cache(source: WeightSource) -> Path | None:
@@ -53,12 +56,6 @@ def in_hub_cache(source: WeightSource) -> Path | None:
         return Path(found)
     directory = Path(found).parent
     return directory if is_whole(directory) else None
-
-
-def in_torch_cache(source: WeightSource) -> Path | None:
-    """The file among torch's checkpoints, where downloads from an address land."""
-    path = torch_cache(source)
-    return path if path.is_file() else None
 
 
 def torch_cache(source: WeightSource) -> Path:

@@ -174,6 +174,5 @@ def _from_hub(source: WeightSource) -> Path:
 
 def _one_of_each(names: list[str]) -> list[str]:
     """Without the other form of weights that are there as safetensors."""
-    if any(name.endswith(".safetensors") for name in names):
-        return [name for name in names if ".bin" not in name]
-    return names
+    safe = any(name.endswith(".safetensors") for name in names)
+    return [name for name in names if not (safe and ".bin" in name)]

@@ -14,7 +14,7 @@ from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
 from sousaphone.backbones.registry import implementation
 from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.backbones.state_dicts import refuse_misfits
+from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.errors import UserError
 
 _FORMAT = "sousaphone-nano"
@@ -46,17 +46,12 @@ def load(spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: Fro
     if model not in (spec.name, spec.twin):
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
     backbone = implementation(spec).create(spec, "nano", clip_seconds, choice)
-    trained = implementation(spec).create(spec, "nano", clip_seconds)
+    trained = implementation(spec).create(spec, "nano", clip_seconds, AS_TRAINED)
     given, made = trained.frontend.contract, backbone.frontend.contract
     if given != made:
         backbone.mismatches = (f"hop {given.hop} for {made.hop}",)
     state, own = load_file(path), _pretrained(backbone)
-    misfits = {
-        "missing": own.keys() - state.keys(),
-        "unknown": state.keys() - own.keys(),
-        "of another shape": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
-    }
-    refuse_misfits(f"{path} does not fit {spec.title} at nano scale", misfits)
+    refuse_misfits(f"{path} does not fit {spec.title} at nano scale", misfits(own, state))
     backbone.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
     return backbone
 
