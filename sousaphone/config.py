@@ -177,15 +177,8 @@ def _check(name: str, value: Any, allowed: tuple[type, ...], limits: Mapping[str
 
 
 # Set by their own options, so not offered through --set.
-_OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale", "weights", "epochs"} | {
-    "dataset",
-    "data_dir",
-    "cache_dir",
-    "hold_out",
-    "test_also",
-    "device",
-    "score_test",
-}
+_OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale", "weights", "epochs", "device"}
+_OWN_OPTIONS |= {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "score_test"}
 
 
 def settable() -> dict[str, dataclasses.Field[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -88,8 +89,7 @@ def predict(
     Args:
         trials: those to be trained, in the sweep's order; one at least.
         clips: by split.
-        speeds: by `throughput.workload(trial)`, as `throughput.time_arms` gives them.
-        trainable: parameters that train, by `throughput.workload(trial)`.
+        speeds, trainable: what `throughput.time_arms` gives, and parameters that train, by `workload(trial)`.
         at_once: trials at a time.
         records: what earlier starts left, by trial; None: the run begins now.
     """
@@ -158,10 +158,8 @@ def describe(forecast: Forecast) -> list[str]:
     known = any(one.epoch is not None for one in forecast.trials)
     rows = [("trial", "epoch", "left" if forecast.resumed else "whole", "ends about")]
     for one in forecast.trials:
-        end = "" if one.end is None else clock(one.end)
-        epoch, left = (
-            ("not timed", "") if one.epoch is None or one.left is None else (_time(one.epoch), _time(one.left))
-        )
+        epoch = "not timed" if one.epoch is None else _time(one.epoch)
+        left, end = "" if one.left is None else _time(one.left), "" if one.end is None else clock(one.end)
         rows.append((one.trial.trial_id, epoch, left, end))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -194,69 +192,54 @@ def refusals(forecast: Forecast, trial_limit: float | None, sweep_limit: float |
             f"--time-limit is {in_words(sweep_limit)}: it would not be done. "
             f"Pass --time-limit {_typed(forecast.seconds)}{more},{fewer} or --yes to be cut."
         )
-    return [*lines, *_lack_of_memory(forecast, room), *_lack_of_disk(forecast, room)]
+    lines += _lack_of_memory(forecast, room)
+    if forecast.disk_mb > room.disk_mb:
+        lines.append(
+            f"the run needs up to {_size(forecast.disk_mb)} on disk, {_size(room.disk_mb)} are free. "
+            "Free some, or give a --storage with more."
+        )
+    return lines
 
 
 def _cut_trials(forecast: Forecast, limit: float) -> Iterator[str]:
-    """A line for each backbone whose longest trial is longer than the limit."""
-    longest: dict[str, TrialForecast] = {}
-    for one in forecast.trials:
-        known = longest.setdefault(one.trial.model, one)
-        if one.used + (one.left or 0.0) > known.used + (known.left or 0.0):
-            longest[one.trial.model] = one
-    for model, one in longest.items():
-        if text := _cut_trial(one, limit, forecast.resumed):
-            yield f"{REGISTRY[model].title} {text}"
-
-
-def _cut_trial(one: TrialForecast, limit: float, resumed: bool) -> str:
-    """What the limit does to a trial and what to do about it; empty if the trial is shorter."""
-    if one.epoch is None or one.left is None or one.used + one.left <= limit:
-        return ""
-    epochs, whole = one.trial.epochs, one.used + one.left
-    finished = one.done + max(0, math.floor((limit - one.used) / one.epoch))
-    where = f"stop in epoch {min(finished + 1, epochs)} of {epochs}" if finished else "not finish its first epoch"
-    test = one.left - (epochs - one.done) * one.epoch
-    fitting = math.floor((limit / _MARGIN - test) / one.epoch)
-    fewer = f" --epochs {fitting}," if 0 < fitting < epochs and not resumed else ""
-    return (
-        f"needs about {in_words(whole)}, the limit is {in_words(limit)}: it would {where}. "
-        f"Pass --trial-time-limit {_typed(whole)},{fewer} or --yes to be cut."
-    )
+    """For each backbone whose longest trial is longer than the limit: what the limit does to it, and what to do."""
+    for model in dict.fromkeys(one.trial.model for one in forecast.trials):
+        own = (one for one in forecast.trials if one.trial.model == model)
+        one = max(own, key=lambda one: one.used + (one.left or 0.0))
+        if one.epoch is None or one.left is None or one.used + one.left <= limit:
+            continue
+        epochs, whole = one.trial.epochs, one.used + one.left
+        finished = one.done + max(0, math.floor((limit - one.used) / one.epoch))
+        where = f"stop in epoch {min(finished + 1, epochs)} of {epochs}" if finished else "not finish its first epoch"
+        test = one.left - (epochs - one.done) * one.epoch
+        fitting = math.floor((limit / _MARGIN - test) / one.epoch)
+        fewer = f" --epochs {fitting}," if 0 < fitting < epochs and not forecast.resumed else ""
+        yield (
+            f"{REGISTRY[model].title} needs about {in_words(whole)}, the limit is {in_words(limit)}: it would {where}. "
+            f"Pass --trial-time-limit {_typed(whole)},{fewer} or --yes to be cut."
+        )
 
 
 def _lack_of_memory(forecast: Forecast, room: Room) -> Iterator[str]:
-    most = sorted(
-        ((one.memory_mb, one.trial) for one in forecast.trials if one.memory_mb is not None), key=lambda pair: -pair[0]
-    )[: room.sharing]
-    needed = sum(memory for memory, _ in most)
-    if needed <= room.memory_mb:
+    known = [(one.memory_mb, one.trial) for one in forecast.trials if one.memory_mb is not None]
+    most = sorted(known, key=lambda pair: -pair[0])[: room.sharing]
+    sums = list(itertools.accumulate(memory for memory, _ in most))
+    if not sums or sums[-1] <= room.memory_mb:
         return
-    fits = sum(sum(memory for memory, _ in most[: n + 1]) <= room.memory_mb for n in range(len(most)))
+    fits = sum(needed <= room.memory_mb for needed in sums)
     largest = most[0][1]
-    where, whose = ("the GPU", "GPU memory") if largest.device == "cuda" else ("this machine", "memory")
+    on_gpu = largest.device == "cuda"
+    where, whose = ("the GPU", "GPU memory") if on_gpu else ("this machine", "memory")
     if fits:
-        remedy = (
-            f"--gpus-per-trial {math.floor(100 / fits) / 100:g}"
-            if largest.device == "cuda"
-            else f"--max-concurrent {fits}"
-        )
+        remedy = f"--gpus-per-trial {math.floor(100 / fits) / 100:g}" if on_gpu else f"--max-concurrent {fits}"
     elif largest.micro_batch > 1:
         remedy = f"--set micro_batch={largest.micro_batch // 2} accumulation={2 * largest.accumulation}"
     else:
         remedy = f"--models without {largest.model}"
     yield (
-        f"{_at_a_time(len(most))} need{'s' if len(most) == 1 else ''} about {_size(needed)} of {whose}, {where} has "
+        f"{_at_a_time(len(most))} need{'s' if len(most) == 1 else ''} about {_size(sums[-1])} of {whose}, {where} has "
         f"{_size(room.memory_mb)}. Pass {remedy}."
     )
-
-
-def _lack_of_disk(forecast: Forecast, room: Room) -> Iterator[str]:
-    if forecast.disk_mb > room.disk_mb:
-        yield (
-            f"the run needs up to {_size(forecast.disk_mb)} on disk, {_size(room.disk_mb)} are free. "
-            "Free some, or give a --storage with more."
-        )
 
 
 def _typed(seconds: float) -> str:

@@ -200,11 +200,7 @@ def _go_on(options: Options, make_sweep: MakeSweep) -> Job:
 
 
 def _extension(
-    options: Options,
-    request: Request,
-    config: str,
-    trials: Sequence[TrainConfig],
-    make_sweep: MakeSweep,
+    options: Options, request: Request, config: str, trials: Sequence[TrainConfig], make_sweep: MakeSweep
 ) -> tuple[Request, list[TrainConfig]]:
     """The request of the whole run after an extension, and the trials that it adds.
 
@@ -247,14 +243,11 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     given = [flag(name) for name in promoted if getattr(options, name) is not None]
     if given:
         raise UserError(f"--promote takes {', '.join(given)} from the best trial; leave that out")
-    path = Path(name).expanduser().absolute()
-    source = RunDirectory(path)
-    if not source.exists and (storage_directory(options) / name / "run.json").is_file():
-        source = RunDirectory(storage_directory(options) / name)
-    if not source.exists:
+    path, storage = Path(name).expanduser().absolute(), storage_directory(options)
+    source = next((run for run in map(RunDirectory, (path, storage / name)) if run.exists), None)
+    if source is None:
         raise UserError(
-            f"--promote {name}: {path} is not a run directory; there are in {storage_directory(options)}: "
-            f"{run_names(storage_directory(options))}"
+            f"--promote {name}: {path} is not a run directory; there are in {storage}: {run_names(storage)}"
         )
     plan = source.read_plan()
     if plan["config"] == resolving.SEARCH:
@@ -344,14 +337,12 @@ def _limits(options: Options, saved: Mapping[str, float | None]) -> TimeLimits:
 
     def limit(name: str, option: str, default: str) -> float | None:
         given = getattr(options, option)
-        return (
-            saved[name]
-            if given is None and name in saved
-            else parse_duration(flag(option), default if given is None else given)
-        )
+        if given is None and name in saved:
+            return saved[name]
+        return parse_duration(flag(option), default if given is None else given)
 
     return TimeLimits(
         trial=limit("trial", "trial_time_limit", TRIAL_TIME_LIMIT),
         stall=limit("stall", "stall_timeout", STALL_TIMEOUT),
-        sweep=parse_duration("--time-limit", "none" if options.time_limit is None else options.time_limit),
+        sweep=limit("sweep", "time_limit", "none"),
     )

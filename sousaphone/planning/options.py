@@ -53,8 +53,14 @@ def option(
         low: its lowest value.
         parser: further arguments of `argparse.ArgumentParser.add_argument`.
     """
-    metadata = {"group": group, "later": later, "promoted": promoted, "low": low}
-    return field(default=default, metadata={**metadata, "parser": {"help": help, **parser}})
+    parser = {"help": help, **parser}
+    metadata = {"group": group, "later": later, "promoted": promoted, "low": low, "parser": parser}
+    return field(default=default, metadata=metadata)
+
+
+def fixed(group: str, help: str, **parser: Any) -> Any:
+    """An option that stays as the run was started, and that --promote takes from the best trial."""
+    return option(group, help, later=Later.SAME, promoted=True, **parser)
 
 
 def switch(group: str, help: str) -> Any:
@@ -70,9 +76,7 @@ def _sizes() -> str:
 class Options:
     """A command line as typed; None where an option is not given, so that a resumed run keeps its own value."""
 
-    config: str | None = option(
-        COMPARED, "sweep, a module of tune_configs (default backbones)", later=Later.SAME, promoted=True, metavar="NAME"
-    )
+    config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
     models: Sequence[str] | None = option(
         COMPARED,
         f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})",
@@ -88,27 +92,9 @@ class Options:
         promoted=True,
         choices=AUGMENT,
     )
-    strategy: str | None = option(
-        COMPARED,
-        "what trains beside the fresh layers (default lora)",
-        later=Later.SAME,
-        promoted=True,
-        choices=STRATEGIES,
-    )
-    lora_targets: str | None = option(
-        COMPARED,
-        "layers that get adapters (default all-linear)",
-        later=Later.SAME,
-        promoted=True,
-        choices=LORA_TARGETS,
-    )
-    scale: str | None = option(
-        COMPARED,
-        "base: published sizes; nano: small (default auto)",
-        later=Later.SAME,
-        promoted=True,
-        choices=("auto", *SCALES),
-    )
+    strategy: str | None = fixed(COMPARED, "what trains beside the fresh layers (default lora)", choices=STRATEGIES)
+    lora_targets: str | None = fixed(COMPARED, "layers that get adapters (default all-linear)", choices=LORA_TARGETS)
+    scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = option(
         COMPARED,
         "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)",
@@ -126,11 +112,9 @@ class Options:
     epochs: int | None = option(
         COMPARED, f"default {DEFAULT_EPOCHS}, at tiny {TINY_EPOCHS}", later=Later.SAME, type=int, metavar="N"
     )
-    set: Sequence[str] | None = option(
+    set: Sequence[str] | None = fixed(
         COMPARED,
         "further settings, listed below; of one that is given twice the last counts",
-        later=Later.SAME,
-        promoted=True,
         nargs="+",
         action="extend",
         metavar="KEY=VALUE",
@@ -144,19 +128,11 @@ class Options:
         "SOUSA, a folder of recordings, a CSV, or hub:OWNER/NAME (default SOUSA_DATASET_PATH, else built-in)",
         metavar="DIR",
     )
-    hold_out: str | None = option(
-        DATA,
-        "soundfont=NAME or preset=NAME: kept from training, scored apart",
-        later=Later.SAME,
-        promoted=True,
-        metavar="WHAT=NAME",
+    hold_out: str | None = fixed(
+        DATA, "soundfont=NAME or preset=NAME: kept from training, scored apart", metavar="WHAT=NAME"
     )
-    test_also: str | None = option(
-        DATA,
-        "a further data set of any of these forms, scored apart, never selected on",
-        later=Later.SAME,
-        promoted=True,
-        metavar="DIR",
+    test_also: str | None = fixed(
+        DATA, "a further data set of any of these forms, scored apart, never selected on", metavar="DIR"
     )
 
     name: str | None = option(RUN, "of the run (default: made from sweep, size and time)")
@@ -189,13 +165,7 @@ class Options:
         EXISTING, "train the best trial of RUN as a run of its own (--dataset, --epochs)", metavar="RUN"
     )
 
-    device: str | None = option(
-        MACHINE,
-        "default auto: the best there is",
-        later=Later.SAME,
-        promoted=True,
-        choices=("auto", *DEVICES),
-    )
+    device: str | None = fixed(MACHINE, "default auto: the best there is", choices=("auto", *DEVICES))
     cpus_per_trial: float | None = option(
         MACHINE, "default: one at nano scale on a CPU, else a fair share", low=1, type=float, metavar="X"
     )

@@ -21,10 +21,10 @@ from sousaphone.data.synthetic.generate import builtin_clips
 from sousaphone.errors import UserError
 from sousaphone.hardware import device_name, memory_bytes
 from sousaphone.model import RudimentClassifier, build_model
-from sousaphone.planning.forecast import Forecast, Room, describe, predict, refusals
+from sousaphone.planning.forecast import Room, describe, predict, refusals
 from sousaphone.planning.job import Job
 from sousaphone.planning.options import Options
-from sousaphone.planning.resolve import data_is_missing, not_downloaded, with_data
+from sousaphone.planning.resolve import data_directory, data_is_missing, not_downloaded
 from sousaphone.planning.resources import Resources
 from sousaphone.planning.throughput import Budget, Speed, time_arms, workload
 from sousaphone.rudiments import SLUGS
@@ -55,21 +55,32 @@ def prepare(
     for line in describe_trials(job, left, resources, at_once, trainable):
         announce(line)
     also = job.request.test_also
-    skipped = options.plan and not_downloaded(also)
-    further = [read_further(Path(also))] if also and not skipped else []
+    further = [read_further(Path(also))] if also and not (options.plan and not_downloaded(also)) else []
     dataset: Dataset | None = None
     if not (options.plan and data_is_missing(job.request)):  # a plan makes and downloads nothing
-        job = job.at(with_data(job.request).data_dir)
+        job = job.at(data_directory(job.request))
         left = job.left()
         dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)
         refuse_other_content(job, left, dataset)
     for line in describe_places(job, dataset):
         announce(line)
-    clips = dataset.clips["split"].value_counts().to_dict() if dataset else nominal_clips(job.request.dataset)
-    forecast = foresee(job, left, clips, trainable, at_once, _timing(options), announce)
+    if dataset is not None:
+        clips = dataset.clips["split"].value_counts().to_dict()
+    else:  # the usual shares
+        size = builtin_clips(job.request.dataset)
+        clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
+    records = job.records() if job.plan is not None else None
+    speeds: Mapping[TrainConfig, Speed | None] = {}
+    if options.timing is not False:
+        # A plan is for its forecast; before a real start the timing must be cheap against the sweep.
+        budget = Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
+        speeds = time_arms(left, clips, Path(job.request.cache_dir), budget, announce, records or {})
+    forecast = predict(left, clips, speeds, trainable, at_once, records)
     for line in describe(forecast):
         announce(line)
-    refuse_what_cannot_end(job, forecast, resources, cut=options.yes)
+    limits = (None, None) if options.yes else (job.limits.trial, job.limits.sweep)
+    if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
+        raise UserError("\n  ".join(["it would not come to its end, so it does not start:", *why]))
     if options.plan or dataset is None:
         return None
     for needed in (dataset, *further):
@@ -79,14 +90,6 @@ def prepare(
             announce(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
     return job, dataset
-
-
-def _timing(options: Options) -> Budget | None:
-    """How much may be timed: nothing with --no-timing, full-size models on a CPU only with --timing."""
-    if options.timing is False:
-        return None
-    # A plan is for its forecast; before a real start the timing must be cheap against the sweep.
-    return Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
@@ -205,61 +208,16 @@ def describe_trials(
         trainable[workload(trial)] = built[alike]
 
 
-def foresee(
-    job: Job,
-    left: Sequence[TrainConfig],
-    clips: Mapping[str, int],
-    trainable: Mapping[TrainConfig, int],
-    at_once: int,
-    timing: Budget | None,
-    announce: Announce,
-) -> Forecast:
-    """How long it will take and what it needs.
-
-    Args:
-        clips: by split.
-        timing: how much of it may be measured now; None: nothing.
-    """
-    records = job.records() if job.plan is not None else None
-    speeds: Mapping[TrainConfig, Speed | None] = {}
-    if timing is not None:
-        speeds = time_arms(left, clips, Path(job.request.cache_dir), timing, announce, records or {})
-    return predict(left, clips, speeds, trainable, at_once, records)
-
-
-def refuse_what_cannot_end(job: Job, forecast: Forecast, resources: Resources, cut: bool) -> None:
-    """
-    Args:
-        cut: whether it is all right that a time limit cuts trials off.
-
-    Raises:
-        UserError: a trial, or the sweep, will not come to its end; the message lists why and what to do.
-    """
-    limits = (None, None) if cut else (job.limits.trial, job.limits.sweep)
-    why = refusals(forecast, *limits, _room(job, forecast.at_once, resources))
-    if why:
-        raise UserError("\n  ".join(["it would not come to its end, so it does not start:", *why]))
-
-
 def _room(job: Job, at_once: int, resources: Resources) -> Room:
     standing = next(path for path in job.directory.path.parents if path.exists())
     disk = shutil.disk_usage(standing).free / _MB
     if job.request.device == "cpu":
         return Room(memory_bytes() / _MB, at_once, disk)
     if job.request.device == "cuda" and torch.cuda.is_available():
-        memory = torch.cuda.get_device_properties(0).total_memory / _MB
-        return Room(
-            memory,
-            min(at_once, max(1, int(1 / resources.gpus_per_trial)) if resources.gpus_per_trial else at_once),
-            disk,
-        )
+        share = resources.gpus_per_trial
+        sharing = min(at_once, max(1, int(1 / share))) if share else at_once
+        return Room(torch.cuda.get_device_properties(0).total_memory / _MB, sharing, disk)
     return Room(math.inf, 1, disk)
-
-
-def nominal_clips(size: str) -> dict[str, int]:
-    """The clips of the built-in set, which is generated in the usual shares."""
-    clips = builtin_clips(size)
-    return {"train": clips * 8 // 10, "validation": clips // 10, "test": clips // 10}
 
 
 def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:

@@ -18,15 +18,7 @@ from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
-from sousaphone.planning.options import (
-    AUGMENT,
-    SEARCH_EPOCHS,
-    TINY_EPOCHS,
-    Later,
-    Options,
-    Request,
-    flag,
-)
+from sousaphone.planning.options import AUGMENT, SEARCH_EPOCHS, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 
@@ -280,18 +272,17 @@ def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]
     """
     chosen = dict.fromkeys(models, "auto")
     for word in words:
-        name, sign, path = word.partition("=")
-        if not sign:
+        if "=" not in word:
             if word not in ("auto", "random"):
                 raise UserError(f"--weights {word!r} is unknown; give auto, random or NAME=PATH")
-            chosen.update(dict.fromkeys(models, word))
-    for word in words:
-        name, sign, path = word.partition("=")
+            chosen = dict.fromkeys(models, word)
+    for name, sign, path in (word.partition("=") for word in words):
         if sign and name not in models:
             known = "is not in this sweep" if name in REGISTRY else "is unknown"
-            raise UserError(f"--weights {word!r}: backbone {name!r} {known}; choose one of: {', '.join(models)}")
+            choice = ", ".join(models)
+            raise UserError(f"--weights {name + sign + path!r}: backbone {name!r} {known}; choose one of: {choice}")
         if sign and not path:
-            raise UserError(f"--weights {word!r} names no file; give {name}=PATH, or random")
+            raise UserError(f"--weights {name + sign!r} names no file; give {name}=PATH, or random")
         if sign:
             chosen[name] = path
     return chosen
@@ -335,21 +326,20 @@ def not_downloaded(source: str) -> bool:
     return hub.is_word(source) and hub.cached(source) is None
 
 
-def with_data(request: Request) -> Request:
-    """The same with the built-in data set generated, if that is what is to be used.
+def data_directory(request: Request) -> str:
+    """Where the data is, of the hub as its word; the built-in set is generated, if that is what is to be used.
 
     Raises:
         UserError: the cache directory cannot be written.
     """
     if not request.built_in:
-        return request
+        return request.data_dir
     from sousaphone.data.synthetic.generate import builtin_dataset
 
     try:
-        root = builtin_dataset(Path(request.cache_dir), request.dataset)
+        return str(builtin_dataset(Path(request.cache_dir), request.dataset))
     except OSError as error:
         raise UserError(
             f"the built-in data set cannot be written to {request.cache_dir} ({error.strerror}); "
             "set SOUSAPHONE_CACHE to a directory with free space"
         ) from error
-    return dataclasses.replace(request, data_dir=str(root))

@@ -1,8 +1,7 @@
 """How fast an arm trains on this machine: a few real steps of it on noise, remembered from one launch to the next.
 
-What costs the same is a workload: trials that differ in nothing but their seed, their data and how long they train. It
-is finer than an arm (`config.arm_of`), for whatever `--set` changes of a step makes another. Cost
-does not depend on content, so noise clips in memory do; the steps are those of `training.loop`.
+What costs the same is a workload: trials that differ in nothing but their seed, their data and how long they train.
+Cost does not depend on content, so noise clips in memory do; the steps are those of `training.loop`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import json
 import math
 import socket
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,19 +46,9 @@ FILE = "timings.json"
 STEPS = 2
 _GENERATION = 2  # raised whenever training itself gets faster: older figures are forgotten
 # Fields without a say in the cost of a clip. Any other, a new one too, makes another workload.
-_COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"} | {
-    "score_test",  # of a search alone: how fast an arm trains and scores is the same
-    "warmup_epochs",
-    "max_grad_norm",
-    "label_smoothing",
-    "lora_alpha",
-    "gain_db",
-    "noise_snr_db",
-    "freq_mask",
-    "time_mask_ms",
-    "limit_train_batches",
-    "limit_eval_batches",
-}
+_COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"}
+_COSTLESS |= {"score_test", "warmup_epochs", "max_grad_norm", "label_smoothing", "lora_alpha", "gain_db", "freq_mask"}
+_COSTLESS |= {"noise_snr_db", "time_mask_ms", "limit_train_batches", "limit_eval_batches"}
 
 
 @dataclass(frozen=True)
@@ -166,20 +155,15 @@ def time_arms(
         clips: by split.
         records: what earlier starts left, by trial.
     """
-    speeds: dict[TrainConfig, Speed | None] = {}
+    steps: Counter[TrainConfig] = Counter()
+    for trial in trials:
+        steps[workload(trial)] += epochs_left(trial, records.get(trial.trial_id)) * train_steps(trial, clips["train"])
+    known = _read(cache_dir)
+    speeds = {which: _speed(known.get(_key(which))) for which in steps}
     missing: list[TrainConfig] = []
     skipped: defaultdict[str, list[str]] = defaultdict(list)  # arms by why they are
-    known = _read(cache_dir)
-    for which in dict.fromkeys(map(workload, trials)):
-        speeds[which] = _speed(known.get(_key(which)))
-        if speeds[which] is not None:
-            continue
-        steps = (
-            epochs_left(t, records.get(t.trial_id)) * train_steps(t, clips["train"])
-            for t in trials
-            if workload(t) == which
-        )
-        if why := _not_worth(which, sum(steps), budget):
+    for which in (which for which, speed in speeds.items() if speed is None):
+        if why := _not_worth(which, steps[which], budget):
             skipped[why].append(which.arm_name)
         else:
             missing.append(which)
@@ -227,7 +211,6 @@ def _is_heavy(which: TrainConfig) -> bool:
 
 
 def _measure_arm(which: TrainConfig) -> Speed:
-    """Build the arm's model, measure, and let go of it before the next."""
     steps = STEPS
     if _is_heavy(which):  # a micro-batch tells the cost of a clip as well as the many that make its step
         which, steps = dataclasses.replace(which, accumulation=1), 1
