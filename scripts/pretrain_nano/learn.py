@@ -132,12 +132,7 @@ def learn(recipe: Recipe, corpus: Corpus, examples: Examples, directory: Path, s
         torch.manual_seed(epoch_seed(recipe.seed, number))  # of dropout and of the order
         row = {"train_loss": _epoch(recipe, learner, optimizer, examples, number), **_held_out(learner, examples)}
         history.append(row)
-        state = {
-            "plan": plan,
-            "model": learner.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "history": history,
-        }
+        state = {"plan": plan, "model": learner.state_dict(), "optimizer": optimizer.state_dict(), "history": history}
         with atomic_write(checkpoint) as temporary:
             torch.save(state, temporary)
         say(

@@ -1,8 +1,7 @@
 """What is pretrained on: who plays which motif, on which drum, in which room. None of it is the demo's.
 
-Players are drawn as the built-in set's, from another seed. Drums are the SoundFont's other percussion, without the
-recordings that a snare of the built-in set uses, and made-up ones of noise and two partials. Rooms are drawn anew for
-every clip.
+Players are drawn as the built-in set's, from another seed; drums are the SoundFont's other percussion, and made-up ones
+of noise and two partials; rooms are drawn anew for every clip.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from scripts.pretrain_nano.motifs import make_motifs
-from sousaphone.data.synthetic.players import Player, draw_tempo, make_players
+from sousaphone.data.synthetic.players import Player, Task, draw_tempo, make_players
 from sousaphone.data.synthetic.render import Room
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
 from sousaphone.rudiments import Rudiment
@@ -43,18 +42,15 @@ class Corpus:
         return "train" if index < self.motifs * self.takes else "validation"
 
 
-@dataclass(frozen=True)
-class Take:
-    """One clip to be rendered; its fields are those of `players.Clip`, and which sound it has."""
+@dataclass(frozen=True, kw_only=True)
+class Take(Task):
+    """One clip to be rendered, and which sound it has."""
 
-    seed: tuple[int, ...]
-    player: Player
-    rudiment: Rudiment  # a motif, here
-    tempo_bpm: int
-    stretch: float
-    phase: float
-    duration: float
-    tuning_cents: float
+    motif: Rudiment
+
+    @property
+    def rudiment(self) -> Rudiment:
+        return self.motif
 
     def sound(self) -> tuple[np.ndarray, Room]:
         """One stroke of its drum, float32 [T] of unit energy at 44.1 kHz, and its room."""
@@ -75,7 +71,7 @@ def take(corpus: Corpus, index: int) -> Take:
     return Take(
         seed=seed,
         player=players[rng.integers(len(players))],
-        rudiment=motif,
+        motif=motif,
         tempo_bpm=tempo,
         stretch=stretch,
         phase=float(rng.random()),

@@ -1,7 +1,6 @@
 """Render the corpus once, at every rate that a backbone wants, into waveform caches that training maps.
 
-Nothing is encoded or decoded on the way. What a killed run leaves is gone on with, and ends in the same bytes, whatever
-the number of workers.
+What a killed run leaves is gone on with, and ends in the same bytes, whatever the number of workers.
 """
 
 from __future__ import annotations
@@ -85,7 +84,7 @@ def _render_chunk(job: tuple[Corpus, Path, int]) -> int:
     for index in range(first, min(first + _CHUNK, corpus.clips)):
         clip = take(corpus, index)
         drum, room = clip.sound()
-        audio = record(clip, perform(clip), drum, clip.tuning_cents, room)
+        audio = record(clip, perform(clip), drum, room)
         wave = torch.from_numpy(audio).float() / 32768
         for rate, into in waves.items():
             samples = samples_at(rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -49,23 +49,10 @@ def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path
 def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> str:
     """What must be said where a further data set shares recordings with the training clips; empty if it shares none.
 
-    Both have their waveforms in the cache at the rates of these trials.
+    A clip is told by its length and two pieces of its sound. Both sets have their waveforms in the cache at the rates
+    of these trials.
     """
     rate = min(REGISTRY[trial.model].sample_rate for trial in trials)
-    shared = _trained_on(dataset, further, rate, cache_dir)
-    if not shared:
-        return ""
-    return (
-        f"{shared} of the {len(further.clips)} recordings of --test-also are among the training clips: what is scored "
-        "there is no test; give recordings that nobody trained on"
-    )
-
-
-def _trained_on(dataset: Dataset, further: Dataset, rate: int, cache_dir: Path) -> int:
-    """How many clips of a further data set are training clips as well, by their sound; both caches are filled.
-
-    A clip is told by its length and two pieces of it, which costs the same for long ones.
-    """
 
     def sounds(data: Dataset, rows: Iterable[int]) -> list[tuple[int, bytes]]:
         cache = build_caches(data, [rate], cache_dir, progress=False)[rate]
@@ -79,7 +66,13 @@ def _trained_on(dataset: Dataset, further: Dataset, rate: int, cache_dir: Path) 
         ]
 
     train = set(sounds(dataset, (dataset.clips.split == "train").to_numpy().nonzero()[0]))
-    return sum(sound in train for sound in sounds(further, range(len(further.clips))))
+    shared = sum(sound in train for sound in sounds(further, range(len(further.clips))))
+    if not shared:
+        return ""
+    return (
+        f"{shared} of the {len(further.clips)} recordings of --test-also are among the training clips: what is scored "
+        "there is no test; give recordings that nobody trained on"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,20 +100,15 @@ class TrialData:
 
 def open_trial_data(config: TrainConfig, sample_rate: int) -> TrialData:
     """The clips that a trial hears; every arm of a sweep gets the same clips and the same seconds."""
+    device = torch.device(config.device)
+
+    def clip_set(data: Dataset, split: str) -> ClipSet:
+        cache = build_caches(data, [sample_rate], Path(config.cache_dir), progress=False)[sample_rate]
+        return ClipSet(cache, data.clips, split, config.clip_seconds, device, config.seed)
+
     dataset = read_subset(Path(config.data_dir), config.dataset, config.hold_out)
-    clip_set = _clip_sets(config, sample_rate)
     train, validation, test = (clip_set(dataset, split) for split in SPLITS)
     further = {HELD_OUT: clip_set(dataset, HELD_OUT)} if config.hold_out else {}
     if config.test_also:
         further["also"] = clip_set(read_further(Path(config.test_also)), "test")
     return TrialData(dataset, train, validation, test, further, config.score_test)
-
-
-def _clip_sets(config: TrainConfig, sample_rate: int) -> Callable[[Dataset, str], ClipSet]:
-    device = torch.device(config.device)
-
-    def clip_set(dataset: Dataset, split: str) -> ClipSet:
-        cache = build_caches(dataset, [sample_rate], Path(config.cache_dir), progress=False)[sample_rate]
-        return ClipSet(cache, dataset.clips, split, config.clip_seconds, device, config.seed)
-
-    return clip_set

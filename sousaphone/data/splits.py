@@ -161,9 +161,8 @@ def hold_out(dataset: Dataset, rule: str) -> Dataset:
 
 
 def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
-    """At most `DATASET_SIZES[size]` clips of a data set, 80/10/10 of them as quotas inside the player splits.
-
-    Clips held out come on top, as many as of test.
+    """At most `DATASET_SIZES[size]` clips of a data set, 80/10/10 of them as quotas inside the player splits; clips
+    held out come on top, as many as of test.
 
     Every split has one fixed order of its clips (see `_order`), cut at the quota: so each size contains the smaller
     ones. No player is dropped: a quota below the number of players gives each one clip.
@@ -203,8 +202,8 @@ def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
     """The index of `clips` in drawing order: round-robin over players and, within a player, over rudiments.
 
     Within a player × rudiment, other performances (`group_id`) come before further renderings of one. Players begin
-    at different rudiments, evenly spaced, so that every prefix is balanced over both. Chance comes from a keyed hash
-    of the names: the order of the rows in the file plays no part, and a clip more does not reshuffle the rest.
+    at different rudiments, so that every prefix is balanced over both. Chance is a keyed hash of the names: the order
+    of the rows plays no part, and a clip more does not reshuffle the rest.
     """
     table = pd.DataFrame({"player": _shuffled(clips.player, seed), "rudiment": _shuffled(clips.rudiment, seed)})
     table["group"] = clips.group_id.where(clips.group_id != "", clips.sample_id).to_numpy()

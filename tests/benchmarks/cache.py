@@ -156,7 +156,7 @@ def main() -> None:
         scratch = Path(directory)
         source = arguments.source or scratch / "made"
         if arguments.source is None:
-            generate(source, clips=300, seed=0, progress=False)
+            generate(source, clips=300, seed=0)
         build_rates(source, scratch)
         print(f"\n{SECONDS:g} s clips at {RATE / 1000:g} kHz, batches of {BATCH} windows of 2.5 s")
         print("   clips    open     key  clip set  batches/s   memory: opened, served (own)  mapped  table of labels")

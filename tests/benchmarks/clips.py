@@ -60,7 +60,7 @@ def make_clips(source: Path | None, count: int, scratch: Path) -> Clips:
         from sousaphone.data.synthetic.generate import generate
 
         source = scratch / "made"
-        generate(source, clips=max(count, 100), seed=0, progress=False)
+        generate(source, clips=max(count, 100), seed=0)
     dataset = read_dataset(source)
     table = pd.concat([dataset.clips] * -(-count // len(dataset.clips)), ignore_index=True)[:count]
     table = table.assign(split="train")

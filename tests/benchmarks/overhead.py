@@ -67,7 +67,7 @@ def measure(scratch: Path, epochs: int, say: Callable[[str], None]) -> Overhead:
     from sousaphone.data.synthetic.generate import builtin_dataset
 
     cache = scratch / "builtin"
-    root = builtin_dataset(cache, "tiny", progress=False)
+    root = builtin_dataset(cache, "tiny")
     build_caches(read_subset(root, "tiny"), {spec.sample_rate for spec in REGISTRY.values()}, cache, progress=False)
     say(f"a sweep at tiny of {epochs} epochs")
     began = datetime.now().timestamp()

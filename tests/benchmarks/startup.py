@@ -56,7 +56,7 @@ def measure(scratch: Path, say: Callable[[str], None]) -> dict[str, tuple[float,
     storage = ("--storage", str(scratch / "starts"))
     from sousaphone.data.synthetic.generate import builtin_dataset
 
-    builtin_dataset(scratch / "builtin", "tiny", progress=False)
+    builtin_dataset(scratch / "builtin", "tiny")
     best: dict[str, tuple[float, float]] = {}
     for number in range(REPEATS):
         ways: dict[str, tuple[Sequence[str], str | None]] = {

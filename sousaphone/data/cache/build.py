@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -23,13 +22,13 @@ import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sousaphone.data.cache.decode import in_threads, read_samples, resampler, to_int16, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.errors import UserError
 from sousaphone.files import flush
+from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
 FORMAT = 3  # raise it whenever the samples or the files of a cache change
@@ -71,10 +70,7 @@ class WaveformCache:
 
 
 def build_caches(
-    dataset: Dataset,
-    sample_rates: Iterable[int],
-    cache_dir: Path,
-    progress: bool = True,
+    dataset: Dataset, sample_rates: Iterable[int], cache_dir: Path, progress: bool = True
 ) -> dict[int, WaveformCache]:
     """Map the data set's waveforms at each sample rate, after building what is not there or is damaged.
 
@@ -83,7 +79,7 @@ def build_caches(
     Args:
         sample_rates: Hz.
         cache_dir: where caches live, shared by data sets and runs.
-        progress: show a bar on stderr where that is a terminal; otherwise a line at start and end.
+        progress: show a bar on stderr where that is a terminal.
 
     Raises:
         UserError: audio that cannot be decoded, is empty or not finite; no space left; cache_dir not writable.
@@ -195,9 +191,12 @@ def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -
 
 def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool) -> None:
     parts = {rate: path.with_name(path.name + _PART) for rate, path in paths.items()}
+    total = len(dataset.clips)
+    title = f"decoding {total:,} clips to {', '.join(f'{rate / 1000:g}' for rate in paths)} kHz"
 
     def decode(clip: tuple[str, Path | BytesIO]) -> dict[int, np.ndarray]:
-        mono, source_rate = _read_mono(*clip)
+        samples, source_rate = read_samples(*clip)
+        mono = torch.from_numpy(np.ascontiguousarray(to_mono(samples)))
         return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in paths}
 
     try:
@@ -206,8 +205,12 @@ def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress:
             for part in parts.values():
                 part.mkdir()
             files = {rate: stack.enter_context((part / WAVE).open("wb")) for rate, part in parts.items()}
-            waves_of_clips = in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
-            for waves in _with_progress(waves_of_clips, len(dataset.clips), console, progress, list(paths)):
+            decoded = in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
+            if progress:
+                decoded = tracked(decoded, title, total, f"{title}, once for all trials", f"decoded {total:,} clips")
+            else:
+                console.print(f"{title}, once for all trials")
+            for waves in decoded:
                 for rate, wave in waves.items():
                     files[rate].write(wave.data)
                     lengths[rate].append(len(wave))
@@ -222,27 +225,3 @@ def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress:
     finally:
         for part in parts.values():
             shutil.rmtree(part, ignore_errors=True)
-
-
-def _read_mono(name: str, source: Path | BytesIO) -> tuple[torch.Tensor, int]:
-    """The mean of a file's channels, float32 [T], and its sample rate in Hz; `name` is for messages."""
-    samples, rate = read_samples(name, source)
-    return torch.from_numpy(np.ascontiguousarray(to_mono(samples))), rate
-
-
-def _with_progress(
-    waves: Iterator[dict[int, np.ndarray]], total: int, console: Console, progress: bool, rates: list[int]
-) -> Iterator[dict[int, np.ndarray]]:
-    title = f"decoding {total:,} clips to {', '.join(f'{rate / 1000:g}' for rate in rates)} kHz"
-    if progress and console.is_terminal:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
-            task = bar.add_task(title, total=total)
-            for wave in waves:
-                yield wave
-                bar.advance(task)
-        return
-    console.print(f"{title}, once for all trials")
-    start = time.monotonic()
-    yield from waves
-    console.print(f"decoded {total:,} clips in {time.monotonic() - start:.0f} s")

@@ -65,9 +65,8 @@ def to_mono(samples: np.ndarray) -> np.ndarray:
 class Resampler:
     """torchaudio's Resample (windowed sinc) of one clip [T], at two to five times its speed.
 
-    Every phase of the output has a filter of its own, and torchaudio convolves with all of them over their common
-    span, where they are zero for the most part. Here neighbouring phases share a matrix product over just the samples
-    that they need.
+    torchaudio convolves with the filters of all phases over their common span, where most are zero. Here neighbouring
+    phases share a matrix product over the samples that they need.
     """
 
     def __init__(self, source_rate: int, target_rate: int) -> None:

@@ -1,8 +1,4 @@
-"""What is wrong with a data set: everything that can be found in one go, in words, each with what to do.
-
-An error is what a training run would stumble over or be misled by; a warning is what a reader of its results should
-know.
-"""
+"""What is wrong with a data set: everything that can be found in one go, in words, each with what to do."""
 
 from __future__ import annotations
 
@@ -40,10 +36,10 @@ _MOST = 20  # findings of one kind that are spelt out
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, in a line; `error` where training on it would mislead or fail."""
+    """One thing that is wrong, in a line; `error` where training on it would mislead or fail, else a warning."""
 
-    error: bool
     text: str
+    error: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,19 +56,14 @@ class Checked:
     findings: tuple[Finding, ...]
     seconds: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
 
-    @property
-    def failed(self) -> bool:
-        return any(finding.error for finding in self.findings)
 
-
-def check(source: Path | str, audio: bool = True, progress: bool = True) -> Checked:
+def check(source: Path | str, audio: bool = True) -> Checked:
     """Look for all that is wrong with a data set. Where it cannot be read, what lies in its directory is
     looked at all the same.
 
     Args:
         source: whatever `read_dataset` reads.
         audio: decode every clip.
-        progress: a bar on stderr, where that is a terminal.
     """
     try:
         dataset = read_dataset(source)
@@ -81,16 +72,16 @@ def check(source: Path | str, audio: bool = True, progress: bool = True) -> Chec
         heard: list[Finding] = []
         if audio:
             root, paths = _recordings(source)
-            sounds = _listen(root, paths, progress)
+            sounds = _listen(root, paths)
             broken = [root / path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
             if isinstance(error, UnreadableAudioError) and error.path in broken:  # it is among what was heard
                 del refusals[str(error)]
             heard = _unheard(sounds)
-        return Checked(None, tuple(dict.fromkeys([*(Finding(True, text) for text in refusals), *heard])))
+        return Checked(None, tuple(dict.fromkeys([*(Finding(text, error=True) for text in refusals), *heard])))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
     if audio:
-        sounds = _listen(dataset.root, dataset.clips.audio_path.tolist(), progress)
+        sounds = _listen(dataset.root, dataset.clips.audio_path.tolist())
         findings += _unheard(sounds)
         findings += _sound_findings(dataset, sounds)
         seconds = pd.Series([sound.seconds if isinstance(sound, _Sound) else float("nan") for sound in sounds])
@@ -137,44 +128,39 @@ def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
 
 def _label_findings(dataset: Dataset) -> Iterator[Finding]:
     clips = dataset.clips
-    yield from (Finding(False, note) for note in dataset.notes)
+    yield from (Finding(note) for note in dataset.notes)
     names = pd.Series(clips.player.unique())
     alike = names[names.str.casefold().duplicated(keep=False)]
     if len(alike):
         yield Finding(
-            False,
             f"{counted(len(alike), 'player')} told apart by capital letters alone ({first_few(sorted(alike))}) may "
-            "stand in different splits; spell each name in one way",
+            "stand in different splits; spell each name in one way"
         )
     players = clips.player[clips.split == "test"].nunique()
     if players < FEW_PLAYERS:
         yield Finding(
-            False,
             f"only {counted(players, 'test player')}: what is measured on so few says little about others; have "
-            f"{FEW_PLAYERS} or more",
+            f"{FEW_PLAYERS} or more"
         )
     absent = [slug for slug in SLUGS if slug not in set(clips.rudiment)]
     if absent:
         yield Finding(
-            False,
             f"{len(absent)} of the {len(SLUGS)} rudiments have no clips ({first_few(absent)}); they count as classes "
-            "all the same: add recordings of them",
+            "all the same: add recordings of them"
         )
     heard = set(clips.rudiment[clips.split == "train"])
     unheard = sorted(set(clips.rudiment) - heard)
     if unheard:
         yield Finding(
-            False,
             f"{counted(len(unheard), 'rudiment')} without training clips ({first_few(unheard)}): no model can know "
-            "them; move players to train, or add recordings",
+            "them; move players to train, or add recordings"
         )
     tempo = clips.tempo_bpm
     odd = ~((tempo > 0) & np.isfinite(tempo))
     if tempo.notna().any() and odd.any():
         yield Finding(
-            False,
             f"{odd.sum()} of {len(clips)} clips have no tempo, NaN or not above 0 ({first_few(clips.sample_id[odd])}); "
-            "results by tempo leave them out: fill in tempo_bpm",
+            "results by tempo leave them out: fill in tempo_bpm"
         )
 
 
@@ -188,10 +174,10 @@ class _Sound:
     digest: bytes
 
 
-def _listen(root: Path, audio_paths: Sequence[str], progress: bool) -> list[_Sound | str]:
+def _listen(root: Path, audio_paths: Sequence[str]) -> list[_Sound | str]:
     """Each clip's sound, or what is wrong with its file."""
     heard = in_threads(_hear, _open_each(root, audio_paths))
-    return list(tracked(heard, f"decoding {len(audio_paths):,} clips", len(audio_paths)) if progress else heard)
+    return list(tracked(heard, f"decoding {len(audio_paths):,} clips", len(audio_paths)))
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
@@ -233,9 +219,9 @@ def _hear(clip: tuple[str, Path | BytesIO | str]) -> _Sound | str:
 def _unheard(sounds: Sequence[_Sound | str]) -> list[Finding]:
     """Files that cannot be decoded, one finding each."""
     texts = list(dict.fromkeys(sound for sound in sounds if isinstance(sound, str)))
-    findings = [Finding(True, text) for text in texts[:_MOST]]
+    findings = [Finding(text, error=True) for text in texts[:_MOST]]
     if len(texts) > _MOST:
-        findings.append(Finding(True, f"{len(texts) - _MOST} more files cannot be decoded; copy them again"))
+        findings.append(Finding(f"{len(texts) - _MOST} more files cannot be decoded; copy them again", error=True))
     return findings
 
 
@@ -247,15 +233,14 @@ def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterato
     clipped = np.array([sound.clipped for sound in heard], dtype=bool)
     if silent.any():
         yield Finding(
-            True,
             f"{counted(int(silent.sum()), 'clip')} silent, no sample above {SILENT_DB:g} dB of full scale "
             f"({first_few(clips.sample_id[silent])}); record again, or remove from the labels",
+            error=True,
         )
     if clipped.any():
         yield Finding(
-            False,
             f"{counted(int(clipped.sum()), 'clip')} clipped, with runs of samples at full scale "
-            f"({first_few(clips.sample_id[clipped])}); record or render with less gain",
+            f"({first_few(clips.sample_id[clipped])}); record or render with less gain"
         )
     clips["digest"] = [sound.digest for sound in heard]
     twice = clips[~silent & clips.digest.duplicated(keep=False)]
@@ -270,7 +255,7 @@ def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterato
         kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
     for kind, groups in kinds.items():
         yield Finding(
-            kind != "under different ids",
             f"{counted(len(groups), 'recording')} more than once {kind}, sample for sample ({first_few(groups)}); keep "
             "one clip of each",
+            error=kind != "under different ids",
         )

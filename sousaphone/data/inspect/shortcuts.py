@@ -1,7 +1,6 @@
 """How far one gets without hearing a pattern: the nearest neighbour by length, by the count of strokes, by sound.
 
-A model that reaches no more than these has learnt nothing about rudiments. In a set whose exercises have fixed cycle
-counts, counting the strokes alone names many of them; the built-in set is drawn so that nothing here helps.
+A model that reaches no more than these has learnt nothing about rudiments; in the built-in set none of it helps.
 """
 
 from __future__ import annotations

@@ -2,9 +2,8 @@
 
     plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.Tables, splits.json
 
-It shows that the tool works and lets it be tested; what is measured on it says nothing about real recordings. It has
-no MIDI files and no exercise or measure scores, which nothing here reads. Equal arguments give equal bytes, whatever
-the number of workers and however often it was interrupted: every clip draws from a generator of its own.
+It shows that the tool works; what is measured on it says nothing about real recordings. Equal arguments give equal
+bytes, whatever the number of workers and interruptions: every clip draws from a generator of its own.
 """
 
 from __future__ import annotations
@@ -108,12 +107,7 @@ def _draw_clip(index: int, seed: int, player: Player, slug: str, fonts: tuple[tu
 
 
 def generate(
-    root: Path,
-    clips: int,
-    seed: int,
-    workers: int | None = None,
-    progress: bool = True,
-    soundfonts: Sequence[Path | str] = (),
+    root: Path, clips: int, seed: int, workers: int | None = None, soundfonts: Sequence[Path | str] = ()
 ) -> None:
     """Write a SOUSA directory of `clips` clips at `root`, or go on with one that was begun and interrupted.
 
@@ -121,7 +115,6 @@ def generate(
 
     Args:
         workers: processes, by default one for each available CPU core. The result does not depend on it.
-        progress: a bar on a terminal, elsewhere one line at the start and one at the end.
         soundfonts: .sf2 files whose drum kits are used beside the built-in ones; a file's stem is its name in the
             labels.
 
@@ -146,20 +139,18 @@ def generate(
             _check_space(root, clips)
             with atomic_write(root / PLAN) as temporary:
                 temporary.write_text(json.dumps(_plan(clips, seed, soundfonts), indent=2) + "\n", encoding="utf-8")
-            _make(root, clips, seed, workers, progress, soundfonts)
+            _make(root, clips, seed, workers, soundfonts)
         (root / _LOCK).unlink(missing_ok=True)
 
 
-def _make(root: Path, clips: int, seed: int, workers: int, progress: bool, soundfonts: Sequence[Path | str]) -> None:
+def _make(root: Path, clips: int, seed: int, workers: int, soundfonts: Sequence[Path | str]) -> None:
     for folder in ("labels", *(f"audio/{slug}" for slug in SLUGS)):
         (root / folder).mkdir(parents=True, exist_ok=True)
     players: dict[str, Player] = {}
     tables = Tables(root / "labels")
     jobs = ((clip, root / audio_path(clip)) for clip in plan_clips(clips, seed, soundfonts))
-    made = _made(jobs, workers)
-    if progress:
-        begun, ended = f"Generating {clips:,} clips", f"Generated {clips:,} clips"
-        made = tracked(made, begun, clips, begun=f"{begun} of the built-in set, once", ended=ended)
+    begun, ended = f"Generating {clips:,} clips", f"Generated {clips:,} clips"
+    made = tracked(_made(jobs, workers), begun, clips, f"{begun} of the built-in set, once", ended)
     for clip, performance in made:
         players.setdefault(clip.player.profile_id, clip.player)
         tables.add(clip, performance)
@@ -229,7 +220,7 @@ def builtin_clips(size: str) -> int:
     return DATASET_SIZES[size] or FULL_CLIPS
 
 
-def builtin_dataset(cache_dir: Path, size: str, progress: bool = True) -> Path:
+def builtin_dataset(cache_dir: Path, size: str) -> Path:
     """The root of the built-in set of this size, generated on first use and by one process only.
 
     Raises:
@@ -238,17 +229,16 @@ def builtin_dataset(cache_dir: Path, size: str, progress: bool = True) -> Path:
     if size not in DATASET_SIZES:
         raise UserError(f"dataset {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
     root = builtin_root(cache_dir, size)
-    name = root.name
-    partial = cache_dir / f"{name}.partial"
+    partial = cache_dir / f"{root.name}.partial"
     if root.is_dir():
         return root
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(cache_dir / f"{name}.lock"):
+    with filelock.FileLock(cache_dir / f"{root.name}.lock"):
         if not root.is_dir():  # another process may have made it while this one waited
             clips = builtin_clips(size)
             if partial.exists() and _recorded(partial) != _plan(clips, 0, ()):  # of no use any more
                 shutil.rmtree(partial)
-            generate(partial, clips, seed=0, progress=progress)
+            generate(partial, clips, seed=0)
             partial.replace(root)
     return root
 

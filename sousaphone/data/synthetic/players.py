@@ -1,14 +1,15 @@
 """The built-in set's drummers: who plays, what they are asked to play, and when and how hard each stroke lands.
 
-`render` turns the strokes into audio. What separates the rudiments must be their patterns, so a
-clip's length, its rate of strokes and the place in the cycle where it begins are drawn without looking at the class.
+What separates the rudiments must be their patterns, so a clip's length, its rate of strokes and the place in the cycle
+where it begins are drawn without looking at the class.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -61,44 +62,36 @@ class Player:
     weak_shelf_db: float
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One recording to be made: who plays what, how fast, from where in the cycle, and with which sound."""
+@dataclass(frozen=True, kw_only=True)
+class Task(ABC):
+    """What is to be performed: who plays which cycle, how fast, from where in it and for how long."""
 
-    index: int
     seed: tuple[int, ...]
     player: Player
-    slug: str
     tempo_bpm: int
     stretch: float  # played beats for each notated beat: 2 is half time
     phase: float  # where in the cycle it begins, 0 to 1
     duration: float  # seconds
+    tuning_cents: float
+
+    @property
+    @abstractmethod
+    def rudiment(self) -> Rudiment:
+        """Whose cycle is played."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip(Task):
+    """One recording of the built-in set, and with which sound."""
+
+    index: int
+    slug: str
     kit: Kit
     room: int
-    tuning_cents: float
 
     @property
     def rudiment(self) -> Rudiment:
         return RUDIMENTS[self.slug]
-
-
-class Task(Protocol):
-    """What `perform` needs of a clip: who plays which cycle, how fast and for how long; see Clip."""
-
-    @property
-    def seed(self) -> tuple[int, ...]: ...
-    @property
-    def player(self) -> Player: ...
-    @property
-    def rudiment(self) -> Rudiment: ...
-    @property
-    def tempo_bpm(self) -> int: ...
-    @property
-    def stretch(self) -> float: ...
-    @property
-    def phase(self) -> float: ...
-    @property
-    def duration(self) -> float: ...
 
 
 @dataclass

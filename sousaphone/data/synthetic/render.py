@@ -89,10 +89,10 @@ def render_hand(voice: Voice, times_ms: list[float], velocities: list[int], seco
 
 def render(clip: Clip, performance: Performance) -> np.ndarray:
     """The clip as recorded in its room: int16 [T] at 44.1 kHz."""
-    return record(clip, performance, snare(clip.kit), clip.tuning_cents, ROOMS[clip.room])
+    return record(clip, performance, snare(clip.kit), ROOMS[clip.room])
 
 
-def record(task: Task, performance: Performance, drum: np.ndarray, tuning_cents: float, room: Room) -> np.ndarray:
+def record(task: Task, performance: Performance, drum: np.ndarray, room: Room) -> np.ndarray:
     """A performance on a drum, given by one stroke [T], in a room: int16 [T] at 44.1 kHz."""
     player = task.player
     rng = np.random.default_rng((*task.seed, 2))
@@ -101,7 +101,7 @@ def record(task: Task, performance: Performance, drum: np.ndarray, tuning_cents:
     for hand in ("R", "L"):
         mine = [i for i, which in enumerate(strokes["hand"]) if which == hand]
         weak = hand != player.dominant
-        voice = make_voice(drum, tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
+        voice = make_voice(drum, task.tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
         times = [strokes["actual_time_ms"][i] for i in mine]
         mix += render_hand(voice, times, [strokes["actual_velocity"][i] for i in mine], task.duration)
     mix /= max(float(np.abs(mix).max()), 1e-6)

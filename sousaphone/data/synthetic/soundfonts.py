@@ -1,9 +1,8 @@
 """The snare drums of SoundFonts (.sf2): which kits a file offers, and one stroke of each.
 
 A kit is a preset of the drum bank; its snare is what the note 38 plays at full force. Played here, from the SoundFont
-specification 2.04, is what makes a struck drum: samples, tuning, envelopes, the low-pass and its sweep. Vibrato, chorus
-and reverb sends are not. (symusic's synthesizer takes an envelope without a sustain level for one that falls to
-nothing: five of TimGM6mb's seven snares were clicks of 5 ms.)
+specification 2.04, is what makes a struck drum: samples, tuning, envelopes, the low-pass and its sweep; no vibrato,
+chorus or reverb. (With symusic's synthesizer five of TimGM6mb's seven snares were clicks of 5 ms.)
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ RATE = 44_100
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("shortcuts") / "set"
-    generate(root, clips=200, seed=0, workers=1, progress=False)
+    generate(root, clips=200, seed=0, workers=1)
     return root
 
 
@@ -131,7 +131,7 @@ def test_nor_do_its_loudness_and_colour(generated):
 @pytest.mark.slow
 @pytest.mark.parametrize("counted", ["labels", "audio"])
 def test_a_built_in_tiny_set_has_no_shortcut(tmp_path, counted):
-    generate(tmp_path / "set", clips=1000, seed=0, progress=False)
+    generate(tmp_path / "set", clips=1000, seed=0)
     if counted == "audio":
         (tmp_path / "set" / STROKES).unlink()
     scores = shortcut_scores(read_dataset(tmp_path / "set"))

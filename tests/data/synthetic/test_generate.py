@@ -57,7 +57,7 @@ def performances(plan) -> list[Performance]:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("generated") / "set"
-    generate(root, clips=12, seed=3, workers=1, progress=False)
+    generate(root, clips=12, seed=3, workers=1)
     return root
 
 
@@ -72,9 +72,9 @@ def steady(clip: Clip) -> Clip:
 
 
 def test_equal_seeds_give_equal_bytes_whatever_the_number_of_workers(root, tmp_path):
-    generate(tmp_path / "two", clips=12, seed=3, workers=2, progress=False)
+    generate(tmp_path / "two", clips=12, seed=3, workers=2)
     assert contents(tmp_path / "two") == contents(root)
-    generate(tmp_path / "other", clips=10, seed=4, workers=1, progress=False)
+    generate(tmp_path / "other", clips=10, seed=4, workers=1)
     assert not set(contents(tmp_path / "other").values()) & set(contents(root).values())
 
 
@@ -237,7 +237,7 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(root, tmp_path):
     assert 3 <= len(made) < 12
     emptied = min(made)  # as a power cut may leave a file
     emptied.write_bytes(b"")
-    generate(killed, clips=12, seed=3, workers=2, progress=False)
+    generate(killed, clips=12, seed=3, workers=2)
     assert contents(killed) == contents(root)
     assert all(path.stat().st_mtime_ns == before for path, before in made.items() if path != emptied)
 
@@ -263,10 +263,10 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 def test_a_whole_set_is_not_made_again_and_another_plan_is_refused(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    generate(root, clips=12, seed=3, progress=False)
+    generate(root, clips=12, seed=3)
     for other in ({"clips": 13, "seed": 3}, {"clips": 12, "seed": 4}):
         with pytest.raises(UserError, match=r"was begun with (clips 12, not 13|seed 3, not 4); give the same"):
-            generate(root, **other, progress=False)
+            generate(root, **other)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
@@ -275,11 +275,11 @@ def test_the_builtin_set_is_made_once_and_never_half(tmp_path, monkeypatch):
     leftover = builtin_root(tmp_path, "tiny").with_name(f"{builtin_root(tmp_path, 'tiny').name}.partial")
     (leftover / "audio").mkdir(parents=True)
     (leftover / PLAN).write_text('{"version": 0}')
-    root = builtin_dataset(tmp_path, "tiny", progress=False)
+    root = builtin_dataset(tmp_path, "tiny")
     assert (root / "labels" / "samples.parquet").is_file()
     assert not leftover.exists()
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    assert builtin_dataset(tmp_path, "tiny", progress=False) == root
+    assert builtin_dataset(tmp_path, "tiny") == root
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
@@ -289,10 +289,10 @@ def test_the_builtin_set_goes_on_where_a_killed_one_stopped(tmp_path, monkeypatc
     with monkeypatch.context() as stopped:
         stopped.setattr(generator, "_made", lambda jobs, workers: _stop_after(4, jobs))
         with pytest.raises(KeyboardInterrupt):
-            builtin_dataset(tmp_path, "tiny", progress=False)
+            builtin_dataset(tmp_path, "tiny")
     made = {path.name: path.stat().st_mtime_ns for path in partial.glob("audio/*/*.flac")}
     assert len(made) == 4
-    root = builtin_dataset(tmp_path, "tiny", progress=False)
+    root = builtin_dataset(tmp_path, "tiny")
     kept = {path.name: path.stat().st_mtime_ns for path in root.glob("audio/*/*.flac")}
     assert len(kept) == 10
     assert made.items() <= kept.items()
@@ -307,7 +307,7 @@ def _stop_after(count, jobs):
 
 def test_row_groups_hold_the_rows_of_a_set_made_at_once(root, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "CLIPS_PER_GROUP", 5)
-    generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False)
+    generate(tmp_path / "set", clips=12, seed=3, workers=1)
     for name in ("samples.parquet", "strokes.parquet"):
         ours, whole = tmp_path / "set" / "labels" / name, root / "labels" / name
         assert pyarrow.parquet.ParquetFile(ours).num_row_groups == 3
@@ -317,11 +317,11 @@ def test_row_groups_hold_the_rows_of_a_set_made_at_once(root, tmp_path, monkeypa
 def test_a_users_soundfont_plays_beside_the_built_in_one(tmp_path):
     font = tmp_path / "Mine.sf2"
     font.write_bytes(builtin_kits()[0].path.read_bytes())
-    generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False, soundfonts=[font])
+    generate(tmp_path / "set", clips=12, seed=3, workers=1, soundfonts=[font])
     fonts = pd.read_parquet(tmp_path / "set" / "labels" / "samples.parquet")["soundfont"].str.split("_").str[0]
     assert set(fonts) == {"TimGM6mb", "Mine"}
     with pytest.raises(UserError, match="soundfonts"):
-        generate(tmp_path / "set", clips=12, seed=3, workers=1, progress=False)
+        generate(tmp_path / "set", clips=12, seed=3, workers=1)
 
 
 def test_a_players_habits_go_together_within_a_tier_too():
@@ -364,13 +364,13 @@ def test_a_directory_in_use_and_an_unknown_size_are_refused(tmp_path):
 def test_a_set_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypatch):
     monkeypatch.setattr(generator.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     with pytest.raises(UserError, match=r"10 clips need 0.00 GB more .* free some space"):
-        generate(tmp_path / "set", 10, seed=0, workers=1, progress=False)
+        generate(tmp_path / "set", 10, seed=0, workers=1)
     assert not list(tmp_path.rglob("*.flac"))
 
 
 def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    generate(whole, 10, seed=0, workers=1, progress=False)
+    generate(whole, 10, seed=0, workers=1)
     write, written = Path.write_bytes, []
 
     def full(path, content):
@@ -383,10 +383,10 @@ def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
         disk.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
-            generate(cut, 10, seed=0, workers=1, progress=False)
+            generate(cut, 10, seed=0, workers=1)
     assert len(list(cut.rglob("*.flac"))) == 4
     assert not list(cut.rglob("*.tmp"))
-    generate(cut, 10, seed=0, workers=1, progress=False)
+    generate(cut, 10, seed=0, workers=1)
     assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == {
         p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()
     }
