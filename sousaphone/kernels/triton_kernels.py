@@ -222,13 +222,7 @@ def to_rank(x: Tensor, a: Tensor, scale: float, seed: Tensor | None = None, leve
 
 
 def from_rank(
-    y: Tensor,
-    k: Tensor,
-    m: Tensor,
-    scale: float = 1.0,
-    seed: Tensor | None = None,
-    level: int = 0,
-    groups: int = 1,
+    y: Tensor, k: Tensor, m: Tensor, scale: float = 1.0, seed: Tensor | None = None, level: int = 0, groups: int = 1
 ) -> Tensor:
     """y + `scale` * drop(k m) in place: bfloat16 [N, C] and [N, r], float32 [r, C].
 

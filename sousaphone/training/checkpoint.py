@@ -1,7 +1,7 @@
 """A trial's checkpoints: written whole or not at all, never under a name used before, checked when read.
 
-`checkpoints/epoch_0007-1f3a9c2b/` holds `state.pt` and `manifest.json` (its size and SHA-256). The suffix belongs to
-one attempt at the trial: a worker that outlives its driver for some seconds can never write into its successor's.
+`checkpoints/epoch_0007-1f3a9c2b/` holds `state.pt` and `manifest.json` (its size and SHA-256). The suffix is of one
+attempt: a worker that outlives its driver never writes into its successor's.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ def fit(
         torch.manual_seed(epoch_seed(config.seed, number))
         score = partial(evaluate, config, model, tick=partial(tick, number, 1.0), micro_batch=micro_batch)
         row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, micro_batch, number, tick)
-        row["train_ce"] = metrics.cross_entropy(*_fields(score(data.train, _probe(data))))
+        probe = score(data.train, _probe(data))
+        row["train_ce"] = metrics.cross_entropy(probe.logits, probe.labels)
         row.update(score(data.validation).named("val"))
         _check_finite(row, "val_loss")  # the last step of an epoch may be the one that breaks the model
         if row["val_macro_f1"] > best["score"]:
@@ -136,25 +137,20 @@ def fit(
         tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
-            tests = _score_tests(data, score)
+            tests = {name: score(clips) for name, clips in data.tests.items()}
             row.update(named(tests))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
-        yield Epoch(
-            number,
-            row,
-            end,
-            {
-                "config": dataclasses.asdict(config),
-                "base": model.base_fingerprint,
-                "end": str(end.status) if end else None,
-                "model": trained,
-                "optimizer": moments,
-                "history": history,
-                "best": best,
-            },
-            tests,
-        )
+        now = {
+            "config": dataclasses.asdict(config),
+            "base": model.base_fingerprint,
+            "end": str(end.status) if end else None,
+            "model": trained,
+            "optimizer": moments,
+            "history": history,
+            "best": best,
+        }
+        yield Epoch(number, row, end, now, tests)
 
 
 def cut_short(
@@ -168,20 +164,14 @@ def cut_short(
     """The last finished epoch of a trial that ends before its time, with the test clips scored from its best state.
 
     Its state is the one given: the trial may still be gone on with, as if it had never been cut.
-
-    Args:
-        tick: called between batches.
     """
     model.place(torch.device(config.device))
     model.load_trained_state(state["best"]["model"])
     last = state["history"][-1]
-    tests = _score_tests(data, partial(evaluate, config, model, tick=partial(tick, last["epoch"], 1.0)))
+    score = partial(evaluate, config, model, tick=partial(tick, last["epoch"], 1.0))
+    tests = {name: score(clips) for name, clips in data.tests.items()}
     row = {**last, **named(tests)}
     return Epoch(row["epoch"], row, end, state, tests)
-
-
-def _score_tests(data: TrialData, score: Callable[[ClipSet], Scores]) -> dict[str, Scores]:
-    return {name: score(clips) for name, clips in data.tests.items()}
 
 
 def named(tests: Mapping[str, Scores]) -> dict[str, float]:
@@ -336,10 +326,6 @@ def _probe(data: TrialData) -> list[int]:
     """Training clips on which train_ce is measured: evenly spread, as many as validation has."""
     count = min(len(data.train), len(data.validation))
     return [i * len(data.train) // count for i in range(count)]
-
-
-def _fields(scores: Scores) -> tuple[Tensor, Tensor]:
-    return scores.logits, scores.labels
 
 
 def _to_cpu(value: Any) -> Any:

@@ -96,12 +96,7 @@ def halved(config: TrainConfig, times: int) -> TrainConfig:
 
 
 def _train_within_memory(
-    planned: TrainConfig,
-    record: TrialRecord,
-    directory: Path,
-    watch: DriverWatch,
-    report: Report,
-    stopwatch: Stopwatch,
+    planned: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, stopwatch: Stopwatch
 ) -> None:
     while True:
         config = halved(planned, record.halvings)
@@ -119,12 +114,7 @@ def _train_within_memory(
 
 
 def _train(
-    config: TrainConfig,
-    record: TrialRecord,
-    directory: Path,
-    watch: DriverWatch,
-    report: Report,
-    stopwatch: Stopwatch,
+    config: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, stopwatch: Stopwatch
 ) -> None:
     record.config = dataclasses.asdict(config)
     record.provenance = {**provenance(), "device": device_name(config.device)}

@@ -36,12 +36,7 @@ class Stopwatch:
     """
 
     def __init__(self, directory: Path, limits: Limits, seconds: float) -> None:
-        """
-        Args:
-            directory: the trial's.
-            limits: as the driver set them.
-            seconds: at work in earlier starts, by the record; the heartbeat of a killed start may know of more.
-        """
+        """`seconds` at work in earlier starts, by the record; the heartbeat of a killed start may know of more."""
         self._directory, self._limits = directory, limits
         self._before = max(seconds, (read_heartbeat(directory) or {}).get("seconds", 0.0))
         self._began = time.monotonic()
