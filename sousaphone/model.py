@@ -162,14 +162,7 @@ class RudimentClassifier(nn.Module):
         return self.classify(self.features(wave, lengths))
 
     def weights_record(self, source: str) -> dict[str, Any]:
-        """What the record keeps of the weights that training begins with.
-
-        Args:
-            source: as in the configuration: 'random' or a path.
-
-        Returns:
-            See `sousaphone.weights.record_of`; and the fingerprint of the base model's tensors.
-        """
+        """`sousaphone.weights.record_of` what training begins with, and the fingerprint of the base model's tensors."""
         return {**weights.record_of(self.backbone, source), "fingerprint": self.base_fingerprint}
 
     def counts(self) -> ParameterCounts:

@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from sousaphone.rudiments import RUDIMENTS, Rudiment, Stroke
+from sousaphone.rudiments import RUDIMENTS, Rudiment
 
 # How common a figure is on the whole; each motif then has leanings of its own, or all would sound alike.
 _FIGURES = {"tap": 0.42, "diddle": 0.2, "flam": 0.16, "drag": 0.12, "ruff": 0.04, "buzz": 0.06}
@@ -40,7 +40,7 @@ def form(rudiment: Rudiment) -> Form:
 
     A diddle counts as two taps: struck apart they sound the same.
     """
-    strokes = tuple((stroke.hand, _kind(stroke)) for stroke in rudiment.strokes)
+    strokes = tuple((each.hand, "tap" if each.kind == "diddle" else each.kind) for each in rudiment.strokes)
     for period in range(1, len(strokes) + 1):
         if len(strokes) % period == 0 and strokes == strokes[:period] * (len(strokes) // period):
             return strokes[:period]
@@ -60,10 +60,6 @@ def _turned(one: Form) -> tuple[Form, ...]:
     """The pattern from each of its strokes, led by either hand."""
     swapped = tuple((_OTHER[hand], kind) for hand, kind in one)
     return tuple(f[at:] + f[:at] for f in (one, swapped) for at in range(len(one)))
-
-
-def _kind(stroke: Stroke) -> str:
-    return "tap" if stroke.kind == "diddle" else stroke.kind
 
 
 def _notation(rng: np.random.Generator) -> str:

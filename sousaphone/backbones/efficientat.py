@@ -104,7 +104,9 @@ def load_official(path: Path) -> MobileNet:
     try:
         channels = Channels.of_state(state)
     except (KeyError, IndexError):
-        channels = _nearest(state)
+        # A tensor that tells its own is missing: of the released widths the one that fits best.
+        released = (Channels.of_width(width) for width in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 4.0))
+        channels = min(released, key=lambda channels: sum(map(len, _misfits(state, channels).values())))
     amiss = _misfits(state, channels)
     if sum(map(len, amiss.values())) > len(state) / 2:
         raise UserError(f"{path} holds no MobileNet of the mn family; {remedy}")
@@ -126,9 +128,3 @@ def _misfits(state: Mapping[str, Tensor], channels: Channels) -> dict[str, set[s
         net = MobileNet(channels)
     own = net.state_dict()
     return misfits({official: own[key] for key, official in net.official_keys().items()}, state)
-
-
-def _nearest(state: Mapping[str, Tensor]) -> Channels:
-    """The channels of the released width that a state dict fits best which lacks a tensor that tells its own."""
-    released = (Channels.of_width(width) for width in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 4.0))
-    return min(released, key=lambda channels: sum(map(len, _misfits(state, channels).values())))

@@ -35,11 +35,12 @@ def parse(argv: Sequence[str] | None, prog: str) -> Options:
 
 def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
     """The parser of `Options`."""
+    rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
     parser = Parser(
         prog=prog,
         usage="%(prog)s [options]",
         description="Fine-tune pretrained audio backbones with LoRA on the 40 drum rudiments and compare them.",
-        epilog=_settings_help(),
+        epilog="\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES]),
     )
     groups: dict[str, Any] = {}
     for declared in dataclasses.fields(Options):
@@ -50,11 +51,6 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
             groups[title] = parser.add_argument_group(title)
         groups[title].add_argument(flag(declared.name), default=declared.default, **given)
     return parser
-
-
-def _settings_help() -> str:
-    rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
-    return "\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES])
 
 
 def make_sweep(config: str, request: Request) -> Sweep:

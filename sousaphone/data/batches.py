@@ -76,7 +76,9 @@ class ClipSet:
         self._first = torch.from_numpy(cache.offsets[mine])  # each clip's first sample in cache.wave
         self._samples = torch.from_numpy(cache.offsets[mine + 1] - cache.offsets[mine])
         if resident is None:
-            resident = self.device.type == "cuda" and self._fits()
+            needed = 2 * int(self._samples.sum())
+            on_gpu = self.device.type == "cuda"
+            resident = on_gpu and needed <= _DEVICE_SHARE * torch.cuda.mem_get_info(self.device)[0]
         self._resident = self._upload() if resident and len(self) else None
 
     def __len__(self) -> int:
@@ -140,10 +142,6 @@ class ClipSet:
             line[:length] = self._cache.wave[begin : begin + length]
             line[length:] = 0
         return wave.to(self.device, non_blocking=on_gpu)
-
-    def _fits(self) -> bool:
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return int(self._samples.sum()) * 2 <= _DEVICE_SHARE * free
 
     def _upload(self) -> tuple[Tensor, Tensor]:
         """Where each clip begins in the split's own waveform, int64 [N], and that waveform on the device, int16."""

@@ -49,8 +49,7 @@ def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path
 def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> str:
     """What must be said where a further data set shares recordings with the training clips; empty if it shares none.
 
-    A clip is told by its length and two pieces of its sound. Both sets have their waveforms in the cache at the rates
-    of these trials.
+    A clip is told by its length and two pieces of its sound. Both sets are in the cache at the rates of these trials.
     """
     rate = min(REGISTRY[trial.model].sample_rate for trial in trials)
 

@@ -289,11 +289,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
 
 
 def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, list[str]]:
-    """The best finished trial by validation, and why it is that.
-
-    Raises:
-        UserError: none has finished.
-    """
+    """The best finished trial by validation, and why it is that; a UserError where none has finished."""
     finished, partial = [], 0
     for trial_id in plan["trial_ids"]:
         record = source.record(trial_id)
@@ -318,11 +314,7 @@ def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, l
 
 
 def _tracker(options: Options, plan: Mapping[str, Any]) -> str:
-    """As asked for, else as the run had it.
-
-    Raises:
-        UserError: its package is not installed.
-    """
+    """As asked for, else as the run had it; a UserError where its package is not installed."""
     tracker = str(options.tracker or plan.get("tracker", "none"))
     if tracker == "wandb" and importlib.util.find_spec("wandb") is None:
         raise UserError(

@@ -68,8 +68,7 @@ def switch(group: str, help: str) -> Any:
     return option(group, help, default=False, action="store_true")
 
 
-def _sizes() -> str:
-    return ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
+_SIZES = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +120,7 @@ class Options:
     )
 
     dataset: str | None = option(
-        DATA, f"clips, at most: {_sizes()} (default tiny)", later=Later.SAME, choices=DATASET_SIZES
+        DATA, f"clips, at most: {_SIZES} (default tiny)", later=Later.SAME, choices=DATASET_SIZES
     )
     data_dir: str | None = option(
         DATA,

@@ -119,8 +119,8 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         scale=scale,
         weights=weights,
         settings=settings,
-        hold_out=_hold_out(options) or "",
-        test_also=_test_also(options) or "",
+        hold_out=_hold_out(options),
+        test_also=_test_also(options),
         rates=rates,
         rates_told=rates_told,
         **here,
@@ -137,16 +137,16 @@ def _same_device(saved: Request) -> str:
         ) from None
 
 
-def _hold_out(options: Options) -> str | None:
+def _hold_out(options: Options) -> str:
     if options.hold_out is None:
-        return None
+        return ""
     from sousaphone.data.splits import parse_hold_out  # brings pandas, which most command lines can do without
 
     return "=".join(parse_hold_out(options.hold_out))
 
 
-def _test_also(options: Options) -> str | None:
-    return None if options.test_also is None else check_source("--test-also", options.test_also)
+def _test_also(options: Options) -> str:
+    return "" if options.test_also is None else check_source("--test-also", options.test_also)
 
 
 def check_lowest(options: Options) -> None:

@@ -22,8 +22,7 @@ _RANDOM = "random"
 def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialRecord]) -> Iterator[str]:
     """Write what the search's trials found so far; yields it in words.
 
-    The best rate is that of the lowest validation loss at the last epoch: after so few steps on so few clips shares of
-    right answers are coarse.
+    The best rate has the lowest validation loss at the last epoch: after so few steps accuracies are coarse.
 
     Args:
         trials: all that are planned.

@@ -187,11 +187,8 @@ def evaluate(
     tick: Callable[[], None] = lambda: None,
     micro_batch: MicroBatch | None = None,
 ) -> Scores:
-    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode.
-
-    Args:
-        micro_batch: of the same model, whose recording is worth keeping.
-    """
+    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode; with the
+    model's own `micro_batch` its CUDA graph is used again."""
     micro_batch = micro_batch or MicroBatch(config, model)
     model.eval()
     logits, labels = [], []

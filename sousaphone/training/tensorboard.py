@@ -51,12 +51,7 @@ def draw_settings(board: SummaryWriter, config: TrainConfig) -> None:
 def draw_end(board: SummaryWriter, history: list[dict[str, Any]], directory: Path, tested: Iterable[str]) -> None:
     """The numbers of the trial's line under HPARAMS, and a confusion matrix (`NAME_confusion`) for each set scored.
 
-    They are drawn from what is on disk, all that a start has which finds its trial at its end.
-
-    Args:
-        history: its last epoch holds the test metrics.
-        directory: the trial's, which holds its predictions.
-        tested: `test` and the further sets.
+    They are drawn from the predictions in the trial's directory, all that a start has which finds its trial at its end.
     """
     epoch, best = history[-1]["epoch"], history[history[-1]["best_epoch"] - 1]
     for metric in ("val_macro_f1", "val_acc"):

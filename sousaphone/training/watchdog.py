@@ -91,18 +91,14 @@ class Stopwatch:
         self._arm()
         if time.monotonic() - self._beaten >= _BEAT_SECONDS:
             self._beaten = time.monotonic()
-            self._write_beat(epoch, share)
+            beat = {"epoch": epoch, "share": share, "seconds": self.seconds}
+            # A sign of life and no result: a full disk may lose it.
+            with suppress(OSError), atomic_write(self._directory / HEARTBEAT_NAME, durable=False) as temporary:
+                temporary.write_text(json.dumps(beat), encoding="utf-8")
 
     def _arm(self) -> None:
         if self._stacks is not None and self._limits.stall_seconds is not None:
             faulthandler.dump_traceback_later(self._limits.stall_seconds, exit=True, file=self._stacks)
-
-    def _write_beat(self, epoch: int, share: float) -> None:
-        # A sign of life and no result: a full disk may lose it.
-        with suppress(OSError), atomic_write(self._directory / HEARTBEAT_NAME, durable=False) as temporary:
-            temporary.write_text(
-                json.dumps({"epoch": epoch, "share": share, "seconds": self.seconds}), encoding="utf-8"
-            )
 
 
 def read_heartbeat(trial: Path) -> dict[str, Any] | None:

@@ -138,7 +138,7 @@ def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
     told: dict[str, Any] = {"source": source, "origin": RANDOM, "published": False}
     if source == RANDOM:
         told |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
-    elif nano.is_shipped(path):
+    elif path.parent == nano.DIRECTORY:
         told |= {"origin": nano.ORIGIN, "sha256": file_sha256(path), "format": "safetensors", "licence": nano.LICENCE}
         told |= {"pretraining": nano.PRETRAINING, "objective": nano.OBJECTIVE}
     else:

@@ -101,10 +101,7 @@ def _hub() -> str:
 
 
 def _fetch(name: str, source: WeightSource) -> Path:
-    """
-    Raises:
-        UserError: it cannot be fetched, or is not what it should be.
-    """
+    """A UserError where it cannot be fetched, or is not what it should be."""
     spec = REGISTRY[name]
     if source.url is not None:
         own = own_directory()

@@ -19,8 +19,3 @@ def shipped(name: str) -> Path | None:
     """The file of a backbone's nano weights; None where none earned its place."""
     path = DIRECTORY / f"{name}.safetensors"
     return path if path.is_file() else None
-
-
-def is_shipped(path: Path) -> bool:
-    """Whether a file is one of these."""
-    return path.parent == DIRECTORY

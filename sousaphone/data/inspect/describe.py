@@ -80,10 +80,8 @@ def _table(*columns: str) -> Table:
 
 def _splits(clips: pd.DataFrame) -> Table:
     table = _table("split", "clips", "players", "rudiments")
-    for split in SPLITS:
-        own = clips[clips.split == split]
-        table.add_row(split, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
-    table.add_row("all", f"{len(clips):,}", str(clips.player.nunique()), str(clips.rudiment.nunique()))
+    for name, own in [*((split, clips[clips.split == split]) for split in SPLITS), ("all", clips)]:
+        table.add_row(name, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
     return table
 
 

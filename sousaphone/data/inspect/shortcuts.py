@@ -48,8 +48,7 @@ class ShortcutScores:
 def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     """Score one nearest neighbour among other players' clips; the equally near vote.
 
-    Strokes are counted in labels/strokes.parquet where that knows every clip, otherwise in the audio. A count within
-    the first seconds is left out where no clip is longer: there it is the count of the whole.
+    Strokes are counted in labels/strokes.parquet where that knows every clip, otherwise in the audio.
 
     Args:
         size: at most so many clips, drawn as for training. Decoding 1,000 takes about ten seconds on two cores.

@@ -85,8 +85,7 @@ def _request(word: str) -> tuple[str, dict[str, Any]]:
 def snapshot(word: str) -> Path:
     """The data set's directory in the hub's cache, downloaded if it is not known to be whole there.
 
-    A download that was cut short goes on where it was; it shows a progress bar. Where the hub cannot be reached, what
-    may be whole is taken, and that is said.
+    A download that was cut short goes on where it was. Without the hub what may be whole is taken, and that is said.
 
     Raises:
         UserError: a wrong word, no network, no such data set, no room for it.

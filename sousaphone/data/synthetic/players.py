@@ -210,7 +210,8 @@ def perform(clip: Task) -> Performance:
                 )
         strokes += reversed(figure)
     columns = zip(*strokes, *bounces, strict=True)
-    return Performance(dict(zip(COLUMNS, map(list, columns), strict=True)), cycles=_cycles_begun(figures))
+    cycles = len({start_ms for start_ms, _ in figures})
+    return Performance(dict(zip(COLUMNS, map(list, columns), strict=True)), cycles)
 
 
 def _step_ms(clip: Task) -> float:
@@ -235,10 +236,6 @@ def _figures(clip: Task, rng: np.random.Generator) -> list[tuple[float, range]]:
         played += [(start_ms, f) for f in figures if f.start >= first and start_ms + f[-1] * step_ms <= end_ms]
         start_ms, first = start_ms + len(cycle) * step_ms, 0
     return played
-
-
-def _cycles_begun(figures: list[tuple[float, range]]) -> int:
-    return len({start_ms for start_ms, _ in figures})
 
 
 def _midi(velocity: float) -> int:
