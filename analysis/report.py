@@ -50,11 +50,8 @@ def read_run(path: Path) -> Findings:
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
     predictions, damaged = read_predictions(run, trials)
-    further = {}
-    for name in ("held_out", "also"):
-        scored, _ = read_predictions(run, trials, name)
-        if len(scored):
-            further[name] = (scored.sample_id.nunique(), scored.player.nunique())
+    others = {name: read_predictions(run, trials, name)[0] for name in ("held_out", "also")}
+    further = {n: (rows.sample_id.nunique(), rows.player.nunique()) for n, rows in others.items() if len(rows)}
     try:
         yardsticks = Yardsticks.read(path)
     except ValueError as error:
@@ -62,18 +59,16 @@ def read_run(path: Path) -> Findings:
         damaged.append(f"baselines: {error}; resuming measures them anew")
     adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
-    return Findings(
-        path, plan, trials, run.is_live(), now(), [*remarks, *damaged], predictions, yardsticks, sizes, further
-    )
+    remarks += damaged
+    return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, yardsticks, sizes, further)
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
     """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
     plots/*.png.
 
-    Everything is made before anything is written, so what cannot be made leaves the report that stands as it is; and
-    each file takes its place whole. In the run's own directory, pictures and trials of earlier reports that this one
-    has no more are removed.
+    Everything is made before anything is written, and each file takes its place whole. In the run's own directory,
+    pictures and trials of earlier reports that this one has no more are removed.
 
     Args:
         run: the directory that launch.py wrote.
@@ -119,12 +114,9 @@ def make_files(found: Findings) -> dict[str, bytes]:
         "summary_report.md": f"{to_markdown(found.name, said)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
         "report.html": to_html(found.name, said, f"{_LINKS} Written {found.written}.").encode(),
     }
-    files |= {
-        f"trials/{trial.trial_id}.json": exports.trial_json(
-            trial, trial.started, found.adapter_bytes.get(trial.trial_id)
-        )
-        for trial in found.trials
-    }
+    for trial in found.trials:
+        size = found.adapter_bytes.get(trial.trial_id)
+        files[f"trials/{trial.trial_id}.json"] = exports.trial_json(trial, trial.started, size)
     return files | {f"plots/{picture.name}.png": picture.png for picture in drawn if picture.png is not None}
 
 

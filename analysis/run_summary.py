@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load.trials import Trial, counted_states
+from analysis.load.predictions import scored_trials
+from analysis.load.trials import Trial
 from analysis.stats.arms import arms, title
 from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
 from sousaphone.config import FEW_PLAYERS
@@ -58,30 +59,16 @@ class Findings:
     @property
     def ranked(self) -> list[Trial]:
         """The trials with all their results, the best validation score first."""
-        return _by_score([trial for trial in self.trials if trial.full])
+        return [trial for trial in self._by_score if trial.full]
 
     @property
     def partial(self) -> list[Trial]:
         """The trials with results of fewer epochs than planned, the best validation score first."""
-        return _by_score([trial for trial in self.trials if trial.partial])
+        return [trial for trial in self._by_score if trial.partial]
 
     @property
-    def partial_note(self) -> str:
-        """What must stand above their numbers."""
-        others = "the table above" if self.ranked else "those of a trial that ran to its end"
-        return f"These are of fewer epochs than planned, so not comparable with {others}."
-
-    @property
-    def without_results(self) -> list[Trial]:
-        """The trials without a finished epoch, in the order of the plan."""
-        return [trial for trial in self.trials if not trial.full and not trial.partial]
-
-    @property
-    def state(self) -> str:
-        """How far the run is, in one sentence."""
-        words = counted_states(trial.status for trial in self.trials)
-        live = "; the run is still going on" if self.live else ""
-        return f"{counted(len(self.trials), 'planned trial')}: {words}{live}."
+    def _by_score(self) -> list[Trial]:
+        return sorted(self.trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
 
     @property
     def tuning(self) -> list[str]:
@@ -97,30 +84,21 @@ class Findings:
         origin = self.plan.get("promoted_from")
         if not origin:
             return None
-        scores = ((origin.get(name), style) for name, style in (("val_macro_f1", "{:.3f}"), ("val_acc", "{:.1%}")))
-        f1, accuracy = ("not known" if value is None else style.format(value) for value, style in scores)
+        f1, accuracy = (_score(name, origin.get(name), "not known") for name in ("val_macro_f1", "val_acc"))
         return (
             f"Promoted from trial {origin.get('trial_id')} of run {origin.get('run')}, whose validation macro F1 was "
             f"{f1} and accuracy {accuracy}, over {counted(origin.get('epochs'), 'epoch')} there."
         )
 
-    @property
-    def next_steps(self) -> list[tuple[str, str | None]]:
-        """(what for, the line to type, None where there is none) for all trials that are not full; nothing while a
-        driver is at it."""
-        if self.live:
-            return []
-        return RunDirectory(self.path).next_steps((trial.status, trial.cause) for trial in self.trials)
-
-    def retry(self, trial: Trial) -> str | None:
-        """The line that continues a trial, or tries it again; None where there is none, or a driver is at it."""
-        steps = [] if self.live else RunDirectory(self.path).next_steps([(trial.status, trial.cause)])
-        return steps[0][1] if steps else None
+    def next_steps(self, trials: Sequence[Trial]) -> list[tuple[str, str | None]]:
+        """(what for, the line to type, None where there is none) for those that are not full; nothing while a driver
+        is at it."""
+        return [] if self.live else RunDirectory(self.path).next_steps((t.status, t.cause) for t in trials)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
         """What ran: (name, value) pairs."""
-        data, origin = self.plan.get("data") or {}, self.plan.get("provenance") or {}
+        data, origin, request = (self.plan.get(name) or {} for name in ("data", "provenance", "request"))
         clips, players = data.get("clips") or {}, data.get("players") or {}
         splits = [split for split in ("train", "validation", "test") if split in clips]
         sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), self.unit)}" for split in splits)
@@ -128,7 +106,7 @@ class Findings:
         synthetic = " (synthetic, the built-in set)" if data.get("synthetic") else ""
         dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
-        device = dict.fromkeys(((self.plan.get("request") or {}).get("device"), origin.get("device")))
+        device = dict.fromkeys((request.get("device"), origin.get("device")))
         pairs = [
             ("Command", self.plan.get("command")),
             ("Begun", self.plan.get("created")),
@@ -140,10 +118,7 @@ class Findings:
             ("Versions", versions),
             ("Host", origin.get("host")),
             ("Learning rates", _by_model(self.trials, "learning_rate")),
-            (
-                "Settings",
-                ", ".join(f"{k}={v}" for k, v in ((self.plan.get("request") or {}).get("settings") or {}).items()),
-            ),
+            ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
             ("Limits", _limits_in_words(self.plan.get("limits") or {})),
         ]
@@ -203,7 +178,7 @@ class Findings:
     @property
     def scored(self) -> set[str]:
         """The trials whose test predictions are at hand."""
-        return set(self.predictions.trial_id.unique()) if len(self.predictions) else set()
+        return scored_trials(self.predictions)
 
     @cached_property
     def cpu_ms(self) -> dict[str, float]:
@@ -213,25 +188,6 @@ class Findings:
         names = ("model", "strategy", "lora_targets")
         known = {t.trial_id: self.yardsticks.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials}
         return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
-
-    @property
-    def mismatches(self) -> list[str]:
-        """What must be said of backbones that hear other features than their weights were trained on."""
-        found: dict[str, None] = {}
-        for trial in self.trials:
-            if differs := trial.began_from.get("frontend_mismatch"):
-                name = title(trial.config.get("model", ""))
-                found[f"{name} heard other features than its weights were trained on ({', '.join(differs)})."] = None
-        return list(found)
-
-    @property
-    def signatures(self) -> dict[str, list[str]]:
-        """The trials that were scored, by signature: more than one means that not all rows may be compared."""
-        found: dict[str, list[str]] = {}
-        for trial in self.trials:
-            if trial.history and trial.data:
-                found.setdefault(trial.signature, []).append(trial.trial_id)
-        return found
 
     @property
     def further(self) -> tuple[Sequence[str], list[Sequence[str]], str] | None:
@@ -247,12 +203,11 @@ class Findings:
             [t.trial_id, *(_score(name, t.last.get(name)) for name in ("test_acc", *names))]
             for t in (*self.ranked, *self.partial)
         ]
-        sizes = {
-            name: f" ({counted(clips, 'clip')} of {heard(players, self.unit)})"
-            for name, (clips, players) in self.further_sizes.items()
-        }
-        told = "; ".join(f"{words}{sizes.get(name, '')}" for name, words in shown)
-        return ("trial", "test_acc", *names), rows, told
+        told = []
+        for name, words in shown:
+            clips, players = self.further_sizes.get(name, (0, 0))
+            told.append(f"{words} ({counted(clips, 'clip')} of {heard(players, self.unit)})" if clips else words)
+        return ("trial", "test_acc", *names), rows, "; ".join(told)
 
     @property
     def limits(self) -> list[str]:
@@ -292,21 +247,17 @@ class Findings:
         steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
         if steps:
             said.append(
-                f"Only {min(steps)} optimiser steps an epoch were taken (limit_train_batches): "
-                "most training clips were not heard in every epoch."
+                f"Only {min(steps)} optimiser steps an epoch were taken (limit_train_batches): most training clips "
+                "were not heard in every epoch."
             )
         if data.get("synthetic"):
             said.append("The clips are synthetic: nothing here was measured on played drums.")
         elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, played by a SoundFont
             said.append("Test clips whose labels name a SoundFont are synthesised: they are not of played drums.")
-        said.append(
-            "Learning rates and other settings were fixed beforehand; another setting may turn the order round."
-        )
-        return said
-
-
-def _by_score(trials: Sequence[Trial]) -> list[Trial]:
-    return sorted(trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+        return [
+            *said,
+            "Learning rates and other settings were fixed beforehand; another setting may turn the order round.",
+        ]
 
 
 def _range(numbers: Sequence[int], noun: str) -> str:
@@ -315,9 +266,9 @@ def _range(numbers: Sequence[int], noun: str) -> str:
     return f"{fewest} to {counted(most, noun)}" if fewest < most else counted(most, noun)
 
 
-def _score(name: str, value: float | None) -> str:
+def _score(name: str, value: float | None, unknown: str = "–") -> str:
     """A metric as the report prints it: accuracies in percent."""
-    return "–" if value is None else format(value, ".1%" if name.endswith("_acc") else ".3f")
+    return unknown if value is None else format(value, ".1%" if name.endswith("_acc") else ".3f")
 
 
 def _by_model(trials: Sequence[Trial], field: str) -> str:
@@ -334,6 +285,5 @@ def _extension(extension: Mapping[str, Any]) -> str:
 
 
 def _limits_in_words(limits: Mapping[str, float | None]) -> str:
-    words = {"trial": "a trial", "stall": "without a batch"}
-    known = [(limits.get(name), text) for name, text in words.items()]
+    known = ((limits.get("trial"), "a trial"), (limits.get("stall"), "without a batch"))
     return ", ".join(f"{in_words(seconds)} {text}" for seconds, text in known if seconds is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from analysis.load.trials import Trial, unlike
+from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings
 from analysis.stats.arms import Arm, arms, by_validation, pretrained, title
 from analysis.stats.criteria import criteria, expectations
@@ -14,6 +14,7 @@ from analysis.stats.verdict import effect_rows, pair_rows
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
+from sousaphone.text import counted
 
 COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, of the best epoch; the table is ordered by it",
@@ -78,7 +79,9 @@ def _opening(found: Findings) -> Iterator[Block]:
         yield Banner(found.banner)
     if found.promotion:
         yield Text(found.promotion)
-    yield Text(found.state)
+    words = counted_states(trial.status for trial in found.trials)
+    live = "; the run is still going on" if found.live else ""
+    yield Text(f"{counted(len(found.trials), 'planned trial')}: {words}{live}.")
     if not found.banner:  # the banner is all that may be said
         yield Text(found.verdict.headline)
         details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.tuning)]
@@ -86,10 +89,15 @@ def _opening(found: Findings) -> Iterator[Block]:
             yield Items(details)
     elif found.too_few_players:
         yield Text(found.too_few_players)
-    for said in found.mismatches:
-        yield Banner(said)
+    differing = ((title(t.config.get("model", "")), t.began_from.get("frontend_mismatch")) for t in found.trials)
+    for name, what in dict.fromkeys((name, ", ".join(what)) for name, what in differing if what):
+        yield Banner(f"{name} heard other features than its weights were trained on ({what}).")
     if differ := unlike(found.trials):
-        names = "; ".join(f"{signature}: {', '.join(ids)}" for signature, ids in found.signatures.items())
+        signatures: dict[str, list[str]] = {}
+        for trial in found.trials:
+            if trial.history and trial.data:
+                signatures.setdefault(trial.signature, []).append(trial.trial_id)
+        names = "; ".join(f"{signature}: {', '.join(ids)}" for signature, ids in signatures.items())
         yield Banner(
             f"Not all trials were measured alike, so not all rows may be compared ({'; '.join(differ)}). By signature: "
             f"{names}."
@@ -113,33 +121,32 @@ def _results(found: Findings) -> Iterator[Block]:
 def _arm_cells(found: Findings, arm: Arm) -> tuple[str, ...]:
     mine = found.predictions[found.predictions.trial_id.isin([trial.trial_id for trial in arm.shown])]
     test = accuracy_of(mine) if len(mine) else None
-    known = test is not None and not math.isnan(test.low)
+    tested = mine.trial_id.nunique()
     return (
         arm.label,
-        _seeds(len(arm.shown), mine.trial_id.nunique()),
+        # Those of test apart where some predictions are missing.
+        f"{len(arm.shown)}" if tested in (0, len(arm.shown)) else f"{len(arm.shown)} (test: {tested})",
         _number(arm.mean("best", "val_macro_f1"), ".3f"),
         _number(arm.mean("best", "val_acc"), ".1%"),
         _number(test.accuracy if test else None, ".1%"),
-        f"{possible(test.low):.1%} to {possible(test.high):.1%}" if test is not None and known else "–",
+        f"{possible(test.low):.1%} to {possible(test.high):.1%}"
+        if test is not None and not math.isnan(test.low)
+        else "–",
         _number(arm.shown[0].trainable_params, ","),
     )
 
 
-def _seeds(validated: int, tested: int) -> str:
-    """How many an arm's means are of; those of test apart where some predictions are missing."""
-    return str(validated) if tested in (0, validated) else f"{validated} (test: {tested})"
-
-
 def _partial(found: Findings) -> Iterator[Block]:
     if found.partial:
-        yield Text(found.partial_note)
+        others = "the table above" if found.ranked else "those of a trial that ran to its end"
+        yield Text(f"These are of fewer epochs than planned, so not comparable with {others}.")
         rows = [(*cells(found, trial), trial.why) for trial in found.partial]
         yield Table((*RESULTS, "why"), rows, wordy=("why",))
 
 
 def _without(found: Findings) -> Iterator[Block]:
-    if found.without_results:
-        rows = [(trial.trial_id, trial.status, trial.why) for trial in found.without_results]
+    rows = [(t.trial_id, t.status, t.why) for t in found.trials if not t.full and not t.partial]
+    if rows:
         yield Table(("trial", "status", "why"), rows, wordy=("why",))
 
 
@@ -189,13 +196,8 @@ def _expectations(found: Findings) -> Iterator[Block]:
     if found.banner or not found.ranked:
         return
     rows = [
-        (
-            order.name,
-            ", ".join(order.expected),
-            ", ".join(f"{name} ({value})" for name, value in order.found),
-            f"{order.agreeing} of {order.pairs}",
-        )
-        for order in expectations(found.trials)
+        (each.name, ", ".join(each.expected), ", ".join(each.found), f"{each.agreeing} of {each.pairs}")
+        for each in expectations(found.trials)
     ]
     head = ("order by", "expected", "found", "pairs as expected")
     yield Table(head, rows, wordy=("expected", "found"))
@@ -224,14 +226,15 @@ def _failures(found: Findings) -> Iterator[Block]:
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
         if trial.traceback:
             yield Code("\n".join(trial.traceback.strip().splitlines()[-_ERROR_LINES:]))
-        if (line := found.retry(trial)) is not None:
-            yield Code(line)
+        for _, line in found.next_steps([trial])[:1]:  # that continues it, or tries it again
+            if line is not None:
+                yield Code(line)
     if len(bad) > _MOST_FAILURES:
         yield Text(f"and {len(bad) - _MOST_FAILURES} more, all in comparison_table.csv.")
 
 
 def _next_steps(found: Findings) -> Iterator[Block]:
-    for words, line in found.next_steps:
+    for words, line in found.next_steps(found.trials):
         yield Text(f"{words}:" if line else f"{words}.")
         if line:
             yield Code(line)
@@ -251,7 +254,7 @@ def cells(found: Findings, trial: Trial) -> tuple[str, ...]:
         _number(trial.trainable_params, ","),
         _number(trial.train_seconds, ",.0f"),
         _number(found.cpu_ms.get(trial.trial_id), ",.1f"),
-        _number(max(trial.values("peak_memory_mb"), default=None), ",.0f"),
+        _number(trial.peak_memory_mb, ",.0f"),
         trial.signature if trial.data else "–",
     )
 

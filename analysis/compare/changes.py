@@ -8,6 +8,7 @@ from typing import Any
 from analysis.compare.experiments import Experiment, arm_title, of_trials
 from analysis.run_summary import Findings
 from analysis.stats.arms import title
+from sousaphone.config import ArmKey
 
 # The arm itself, what tells its trials apart, and where things lie: data and weights are compared by content.
 _IDENTITY = {"model", "strategy", "augment", "seed"}
@@ -15,6 +16,7 @@ _PLACES = {"data_dir", "cache_dir", "test_also"}
 _MOST_ARMS = 3
 _SAME_NETWORK = 0.97  # the smaller number of parameters over the larger, at least
 _DIGITS = 12
+Groups = Mapping[ArmKey, Sequence[Experiment]]
 
 
 def changes_between_runs(here: Findings, there: Findings) -> list[str]:
@@ -27,45 +29,41 @@ def changes_in_settings(
     here: Sequence[Experiment], there: Sequence[Experiment], leave_out: Set[str] = frozenset()
 ) -> list[str]:
     """The settings that differ, each with the arms in which it does; what only one side has on record is no change."""
-    groups = [_by_arm(side) for side in (here, there)]
+    groups = [by_arm(side) for side in (here, there)]
     arms = [arm for arm in groups[0] if arm in groups[1]]
     names = dict.fromkeys(name for each in here for name in each.config)
     found: dict[tuple[str, str, str], list[str]] = {}
-    for name in names:
-        if name in _IDENTITY | _PLACES | leave_out:
-            continue
+    for name in (name for name in names if name not in _IDENTITY | _PLACES | leave_out):
         for arm in arms:
             sides = [[each.config[name] for each in group[arm] if name in each.config] for group in groups]
             ours, theirs = (_words(values) for values in sides)
             if sides[0] and sides[1] and ours != theirs:
                 found.setdefault((name, ours, theirs), []).append(arm_title(arm))
-    said = [
-        f"{name}: {ours} here, {theirs} there ({_where(titles, len(arms))})"
-        for (name, ours, theirs), titles in found.items()
-    ]
+    told = [(*key, _where(titles, len(arms))) for key, titles in found.items()]
+    said = [f"{name}: {ours} here, {theirs} there ({where})" for name, ours, theirs, where in told]
     return [*said, *_networks(groups, arms), *_seeds(groups, arms)]
 
 
-def _by_arm(experiments: Sequence[Experiment]) -> dict[Any, list[Experiment]]:
-    groups: dict[Any, list[Experiment]] = {}
+def by_arm(experiments: Sequence[Experiment]) -> dict[ArmKey, list[Experiment]]:
+    """The experiments of each arm, the arms in the order of their first."""
+    groups: dict[ArmKey, list[Experiment]] = {}
     for each in experiments:
         groups.setdefault(each.arm, []).append(each)
     return groups
 
 
-def _networks(groups: Sequence[Mapping[Any, Sequence[Experiment]]], arms: Sequence[Any]) -> list[str]:
+def _networks(groups: Sequence[Groups], arms: Sequence[ArmKey]) -> list[str]:
     """Backbones whose numbers of parameters differ by more than adapters could make them."""
     found = {}
     for arm in arms:
         ours, theirs = ({each.total_params for each in group[arm] if each.total_params} for group in groups)
         if ours and theirs and (max(ours) < _SAME_NETWORK * min(theirs) or _SAME_NETWORK * min(ours) > max(theirs)):
-            found[arm.model] = (
-                f"{title(arm.model)}: {max(ours):,} parameters here, {max(theirs):,} there: not the same network"
-            )
+            numbers = f"{max(ours):,} parameters here, {max(theirs):,} there"
+            found[arm.model] = f"{title(arm.model)}: {numbers}: not the same network"
     return list(found.values())
 
 
-def _seeds(groups: Sequence[Mapping[Any, Sequence[Experiment]]], arms: Sequence[Any]) -> list[str]:
+def _seeds(groups: Sequence[Groups], arms: Sequence[ArmKey]) -> list[str]:
     """Seeds are no setting of an arm, but how many it has matters."""
     ours, theirs = ({e.config["seed"] for arm in arms for e in group[arm] if "seed" in e.config} for group in groups)
     return [f"seeds: {_words(ours)} here, {_words(theirs)} there"] if ours and theirs and ours != theirs else []
@@ -77,9 +75,8 @@ def _content(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     ours, theirs = ((plan.get("data") or {}) for plan in (here, there))
     prints = [str(data.get("fingerprint") or "") for data in (ours, theirs)]
     if all(prints) and prints[0] != prints[1]:
-        sizes = [
-            ", ".join(f"{split} {count}" for split, count in (d.get("clips") or {}).items()) for d in (ours, theirs)
-        ]
+        clips = [(data.get("clips") or {}).items() for data in (ours, theirs)]
+        sizes = [", ".join(f"{split} {count}" for split, count in each) for each in clips]
         said.append(
             f"data: {prints[0][:_DIGITS]} here ({ours.get('root')}; {sizes[0]}), "
             f"{prints[1][:_DIGITS]} there ({theirs.get('root')}; {sizes[1]})"
@@ -97,19 +94,20 @@ def _program(here: Mapping[str, Any], there: Mapping[str, Any]) -> list[str]:
     said = []
     ours, theirs = ((plan.get("provenance") or {}) for plan in (here, there))
     for name, words in (("git_commit", "commit"), ("python", "Python"), ("device", "device")):
-        first, second = ours.get(name), theirs.get(name)
-        if first and second and first != second:
-            said.append(f"{words}: {str(first)[:40]} here, {str(second)[:40]} there")
+        said += _differing(words, ours.get(name), theirs.get(name), 40)
     dirty = [bool(side.get("git_dirty")) for side in (ours, theirs)]
     if any(dirty):
         where = "both" if all(dirty) else "here" if dirty[0] else "there"
         said.append(f"uncommitted changes: {where}, so the commit does not say all")
     versions = [side.get("versions") or {} for side in (ours, theirs)]
     for package in versions[0]:
-        first, second = (side.get(package) for side in versions)
-        if first and second and first != second:
-            said.append(f"{package}: {first} here, {second} there")
+        said += _differing(package, *(side.get(package) for side in versions))
     return said
+
+
+def _differing(what: str, here: Any, there: Any, most: int | None = None) -> list[str]:
+    """One sentence, of at most so many letters of either value, where both are known and differ."""
+    return [f"{what}: {str(here)[:most]} here, {str(there)[:most]} there"] if here and there and here != there else []
 
 
 def _words(values: Any) -> str:

@@ -1,19 +1,19 @@
 """This run against another one, or against the JSON files of an earlier sweep: what each lacks, what changed, and by
-how much the arms that both have differ.
+how much the arms that both have differ (this run's minus the other's).
 
-Differences are this run's minus the other's. Only the test accuracy gets an interval, where both runs have kept what
-they said of each clip and the clips are the same.
+Only the test accuracy gets an interval, where both have kept their predictions of each clip and the clips are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.compare.changes import changes_between_runs, changes_in_settings
+from analysis.compare.changes import by_arm, changes_between_runs, changes_in_settings
 from analysis.compare.experiments import Experiment, arm_title, of_trials, read_experiments
 from analysis.compare.shortcomings import shortcomings
 from analysis.load.predictions import correct_by_clip
@@ -33,11 +33,17 @@ FILE_NAME = "comparison.md"
 HEAD = ("arm", "here", "there", "validation accuracy", "validation macro F1", "test accuracy")
 _MOST_NAMES = 5
 _OTHER_NUMBERS = "none: other numbers of clips were scored (limit_eval_batches)"
+_HOW = (
+    "Arms that both have, this one minus the other. Validation: means over the seeds that ran to their end. Test "
+    "accuracy: mean over players of the difference on the same clips, seeds averaged first, with its 95 % interval "
+    "over players, and over seeds where both have three or more. A difference between two runs is that of everything "
+    "that changed between them, and not the effect of any one change."
+)
 # What must agree for a clip of the same name to be the same clip.
 _LABELS = ("player", "rudiment", "audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Side:
     """One of the two that are compared.
 
@@ -59,75 +65,59 @@ class Side:
         """What became of its experiments, in words."""
         return counted_states(each.status for each in self.experiments)
 
-    def of(self, arm: ArmKey) -> list[Experiment]:
-        return [each for each in self.experiments if each.arm == arm]
-
     @property
     def data(self) -> str | None:
         """Which clips it was trained and validated on, where that is known."""
         return None if self.run is None else (self.run.plan.get("data") or {}).get("fingerprint")
 
-    @property
-    def arms(self) -> list[ArmKey]:
-        return list(dict.fromkeys(each.arm for each in self.experiments))
+    @cached_property
+    def arms(self) -> dict[ArmKey, list[Experiment]]:
+        return by_arm(self.experiments)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides, and all that is said of them."""
+    """All that is said of two sides.
+
+    Attributes:
+        alone: the arms that only one side has.
+        rows: under HEAD, of the arms that both have.
+    """
 
     here: Side
     there: Side
     lacks: Sequence[str]
     changed: Sequence[str]
+    alone: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     @property
     def section(self) -> Section:
         """All of it."""
         other = "a run" if self.there.run else "a directory of experiment files"
+        experiments = counted(len(self.there.experiments), "experiment")
         blocks: list[Block] = [
             Text(f"Here: {self.here.name}, {counted(len(self.here.experiments), 'trial')}: {self.here.state}."),
-            Text(
-                f"There: {self.there.name}, {other} with {counted(len(self.there.experiments), 'experiment')}: "
-                f"{self.there.state}."
-            ),
+            Text(f"There: {self.there.name}, {other} with {experiments}: {self.there.state}."),
         ]
-        if self.lacks:
-            blocks += [Text("What the other lacks, and what that means for its numbers:"), Items(self.lacks)]
-        if self.changed:
-            blocks += [Text("What changed:"), Items(self.changed)]
-        if self.alone:
-            blocks += [Text("Arms that only one of them has:"), Items(self.alone)]
+        for words, items in (
+            ("What the other lacks, and what that means for its numbers:", self.lacks),
+            ("What changed:", self.changed),
+            ("Arms that only one of them has:", self.alone),
+        ):
+            blocks += [Text(words), Items(items)] if items else []
         if self.rows:
-            blocks += [
-                Text(
-                    "Arms that both have, this one minus the other. Validation: means over the seeds that ran to their "
-                    "end. Test accuracy: mean over players of the difference on the same clips, seeds averaged first, "
-                    "with its 95 % interval over players, and over seeds where both have three or more. A difference "
-                    "between two runs is that of everything that changed between them, and not the effect of any one "
-                    "change."
-                ),
-                Table(HEAD, self.rows, wordy=HEAD[1:]),
-            ]
+            blocks += [Text(_HOW), Table(HEAD, self.rows, wordy=HEAD[1:])]
         else:
             blocks.append(Text("They have no arm in common, so no numbers are compared."))
         return Section(f"Compared with {self.there.name}", blocks)
 
     @property
-    def alone(self) -> list[str]:
-        """The arms that only one side has, in words."""
-        pairs = (("here", self.here, self.there), ("there", self.there, self.here))
-        return [
-            f"only {where}: {arm_title(arm)}" for where, one, two in pairs for arm in one.arms if arm not in two.arms
-        ]
-
-    @property
     def short(self) -> list[str]:
         """The same for a terminal, without what is only in one."""
         lines = [f"here:  {self.here.name}: {self.here.state}", f"there: {self.there.name}: {self.there.state}"]
-        lines += ["what the other lacks:", *(f"  {line}" for line in self.lacks)] if self.lacks else []
-        lines += ["what changed:", *(f"  {line}" for line in self.changed)] if self.changed else []
+        for words, items in (("what the other lacks:", self.lacks), ("what changed:", self.changed)):
+            lines += [words, *(f"  {item}" for item in items)] if items else []
         lines.append(f"{counted(len(self.rows), 'arm')} in both, {counted(len(self.alone), 'arm')} in one alone")
         for arm, _, _, accuracy, f1, test in self.rows:
             lines += [f"  {arm}", f"    validation accuracy {accuracy}; macro F1 {f1}", f"    test accuracy {test}"]
@@ -150,8 +140,11 @@ def comparison(found: Findings, other: Path) -> Comparison:
         changed = changes_between_runs(found, there.run)
     else:
         changed = changes_in_settings(here.experiments, there.experiments)
+    lacks = [*shortcomings(there.experiments, there.run), *there.remarks]
+    alone = [f"only here: {arm_title(arm)}" for arm in here.arms if arm not in there.arms]
+    alone += [f"only there: {arm_title(arm)}" for arm in there.arms if arm not in here.arms]
     rows = [_row(arm, here, there) for arm in here.arms if arm in there.arms]
-    return Comparison(here, there, [*shortcomings(there.experiments, there.run), *there.remarks], changed, rows)
+    return Comparison(here, there, lacks, changed, alone, rows)
 
 
 def write_comparison(run: Path, other: Path, output: Path | None = None) -> tuple[list[str], Path]:
@@ -166,14 +159,13 @@ def write_comparison(run: Path, other: Path, output: Path | None = None) -> tupl
     Raises:
         UserError: one of them is not there, or the file cannot be written.
     """
-    found = read_run(run)
-    result = comparison(found, other)
+    result = comparison(read_run(run), other)
     directory = output if output is not None else RunDirectory(run).report
     path = directory / FILE_NAME
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            temporary.write_text(to_markdown(f"{found.name} compared", [result.section]), encoding="utf-8")
+            temporary.write_text(to_markdown(f"{result.here.name} compared", [result.section]), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"{directory} cannot take the comparison ({error.strerror}); give another one with --output"
@@ -200,7 +192,7 @@ def _side_of(found: Findings) -> Side:
 
 
 def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
-    ours, theirs = here.of(arm), there.of(arm)
+    ours, theirs = here.arms[arm], there.arms[arm]
     other = None if _scored_alike(ours, theirs) else _OTHER_NUMBERS
     if None not in (here.data, there.data) and here.data != there.data:
         other = "none: validated on other clips"
@@ -247,11 +239,9 @@ def _test_change(
     if not all(any(each.full and "test_acc" in each.scores for each in side) for side in (ours, theirs)):
         return bare
     if not any(each.validated for each in theirs):
-        values = sorted(
-            {f"{each.scores['test_acc']:.1%}" for each in theirs if each.full and "test_acc" in each.scores}
-        )
-        return f"none: {', '.join(values)} there, without any validation, is not to be trusted"
-    own, others = (_answers(side, experiments) for side, experiments in ((here, ours), (there, theirs)))
+        values = {f"{each.scores['test_acc']:.1%}" for each in theirs if each.full and "test_acc" in each.scores}
+        return f"none: {', '.join(sorted(values))} there, without any validation, is not to be trusted"
+    own, others = _answers(here, ours), _answers(there, theirs)
     if own is None or others is None:
         if not _scored_alike(ours, theirs):
             return _OTHER_NUMBERS
@@ -266,8 +256,8 @@ def _test_change(
     try:
         found = contrast(first, second, players)
     except ValueError:
-        first_right, second_right = (float(table.loc[clips].mean(axis=1).mean()) for table in (first, second))
-        return f"{_points(first_right - second_right)} on {counted(len(clips), 'clip')}; no interval: of one player"
+        right = [float(table.loc[clips].mean(axis=1).mean()) for table in (first, second)]
+        return f"{_points(right[0] - right[1])} on {counted(len(clips), 'clip')}; no interval: of one player"
     return (
         f"{_points(found.difference)} (95 %: {_signed(100 * found.low, '.1f')} to {_signed(100 * found.high, '.1f')}; "
         f"{counted(found.players, 'player')}, {counted(found.clips, 'clip')})"

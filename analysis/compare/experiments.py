@@ -1,8 +1,7 @@
 """What a comparison looks at: single experiments, of a run of ours or of a directory with a JSON file for each.
 
 Such a file holds config (model, strategy, augmentation, data, max_epochs, ...), metrics, efficiency, status, error,
-timestamp and git_commit: the form in which an earlier sweep left its results, and in which `analysis.write.exports`
-writes ours.
+timestamp and git_commit, as an earlier sweep left its results and `analysis.write.exports` writes ours.
 """
 
 from __future__ import annotations
@@ -73,23 +72,24 @@ def arm_title(arm: ArmKey) -> str:
 
 def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
     """The trials of a run."""
-    found = []
-    for trial in trials:
-        values = {**{n: trial.best.get(n) for n in SCORES[:2]}, **{n: trial.last.get(n) for n in SCORES[2:]}}
-        found.append(
-            Experiment(
-                trial.trial_id,
-                {"model": "", **trial.config},
-                trial.status,
-                {name: value for name, value in values.items() if is_number(value)},
-                trial.parameters.get("total"),
-                trial.parameters.get("trainable"),
-                trial.error or trial.why or None,
-                trial.git_commit,
-                most_scored=trial.most_scored,
-            )
+    return [
+        Experiment(
+            trial.trial_id,
+            {"model": "", **trial.config},
+            trial.status,
+            _scores({**trial.last, **{name: trial.best.get(name) for name in SCORES[:2]}}),
+            trial.parameters.get("total"),
+            trial.parameters.get("trainable"),
+            trial.error or trial.why or None,
+            trial.git_commit,
+            most_scored=trial.most_scored,
         )
-    return found
+        for trial in trials
+    ]
+
+
+def _scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(metrics[name]) for name in SCORES if is_number(metrics.get(name))}
 
 
 def read_experiments(directory: Path) -> tuple[list[Experiment], list[str]]:
@@ -123,20 +123,18 @@ def _experiment(path: Path) -> Experiment:
     config = {_SETTINGS.get(name, name): value for name, value in content["config"].items()}
     if not isinstance(config.get("model"), str) or not isinstance(content.get("status"), str):
         raise ValueError(_NO_EXPERIMENT)
-    raw = content.get("metrics")
-    metrics = {_METRICS.get(name, name): value for name, value in (raw if isinstance(raw, dict) else {}).items()}
+    raw, efficiency = (content[n] if isinstance(content.get(n), dict) else {} for n in ("metrics", "efficiency"))
+    metrics = {_METRICS.get(name, name): value for name, value in raw.items()}
     total, trainable = (metrics.get(name) for name in ("total_params", "trainable_params"))
-    efficiency = content.get("efficiency")
-    halvings = efficiency.get("halvings") if isinstance(efficiency, dict) else None
     return Experiment(
         str(content.get("experiment_id") or path.stem),
         config,
         content["status"],
-        {name: float(metrics[name]) for name in SCORES if is_number(metrics.get(name))},
+        _scores(metrics),
         total_params=int(total) if is_number(total) else None,
         trainable_params=int(trainable) if is_number(trainable) else None,
         error=str(content["error"]) if content.get("error") else None,
         commit=str(content.get("git_commit") or "unknown"),
         began=str(content.get("timestamp") or ""),
-        most_scored=clips_scored(config, halvings),
+        most_scored=clips_scored(config, efficiency.get("halvings")),
     )

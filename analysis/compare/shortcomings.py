@@ -59,11 +59,9 @@ def _validation(experiments: Sequence[Experiment]) -> list[str]:
     without = sum(not each.validated for each in full)
     if not without:
         return []
-    how_many = "there is no validation metric anywhere" if without == len(full) else f"{without} of {len(full)} have no"
-    return [
-        f"{how_many}{'' if without == len(full) else ' validation metric'}: no state was chosen by it, and whether "
-        "anything was learnt cannot be seen"
-    ]
+    some = f"{without} of {len(full)} have no validation metric"
+    how_many = "there is no validation metric anywhere" if without == len(full) else some
+    return [f"{how_many}: no state was chosen by it, and whether anything was learnt cannot be seen"]
 
 
 def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
@@ -75,11 +73,8 @@ def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
         return []
     fewest, most = min(map(len, repeated)), max(map(len, repeated))
     times = f"{most} times" if fewest == most else f"{fewest} to {most} times"
-    configurations = counted(len(groups), "configuration")
-    said = [
-        f"{counted(len(experiments), 'experiment')} are {configurations}: {len(repeated)} were run {times}, "
-        "and which one counts is not said"
-    ]
+    all_of_them = f"{counted(len(experiments), 'experiment')} are {counted(len(groups), 'configuration')}"
+    said = [f"{all_of_them}: {len(repeated)} were run {times}, and which one counts is not said"]
     other = []
     for group in repeated:
         counts = sorted({each.trainable_params for each in group if each.trainable_params is not None})
@@ -87,10 +82,8 @@ def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
             other.append(f"{arm_title(group[0].arm)}: {' and '.join(f'{count:,}' for count in counts)}")
     if other:
         more = f"; and {len(other) - _MOST_NAMES} more" if len(other) > _MOST_NAMES else ""
-        said.append(
-            f"one configuration trained different numbers of parameters at different times: "
-            f"{'; '.join(other[:_MOST_NAMES])}{more}"
-        )
+        told = "one configuration trained different numbers of parameters at different times"
+        said.append(f"{told}: {'; '.join(other[:_MOST_NAMES])}{more}")
     return said
 
 
@@ -100,16 +93,8 @@ def _origins(experiments: Sequence[Experiment]) -> list[str]:
     if len(commits) > 1:
         words = ", ".join(f"{commit[:10]} ({count})" for commit, count in commits.most_common(_MOST_NAMES))
         said.append(f"its experiments come from {len(commits)} commits: {words}")
-    missing = [
-        words
-        for words, there in (
-            ("seed", any("seed" in each.config for each in experiments)),
-            ("learning rate", any("learning_rate" in each.config for each in experiments)),
-            ("weights", any("weights" in each.config for each in experiments)),
-        )
-        if not there
-    ]
-    missing += ["data fingerprint"]
-    words = ", ".join(f"no {what}" for what in missing)
+    known = {name for each in experiments for name in each.config}
+    missing = [name for name in ("seed", "learning_rate", "weights") if name not in known]
+    words = ", ".join(f"no {name.replace('_', ' ')}" for name in [*missing, "data fingerprint"])
     said.append(f"on record are {words} and nothing of single clips, so no interval can be given")
     return said

@@ -12,6 +12,7 @@ from analysis.figures.mpl import plain_text
 from analysis.load.trials import Trial
 from analysis.write.blocks import Picture
 
+_FIGURES = (accuracy, augmentation, pareto, times, curves, f1, confusion_matrix, slices)
 __all__ = ["Mark", "pictures"]
 
 
@@ -27,23 +28,10 @@ def pictures(
 
     Args:
         predictions: as `analysis.load.predictions.read_predictions` gives them; may be empty.
-        baselines: what the arms are held against.
-        cpu_ms: milliseconds of one core that a clip takes, by trial_id; missing where unknown.
-        adapter_bytes: size of what a trial learnt, as a file, by trial_id; missing where unknown.
-        banner: what must stand over every figure.
+        baselines, cpu_ms, adapter_bytes, banner: see `Scene`.
     """
     kept = [name for name in predictions.columns if not name.startswith("logit_")]
     scene = Scene(trials, predictions[kept], baselines, cpu_ms, adapter_bytes, banner)
-    makers = (
-        accuracy.picture,
-        augmentation.picture,
-        pareto.picture,
-        times.picture,
-        curves.picture,
-        f1.picture,
-        confusion_matrix.picture,
-        slices.picture,
-    )
     with plain_text():
-        found = [make(scene) for make in makers]
+        found = [module.picture(scene) for module in _FIGURES]
     return [picture for picture in found if picture is not None]

@@ -9,13 +9,14 @@ import plotly.graph_objects as go
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import GREY
+from analysis.figures.style import GREY, Dot, Spot
 from analysis.stats.arms import Look
 from analysis.stats.statistics import Contrast
 from analysis.stats.verdict import augmentation_pairs
 from analysis.write.blocks import Picture
 
 _HEADING = "Effect of augmentation"
+_ALONG = "difference in test accuracy, points: augmented better to the right"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,17 @@ def _span(found: Sequence[Effect]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def _players(found: Sequence[Effect]) -> list[Dot]:
+    points = [(y, effect, each) for y, effect in enumerate(found) for each in effect.contrast.by_player.items()]
+    return [Dot(100 * value, y + 0.25, effect.look.colour, str(name)) for y, effect, (name, value) in points]
+
+
+def _spots(found: Sequence[Effect], look: Look) -> list[tuple[Contrast, Spot]]:
+    """The effects of one backbone."""
+    own = [(y, effect.contrast) for y, effect in enumerate(found) if effect.look == look]
+    return [(c, Spot(100 * c.difference, y, look.colour, c.significant, 100 * c.low, 100 * c.high)) for y, c in own]
+
+
 def _png(found: Sequence[Effect], banner: str | None) -> bytes:
     legend = [
         mpl.shape("o", "told from zero"),
@@ -66,13 +78,12 @@ def _png(found: Sequence[Effect], banner: str | None) -> bytes:
     ]
     page, (axes,) = mpl.row_sheet(_HEADING, banner, [e.label for e in found], legend=legend)
     axes.axvline(0, color=GREY, linewidth=1, zorder=1)
-    for y, effect in enumerate(found):
-        look, c = effect.look, effect.contrast
-        mpl.dots(axes, [100 * v for v in c.by_player], [y + 0.25] * c.players, [look.colour] * c.players)
-        mpl.intervals(axes, [y], [100 * c.low], [100 * c.high], [look.colour])
-        mpl.points(axes, [100 * c.difference], [y], [look.colour], look.marker, c.significant)
+    mpl.dots(axes, _players(found))
+    for look in dict.fromkeys(effect.look for effect in found):
+        for _, spot in _spots(found, look):
+            mpl.spots(axes, [spot], look.marker)
     axes.set_xlim(*_span(found))
-    axes.set_xlabel("difference in test accuracy, points: augmented better to the right")
+    axes.set_xlabel(_ALONG)
     return page.png()
 
 
@@ -81,37 +92,22 @@ def _chart(found: Sequence[Effect]) -> go.Figure:
     plotly_charts.legend_marker(figure, "told from zero", "circle")
     plotly_charts.legend_marker(figure, "not told from zero", "circle-open")
     plotly_charts.legend_marker(figure, "one player", "circle", GREY)
-    dots = [(100 * v, y, e, name) for y, e in enumerate(found) for name, v in e.contrast.by_player.items()]
-    figure.add_scatter(
-        x=plotly_charts.packed([value for value, _, _, _ in dots]),
-        y=plotly_charts.packed([y + 0.25 for _, y, _, _ in dots]),
-        mode="markers",
-        text=[plotly_charts.escape(str(name)) for _, _, _, name in dots],
-        hovertemplate="%{x:+.1f} points<br>%{text}<extra></extra>",
-        marker={"size": 5, "opacity": 0.5, "color": [e.look.colour for _, _, e, _ in dots]},
-        showlegend=False,
-    )
+    plotly_charts.named_dots(figure, _players(found), "%{x:+.1f} points")
     for look in dict.fromkeys(effect.look for effect in found):
-        own = [(y, effect.contrast) for y, effect in enumerate(found) if effect.look == look]
-        values = [100 * c.difference for _, c in own]
+        own = _spots(found, look)
+        spots = [spot for _, spot in own]
+        face = [look.colour if spot.filled else "#ffffff" for spot in spots]
         figure.add_scatter(
-            x=plotly_charts.rounded(values),
-            y=[y for y, _ in own],
+            x=plotly_charts.rounded([spot.x for spot in spots]),
+            y=[spot.y for spot in spots],
             mode="markers",
-            customdata=[f"[{100 * c.low:+.1f}, {100 * c.high:+.1f}], {c.players} players" for _, c in own],
+            customdata=[f"[{spot.low:+.1f}, {spot.high:+.1f}], {each.players} players" for each, spot in own],
             hovertemplate="%{x:+.1f} points %{customdata}<extra></extra>",
-            error_x=plotly_charts.error(
-                values, [100 * c.low for _, c in own], [100 * c.high for _, c in own], look.colour
-            ),
-            marker={
-                "size": 11,
-                "symbol": look.symbol,
-                "color": [look.colour if c.significant else "#ffffff" for _, c in own],
-                "line": {"width": 2, "color": look.colour},
-            },
+            error_x=plotly_charts.error(spots, look.colour),
+            marker=plotly_charts.outlined(look.symbol, look.colour, face, 11),
             showlegend=False,
         )
     height = plotly_charts.row_axis(figure, [effect.label for effect in found])
     figure.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
-    figure.update_xaxes(title="difference in test accuracy, points: augmented better to the right", range=_span(found))
+    figure.update_xaxes(title=_ALONG, range=_span(found))
     return plotly_charts.styled(figure, height)

@@ -40,7 +40,7 @@ def picture(scene: Scene) -> Picture | None:
         found.append(Matrix(arm, counts, worst_pairs(counts, _MOST_NAMED), len(scored)))
     if not found:
         return None
-    first = found[0]
+    first, heading = found[0], "What is taken for what"
     seeds = f", {counted(first.seeds, 'seed')} summed" if first.seeds > 1 else ""
     told = (
         f"{first.arm.name}, the best arm by validation{seeds}: each row is one "
@@ -52,7 +52,7 @@ def picture(scene: Scene) -> Picture | None:
             for pair in first.worst[:4]
         )
         told += f" Most often: {named}."
-    return Picture("confusion", "What is taken for what", told, _png(first, scene.banner), _chart(found))
+    return Picture("confusion", heading, told, _png(first, scene.banner), _chart(found))
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
@@ -80,29 +80,13 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
 
 def _chart(found: Sequence[Matrix]) -> go.Figure:
     figure = go.Figure()
-    frames = [
-        {
-            "type": "rect",
-            "x0": begin - 0.5,
-            "x1": end - 0.5,
-            "y0": begin - 0.5,
-            "y1": end - 0.5,
-            "line": {"color": FRAME, "width": 1.5},
-        }
-        for _, begin, end in families()
-    ]
-    notes = [
-        {
-            # To the right of its frame; the last has no room there.
-            "x": begin - 0.7 if end == len(SLUGS) else end - 0.3,
-            "y": (begin + end - 1) / 2,
-            "text": family,
-            "showarrow": False,
-            "xanchor": "right" if end == len(SLUGS) else "left",
-            "font": {"color": FRAME, "size": 12},
-        }
-        for family, begin, end in families()
-    ]
+    frames = [_frame(begin, begin, end - begin, FRAME) for _, begin, end in families()]
+    notes: list[dict[str, Any]] = []
+    for family, begin, end in families():
+        # To the right of its frame; the last has no room there.
+        x, side = (begin - 0.7, "right") if end == len(SLUGS) else (end - 0.3, "left")
+        note = {"x": x, "xanchor": side, "y": (begin + end - 1) / 2, "text": family, "showarrow": False}
+        notes.append({**note, "font": {"color": FRAME, "size": 12}})
     buttons: list[dict[str, Any]] = []
     for number, matrix in enumerate(found):
         percent = np.nan_to_num(100 * row_shares(matrix.counts)).round().astype(np.uint8)
@@ -114,40 +98,30 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
             colorscale="Blues",
             colorbar={"title": {"text": "share, %"}, "len": 0.5, "thickness": 14, "x": 1.0},
             hovertemplate="played %{y}<br>taken for %{x}: %{z} % (%{customdata} clips)<extra></extra>",
+            visible=number == 0,
             x0=0,
             dx=1,
             y0=0,
             dy=1,
             xgap=0.5,
             ygap=0.5,
-            visible=number == 0,
         )
-        outlines = [
-            {
-                "type": "rect",
-                "x0": SLUGS.index(pair.predicted) - 0.5,
-                "x1": SLUGS.index(pair.predicted) + 0.5,
-                "y0": SLUGS.index(pair.true) - 0.5,
-                "y1": SLUGS.index(pair.true) + 0.5,
-                "line": {"color": INK, "width": 1.5},
-            }
-            for pair in matrix.worst
-        ]
-        seen = [place == number for place in range(len(found))]
+        outlines = [_frame(SLUGS.index(p.predicted), SLUGS.index(p.true), 1, INK) for p in matrix.worst]
+        seen = {"visible": [place == number for place in range(len(found))]}
         shapes = {"shapes": [*frames, *outlines]}
-        buttons.append(
-            {"label": plotly_charts.label(matrix.arm.name), "method": "update", "args": [{"visible": seen}, shapes]}
-        )
+        name = plotly_charts.label(matrix.arm.name)
+        buttons.append({"label": name, "method": "update", "args": [seen, shapes]})
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)
     ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}
     figure.update_xaxes(**ticks, tickangle=-90, title="taken for", range=[-0.5, len(SLUGS) - 0.5])
     figure.update_yaxes(**ticks, title="played", range=[len(SLUGS) - 0.5, -0.5])
     plotly_charts.styled(figure, 800)
-    figure.update_layout(
-        margin={"t": 60},
-        updatemenus=[
-            {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "showactive": True}
-        ],
-    )
-    return figure
+    menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "showactive": True}
+    return figure.update_layout(margin={"t": 60}, updatemenus=[menu])
+
+
+def _frame(column: int, row: int, cells: int, colour: str) -> dict[str, Any]:
+    """A square of so many cells from this one on."""
+    x, y = {"x0": column - 0.5, "x1": column + cells - 0.5}, {"y0": row - 0.5, "y1": row + cells - 0.5}
+    return {"type": "rect", **x, **y, "line": {"color": colour, "width": 1.5}}

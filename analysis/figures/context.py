@@ -29,7 +29,7 @@ class Scene:
     Attributes:
         predictions: as `analysis.load.predictions.read_predictions` gives them, without the logits; may be empty.
         cpu_ms: milliseconds of one core that a clip takes, by trial_id.
-        adapter_bytes: size of what a trial learnt, as a file, by trial_id.
+        adapter_bytes: size of what a trial learnt, as a file, by trial_id; like cpu_ms, missing where unknown.
         banner: what stands over every figure.
     """
 

@@ -17,7 +17,7 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import GRID, INK, paled
+from analysis.figures.style import INK, paled
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, best_of_each, title
 from analysis.write.blocks import Picture
@@ -29,7 +29,11 @@ _METRICS = (
     ("val_loss", "validation loss", 1.0),
     ("train_ce", "training cross entropy", 1.0),
 )
-_SPANS = ("epoch", "seconds of training")
+_PANELS = [  # (row, column, what is along x, metric, its name)
+    (row, column, span, metric, label)
+    for row, span in enumerate(("epoch", "seconds of training"), start=1)
+    for column, (metric, label, _) in enumerate(_METRICS, start=1)
+]
 # Of the arms of one backbone: (Matplotlib's style, plotly's).
 _DASHES: tuple[tuple[Any, str], ...] = (
     ("-", "solid"),
@@ -50,7 +54,7 @@ def picture(scene: Scene) -> Picture | None:
     known = [arm for arm in scene.groups if any(trial.history for trial in arm.trials)]
     if not known:
         return None
-    strong = _strong(known)
+    strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
     step = max(1, math.ceil(sum(len(trial.history) for trial in scene.trials) / _MOST_POINTS))
     told = "Above over epochs, below over the seconds spent in training steps. "
     if len(strong) < len(known):
@@ -90,12 +94,6 @@ class _Drawing:
         return self.dashes[arm.variant] if arm.label in self.strong else _DASHES[0]
 
 
-def _strong(known: Sequence[Arm]) -> set[str]:
-    if len(known) <= _FEW:
-        return {arm.label for arm in known}
-    return {arm.label for arm in best_of_each(known)}
-
-
 def _dashes(known: Sequence[Arm], strong: Collection[str]) -> Mapping[str, tuple[Any, str]]:
     """A dash for each variant of the strong arms; the augmented ones take the plainer."""
     variants = sorted({(not arm.augment, arm.variant) for arm in known if arm.label in strong})
@@ -128,8 +126,7 @@ def curve_of(trial: Trial, step: int = 1) -> Curve:
 def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
     """The mean of several trials at each epoch that all of them finished.
 
-    Its best epoch is that of the mean of what single trials choose theirs by: macro F1, or accuracy where an old run
-    has none.
+    Its best epoch is that of the highest mean macro F1, or accuracy where an old run has none.
     """
     curves = [curve_of(trial) for trial in trials]
     length = min(len(curve.epochs) for curve in curves)
@@ -143,20 +140,16 @@ def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
     best = scores.index(max(scores)) if scores else None
     kept = [i for i in range(length) if i % step == 0 or i in (best, length - 1)]
     seconds = mean([curve.seconds for curve in curves])
-    return Curve(
-        [curves[0].epochs[i] for i in kept],
-        [seconds[i] for i in kept],
-        {name: [line[i] for i in kept] for name, line in values.items()},
-        None if best is None else kept.index(best),
-    )
+    values = {name: [line[i] for i in kept] for name, line in values.items()}
+    place = None if best is None else kept.index(best)
+    return Curve([curves[0].epochs[i] for i in kept], [seconds[i] for i in kept], values, place)
 
 
 def _lines(arm: Arm, step: int) -> tuple[list[tuple[Trial, Curve]], Curve | None]:
     """The lines of the single trials, and the one that stands for the arm; None where no epoch is common to all."""
-    begun = [trial for trial in arm.trials if trial.history]
     shown = [trial for trial in arm.shown if trial.history]
-    single = [(trial, curve_of(trial, step)) for trial in begun]
-    if len(begun) == 1:
+    single = [(trial, curve_of(trial, step)) for trial in arm.trials if trial.history]
+    if len(single) == 1:
         return [], single[0][1]
     mean = mean_curve(shown, step) if shown else None
     return single, mean if mean is not None and mean.epochs else None
@@ -176,23 +169,21 @@ def _png(drawing: _Drawing) -> bytes:
     page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
     each = (width - 3 * left - 0.2) / 3
     panels = {}
-    for row, span in enumerate(_SPANS):
-        for column, (metric, label, _) in enumerate(_METRICS):
-            place = (left + column * (each + left), foot + (1 - row) * (panel + gap), each, panel)
-            axes = panels[span, metric] = page.axes(*place)
-            axes.grid(color=GRID, linewidth=0.8)
-            axes.set_axisbelow(True)
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.set_xlabel(span)
-            axes.set_ylabel(label)
+    for row, column, span, metric, label in _PANELS:
+        across, up = left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap)
+        axes = panels[span, metric] = page.panel(across, up, each, panel)
+        axes.set_xlabel(span)
+        axes.set_ylabel(label)
     for arm in reversed(known):  # the best on top
         look, bold = scene.look(arm), arm.label in drawing.strong
         single, whole = _lines(arm, drawing.step)
         shade = look.colour if arm.full else paled(look.colour, 0.5)
         for (span, metric), axes in panels.items():
             if bold or whole is None:
-                lines = [curve for _, curve in single]
-                axes.add_collection(_collection(lines, span, metric, paled(look.colour, 0.35)))
+                # As one artist, which Matplotlib draws many times faster.
+                lines = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in single]
+                thin: dict[str, Any] = {"colors": paled(look.colour, 0.35), "linewidths": 0.7, "zorder": 1.8}
+                axes.add_collection(LineCollection(lines, **thin))
             if whole is not None:
                 x, y = whole.along(span), whole.values[metric]
                 style: dict[str, Any] = (
@@ -222,12 +213,6 @@ def _ends(drawing: _Drawing, metric: str) -> tuple[float, float]:
     return max(0.0, lowest - pad), highest + pad
 
 
-def _collection(curves: Sequence[Curve], span: str, metric: str, colour: str) -> LineCollection:
-    """Thin lines as one artist, which Matplotlib draws many times faster."""
-    lines = [np.column_stack([curve.along(span), curve.values[metric]]) for curve in curves]
-    return LineCollection(lines, colors=colour, linewidths=0.7, zorder=1.8)
-
-
 def _chart(drawing: _Drawing) -> go.Figure:
     """A click on a name in the legend hides its lines everywhere."""
     scene, known = drawing.scene, drawing.known
@@ -246,22 +231,20 @@ def _chart(drawing: _Drawing) -> go.Figure:
             "name": plotly_charts.label(arm.label),
             "legendgroup": plotly_charts.label(arm.label if few else arm.model),
         }
-        for row, span in enumerate(_SPANS, start=1):
-            for column, (metric, _, _) in enumerate(_METRICS, start=1):
-                if single and (bold or whole is None):
-                    _add_seeds(figure, single, span, metric, scene.look(arm), row=row, col=column, **own)
-                if whole is not None:
-                    _add_whole(figure, drawing, arm, whole, span, metric, row=row, col=column, **own)
+        for row, column, span, metric, _ in _PANELS:
+            if single and (bold or whole is None):
+                _add_seeds(figure, single, span, metric, scene.look(arm), row=row, col=column, **own)
+            if whole is not None:
+                _add_whole(figure, drawing, arm, whole, span, metric, row=row, col=column, **own)
     if few:
         named: set[str] = set()
         for trace in figure.data[::-1]:  # the best arm is drawn last
             trace.showlegend = trace.name not in named and trace.mode != "lines"
             trace.legendrank = 1000 + len(named)
             named.add(trace.name)
-    for row, span in enumerate(_SPANS, start=1):
-        for column, (metric, label, _) in enumerate(_METRICS, start=1):
-            figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
-            figure.update_yaxes(title=label, range=list(_ends(drawing, metric)), row=row, col=column)
+    for row, column, span, metric, label in _PANELS:
+        figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
+        figure.update_yaxes(title=label, range=list(_ends(drawing, metric)), row=row, col=column)
     return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
@@ -288,9 +271,7 @@ def _add_seeds(
     figure: go.Figure, single: Sequence[tuple[Trial, Curve]], span: str, metric: str, look: Look, **more: Any
 ) -> None:
     """The trials of an arm as one thin trace, parted by gaps: hundreds of traces make a page slow."""
-    x: list[float] = []
-    y: list[float] = []
-    seeds: list[int] = []
+    x, y, seeds = list[float](), list[float](), list[int]()
     for trial, curve in single:
         x += [*curve.along(span), curve.along(span)[-1]]
         y += [*curve.values[metric], math.nan]

@@ -50,24 +50,14 @@ def _png(scene: Scene, found: Sequence[tuple[Arm, Scores]], heard: Sequence[int]
     labels = [spoken(SLUGS[i]) for i in heard]
     page, (axes,) = mpl.row_sheet("F1 by rudiment", scene.banner, labels, 8.0, legend=legend, columns=2, row=0.215)
     y = np.arange(len(heard))
-    lowest = np.nanmin([scores[list(heard)] for _, scores in found], axis=0)
-    highest = np.nanmax([scores[list(heard)] for _, scores in found], axis=0)
-    axes.hlines(y, lowest, highest, color="#cccccc", linewidth=1.2, zorder=1)
+    shown = [scores[list(heard)] for _, scores in found]
+    axes.hlines(y, np.nanmin(shown, axis=0), np.nanmax(shown, axis=0), color="#cccccc", linewidth=1.2, zorder=1)
     for arm, scores in found:
-        look = scene.look(arm)
-        axes.scatter(
-            scores[list(heard)],
-            y,
-            s=30,
-            marker=look.marker,
-            color=scene.shade(arm),
-            alpha=0.9,
-            linewidths=0,
-            zorder=3,
-        )
+        marker, colour = scene.look(arm).marker, scene.shade(arm)
+        axes.scatter(scores[list(heard)], y, s=30, marker=marker, color=colour, alpha=0.9, linewidths=0, zorder=3)
     for family, begin, end in families([SLUGS[i] for i in heard]):
         if begin:
-            axes.axhline(begin - 0.5, color="#999999", linewidth=0.8)
+            mpl.separator(axes, begin - 0.5, "#999999")
         axes.text(1.035, (begin + end - 1) / 2, family, rotation=270, va="center", ha="center", fontsize=8.5)
     axes.set_xlim(-0.01, 1.01)
     axes.set_xlabel("F1")

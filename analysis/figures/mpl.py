@@ -1,7 +1,7 @@
 """The groundwork of the PNGs, by Matplotlib: a sheet laid out in inches, rows, intervals, legends.
 
-Everything has its place by arithmetic: Matplotlib's own layout engines draw a figure several times to find it, and a
-report has many figures. `plain_text` must be in force while one is drawn: a `$` in a name is a `$`.
+Places are computed: Matplotlib's layout engines draw a figure several times to find them. `plain_text` must be in force
+while a figure is drawn, so that a `$` in a name is a `$`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Spot, shortened
 
 _DPI = 150
 _EDGE = 0.15  # inches kept free all round
@@ -55,10 +55,18 @@ class Sheet:
     body: float
     height: float
 
-    def axes(self, left: float, bottom: float, width: float, height: float, **more: Any) -> Axes:
+    def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Axes at this place, inches from the body's lower left corner."""
         place = (left / self.width, bottom / self.height, width / self.width, height / self.height)
-        return self.figure.add_axes(place, **more)
+        return self.figure.add_axes(place)
+
+    def panel(self, left: float, bottom: float, width: float, height: float, rows: bool = False) -> Axes:
+        """Axes with a grid and without a frame; with `rows` the grid is of x alone."""
+        axes = self.axes(left, bottom, width, height)
+        axes.grid(axis="x" if rows else "both", color=GRID, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"] if rows else ["top", "right"]].set_visible(False)
+        return axes
 
     def text_width(self, texts: Sequence[str], size: float, weight: str = "normal") -> float:
         """Inches that the longest of these takes."""
@@ -69,17 +77,10 @@ class Sheet:
     def legend(self, entries: Sequence[Line2D], columns: int) -> None:
         """At the foot of the sheet, in `legend_height(len(entries), columns)` inches."""
         if entries:
-            spot = (0.5, (_EDGE / 2) / self.height)
-            style: dict[str, Any] = {"frameon": False, "fontsize": 8.5, "columnspacing": 1.6, "handletextpad": 0.6}
-            self.figure.legend(
-                handles=list(entries),
-                loc="lower center",
-                bbox_to_anchor=spot,
-                ncols=min(columns, len(entries)),
-                borderaxespad=0,
-                borderpad=0.1,
-                **style,
-            )
+            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, (_EDGE / 2) / self.height)}
+            pads: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handletextpad": 0.6}
+            ncols = min(columns, len(entries))
+            self.figure.legend(handles=list(entries), ncols=ncols, frameon=False, fontsize=8.5, **place, **pads)
 
     def png(self) -> bytes:
         buffer = io.BytesIO()
@@ -104,11 +105,6 @@ def legend_height(entries: int, columns: int) -> float:
     return _LEGEND_ROW * -(-entries // columns) + 0.05 if entries else 0.0
 
 
-def row_height(rows: int) -> float:
-    """Inches: less where there are many."""
-    return 0.36 if rows <= 12 else 0.3 if rows <= 24 else 0.25
-
-
 def row_sheet(
     heading: str,
     banner: str | None,
@@ -122,7 +118,8 @@ def row_sheet(
 ) -> tuple[Sheet, list[Axes]]:
     """A sheet with a row for each label, the first on top, those that are headings in bold, and so many panels side by
     side."""
-    size = row if row is not None else row_height(len(labels))
+    number = len(labels)
+    size = row if row is not None else 0.36 if number <= 12 else 0.3 if number <= 24 else 0.25
     rows = max(len(labels), 2)
     foot = legend_height(len(legend), columns) + 0.62
     page = sheet(heading, banner, width, rows * size + foot + 0.05)
@@ -133,10 +130,7 @@ def row_sheet(
     each = (width - left - 0.3 - gap * (panels - 1)) / panels
     found = []
     for number in range(panels):
-        axes = page.axes(left + number * (each + gap), foot, each, rows * size)
-        axes.grid(axis="x", color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes = page.panel(left + number * (each + gap), foot, each, rows * size, rows=True)
         axes.tick_params(axis="y", length=0)
         axes.set_yticks(range(len(labels)), texts if number == 0 else [""] * len(labels), fontsize=font)
         for tick in axes.get_yticklabels():
@@ -148,43 +142,35 @@ def row_sheet(
     return page, found
 
 
-def intervals(
-    axes: Axes,
-    y: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    colours: Sequence[str],
-    cap: float = 40.0,
-) -> None:
-    """Horizontal bars with caps from `low` to `high`; none where a limit is NaN."""
-    known = [i for i in range(len(y)) if np.isfinite(low[i]) and np.isfinite(high[i])]
-    if not known:
-        return
-    shade = [colours[i] for i in known]
-    at = [y[i] for i in known]
-    axes.hlines(at, [low[i] for i in known], [high[i] for i in known], colors=shade, linewidth=1.6, zorder=2)
-    for ends in (low, high):
-        axes.scatter([ends[i] for i in known], at, marker="|", s=cap, color=shade, linewidths=1.6, zorder=2)
+def spots(axes: Axes, spots: Sequence[Spot], marker: str, size: float = 46.0, cap: float = 40.0) -> None:
+    """Markers of one shape with their intervals, which end in caps; those without a value are left out."""
+    bars = [spot for spot in spots if np.isfinite([spot.low, spot.high]).all()]
+    if bars:
+        at, shades = [spot.y for spot in bars], [spot.colour for spot in bars]
+        low, high = [spot.low for spot in bars], [spot.high for spot in bars]
+        axes.hlines(at, low, high, colors=shades, linewidth=1.6, zorder=2)
+        for ends in (low, high):
+            axes.scatter(ends, at, marker="|", s=cap, color=shades, linewidths=1.6, zorder=2)
+    points(axes, [spot for spot in spots if np.isfinite(spot.x)], marker, size)
 
 
-def points(
-    axes: Axes,
-    x: Sequence[float],
-    y: Sequence[float],
-    colours: Sequence[str],
-    marker: str = "o",
-    filled: bool = True,
-    size: float = 46.0,
-) -> None:
-    """Markers of one shape; hollow ones are white within, so that what lies behind does not show through."""
-    face: Any = list(colours) if filled else "white"
-    axes.scatter(x, y, s=size, marker=marker, facecolor=face, edgecolor=list(colours), linewidth=1.7, zorder=3)
+def points(axes: Axes, spots: Sequence[Spot], marker: str, size: float) -> None:
+    """The markers alone; hollow ones are white within, so that what lies behind does not show through."""
+    x, y, edge = [spot.x for spot in spots], [spot.y for spot in spots], [spot.colour for spot in spots]
+    face = [spot.colour if spot.filled else "white" for spot in spots]
+    axes.scatter(x, y, s=size, marker=marker, facecolor=face, edgecolor=edge, linewidth=1.7, zorder=3)
 
 
-def dots(axes: Axes, x: Sequence[float], y: Sequence[float], colours: Sequence[str], opaque: float = 0.5) -> None:
-    """Small dots behind the markers: single seeds or players."""
-    if x:
-        axes.scatter(x, y, s=11, color=[to_rgba(c, opaque) for c in colours], linewidths=0, zorder=1.5)
+def dots(axes: Axes, found: Sequence[Dot], opaque: float = 0.5) -> None:
+    """Small dots behind the markers."""
+    if found:
+        shades = [to_rgba(dot.colour, opaque) for dot in found]
+        axes.scatter([d.x for d in found], [d.y for d in found], s=11, color=shades, linewidths=0, zorder=1.5)
+
+
+def separator(axes: Axes, y: float, colour: str = "#bbbbbb") -> None:
+    """A line between two rows."""
+    axes.axhline(y, color=colour, linewidth=0.8)
 
 
 def chance_line(axes: Axes, vertical: bool = True) -> None:

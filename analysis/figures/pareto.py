@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, log_axis, short_count, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, INK, Spot, log_axis, short_count, shortened
 from analysis.load.trials import Trial
 from analysis.stats.arms import STRATEGIES, Arm, Look, title
 from analysis.write.blocks import Picture
@@ -36,6 +36,11 @@ class Point:
     low: float  # of its seeds
     high: float
 
+    @property
+    def size(self) -> float:
+        """Of its marker, in Matplotlib's units: an area."""
+        return _SIZES.get(self.arm.strategy, 48.0)
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -46,16 +51,12 @@ class Panel:
     front: Sequence[int]
 
     @property
-    def costs(self) -> list[float]:
-        return [point.cost for point in self.points]
-
-    @property
     def best(self) -> list[Point]:
         return [self.points[place] for place in self.front]
 
     def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
         """What stands at which point of the front; numbers that would meet stand together, at the best of them."""
-        start, end, _ = log_axis(self.costs)
+        start, end, _ = log_axis([point.cost for point in self.points])
         found: list[tuple[list[int], Point, float]] = []
         for point in self.best:
             across = math.log(point.cost / start) / math.log(end / start)
@@ -79,18 +80,13 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     return found
 
 
-def comparable(trials: Sequence[Trial]) -> list[Trial]:
-    """The trials that can be shown: those with all their results."""
-    return [trial for trial in trials if trial.full and "val_acc" in trial.best]
-
-
 def panels_of(scene: Scene) -> list[Panel]:
     measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
         ("trainable parameters", lambda trial: trial.trainable_params),
         ("all parameters", lambda trial: trial.parameters.get("total")),
         ("training time, s", lambda trial: trial.train_seconds),
         ("CPU time a clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
-        ("size of what was learnt, kB", lambda trial: _kilo(scene.adapter_bytes.get(trial.trial_id))),
+        ("size of what was learnt, kB", lambda trial: scene.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )
     groups = [arm for arm in scene.groups if arm.full and arm.mean("best", "val_acc") is not None]
     found = []
@@ -107,13 +103,9 @@ def panels_of(scene: Scene) -> list[Panel]:
     return found
 
 
-def _kilo(number: float | None) -> float | None:
-    return None if number is None else number / 1000
-
-
 def numbers_of(panels: Sequence[Panel]) -> dict[str, int]:
     """A number for the label of each arm that is on a front, the best by validation first."""
-    on = {panel.points[place].arm.label: -panel.points[place].accuracy for panel in panels for place in panel.front}
+    on = {point.arm.label: -point.accuracy for panel in panels for point in panel.best}
     return {label: number for number, label in enumerate(sorted(on, key=lambda name: on[name]), start=1)}
 
 
@@ -138,7 +130,7 @@ def picture(scene: Scene) -> Picture:
     told += "; bars span the seeds." if any(len(p.arm.shown) > 1 for p in panels[0].points) else "."
     if len({len(panel.points) for panel in panels}) > 1:
         told += " An arm whose cost is not known is missing in that panel."
-    missing = len(scene.trials) - len(comparable(scene.trials))
+    missing = len(scene.trials) - sum(trial.full and "val_acc" in trial.best for trial in scene.trials)
     if missing:
         told += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial results or none."
     return Picture("efficiency_scatter", _HEADING, told, _png(panels, numbers, scene), _chart(panels, numbers, scene))
@@ -167,16 +159,16 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
     foot = mpl.legend_height(len(legend), 6) + 0.62
     page = mpl.sheet(_HEADING, scene.banner, width, foot + rows * tall + (rows - 1) * gap_y + 0.1)
     low, high = limits_of(panels)
+
+    def place(cell: int) -> tuple[float, float]:
+        row, column = divmod(cell, columns)
+        return left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y)
+
     for number, panel in enumerate(panels):
-        row, column = divmod(number, columns)
-        place = (left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y), each, tall)
-        axes = page.axes(*place)
-        axes.grid(color=GRID, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        axes = page.panel(*place(number), each, tall)
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
-        costs, best = panel.costs, panel.best
+        costs, best = [point.cost for point in panel.points], panel.best
         start, end, ticks = log_axis(costs)
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
@@ -186,38 +178,22 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
         steps_x = [best[0].cost, *(p.cost for p in best[1:] for _ in (0, 1)), end]
         steps_y = [value for p in best for value in (p.accuracy, p.accuracy)]
         axes.plot(steps_x, steps_y[: len(steps_x)], color="#999999", linewidth=1.3, zorder=1.6)
-        axes.vlines(
-            costs,
-            [p.low for p in panel.points],
-            [p.high for p in panel.points],
-            colors=[p.look.colour for p in panel.points],
-            linewidth=1.0,
-            alpha=0.6,
-            zorder=2,
-        )
-        for key in dict.fromkeys((p.look, p.arm.augment, p.arm.strategy) for p in panel.points):
-            own = [p for p in panel.points if (p.look, p.arm.augment, p.arm.strategy) == key]
-            look, augment, strategy = key
-            mpl.points(
-                axes,
-                [p.cost for p in own],
-                [p.accuracy for p in own],
-                [look.colour] * len(own),
-                look.marker,
-                augment,
-                _SIZES.get(strategy, 48.0),
-            )
+        ends = [p.low for p in panel.points], [p.high for p in panel.points]
+        colours = [p.look.colour for p in panel.points]
+        axes.vlines(costs, ends[0], ends[1], colors=colours, linewidth=1.0, alpha=0.6, zorder=2)
+        for look, augment, size in dict.fromkeys((p.look, p.arm.augment, p.size) for p in panel.points):
+            own = [p for p in panel.points if (p.look, p.arm.augment, p.size) == (look, augment, size)]
+            mpl.points(axes, [Spot(p.cost, p.accuracy, look.colour, augment) for p in own], look.marker, size)
         for point, words in panel.labels(numbers, low, high):
             # Nothing can stand above and to the left of a point of the front.
             style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}
             axes.annotate(words, (point.cost, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
         axes.set_xlabel(panel.title)
-        if column == 0:
+        if number % columns == 0:
             axes.set_ylabel("validation accuracy, %")
         else:
             axes.tick_params(labelleft=False)
-    row, column = divmod(len(panels), columns)
-    _key(page, numbers, left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y), each, tall)
+    _key(page, numbers, *place(len(panels)), each, tall)
     page.legend(legend, 6)
     return page.png()
 
@@ -255,7 +231,7 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
         where = {"row": row + 1, "col": column + 1}
         best = panel.best
         words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
-        start, end, ticks = log_axis(panel.costs)
+        start, end, ticks = log_axis([point.cost for point in panel.points])
         figure.add_scatter(
             x=[*(p.cost for p in best), end],
             y=plotly_charts.rounded([*(p.accuracy for p in best), best[-1].accuracy]),
@@ -272,11 +248,12 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
             if not own:
                 continue
             look = scene.looks[model]
-            values = [p.accuracy for p in own]
-            bars = plotly_charts.error(values, [p.low for p in own], [p.high for p in own], look.colour)
+            bars = plotly_charts.error([Spot(p.accuracy, 0, "", low=p.low, high=p.high) for p in own], look.colour)
+            face = [look.colour if p.arm.augment else "#ffffff" for p in own]
+            sizes = [1.4 * p.size**0.5 for p in own]
             figure.add_scatter(
                 x=[float(f"{p.cost:.5g}") for p in own],
-                y=plotly_charts.rounded(values),
+                y=plotly_charts.rounded([p.accuracy for p in own]),
                 error_y={**bars, "thickness": 1, "width": 0},
                 mode="markers+text",
                 text=[words.get(p.arm.label, "") for p in own],
@@ -287,25 +264,15 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
                 name=plotly_charts.label(title(model)),
                 legendgroup=model,
                 showlegend=number == 0,
-                marker={
-                    "symbol": look.symbol,
-                    "opacity": 1,  # markers of several sizes are transparent unless told otherwise
-                    "size": [1.4 * _SIZES.get(p.arm.strategy, 48.0) ** 0.5 for p in own],
-                    "color": [look.colour if p.arm.augment else "#ffffff" for p in own],
-                    "line": {"width": 2, "color": look.colour},
-                },
+                # Markers of several sizes are transparent unless told otherwise.
+                marker={**plotly_charts.outlined(look.symbol, look.colour, face, sizes), "opacity": 1},
                 **where,
             )
         if low < CHANCE_PERCENT:
             plotly_charts.chance_line(figure, vertical=False, **where)
-        figure.update_xaxes(
-            type="log",
-            range=[math.log10(start), math.log10(end)],
-            tickvals=ticks,
-            ticktext=[short_count(tick) for tick in ticks],
-            title=panel.title,
-            **where,
-        )
+        numbered = {"tickvals": ticks, "ticktext": [short_count(tick) for tick in ticks]}
+        limits = [math.log10(start), math.log10(end)]
+        figure.update_xaxes(type="log", range=limits, **numbered, title=panel.title, **where)
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title="validation accuracy, %", col=1)
     row, column = divmod(len(panels), columns)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Spot, shortened
 
 _ROW, _LEGEND_ROW = 25, 22  # pixels
 _AXIS = {
@@ -80,27 +80,61 @@ def row_axis(figure: go.Figure, labels: Sequence[str], **where: int) -> float:
     return _ROW * (1.3 if rows <= 12 else 1.0) * rows
 
 
-def error(middle: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str) -> dict[str, Any]:
-    """plotly's bars from `low` to `high` round `middle`; none where a limit is NaN."""
-    up, down = (np.asarray(ends, dtype=float) - np.asarray(middle, dtype=float) for ends in (high, low))
-    sizes = {"array": rounded(up.tolist()), "arrayminus": rounded((-down).tolist())}
+def error(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
+    """plotly's bars of the intervals; none where a limit is NaN."""
+    sizes = {"array": rounded([s.high - s.x for s in spots]), "arrayminus": rounded([-(s.low - s.x) for s in spots])}
     return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.6, "width": 4, **sizes}
+
+
+def outlined(symbol: str, colour: str, face: str | Sequence[str], size: float | Sequence[float]) -> dict[str, Any]:
+    """plotly's settings of a marker whose edge has this colour."""
+    return {"symbol": symbol, "color": face, "size": size, "line": {"width": 2, "color": colour}}
+
+
+def dots(
+    figure: go.Figure,
+    found: Sequence[Dot],
+    hover: str,
+    colours: str | Sequence[str],
+    size: float = 5,
+    opacity: float = 0.5,
+    **more: Any,
+) -> None:
+    """Small dots; `hover` is a template, which may show `%{text}`, a name given as `text`."""
+    figure.add_scatter(
+        x=packed([dot.x for dot in found]),
+        y=packed([dot.y for dot in found]),
+        mode="markers",
+        hovertemplate=hover,
+        marker={"size": size, "opacity": opacity, "color": colours},
+        showlegend=False,
+        **more,
+    )
+
+
+def named_dots(figure: go.Figure, found: Sequence[Dot], value: str) -> None:
+    """Dots in their own colours; `value` is what a template says of one before its name."""
+    names = [escape(dot.name) for dot in found]
+    dots(figure, found, f"{value}<br>%{{text}}<extra></extra>", [dot.colour for dot in found], text=names)
+
+
+def separator(figure: go.Figure, y: float) -> None:
+    """A line between two rows."""
+    figure.add_hline(y=y, line={"color": "#bbbbbb", "width": 1}, layer="below")
 
 
 def legend_marker(figure: go.Figure, name: str, symbol: str, colour: str = INK, **more: Any) -> None:
     """An entry of the legend without points of its own."""
-    marker = {"symbol": symbol, "color": colour, "size": 9, "line": {"width": 2, "color": colour}}
-    figure.add_scatter(
-        x=[None], y=[None], mode="markers", name=label(name), marker=marker, showlegend=True, hoverinfo="skip", **more
-    )
+    _legend_entry(figure, name, mode="markers", marker=outlined(symbol, colour, colour, 9), **more)
 
 
 def legend_line(figure: go.Figure, name: str, dash: str, colour: str = INK, **more: Any) -> None:
     """The same with a line."""
-    line = {"dash": dash, "color": colour, "width": 1.8}
-    figure.add_scatter(
-        x=[None], y=[None], mode="lines", name=label(name), line=line, showlegend=True, hoverinfo="skip", **more
-    )
+    _legend_entry(figure, name, mode="lines", line={"dash": dash, "color": colour, "width": 1.8}, **more)
+
+
+def _legend_entry(figure: go.Figure, name: str, **more: Any) -> None:
+    figure.add_scatter(x=[None], y=[None], name=label(name), showlegend=True, hoverinfo="skip", **more)
 
 
 def legend_chance(figure: go.Figure, **more: Any) -> None:
@@ -111,7 +145,5 @@ def legend_chance(figure: go.Figure, **more: Any) -> None:
 def chance_line(figure: go.Figure, vertical: bool = True, **where: int) -> None:
     """The line itself; `legend_chance` names it."""
     place: dict[str, Any] = {"line": {"dash": "dash", "color": GREY, "width": 1}, "layer": "below"}
-    if vertical:
-        figure.add_vline(x=CHANCE_PERCENT, **place, **where)
-    else:
-        figure.add_hline(y=CHANCE_PERCENT, **place, **where)
+    draw = figure.add_vline if vertical else figure.add_hline
+    draw(CHANCE_PERCENT, **place, **where)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import LABEL_LETTERS, accuracy_range, shortened
+from analysis.figures.style import LABEL_LETTERS, Spot, accuracy_range, shortened
 from analysis.stats.arms import Arm
 from analysis.stats.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
 from analysis.write.blocks import Picture
@@ -61,22 +61,13 @@ def _lines(scene: Scene) -> list[Line]:
     return found
 
 
-def _shifts(arms: Sequence[Arm]) -> dict[str, float]:
-    """How far from the middle of a row each arm stands, in rows."""
-    step = 0.72 / max(len(arms), 1)
-    return {arm.label: step * (place - (len(arms) - 1) / 2) for place, arm in enumerate(arms)}
-
-
-def _points(scene: Scene, arm: Arm, lines: Sequence[Line]) -> tuple[list[float], list[Slice]]:
-    shift = _shifts(scene.best)[arm.label]
+def _spots(scene: Scene, arm: Arm, lines: Sequence[Line]) -> list[tuple[Slice, Spot]]:
+    """One arm's parts; the arms stand one below the other in each row."""
+    number, shade = len(scene.best), scene.shade(arm)
+    shift = 0.72 / number * (scene.best.index(arm) - (number - 1) / 2)
     known = [(y + shift, line.slices[arm.label]) for y, line in enumerate(lines) if arm.label in line.slices]
-    return [y for y, _ in known], [part for _, part in known]
-
-
-def _ends(known: Sequence[Slice]) -> tuple[list[float], list[float]]:
-    """Where the intervals begin and end, in percent."""
-    low, high = ([100 * possible(end) for end in ends] for ends in ([p.low for p in known], [p.high for p in known]))
-    return low, high
+    ends = [[100 * possible(end) for end in (part.low, part.high)] for _, part in known]
+    return [(p, Spot(100 * p.accuracy, y, shade, True, *both)) for (y, p), both in zip(known, ends, strict=True)]
 
 
 def _range(lines: Sequence[Line]) -> tuple[float, float]:
@@ -94,14 +85,10 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
     )
     for place, line in enumerate(lines):
         if place and not line.slices:
-            axes.axhline(place - 0.5, color="#bbbbbb", linewidth=0.8)
+            mpl.separator(axes, place - 0.5)
     mpl.chance_line(axes)
     for arm in scene.best:
-        shade = scene.shade(arm)
-        y, known = _points(scene, arm, lines)
-        shades = [shade] * len(y)
-        mpl.intervals(axes, y, *_ends(known), shades, 14)
-        mpl.points(axes, [100 * p.accuracy for p in known], y, shades, scene.look(arm).marker, True, 17)
+        mpl.spots(axes, [spot for _, spot in _spots(scene, arm, lines)], scene.look(arm).marker, 17, 14)
     axes.set_xlim(*_range(lines))
     axes.set_xlabel("test accuracy, %")
     return page.png()
@@ -110,29 +97,26 @@ def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
 def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
     figure = go.Figure()
     for arm in scene.best:
-        look, shade = scene.look(arm), scene.shade(arm)
-        y, known = _points(scene, arm, lines)
-        values = [100 * p.accuracy for p in known]
+        own, shade = _spots(scene, arm, lines), scene.shade(arm)
+        spots = [spot for _, spot in own]
         figure.add_scatter(
-            x=plotly_charts.rounded(values),
-            y=[round(value, 3) for value in y],
+            x=plotly_charts.rounded([spot.x for spot in spots]),
+            y=[round(spot.y, 3) for spot in spots],
             mode="markers",
             name=plotly_charts.label(arm.name),
-            customdata=[p.players for p in known],
+            customdata=[part.players for part, _ in own],
             hovertemplate="%{x:.1f} %, %{customdata} players<extra>%{fullData.name}</extra>",
-            error_x=plotly_charts.error(values, *_ends(known), shade),
-            marker={"size": 9, "symbol": look.symbol, "color": shade},
+            error_x=plotly_charts.error(spots, shade),
+            marker={"size": 9, "symbol": scene.look(arm).symbol, "color": shade},
             showlegend=True,
         )
     plotly_charts.row_axis(figure, [line.label for line in lines])
-    words = [
-        plotly_charts.label(line.label) if line.slices else f"<b>{plotly_charts.label(line.label)}</b>"
-        for line in lines
-    ]
-    figure.update_yaxes(ticktext=words)
+    words = [plotly_charts.label(line.label) for line in lines]
+    bold = [text if line.slices else f"<b>{text}</b>" for text, line in zip(words, lines, strict=True)]
+    figure.update_yaxes(ticktext=bold)
     for place, line in enumerate(lines):
         if place and not line.slices:
-            figure.add_hline(y=place - 0.5, line={"color": "#bbbbbb", "width": 1}, layer="below")
+            plotly_charts.separator(figure, place - 0.5)
     plotly_charts.chance_line(figure)
     plotly_charts.legend_chance(figure)
     figure.update_xaxes(title="test accuracy, %", range=_range(lines))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sousaphone.rudiments import SLUGS
 
@@ -11,6 +12,26 @@ CHANCE_PERCENT = 100 / len(SLUGS)
 INK, GREY, GRID = "#222222", "#767676", "#e6e6e6"
 PALE = 0.4  # opacity of partial results
 LABEL_LETTERS = 64  # of an arm's label, at most
+
+
+class Dot(NamedTuple):
+    """A single seed or player, drawn small."""
+
+    x: float
+    y: float
+    colour: str
+    name: str = ""
+
+
+class Spot(NamedTuple):
+    """A marker with the interval along x that it stands in; NaN limits: none."""
+
+    x: float
+    y: float
+    colour: str
+    filled: bool = True
+    low: float = math.nan
+    high: float = math.nan
 
 
 def shortened(text: str, most: int = LABEL_LETTERS) -> str:

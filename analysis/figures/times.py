@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from matplotlib.ticker import MaxNLocator
@@ -10,49 +11,59 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import INK, short_seconds
+from analysis.figures.style import INK, Dot, short_seconds
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm
 from analysis.write.blocks import Picture
 
 _MEASURES: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
     ("seconds a trial", lambda trial: trial.train_seconds),
-    ("seconds an epoch", lambda trial: trial.seconds_per_epoch),
+    ("seconds an epoch", lambda trial: trial.mean("epoch_seconds")),
 )
 
 
+@dataclass(frozen=True)
+class Bar:
+    y: int
+    arm: Arm
+    seeds: list[float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.seeds) / len(self.seeds)
+
+
 def picture(scene: Scene) -> Picture:
-    several = any(len(arm.trials) > 1 for arm in scene.groups)
     told = "Time in training steps, evaluation not counted: the mean of an arm's trials, by validation macro F1."
-    if several:
+    if any(len(arm.trials) > 1 for arm in scene.groups):
         told += " Dots: single seeds."
     if not all(arm.full for arm in scene.groups):
         told += " Pale: partial results; what has not ended took longer, or would."
     return Picture("training_time", "Training time", told, _png(scene), _chart(scene))
 
 
-def _values(arm: Arm, measure: Callable[[Trial], float | None]) -> list[float]:
-    return [value for value in map(measure, arm.shown) if value is not None]
+def _bars(scene: Scene, measure: Callable[[Trial], float | None]) -> tuple[list[Bar], list[Dot]]:
+    """The arms with a known time, and dots for single seeds."""
+    rows = [Bar(y, arm, [v for v in map(measure, arm.shown) if v is not None]) for y, arm in enumerate(scene.groups)]
+    bars = [bar for bar in rows if bar.seeds]
+    return bars, [Dot(value, bar.y, INK) for bar in bars if len(bar.seeds) > 1 for value in bar.seeds]
 
 
 def _png(scene: Scene) -> bytes:
     labels = [arm.label for arm in scene.groups]
     page, panels = mpl.row_sheet("Training time", scene.banner, labels, width=10.0, panels=2)
     for axes, (label, measure) in zip(panels, _MEASURES, strict=True):
-        known = [(y, arm, values) for y, arm in enumerate(scene.groups) if (values := _values(arm, measure))]
-        means = [sum(values) / len(values) for _, _, values in known]
-        shades = [scene.shade(arm) for _, arm, _ in known]
-        axes.barh([y for y, _, _ in known], means, height=0.62, color=shades)
-        dotted = [(value, y) for y, _, values in known if len(values) > 1 for value in values]
-        mpl.dots(axes, [value for value, _ in dotted], [y for _, y in dotted], [INK] * len(dotted), opaque=0.6)
-        for (y, arm, values), mean in zip(known, means, strict=True):
-            words = f"{short_seconds(mean)}   {arm.state}".strip()
-            axes.annotate(words, (max(values), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
-        for y, arm in enumerate(scene.groups):
-            if not _values(arm, measure):
-                mpl.beside(axes, 0.0, y, arm.state, 4)
+        bars, dots = _bars(scene, measure)
+        shades = [scene.shade(bar.arm) for bar in bars]
+        axes.barh([bar.y for bar in bars], [bar.mean for bar in bars], height=0.62, color=shades)
+        mpl.dots(axes, dots, opaque=0.6)
+        for bar in bars:
+            words, end = f"{short_seconds(bar.mean)}   {bar.arm.state}".strip(), (max(bar.seeds), bar.y)
+            axes.annotate(words, end, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
+        for place in set(range(len(labels))) - {bar.y for bar in bars}:
+            mpl.beside(axes, 0.0, place, scene.groups[place].state, 4)
         # Room for the words beyond the longest bar.
-        longest = max((max(values) for _, _, values in known), default=1.0) or 1.0
+        longest = max((max(bar.seeds) for bar in bars), default=1.0) or 1.0
         axes.set_xlim(0, longest * (1.55 if any(arm.state for arm in scene.groups) else 1.22))
         axes.set_xlabel(label)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # the panels' outermost numbers stand close
@@ -62,36 +73,24 @@ def _png(scene: Scene) -> bytes:
 def _chart(scene: Scene) -> go.Figure:
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
     for column, (name, measure) in enumerate(_MEASURES, start=1):
-        known = [(y, arm, values) for y, arm in enumerate(scene.groups) if (values := _values(arm, measure))]
-        means = [sum(values) / len(values) for _, _, values in known]
+        bars, dots = _bars(scene, measure)
+        means = [bar.mean for bar in bars]
         figure.add_bar(
             x=plotly_charts.rounded(means),
-            y=[y for y, _, _ in known],
+            y=[bar.y for bar in bars],
             width=0.62,
             orientation="h",
             text=[short_seconds(mean) for mean in means],
             textposition="outside",
             cliponaxis=False,
-            hovertext=[plotly_charts.escape(arm.name) for _, arm, _ in known],
+            hovertext=[plotly_charts.escape(bar.arm.name) for bar in bars],
             hovertemplate="%{x:.1f} s<br>%{hovertext}<extra></extra>",
-            marker={
-                "color": [scene.shade(arm) for _, arm, _ in known],
-            },
+            marker={"color": [scene.shade(bar.arm) for bar in bars]},
             showlegend=False,
             row=1,
             col=column,
         )
-        dotted = [(value, y) for y, _, values in known if len(values) > 1 for value in values]
-        figure.add_scatter(
-            x=plotly_charts.packed([value for value, _ in dotted]),
-            y=plotly_charts.packed([y for _, y in dotted]),
-            mode="markers",
-            marker={"size": 4, "color": INK, "opacity": 0.6},
-            hovertemplate="%{x:.1f} s<extra></extra>",
-            showlegend=False,
-            row=1,
-            col=column,
-        )
+        plotly_charts.dots(figure, dots, "%{x:.1f} s<extra></extra>", INK, 4, 0.6, row=1, col=column)
         longest = max(means, default=1.0) or 1.0
         figure.update_xaxes(title=name, range=[0, 1.2 * longest], row=1, col=column)
     height = plotly_charts.row_axis(figure, [arm.name for arm in scene.groups], row=1, col=1)

@@ -74,6 +74,11 @@ def _read(path: Path) -> pd.DataFrame:
     return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
 
 
+def scored_trials(predictions: pd.DataFrame) -> set[str]:
+    """The trials whose predictions are at hand."""
+    return set(predictions.trial_id.unique()) if len(predictions) else set()
+
+
 def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
     """What `statistics.contrast` wants of an arm: who was right, a row a clip, a column a trial; each clip's player.
 

@@ -16,6 +16,8 @@ from typing import Any, TypeGuard
 from sousaphone.runs.trial_record import error_line
 
 ERROR_NAME = "error.txt"
+# The state is JSON around pickles, so a torn one fails in any of these ways.
+_TORN = (ValueError, KeyError, TypeError, AttributeError, ImportError, EOFError, OSError, pickle.PickleError)
 _INSTEAD = "what it would tell comes from the trials' own records."
 
 
@@ -72,17 +74,7 @@ def _read(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
 
             analysis = ExperimentAnalysis(experiment)
             return {trial.storage.trial_dir_name: _trial(trial, analysis) for trial in analysis.trials}, None
-    # The state is JSON around pickles, so a torn one fails in any of these ways.
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ImportError,
-        EOFError,
-        OSError,
-        pickle.PickleError,
-    ) as error:
+    except _TORN as error:
         why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
         return {}, f"the state of Ray Tune's experiment {experiment.name} could not be read ({why}); {_INSTEAD}"
 

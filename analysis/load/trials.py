@@ -55,9 +55,8 @@ class Trial:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What must be equal for two trials to be comparable, by its name: clips and their split, seconds heard, size
-        of the backbone, layers with adapters, a limit of what is scored, version of this program. Which weights they
-        began from is the question, so it is not among them."""
+        """What must be equal for two trials to be comparable, by its name. The weights they began from are not among
+        it: those are the question."""
         config = self.config
         return {
             "data": self.data.get("fingerprint", ""),
@@ -115,15 +114,19 @@ class Trial:
         """One metric over the epochs, without the epochs that lack it."""
         return [row[metric] for row in self.history if metric in row]
 
-    @property
-    def train_seconds(self) -> float | None:
-        seconds = self.values("epoch_seconds")
-        return sum(seconds) if seconds else None
+    def mean(self, metric: str) -> float | None:
+        """The mean over the epochs that have it."""
+        values = self.values(metric)
+        return sum(values) / len(values) if values else None
 
     @property
-    def seconds_per_epoch(self) -> float | None:
-        seconds = self.values("epoch_seconds")
-        return sum(seconds) / len(seconds) if seconds else None
+    def train_seconds(self) -> float | None:
+        return sum(self.values("epoch_seconds")) if self.values("epoch_seconds") else None
+
+    @property
+    def peak_memory_mb(self) -> float | None:
+        """The highest of all epochs."""
+        return max(self.values("peak_memory_mb"), default=None)
 
     @property
     def trainable_params(self) -> int | None:
@@ -180,11 +183,11 @@ def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, Ra
         raise UserError(f"{run.path / 'run.json'} is damaged (it plans no trials); restore it from a copy")
     commit = (plan.get("provenance") or {}).get("git_commit", "unknown")
     live = run.is_live()
-    trials = []
-    for trial_id, config in zip(ids or (), configs or (), strict=True):
-        planned = Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
-        trials.append(_trial(run, planned, ray.get(trial_id), live))
-    return trials
+    planned = [
+        Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
+        for trial_id, config in zip(ids or (), configs or (), strict=True)
+    ]
+    return [_trial(run, trial, ray.get(trial.trial_id), live) for trial in planned]
 
 
 def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) -> Trial:
@@ -252,9 +255,8 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
 def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     """Whether Ray saw something after the trial's last record.
 
-    A trial writes its record before it reports, so Ray is ahead only where the record is an old copy, or where the
-    trial could not write its own end: its process was killed, or Ray stopped it. What Ray heard before that record is
-    of an earlier start.
+    A trial writes its record before it reports, so Ray is ahead only where the record is an old copy or the process
+    ended without writing. What Ray heard before that record is of an earlier start.
     """
     if ray.last_heard is None or ray.last_heard < datetime.fromisoformat(record.updated).timestamp():
         return False

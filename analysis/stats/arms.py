@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import PurePath
 
 from analysis.load.trials import Trial
@@ -14,16 +15,9 @@ from sousaphone.config import arm_of
 
 # Okabe and Ito (2008): told apart under every common colour blindness; yellow is too pale for white paper.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Colour never stands alone: (Matplotlib's name, plotly's) of the shape that goes with each.
-_SHAPES = (
-    ("o", "circle"),
-    ("s", "square"),
-    ("^", "triangle-up"),
-    ("D", "diamond"),
-    ("v", "triangle-down"),
-    ("P", "cross"),
-    ("X", "x"),
-)
+# Colour never stands alone: the shape that goes with each, as Matplotlib and as plotly call it.
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
 
 
@@ -77,7 +71,7 @@ class Arm:
 
     @property
     def state(self) -> str:
-        """What became of its trials, in words, for where a number is missing or not the last word; empty if none is."""
+        """What became of its trials, in words; empty if all have all their results."""
         if all(trial.full for trial in self.trials):
             return ""
         if self.full:
@@ -101,14 +95,9 @@ class Look:
 
 def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:
     """A look for each backbone of the run; one in the registry has the same in every run."""
-    shapes = {model: _SHAPES[i % len(_SHAPES)] for i, model in enumerate(colours(trials))}
-    return {model: Look(colour, *shapes[model]) for model, colour in colours(trials).items()}
-
-
-def colours(trials: Sequence[Trial]) -> Mapping[str, str]:
-    """A colour for each backbone of the run; one in the registry has the same colour in every run."""
-    known = list(dict.fromkeys([*REGISTRY, *(trial.config.get("model", "") for trial in trials)]))
-    return {model: _COLOURS[i % len(_COLOURS)] for i, model in enumerate(known)}
+    known = dict.fromkeys([*REGISTRY, *(trial.config.get("model", "") for trial in trials)])
+    ways = [Look(*way) for way in zip(_COLOURS, _MARKERS, _SYMBOLS, strict=True)]
+    return dict(zip(known, cycle(ways), strict=False))
 
 
 def arms(trials: Sequence[Trial]) -> list[Arm]:
@@ -151,8 +140,7 @@ def best_of_each(groups: Sequence[Arm], scored: Collection[str] | None = None) -
 def pretrained(trial: Trial) -> str:
     """Which weights a trial began with, and what those had learnt from, as its record says.
 
-    Of one that has none yet, or an older one, only where the path is that of the published checkpoint is more said than
-    its name.
+    Without such a record more than the file's name is said only where the path is that of the published checkpoint.
     """
     if trial.weights == "random":
         return "random weights"
@@ -179,9 +167,7 @@ def _is_of(path: PurePath, source: WeightSource) -> bool:
 
 def checkpoints(trials: Sequence[Trial]) -> str:
     """The weights of every backbone of the run, in one sentence."""
-    said: dict[str, None] = {}
-    for trial in trials:
-        said[f"{title(trial.config.get('model', ''))}: {pretrained(trial)}"] = None
+    said = dict.fromkeys(f"{title(trial.config.get('model', ''))}: {pretrained(trial)}" for trial in trials)
     return f"Weights: {'; '.join(said)}." if any(trial.weights != "random" for trial in trials) else "Random weights."
 
 

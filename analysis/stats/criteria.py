@@ -41,11 +41,11 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Expectation:
-    """An order of backbones that was expected, and the one that was found (best first, with its numbers)."""
+    """An order of backbones that was expected, and the one that was found (the best first, with its number)."""
 
     name: str
     expected: Sequence[str]
-    found: Sequence[tuple[str, str]]
+    found: Sequence[str]
     agreeing: int
     pairs: int
 
@@ -113,19 +113,18 @@ def _learns(trials: Sequence[Trial], yardsticks: Yardsticks | None, live: bool) 
 
 
 def _complete(trials: Sequence[Trial], scored: set[str], live: bool) -> Criterion:
-    lacking = {}
+    lacking = []
     for trial in trials:
-        gaps = [] if trial.history else ["any epoch"]
-        gaps += [name for name in _EVERY if any(name not in row for row in trial.history)]
-        gaps += [name for name in _LAST if trial.history and name not in trial.last]
-        gaps += ["test predictions"] if trial.history and trial.trial_id not in scored else []
+        gaps = [name for name in _EVERY if any(name not in row for row in trial.history)]
+        gaps += [name for name in _LAST if name not in trial.last]
+        gaps += ["test predictions"] if trial.trial_id not in scored else []
         if gaps:
-            lacking[trial.trial_id] = gaps
+            lacking.append(f"{trial.trial_id} lacks {', '.join(gaps if trial.history else ['any epoch'])}")
     name, whole = "metrics complete", counted(len(trials), "trial")
     if not lacking:
         return Criterion(name, True, f"every metric of every epoch, and test predictions, of {whole}")
-    told = first_few([f"{trial_id} lacks {', '.join(gaps)}" for trial_id, gaps in lacking.items()])
-    return Criterion(name, None if live else False, f"{len(trials) - len(lacking)} of {whole}; {told}")
+    evidence = f"{len(trials) - len(lacking)} of {whole}; {first_few(lacking)}"
+    return Criterion(name, None if live else False, evidence)
 
 
 def expectations(trials: Sequence[Trial]) -> list[Expectation]:
@@ -134,7 +133,7 @@ def expectations(trials: Sequence[Trial]) -> list[Expectation]:
     measures: Mapping[str, tuple[Callable[[Arm], float | None], str, int]] = {
         "accuracy": (lambda arm: arm.mean("best", "val_acc"), "{:.1%} on validation", -1),
         "speed": (_speed, "{:,.0f} clips/s in training", -1),
-        "fewest trainable, in share": (_share, "{:.2f} %", 1),
+        "fewest trainable, in share": (lambda arm: arm.shown[0].parameters.get("trainable_percent"), "{:.2f} %", 1),
     }
     found = []
     for name, expected in EXPECTED.items():
@@ -147,7 +146,7 @@ def expectations(trials: Sequence[Trial]) -> list[Expectation]:
             Expectation(
                 name,
                 [title(model) for model in expected],
-                [(title(model), style.format(values[model])) for model in order],
+                [f"{title(model)} ({style.format(values[model])})" for model in order],
                 sum(sign * values[first] < sign * values[second] for first, second in pairs),
                 len(pairs),
             )
@@ -158,8 +157,3 @@ def expectations(trials: Sequence[Trial]) -> list[Expectation]:
 def _speed(arm: Arm) -> float | None:
     values = [value for trial in arm.shown for value in trial.values("samples_per_second")]
     return sum(values) / len(values) if values else None
-
-
-def _share(arm: Arm) -> float | None:
-    share: float | None = arm.shown[0].parameters.get("trainable_percent")
-    return share

@@ -79,7 +79,7 @@ def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
     """
     if column not in clips:
         return None
-    numbers = next(unit for name, _, unit in DIMENSIONS if name == column) is not None
+    numbers = any(name == column and unit for name, _, unit in DIMENSIONS)
     found = _bins(clips[column].astype(float)) if numbers else _names(clips[column], column)
     return found if found is not None and found.nunique() > 1 else None
 
@@ -107,10 +107,9 @@ def _bins(values: pd.Series) -> pd.Series | None:
 def _names(values: pd.Series, column: str) -> pd.Series | None:
     names = values.astype(str).mask(values.isna() | (values.astype(str).str.strip() == ""))
     kept = names.value_counts().index[:MOST_NAMES].tolist()
+    kept.sort()
     if column == "skill_tier":  # from the least skilled on, where they are SOUSA's
-        kept.sort(key=lambda name: (_TIERS.index(name) if name in _TIERS else len(_TIERS), name))
-    else:
-        kept.sort()
+        kept.sort(key=lambda name: _TIERS.index(name) if name in _TIERS else len(_TIERS))
     return names.astype(pd.CategoricalDtype(kept, ordered=True))
 
 

@@ -27,10 +27,10 @@ _MOST_PLAYERS = 100_000
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float, float]:
     """(mean, low, high): the t interval of the mean with N - 1 degrees of freedom; NaN limits for fewer than two."""
     array = np.asarray(values, dtype=float)
+    mean = float(array.mean()) if len(array) else math.nan
     if len(array) < 2:
-        return (float(array.mean()) if len(array) else math.nan), math.nan, math.nan
+        return mean, math.nan, math.nan
     half = float(stats.t.ppf((1 + level) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    mean = float(array.mean())
     return mean, mean - half, mean + half
 
 
@@ -81,10 +81,9 @@ class Contrast:
         by_player: the difference of each player, averaged over seeds.
         clips: test clips, of all players.
         seeds: of either arm.
-        spread_known: whether the variance between seeds is in `error`.
         between: variance of the true differences between players; within: of one clip's difference around its player's.
         seed_parts: what the choice of seeds adds to error², of either arm, with its degrees of freedom; empty where
-            their spread is not known.
+            their spread is not known, and then not in `error`.
     """
 
     difference: float
@@ -96,7 +95,6 @@ class Contrast:
     by_player: pd.Series
     clips: int
     seeds: tuple[int, int]
-    spread_known: bool
     between: float
     within: float
     seed_parts: Sequence[tuple[float, float]]
@@ -104,6 +102,10 @@ class Contrast:
     @property
     def players(self) -> int:
         return len(self.by_player)
+
+    @property
+    def spread_known(self) -> bool:
+        return bool(self.seed_parts)
 
     @property
     def significant(self) -> bool:
@@ -180,12 +182,11 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> C
     inside = float(groups.var(ddof=1).mean()) if (counts > 1).any() else 0.0
     between = max(0.0, variance - float((inside / counts).mean()))
     seeds = (first.shape[1], second.shape[1])
-    spread_known = min(seeds) >= SEEDS_FOR_SPREAD
     # What the mean over players varies by from seed to seed, another draw of seeds would vary by. How seeds happen to
     # do with single players is counted here and between players: that errs to the safe side, and leaves more degrees
     # of freedom than an analysis of variance that takes it off again, which finds less.
     by_seed = [arm.loc[clips].astype(float).groupby(own).mean().mean() for arm in (first, second)]
-    spreads = [float(means.var(ddof=1)) / len(means) for means in by_seed] if spread_known else []
+    spreads = [float(means.var(ddof=1)) / len(means) for means in by_seed] if min(seeds) >= SEEDS_FOR_SPREAD else []
     seed_parts = [(spread, count - 1.0) for spread, count in zip(spreads, seeds, strict=False)]
     error, df = _error([(variance / number, number - 1.0), *seed_parts])
     difference = float(by_player.mean())
@@ -200,7 +201,6 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> C
         by_player=by_player,
         clips=len(clips),
         seeds=seeds,
-        spread_known=spread_known,
         between=between,
         within=inside,
         seed_parts=seed_parts,

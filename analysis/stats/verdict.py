@@ -7,13 +7,13 @@ one question: is that one better than this one? All other pairs stand below, the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import pandas as pd
 
-from analysis.load.predictions import correct_by_clip
+from analysis.load.predictions import correct_by_clip, scored_trials
 from analysis.load.trials import Trial, unlike
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from analysis.stats.statistics import SEEDS_FOR_SPREAD, Contrast, contrast, holm
@@ -47,10 +47,8 @@ class Verdict:
     Attributes:
         outcome: better, equivalent, undecided, contradicted (test says the rival is better), too_few_players,
             nothing_to_compare, not_alike (measured under different conditions), or none (nano or random weights).
-        headline: the answer, in a sentence or two.
         details: how sure, and what it would take to be surer.
-        winner, rival: chosen on validation; None where there are none.
-        chosen: `contrast` of the two on the test players.
+        winner, rival: chosen on validation; chosen: `contrast` of the two on the test players.
         others: all other pairs of the backbones' best arms.
         augmentation: augmented against unaugmented, for each backbone that has both.
     """
@@ -80,73 +78,46 @@ def judge(
         cpu_ms: milliseconds of one core that a clip takes, by trial_id.
         players_known: False where what counts as a player is a group of recordings with one name stem.
     """
-    scored = set(predictions.trial_id.unique()) if len(predictions) else set()
+    scored = scored_trials(predictions)
     full = [arm for arm in arms(trials) if arm.full]
     groups = [arm for arm in full if any(trial.trial_id in scored for trial in arm.shown)]
     augmentation = augmentation_pairs(groups, predictions)
     if banner:
         return Verdict("none", f"No verdict. {banner}", augmentation=augmentation)
-    field = _field(groups, scored)
+    # The best arm of each backbone, the best first; with one backbone, all of its arms.
+    field = best_of_each(groups, scored)
+    field = field if len(field) > 1 else sorted(groups, key=lambda arm: -arm.score)
     left_out = _left_out(trials, groups)
     if len(field) < 2:
         return Verdict("nothing_to_compare", _too_little(full, field), left_out, augmentation=augmentation)
     if differ := unlike(trial for arm in groups for trial in arm.shown):
-        return Verdict(
-            "not_alike",
-            f"No winner: the arms were not measured under the same conditions ({'; '.join(differ)}).",
-            left_out,
-            augmentation=augmentation,
-        )
+        headline = f"No winner: the arms were not measured under the same conditions ({'; '.join(differ)})."
+        return Verdict("not_alike", headline, left_out, augmentation=augmentation)
     winner, rival = field[:2]
     first = _compare(winner, rival, predictions)
     unit = "player" if players_known else "group"
     caveats = [*left_out, *([] if players_known else [UNKNOWN_PLAYERS])]
     if first is None or first.players < FEW_PLAYERS:
         players = heard(1 if first is None else first.players, unit)
-        return Verdict(
-            "too_few_players",
+        headline = (
             f"No winner: the test clips are of {players}, and it takes {FEW_PLAYERS} to tell whether a difference "
             f"between two models would be found with other {unit}s. By validation {winner.label} leads {rival.label}, "
-            "which is a guess, not a finding.",
-            [*_lead(winner, rival), *caveats],
-            winner,
-            rival,
-            first,
-            augmentation=augmentation,
+            "which is a guess, not a finding."
         )
+        details = [_lead(winner, rival), *caveats]
+        return Verdict("too_few_players", headline, details, winner, rival, first, augmentation=augmentation)
     outcome, headline = _outcome(winner, rival, first, unit)
-    return Verdict(
-        outcome,
-        headline,
-        [
-            *_how_sure(first, unit),
-            *_what_it_takes(outcome, first, unit),
-            *_lead(winner, rival),
-            *_constraints(full, cpu_ms),
-            *caveats,
-        ],
-        winner,
-        rival,
-        first,
-        _others(field, predictions),
-        augmentation,
-    )
-
-
-def _field(groups: Sequence[Arm], scored: set[str]) -> list[Arm]:
-    """The best arm of each backbone by validation, the best first; with one backbone, all of its arms."""
-    field = best_of_each(groups, scored)
-    return field if len(field) > 1 else sorted(groups, key=lambda arm: -arm.score)
+    details = [_how_sure(first, unit), *_what_it_takes(outcome, first, unit)]
+    details += [_lead(winner, rival), _constraints(full, cpu_ms), *caveats]
+    others = _others(field, predictions)
+    return Verdict(outcome, headline, details, winner, rival, first, others, augmentation)
 
 
 def _left_out(trials: Sequence[Trial], groups: Sequence[Arm]) -> list[str]:
     """The planned arms that are not judged, with the reason, in one sentence; empty without any."""
     judged = {arm.label for arm in groups}
-    said = [
-        f"{arm.label} ({'its test predictions cannot be read' if arm.full else arm.state})"
-        for arm in arms(trials)
-        if arm.label not in judged
-    ]
+    others = [arm for arm in arms(trials) if arm.label not in judged]
+    said = [f"{arm.label} ({'its test predictions cannot be read' if arm.full else arm.state})" for arm in others]
     return [f"Not compared: {', '.join(said)}."] if said else []
 
 
@@ -176,7 +147,7 @@ def _outcome(winner: Arm, rival: Arm, found: Contrast, unit: str) -> tuple[str, 
     if found.significant:
         return "contradicted", (
             f"Undecided: validation prefers {winner.label}, but on the test {unit}s {rival.label} is better, by "
-            f"{_told(found, unit, turned=True)}. More validation {unit}s would make the choice surer."
+            f"{_told(found, unit, sign=-1)}. More validation {unit}s would make the choice surer."
         )
     if found.low > -EQUIVALENT and found.high < EQUIVALENT:
         return "equivalent", (
@@ -191,8 +162,7 @@ def heard(number: int | None, unit: str) -> str:
     return counted(number, unit) + ("" if unit == "player" else " of recordings (players unknown)")
 
 
-def _told(found: Contrast, unit: str, turned: bool = False) -> str:
-    sign = -1 if turned else 1
+def _told(found: Contrast, unit: str, sign: int = 1) -> str:
     low, high = sorted((100 * sign * found.low, 100 * sign * found.high))
     p = f"{'' if found.p_flip < 0.001 else '= '}{_p(found.p_flip)}"
     return (
@@ -201,17 +171,17 @@ def _told(found: Contrast, unit: str, turned: bool = False) -> str:
     )
 
 
-def _how_sure(found: Contrast, unit: str) -> list[str]:
+def _how_sure(found: Contrast, unit: str) -> str:
     if found.spread_known:
         seeds = " and ".join(dict.fromkeys(map(str, found.seeds)))
-        return [
+        return (
             f"The interval holds for other {unit}s and for other seeds ({seeds} an arm), so this speaks of the "
             "backbones as they were fine-tuned here."
-        ]
-    return [
+        )
+    return (
         f"This speaks of these trained models, not of the backbones: with fewer than {SEEDS_FOR_SPREAD} seeds an arm "
         "nobody knows how much another training would differ (--extend --seeds 0 1 2)."
-    ]
+    )
 
 
 def _what_it_takes(outcome: str, found: Contrast, unit: str) -> list[str]:
@@ -222,76 +192,69 @@ def _what_it_takes(outcome: str, found: Contrast, unit: str) -> list[str]:
         return [seen]
     each = found.clips / found.players
     size = abs(found.difference)
-    goal = f"to tell a true difference of {_points(size)}" if size >= EQUIVALENT else "to call them equivalent"
+    far = size >= EQUIVALENT
+    goal = f"to tell a true difference of {_points(size)}" if far else "to call them equivalent"
+    ask: Callable[..., int | None] = found.players_for if far else found.players_for_equivalence
     ways = []
     for clips_each in (each, 4 * each):
-        needed = (
-            found.players_for(size, clips_each, POWER)
-            if size >= EQUIVALENT
-            else found.players_for_equivalence(EQUIVALENT, clips_each, POWER)
-        )
-        if needed is not None:
+        if (needed := ask(max(size, EQUIVALENT), clips_each, POWER)) is not None:
             ways.append(f"{needed:,} test {unit}s with {clips_each:.0f} clips each ({needed * clips_each:,.0f} clips)")
     if not ways:
         return [f"No number of {unit}s would be enough {goal}: the spread between seeds hides it. Add seeds.", seen]
     return [f"With a chance of {POWER:.0%}, {goal} takes about {', or '.join(ways)}.", seen]
 
 
-def _lead(winner: Arm, rival: Arm) -> list[str]:
-    return [
-        f"Both were chosen on validation (macro F1 {winner.score:.3f} and {rival.score:.3f}), where they are the best "
-        "of their backbones; test clips had no part in it."
-        if winner.model != rival.model
-        else f"Both were chosen on validation (macro F1 {winner.score:.3f} and {rival.score:.3f})."
-    ]
+def _lead(winner: Arm, rival: Arm) -> str:
+    told = f"Both were chosen on validation (macro F1 {winner.score:.3f} and {rival.score:.3f})"
+    best = ", where they are the best of their backbones; test clips had no part in it"
+    return f"{told}{best if winner.model != rival.model else ''}."
 
 
-def _constraints(full: Sequence[Arm], cpu_ms: Mapping[str, float]) -> list[str]:
-    """What to take when something is scarce, in one sentence; by validation, as all that is chosen, so that of all arms
-    that ran to their end."""
-    trainable = {arm.label: arm.shown[0].trainable_params for arm in full}
-    times = {arm.label: cpu_ms.get(arm.shown[0].trial_id) for arm in full}
+def _constraints(full: Sequence[Arm], cpu_ms: Mapping[str, float]) -> str:
+    """What to take when something is scarce, in one sentence: chosen by validation among all arms that ran to their
+    end."""
+    trainable = [arm.shown[0].trainable_params for arm in full]
+    times = [cpu_ms.get(arm.shown[0].trial_id) for arm in full]
     said = []
     for words, costs, most in (
         (f"{MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
         (f"{MOST_CPU_MS:g} ms a clip on this CPU", times, MOST_CPU_MS),
     ):
-        known = {label: cost for label, cost in costs.items() if cost is not None}
-        fitting = [arm for arm in full if arm.label in known and known[arm.label] <= most]
-        fitting.sort(key=lambda arm: -arm.score)
+        known = [(arm, cost) for arm, cost in zip(full, costs, strict=True) if cost is not None]
+        fitting = [arm for arm, cost in known if cost <= most]
         if not known:
             said.append(f"what stays under {words} was not measured")
         elif not fitting:
             said.append(f"none stays under {words}")
         else:
-            said.append(f"under {words} choose {fitting[0].label} (validation macro F1 {fitting[0].score:.3f})")
+            best = max(fitting, key=lambda arm: arm.score)
+            said.append(f"under {words} choose {best.label} (validation macro F1 {best.score:.3f})")
     sentence = "; ".join(said)
-    return [f"{sentence[0].upper()}{sentence[1:]}."]
+    return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _others(field: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
-    pairs = [pair for pair in combinations(field, 2) if pair != (field[0], field[1])]
+    pairs = _pairs([pair for pair in combinations(field, 2) if pair != (field[0], field[1])], predictions)
+    adjusted = holm([pair.p for pair in pairs])
+    return [replace(pair, p=p) for pair, p in zip(pairs, adjusted, strict=True)]
+
+
+def _pairs(pairs: Sequence[tuple[Arm, Arm]], predictions: pd.DataFrame) -> list[Pair]:
+    """Those that can be compared; their p values are not adjusted."""
     found = [(first, second, _compare(first, second, predictions)) for first, second in pairs]
-    known = [(first, second, each) for first, second, each in found if each is not None]
-    adjusted = holm([each.p for _, _, each in known])
-    return [Pair(first, second, each, p) for (first, second, each), p in zip(known, adjusted, strict=True)]
+    return [Pair(first, second, each, each.p) for first, second, each in found if each is not None]
 
 
 def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
-    """Augmented against unaugmented, for every two arms that differ in nothing else, the conditions under which they
-    were measured included, and have all their results.
-
-    Their p values are not adjusted.
-    """
-    scored = set(predictions.trial_id.unique()) if len(predictions) else set()
+    """Augmented against unaugmented, for every two arms with all their results that differ in nothing else, the
+    conditions of their measurement included; the p values are not adjusted."""
+    scored = scored_trials(predictions)
     arms_of: dict[tuple[str, str, str], dict[bool, Arm]] = {}
     for arm in groups:
         if arm.full and any(trial.trial_id in scored for trial in arm.shown):
             arms_of.setdefault((arm.model, arm.strategy, arm.lora_targets), {})[arm.augment] = arm
     pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
-    pairs = [(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])]
-    contrasts = [(on, off, _compare(on, off, predictions)) for on, off in pairs]
-    return [Pair(on, off, each, each.p) for on, off, each in contrasts if each is not None]
+    return _pairs([(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])], predictions)
 
 
 def pair_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:

@@ -71,12 +71,8 @@ def _choose(rows: pd.DataFrame, most: int) -> Iterator[pd.Series]:
     """The clips that the most seeds agree on, a player's second one only where there are too few players."""
     if rows.empty:
         return
-    clips = rows.groupby("sample_id", observed=True, as_index=False).agg(
-        seeds=("sample_id", "size"),
-        player=("player", "first"),
-        audio_path=("audio_path", "first"),
-        tempo_bpm=("tempo_bpm", "first"),
-    )
+    firsts = {name: (name, "first") for name in ("player", "audio_path", "tempo_bpm")}
+    clips = rows.groupby("sample_id", observed=True, as_index=False).agg(seeds=("sample_id", "size"), **firsts)
     clips = clips.sort_values(["seeds", "sample_id"], ascending=[False, True])
     turn = clips.groupby("player", observed=True).cumcount()
     for _, row in clips.assign(turn=turn).sort_values("turn", kind="stable").head(most).iterrows():

@@ -26,9 +26,8 @@ def epochs_csv(trials: Sequence[Trial]) -> bytes:
 def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | None = None) -> bytes:
     """One trial, in the form of an earlier sweep's files, so that what reads those reads it.
 
-    Its names come first where it has some (`augmentation`, `data`, `max_epochs`, `test_f1_macro`,
-    `training_time_seconds`, `avg_epoch_time`), ours stand beside them. A metric that was not measured is missing, one
-    that is no number is null.
+    Its names (`augmentation`, `data`, `max_epochs`, `test_f1_macro`, `training_time_seconds`, `avg_epoch_time`) stand
+    beside ours. A metric that was not measured is missing, one that is no number is null.
 
     Args:
         timestamp: when the trial began, ISO 8601.
@@ -38,7 +37,6 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
     scored = {name: value for name, value in last.items() if name.startswith(("test_", "held_out_", "also_"))}
     chosen = {name: value for name, value in best.items() if name not in scored}
     counts = {f"{name}_params": trial.parameters.get(name) for name in ("total", "trainable", "adapter")}
-    speeds = trial.values("samples_per_second")
     content = {
         "experiment_id": trial.trial_id,
         "config": {
@@ -58,10 +56,10 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
         },
         "efficiency": {
             "training_time_seconds": trial.train_seconds,
-            "avg_epoch_time": trial.seconds_per_epoch,
+            "avg_epoch_time": trial.mean("epoch_seconds"),
             "wall_seconds": trial.wall_seconds,
-            "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
-            "peak_memory_mb": max(trial.values("peak_memory_mb"), default=None),
+            "samples_per_second": trial.mean("samples_per_second"),
+            "peak_memory_mb": trial.peak_memory_mb,
             **counts,
             "halvings": trial.halvings,
             "trainable_percent": trial.parameters.get("trainable_percent"),

@@ -52,7 +52,6 @@ def to_csv(table: pd.DataFrame) -> str:
 def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int]) -> dict[str, Any]:
     clips = trial.data.get("clips") or {}
     config, best, last, parameters = trial.config, trial.best, trial.last, trial.parameters
-    speeds, memory = trial.values("samples_per_second"), trial.values("peak_memory_mb")
     return {
         "trial_id": trial.trial_id,
         "model": config.get("model"),
@@ -76,9 +75,9 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         "trainable_percent": parameters.get("trainable_percent"),
         "train_seconds": trial.train_seconds,
         "wall_seconds": trial.wall_seconds,
-        "seconds_per_epoch": trial.seconds_per_epoch,
-        "samples_per_second": sum(speeds) / len(speeds) if speeds else None,
-        "peak_memory_mb": max(memory, default=None),
+        "seconds_per_epoch": trial.mean("epoch_seconds"),
+        "samples_per_second": trial.mean("samples_per_second"),
+        "peak_memory_mb": trial.peak_memory_mb,
         "cpu_ms_per_clip": cpu_ms.get(trial.trial_id),
         "adapter_kb": None if (size := adapter_bytes.get(trial.trial_id)) is None else size / 1000,
         "halvings": trial.halvings,
