@@ -16,6 +16,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from sousaphone.config import TrainConfig
 from sousaphone.confusion import confusion_counts, confusion_image
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, predictions_name
 from sousaphone.training.tensorboard import SHOWN, settings
 from sousaphone.training.trial import _Keeper, halved
@@ -87,7 +88,7 @@ def test_a_trial_cut_and_gone_on_with_shows_the_picture_of_its_end_alone(
 ) -> None:
     def cut(self: Stopwatch, epoch: int, share: float) -> None:
         if epoch == 2:
-            raise TimeLimitError("cut in epoch 2")
+            raise TimeLimitError(Cause.TRIAL_TIME_LIMIT, "cut in epoch 2")
 
     trial = Trial(trial_config(epochs=3), tmp_path)
     with monkeypatch.context() as patched:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from sousaphone.errors import UserError
 from sousaphone.weights.network import download
 from tests.weights.server import Published
 
-CONTENT = os.urandom(300_000)
+CONTENT = bytes(range(256)) * 1200
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
