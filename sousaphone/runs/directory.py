@@ -44,18 +44,12 @@ SCHEMA = 2  # of run.json and of the directory; raise it whenever older runs can
 
 @dataclass(frozen=True)
 class Limits:
-    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it.
+    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it."""
 
-    Attributes:
-        trial_seconds: after which a trial ends as time_limit, earlier starts counted in; None: never.
-        deadline: the moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets;
-            None: none.
-        stall_seconds: a trial without a batch for so long is hung and ends as failed; None: it is waited for.
-    """
-
-    trial_seconds: float | None = None
+    trial_seconds: float | None = None  # after which a trial ends as time_limit, earlier starts counted in; None: never
+    # The moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets; None: none.
     deadline: float | None = None
-    stall_seconds: float | None = None
+    stall_seconds: float | None = None  # a trial without a batch for so long ends as failed; None: it is waited for
 
 
 _NO_LIMITS = Limits()

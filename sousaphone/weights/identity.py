@@ -67,16 +67,9 @@ def fingerprint(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """
-    Attributes:
-        origin: an address and what tells its version, or 'local'.
-        published: the registry's source that it is, by its place, its name or its hash; None for any other.
-        sha256: see `content_fingerprint`.
-    """
-
-    origin: str
-    published: WeightSource | None
-    sha256: str
+    origin: str  # an address and what tells its version, or 'local'
+    published: WeightSource | None  # the registry's source that it is, by place, name or hash; None for any other
+    sha256: str  # see `content_fingerprint`
 
 
 def identify(spec: BackboneSpec, path: Path) -> Identity:
