@@ -106,10 +106,7 @@ def read_experiments(directory: Path) -> tuple[list[Experiment], list[str]]:
 
 
 def _experiment(path: Path) -> Experiment:
-    """
-    Raises:
-        ValueError: no JSON, or not what an experiment leaves.
-    """
+    """The experiment of a file; a ValueError where it is no JSON, or not what an experiment leaves."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
         raise ValueError(_NO_EXPERIMENT)

@@ -222,11 +222,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
 
 
 def _checked(record: TrialRecord) -> list[dict[str, Any]]:
-    """The record's history, after a look at all that is used of it.
-
-    Raises:
-        ValueError: it is JSON, but not what a trial writes.
-    """
+    """The record's history; a ValueError where anything used of it is not what a trial writes."""
     parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
     if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")

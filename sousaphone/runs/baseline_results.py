@@ -35,10 +35,7 @@ class Baseline:
     why: str = ""  # why it has no result, in words; empty where it has one
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: neither all scores nor a reason why there are none.
-        """
+        """Raise a ValueError where there are neither all scores nor a reason why there are none."""
         if set(self.scores) != (set() if self.why else set(SCORES)):
             raise ValueError(f"baseline {self.name!r} has the scores {sorted(self.scores)}, and says {self.why!r}")
         if not all(math.isfinite(score) for score in self.scores.values()):

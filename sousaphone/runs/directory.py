@@ -124,10 +124,7 @@ class RunDirectory:
         return UserError(f"{self.path} cannot be written ({why}); mend that, or give another --storage")
 
     def read_plan(self) -> dict[str, Any]:
-        """
-        Raises:
-            UserError: no run is there, or its plan is damaged.
-        """
+        """run.json's content; a UserError where no run is there, or its plan is damaged."""
         if not self.exists:
             raise UserError(f"{self.path} is no run: it holds no run.json; give a directory that launch.py wrote")
         try:
@@ -223,10 +220,7 @@ class DriverWatch:
         return limits
 
     def check(self) -> None:
-        """
-        Raises:
-            DriverGoneError: stop, without writing.
-        """
+        """Raise a DriverGoneError where the trial is to stop, without writing."""
         if read_driver(self.run) != self.driver:
             raise DriverGoneError(f"another driver has taken over {self.run}")
         if self.lived and not _lives(self.driver):

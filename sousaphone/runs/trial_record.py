@@ -96,11 +96,7 @@ class TrialRecord:
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:
-        """The record in the directory, None where there is none.
-
-        Raises:
-            ValueError: it is damaged.
-        """
+        """The record in the directory, None where there is none; a ValueError where it is damaged."""
         path = directory / RECORD_NAME
         if not path.is_file():
             return None

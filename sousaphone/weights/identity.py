@@ -97,10 +97,7 @@ def claimed(spec: BackboneSpec, path: Path) -> WeightSource | None:
 
 
 def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:
-    """
-    Raises:
-        UserError: a file's SHA-256 is neither the published one nor that by which the hub's cache calls it.
-    """
+    """Raise a UserError where a file's SHA-256 is neither the published one nor the hub cache's name for it."""
     for file in [path] if path.is_file() else used_files(path):
         # The hub's cache names a large file's content by its SHA-256.
         blob = file.resolve().name

@@ -51,10 +51,7 @@ class RawLabels:
 
 
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
-    """
-    Raises:
-        UserError: there are columns that must be there and are not.
-    """
+    """Raise a UserError where columns are not there that must be."""
     if missing:
         raise UserError(
             f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
