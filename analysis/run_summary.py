@@ -23,29 +23,18 @@ from sousaphone.text import counted, in_words
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """A run as its report sees it.
+    """A run as its report sees it."""
 
-    Attributes:
-        path: the run's directory.
-        live: whether a driver works on it at this moment.
-        written: when the report was written, ISO 8601.
-        remarks: what went otherwise than expected in reading it.
-        predictions: of the test clips, see `analysis.load.predictions.read_predictions`.
-        yardsticks: baselines and what a clip costs on a CPU; None where they were not measured.
-        adapter_bytes: size of the file with what a trial has learnt, by trial_id.
-        further_sizes: clips and players of what was scored beside the test clips, by its name.
-    """
-
-    path: Path
+    path: Path  # the run's directory
     plan: Mapping[str, Any]
     trials: Sequence[Trial]
-    live: bool
-    written: str
-    remarks: Sequence[str]
-    predictions: pd.DataFrame
-    yardsticks: Yardsticks | None = None
-    adapter_bytes: Mapping[str, int] = field(default_factory=dict)
-    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    live: bool  # whether a driver works on it at this moment
+    written: str  # when the report was written, ISO 8601
+    remarks: Sequence[str]  # what went otherwise than expected in reading it
+    predictions: pd.DataFrame  # of the test clips, see `analysis.load.predictions.read_predictions`
+    yardsticks: Yardsticks | None = None  # baselines and what a clip costs on a CPU; None where they were not measured
+    adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # of what a trial learnt, as a file, by trial_id
+    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of further test sets
 
     @property
     def name(self) -> str:

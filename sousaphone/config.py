@@ -118,15 +118,11 @@ class TrainConfig:
 
 
 class ArmKey(NamedTuple):
-    """What tells the arms of a sweep apart: trials of one arm differ in their seed alone.
-
-    Attributes:
-        lora_targets: empty where the strategy is not LoRA, for there it changes nothing.
-    """
+    """What tells the arms of a sweep apart: trials of one arm differ in their seed alone."""
 
     model: str
     strategy: str
-    lora_targets: str
+    lora_targets: str  # empty where the strategy is not LoRA, for there it changes nothing
     augment: bool
 
 

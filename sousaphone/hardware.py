@@ -90,11 +90,7 @@ def memory_bytes() -> int:
 
 
 def home_directory() -> Path:
-    """The user's home directory, which can be written to.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """The user's home directory; a UserError where it cannot be written to."""
     home = Path.home()
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
         raise UserError(f"HOME is {home}, which is not a directory that can be written to; set HOME to one that is")

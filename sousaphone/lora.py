@@ -19,17 +19,11 @@ from sousaphone.kernels.lora_cpu import QuickConv2d, QuickLinear
 
 @dataclass(frozen=True)
 class Targets:
-    """What a list of patterns came to.
+    """What a list of patterns came to."""
 
-    Attributes:
-        modules: full names of the pretrained layers that get adapters, in model order.
-        matches: how many layers each pattern matched, after translation of older names.
-        trained_in_full: patterns that name fresh layers; these train whole and are never wrapped.
-    """
-
-    modules: tuple[str, ...]
-    matches: Mapping[str, int]
-    trained_in_full: tuple[str, ...] = field(default=())
+    modules: tuple[str, ...]  # full names of the pretrained layers that get adapters, in model order
+    matches: Mapping[str, int]  # how many layers each pattern matched, after translation of older names
+    trained_in_full: tuple[str, ...] = field(default=())  # patterns of fresh layers, trained whole and never wrapped
 
 
 def adaptable(module: nn.Module) -> bool:

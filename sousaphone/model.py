@@ -60,11 +60,7 @@ def load_backbone(
 
 
 def frontend_choice(config: TrainConfig) -> FrontendChoice:
-    """What a trial asks of the front ends by name.
-
-    Raises:
-        UserError: an unknown backbone.
-    """
+    """What a trial asks of the front ends by name; a UserError for an unknown backbone."""
     named = tuple(name for name in config.frontend_mismatch.replace(" ", "").split(",") if name)
     for name in named:
         if name not in REGISTRY:
@@ -181,11 +177,7 @@ class RudimentClassifier(nn.Module):
         return {name: t.detach().cpu().clone() for name, t in self.state_dict().items() if name in changed}
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `trained_state`, onto an equal base.
-
-        Raises:
-            UserError: the state is of another model or strategy.
-        """
+        """The inverse of `trained_state`, onto an equal base; a UserError for another model's or strategy's state."""
         wanted = set(self.trained_state())
         if wanted != set(state):
             odd = sorted(wanted ^ set(state))[:3]

@@ -45,20 +45,13 @@ _LABELS = ("player", "rudiment", "audio_path", "tempo_bpm", "skill_tier", "sound
 
 @dataclass(frozen=True, eq=False)
 class Side:
-    """One of the two that are compared.
-
-    Attributes:
-        experiments: all of them, whatever became of them.
-        answers: what its trials said of each test clip, see `read_predictions`; None where nobody kept that.
-        remarks: what could not be read.
-        run: None for a directory of files.
-    """
+    """One of the two that are compared."""
 
     name: str
-    experiments: Sequence[Experiment]
-    answers: pd.DataFrame | None
-    remarks: Sequence[str]
-    run: Findings | None = None
+    experiments: Sequence[Experiment]  # all of them, whatever became of them
+    answers: pd.DataFrame | None  # of its trials to each test clip, see `read_predictions`; None where nobody kept them
+    remarks: Sequence[str]  # what could not be read
+    run: Findings | None = None  # None for a directory of files
 
     @property
     def state(self) -> str:
@@ -77,19 +70,14 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that is said of two sides.
-
-    Attributes:
-        alone: the arms that only one side has.
-        rows: under HEAD, of the arms that both have.
-    """
+    """All that is said of two sides."""
 
     here: Side
     there: Side
     lacks: Sequence[str]
     changed: Sequence[str]
-    alone: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    alone: Sequence[str]  # the arms that only one side has
+    rows: Sequence[Sequence[str]]  # under HEAD, of the arms that both have
 
     @property
     def section(self) -> Section:

@@ -28,26 +28,19 @@ _NO_EXPERIMENT = "no config with a model, or no status"
 
 @dataclass(frozen=True)
 class Experiment:
-    """One training.
-
-    Attributes:
-        config: settings, under the names of TrainConfig.
-        scores: those of SCORES that are known, as fractions; validation is that of the best epoch.
-        began: ISO 8601; empty where it is not known.
-        status: a value of Status, or whatever word another program wrote.
-        most_scored: clips of each split, at most; None: all of them.
-    """
+    """One training."""
 
     name: str
-    config: Mapping[str, Any]
-    status: str
+    config: Mapping[str, Any]  # settings, under the names of TrainConfig
+    status: str  # a value of Status, or whatever word another program wrote
+    # Those of SCORES that are known, as fractions; validation is that of the best epoch.
     scores: Mapping[str, float] = field(default_factory=dict)
     total_params: int | None = None
     trainable_params: int | None = None
     error: str | None = None
     commit: str = "unknown"
-    began: str = ""
-    most_scored: int | None = None
+    began: str = ""  # ISO 8601; empty where it is not known
+    most_scored: int | None = None  # clips of each split, at most; None: all of them
 
     @property
     def arm(self) -> ArmKey:
@@ -113,10 +106,7 @@ def read_experiments(directory: Path) -> tuple[list[Experiment], list[str]]:
 
 
 def _experiment(path: Path) -> Experiment:
-    """
-    Raises:
-        ValueError: no JSON, or not what an experiment leaves.
-    """
+    """The experiment of a file; a ValueError where it is no JSON, or not what an experiment leaves."""
     content = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
         raise ValueError(_NO_EXPERIMENT)

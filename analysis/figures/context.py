@@ -24,21 +24,15 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A run as its figures see it.
-
-    Attributes:
-        predictions: as `analysis.load.predictions.read_predictions` gives them, without the logits; may be empty.
-        cpu_ms: milliseconds of one core that a clip takes, by trial_id.
-        adapter_bytes: size of what a trial learnt, as a file, by trial_id; like cpu_ms, missing where unknown.
-        banner: what stands over every figure.
-    """
+    """A run as its figures see it."""
 
     trials: Sequence[Trial]
-    predictions: pd.DataFrame
+    predictions: pd.DataFrame  # as `analysis.load.predictions.read_predictions` gives them, but no logits; may be empty
     baselines: Sequence[Mark]
-    cpu_ms: Mapping[str, float]
+    cpu_ms: Mapping[str, float]  # milliseconds of one core that a clip takes, by trial_id
+    # Of what a trial learnt, as a file, by trial_id; like cpu_ms, missing where unknown.
     adapter_bytes: Mapping[str, float]
-    banner: str | None
+    banner: str | None  # what stands over every figure
 
     @cached_property
     def groups(self) -> list[Arm]:

@@ -75,20 +75,13 @@ def picture(scene: Scene) -> Picture | None:
 
 @dataclass(frozen=True)
 class _Drawing:
-    """What both renderings share.
-
-    Attributes:
-        known: the arms with at least an epoch, the best first.
-        strong: labels of those that are not pale.
-        dashes: by variant: (Matplotlib's style, plotly's).
-        step: how many epochs are drawn as one.
-    """
+    """What both renderings share."""
 
     scene: Scene
-    known: Sequence[Arm]
-    strong: Collection[str]
-    dashes: Mapping[str, tuple[Any, str]]
-    step: int
+    known: Sequence[Arm]  # the arms with at least an epoch, the best first
+    strong: Collection[str]  # labels of those that are not pale
+    dashes: Mapping[str, tuple[Any, str]]  # by variant: (Matplotlib's style, plotly's)
+    step: int  # how many epochs are drawn as one
 
     def dash(self, arm: Arm) -> tuple[Any, str]:
         return self.dashes[arm.variant] if arm.label in self.strong else _DASHES[0]

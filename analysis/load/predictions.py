@@ -51,11 +51,7 @@ def read_predictions(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """One trial's table.
-
-    Raises:
-        ValueError, KeyError, TypeError, OSError: it is not what a trial writes.
-    """
+    """One trial's table; a ValueError, KeyError, TypeError or OSError where it is not what a trial writes."""
     table = pd.read_parquet(path)
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():

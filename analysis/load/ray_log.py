@@ -23,19 +23,12 @@ _INSTEAD = "what it would tell comes from the trials' own records."
 
 @dataclass(frozen=True)
 class RayTrial:
-    """One trial as Ray knows it.
+    """One trial as Ray knows it."""
 
-    Attributes:
-        state: Ray's own word: PENDING, RUNNING, PAUSED, TERMINATED or ERROR.
-        history: one dict of flat metrics an epoch, the first epoch first.
-        error: the line of its error file that says what went wrong, None without one.
-        failed_at: when that file was written.
-    """
-
-    state: str
-    history: list[dict[str, Any]] = field(default_factory=list)
-    error: str | None = None
-    failed_at: datetime | None = None
+    state: str  # Ray's own word: PENDING, RUNNING, PAUSED, TERMINATED or ERROR
+    history: list[dict[str, Any]] = field(default_factory=list)  # one dict of flat metrics an epoch, the first first
+    error: str | None = None  # the line of its error file that says what went wrong, None without one
+    failed_at: datetime | None = None  # when that file was written
 
     @property
     def last_heard(self) -> float | None:

@@ -20,37 +20,26 @@ _SCORED = "clips scored at most"
 
 @dataclass(frozen=True)
 class Trial:
-    """One row of the comparison.
-
-    Attributes:
-        config: TrainConfig's fields as planned; values are not checked against today's limits.
-        cause: why it came to its status, where its record says so; reason: the same in words; error: what went wrong.
-        wall_seconds: at work, evaluation and all starts included.
-        halvings: how often the micro-batch was halved after running out of memory.
-        history: one dict of flat metrics an epoch, the first epoch first.
-        weights: where they were read; `began_from` is what the trial's record knows of them.
-        data: fingerprint, clips by split, notes; lora: which layers were matched.
-        version: of this program; started, ended: when, ISO 8601.
-    """
+    """One row of the comparison."""
 
     trial_id: str
-    config: Mapping[str, Any]
+    config: Mapping[str, Any]  # TrainConfig's fields as planned; values are not checked against today's limits
     status: Status = Status.PENDING
-    cause: Cause | None = None
-    reason: str | None = None
-    error: str | None = None
-    wall_seconds: float | None = None
-    halvings: int | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
+    cause: Cause | None = None  # why it came to its status, where its record says so
+    reason: str | None = None  # the same in words
+    error: str | None = None  # what went wrong
+    wall_seconds: float | None = None  # at work, evaluation and all starts included
+    halvings: int | None = None  # how often the micro-batch was halved after running out of memory
+    history: list[dict[str, Any]] = field(default_factory=list)  # one dict of flat metrics an epoch, the first first
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    weights: str = "random"
+    weights: str = "random"  # where they were read; `began_from` is what the trial's record knows of them
     began_from: Mapping[str, Any] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
-    lora: Mapping[str, Any] = field(default_factory=dict)
-    version: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)  # fingerprint, clips by split, notes
+    lora: Mapping[str, Any] = field(default_factory=dict)  # which layers were matched
+    version: str = ""  # of this program
     git_commit: str = "unknown"
-    started: str | None = None
-    ended: str | None = None
+    started: str | None = None  # when, ISO 8601
+    ended: str | None = None  # when, ISO 8601
     traceback: str | None = None
 
     @property
@@ -233,11 +222,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
 
 
 def _checked(record: TrialRecord) -> list[dict[str, Any]]:
-    """The record's history, after a look at all that is used of it.
-
-    Raises:
-        ValueError: it is JSON, but not what a trial writes.
-    """
+    """The record's history; a ValueError where anything used of it is not what a trial writes."""
     parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
     if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")

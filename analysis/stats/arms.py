@@ -23,15 +23,10 @@ STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
 
 @dataclass(frozen=True)
 class Arm:
-    """Trials that differ in their seed alone.
+    """Trials that differ in their seed alone."""
 
-    Attributes:
-        label: what sets this arm apart from the others of the run.
-        variant: the label without the backbone; empty where a backbone has one arm.
-    """
-
-    label: str
-    variant: str
+    label: str  # what sets this arm apart from the others of the run
+    variant: str  # the label without the backbone; empty where a backbone has one arm
     model: str
     strategy: str
     lora_targets: str

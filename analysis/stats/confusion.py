@@ -17,17 +17,12 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pair:
-    """A rudiment that was taken for another.
-
-    Attributes:
-        count: how often, over all trials looked at.
-        heard: how often the true one was heard.
-    """
+    """A rudiment that was taken for another."""
 
     true: str
     predicted: str
-    count: int
-    heard: int
+    count: int  # how often, over all trials looked at
+    heard: int  # how often the true one was heard
 
     @property
     def share(self) -> float:

@@ -31,18 +31,12 @@ _TIERS = ("novice", "beginner", "intermediate", "advanced", "professional")
 
 @dataclass(frozen=True)
 class Slice:
-    """One arm on one part of the clips.
+    """One arm on one part of the clips."""
 
-    Attributes:
-        accuracy: mean over players of the player's accuracy, the seeds averaged first; a fraction.
-        low, high: its 95 % t interval over players; NaN for fewer than FEWEST_PLAYERS.
-        clips: how many different clips.
-    """
-
-    accuracy: float
-    low: float
-    high: float
-    clips: int
+    accuracy: float  # mean over players of the player's accuracy, the seeds averaged first; a fraction
+    low: float  # lower end of its 95 % t interval over players; NaN for fewer than FEWEST_PLAYERS
+    high: float  # the upper end
+    clips: int  # how many different clips
     players: int
 
 

@@ -72,31 +72,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Contrast:
-    """One arm's accuracy minus another's on the same clips, in fractions; every player weighs the same.
-
-    Attributes:
-        low, high: 95 % interval.
-        error: standard error of `difference`; df: its degrees of freedom.
-        p_flip: of the sign-flip test over players.
-        by_player: the difference of each player, averaged over seeds.
-        clips: test clips, of all players.
-        seeds: of either arm.
-        between: variance of the true differences between players; within: of one clip's difference around its player's.
-        seed_parts: what the choice of seeds adds to error², of either arm, with its degrees of freedom; empty where
-            their spread is not known, and then not in `error`.
-    """
+    """One arm's accuracy minus another's on the same clips, in fractions; every player weighs the same."""
 
     difference: float
-    low: float
-    high: float
-    error: float
-    df: float
-    p_flip: float
-    by_player: pd.Series
-    clips: int
-    seeds: tuple[int, int]
-    between: float
-    within: float
+    low: float  # lower end of the 95 % interval
+    high: float  # its upper end
+    error: float  # standard error of `difference`
+    df: float  # degrees of freedom of `error`
+    p_flip: float  # of the sign-flip test over players
+    by_player: pd.Series  # the difference of each player, averaged over seeds
+    clips: int  # test clips, of all players
+    seeds: tuple[int, int]  # of either arm
+    between: float  # variance of the true differences between players
+    within: float  # of one clip's difference around its player's
+    # What the choice of seeds adds to error², of either arm, with its degrees of freedom; empty where their spread is
+    # not known, and then not in `error`.
     seed_parts: Sequence[tuple[float, float]]
 
     @property

@@ -42,25 +42,18 @@ class Pair:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of which arm is best.
+    """What may be said of which arm is best."""
 
-    Attributes:
-        outcome: better, equivalent, undecided, contradicted (test says the rival is better), too_few_players,
-            nothing_to_compare, not_alike (measured under different conditions), or none (nano or random weights).
-        details: how sure, and what it would take to be surer.
-        winner, rival: chosen on validation; chosen: `contrast` of the two on the test players.
-        others: all other pairs of the backbones' best arms.
-        augmentation: augmented against unaugmented, for each backbone that has both.
-    """
-
+    # better, equivalent, undecided, contradicted (test says the rival is better), too_few_players, nothing_to_compare,
+    # not_alike (measured under different conditions), or none (nano or random weights)
     outcome: str
     headline: str
-    details: Sequence[str] = ()
-    winner: Arm | None = None
-    rival: Arm | None = None
-    chosen: Contrast | None = None
-    others: Sequence[Pair] = ()
-    augmentation: Sequence[Pair] = ()
+    details: Sequence[str] = ()  # how sure, and what it would take to be surer
+    winner: Arm | None = None  # chosen on validation
+    rival: Arm | None = None  # chosen on validation
+    chosen: Contrast | None = None  # `contrast` of the two on the test players
+    others: Sequence[Pair] = ()  # all other pairs of the backbones' best arms
+    augmentation: Sequence[Pair] = ()  # augmented against unaugmented, for each backbone that has both
 
 
 def judge(

@@ -86,11 +86,7 @@ def _told(row: pd.Series) -> str:
 
 
 def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:
-    """The centre of a clip, mono, and its MIME type.
-
-    Raises:
-        UserError, OSError, ValueError, RuntimeError: it is not there or cannot be read.
-    """
+    """The centre of a clip, mono, and its MIME type; UserError, OSError, ValueError or RuntimeError if unreadable."""
     if not audio_path:
         raise UserError("the predictions do not say where the clips are")
     # Refuses a path that leaves the data directory: the page would hold what is none of its business.

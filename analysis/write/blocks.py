@@ -57,20 +57,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure, twice: as a file for documents and as a chart for the page.
+    """One figure, twice: as a file for documents and as a chart for the page."""
 
-    Attributes:
-        name: of the file, without its suffix: plots/NAME.png.
-        caption: how to read it, in a sentence or two.
-        png: None where only the page has it.
-        chart: None where only the file is of use.
-    """
-
-    name: str
+    name: str  # of the file, without its suffix: plots/NAME.png
     heading: str
-    caption: str
-    png: bytes | None = None
-    chart: go.Figure | None = None
+    caption: str  # how to read it, in a sentence or two
+    png: bytes | None = None  # None where only the page has it
+    chart: go.Figure | None = None  # None where only the file is of use
 
 
 @dataclass(frozen=True)

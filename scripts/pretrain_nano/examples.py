@@ -31,18 +31,10 @@ _AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Examples:
-    """
-    Attributes:
-        features: float16 [N, ...], mapped, in the backbone's layout.
-        scores: uint8 [N, LINES], bits of MARKS.
-        motifs: int64 [N].
-        training: how many of them, from the first, are for training; the rest is held out.
-    """
-
-    features: np.ndarray
-    scores: np.ndarray
-    motifs: np.ndarray
-    training: int
+    features: np.ndarray  # float16 [N, ...], mapped, in the backbone's layout
+    scores: np.ndarray  # uint8 [N, LINES], bits of MARKS
+    motifs: np.ndarray  # int64 [N]
+    training: int  # how many of them, from the first, are for training; the rest is held out
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features float32 [B, ...], marks float32 [B, LINES, 5], motifs int64 [B]."""

@@ -14,19 +14,12 @@ from sousaphone.backbones.spec import BackboneSpec
 
 
 class Backbone(nn.Module, ABC):
-    """A front end and a pretrained encoder.
+    """A front end and a pretrained encoder."""
 
-    Attributes:
-        spec: what the program knows of it.
-        frontend: waveform to features.
-        width: D, the size of the embedding.
-        mismatches: in what the features differ from those that its weights were trained on, as was asked for.
-    """
-
-    spec: BackboneSpec
-    frontend: Frontend
-    width: int
-    mismatches: tuple[str, ...] = ()
+    spec: BackboneSpec  # what the program knows of it
+    frontend: Frontend  # waveform to features
+    width: int  # D, the size of the embedding
+    mismatches: tuple[str, ...] = ()  # in what the features differ from its weights' training, as was asked for
 
     def is_fresh(self, name: str) -> bool:
         """Whether a parameter or buffer is of a layer that no checkpoint holds."""

@@ -122,11 +122,7 @@ def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tensor]:
-    """The tensors of `state` that `net` takes.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of another shape.
-    """
+    """The tensors of `state` that `net` takes; a UserError where one is missing, unknown or of another shape."""
     wanted = net.state_dict()
     state = {key: value for key, value in state.items() if not key.startswith(DROPPED)}
     # One table serves all layers: a file may hold it once or in each.

@@ -19,20 +19,11 @@ _NAME = re.compile(r"mn(?P<width>\d\d)_(?P<data>as|im)(?=[_.(])(?P<rest>.*)")
 
 @dataclass(frozen=True)
 class OfficialName:
-    """
-    Attributes:
-        width: factor of MobileNetV3's channels; None for a file of another name.
-        images: trained on images alone (ImageNet).
-        hop: samples between frames.
-        bins: mel bands.
-        strides: of the four stages that halve the resolution by default.
-    """
-
-    width: float | None = None
-    images: bool = False
-    hop: int = 320
-    bins: int = 128
-    strides: tuple[int, ...] = STRIDES
+    width: float | None = None  # factor of MobileNetV3's channels; None for a file of another name
+    images: bool = False  # trained on images alone (ImageNet)
+    hop: int = 320  # samples between frames
+    bins: int = 128  # mel bands
+    strides: tuple[int, ...] = STRIDES  # of the four stages that halve the resolution by default
 
 
 def read_name(name: str) -> OfficialName:

@@ -11,24 +11,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class FrontendContract:
-    """Log mel features: (log(mel power) - mean) / scale.
+    """Log mel features: (log(mel power) - mean) / scale."""
 
-    Attributes:
-        sample_rate: Hz.
-        mels: bands between low_hz and high_hz.
-        window: samples of a frame; hop: samples between frames.
-        log: 'ln' or 'dB'.
-        mean, scale: of the last step, in units of the logarithm.
-    """
-
-    sample_rate: int
-    mels: int
-    window: int
-    hop: int
+    sample_rate: int  # Hz
+    mels: int  # bands between low_hz and high_hz
+    window: int  # samples of a frame
+    hop: int  # samples between frames
     low_hz: float
     high_hz: float
-    log: str
-    mean: float
+    log: str  # 'ln' or 'dB'
+    mean: float  # in units of the logarithm, as the scale
     scale: float
 
     @property
@@ -64,15 +56,10 @@ def _equal(stated: Any, ours: float | str) -> bool:
 
 @dataclass(frozen=True)
 class FrontendChoice:
-    """What is asked for by name instead of what weights were trained on.
+    """What is asked for by name instead of what weights were trained on."""
 
-    Attributes:
-        efficientat_hop: samples at 32 kHz between EfficientAT's frames; None: as the file's name says, else 320.
-        mismatch: backbones that may hear other features than their weights were trained on.
-    """
-
-    efficientat_hop: int | None = None
-    mismatch: tuple[str, ...] = ()
+    efficientat_hop: int | None = None  # samples at 32 kHz between frames; None: as the file's name says, else 320
+    mismatch: tuple[str, ...] = ()  # backbones that may hear other features than their weights were trained on
 
 
 AS_TRAINED = FrontendChoice()

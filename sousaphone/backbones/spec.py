@@ -11,22 +11,14 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where published weights come from. Several sources of one backbone hold the same bytes.
+    """Where published weights come from. Several sources of one backbone hold the same bytes."""
 
-    Attributes:
-        hub: a repository of the Hugging Face hub; `hub_type` is 'model' or 'dataset'.
-        file: the one file in it, or at `url`; None is a whole transformers checkpoint.
-        url: a direct address.
-        sha256: of the file, where it is known.
-        parameters: numbers that the backbone takes from it.
-    """
-
-    parameters: int
-    hub: str | None = None
+    parameters: int  # numbers that the backbone takes from it
+    hub: str | None = None  # a repository of the Hugging Face hub; `hub_type` is 'model' or 'dataset'
     hub_type: str = "model"
-    file: str | None = None
-    url: str | None = None
-    sha256: str | None = None
+    file: str | None = None  # the one file in it, or at `url`; None is a whole transformers checkpoint
+    url: str | None = None  # a direct address
+    sha256: str | None = None  # of the file, where it is known
 
     @property
     def name(self) -> str:
@@ -44,42 +36,27 @@ class WeightSource:
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One contender.
-
-    Attributes:
-        implementation: `module:class` of its `nn.Module`, imported only when it is built.
-        frontend: the features that its published weights were trained on.
-        lora_targets: for each `--lora-targets` choice, patterns of module names: a pattern matches a module whose
-            dotted name ends with it.
-        aliases: older module names in patterns, each with the present ones it stands for.
-        fresh: modules of the backbone that no checkpoint holds; they train in full under every strategy.
-        scales: constructor arguments by scale. Weights are published for `base` alone.
-        learning_rates: the peak rate by scale and strategy, before any search.
-        micro_batches: clips in one forward pass by scale and device.
-        format: of its weights, in words.
-        pretraining: what its published weights were trained on, for tables.
-        objective: how they were trained.
-        in_default_sweep: whether a sweep that names no backbones compares it.
-        twin: the backbone that this one differs from in its weights alone; without weights the two are one.
-    """
+    """One contender."""
 
     name: str
     title: str
-    implementation: str
-    frontend: FrontendContract
-    scales: Mapping[str, Mapping[str, Any]]
+    implementation: str  # `module:class` of its `nn.Module`, imported only when it is built
+    frontend: FrontendContract  # the features that its published weights were trained on
+    scales: Mapping[str, Mapping[str, Any]]  # constructor arguments by scale. Weights are published for `base` alone
+    # By `--lora-targets` choice: patterns of module names; one matches every module whose dotted name ends with it.
     lora_targets: Mapping[str, tuple[str, ...]]
     weights: tuple[WeightSource, ...]
-    format: str
+    format: str  # of its weights, in words
     licence: str
-    pretraining: str
-    objective: str
-    learning_rates: Mapping[str, Mapping[str, float]]
-    micro_batches: Mapping[str, Mapping[str, int]]
+    pretraining: str  # what its published weights were trained on, for tables
+    objective: str  # how they were trained
+    learning_rates: Mapping[str, Mapping[str, float]]  # the peak rate by scale and strategy, before any search
+    micro_batches: Mapping[str, Mapping[str, int]]  # clips in one forward pass by scale and device
+    # Older module names in patterns, each with the present ones it stands for.
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    fresh: tuple[str, ...] = ()
-    in_default_sweep: bool = True
-    twin: str | None = None
+    fresh: tuple[str, ...] = ()  # modules that no checkpoint holds; they train in full under every strategy
+    in_default_sweep: bool = True  # whether a sweep that names no backbones compares it
+    twin: str | None = None  # the backbone that this one differs from in weights alone; without them the two are one
 
     @property
     def sample_rate(self) -> int:

@@ -43,15 +43,10 @@ Describe = Callable[[ClipSet, int, Heard], Tensor]  # clips at a rate, Hz, to fe
 
 @dataclass(frozen=True)
 class Fitted:
-    """A baseline that is ready to be scored.
+    """A baseline that is ready to be scored."""
 
-    Attributes:
-        predict: features [N, D] to labels int64 [N].
-        chosen: what was chosen for it, in words.
-    """
-
-    predict: Callable[[Tensor], Tensor]
-    chosen: str
+    predict: Callable[[Tensor], Tensor]  # features [N, D] to labels int64 [N]
+    chosen: str  # what was chosen for it, in words
 
 
 @dataclass(frozen=True)
@@ -67,18 +62,12 @@ Fit = Callable[[Labelled, Labelled], Fitted]  # of training and of validation cl
 
 @dataclass(frozen=True)
 class Hearing:
-    """A run's clips as its trials hear them in evaluation.
-
-    Attributes:
-        trials: the first trial of each backbone, by its name.
-        device: where backbones are run.
-        heard: called between batches; a baseline hears all clips once.
-    """
+    """A run's clips as its trials hear them in evaluation."""
 
     dataset: Dataset
-    trials: Mapping[str, TrainConfig]
-    device: torch.device
-    heard: Heard = lambda clips: None
+    trials: Mapping[str, TrainConfig]  # the first trial of each backbone, by its name
+    device: torch.device  # where backbones are run
+    heard: Heard = lambda clips: None  # called between batches; a baseline hears all clips once
 
     def clips(self, rate: int, device: torch.device) -> dict[str, ClipSet]:
         """Training, validation and test clips at a sample rate, Hz."""

@@ -20,19 +20,12 @@ _DEVICE_SHARE = 0.25
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips on the device.
+    """Clips on the device."""
 
-    Attributes:
-        wave: int16 [B, T], zeros beyond each clip's length.
-        lengths: int64 [B], samples of `wave` that are the clip's.
-        labels: int64 [B].
-        rows: int64 [B], rows of `ClipSet.table`.
-    """
-
-    wave: Tensor
-    lengths: Tensor
-    labels: Tensor
-    rows: Tensor
+    wave: Tensor  # int16 [B, T], zeros beyond each clip's length
+    lengths: Tensor  # int64 [B], samples of `wave` that are the clip's
+    labels: Tensor  # int64 [B]
+    rows: Tensor  # int64 [B], rows of `ClipSet.table`
 
 
 class ClipSet:

@@ -76,20 +76,16 @@ def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], c
 
 @dataclasses.dataclass(frozen=True)
 class TrialData:
-    """What one trial hears, at its backbone's rate, and the data set it comes from.
-
-    Attributes:
-        further: clip sets that are scored beside the test clips, by the prefix of their metrics: `held_out` (a timbre
-            kept from training), `also` (another data set).
-        score_test: whether anything is scored at a trial's end; a search among settings must not look.
-    """
+    """What one trial hears, at its backbone's rate, and the data set it comes from."""
 
     dataset: Dataset
     train: ClipSet
     validation: ClipSet
     test: ClipSet
+    # Clip sets that are scored beside the test clips, by the prefix of their metrics: `held_out` (a timbre kept from
+    # training), `also` (another data set).
     further: Mapping[str, ClipSet] = dataclasses.field(default_factory=dict)
-    score_test: bool = True
+    score_test: bool = True  # whether anything is scored at a trial's end; a search among settings must not look
 
     @property
     def tests(self) -> dict[str, ClipSet]:

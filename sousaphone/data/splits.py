@@ -125,11 +125,7 @@ def assign_splits(
 
 
 def parse_hold_out(rule: str) -> tuple[str, str]:
-    """`soundfont=NAME` or `preset=NAME` as (column, name).
-
-    Raises:
-        UserError: anything else.
-    """
+    """`soundfont=NAME` or `preset=NAME` as (column, name); a UserError for anything else."""
     column, sign, name = rule.partition("=")
     if not sign or column not in TIMBRES or not name:
         raise UserError(f"--hold-out {rule!r} is not of the form soundfont=NAME or preset=NAME")

@@ -24,57 +24,36 @@ _MB = 2**20
 
 @dataclass(frozen=True)
 class TrialForecast:
-    """One trial; times in seconds, None where its arm's speed is unknown.
-
-    Attributes:
-        done: epochs trained in earlier starts, which took `used` seconds.
-        epoch: of an epoch with its evaluation.
-        left: until it has trained and scored its test clips.
-        end: from now; None also where it waits for a trial of unknown length.
-        memory_mb: peak of its process, on a GPU of its share of the device; None: unknown.
-    """
+    """One trial; times in seconds, None where its arm's speed is unknown."""
 
     trial: TrainConfig
-    done: int
+    done: int  # epochs trained in earlier starts, which took `used` seconds
     used: float
-    epoch: float | None
-    left: float | None
-    end: float | None
-    memory_mb: float | None
+    epoch: float | None  # of an epoch with its evaluation
+    left: float | None  # until it has trained and scored its test clips
+    end: float | None  # from now; None also where it waits for a trial of unknown length
+    memory_mb: float | None  # peak of its process, on a GPU of its share of the device; None: unknown
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """All trials that are to be trained, in the order in which they begin.
-
-    Attributes:
-        seconds: of the sweep; a lower bound unless `complete`.
-        complete: whether every trial's time is known.
-        disk_mb: what the trials leave behind, at most.
-        resumed: the run has begun, so its epochs can no longer be chosen.
-    """
+    """All trials that are to be trained, in the order in which they begin."""
 
     trials: tuple[TrialForecast, ...]
     at_once: int
-    seconds: float
-    complete: bool
-    disk_mb: float
-    resumed: bool
+    seconds: float  # of the sweep; a lower bound unless `complete`
+    complete: bool  # whether every trial's time is known
+    disk_mb: float  # what the trials leave behind, at most
+    resumed: bool  # the run has begun, so its epochs can no longer be chosen
 
 
 @dataclass(frozen=True)
 class Room:
-    """What there is.
+    """What there is."""
 
-    Attributes:
-        memory_mb: of the machine; of one GPU, if trials train there.
-        sharing: trials at a time in that memory.
-        disk_mb: free where the run is written.
-    """
-
-    memory_mb: float
-    sharing: int
-    disk_mb: float
+    memory_mb: float  # of the machine; of one GPU, if trials train there
+    sharing: int  # trials at a time in that memory
+    disk_mb: float  # free where the run is written
 
 
 def predict(

@@ -52,33 +52,21 @@ class TimeLimits:
 
 @dataclass(frozen=True)
 class Job:
-    """One command line, resolved.
-
-    Attributes:
-        config: the sweep's name in tune_configs.
-        trials: all that are planned, those that are done included.
-        plan: run.json's content where the run exists, None where it is begun.
-        added: ids of the trials that --extend adds.
-        promoted_from: the run and trial that --promote takes up; empty otherwise.
-        retry_failed: whether failed trials are tried again.
-        baselines: whether they are measured before the trials.
-        tracker: where metrics go beside TensorBoard; no result depends on it, so it may differ from launch to launch.
-        remarks: what was decided on the user's behalf.
-    """
+    """One command line, resolved."""
 
     directory: RunDirectory
     request: Request
-    config: str
+    config: str  # the sweep's name in tune_configs
     sweep: Sweep
-    trials: tuple[TrainConfig, ...]
+    trials: tuple[TrainConfig, ...]  # all that are planned, those that are done included
     limits: TimeLimits
-    plan: dict[str, Any] | None = None
-    added: tuple[str, ...] = ()
-    promoted_from: Mapping[str, Any] = field(default_factory=dict)
-    retry_failed: bool = False
-    baselines: bool = True
-    tracker: str = "none"
-    remarks: tuple[str, ...] = ()
+    plan: dict[str, Any] | None = None  # run.json's content where the run exists, None where it is begun
+    added: tuple[str, ...] = ()  # ids of the trials that --extend adds
+    promoted_from: Mapping[str, Any] = field(default_factory=dict)  # the run and trial of --promote; empty otherwise
+    retry_failed: bool = False  # whether failed trials are tried again
+    baselines: bool = True  # whether they are measured before the trials
+    tracker: str = "none"  # where metrics go beside TensorBoard; no result depends on it, so launches may differ
+    remarks: tuple[str, ...] = ()  # what was decided on the user's behalf
 
     def at(self, data_dir: str) -> Job:
         """The same with its data in this directory and its cache where this machine keeps it."""

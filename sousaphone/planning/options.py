@@ -182,44 +182,32 @@ def flag(name: str) -> str:
 
 @dataclass(frozen=True)
 class Request:
-    """What a sweep is made from; `tune_configs.NAME.sweep(request)` turns it into a grid.
+    """What a sweep is made from; `tune_configs.NAME.sweep(request)` turns it into a grid."""
 
-    Attributes:
-        models: backbones to compare.
-        augment: augmentation on, off or both, as flags.
-        weights: 'random' or a path, by backbone.
-        data_dir: absolute, or hub:OWNER/NAME; empty for the built-in set.
-        cpus, gpus: of this machine.
-        cpus_per_trial, gpus_per_trial, max_concurrent: as given; None leaves it to the sweep.
-        settings: further TrainConfig fields (`--set`), which win over a sweep's own.
-        hold_out: a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
-        test_also: a further data set to score, as data_dir; empty: none.
-        rates: learning rates found by a search (`--rates`), by backbone; empty: the backbones' own.
-        rates_told: how that search was made, in words.
-    """
-
-    models: tuple[str, ...]
-    augment: tuple[bool, ...]
+    models: tuple[str, ...]  # backbones to compare
+    augment: tuple[bool, ...]  # augmentation on, off or both, as flags
     seeds: tuple[int, ...]
     dataset: str
     strategy: str
     lora_targets: str
     epochs: int
     scale: str
-    weights: Mapping[str, str]
+    weights: Mapping[str, str]  # 'random' or a path, by backbone
     device: str
-    data_dir: str
+    data_dir: str  # absolute, or hub:OWNER/NAME; empty for the built-in set
     cache_dir: str
-    cpus: int
-    gpus: int
-    cpus_per_trial: float | None = None
+    cpus: int  # of this machine
+    gpus: int  # of this machine
+    cpus_per_trial: float | None = None  # as given, like the next two; None leaves it to the sweep
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
+    # Further TrainConfig fields (`--set`), which win over a sweep's own.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    hold_out: str = ""
-    test_also: str = ""
+    hold_out: str = ""  # a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
+    test_also: str = ""  # a further data set to score, as data_dir; empty: none
+    # Learning rates found by a search (`--rates`), by backbone; empty: the backbones' own.
     rates: Mapping[str, float] = field(default_factory=dict)
-    rates_told: str = ""
+    rates_told: str = ""  # how that search was made, in words
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:

@@ -150,10 +150,7 @@ def _test_also(options: Options) -> str:
 
 
 def check_lowest(options: Options) -> None:
-    """
-    Raises:
-        UserError: a number below what its option allows, or none at all.
-    """
+    """Raise a UserError for a number below what its option allows, or for none at all."""
     for declared in dataclasses.fields(Options):
         low, value = declared.metadata["low"], getattr(options, declared.name)
         if low is not None and value is not None and not low <= value < math.inf:

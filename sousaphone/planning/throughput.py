@@ -53,32 +53,20 @@ _COSTLESS |= {"noise_snr_db", "time_mask_ms", "limit_train_batches", "limit_eval
 
 @dataclass(frozen=True)
 class Speed:
-    """What an arm costs while no trial runs.
+    """What an arm costs while no trial runs."""
 
-    Attributes:
-        train: clips per second in training steps: front end, augmentation, both passes and the optimiser.
-        evaluation: clips per second in evaluation.
-        memory_mb: peak, of the process on a CPU, of the device otherwise; None: it cannot be told.
-    """
-
-    train: float
-    evaluation: float
-    memory_mb: float | None = None
+    train: float  # clips per second in training steps: front end, augmentation, both passes and the optimiser
+    evaluation: float  # clips per second in evaluation
+    memory_mb: float | None = None  # peak, of the process on a CPU, of the device otherwise; None: it cannot be told
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much time the timing itself may take.
+    """How much time the timing itself may take."""
 
-    Attributes:
-        seconds: after which no further arm is begun.
-        share: of the time of an arm's trials that timing it may take; None: any.
-        base_on_cpu: whether full-size models are timed on a CPU, where a step takes long.
-    """
-
-    seconds: float = 60.0
-    share: float | None = 0.03
-    base_on_cpu: bool = False
+    seconds: float = 60.0  # after which no further arm is begun
+    share: float | None = 0.03  # of the time of an arm's trials that timing it may take; None: any
+    base_on_cpu: bool = False  # whether full-size models are timed on a CPU, where a step takes long
 
 
 @functools.cache  # a configuration checks all its fields when it is made

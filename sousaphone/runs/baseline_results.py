@@ -25,29 +25,17 @@ _SCHEMA = 1  # raise it whenever older files cannot be read
 
 @dataclass(frozen=True)
 class Baseline:
-    """A simple way to tell the classes, trained on the training clips, scored once on the test clips.
+    """A simple way to tell the classes, trained on the training clips, scored once on the test clips."""
 
-    Attributes:
-        name: majority, onsets, logmel, or knn-MODEL.
-        title: what it is, for tables.
-        scores: fractions by the names in `SCORES`; empty where it has no result.
-        seconds: that measuring it took.
-        chosen: what was chosen for it on the validation clips, or on the training clips, in words.
-        why: why it has no result, in words; empty where it has one.
-    """
-
-    name: str
-    title: str
-    scores: Mapping[str, float]
-    seconds: float
-    chosen: str = ""
-    why: str = ""
+    name: str  # majority, onsets, logmel, or knn-MODEL
+    title: str  # what it is, for tables
+    scores: Mapping[str, float]  # fractions by the names in `SCORES`; empty where it has no result
+    seconds: float  # that measuring it took
+    chosen: str = ""  # what was chosen for it on the validation clips, or on the training clips, in words
+    why: str = ""  # why it has no result, in words; empty where it has one
 
     def __post_init__(self) -> None:
-        """
-        Raises:
-            ValueError: neither all scores nor a reason why there are none.
-        """
+        """Raise a ValueError where there are neither all scores nor a reason why there are none."""
         if set(self.scores) != (set() if self.why else set(SCORES)):
             raise ValueError(f"baseline {self.name!r} has the scores {sorted(self.scores)}, and says {self.why!r}")
         if not all(math.isfinite(score) for score in self.scores.values()):
@@ -56,20 +44,14 @@ class Baseline:
 
 @dataclass(frozen=True)
 class InferenceTime:
-    """What a clip costs an arm on one core: waveform in, logits out, one clip at a time.
-
-    Attributes:
-        ms: milliseconds, the least; None where it could not be measured.
-        repeats: that it is the least of.
-        why: why there is none, in words.
-    """
+    """What a clip costs an arm on one core: waveform in, logits out, one clip at a time."""
 
     model: str
     strategy: str
     lora_targets: str
-    ms: float | None
-    repeats: int = 0
-    why: str = ""
+    ms: float | None  # milliseconds, the least; None where it could not be measured
+    repeats: int = 0  # that it is the least of
+    why: str = ""  # why there is none, in words
 
     @property
     def built(self) -> tuple[str, str, str]:
@@ -79,21 +61,14 @@ class InferenceTime:
 
 @dataclass(frozen=True)
 class Yardsticks:
-    """All of a run's.
-
-    Attributes:
-        cpu: what the processor calls itself on which `inference` was measured.
-        clip_seconds: of each clip that is heard, from its centre.
-        data_fingerprint: of the clips, see `Dataset.fingerprint`.
-        threads: of the processor that `inference` had.
-    """
+    """All of a run's."""
 
     baselines: tuple[Baseline, ...]
     inference: tuple[InferenceTime, ...]
-    cpu: str
-    clip_seconds: float
-    data_fingerprint: str
-    threads: int = 1
+    cpu: str  # what the processor calls itself on which `inference` was measured
+    clip_seconds: float  # of each clip that is heard, from its centre
+    data_fingerprint: str  # of the clips, see `Dataset.fingerprint`
+    threads: int = 1  # of the processor that `inference` had
 
     @property
     def best(self) -> Baseline | None:

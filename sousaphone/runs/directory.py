@@ -44,18 +44,12 @@ SCHEMA = 2  # of run.json and of the directory; raise it whenever older runs can
 
 @dataclass(frozen=True)
 class Limits:
-    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it.
+    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it."""
 
-    Attributes:
-        trial_seconds: after which a trial ends as time_limit, earlier starts counted in; None: never.
-        deadline: the moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets;
-            None: none.
-        stall_seconds: a trial without a batch for so long is hung and ends as failed; None: it is waited for.
-    """
-
-    trial_seconds: float | None = None
+    trial_seconds: float | None = None  # after which a trial ends as time_limit, earlier starts counted in; None: never
+    # The moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets; None: none.
     deadline: float | None = None
-    stall_seconds: float | None = None
+    stall_seconds: float | None = None  # a trial without a batch for so long ends as failed; None: it is waited for
 
 
 _NO_LIMITS = Limits()
@@ -130,10 +124,7 @@ class RunDirectory:
         return UserError(f"{self.path} cannot be written ({why}); mend that, or give another --storage")
 
     def read_plan(self) -> dict[str, Any]:
-        """
-        Raises:
-            UserError: no run is there, or its plan is damaged.
-        """
+        """run.json's content; a UserError where no run is there, or its plan is damaged."""
         if not self.exists:
             raise UserError(f"{self.path} is no run: it holds no run.json; give a directory that launch.py wrote")
         try:
@@ -229,10 +220,7 @@ class DriverWatch:
         return limits
 
     def check(self) -> None:
-        """
-        Raises:
-            DriverGoneError: stop, without writing.
-        """
+        """Raise a DriverGoneError where the trial is to stop, without writing."""
         if read_driver(self.run) != self.driver:
             raise DriverGoneError(f"another driver has taken over {self.run}")
         if self.lived and not _lives(self.driver):

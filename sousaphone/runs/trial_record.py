@@ -32,42 +32,29 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass
 class TrialRecord:
-    """One trial's whole story; every time is ISO 8601 in UTC, every duration in seconds.
-
-    Attributes:
-        config: the trial's TrainConfig as a dict.
-        cause: why it came to its status; None while it has not ended, and in records that are older than this field.
-        reason: the same in words, whatever the end.
-        error: the last line of what went wrong; `traceback` is all of it.
-        seconds: wall time at work over all starts; what the trial's time limit is compared with.
-        halvings: how often the micro-batch was halved after running out of memory.
-        history: one dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
-        parameters: total, trainable, adapter (numbers), trainable_percent.
-        lora: matches (pattern to number of layers), modules, trained_in_full.
-        weights: source ('random' or a path), fingerprint (SHA-256 of the base model's tensors), origin, published,
-            sha256 of the file, format, licence, pretraining, objective, frontend (the features), frontend_mismatch.
-        data: fingerprint, clips by split, notes.
-        provenance: git commit, versions, host, device.
-    """
+    """One trial's whole story; every time is ISO 8601 in UTC, every duration in seconds."""
 
     trial_id: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # the trial's TrainConfig as a dict
     status: Status = Status.RUNNING
-    cause: Cause | None = None
-    reason: str | None = None
-    error: str | None = None
+    cause: Cause | None = None  # why it came to its status; None until it ends, and in records older than this field
+    reason: str | None = None  # the same in words, whatever the end
+    error: str | None = None  # the last line of what went wrong; `traceback` is all of it
     traceback: str | None = None
     started: str = ""
     updated: str = ""
     ended: str | None = None
-    seconds: float = 0.0
-    halvings: int = 0
+    seconds: float = 0.0  # wall time at work over all starts; what the trial's time limit is compared with
+    halvings: int = 0  # how often the micro-batch was halved after running out of memory
+    # One dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
     history: list[dict[str, Any]] = field(default_factory=list)
-    parameters: dict[str, Any] = field(default_factory=dict)
-    lora: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)  # total, trainable, adapter (numbers), trainable_percent
+    lora: dict[str, Any] = field(default_factory=dict)  # matches (pattern: number of layers), modules, trained_in_full
+    # Source ('random' or a path), fingerprint (SHA-256 of the base model's tensors), origin, published, sha256 of the
+    # file, format, licence, pretraining, objective, frontend (the features), frontend_mismatch.
     weights: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # fingerprint, clips by split, notes
+    provenance: dict[str, Any] = field(default_factory=dict)  # git commit, versions, host, device
 
     def __post_init__(self) -> None:
         self.status, self.cause = Status(self.status), None if self.cause is None else Cause(self.cause)
@@ -109,11 +96,7 @@ class TrialRecord:
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:
-        """The record in the directory, None where there is none.
-
-        Raises:
-            ValueError: it is damaged.
-        """
+        """The record in the directory, None where there is none; a ValueError where it is damaged."""
         path = directory / RECORD_NAME
         if not path.is_file():
             return None

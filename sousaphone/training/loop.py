@@ -58,21 +58,15 @@ class Scores:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch.
+    """One finished epoch."""
 
-    Attributes:
-        number: 1 for the first.
-        metrics: flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in
-            training steps, `wall_seconds` that of the whole epoch with its evaluation.
-        end: why the trial ended with this epoch, None while it goes on.
-        state: what `fit` needs to go on from here; tensors on the CPU, all else plain data.
-        tests: on the last epoch, what was scored with the best state: `test` and the data's further sets, by name.
-    """
-
-    number: int
+    number: int  # 1 for the first
+    # Flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in training
+    # steps, `wall_seconds` that of the whole epoch with its evaluation.
     metrics: dict[str, Any]
-    end: Cause | None
-    state: dict[str, Any]
+    end: Cause | None  # why the trial ended with this epoch, None while it goes on
+    state: dict[str, Any]  # what `fit` needs to go on from here; tensors on the CPU, all else plain data
+    # On the last epoch, what was scored with the best state: `test` and the data's further sets, by name.
     tests: Mapping[str, Scores] = field(default_factory=dict)
 
     @property

@@ -220,10 +220,7 @@ class _Keeper:
 
 
 def _check_space(directory: Path) -> None:
-    """
-    Raises:
-        OSError: the disk has no room for another checkpoint; what is there stays whole.
-    """
+    """Raise an OSError where the disk has no room for another checkpoint; what is there stays whole."""
     needed = _SPARE_BYTES + checkpoint.newest_bytes(directory)
     free = shutil.disk_usage(directory).free
     if free < needed:

@@ -67,16 +67,9 @@ def fingerprint(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """
-    Attributes:
-        origin: an address and what tells its version, or 'local'.
-        published: the registry's source that it is, by its place, its name or its hash; None for any other.
-        sha256: see `content_fingerprint`.
-    """
-
-    origin: str
-    published: WeightSource | None
-    sha256: str
+    origin: str  # an address and what tells its version, or 'local'
+    published: WeightSource | None  # the registry's source that it is, by place, name or hash; None for any other
+    sha256: str  # see `content_fingerprint`
 
 
 def identify(spec: BackboneSpec, path: Path) -> Identity:
@@ -104,10 +97,7 @@ def claimed(spec: BackboneSpec, path: Path) -> WeightSource | None:
 
 
 def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:
-    """
-    Raises:
-        UserError: a file's SHA-256 is neither the published one nor that by which the hub's cache calls it.
-    """
+    """Raise a UserError where a file's SHA-256 is neither the published one nor the hub cache's name for it."""
     for file in [path] if path.is_file() else used_files(path):
         # The hub's cache names a large file's content by its SHA-256.
         blob = file.resolve().name

@@ -16,11 +16,7 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.
 
 
 def own_directory() -> Path | None:
-    """The directory that SOUSAPHONE_WEIGHTS names, None where it is not set.
-
-    Raises:
-        UserError: it names none.
-    """
+    """The directory that SOUSAPHONE_WEIGHTS names, None where it is not set; a UserError where it names none."""
     given = os.environ.get(DIRECTORY)
     if not given:
         return None

@@ -67,10 +67,7 @@ def resolve_all(choices: Mapping[str, str], scale: str) -> dict[str, str]:
 
 
 def _at_random(spec: BackboneSpec) -> str:
-    """
-    Raises:
-        UserError: without its weights the backbone is another one.
-    """
+    """'random'; a UserError where the backbone would then be another one."""
     if spec.twin is not None:
         raise UserError(
             f"{spec.name} is {spec.twin} with other weights, and without them it is the same arm (nano has none); give "
@@ -80,11 +77,7 @@ def _at_random(spec: BackboneSpec) -> str:
 
 
 def _hub_source(spec: BackboneSpec, choice: str) -> WeightSource:
-    """A word for a repository of the hub, or for a file in one.
-
-    Raises:
-        UserError: it is neither that nor a path.
-    """
+    """A word for a repository of the hub, or for a file in one; a UserError where it is neither that nor a path."""
     wanted = "OWNER/NAME" if spec.format == _WHOLE else "OWNER/NAME/FILE.pt"
     match = _HUB_WORD.fullmatch(choice)
     # Without its mark a word that may be a path is one, unless nothing of it is there.

@@ -50,11 +50,7 @@ class WaveformCache:
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
-        """
-        Raises:
-            FileNotFoundError: there is no cache at `path`.
-            ValueError: its files do not fit each other.
-        """
+        """FileNotFoundError: there is no cache at `path`. ValueError: its files do not fit each other."""
         self.path, self.sample_rate = path, sample_rate
         self.offsets: np.ndarray = np.load(path / OFFSETS)
         self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")

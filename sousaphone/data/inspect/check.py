@@ -44,16 +44,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        dataset: None where it cannot be read at all.
-        findings: errors first.
-        seconds: of each clip of the data set (s), from its audio where that was decoded, else from the labels.
-    """
-
-    dataset: Dataset | None
-    findings: tuple[Finding, ...]
+    dataset: Dataset | None  # None where it cannot be read at all
+    findings: tuple[Finding, ...]  # errors first
+    # Of each clip (s), from its audio where that was decoded, else from the labels.
     seconds: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
 
 

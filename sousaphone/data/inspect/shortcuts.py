@@ -30,19 +30,12 @@ FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # of a clip, in which its stroke
 
 @dataclass(frozen=True)
 class ShortcutScores:
-    """What share of the clips the nearest neighbour names rightly, by what it looks at.
+    """What share of the clips the nearest neighbour names rightly, by what it looks at."""
 
-    Attributes:
-        percent: of clips, by the feature's name.
-        chance: what guessing gives, in percent.
-        clips: how many were looked at.
-        counted: where the strokes were counted, in the labels or in the audio.
-    """
-
-    percent: dict[str, float]
-    chance: float
-    clips: int
-    counted: str
+    percent: dict[str, float]  # of clips, by the feature's name
+    chance: float  # what guessing gives, in percent
+    clips: int  # how many were looked at
+    counted: str  # where the strokes were counted, in the labels or in the audio
 
 
 def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:

@@ -23,17 +23,11 @@ from sousaphone.text import counted
 
 @dataclass(frozen=True)
 class Recordings:
-    """What a walk through a folder found.
+    """What a walk through a folder found."""
 
-    Attributes:
-        audio_paths: below the folder, in order, each in a folder of its rudiment.
-        loose: audio files that are in no folder, or hidden.
-        others: how many files there are of each other type ('' for none).
-    """
-
-    audio_paths: tuple[str, ...]
-    loose: int
-    others: dict[str, int]
+    audio_paths: tuple[str, ...]  # below the folder, in order, each in a folder of its rudiment
+    loose: int  # audio files that are in no folder, or hidden
+    others: dict[str, int]  # how many files there are of each other type ('' for none)
 
 
 def find_recordings(root: Path) -> Recordings:

@@ -27,11 +27,7 @@ def is_word(text: str) -> bool:
 
 
 def check_word(word: str) -> str:
-    """The word itself; the network is not touched.
-
-    Raises:
-        UserError: it does not have the form hub:OWNER/NAME.
-    """
+    """The word itself, without a look at the network; a UserError where it is not of the form hub:OWNER/NAME."""
     if not _WORD.fullmatch(word):
         raise UserError(f"{word!r} is no data set of the hub; give hub:OWNER/NAME, such as hub:zkeown/sousa")
     return word

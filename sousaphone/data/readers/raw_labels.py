@@ -26,53 +26,32 @@ NUMBERS = {"duration_sec": "duration_sec", "tempo_bpm": "tempo_bpm"}
 
 @dataclass(frozen=True, eq=False)
 class GivenSplits:
-    """A split for every clip, as a data set gives it.
+    """A split for every clip, as a data set gives it."""
 
-    Attributes:
-        cells: the split's name for each row of the raw table.
-        lister: what gives it; remedy: what to do about a player in two splits; both for messages.
-        apart: whether players without a name are taken for others in each split.
-    """
-
-    cells: pd.Series
-    lister: str
-    remedy: str
-    apart: bool = False
+    cells: pd.Series  # the split's name for each row of the raw table
+    lister: str  # what gives it, for messages
+    remedy: str  # what to do about a player in two splits, for messages
+    apart: bool = False  # whether players without a name are taken for others in each split
 
 
 @dataclass(frozen=True, eq=False)
 class RawLabels:
-    """What a reader finds in a data set, before anything is checked.
+    """What a reader finds in a data set, before anything is checked."""
 
-    Attributes:
-        root: the data directory.
-        origin: where the labels come from, for messages.
-        table: one row a clip, as it is written there; where the reader knows the files, their size_bytes and
-            modified_ns as well.
-        columns: our name of a column: its name in `table`, for those that are there.
-        needed: our names of the columns in which every cell must be filled.
-        splits: None: those of a splits.json in `root`, or players split 80/10/10.
-        file_list: the file that lists the paths, for messages; empty where the reader found the files itself.
-        read_headers: whether the audio files' headers say how long the clips last.
-        notes: what to say aloud about it.
-    """
-
-    root: Path
-    origin: Path
+    root: Path  # the data directory
+    origin: Path  # where the labels come from, for messages
+    # One row a clip, as it is written there; where the reader knows the files, also their size_bytes and modified_ns.
     table: pd.DataFrame
-    columns: Mapping[str, str]
-    needed: tuple[str, ...]
-    splits: GivenSplits | None = None
-    file_list: str = ""
-    read_headers: bool = False
-    notes: tuple[str, ...] = ()
+    columns: Mapping[str, str]  # our name of a column: its name in `table`, for those that are there
+    needed: tuple[str, ...]  # our names of the columns in which every cell must be filled
+    splits: GivenSplits | None = None  # None: those of a splits.json in `root`, or players split 80/10/10
+    file_list: str = ""  # the file that lists the paths, for messages; empty where the reader found the files itself
+    read_headers: bool = False  # whether the audio files' headers say how long the clips last
+    notes: tuple[str, ...] = ()  # what to say aloud about it
 
 
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
-    """
-    Raises:
-        UserError: there are columns that must be there and are not.
-    """
+    """Raise a UserError where columns are not there that must be."""
     if missing:
         raise UserError(
             f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "

@@ -162,10 +162,7 @@ def _make(root: Path, clips: int, seed: int, workers: int, soundfonts: Sequence[
 
 
 def _check_space(root: Path, clips: int) -> None:
-    """
-    Raises:
-        UserError: the disk has no room for the clips that are not there yet.
-    """
+    """Raise a UserError where the disk has no room for the clips that are not there yet."""
     needed = _CLIP_BYTES * (clips - sum(1 for _ in root.glob("audio/*/*.flac")))
     free = shutil.disk_usage(root).free
     if needed > free:
