@@ -11,8 +11,7 @@ if __name__ == "__main__":  # before what takes long to import
 import sys
 from collections.abc import Sequence
 
-from sousaphone.cli.arguments import make_sweep, parse
-from sousaphone.cli.parser import (
+from sousaphone.cli.command import (
     EXIT_FAILED,
     EXIT_INPUT,
     EXIT_INTERRUPTED,
@@ -22,6 +21,7 @@ from sousaphone.cli.parser import (
     stop_talking,
 )
 from sousaphone.cli.report import finish_sweep
+from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.options import Options
@@ -65,7 +65,7 @@ def run(options: Options, prog: str) -> int:
 def _run(job: Job, options: Options, prog: str) -> int:
     # Ray and torch take seconds to import, and a wrong option shows before.
     from sousaphone.sweep.capacity import Capacity, pick_resources
-    from sousaphone.sweep.runtime import Runtime
+    from sousaphone.sweep.ray_process import Runtime
 
     if job.tracker == "wandb":
         from sousaphone.sweep.wandb_logger import check_tracker
@@ -96,7 +96,7 @@ def _run(job: Job, options: Options, prog: str) -> int:
 
 def _finish_done(job: Job, options: Options) -> int:
     """Of a run whose trials have all ended: what can be typed, and the report anew."""
-    from sousaphone.sweep.status import write_status
+    from sousaphone.sweep.status_page import write_status
 
     print("nothing is left to train")
     # A plain --resume leaves all of them as they are, whatever the cause.

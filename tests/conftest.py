@@ -108,7 +108,7 @@ def _one_thread() -> None:
 def ray_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """launch.py plans with no Ray beside it; where it would have started one, there is an entry."""
     starts: list[str] = []
-    monkeypatch.setattr("sousaphone.sweep.runtime.Runtime.start", lambda self: starts.append("Ray"))
+    monkeypatch.setattr("sousaphone.sweep.ray_process.Runtime.start", lambda self: starts.append("Ray"))
     return starts
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import launch
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.sweep.runtime import _start
+from sousaphone.sweep.ray_process import _start
 
 ROOT = Path(__file__).resolve().parents[1]
 MakeSousa = Callable[..., Path]
@@ -233,7 +233,7 @@ def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() 
     }
     assert imported <= {*sys.stdlib_module_names, "sousaphone", "tune_configs", "analysis"}
     heavy = (
-        "import sys, launch; from sousaphone.cli.arguments import build_parser; build_parser().format_help(); "
+        "import sys, launch; from sousaphone.cli.sweep import build_parser; build_parser().format_help(); "
         "print({'torch', 'ray', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from sousaphone.cli.parser import TORCHAUDIO_REMEDY
+from sousaphone.cli.command import TORCHAUDIO_REMEDY
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")

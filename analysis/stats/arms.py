@@ -9,8 +9,8 @@ from itertools import cycle
 from pathlib import PurePath
 
 from analysis.load.trials import Trial
+from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.backbones.spec import WeightSource
 from sousaphone.config import arm_of
 
 # Okabe and Ito (2008): told apart under every common colour blindness; yellow is too pale for white paper.

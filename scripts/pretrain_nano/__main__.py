@@ -21,7 +21,7 @@ from pathlib import Path
 
 from sousaphone import __version__
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.cli.parser import EXIT_INPUT, EXIT_OK, Parser, prepare_process, require_torchaudio
+from sousaphone.cli.command import EXIT_INPUT, EXIT_OK, Parser, prepare_process, require_torchaudio
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus

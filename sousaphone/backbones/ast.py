@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import AstFrontend
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained

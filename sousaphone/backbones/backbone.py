@@ -8,9 +8,9 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import Frontend
-from sousaphone.backbones.spec import BackboneSpec
 
 
 class Backbone(nn.Module, ABC):

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
 from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import BeatsFrontend
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.efficientat_filenames import read_name
 from sousaphone.backbones.efficientat_net import Channels, MobileNet
 from sousaphone.backbones.frontend_spec import FrontendChoice
 from sousaphone.backbones.frontends import EfficientAtFrontend
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 

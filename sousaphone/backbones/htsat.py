@@ -14,9 +14,9 @@ from torch import Tensor
 from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendChoice, FrontendContract
 from sousaphone.backbones.frontends import ClapFrontend
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
 from sousaphone.errors import UserError

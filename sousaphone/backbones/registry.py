@@ -6,8 +6,8 @@ import dataclasses
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.backbones.frontend_spec import FrontendContract
-from sousaphone.backbones.spec import BackboneSpec, WeightSource
 
 if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendChoice
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.errors import UserError
 
 _SHOWN = 5

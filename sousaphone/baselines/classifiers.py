@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines.features import Heard, embeddings, log_mel_features, onset_features
+from sousaphone.baselines.descriptors import Heard, embeddings, log_mel_features, onset_features
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches

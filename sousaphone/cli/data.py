@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sousaphone.cli.parser import Parser, prepare_process
+from sousaphone.cli.command import Parser, prepare_process
 from sousaphone.sweep.signals import exit_on_stop
 
 # What it is for, and the module whose `main(argv, prog)` runs it; imported when it is called.

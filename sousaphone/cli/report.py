@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sousaphone.cli.parser import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.config import SEARCH
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
 def _write(run: Path, options: argparse.Namespace) -> int:
     # Imports pandas, Matplotlib, plotly and Ray, which --help can do without.
     if options.compare is not None:
-        from analysis.compare.compare import write_comparison
+        from analysis.compare.compare_runs import write_comparison
 
         lines, path = write_comparison(run, options.compare, options.output)
         print(*lines, f"comparison: {path}", sep="\n")

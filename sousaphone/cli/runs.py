@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.backbones.spec import BackboneSpec
-from sousaphone.cli.parser import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError
 from sousaphone.weights import locate
 from sousaphone.weights.resolve import resolve_all

@@ -16,7 +16,7 @@ from sousaphone import config as resolving
 from sousaphone.config import Sweep, TrainConfig, check_trials
 from sousaphone.errors import UserError
 from sousaphone.planning.options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
-from sousaphone.planning.resolve import (
+from sousaphone.planning.resolve_options import (
     check_lowest,
     existing_run,
     known_models,

@@ -12,7 +12,7 @@ from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
-from sousaphone.sweep.status import read_records, seconds_left, write_status
+from sousaphone.sweep.status_page import read_records, seconds_left, write_status
 from sousaphone.sweep.trainable import run_of
 from sousaphone.text import in_words
 from sousaphone.training.watchdog import read_heartbeat

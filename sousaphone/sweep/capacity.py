@@ -13,7 +13,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import shares
 from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
-from sousaphone.sweep.runtime import Runtime
+from sousaphone.sweep.ray_process import Runtime
 
 
 @dataclass(frozen=True)

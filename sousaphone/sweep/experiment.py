@@ -30,7 +30,7 @@ from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
-from sousaphone.sweep.runtime import Runtime, StoppedRayError
+from sousaphone.sweep.ray_process import Runtime, StoppedRayError
 from sousaphone.sweep.signals import ignore_stops
 from sousaphone.sweep.trainable import name_trial, train_fn
 from sousaphone.text import Announce, counted, one_line

@@ -10,7 +10,7 @@ from pathlib import Path
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import MOST_HALVINGS, TrialRecord, cause_in, error_line
-from sousaphone.sweep.status import write_status
+from sousaphone.sweep.status_page import write_status
 from sousaphone.training.watchdog import hang
 
 

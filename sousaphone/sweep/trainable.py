@@ -29,7 +29,7 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     """
     import torch
 
-    from sousaphone.training.trial import run_trial
+    from sousaphone.training.resumable_trial import run_trial
 
     trial = TrainConfig(**config)
     run = run_of(tune.get_context().get_storage())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
 from sousaphone.backbones.nano import files as nano
 from sousaphone.backbones.registry import implementation
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.errors import UserError
 from sousaphone.weights.identity import claimed
 

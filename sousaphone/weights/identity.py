@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.backbones import nano
-from sousaphone.backbones.spec import BackboneSpec, WeightSource
+from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.weights.locate import used_files

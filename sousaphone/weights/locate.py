@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from sousaphone.backbones.spec import WeightSource
+from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.errors import UserError
 
 DIRECTORY = "SOUSAPHONE_WEIGHTS"

@@ -15,8 +15,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.backbones.spec import WeightSource
 from sousaphone.errors import UserError
 from sousaphone.files import flush
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.backbones.nano import shipped
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.backbones.spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
 from sousaphone.weights.identity import RANDOM, refuse_other_bytes
 from sousaphone.weights.locate import DIRECTORY, SETTINGS, find, in_hub_cache, own_directory

@@ -22,7 +22,7 @@ import torch
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.hardware import count_cpus, pick_device
-from sousaphone.planning.resolve import pick_scale
+from sousaphone.planning.resolve_options import pick_scale
 
 from . import concurrency, contenders, floor, kernels, overhead, small_sweep, startup, tables
 from .clips import Clips, has, make_clips

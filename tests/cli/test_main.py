@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from sousaphone.cli.command import EXIT_INPUT
 from sousaphone.cli.main import main
-from sousaphone.cli.parser import EXIT_INPUT
 
 ROOT = Path(__file__).resolve().parents[2]
 BESIDE = {"sweep": ["launch.py"], "report": ["-m", "analysis"]}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.cli.parser import EXIT_INPUT, EXIT_OK
+from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
 from sousaphone.cli.runs import EXIT_KEPT, main
 from sousaphone.runs.directory import SCHEMA, RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord

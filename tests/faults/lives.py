@@ -32,8 +32,8 @@ from sousaphone.runs.directory import SCHEMA, DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.sweep.failures import name_ends
-from sousaphone.sweep.status import write_status
-from sousaphone.training import checkpoint, trial
+from sousaphone.sweep.status_page import write_status
+from sousaphone.training import checkpoint, resumable_trial
 from sousaphone.training.watchdog import HEARTBEAT_NAME, STACKS_NAME
 from tests.conftest import write_sousa
 from tests.faults.points import Points, steady_name
@@ -87,8 +87,8 @@ class Lives:
         fill_caches(read_subset(data, self._config.dataset), [self._config], root / "cache")
         # All that a life imports or computes once, here and not in every child.
         build_model(self._config, len(SLUGS))
-        trial.provenance = functools.cache(trial.provenance)
-        trial.provenance()
+        resumable_trial.provenance = functools.cache(resumable_trial.provenance)
+        resumable_trial.provenance()
         gc.collect()
         gc.freeze()  # or every child would go through, and so copy, all that this process has
         self.cases = list(self._uninterrupted())
@@ -150,13 +150,13 @@ class Lives:
             tell("reported", metrics["epoch"])
             write_status(run)
 
-        trial.fit = _telling(trial.fit, tell)
+        resumable_trial.fit = _telling(resumable_trial.fit, tell)
         ids = [config.trial_id]
         with run.held(Limits(stall_seconds=_PATIENCE_SECONDS)):
             new = {"schema": SCHEMA, "trials": [dataclasses.asdict(config)], "trial_ids": ids}
             run.write_plan(run.read_plan() if run.exists else new)
             name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
-            trial.run_trial(config, run.trial(config.trial_id), DriverWatch.begin(run.path), report)
+            resumable_trial.run_trial(config, run.trial(config.trial_id), DriverWatch.begin(run.path), report)
             name_ends(run, ids)
 
     def _report(self, tell: Tell) -> None:
@@ -197,7 +197,7 @@ class Lives:
             "hparams": [board.SummaryMetadata(tag).plugin_data.content for tag in sorted(_HPARAMS)],
             "table row": {name: str(value) for name, value in _steady(row).items()},
             "status page": re.findall(r"^# .*|^\| ast.*", self._run.status_page.read_text(), re.MULTILINE),
-            "results": [_digest(directory / name) for name in (PREDICTIONS_NAME, trial.ADAPTER_NAME)],
+            "results": [_digest(directory / name) for name in (PREDICTIONS_NAME, resumable_trial.ADAPTER_NAME)],
             "whole epochs": self._whole_epochs(),
             "files": sorted({steady_name(str(path.relative_to(self._run.path))) for path in files}),
         }

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import launch
-from sousaphone.cli.arguments import make_sweep, parse
+from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
@@ -23,7 +23,7 @@ from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.experiment import run_job
-from sousaphone.training.trial import run_trial
+from sousaphone.training.resumable_trial import run_trial
 from tests.backbones.beats_nets import official, perturbed, written
 
 CUT, WAITING = "beats-lora-aug-off-s0", "beats-lora-aug-off-s1"

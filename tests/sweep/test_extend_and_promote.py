@@ -11,7 +11,7 @@ import pytest
 from sousaphone.config import TrainConfig
 from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
-from tests.training.test_trial import timeless, uninterrupted
+from tests.training.test_resumable_trial import timeless, uninterrupted
 
 pytestmark = pytest.mark.slow
 EPOCHS = 24

@@ -14,7 +14,7 @@ from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
 from tests.sweep.conftest import Launcher, SmallDisk
-from tests.training.test_trial import timeless, uninterrupted
+from tests.training.test_resumable_trial import timeless, uninterrupted
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ import pytest
 
 from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import ROOT, Launcher, SmallDisk
-from tests.sweep.test_runtime import left_of
+from tests.sweep.test_ray_process import left_of
 
 pytestmark = pytest.mark.slow
 INT, TERM = signal.SIGINT, signal.SIGTERM

@@ -18,10 +18,10 @@ from sousaphone.confusion import confusion_counts, confusion_image
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, predictions_name
+from sousaphone.training.resumable_trial import _Keeper, halved
 from sousaphone.training.tensorboard import SHOWN, settings
-from sousaphone.training.trial import _Keeper, halved
 from sousaphone.training.watchdog import Stopwatch, TimeLimitError
-from tests.training.test_trial import Trial
+from tests.training.test_resumable_trial import Trial
 
 MakeConfig = Callable[..., TrainConfig]
 

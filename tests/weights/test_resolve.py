@@ -13,8 +13,8 @@ import pytest
 
 import launch
 from sousaphone import weights
+from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.backbones.spec import WeightSource
 from sousaphone.errors import UserError
 from sousaphone.weights import network
 from sousaphone.weights.locate import is_whole

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sousaphone.backbones.backbone import Backbone
+from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
 from sousaphone.backbones.registry import implementation
-from sousaphone.backbones.spec import BackboneSpec
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.errors import UserError
 

@@ -11,7 +11,7 @@ import pytest
 
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
-from sousaphone.planning.resolve import check_source, not_downloaded, pick_data_dir
+from sousaphone.planning.resolve_options import check_source, not_downloaded, pick_data_dir
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import as_shards
 from tests.weights.server import Published
@@ -149,7 +149,8 @@ def test_a_further_data_set_may_have_any_form(tmp_path):
 def test_whether_a_set_of_the_hub_is_here_is_known_without_a_network(published, tmp_path):
     run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
     code = (
-        "import sys; from sousaphone.planning.resolve import not_downloaded; print(*map(not_downloaded, sys.argv[1:]))"
+        "import sys; from sousaphone.planning.resolve_options import not_downloaded; "
+        "print(*map(not_downloaded, sys.argv[1:]))"
     )
     words = ["hub:someone/drums", "hub:someone/else", str(tmp_path)]
     # Not offline by its own settings: a request would be tried, and fail.

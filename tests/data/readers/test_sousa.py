@@ -10,7 +10,7 @@ import pytest
 
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
-from sousaphone.planning.resolve import check_source
+from sousaphone.planning.resolve_options import check_source
 from sousaphone.rudiments import SLUGS
 
 

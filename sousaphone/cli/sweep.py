@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Sequence
 from typing import Any
 
-from sousaphone.cli.parser import Parser
+from sousaphone.cli.command import Parser
 from sousaphone.config import Sweep, settable
 from sousaphone.errors import UserError
 from sousaphone.planning.options import Options, Request, flag

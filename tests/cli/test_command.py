@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.cli import parser
-from sousaphone.cli.parser import prepare_process
+from sousaphone.cli import command
+from sousaphone.cli.command import prepare_process
 
 ROOT = Path(__file__).resolve().parents[2]
 # As one that was built for another torch: its import fails in its library.
@@ -43,13 +43,13 @@ def test_a_torchaudio_that_does_not_load_is_one_line_with_the_remedy(
 ) -> None:
     done = run(arguments, broken_torchaudio)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == parser.EXIT_INPUT
-    assert line.endswith(parser.TORCHAUDIO_REMEDY)
+    assert done.returncode == command.EXIT_INPUT
+    assert line.endswith(command.TORCHAUDIO_REMEDY)
 
 
 @pytest.mark.parametrize("arguments", NEEDS_NONE, ids=" ".join)
 def test_what_needs_no_torchaudio_works_without_it(arguments: list[str], broken_torchaudio: dict[str, str]) -> None:
-    assert run(arguments, broken_torchaudio).returncode == parser.EXIT_OK
+    assert run(arguments, broken_torchaudio).returncode == command.EXIT_OK
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

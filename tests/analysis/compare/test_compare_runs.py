@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
-from analysis.compare.compare import HEAD, Comparison, comparison
+from analysis.compare.compare_runs import HEAD, Comparison, comparison
 from analysis.report import read_run
 from analysis.stats.statistics import mean_interval
 from analysis.write.blocks import Items, Table

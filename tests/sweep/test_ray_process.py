@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 TWICE = """
 import time, ray
-from sousaphone.sweep.runtime import Runtime
+from sousaphone.sweep.ray_process import Runtime
 if __name__ == "__main__":
     with Runtime(False, "cpu") as runtime:
         runtime.start()
@@ -30,7 +30,7 @@ if __name__ == "__main__":
 """
 LOST = """
 import psutil, time
-from sousaphone.sweep.runtime import Runtime, StoppedRayError
+from sousaphone.sweep.ray_process import Runtime, StoppedRayError
 if __name__ == "__main__":
     with Runtime(False, "cpu") as runtime:
         runtime.start()

@@ -11,9 +11,9 @@ import torch
 
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines import features
+from sousaphone.baselines import descriptors
 from sousaphone.baselines.classifiers import Hearing
-from sousaphone.baselines.features import embeddings, log_mel_features, onset_features, pooled_log_mels
+from sousaphone.baselines.descriptors import embeddings, log_mel_features, onset_features, pooled_log_mels
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.onsets import onsets
@@ -79,9 +79,9 @@ def test_the_order_of_the_clips_is_the_tables_and_all_are_told_of(
     clips: dict[str, ClipSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for describe in (onset_features, log_mel_features):
-        monkeypatch.setattr(features, "_BATCH", 100)
+        monkeypatch.setattr(descriptors, "_BATCH", 100)
         whole = describe(clips["train"], RATE, unheard)
-        monkeypatch.setattr(features, "_BATCH", 5)
+        monkeypatch.setattr(descriptors, "_BATCH", 5)
         told: list[int] = []
         torch.testing.assert_close(describe(clips["train"], RATE, told.append), whole)
         assert sum(told) == len(clips["train"]) == len(whole)

@@ -10,7 +10,7 @@ import pytest
 from sousaphone.runs.directory import SCHEMA, RunDirectory
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.sweep.status import seconds_left, write_status
+from sousaphone.sweep.status_page import seconds_left, write_status
 
 
 def plan(*models: str) -> dict[str, object]:

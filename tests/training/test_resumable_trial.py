@@ -24,7 +24,7 @@ from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.training import checkpoint, loop
 from sousaphone.training.loop import DivergedError, Epoch, fit
-from sousaphone.training.trial import ADAPTER_NAME, halved, run_trial
+from sousaphone.training.resumable_trial import ADAPTER_NAME, halved, run_trial
 from sousaphone.training.watchdog import Stopwatch
 from tests.conftest import write_sousa
 
@@ -117,7 +117,7 @@ def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_unde
         monkeypatch.setattr(Stopwatch, "_arm", lambda watch: armed.append(watch))
         return loop.cut_short(config, *others)
 
-    monkeypatch.setattr("sousaphone.training.trial.cut_short", cut_short)
+    monkeypatch.setattr("sousaphone.training.resumable_trial.cut_short", cut_short)
     trial = Trial(trial_config(epochs=EPOCHS, eval_batch=4), tmp_path)
     trial.start(Limits(trial_seconds=3.0), after_epoch=lambda: time.sleep(3.0))
     assert attempts == [4, 2]
@@ -214,7 +214,7 @@ import gc, json, resource, sys
 from pathlib import Path
 import torch
 from sousaphone.config import TrainConfig
-from tests.training.test_trial import Trial
+from tests.training.test_resumable_trial import Trial
 
 torch.set_num_threads(1)
 
