@@ -24,7 +24,7 @@ from sousaphone.cli.report import finish_sweep
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
-from sousaphone.planning.options import Options
+from sousaphone.planning.sweep_options import Options
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:

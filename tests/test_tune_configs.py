@@ -10,8 +10,8 @@ import pytest
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import check_trials
 from sousaphone.errors import UserError
-from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
+from sousaphone.planning.sweep_options import Request
 from sousaphone.sweep.capacity import Capacity, pick_resources
 from tune_configs.backbones import sweep
 

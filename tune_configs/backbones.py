@@ -6,7 +6,7 @@ from ray import tune
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import CLIP_SECONDS, PerModel, Sweep
-from sousaphone.planning.options import Request
+from sousaphone.planning.sweep_options import Request
 from tune_configs.resources import gpus, steps, threads
 
 

@@ -14,7 +14,7 @@ from ray import tune
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import Sweep
-from sousaphone.planning.options import Request
+from sousaphone.planning.sweep_options import Request
 from tune_configs import backbones
 
 FACTORS = (0.1, 0.3, 1.0, 3.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.hardware import shares
-from sousaphone.planning.options import Request
+from sousaphone.planning.sweep_options import Request
 
 EFFECTIVE_BATCH = 32  # clips in a step of the optimiser
 

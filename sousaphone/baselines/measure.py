@@ -19,7 +19,7 @@ from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name, is_here
 from sousaphone.runs.baseline_results import Baseline, InferenceTime, Yardsticks, predictions_path
 from sousaphone.text import Announce, counted, in_words, one_line, progress_bar
-from sousaphone.training.memory import free_memory, is_out_of_memory
+from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 
 # What may go wrong with one yardstick and leave the trials as they are: the device, its memory, the disk, a weights or
 # waveform file, features that tell nothing, scikit-learn not installed. Anything else is a defect and ends the launch.

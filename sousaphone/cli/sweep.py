@@ -1,4 +1,4 @@
-"""The command line of a sweep, made from the options that `sousaphone.planning.options` declares."""
+"""The command line of a sweep, made from the options that `sousaphone.planning.sweep_options` declares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from sousaphone.cli.command import Parser
 from sousaphone.config import Sweep, settable
 from sousaphone.errors import UserError
-from sousaphone.planning.options import Options, Request, flag
+from sousaphone.planning.sweep_options import Options, Request, flag
 
 _EXAMPLES = """\
 examples:

@@ -15,7 +15,6 @@ from typing import Any
 from sousaphone import config as resolving
 from sousaphone.config import Sweep, TrainConfig, check_trials
 from sousaphone.errors import UserError
-from sousaphone.planning.options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
 from sousaphone.planning.resolve_options import (
     check_lowest,
     existing_run,
@@ -27,6 +26,7 @@ from sousaphone.planning.resolve_options import (
     storage_directory,
     union,
 )
+from sousaphone.planning.sweep_options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status

@@ -23,9 +23,9 @@ from sousaphone.hardware import device_name, memory_bytes
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.planning.forecast import Room, describe, predict, refusals
 from sousaphone.planning.job import Job
-from sousaphone.planning.options import Options
 from sousaphone.planning.resolve_options import data_directory, data_is_missing, not_downloaded
 from sousaphone.planning.resources import Resources
+from sousaphone.planning.sweep_options import Options
 from sousaphone.planning.throughput import Budget, Speed, time_arms, workload
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs import learning_rates

@@ -18,7 +18,7 @@ from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
-from sousaphone.planning.options import AUGMENT, SEARCH_EPOCHS, TINY_EPOCHS, Later, Options, Request, flag
+from sousaphone.planning.sweep_options import AUGMENT, SEARCH_EPOCHS, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 

@@ -36,7 +36,7 @@ from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord, now
 from sousaphone.training import augment, loop
-from sousaphone.training.memory import free_memory, is_out_of_memory
+from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 from sousaphone.training.step import micro_batch_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import ray
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
 from sousaphone.hardware import shares
-from sousaphone.planning.options import Request
 from sousaphone.planning.resources import Resources
+from sousaphone.planning.sweep_options import Request
 from sousaphone.sweep.ray_process import Runtime
 
 

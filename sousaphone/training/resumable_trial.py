@@ -28,7 +28,7 @@ from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import ADAPTER_NAME, MOST_HALVINGS, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import checkpoint
 from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, named
-from sousaphone.training.memory import MemoryExhaustedError, free_memory, is_out_of_memory
+from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
 from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
 from sousaphone.training.watchdog import Stopwatch, TimeLimitError
 

@@ -57,7 +57,7 @@ def resolve_all(choices: Mapping[str, str], scale: str) -> dict[str, str]:
             else:
                 found[name] = str(cached)
     if missing:
-        from sousaphone.weights.network import fetch  # brings torch and what checks weights
+        from sousaphone.weights.download import fetch  # brings torch and what checks weights
 
         here_now, failed = fetch(missing)
         if failed:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sousaphone.backbones.efficientat import Channels, MobileNet
-from sousaphone.weights import network
+from sousaphone.weights import download
 
 
 class Machine:
@@ -45,7 +45,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     def no_network(*_: object, **__: object) -> None:
         raise URLError("Network is unreachable")
 
-    monkeypatch.setattr(network, "urlopen", no_network)
+    monkeypatch.setattr(download, "urlopen", no_network)
     return found
 
 

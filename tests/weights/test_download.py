@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sousaphone.errors import UserError
-from sousaphone.weights.network import download
+from sousaphone.weights.download import download
 from tests.weights.server import Published
 
 CONTENT = bytes(range(256)) * 1200

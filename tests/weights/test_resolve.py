@@ -16,7 +16,7 @@ from sousaphone import weights
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.errors import UserError
-from sousaphone.weights import network
+from sousaphone.weights import download
 from sousaphone.weights.locate import is_whole
 from sousaphone.weights.resolve import resolve, resolve_all
 from tests.weights.conftest import Machine
@@ -160,8 +160,8 @@ def test_a_network_that_swallows_everything_is_given_up_on_within_seconds(
         time.sleep(1)
         raise URLError("too late")
 
-    monkeypatch.setattr(network, "urlopen", hang)
-    monkeypatch.setattr(network, "_PATIENCE", 0.3)
+    monkeypatch.setattr(download, "urlopen", hang)
+    monkeypatch.setattr(download, "_PATIENCE", 0.3)
     begun = time.monotonic()
     with pytest.raises(UserError, match=r"https://huggingface.co cannot be reached \(no answer within 0.3 s\)"):
         resolve_all(dict.fromkeys(DEFAULT_SWEEP, "auto"), "base")
@@ -173,7 +173,7 @@ def test_a_server_that_refuses_is_there_and_one_that_is_not_is_named() -> None:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with Published().served() as server:
-            assert network.unreachable([server.url, closed]) == {
+            assert download.unreachable([server.url, closed]) == {
                 closed: f"{closed} cannot be reached (Connection refused)"
             }
 
@@ -183,7 +183,7 @@ def test_a_missing_file_is_fetched_checked_and_found_the_next_time(
 ) -> None:
     from urllib.request import urlopen
 
-    monkeypatch.setattr(network, "urlopen", urlopen)
+    monkeypatch.setattr(download, "urlopen", urlopen)
     with Published().served() as server:
         server.files["/mn.pt"] = small_mn
         source = without_hash("efficientat", monkeypatch, url=f"{server.url}/mn.pt", file="mn.pt", parameters=43_384)
