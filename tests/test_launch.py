@@ -238,3 +238,9 @@ def test_launch_imports_from_its_own_rooms_alone_and_nothing_heavy_at_its_top() 
     )
     done = subprocess.run([sys.executable, "-c", heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_process_that_drives_ray_needs_no_torch() -> None:
+    code = "import sys, sousaphone.sweep.experiment; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from sousaphone.cli.command import Parser, prepare_process
-from sousaphone.sweep.signals import exit_on_stop
+from sousaphone.sweep.signals import exit_on_stop, ignore_stops
 
 # What it is for, and the module whose `main(argv, prog)` runs it; imported when it is called.
 _COMMANDS = {
@@ -35,4 +35,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="see below")
     command = parser.parse_args(given[:1]).command
     code: int = importlib.import_module(_COMMANDS[command][1]).main(given[1:], f"sousaphone {command}")
+    if argv is None:
+        ignore_stops()
     return code

@@ -10,20 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from sousaphone.baselines.measure import measure_yardsticks
 from sousaphone.config import PerModel, Sweep, TrainConfig
-from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
-from sousaphone.planning.job import Job
-from sousaphone.planning.plan import plan_json
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
@@ -35,6 +31,10 @@ from sousaphone.sweep.signals import ignore_stops
 from sousaphone.sweep.trainable import name_trial, train_fn
 from sousaphone.text import Announce, counted, one_line
 from sousaphone.training.watchdog import STACKS_NAME
+
+if TYPE_CHECKING:
+    from sousaphone.data.dataset import Dataset
+    from sousaphone.planning.job import Job
 
 _NO_MEMORY = "the machine's memory ran out while a worker started"
 RESOURCES_NAME = "resources.json"
@@ -50,7 +50,7 @@ class SweepEnd(enum.Enum):
 
 
 class MovedRunError(RuntimeError):
-    """The run directory was renamed or removed while its trials ran."""
+    """The run directory was renamed, removed or damaged while its trials ran."""
 
 
 def run_job(
@@ -62,6 +62,10 @@ def run_job(
         UserError: another launch has taken the directory; nothing is begun.
         MovedRunError: see there.
     """
+    # They bring torch, which the process that drives Ray, and imports this module, does without.
+    from sousaphone.baselines.measure import measure_yardsticks
+    from sousaphone.planning.plan import plan_json
+
     run, ids = job.directory, [trial.trial_id for trial in job.trials]
     with run.held(job.limits.from_now()):
         if job.plan is None and run.exists:
@@ -83,6 +87,8 @@ def run_job(
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
             end = SweepEnd.RAY_STOPPED
+        except UserError as error:  # of what lies in the directory; nobody has typed anything wrong
+            raise MovedRunError(str(error)) from error
     runtime.kill()
     return end
 

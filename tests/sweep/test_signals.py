@@ -12,7 +12,7 @@ import pytest
 
 from sousaphone.sweep import signals
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_stop_raises_once_and_those_that_follow_are_passed_over() -> None:
