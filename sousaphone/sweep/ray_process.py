@@ -248,6 +248,8 @@ def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encodi
         pipe.send_bytes(cloudpickle.dumps(value))
 
     answer(_start, options, dashboard)
+    import sousaphone.sweep.experiment  # noqa: F401  what is called first; launch.py still plans
+
     with suppress(EOFError, KeyboardInterrupt):
         while True:
             function, arguments = cloudpickle.loads(pipe.recv_bytes())

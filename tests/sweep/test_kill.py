@@ -111,7 +111,7 @@ def test_a_terminated_run_names_its_end_and_the_line_that_resumes(launcher: Laun
     assert "| running |" not in (launcher.storage / "run" / "STATUS.md").read_text()
 
     assert launcher.start("--resume", "--epochs", "9", "--augment", "on").wait(timeout=60) == 2
-    assert "changed: --epochs 9 (was 8); --augment on (was both)" in launcher.log
+    assert "changed: --augment on (was both); --epochs 9 (was 8)" in launcher.log
 
 
 def test_a_trial_that_raises_does_not_stop_the_other(

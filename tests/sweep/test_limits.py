@@ -25,7 +25,7 @@ def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials
     # More epochs than there is time for, and one trial more than places.
     options = ["--augment", "off", "--seeds", "0", "1", "2", "--epochs", "5000", "--max-concurrent", "2"]
     options += ["--set", "patience=5000"]  # six clips are soon learnt; the clock alone ends these trials
-    limits = ["--time-limit", "20s", "--trial-time-limit", "none", "--no-timing", "--yes"]
+    limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--no-timing", "--yes"]
     assert launcher.start(*launcher.options, *options, *limits).wait(timeout=180) == 1, launcher.log
     *cut, waiting = records(launcher)
     assert waiting is None
