@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone runs") -> in
 
 def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("run", "started", "trials ended", "state", "size", box=None)
+    table = Table(Column("run", no_wrap=True), "started", "trials ended", "state", "size", box=None)
     for run in _runs(arguments.storage):
         try:
             plan = run.read_plan()
