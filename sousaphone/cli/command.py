@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from sousaphone.errors import UserError
 from sousaphone.runs.provenance import package_version
-from sousaphone.sweep.signals import ignore_stops, interrupts
+from sousaphone.sweep.signals import ignore_stops, interrupts, stops_deferred
 from sousaphone.text import one_line
 
 # 1: what a command was to do did not end well.
@@ -61,6 +61,8 @@ def require_torchaudio() -> None:
         UserError: the installed torchaudio does not load beside the installed torch.
     """
     try:
+        with stops_deferred():  # an exception amid torch's import may abort the process in its C++
+            import torch  # noqa: F401
         import torchaudio  # noqa: F401
     except Exception as error:  # whatever a library built for another torch raises
         raise UserError(
