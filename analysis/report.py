@@ -23,7 +23,7 @@ from sousaphone.config import SEARCH, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
-from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import ADAPTER_NAME, now
 
@@ -53,14 +53,14 @@ def read_run(path: Path) -> Findings:
     others = {name: read_predictions(run, trials, name)[0] for name in ("held_out", "also")}
     further = {n: (rows.sample_id.nunique(), rows.player.nunique()) for n, rows in others.items() if len(rows)}
     try:
-        yardsticks = Yardsticks.read(path)
+        baseline_results = BaselineResults.read(path)
     except ValueError as error:
-        yardsticks = None
+        baseline_results = None
         damaged.append(f"baselines: {error}; resuming measures them anew")
     adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
     remarks += damaged
-    return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, yardsticks, sizes, further)
+    return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
@@ -100,7 +100,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
 
 def make_files(found: Findings) -> dict[str, bytes]:
     """The content of every file of the report, by its name."""
-    baselines = found.yardsticks.baselines if found.yardsticks else ()
+    baselines = found.baseline_results.baselines if found.baseline_results else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as beside:  # sounds are decoded and encoded outside Python
         heard = beside.submit(_listen, found)

@@ -16,7 +16,7 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import arms, title
 from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
 from sousaphone.config import FEW_PLAYERS
-from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory, banner
 from sousaphone.text import counted, in_words
 
@@ -32,7 +32,7 @@ class Findings:
     written: str  # when the report was written, ISO 8601
     remarks: Sequence[str]  # what went otherwise than expected in reading it
     predictions: pd.DataFrame  # of the test clips, see `analysis.load.predictions.read_predictions`
-    yardsticks: Yardsticks | None = None  # baselines and what a clip costs on a CPU; None where they were not measured
+    baseline_results: BaselineResults | None = None  # None where they were not measured
     adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # of what a trial learnt, as a file, by trial_id
     further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of further test sets
 
@@ -172,10 +172,12 @@ class Findings:
     @cached_property
     def cpu_ms(self) -> dict[str, float]:
         """Milliseconds of one core that a clip takes, by trial_id, where they were measured."""
-        if self.yardsticks is None:
+        if self.baseline_results is None:
             return {}
         names = ("model", "strategy", "lora_targets")
-        known = {t.trial_id: self.yardsticks.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials}
+        known = {
+            t.trial_id: self.baseline_results.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials
+        }
         return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
 
     @property

@@ -164,14 +164,14 @@ def _backbones(found: Findings) -> Iterator[Block]:
 
 
 def _baselines(found: Findings) -> Iterator[Block]:
-    if found.yardsticks is None or not found.yardsticks.baselines:
+    if found.baseline_results is None or not found.baseline_results.baselines:
         return
     yield Text(
         f"Trained on the same training clips, choosing on validation, hearing the same "
-        f"{found.yardsticks.clip_seconds:g} s: what needs no fine-tuned network."
+        f"{found.baseline_results.clip_seconds:g} s: what needs no fine-tuned network."
     )
     rows = []
-    for baseline in found.yardsticks.baselines:
+    for baseline in found.baseline_results.baselines:
         scores = [_number(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc")]
         f1 = _number(baseline.scores.get("val_macro_f1"), ".3f")
         rows.append((baseline.title, f1, *scores, f"{baseline.seconds:.1f}", baseline.why or baseline.chosen))
@@ -186,7 +186,9 @@ def _further(found: Findings) -> Iterator[Block]:
 
 
 def _criteria(found: Findings) -> Iterator[Block]:
-    rows = [(c.name, c.word, c.evidence) for c in criteria(found.trials, found.yardsticks, found.scored, found.live)]
+    rows = [
+        (c.name, c.word, c.evidence) for c in criteria(found.trials, found.baseline_results, found.scored, found.live)
+    ]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
     if found.banner:
         yield Text("They are those of a sweep over published models; here they show what is measured.")

@@ -1,4 +1,4 @@
-"""Every knob of one trial (TrainConfig) and of one sweep (Sweep): frozen, validated, plain data.
+"""Every option of one trial (TrainConfig) and of one sweep (Sweep): frozen, validated, plain data.
 
 Nothing here imports torch or Ray, so that `launch.py --help` answers at once.
 """
@@ -30,7 +30,7 @@ DEFAULT_EPOCHS = 20
 SEARCH = "rates"  # the sweep that looks for learning rates
 
 
-def knob(default: Any, help: str, **limits: Any) -> Any:
+def option(default: Any, help: str, **limits: Any) -> Any:
     """A dataclass field with its one-line help and its limits (`choices`, `low`, `high`, both ends allowed)."""
     return field(default=default, metadata={"help": help, **limits})
 
@@ -44,67 +44,67 @@ class TrainConfig:
     """
 
     # What is compared
-    model: str = knob("ast", "backbone", choices=tuple(REGISTRY))
-    strategy: str = knob("lora", "what trains beside the fresh layers", choices=STRATEGIES)
-    lora_targets: str = knob("all-linear", "which pretrained layers get adapters", choices=LORA_TARGETS)
-    augment: bool = knob(True, "augmentation and mixup on")
-    seed: int = knob(0, "seed of initialisation, order and augmentation", low=0)
-    scale: str = knob("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
-    weights: str = knob("random", "'random' or the path of a weights file or directory")
+    model: str = option("ast", "backbone", choices=tuple(REGISTRY))
+    strategy: str = option("lora", "what trains beside the fresh layers", choices=STRATEGIES)
+    lora_targets: str = option("all-linear", "which pretrained layers get adapters", choices=LORA_TARGETS)
+    augment: bool = option(True, "augmentation and mixup on")
+    seed: int = option(0, "seed of initialisation, order and augmentation", low=0)
+    scale: str = option("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
+    weights: str = option("random", "'random' or the path of a weights file or directory")
 
     # Data
-    dataset: str = knob("tiny", "how many clips", choices=tuple(DATASET_SIZES))
-    data_dir: str = knob("", "absolute path of the data set")
-    cache_dir: str = knob("", "absolute path of the waveform cache")
-    hold_out: str = knob("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
-    test_also: str = knob("", "a further data set, scored with the best state")
-    clip_seconds: float = knob(CLIP_SECONDS["nano"], "seconds heard by every model", low=0.25, high=10.0)
-    efficientat_hop: int | None = knob(
+    dataset: str = option("tiny", "how many clips", choices=tuple(DATASET_SIZES))
+    data_dir: str = option("", "absolute path of the data set")
+    cache_dir: str = option("", "absolute path of the waveform cache")
+    hold_out: str = option("", "timbre kept out of training and validation: soundfont=NAME or preset=NAME")
+    test_also: str = option("", "a further data set, scored with the best state")
+    clip_seconds: float = option(CLIP_SECONDS["nano"], "seconds heard by every model", low=0.25, high=10.0)
+    efficientat_hop: int | None = option(
         None, "EfficientAT's hop, samples at 32 kHz (none: as its file's name says, else 320)", low=32, high=3200
     )
-    frontend_mismatch: str = knob("", "backbones that may hear other features than their weights were trained on: A,B")
+    frontend_mismatch: str = option("", "backbones allowed features other than those of their weights: A,B")
 
     # Optimisation
-    epochs: int = knob(DEFAULT_EPOCHS, "epochs", low=1)
-    learning_rate: float = knob(1e-3, "peak learning rate (AdamW)", low=0.0)
-    weight_decay: float = knob(0.01, "AdamW weight decay, on matrices only", low=0.0)
-    warmup_epochs: float = knob(1.0, "linear warm-up in epochs, then cosine to zero", low=0.0)
-    micro_batch: int = knob(32, "clips in one forward pass", low=1)
-    accumulation: int = knob(1, "micro-batches in one optimiser step; a sweep takes what makes it 32 clips", low=1)
-    eval_batch: int = knob(64, "clips in one evaluation pass", low=1)
-    max_grad_norm: float = knob(1.0, "gradient norm clipped to this", low=0.0)
-    label_smoothing: float = knob(0.1, "share of the label given to all classes", low=0.0, high=0.9)
-    patience: int = knob(10, "epochs without a better val_macro_f1 before stopping", low=1)
-    head_dropout: float = knob(0.1, "dropout before the classifier", low=0.0, high=0.9)
+    epochs: int = option(DEFAULT_EPOCHS, "epochs", low=1)
+    learning_rate: float = option(1e-3, "peak learning rate (AdamW)", low=0.0)
+    weight_decay: float = option(0.01, "AdamW weight decay, on matrices only", low=0.0)
+    warmup_epochs: float = option(1.0, "linear warm-up in epochs, then cosine to zero", low=0.0)
+    micro_batch: int = option(32, "clips in one forward pass", low=1)
+    accumulation: int = option(1, "micro-batches in one optimiser step; a sweep takes what makes it 32 clips", low=1)
+    eval_batch: int = option(64, "clips in one evaluation pass", low=1)
+    max_grad_norm: float = option(1.0, "gradient norm clipped to this", low=0.0)
+    label_smoothing: float = option(0.1, "share of the label given to all classes", low=0.0, high=0.9)
+    patience: int = option(10, "epochs without a better val_macro_f1 before stopping", low=1)
+    head_dropout: float = option(0.1, "dropout before the classifier", low=0.0, high=0.9)
 
     # LoRA
-    lora_r: int = knob(8, "rank of the adapters", low=1)
-    lora_alpha: float = knob(16.0, "adapter scale is alpha / r", low=0.0)
-    lora_dropout: float = knob(0.1, "dropout before the adapters", low=0.0, high=0.9)
+    lora_r: int = option(8, "rank of the adapters", low=1)
+    lora_alpha: float = option(16.0, "adapter scale is alpha / r", low=0.0)
+    lora_dropout: float = option(0.1, "dropout before the adapters", low=0.0, high=0.9)
 
     # Augmentation, all of it off with augment=False
-    gain_db: float = knob(6.0, "random gain, up to ± this many dB", low=0.0)
-    shift_ms: float = knob(100.0, "random shift, up to ± this many ms", low=0.0)
-    noise_snr_db: float = knob(20.0, "white noise at this signal-to-noise ratio or quieter, dB")
-    speed: float = knob(0.08, "random speed, up to ± this share", low=0.0, high=0.5)
-    freq_mask: float = knob(0.23, "each of two frequency masks: up to this share of the bins", low=0.0, high=1.0)
-    time_mask_ms: float = knob(400.0, "each of two time masks: up to this many ms", low=0.0)
-    mixup_alpha: float = knob(0.2, "mixup: Beta(alpha, alpha); 0 is off", low=0.0)
+    gain_db: float = option(6.0, "random gain, up to ± this many dB", low=0.0)
+    shift_ms: float = option(100.0, "random shift, up to ± this many ms", low=0.0)
+    noise_snr_db: float = option(20.0, "white noise at this signal-to-noise ratio or quieter, dB")
+    speed: float = option(0.08, "random speed, up to ± this share", low=0.0, high=0.5)
+    freq_mask: float = option(0.23, "each of two frequency masks: up to this share of the bins", low=0.0, high=1.0)
+    time_mask_ms: float = option(400.0, "each of two time masks: up to this many ms", low=0.0)
+    mixup_alpha: float = option(0.2, "mixup: Beta(alpha, alpha); 0 is off", low=0.0)
 
     # The machine
-    device: str = knob("cpu", "where it trains", choices=DEVICES)
-    threads: int = knob(1, "CPU threads inside the trial (results repeat bit for bit at equal threads)", low=1)
+    device: str = option("cpu", "where it trains", choices=DEVICES)
+    threads: int = option(1, "CPU threads inside the trial (results repeat bit for bit at equal threads)", low=1)
 
     # A search among settings looks at validation alone
-    score_test: bool = knob(True, "score the test clips at the end")
+    score_test: bool = option(True, "score the test clips at the end")
 
     # To see whether it runs at all
-    limit_train_batches: int | None = knob(None, "optimiser steps in an epoch, at most", low=1)
-    limit_eval_batches: int | None = knob(None, "evaluation batches, at most", low=1)
+    limit_train_batches: int | None = option(None, "optimiser steps in an epoch, at most", low=1)
+    limit_eval_batches: int | None = option(None, "evaluation batches, at most", low=1)
 
     def __post_init__(self) -> None:
-        for knob_field in dataclasses.fields(self):
-            _check(knob_field.name, getattr(self, knob_field.name), _types(knob_field.name), knob_field.metadata)
+        for each in dataclasses.fields(self):
+            _check(each.name, getattr(self, each.name), _types(each.name), each.metadata)
 
     @property
     def arm_name(self) -> str:
@@ -214,7 +214,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 @dataclass(frozen=True)
 class PerModel:
-    """A knob whose value depends on the backbone, such as the learning rate. Tune resolves it for each trial."""
+    """An option whose value depends on the backbone, such as the learning rate. Tune resolves it for each trial."""
 
     values: Mapping[str, Any]
 

@@ -49,11 +49,11 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep_litter(root: Path) -> None:
+def remove_temporary_files(root: Path) -> None:
     """Remove what killed writes left half-done anywhere below a directory; only an orphan may still be at it."""
-    for litter in root.rglob(".*.tmp"):
-        if litter.is_file():
-            litter.unlink(missing_ok=True)
+    for temporary_files in root.rglob(".*.tmp"):
+        if temporary_files.is_file():
+            temporary_files.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

@@ -14,7 +14,7 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from sousaphone.errors import UserError
-from sousaphone.kernels.lora_cpu import QuickConv2d, QuickLinear
+from sousaphone.kernels.lora_cpu import FusedConv2d, FusedLinear
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: fl
     """
     # PEFT's alpha is annotated int, yet only ever divided by r.
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets.modules))
-    config._register_custom_module({nn.Linear: QuickLinear, nn.Conv2d: QuickConv2d})
+    config._register_custom_module({nn.Linear: FusedLinear, nn.Conv2d: FusedConv2d})
     inject_adapter_in_model(config, model)
 
 

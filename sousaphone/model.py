@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
@@ -25,7 +25,7 @@ def load_backbone(
     *,
     seed: int = 0,
     clip_seconds: float | None = None,
-    choice: FrontendChoice = AS_TRAINED,
+    overrides: FrontendOverrides = AS_TRAINED,
 ) -> Backbone:
     """Build a backbone in evaluation mode.
 
@@ -35,7 +35,7 @@ def load_backbone(
         weights: 'random', or the path of an official file or directory.
         seed: from which random weights are drawn; the caller's RNG is left as it was.
         clip_seconds: the longest clip it will hear; None is the length it was pretrained with.
-        choice: which features it may hear instead of those that its weights were trained on; see `frontend_choice`.
+        overrides: which features it may hear instead of those that its weights were trained on; see `frontend_choice`.
 
     Raises:
         UserError: an unknown name or scale, or a file that is not of this backbone's format, not of the size that its
@@ -50,16 +50,16 @@ def load_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
-            backbone = implementation(spec).create(spec, scale, clip_seconds, choice)
+            backbone = implementation(spec).create(spec, scale, clip_seconds, overrides)
         else:
             path = Path(weights).expanduser()
             if not path.exists():
                 raise UserError(f"weights {weights!r} for {name}: no such file or directory; give a path or 'random'")
-            backbone = load_checked(spec, path, clip_seconds, choice)
+            backbone = load_checked(spec, path, clip_seconds, overrides)
     return backbone.eval()
 
 
-def frontend_choice(config: TrainConfig) -> FrontendChoice:
+def frontend_overrides(config: TrainConfig) -> FrontendOverrides:
     """What a trial asks of the front ends by name; a UserError for an unknown backbone."""
     named = tuple(name for name in config.frontend_mismatch.replace(" ", "").split(",") if name)
     for name in named:
@@ -68,7 +68,7 @@ def frontend_choice(config: TrainConfig) -> FrontendChoice:
                 f"--set frontend_mismatch={config.frontend_mismatch}: backbone {name!r} is unknown; choose from: "
                 f"{', '.join(REGISTRY)}"
             )
-    return FrontendChoice(config.efficientat_hop, named)
+    return FrontendOverrides(config.efficientat_hop, named)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def backbone_of(config: TrainConfig) -> Backbone:
         config.weights,
         seed=config.seed,
         clip_seconds=config.clip_seconds,
-        choice=frontend_choice(config),
+        overrides=frontend_overrides(config),
     )
 
 

@@ -57,7 +57,7 @@ def how_tuned(request: Request) -> str:
         return f"learning rate {request.settings['learning_rate']:g} for every backbone, as given; not tuned for each"
     untuned = [model for model in request.models if model not in request.rates]
     found = ", ".join(f"{model} {request.rates[model]:g}" for model in request.models if model in request.rates)
-    found += f" ({request.rates_told})" if request.rates_told and found else ""
+    found += f" ({request.rates_message})" if request.rates_message and found else ""
     if not untuned:
         return f"learning rates found on validation clips, each backbone with the same budget: {found}"
     which = "all backbones" if len(untuned) == len(request.models) else ", ".join(untuned)

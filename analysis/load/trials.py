@@ -29,7 +29,7 @@ class Trial:
     reason: str | None = None  # the same in words
     error: str | None = None  # what went wrong
     wall_seconds: float | None = None  # at work, evaluation and all starts included
-    halvings: int | None = None  # how often the micro-batch was halved after running out of memory
+    oom_retries: int | None = None  # how often the micro-batch was halved after running out of memory
     history: list[dict[str, Any]] = field(default_factory=list)  # one dict of flat metrics an epoch, the first first
     parameters: Mapping[str, Any] = field(default_factory=dict)
     weights: str = "random"  # where they were read; `began_from` is what the trial's record knows of them
@@ -65,7 +65,7 @@ class Trial:
     @property
     def most_scored(self) -> int | None:
         """Clips of each split that were scored, at most; None: all of them."""
-        return clips_scored(self.config, self.halvings)
+        return clips_scored(self.config, self.oom_retries)
 
     @property
     def weights_hash(self) -> str:
@@ -122,16 +122,16 @@ class Trial:
         return self.parameters.get("trainable")
 
 
-def clips_scored(config: Mapping[str, Any], halvings: int | None) -> int | None:
+def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | None:
     """Clips of each split that are scored at most under a limit of batches; None without one.
 
     Args:
-        halvings: of the batch, after running out of memory.
+        oom_retries: halvings of the micro-batch, after running out of memory.
     """
     limit, batch = config.get("limit_eval_batches"), config.get("eval_batch")
     if not is_number(limit) or not is_number(batch):
         return None
-    return int(limit * max(1, batch // 2 ** (halvings if is_number(halvings) else 0)))
+    return int(limit * max(1, batch // 2 ** (oom_retries if is_number(oom_retries) else 0)))
 
 
 def unlike(trials: Iterable[Trial]) -> list[str]:
@@ -206,7 +206,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
         reason=reason,
         error=error,
         wall_seconds=record.seconds,
-        halvings=record.halvings,
+        oom_retries=record.oom_retries,
         history=history,
         parameters=record.parameters,
         weights=record.weights.get("source", planned.weights),
@@ -226,8 +226,8 @@ def _checked(record: TrialRecord) -> list[dict[str, Any]]:
     parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
     if not all(isinstance(part, dict) for part in parts):
         raise ValueError("a part of it is no table")
-    if not all(is_number(number) for number in (record.seconds, record.halvings)):
-        raise ValueError("its seconds or halvings are no numbers")
+    if not all(is_number(number) for number in (record.seconds, record.oom_retries)):
+        raise ValueError("seconds or oom_retries is not a number")
     texts = (record.reason, record.error, record.traceback, record.started, record.ended)
     if not all(isinstance(text, str | None) for text in texts) or not isinstance(record.updated, str):
         raise ValueError("its reason, error or time is no text")

@@ -10,7 +10,7 @@ from statistics import linear_regression
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.text import counted, first_few
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
@@ -50,14 +50,21 @@ class Expectation:
     pairs: int
 
 
-def criteria(trials: Sequence[Trial], yardsticks: Yardsticks | None, scored: set[str], live: bool) -> list[Criterion]:
+def criteria(
+    trials: Sequence[Trial], baselines: BaselineResults | None, scored: set[str], live: bool
+) -> list[Criterion]:
     """The four conditions, one by one.
 
     Args:
         scored: trials whose test predictions can be read.
         live: whether the run goes on, so that what is missing may come.
     """
-    return [_ended(trials, live), _falls(trials), _learns(trials, yardsticks, live), _complete(trials, scored, live)]
+    return [
+        _ended(trials, live),
+        _falls(trials),
+        _learns(trials, baselines, live),
+        _complete(trials, scored, live),
+    ]
 
 
 def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
@@ -91,7 +98,7 @@ def _falls(trials: Sequence[Trial]) -> Criterion:
     return Criterion(name, not rising, evidence + (f"; not in {first_few(rising)}" if rising else ""))
 
 
-def _learns(trials: Sequence[Trial], yardsticks: Yardsticks | None, live: bool) -> Criterion:
+def _learns(trials: Sequence[Trial], baselines: BaselineResults | None, live: bool) -> Criterion:
     name = (
         f"best validation accuracy above {LEAST_ACCURACY:.0%} (chance {1 / len(SLUGS):.1%}) and at least "
         f"{100 * LEAST_LEAD:.0f} points above the best baseline"
@@ -103,7 +110,7 @@ def _learns(trials: Sequence[Trial], yardsticks: Yardsticks | None, live: bool) 
     if any(trial.most_scored is not None for trial in trials):
         return Criterion(name, None, f"{best:.1%} ({trial_id}), of part of the clips (limit_eval_batches)")
     unmet = None if live else False  # what is missing may come
-    rivals = [(b.scores["val_acc"], b.title) for b in yardsticks.baselines if b.scores] if yardsticks else []
+    rivals = [(b.scores["val_acc"], b.title) for b in baselines.baselines if b.scores] if baselines else []
     if not rivals:
         met = None if best > LEAST_ACCURACY else unmet
         return Criterion(name, met, f"{best:.1%} ({trial_id}); no baselines were measured")

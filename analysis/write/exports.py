@@ -61,7 +61,7 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
             "samples_per_second": trial.mean("samples_per_second"),
             "peak_memory_mb": trial.peak_memory_mb,
             **counts,
-            "halvings": trial.halvings,
+            "oom_retries": trial.oom_retries,
             "trainable_percent": trial.parameters.get("trainable_percent"),
             "adapter_bytes": adapter_bytes,
         },

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.load.trials import Trial
 
 INTEGERS = (
-    *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "halvings"),
+    *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "oom_retries"),
     *("train_clips", "val_clips", "test_clips"),
 )
 # Of the columns from val_acc on, those without numbers.
@@ -80,7 +80,7 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         "peak_memory_mb": trial.peak_memory_mb,
         "cpu_ms_per_clip": cpu_ms.get(trial.trial_id),
         "adapter_kb": None if (size := adapter_bytes.get(trial.trial_id)) is None else size / 1000,
-        "halvings": trial.halvings,
+        "oom_retries": trial.oom_retries,
         "clip_seconds": config.get("clip_seconds"),
         "signature": trial.signature if trial.data else None,
         "data_hash": trial.data.get("fingerprint"),

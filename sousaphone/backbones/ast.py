@@ -17,7 +17,7 @@ from transformers import ASTConfig, ASTModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import AstFrontend
 from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformer import add_norm, to_heads
@@ -42,7 +42,7 @@ class AstBackbone(Backbone):
         )
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         net = ASTModel(ASTConfig(**spec.scales[scale]))
         # transformers starts these at zero, which frozen would leave the model deaf to order; the authors' code
         # draws them with this deviation.
@@ -51,10 +51,10 @@ class AstBackbone(Backbone):
         return cls(spec, net, clip_seconds)
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         config = load_config(ASTConfig, path)
         stated = {"mels": config.num_mel_bins, **_features(load_extractor(path))}
-        mismatches = refuse_other_features(spec, path, stated, choice)
+        mismatches = refuse_other_features(spec, path, stated, overrides)
         net = load_pretrained(ASTModel, path, config, dropped=("classifier.",))
         backbone = cls(spec, net, clip_seconds)
         backbone.mismatches = mismatches

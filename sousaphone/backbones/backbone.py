@@ -9,7 +9,7 @@ from typing import Self
 from torch import Tensor, nn
 
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import Frontend
 
 
@@ -27,18 +27,18 @@ class Backbone(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
         architecture can save work by knowing it; None is the length it was pretrained with."""
 
     @classmethod
     @abstractmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         """One with the weights of an official file; its size comes from the file.
 
         Raises:
             UserError: the file is not of this backbone's format, which the message lists, or was trained on other
-                features, which `choice` does not ask for.
+                features, which `overrides` does not ask for.
         """
 
     @abstractmethod

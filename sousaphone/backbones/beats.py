@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.beats_encoder import BeatsConfig, Encoder
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
@@ -61,11 +61,11 @@ class BeatsBackbone(Backbone):
         self.frontend = BeatsFrontend(spec.frontend)
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         return cls(spec, Beats(BeatsConfig(**spec.scales[scale])))
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         cfg, state = read_official(path)
         found = is_fine_tuned(cfg, state)
         if found != cls.fine_tuned:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.transformer import add_norm, to_heads
 from sousaphone.errors import UserError
-from sousaphone.kernels.dispatch import HasShortWay
+from sousaphone.kernels.dispatch import HasFusedPath
 
 MEL_BANDS = 128
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -181,7 +181,7 @@ class Layer(nn.Module):
         return x
 
 
-class PositionConv(nn.Module, HasShortWay):
+class PositionConv(nn.Module, HasFusedPath):
     """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm)."""
 
     def __init__(self, width: int, taps: int, groups: int) -> None:
@@ -197,7 +197,7 @@ class PositionConv(nn.Module, HasShortWay):
         length, kind = x.shape[-1], x.dtype
         weight = self.weight_v.float()
         weight = weight * (self.weight_g.float() / weight.norm(dim=(0, 1), keepdim=True))
-        if not self.quick or x.device.type == "mps":  # where complex products are missing
+        if not self.fused or x.device.type == "mps":  # where complex products are missing
             y = F.conv1d(x, weight.to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
             return y[..., :length]
         # By frequencies: to slide so many taps over so few channels a group took over a third of a step on a GPU.

@@ -18,7 +18,7 @@ from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.efficientat_filenames import read_name
 from sousaphone.backbones.efficientat_net import Channels, MobileNet
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import EfficientAtFrontend
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
@@ -40,17 +40,17 @@ class EfficientAtBackbone(Backbone):
         self.attention_pool = nn.Sequential(nn.Linear(self.width, 128), nn.Tanh(), score)
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         size: Mapping[str, Any] = spec.scales[scale]
-        hop = choice.efficientat_hop or size["hop"]
+        hop = overrides.efficientat_hop or size["hop"]
         backbone = cls(spec, MobileNet(Channels.of_width(size["width"])), hop, size["bins"])
         calibrate(backbone)
         return backbone
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         trained = read_name(path.name)
-        hop = choice.efficientat_hop or trained.hop
+        hop = overrides.efficientat_hop or trained.hop
         backbone = cls(spec, load_official(path), hop, trained.bins)
         if hop != trained.hop:
             backbone.mismatches = (f"hop {trained.hop} for {hop}",)

@@ -55,11 +55,11 @@ def _equal(stated: Any, ours: float | str) -> bool:
 
 
 @dataclass(frozen=True)
-class FrontendChoice:
+class FrontendOverrides:
     """What is asked for by name instead of what weights were trained on."""
 
     efficientat_hop: int | None = None  # samples at 32 kHz between frames; None: as the file's name says, else 320
     mismatch: tuple[str, ...] = ()  # backbones that may hear other features than their weights were trained on
 
 
-AS_TRAINED = FrontendChoice()
+AS_TRAINED = FrontendOverrides()

@@ -15,7 +15,7 @@ from transformers import ClapAudioConfig, ClapAudioModel
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import FrontendChoice, FrontendContract
+from sousaphone.backbones.frontend_spec import FrontendContract, FrontendOverrides
 from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.state_dicts import refuse_other_features
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
@@ -42,7 +42,7 @@ class HtsatBackbone(Backbone):
         self.net.patch_embed.proj.register_forward_pre_hook(lambda conv, inputs: (inputs[0].to(conv.weight.dtype),))
 
     @classmethod
-    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         config = ClapAudioConfig(**spec.scales[scale])
         _widen(config, clip_seconds, spec.frontend)
         model = ClapAudioModel(config)
@@ -52,13 +52,13 @@ class HtsatBackbone(Backbone):
         return cls(spec, model)
 
     @classmethod
-    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice) -> Self:
+    def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
             raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")
         if config.num_mel_bins != spec.frontend.mels:
             raise UserError(f"{path} wants {config.num_mel_bins} mel bands; the front end has {spec.frontend.mels}")
-        mismatches = refuse_other_features(spec, path, _features(load_extractor(path)), choice)
+        mismatches = refuse_other_features(spec, path, _features(load_extractor(path)), overrides)
         _widen(config, clip_seconds, spec.frontend)
         # A whole CLAP names its audio tower, a bare audio model does not.
         model = load_pretrained(ClapAudioModel, path, config, dropped=_DROPPED, renamed={r"^audio_model\.": ""})

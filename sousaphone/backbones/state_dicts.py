@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.errors import UserError
 
 _SHOWN = 5
@@ -63,7 +63,7 @@ def refuse_misfits(what: str, amiss: Mapping[str, Collection[str]], remedy: str 
 
 
 def refuse_other_features(
-    spec: BackboneSpec, path: Path, stated: Mapping[str, Any], choice: FrontendChoice
+    spec: BackboneSpec, path: Path, stated: Mapping[str, Any], overrides: FrontendOverrides
 ) -> tuple[str, ...]:
     """In what the features that weights were trained on differ from those that the backbone will hear.
 
@@ -74,7 +74,7 @@ def refuse_other_features(
         UserError: in anything, unless it was asked for by the backbone's name.
     """
     differences = spec.frontend.differences(stated)
-    if differences and spec.name not in choice.mismatch:
+    if differences and spec.name not in overrides.mismatch:
         raise UserError(
             f"{path} was trained on other features than {spec.title}'s front end computes: {', '.join(differences)}; "
             f"give weights that were trained on these, or accept it with --set frontend_mismatch={spec.name}, and the "

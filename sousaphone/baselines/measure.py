@@ -17,7 +17,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name, is_here
-from sousaphone.runs.baseline_results import Baseline, InferenceTime, Yardsticks, predictions_path
+from sousaphone.runs.baseline_results import Baseline, BaselineResults, InferenceTime, predictions_path
 from sousaphone.text import Announce, counted, in_words, one_line, progress_bar
 from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 
@@ -26,9 +26,9 @@ from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 _TROUBLE = (RuntimeError, MemoryError, OSError, ValueError, ImportError)
 
 
-def measure_yardsticks(
+def measure_baselines(
     run: Path, trials: Sequence[TrainConfig], dataset: Dataset, announce: Announce
-) -> Yardsticks | None:
+) -> BaselineResults | None:
     """Measure what a run lacks of its yardsticks; each is written as it comes.
 
     Those with a result are kept, if they are of the same clips and seconds; those without one are tried again. One
@@ -49,7 +49,7 @@ def measure_yardsticks(
     device = torch.device(trials[0].device if is_here(trials[0].device) else "cpu")
     hearing = Hearing(dataset, firsts, device)
     planned, names = models(trials), list(titles(firsts))
-    blank = Yardsticks((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
+    blank = BaselineResults((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
     there = _there(run, blank)
     times = {each.built: each for each in there.inference if each.built in planned and each.ms is not None}
     if there.cpu != blank.cpu and len(times) < len(planned):
@@ -60,7 +60,7 @@ def measure_yardsticks(
         if name not in scored and (why := skipped(name, hearing)):
             scored[name] = _without(name, hearing, 0.0, why)
 
-    def found() -> Yardsticks:
+    def found() -> BaselineResults:
         baselines = tuple(scored[name] for name in names if name in scored)
         return replace(blank, baselines=baselines, inference=tuple(times[built] for built in planned if built in times))
 
@@ -99,10 +99,10 @@ def measure_yardsticks(
     return found()
 
 
-def _there(run: Path, blank: Yardsticks) -> Yardsticks:
+def _there(run: Path, blank: BaselineResults) -> BaselineResults:
     """What an earlier launch has measured; nothing if that is damaged, or of other clips or seconds."""
     try:
-        found = Yardsticks.read(run)
+        found = BaselineResults.read(run)
     except (ValueError, OSError):
         return blank
     of = attrgetter("clip_seconds", "data_fingerprint", "threads")
@@ -151,7 +151,7 @@ def _why(error: Exception) -> str:
     return f"{said}; install the requirements again" if isinstance(error, ImportError) else said
 
 
-def _without_result(found: Yardsticks) -> dict[str, list[str]]:
+def _without_result(found: BaselineResults) -> dict[str, list[str]]:
     """What has no result, by why."""
     names: defaultdict[str, list[str]] = defaultdict(list)
     for baseline in found.baselines:

@@ -12,21 +12,21 @@ import torch
 from torch import Tensor, nn
 
 
-class HasShortWay:
+class HasFusedPath:
     """A module with a short way.
 
     Attributes:
-        quick: False leaves all to PEFT and torch.
+        fused: False leaves all to PEFT and torch.
     """
 
-    quick = True
+    fused = True
 
 
-def use_quick(model: nn.Module, quick: bool) -> None:
+def use_fused(model: nn.Module, fused: bool) -> None:
     """Let every module that has a short way take it, or none: to compare the two."""
     for module in model.modules():
-        if isinstance(module, HasShortWay):
-            module.quick = quick
+        if isinstance(module, HasFusedPath):
+            module.fused = fused
 
 
 def kernels_for(x: Tensor) -> Any:

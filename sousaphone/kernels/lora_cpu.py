@@ -18,19 +18,19 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from sousaphone.kernels import lora_cuda
-from sousaphone.kernels.dispatch import HasShortWay, kernels_for
+from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
 
 _MOST_RANKS = 64  # that the kernels have room for on every card
 
 
-class _Quick(HasShortWay):
+class _Fused(HasFusedPath):
     """What both kinds of layer ask of themselves."""
 
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
         """Weight, bias, A, B, scale and the share that dropout takes; None where PEFT's own forward is to run."""
         layer: Any = self
-        if not self.quick or not _is_quick(x) or torch.is_autocast_enabled(x.device.type):
+        if not self.fused or not _is_fused(x) or torch.is_autocast_enabled(x.device.type):
             return None
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
             return None
@@ -45,7 +45,7 @@ class _Quick(HasShortWay):
         return base.weight, base.bias, a, b, layer.scaling[name], share
 
 
-class QuickLinear(_Quick, peft_layer.Linear):
+class FusedLinear(_Fused, peft_layer.Linear):
     """[..., I] to [..., O]."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -64,9 +64,9 @@ class QuickLinear(_Quick, peft_layer.Linear):
     def beside(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
         """What this one and the others make of the same x; None where that is to be done one after the other."""
         layers = [self, *others]
-        if not x.is_cuda or not all(isinstance(layer, QuickLinear) for layer in layers):
+        if not x.is_cuda or not all(isinstance(layer, FusedLinear) for layer in layers):
             return None
-        parts = [layer.parts(x) for layer in layers if isinstance(layer, QuickLinear)]
+        parts = [layer.parts(x) for layer in layers if isinstance(layer, FusedLinear)]
         known = [one for one in parts if one is not None]
         # They must agree in rank, scale and dropout.
         if len(known) < len(layers) or len({(len(a), scale, share) for _, _, a, _, scale, share in known}) > 1:
@@ -75,7 +75,7 @@ class QuickLinear(_Quick, peft_layer.Linear):
         return lora_cuda.fan(x, [one[:4] for one in known], scale, share)
 
 
-class QuickConv2d(_Quick, peft_layer.Conv2d):
+class FusedConv2d(_Fused, peft_layer.Conv2d):
     """[B, C, H, W] to [B, O, H, W], through a kernel of one place."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -169,7 +169,7 @@ class _Maps(torch.autograd.Function):
         return grad_x, None, grad_a, grad_b, None, None
 
 
-def _is_quick(x: Tensor) -> bool:
+def _is_fused(x: Tensor) -> bool:
     """Whether there is a short way for such numbers on such a device."""
     if x.device.type == "cpu":
         return x.dtype == torch.float32

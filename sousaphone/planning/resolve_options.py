@@ -103,7 +103,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     dataset, strategy = options.dataset or "tiny", options.strategy or "lora"
     targets = options.lora_targets or "all-linear"
     weights = resolve_weights(options.weights or ["auto"], models, scale)
-    rates, rates_told = (
+    rates, rates_message = (
         ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
     )
     search = options.config == SEARCH
@@ -122,7 +122,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         hold_out=_hold_out(options),
         test_also=_test_also(options),
         rates=rates,
-        rates_told=rates_told,
+        rates_message=rates_message,
         **here,
     )
 

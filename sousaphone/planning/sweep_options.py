@@ -207,7 +207,7 @@ class Request:
     test_also: str = ""  # a further data set to score, as data_dir; empty: none
     # Learning rates found by a search (`--rates`), by backbone; empty: the backbones' own.
     rates: Mapping[str, float] = field(default_factory=dict)
-    rates_told: str = ""  # how that search was made, in words
+    rates_message: str = ""  # how that search was made, in words
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:

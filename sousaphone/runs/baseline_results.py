@@ -1,6 +1,6 @@
 """What a run's trials are held against, measured once before them: simple baselines, and what a clip costs on a CPU.
 
-    RUN/yardsticks.json          all of it but for the predictions
+    RUN/baselines.json           all of it but for the predictions
     RUN/baselines/NAME.parquet   a baseline's answers: sample_id, player, rudiment, predicted; one row a test clip
 
 Light: imports neither torch nor Ray nor scikit-learn, so that the report can read a run anywhere.
@@ -18,7 +18,8 @@ from typing import Any, Self
 
 from sousaphone.files import atomic_write
 
-YARDSTICKS_NAME = "yardsticks.json"
+BASELINE_RESULTS_NAME = "baselines.json"
+_OLD_NAME = "yardsticks.json"  # in runs of version 1.0 and before
 SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 _SCHEMA = 1  # raise it whenever older files cannot be read
 
@@ -60,7 +61,7 @@ class InferenceTime:
 
 
 @dataclass(frozen=True)
-class Yardsticks:
+class BaselineResults:
     """All of a run's."""
 
     baselines: tuple[Baseline, ...]
@@ -81,9 +82,9 @@ class Yardsticks:
         return next((time.ms for time in self.inference if time.built == (model, strategy, lora_targets)), None)
 
     def write(self, run_path: Path) -> None:
-        """Put yardsticks.json into the run's directory, whole or not at all."""
+        """Write baselines.json to the run's directory, whole or not at all."""
         content = {"schema": _SCHEMA, **dataclasses.asdict(self)}
-        with atomic_write(run_path / YARDSTICKS_NAME) as temporary:
+        with atomic_write(run_path / BASELINE_RESULTS_NAME) as temporary:
             temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
 
     @classmethod
@@ -93,7 +94,9 @@ class Yardsticks:
         Raises:
             ValueError: the file is damaged, or of another version of this program.
         """
-        path = run_path / YARDSTICKS_NAME
+        path = run_path / BASELINE_RESULTS_NAME
+        if not path.is_file():
+            path = run_path / _OLD_NAME
         if not path.is_file():
             return None
         try:

@@ -34,7 +34,7 @@ from filelock import FileLock, Timeout
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, sweep_litter
+from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
@@ -173,7 +173,7 @@ class RunDirectory:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
-                sweep_litter(self.path)
+                remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
                     temporary.write_text(json.dumps(_this_driver(limits)), encoding="utf-8")
             except Timeout:

@@ -23,7 +23,7 @@ RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
 ADAPTER_NAME = "adapter.pt"
 CHECKPOINTS_NAME = "checkpoints"
-MOST_HALVINGS = 2  # of a trial's micro-batch, before it ends as out_of_memory
+MAX_OOM_RETRIES = 2  # of a trial's micro-batch, before it ends as out_of_memory
 
 _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.*", re.MULTILINE)
 _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # over each account in Ray's error.txt
@@ -45,7 +45,7 @@ class TrialRecord:
     updated: str = ""
     ended: str | None = None
     seconds: float = 0.0  # wall time at work over all starts; what the trial's time limit is compared with
-    halvings: int = 0  # how often the micro-batch was halved after running out of memory
+    oom_retries: int = 0  # how often the micro-batch was halved after running out of memory
     # One dict of flat metrics an epoch, the first epoch first; the last holds the test metrics.
     history: list[dict[str, Any]] = field(default_factory=list)
     parameters: dict[str, Any] = field(default_factory=dict)  # total, trainable, adapter (numbers), trainable_percent
@@ -103,7 +103,8 @@ class TrialRecord:
         content = json.loads(path.read_text(encoding="utf-8"))
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(content, dict) or not {"trial_id", "config"} <= content.keys():
-            raise ValueError(f"{path} is no trial record")
+            raise ValueError(f"{path} is not a trial record")
+        content.setdefault("oom_retries", content.get("halvings", 0))  # its name in records of version 1.0 and before
         return cls(**{key: value for key, value in content.items() if key in known})
 
     @classmethod

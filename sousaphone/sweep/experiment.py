@@ -63,7 +63,7 @@ def run_job(
         MovedRunError: see there.
     """
     # They bring torch, which the process that drives Ray, and imports this module, does without.
-    from sousaphone.baselines.measure import measure_yardsticks
+    from sousaphone.baselines.measure import measure_baselines
     from sousaphone.planning.plan import plan_json
 
     run, ids = job.directory, [trial.trial_id for trial in job.trials]
@@ -78,7 +78,7 @@ def run_job(
             if job.baselines and any(trial.score_test for trial in job.trials):
                 # Should it end here, the status page tells how things stand.
                 name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
-                measure_yardsticks(run.path, job.trials, dataset, announce)
+                measure_baselines(run.path, job.trials, dataset, announce)
             run_sweep(runtime, run, job.sweep, job.trials, job.left(), resources, at_once, job.tracker, announce)
             return SweepEnd.RAN
         except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import MOST_HALVINGS, TrialRecord, cause_in, error_line
+from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, cause_in, error_line
 from sousaphone.sweep.status_page import write_status
 from sousaphone.training.watchdog import hang
 
@@ -46,7 +46,7 @@ def explain(record: TrialRecord, directory: Path, account: str | None) -> None:
     elif cause is Cause.MEMORY:
         said = "Ray ended it because the machine's memory ran out"
         # What --retry-failed begins with.
-        record.halvings = min(MOST_HALVINGS, record.halvings + 1)
+        record.oom_retries = min(MAX_OOM_RETRIES, record.oom_retries + 1)
     elif hung:
         cause, said = Cause.HUNG, hung
     record.end(cause, said, said)

@@ -63,10 +63,10 @@ def newest_bytes(trial: Path) -> int:
     return 0
 
 
-def sweep_litter(trial: Path) -> None:
+def remove_temporary_files(trial: Path) -> None:
     """Remove what a killed `save` left half-done or had yet to remove."""
-    for litter in (trial / CHECKPOINTS_NAME).glob(".*.tmp"):
-        shutil.rmtree(litter, ignore_errors=True)
+    for temporary_files in (trial / CHECKPOINTS_NAME).glob(".*.tmp"):
+        shutil.rmtree(temporary_files, ignore_errors=True)
     _drop_old(trial / CHECKPOINTS_NAME)
 
 

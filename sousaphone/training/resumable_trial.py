@@ -25,12 +25,12 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import ADAPTER_NAME, MOST_HALVINGS, TrialRecord, error_line, now, predictions_name
+from sousaphone.runs.trial_record import ADAPTER_NAME, MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import checkpoint
 from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, named
 from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
 from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
-from sousaphone.training.watchdog import Stopwatch, TimeLimitError
+from sousaphone.training.watchdog import TimeLimitError, Watchdog
 
 # Beside the next checkpoint there must be room for the record, the TensorBoard file and the report.
 _SPARE_BYTES = 20 * 2**20
@@ -55,18 +55,18 @@ def run_trial(planned: TrainConfig, directory: Path, watch: DriverWatch, report:
     if record.status.is_full:
         report(record.history[-1])
         return
-    stopwatch = Stopwatch(directory, watch.limits, record.seconds)
-    if stopwatch.too_late:  # the sweep's time is up: it has not begun, and waits for another launch
+    watchdog = Watchdog(directory, watch.limits, record.seconds)
+    if watchdog.too_late:  # the sweep's time is up: it has not begun, and waits for another launch
         return
     record.status, record.cause, record.ended = Status.RUNNING, None, None
     record.reason, record.error, record.traceback = None, None, None
     try:
-        with stopwatch:
-            _train_within_memory(planned, record, directory, watch, report, stopwatch)
+        with watchdog:
+            _train_within_memory(planned, record, directory, watch, report, watchdog)
     except DriverGoneError:
         raise  # an orphan writes nothing
     except Exception as error:  # whatever it is goes on record, and on to Ray
-        record.traceback, record.seconds = traceback.format_exc(), stopwatch.seconds
+        record.traceback, record.seconds = traceback.format_exc(), watchdog.seconds
         said = error_line(record.traceback)
         record.end(_cause_of(error), said, said)
         watch.check()
@@ -84,7 +84,7 @@ def _cause_of(error: Exception) -> Cause:
     return Cause.DISK_FULL if disk_full else Cause.ERROR
 
 
-def halved(config: TrainConfig, times: int) -> TrainConfig:
+def with_smaller_micro_batch(config: TrainConfig, times: int) -> TrainConfig:
     """The same effective batch in micro-batches halved so many times."""
     share = 2**times
     return dataclasses.replace(
@@ -96,35 +96,35 @@ def halved(config: TrainConfig, times: int) -> TrainConfig:
 
 
 def _train_within_memory(
-    planned: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, stopwatch: Stopwatch
+    planned: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, watchdog: Watchdog
 ) -> None:
     while True:
-        config = halved(planned, record.halvings)
+        config = with_smaller_micro_batch(planned, record.oom_retries)
         try:
-            return _train(config, record, directory, watch, report, stopwatch)
+            return _train(config, record, directory, watch, report, watchdog)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             said = str(error).partition("\n")[0]
         # Past the handler nothing holds the tensors of the failed attempt any more.
-        if record.halvings == MOST_HALVINGS or config.micro_batch % 2:
+        if record.oom_retries == MAX_OOM_RETRIES or config.micro_batch % 2:
             raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {said}")
-        record.halvings += 1
+        record.oom_retries += 1
         free_memory(torch.device(config.device))
 
 
 def _train(
-    config: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, stopwatch: Stopwatch
+    config: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, watchdog: Watchdog
 ) -> None:
     record.config = dataclasses.asdict(config)
     record.provenance = {**provenance(), "device": device_name(config.device)}
-    record.seconds = stopwatch.seconds
+    record.seconds = watchdog.seconds
     watch.check()
     record.write(directory)
     model = build_model(config, len(SLUGS))
     data = open_trial_data(config, model.backbone.spec.sample_rate)
     _describe(record, config, model, data)
-    checkpoint.sweep_litter(directory)
+    checkpoint.remove_temporary_files(directory)
     state = checkpoint.newest(directory)
     record.history = state["history"] if state else []
     watch.check()
@@ -133,13 +133,13 @@ def _train(
     # After a restart the curve goes on where the newest checkpoint ends. Who died right after that checkpoint drew its
     # epoch in part or not at all, so it is drawn anew; what the curve had of it, and of later ones, is dropped.
     with SummaryWriter(str(directory), purge_step=len(record.history)) as board:
-        keep = _Keeper(record, directory, watch, model, data, stopwatch, board)
+        keep = _Keeper(record, directory, watch, model, data, watchdog, board)
         draw_settings(board, config)
         if record.history:
             draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
         limit: Cause | None = None
         try:
-            for epoch in fit(config, model, data, state, stopwatch.tick):
+            for epoch in fit(config, model, data, state, watchdog.tick):
                 _check_space(directory)
                 keep(epoch)
                 state = epoch.state
@@ -151,7 +151,7 @@ def _train(
                 keep.end(limit)
                 return
             free_memory(torch.device(config.device))
-            epoch = cut_short(config, model, data, state, limit, stopwatch.beat)
+            epoch = cut_short(config, model, data, state, limit, watchdog.beat)
             keep(epoch)
             report(epoch.metrics)
             return
@@ -171,7 +171,7 @@ class _Keeper:
     watch: DriverWatch
     model: RudimentClassifier
     data: TrialData
-    stopwatch: Stopwatch
+    watchdog: Watchdog
     board: SummaryWriter
     # Of this start of the trial: no two starts ever write under one name.
     attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex[:8])
@@ -203,7 +203,7 @@ class _Keeper:
         self._write()
 
     def _write(self) -> None:
-        self.record.seconds = self.stopwatch.seconds
+        self.record.seconds = self.watchdog.seconds
         self.watch.check()
         self.record.write(self.directory)
 

@@ -50,7 +50,7 @@ class MicroBatch:
         return F.cross_entropy(logits.float(), targets, label_smoothing=smoothing, reduction=reduction)
 
 
-class RecordedMicroBatch(MicroBatch):
+class CapturedMicroBatch(MicroBatch):
     """The same on CUDA, each pass recorded once as a CUDA graph and replayed: its thousands of small kernels would wait
     for Python. A smaller batch, as the last of an epoch may be, is filled up with clips that count for nothing."""
 
@@ -58,8 +58,8 @@ class RecordedMicroBatch(MicroBatch):
         super().__init__(config, model)
         for parameter in self.trainable:
             parameter.grad = torch.zeros_like(parameter)
-        self._training: _Recording | None = None
-        self._scoring: _Recording | None = None
+        self._training: _Capture | None = None
+        self._scoring: _Capture | None = None
 
     def begin(self) -> None:
         torch._foreach_zero_(self._gathered())
@@ -70,14 +70,14 @@ class RecordedMicroBatch(MicroBatch):
             gathered = self._gathered()
             before = [gradient.clone() for gradient in gathered]
             size = max(len(features), self.config.micro_batch)
-            self._training = _Recording(self.train_weighted, size, features, targets, shares)
+            self._training = _Capture(self.train_weighted, size, features, targets, shares)
             torch._foreach_copy_(gathered, before)  # to record is to run it
         return self._training(features, targets, shares).sum() * count
 
     def score(self, features: Tensor) -> Tensor:
         if self._scoring is None:
             size = max(len(features), self.config.eval_batch)
-            self._scoring = _Recording(super().score, size, features)
+            self._scoring = _Capture(super().score, size, features)
         return self._scoring(features)[: len(features)]
 
     def train_weighted(self, features: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class RecordedMicroBatch(MicroBatch):
         return [parameter.grad for parameter in self.trainable if parameter.grad is not None]
 
 
-class _Recording:
+class _Capture:
     """A function of tensors [size, ...] to such a tensor as a CUDA graph. The random state is left as if nothing had
     been run yet."""
 
@@ -136,7 +136,7 @@ def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch
     layers by chance, and its batch norms learn.
     """
     recorded = config.device == "cuda" and config.strategy != "full"
-    return (RecordedMicroBatch if recorded else MicroBatch)(config, model)
+    return (CapturedMicroBatch if recorded else MicroBatch)(config, model)
 
 
 def autocast(config: TrainConfig) -> torch.autocast:

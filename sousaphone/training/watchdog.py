@@ -28,7 +28,7 @@ class TimeLimitError(Exception):
         self.cause = cause
 
 
-class Stopwatch:
+class Watchdog:
     """Runs from its making on; as a context manager it ends the process if the trial hangs.
 
     A hang is seen by a thread outside of Python (`faulthandler`), which needs nothing that a hung process could
@@ -53,7 +53,7 @@ class Stopwatch:
         """Whether the sweep's time is up."""
         return self._limits.deadline is not None and time.monotonic() >= self._limits.deadline
 
-    def __enter__(self) -> Stopwatch:
+    def __enter__(self) -> Watchdog:
         if self._limits.stall_seconds is not None:
             self._stacks = (self._directory / STACKS_NAME).open("w", encoding="utf-8")
         self._arm()

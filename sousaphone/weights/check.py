@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
 from sousaphone.backbones.nano import files as nano
 from sousaphone.backbones.registry import implementation
 from sousaphone.errors import UserError
@@ -21,7 +21,7 @@ _SECONDS = 2.5
 
 
 def load_checked(
-    spec: BackboneSpec, path: Path, clip_seconds: float | None = None, choice: FrontendChoice = AS_TRAINED
+    spec: BackboneSpec, path: Path, clip_seconds: float | None = None, overrides: FrontendOverrides = AS_TRAINED
 ) -> Backbone:
     """The backbone that a weights file or directory holds.
 
@@ -29,8 +29,8 @@ def load_checked(
         UserError: it is not of this backbone's format, or has the name of a published one and another size.
     """
     if nano.is_nano(path):
-        return nano.load(spec, path, clip_seconds, choice)
-    backbone = implementation(spec).load(spec, path, clip_seconds, choice)
+        return nano.load(spec, path, clip_seconds, overrides)
+    backbone = implementation(spec).load(spec, path, clip_seconds, overrides)
     published, found = claimed(spec, path), pretrained_parameters(backbone)
     if published is not None and found != published.parameters:
         raise UserError(

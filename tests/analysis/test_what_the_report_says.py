@@ -109,7 +109,7 @@ def test_trials_that_were_scored_on_other_numbers_of_clips_are_told_apart(tmp_pa
     plan, records = told(["completed"] * 3, limit_eval_batches=2, eval_batch=16)
     for each in records:
         each.data = {"fingerprint": "aaaa"}
-    records[2].halvings = 1
+    records[2].oom_retries = 1
     plan[1].update(limit_eval_batches=4, eval_batch=8)
     found = read_run(write_run(tmp_path, plan, records).path)
     assert any("At most 16 to 32 clips of each split were scored" in line for line in found.limits)

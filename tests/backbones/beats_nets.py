@@ -10,7 +10,7 @@ import torch
 
 from sousaphone.backbones.beats import Beats, BeatsBackbone, FineTunedBeatsBackbone
 from sousaphone.backbones.beats_encoder import BeatsConfig
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY
 
 SMALL: dict[str, Any] = {
@@ -50,4 +50,4 @@ def written(path: Path, content: Any) -> Path:
 
 def load(path: Path, name: str = "beats") -> BeatsBackbone:
     kind = FineTunedBeatsBackbone if name == "beats-ft" else BeatsBackbone
-    return kind.load(REGISTRY[name], path, None, FrontendChoice()).eval()
+    return kind.load(REGISTRY[name], path, None, FrontendOverrides()).eval()

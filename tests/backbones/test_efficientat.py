@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sousaphone import lora
 from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet
 from sousaphone.backbones.efficientat_filenames import OfficialName, read_name
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
@@ -201,7 +201,7 @@ def test_hop_bands_and_strides_are_those_of_the_files_name_and_the_hop_may_be_st
 ) -> None:
     def loaded(name: str, hop: int | None = None) -> EfficientAtBackbone:
         path = mn01[0].rename(tmp_path / name) if not (tmp_path / name).exists() else tmp_path / name
-        backbone = load_backbone("efficientat", weights=str(path), choice=FrontendChoice(efficientat_hop=hop))
+        backbone = load_backbone("efficientat", weights=str(path), overrides=FrontendOverrides(efficientat_hop=hop))
         path.rename(mn01[0])
         assert isinstance(backbone, EfficientAtBackbone)
         return backbone

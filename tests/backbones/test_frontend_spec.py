@@ -17,7 +17,7 @@ from transformers import (
     ClapFeatureExtractor,
 )
 
-from sousaphone.backbones.frontend_spec import FrontendChoice
+from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
@@ -89,10 +89,10 @@ def test_other_features_are_refused_unless_asked_for_by_name(
         load_backbone(name, "base", str(path))
     assert f"than {REGISTRY[name].title}'s front end computes: {difference}; " in str(error.value)
     assert "\n" not in str(error.value)
-    accepted = load_backbone(name, "base", str(path), choice=FrontendChoice(mismatch=(name,)))
+    accepted = load_backbone(name, "base", str(path), overrides=FrontendOverrides(mismatch=(name,)))
     assert ", ".join(accepted.mismatches) == difference
     with pytest.raises(UserError):
-        load_backbone(name, "base", str(path), choice=FrontendChoice(mismatch=("beats",)))
+        load_backbone(name, "base", str(path), overrides=FrontendOverrides(mismatch=("beats",)))
 
 
 def test_what_was_asked_for_reaches_the_model_and_the_record(tmp_path: Path) -> None:

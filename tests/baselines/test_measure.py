@@ -15,11 +15,17 @@ import torch
 from sousaphone.baselines import measure
 from sousaphone.baselines.classifiers import Hearing, titles
 from sousaphone.baselines.latency import models
-from sousaphone.baselines.measure import measure_yardsticks
+from sousaphone.baselines.measure import measure_baselines
 from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import read_subset
-from sousaphone.runs.baseline_results import YARDSTICKS_NAME, Baseline, InferenceTime, Yardsticks, predictions_path
+from sousaphone.runs.baseline_results import (
+    BASELINE_RESULTS_NAME,
+    Baseline,
+    BaselineResults,
+    InferenceTime,
+    predictions_path,
+)
 
 CLIPS = pd.DataFrame(
     {
@@ -72,23 +78,23 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     return Fake(monkeypatch)
 
 
-def run(path: Path, *trials: TrainConfig, dataset: Dataset = DATASET) -> tuple[Yardsticks | None, list[str]]:
+def run(path: Path, *trials: TrainConfig, dataset: Dataset = DATASET) -> tuple[BaselineResults | None, list[str]]:
     said: list[str] = []
-    return measure_yardsticks(path, trials, dataset, said.append), said
+    return measure_baselines(path, trials, dataset, said.append), said
 
 
 def test_a_run_is_measured_once_and_what_is_there_is_only_told_of_again(fake: Fake, tmp_path: Path) -> None:
     found, said = run(tmp_path, AST, SECOND_SEED)
     assert fake.again() == ["majority", "onsets", "logmel", "knn-ast", "ast lora"]
-    assert Yardsticks.read(tmp_path) == found
+    assert BaselineResults.read(tmp_path) == found
     assert said[0].startswith("measuring 4 baselines and the CPU time of 1 arm to hold the trials against: ")
     assert said[1].startswith("measured 4 baselines and the CPU time of 1 arm in ")
     best = "best baseline by val_macro_f1: knn-ast (nearest neighbours by frozen AST)  test_acc 0.250"
     assert said[2:] == [f"{best}  test_macro_f1 0.200"]
-    before = (tmp_path / YARDSTICKS_NAME).stat().st_mtime_ns
+    before = (tmp_path / BASELINE_RESULTS_NAME).stat().st_mtime_ns
     assert run(tmp_path, AST, SECOND_SEED) == (found, said[2:])
     assert fake.again() == []
-    assert (tmp_path / YARDSTICKS_NAME).stat().st_mtime_ns == before
+    assert (tmp_path / BASELINE_RESULTS_NAME).stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("at", ["majority", "logmel", "knn-ast", "ast lora"])
@@ -102,7 +108,7 @@ def test_what_is_interrupted_goes_on_with_the_one_that_was_in_work(at: str, fake
     second = fake.again()
     assert second[0] == first[-1] == at
     assert [*first, *second[1:]] == ["majority", "onsets", "logmel", "knn-ast", "ast lora"]
-    assert found == Yardsticks.read(tmp_path)
+    assert found == BaselineResults.read(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -120,10 +126,10 @@ def test_an_extension_measures_only_what_it_adds(fake: Fake, tmp_path: Path) -> 
 def test_a_damaged_file_is_measured_anew(content: str, fake: Fake, tmp_path: Path) -> None:
     run(tmp_path, AST)
     everything = fake.again()
-    (tmp_path / YARDSTICKS_NAME).write_text(content)
+    (tmp_path / BASELINE_RESULTS_NAME).write_text(content)
     run(tmp_path, AST)
     assert fake.again() == everything
-    assert Yardsticks.read(tmp_path) is not None
+    assert BaselineResults.read(tmp_path) is not None
 
 
 def test_other_clips_or_other_seconds_are_measured_anew(fake: Fake, tmp_path: Path) -> None:
@@ -177,7 +183,7 @@ def test_what_cannot_be_measured_says_why_stops_nothing_and_is_tried_again(
     fake.at = {"logmel": error, "ast lora": error}
     found, said = run(tmp_path, AST)
     assert fake.again() == ["majority", "onsets", "logmel", "knn-ast", "ast lora"]
-    assert found == Yardsticks.read(tmp_path)
+    assert found == BaselineResults.read(tmp_path)
     assert found is not None
     assert [each.name for each in found.baselines if each.why == why] == ["logmel"]
     assert (found.inference[0].ms, found.inference[0].why) == (None, why)
@@ -194,10 +200,10 @@ def test_a_defect_is_no_reason_and_is_raised(fake: Fake, tmp_path: Path) -> None
 
 
 def test_a_full_disk_is_one_line(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: Yardsticks, path: Path) -> None:
+    def full(self: BaselineResults, path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Yardsticks, "write", full)
+    monkeypatch.setattr(BaselineResults, "write", full)
     found, said = run(tmp_path, AST)
     assert found is None
     assert said[-1] == f"they cannot be kept in {tmp_path} (No space left on device); the trials go on without them"

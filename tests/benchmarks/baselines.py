@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchaudio.transforms import Resample
 
 from sousaphone.config import TrainConfig
-from sousaphone.kernels.dispatch import use_quick
+from sousaphone.kernels.dispatch import use_fused
 from sousaphone.model import RudimentClassifier
 
 from .clips import Clips, length, read
@@ -116,7 +116,7 @@ class _Trainer(ABC):
 
     def train(self, steps: int, shares: bool) -> Round:
         self.model.train()
-        use_quick(self.model, False)
+        use_fused(self.model, False)
         batches = self.batches()
         self._steps(batches, -(-self.settle() // self.accumulation), Clock(self.device, False))
         clock, peak = Clock(self.device, shares), Peak(self.device)
@@ -148,7 +148,7 @@ class _Trainer(ABC):
 
     def evaluate(self, clips: int) -> Round:
         self.model.eval()
-        use_quick(self.model, False)
+        use_fused(self.model, False)
         batches = self.batches()
         for _ in range(self.settle()):
             next(batches)

@@ -18,7 +18,7 @@ from sousaphone.data.batches import ClipSet
 from sousaphone.model import RudimentClassifier
 from sousaphone.planning.throughput import _peak_mb, _reset_peak
 from sousaphone.training import augment, loop
-from sousaphone.training.step import MicroBatch, RecordedMicroBatch
+from sousaphone.training.step import CapturedMicroBatch, MicroBatch
 
 # Both passes together are what a recorded micro-batch is.
 STAGES = ("data", "augmentation", "front end", "forward", "backward", "both passes", "optimiser", "other")
@@ -86,8 +86,8 @@ class Clock:
             ("optimiser", optimizer, "step"),
             ("optimiser", type(micro_batch), "begin"),
         ]
-        if isinstance(micro_batch, RecordedMicroBatch):
-            parts.append(("both passes", RecordedMicroBatch, "train"))
+        if isinstance(micro_batch, CapturedMicroBatch):
+            parts.append(("both passes", CapturedMicroBatch, "train"))
         else:
             parts += [("forward", RudimentClassifier, "classify"), ("backward", torch.Tensor, "backward")]
         with contextlib.ExitStack() as stack:

@@ -10,7 +10,7 @@ import torch
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.kernels.dispatch import use_quick
+from sousaphone.kernels.dispatch import use_fused
 from sousaphone.model import RudimentClassifier
 from sousaphone.training import loop
 from sousaphone.training.step import micro_batch_of
@@ -34,7 +34,7 @@ class Ours:
     def train(self, steps: int, shares: bool) -> Round:
         """So many steps; `shares`: with the time of each stage."""
         config = dataclasses.replace(self.config, limit_train_batches=steps)
-        use_quick(self.model, True)
+        use_fused(self.model, True)
         clock, peak = Clock(self.device, shares), Peak(self.device)
         wait(self.device)
         busy = processor_seconds()
@@ -50,7 +50,7 @@ class Ours:
         )
 
     def evaluate(self, clips: int) -> Round:
-        use_quick(self.model, True)
+        use_fused(self.model, True)
         rows = [i % len(self.clips) for i in range(clips)]
         began, busy = time.perf_counter(), processor_seconds()
         loop.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)

@@ -14,8 +14,8 @@ from sousaphone import lora
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
-from sousaphone.kernels.dispatch import use_quick
-from sousaphone.kernels.lora_cpu import QuickConv2d, QuickLinear, _Maps, _Rows, drop
+from sousaphone.kernels.dispatch import use_fused
+from sousaphone.kernels.lora_cpu import FusedConv2d, FusedLinear, _Maps, _Rows, drop
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.training.loop import fit
@@ -39,21 +39,21 @@ def features_of(model: RudimentClassifier, clips: int = 3) -> Tensor:
 def test_every_adapter_may_take_the_short_way(name: str) -> None:
     layers = lora.adapter_layers(trained(name))
     assert layers
-    assert all(isinstance(layer, QuickLinear | QuickConv2d) for layer in layers)
+    assert all(isinstance(layer, FusedLinear | FusedConv2d) for layer in layers)
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
 def test_logits_and_gradients_are_those_of_peft(name: str) -> None:
-    quick = trained(name, lora_dropout=0.0, head_dropout=0.0).train()
-    plain = copy.deepcopy(quick)
-    use_quick(plain, False)
-    features, labels = features_of(quick), torch.tensor([1, 2, 3])
-    losses = [F.cross_entropy(model.classify(features), labels) for model in (quick, plain)]
+    fused = trained(name, lora_dropout=0.0, head_dropout=0.0).train()
+    plain = copy.deepcopy(fused)
+    use_fused(plain, False)
+    features, labels = features_of(fused), torch.tensor([1, 2, 3])
+    losses = [F.cross_entropy(model.classify(features), labels) for model in (fused, plain)]
     assert losses[0].grad_fn is not None
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
     for loss in losses:
         loss.backward()
-    for (key, own), theirs in zip(quick.named_parameters(), plain.parameters(), strict=True):
+    for (key, own), theirs in zip(fused.named_parameters(), plain.parameters(), strict=True):
         if own.requires_grad:
             assert own.grad is not None, key
             torch.testing.assert_close(own.grad, theirs.grad, rtol=1e-3, atol=1e-6, msg=key)
@@ -64,11 +64,11 @@ def test_logits_without_training_are_those_of_peft(name: str) -> None:
     model = trained(name).eval()
     features = features_of(model)
     with torch.inference_mode():
-        quick = model.classify(features)
-        use_quick(model, False)
+        fused = model.classify(features)
+        use_fused(model, False)
         plain = model.classify(features)
-    assert not torch.equal(quick, plain)  # else the short way was not taken
-    torch.testing.assert_close(quick, plain, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(fused, plain)  # else the short way was not taken
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
@@ -112,7 +112,7 @@ def test_dropout_takes_its_share_everywhere_and_keeps_the_mean(share: float) -> 
 
 def test_what_is_no_float32_on_a_cpu_is_left_to_peft() -> None:
     model = trained("ast").eval()
-    layer = next(layer for layer in lora.adapter_layers(model) if isinstance(layer, QuickLinear))
+    layer = next(layer for layer in lora.adapter_layers(model) if isinstance(layer, FusedLinear))
     x = torch.rand(2, layer.in_features)
     assert layer.parts(x) is not None
     assert layer.parts(x.double()) is None
@@ -136,9 +136,9 @@ def test_adapters_that_are_merged_are_not_added_once_more(name: str) -> None:
 def test_a_trial_learns_as_it_does_with_peft(name: str, trial_config: Callable[..., TrainConfig]) -> None:
     config = trial_config(model=name, lora_dropout=0.0, augment=True)
     curves = []
-    for quick in (True, False):
+    for fused in (True, False):
         model = build_model(config, len(SLUGS))
-        use_quick(model, quick)
+        use_fused(model, fused)
         data = open_trial_data(config, model.backbone.spec.sample_rate)
         curves.append([epoch.metrics["train_loss"] for epoch in fit(config, model, data)])
     assert curves[0] == pytest.approx(curves[1], rel=1e-3)

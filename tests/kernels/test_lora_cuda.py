@@ -14,11 +14,11 @@ pytest.importorskip("triton", reason="Triton comes with torch for CUDA alone")
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
-from sousaphone.kernels.dispatch import use_quick
+from sousaphone.kernels.dispatch import use_fused
 from sousaphone.kernels.lora_cuda import Layer, fan
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training.step import MicroBatch, RecordedMicroBatch, _Recording
+from sousaphone.training.step import CapturedMicroBatch, MicroBatch, _Capture
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="bfloat16 is too coarse for this on a GPU")
@@ -103,7 +103,7 @@ def test_what_is_frozen_is_rounded_and_nothing_else(name: str) -> None:
 def test_rounding_changes_no_more_than_autocast_does_and_the_adapters_learn(name: str) -> None:
     model = trained(name, lora_dropout=0.0)
     features = model.features(torch.rand(3, model.backbone.spec.sample_rate) - 0.5)
-    use_quick(model, False)
+    use_fused(model, False)
     with torch.no_grad():
         exact = model.classify(features)
         with torch.autocast("cpu", torch.bfloat16):
@@ -122,18 +122,18 @@ def test_on_a_gpu_the_short_way_gives_what_peft_gives(name: str) -> None:
     device = torch.device("cuda")
     model.place(device)
     features = model.features((torch.rand(3, model.backbone.spec.sample_rate) - 0.5).to(device))
-    quick = model.classify(features)
-    use_quick(model, False)
+    fused = model.classify(features)
+    use_fused(model, False)
     plain = model.classify(features)
-    assert not torch.equal(quick, plain)
-    assert float((quick - plain).norm() / plain.norm()) < 0.05
+    assert not torch.equal(fused, plain)
+    assert float((fused - plain).norm() / plain.norm()) < 0.05
 
 
 def gathered(micro_batch: MicroBatch) -> Tensor:
     return torch.cat([p.grad.flatten() for p in micro_batch.trainable if p.grad is not None])
 
 
-def _run_again(recording: _Recording, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
+def _run_again(recording: _Capture, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
     """What a CUDA graph does, where there is none: the function runs on the same tensors, into the same tensor."""
     output = function(*recording.inputs)
     return lambda: output.copy_(function(*recording.inputs)), output
@@ -146,7 +146,7 @@ def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(
     name: str, strategy: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device == "cpu":
-        monkeypatch.setattr(_Recording, "_record", _run_again)
+        monkeypatch.setattr(_Capture, "_record", _run_again)
     config = TrainConfig(
         model=name, strategy=strategy, clip_seconds=1.0, device=device, micro_batch=4, eval_batch=4, lora_dropout=0.0
     )
@@ -166,7 +166,7 @@ def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(
         return losses, gathered(micro_batch), scores
 
     plain = run(MicroBatch(config, model))
-    recorded = run(RecordedMicroBatch(config, model))
+    recorded = run(CapturedMicroBatch(config, model))
     rounding = 1e-5 if device == "cpu" else 0.02
     assert recorded[0] == pytest.approx(plain[0], rel=rounding)
     assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < rounding
@@ -179,7 +179,7 @@ def test_the_adapters_dropout_is_drawn_anew_at_each_replay_and_again_from_the_sa
     model = trained("beats").train().place(torch.device("cuda"))  # without dropout at its head
     features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).cuda())
     targets = torch.eye(len(SLUGS), device="cuda")[:4]
-    micro_batch = RecordedMicroBatch(config, model)
+    micro_batch = CapturedMicroBatch(config, model)
     losses = []
     for seed in (1, 2, 1):  # the first is recorded
         torch.manual_seed(seed)

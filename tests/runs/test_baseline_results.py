@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from sousaphone.runs.baseline_results import (
+    BASELINE_RESULTS_NAME,
     SCORES,
-    YARDSTICKS_NAME,
     Baseline,
+    BaselineResults,
     InferenceTime,
-    Yardsticks,
     predictions_path,
 )
 
@@ -25,7 +25,7 @@ def scores(val: float, test: float = 0.5) -> dict[str, float]:
     return {"val_acc": val, "val_macro_f1": val, "test_acc": test, "test_macro_f1": test}
 
 
-WHOLE = Yardsticks(
+WHOLE = BaselineResults(
     baselines=(
         Baseline("majority", "the most frequent class", scores(0.1, 0.9), 0.1, chosen="paradiddle"),
         Baseline("logmel", "a regression", scores(0.3, 0.2), 2.0, chosen="C=1"),
@@ -42,16 +42,16 @@ WHOLE = Yardsticks(
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    assert Yardsticks.read(tmp_path) is None
+    assert BaselineResults.read(tmp_path) is None
     WHOLE.write(tmp_path)
-    assert Yardsticks.read(tmp_path) == WHOLE
-    assert [path.name for path in tmp_path.iterdir()] == [YARDSTICKS_NAME]
+    assert BaselineResults.read(tmp_path) == WHOLE
+    assert [path.name for path in tmp_path.iterdir()] == [BASELINE_RESULTS_NAME]
     assert predictions_path(tmp_path, "knn-ast") == tmp_path / "baselines" / "knn-ast.parquet"
 
 
 def test_the_best_baseline_is_chosen_on_validation_whatever_it_does_on_test() -> None:
     assert WHOLE.best is WHOLE.baselines[1]
-    assert Yardsticks((WHOLE.baselines[2],), (), "", 1.0, "").best is None
+    assert BaselineResults((WHOLE.baselines[2],), (), "", 1.0, "").best is None
 
 
 def test_a_clips_cost_is_looked_up_by_arm() -> None:
@@ -94,19 +94,19 @@ def _with(value: object, *path: str | int) -> Callable[[Any], None]:
 )
 def test_a_damaged_file_is_a_value_error_that_names_it(spoil: Callable[[Any], None], tmp_path: Path) -> None:
     WHOLE.write(tmp_path)
-    path = tmp_path / YARDSTICKS_NAME
+    path = tmp_path / BASELINE_RESULTS_NAME
     content = json.loads(path.read_text())
     spoil(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"{YARDSTICKS_NAME} is damaged \("):
-        Yardsticks.read(tmp_path)
+    with pytest.raises(ValueError, match=rf"{BASELINE_RESULTS_NAME} is damaged \("):
+        BaselineResults.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{ torn", "[]", "null", "\x00\xff"])
 def test_a_torn_file_is_a_value_error_too(content: str, tmp_path: Path) -> None:
-    (tmp_path / YARDSTICKS_NAME).write_bytes(content.encode("latin-1"))
+    (tmp_path / BASELINE_RESULTS_NAME).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="is damaged"):
-        Yardsticks.read(tmp_path)
+        BaselineResults.read(tmp_path)
 
 
 def test_a_baseline_has_all_its_scores_or_says_why_it_has_none() -> None:

@@ -70,7 +70,7 @@ def test_a_trial_that_ray_kills_for_memory_is_out_of_memory_and_is_to_begin_agai
     assert driver.wait(timeout=120) == 1, launcher.log
     assert "Traceback" not in launcher.log
     record = record_of(launcher.storage / "run", "ast-lora-aug-off-s0")
-    assert (record.cause, record.halvings) == (Cause.MEMORY, 1), launcher.log
+    assert (record.cause, record.oom_retries) == (Cause.MEMORY, 1), launcher.log
 
 
 def test_a_full_disk_interrupts_the_trials_with_one_clear_line_and_free_space_lets_them_end_as_ever(
@@ -123,6 +123,6 @@ def test_each_death_for_want_of_memory_halves_what_a_retry_begins_with_and_two_h
     tmp_path: Path,
 ) -> None:
     record = TrialRecord("trial", {}, status="failed")
-    for halvings in (1, 2, 2):
+    for oom_retries in (1, 2, 2):
         explain(record, tmp_path / "trials" / "trial", "Task was killed due to the node running low on memory.")
-        assert record.halvings == halvings
+        assert record.oom_retries == oom_retries

@@ -26,7 +26,7 @@ def test_a_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launch
         assert record["status"] == "completed"
         assert not any(key.startswith("test") for row in record["history"] for key in row)
         assert not (path / "predictions.parquet").exists()
-    assert not (run / "yardsticks.json").exists()  # baselines would be scored on test clips
+    assert not (run / "baselines.json").exists()  # baselines would be scored on test clips
     found = json.loads((run / "rates.json").read_text())["found"]["ast"]
 
     assert not (run / "report").exists()  # its trials are no results

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from sousaphone.runs.baseline_results import YARDSTICKS_NAME, Yardsticks
+from sousaphone.runs.baseline_results import BASELINE_RESULTS_NAME, BaselineResults
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow
@@ -16,19 +16,19 @@ pytestmark = pytest.mark.slow
 def test_it_ends_as_interrupted_keeps_what_is_measured_and_goes_on(launcher: Launcher) -> None:
     run = launcher.storage / "run"
     driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines", "--no-timing")
-    launcher.wait_until((run / YARDSTICKS_NAME).exists, driver)  # the first is on disk, the others are to come
+    launcher.wait_until((run / BASELINE_RESULTS_NAME).exists, driver)  # the first is on disk, the others are to come
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=60) == 130, launcher.log
     assert "Traceback" not in launcher.log
     assert "interrupted; to resume: python launch.py --resume --name run" in launcher.log
     assert "# run: 0 of 1 trials ended" in (run / "STATUS.md").read_text()
     assert not (run / "trials").exists()
-    first = json.loads((run / YARDSTICKS_NAME).read_text())
+    first = json.loads((run / BASELINE_RESULTS_NAME).read_text())
     assert len(first["inference"]) == 0
 
     resumed = launcher.start("--resume", "--baselines", "--no-timing")
     assert resumed.wait(timeout=120) == 0, launcher.log
-    found = Yardsticks.read(run)
+    found = BaselineResults.read(run)
     assert found is not None
     assert [each.name for each in found.baselines] == ["majority", "onsets", "logmel", "knn-ast"]
     kept = len(first["baselines"])

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.baselines.classifiers import titles
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import Yardsticks
+from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from tests.sweep.conftest import Launcher
 
@@ -42,11 +42,11 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     pictures = {path.name for path in (run / "report" / "plots").iterdir()}
     assert pictures >= {"accuracy_comparison.png", "efficiency_scatter.png", "training_time.png", "confusion.png"}
 
-    yardsticks = Yardsticks.read(run)
-    assert yardsticks is not None
-    assert [each.name for each in yardsticks.baselines] == list(titles(DEFAULT_SWEEP))
+    baseline_results = BaselineResults.read(run)
+    assert baseline_results is not None
+    assert [each.name for each in baseline_results.baselines] == list(titles(DEFAULT_SWEEP))
     assert all((run / "baselines" / f"{name}.parquet").is_file() for name in titles(DEFAULT_SWEEP))
-    assert {each.model for each in yardsticks.inference if each.ms} == set(DEFAULT_SWEEP)
+    assert {each.model for each in baseline_results.inference if each.ms} == set(DEFAULT_SWEEP)
     assert "best baseline by val_macro_f1: " in launcher.log
 
     for trial_id in table["trial_id"]:

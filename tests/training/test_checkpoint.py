@@ -34,7 +34,7 @@ def test_a_half_written_checkpoint_is_no_checkpoint_and_is_swept_away(tmp_path: 
     whole = checkpoint.save(tmp_path, 1, "aa", {"epoch": 1})
     whole.rename(whole.with_name(f".{whole.name}.tmp"))
     assert checkpoint.newest(tmp_path) is None
-    checkpoint.sweep_litter(tmp_path)
+    checkpoint.remove_temporary_files(tmp_path)
     assert list((tmp_path / CHECKPOINTS_NAME).iterdir()) == []
 
 

@@ -24,8 +24,8 @@ from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
 from sousaphone.training import checkpoint, loop
 from sousaphone.training.loop import DivergedError, Epoch, fit
-from sousaphone.training.resumable_trial import ADAPTER_NAME, halved, run_trial
-from sousaphone.training.watchdog import Stopwatch
+from sousaphone.training.resumable_trial import ADAPTER_NAME, run_trial, with_smaller_micro_batch
+from sousaphone.training.watchdog import Watchdog
 from tests.conftest import write_sousa
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,20 +108,20 @@ def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_unde
     trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
-    armed: list[Stopwatch] = []
+    armed: list[Watchdog] = []
 
     def cut_short(config: TrainConfig, *others: Any) -> Epoch:
         attempts.append(config.micro_batch)
         if len(attempts) == 1:
             raise MemoryError("out of memory")
-        monkeypatch.setattr(Stopwatch, "_arm", lambda watch: armed.append(watch))
+        monkeypatch.setattr(Watchdog, "_arm", lambda watch: armed.append(watch))
         return loop.cut_short(config, *others)
 
     monkeypatch.setattr("sousaphone.training.resumable_trial.cut_short", cut_short)
     trial = Trial(trial_config(epochs=EPOCHS, eval_batch=4), tmp_path)
     trial.start(Limits(trial_seconds=3.0), after_epoch=lambda: time.sleep(3.0))
     assert attempts == [4, 2]
-    assert (trial.record.status, len(trial.record.history), trial.record.halvings) == ("time_limit", 1, 1)
+    assert (trial.record.status, len(trial.record.history), trial.record.oom_retries) == ("time_limit", 1, 1)
     assert trial.record.cause is Cause.TRIAL_TIME_LIMIT
     assert len(armed) == 3  # six test clips, in twos by now
 
@@ -203,7 +203,7 @@ def test_a_disk_without_room_beside_the_next_checkpoint_interrupts_the_trial_bef
 
 def test_halving_changes_the_micro_batch_and_no_step(trial_config: MakeConfig) -> None:
     config = trial_config(micro_batch=32, accumulation=2, eval_batch=1)
-    half = halved(config, 2)
+    half = with_smaller_micro_batch(config, 2)
     assert (half.micro_batch, half.accumulation, half.eval_batch) == (8, 8, 1)
     assert dataclasses.replace(half, micro_batch=32, accumulation=2) == config
 
@@ -240,7 +240,7 @@ def live(name, micro_batch, room=None):
         resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     record, config = trial.record, trial.record.config
     return megabytes("VmHWM") - before, {
-        "status": record.status, "reason": record.reason, "halvings": record.halvings,
+        "status": record.status, "reason": record.reason, "halvings": record.oom_retries,
         "micro_batch": config["micro_batch"], "effective": config["micro_batch"] * config["accumulation"],
         "train_loss": [row["train_loss"] for row in record.history],
     }
@@ -278,9 +278,9 @@ def test_a_trial_out_of_memory_goes_on_in_half_micro_batches_and_gives_up_after_
     found = json.loads(done.stdout.splitlines()[-1])
     said = f"{found['peaks']}\n{done.stderr}"
     plenty, short, starved = (found[name] for name in ("plenty", "short", "starved"))
-    assert (plenty["status"], plenty["halvings"], plenty["micro_batch"]) == ("completed", 0, 32), said
-    assert (short["status"], short["halvings"], short["micro_batch"]) == ("completed", 1, 16), said
+    assert (plenty["status"], plenty["oom_retries"], plenty["micro_batch"]) == ("completed", 0, 32), said
+    assert (short["status"], short["oom_retries"], short["micro_batch"]) == ("completed", 1, 16), said
     assert plenty["effective"] == short["effective"] == 32
     assert short["train_loss"] == pytest.approx(plenty["train_loss"], rel=1e-4)
-    assert (starved["status"], starved["halvings"], starved["train_loss"]) == ("out_of_memory", 2, []), said
+    assert (starved["status"], starved["oom_retries"], starved["train_loss"]) == ("out_of_memory", 2, []), said
     assert "out of memory with micro_batch=8" in starved["reason"]

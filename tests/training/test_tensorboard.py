@@ -18,9 +18,9 @@ from sousaphone.confusion import confusion_counts, confusion_image
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, predictions_name
-from sousaphone.training.resumable_trial import _Keeper, halved
+from sousaphone.training.resumable_trial import _Keeper, with_smaller_micro_batch
 from sousaphone.training.tensorboard import SHOWN, settings
-from sousaphone.training.watchdog import Stopwatch, TimeLimitError
+from sousaphone.training.watchdog import TimeLimitError, Watchdog
 from tests.training.test_resumable_trial import Trial
 
 MakeConfig = Callable[..., TrainConfig]
@@ -77,7 +77,7 @@ def test_a_trial_that_ends_leaves_its_confusion_matrix_and_a_line_of_settings_an
 
 def test_settings_are_those_that_change_results(trial_config: MakeConfig) -> None:
     config = trial_config(micro_batch=32)
-    assert settings(halved(config, 2)) == settings(config)
+    assert settings(with_smaller_micro_batch(config, 2)) == settings(config)
     moved = trial_config(micro_batch=32, threads=2)
     assert settings(moved) == settings(config)
     assert settings(trial_config(learning_rate=0.1)) != settings(config)
@@ -86,13 +86,13 @@ def test_settings_are_those_that_change_results(trial_config: MakeConfig) -> Non
 def test_a_trial_cut_and_gone_on_with_shows_the_picture_of_its_end_alone(
     trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cut(self: Stopwatch, epoch: int, share: float) -> None:
+    def cut(self: Watchdog, epoch: int, share: float) -> None:
         if epoch == 2:
             raise TimeLimitError(Cause.TRIAL_TIME_LIMIT, "cut in epoch 2")
 
     trial = Trial(trial_config(epochs=3), tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(Stopwatch, "tick", cut)
+        patched.setattr(Watchdog, "tick", cut)
         for _ in range(2):  # under the same limit the second start comes no further
             trial.start()
             assert trial.record.status == "time_limit"

@@ -12,23 +12,23 @@ import pytest
 
 from sousaphone.runs.directory import Limits
 from sousaphone.runs.statuses import Cause
-from sousaphone.training.watchdog import HEARTBEAT_NAME, STACKS_NAME, Stopwatch, TimeLimitError, hang, read_heartbeat
+from sousaphone.training.watchdog import HEARTBEAT_NAME, STACKS_NAME, TimeLimitError, Watchdog, hang, read_heartbeat
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_time_of_earlier_starts_counts_and_a_killed_ones_heartbeat_may_know_of_more(tmp_path: Path) -> None:
-    assert 50 <= Stopwatch(tmp_path, Limits(), 50.0).seconds < 51
+    assert 50 <= Watchdog(tmp_path, Limits(), 50.0).seconds < 51
     (tmp_path / HEARTBEAT_NAME).write_text(json.dumps({"epoch": 3, "share": 0.5, "seconds": 80.0}))
-    assert 80 <= Stopwatch(tmp_path, Limits(), 50.0).seconds < 81
+    assert 80 <= Watchdog(tmp_path, Limits(), 50.0).seconds < 81
     (tmp_path / HEARTBEAT_NAME).write_text("{torn")
-    assert 50 <= Stopwatch(tmp_path, Limits(), 50.0).seconds < 51
+    assert 50 <= Watchdog(tmp_path, Limits(), 50.0).seconds < 51
 
 
 def test_the_trials_limit_is_named_with_its_epoch_and_holds_up_no_beat(tmp_path: Path) -> None:
-    with Stopwatch(tmp_path, Limits(trial_seconds=100.0), 99.0) as watch:
+    with Watchdog(tmp_path, Limits(trial_seconds=100.0), 99.0) as watch:
         watch.tick(1, 0.5)
-    with Stopwatch(tmp_path, Limits(trial_seconds=7200.0), 7200.0) as watch:
+    with Watchdog(tmp_path, Limits(trial_seconds=7200.0), 7200.0) as watch:
         with pytest.raises(TimeLimitError, match="its time limit of 2 h was reached in epoch 7") as caught:
             watch.tick(7, 0.5)
         assert caught.value.cause is Cause.TRIAL_TIME_LIMIT
@@ -36,10 +36,10 @@ def test_the_trials_limit_is_named_with_its_epoch_and_holds_up_no_beat(tmp_path:
 
 
 def test_the_sweeps_deadline_stops_what_runs_and_what_has_not_begun_is_too_late(tmp_path: Path) -> None:
-    watch = Stopwatch(tmp_path, Limits(deadline=time.monotonic() + 60), 0.0)
+    watch = Watchdog(tmp_path, Limits(deadline=time.monotonic() + 60), 0.0)
     assert not watch.too_late
     watch.tick(1, 0.5)
-    watch = Stopwatch(tmp_path, Limits(deadline=time.monotonic() - 1), 0.0)
+    watch = Watchdog(tmp_path, Limits(deadline=time.monotonic() - 1), 0.0)
     assert watch.too_late
     with pytest.raises(TimeLimitError, match="the sweep's time limit was reached in its epoch 2") as caught:
         watch.tick(2, 0.5)
@@ -47,7 +47,7 @@ def test_the_sweeps_deadline_stops_what_runs_and_what_has_not_begun_is_too_late(
 
 
 def test_the_heartbeat_tells_of_work_in_progress_and_is_gone_at_the_end(tmp_path: Path) -> None:
-    with Stopwatch(tmp_path, Limits(), 10.0) as watch:
+    with Watchdog(tmp_path, Limits(), 10.0) as watch:
         assert read_heartbeat(tmp_path) is None
         watch.tick(4, 0.25)
         beat = read_heartbeat(tmp_path)
@@ -61,9 +61,9 @@ def _live(directory: Path, body: str) -> subprocess.CompletedProcess[str]:
     """A process that does `body` under a watch with a stall limit of a second."""
     program = (
         "import sys, time; from pathlib import Path; from sousaphone.runs.directory import Limits\n"
-        "from sousaphone.training.watchdog import Stopwatch\n"
+        "from sousaphone.training.watchdog import Watchdog\n"
         "def wait_for_ever(): time.sleep(60)\n"
-        f"with Stopwatch(Path(sys.argv[1]), Limits(stall_seconds=1.0), 0.0) as watch:\n    {body}\nprint('ended')"
+        f"with Watchdog(Path(sys.argv[1]), Limits(stall_seconds=1.0), 0.0) as watch:\n    {body}\nprint('ended')"
     )
     command = [sys.executable, "-c", program, str(directory)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)

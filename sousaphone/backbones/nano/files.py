@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendChoice
+from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
 from sousaphone.backbones.registry import implementation
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.errors import UserError
@@ -36,7 +36,9 @@ def save(backbone: Backbone, path: Path, about: dict) -> None:
     save_file(state, path, metadata)
 
 
-def load(spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: FrontendChoice = AS_TRAINED) -> Backbone:
+def load(
+    spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides = AS_TRAINED
+) -> Backbone:
     """The nano backbone of a file that `save` wrote, in float32; fresh layers are drawn from torch's generator.
 
     Raises:
@@ -45,7 +47,7 @@ def load(spec: BackboneSpec, path: Path, clip_seconds: float | None, choice: Fro
     model = _about(path).get("model")
     if model not in (spec.name, spec.twin):
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
-    backbone = implementation(spec).create(spec, "nano", clip_seconds, choice)
+    backbone = implementation(spec).create(spec, "nano", clip_seconds, overrides)
     trained = implementation(spec).create(spec, "nano", clip_seconds, AS_TRAINED)
     given, made = trained.frontend.contract, backbone.frontend.contract
     if given != made:

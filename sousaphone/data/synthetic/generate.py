@@ -38,7 +38,7 @@ from sousaphone.data.synthetic.render import ROOMS, make_clip
 from sousaphone.data.synthetic.soundfonts import Kit, all_kits
 from sousaphone.data.synthetic.tables import Tables, audio_path, splits_table
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, sweep_litter
+from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 from sousaphone.text import tracked
@@ -154,7 +154,7 @@ def _make(root: Path, clips: int, seed: int, workers: int, soundfonts: Sequence[
     for clip, performance in made:
         players.setdefault(clip.player.profile_id, clip.player)
         tables.add(clip, performance)
-    sweep_litter(root / "audio")  # of a killed run
+    remove_temporary_files(root / "audio")  # of a killed run
     (root / "splits.json").write_text(
         json.dumps(splits_table(list(players.values())), indent=2) + "\n", encoding="utf-8"
     )

@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from sousaphone.data.synthetic.players import SPLIT_PLAYERS, Clip, Performance, Player
 from sousaphone.data.synthetic.render import ROOMS, SAMPLE_RATE
-from sousaphone.files import atomic_write, sweep_litter
+from sousaphone.files import atomic_write, remove_temporary_files
 
 CLIPS_PER_GROUP = 1000
 
@@ -37,7 +37,7 @@ class Tables:
     """Writes samples.parquet and strokes.parquet into a directory; they get their names in `close`."""
 
     def __init__(self, labels: Path) -> None:
-        sweep_litter(labels)  # of a killed run
+        remove_temporary_files(labels)  # of a killed run
         self._labels = labels
         # What is begun first gets its name last.
         self._tables: dict[str, Callable] = {"samples": _samples_table, "strokes": _strokes_table}

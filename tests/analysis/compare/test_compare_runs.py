@@ -313,13 +313,13 @@ def test_scores_on_other_numbers_of_clips_are_not_subtracted(tmp_path: Path) -> 
     said = "none: other numbers of clips were scored (limit_eval_batches)"
     run = two_arms(tmp_path / "run", limit_eval_batches=2, eval_batch=16)
     config = arm("ast", limit_eval_batches=2, eval_batch=16)
-    halved = record(config, "completed")
-    halved.halvings = 1
-    other = write_run(tmp_path / "other", [config], [halved])
+    with_smaller_micro_batch = record(config, "completed")
+    with_smaller_micro_batch.oom_retries = 1
+    other = write_run(tmp_path / "other", [config], [with_smaller_micro_batch])
     (made(tmp_path / "files") / "ast.json").write_bytes(trial_json(read_run(other.path).trials[0]))
     for path in (other.path, tmp_path / "files"):
         found = against(run, path)
         assert [cell(found, column) for column in HEAD[3:]] == [said] * 3
-    halved.halvings = 0
-    halved.write(other.trial(halved.trial_id))
+    with_smaller_micro_batch.oom_retries = 0
+    with_smaller_micro_batch.write(other.trial(with_smaller_micro_batch.trial_id))
     assert cell(against(run, other.path), "validation accuracy").startswith("0.0 points")

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.load.trials import Trial
 from analysis.stats.criteria import criteria
-from sousaphone.runs.baseline_results import SCORES, Baseline, Yardsticks
+from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults
 from sousaphone.runs.statuses import Status
 
 
@@ -17,8 +17,8 @@ def learnt(val_acc: float, baseline: float | None, live: bool, **config: Any) ->
     row = {"epoch": 1, "best_epoch": 1, "val_acc": val_acc}
     trial = Trial("a", {"model": "ast", **config}, Status.COMPLETED, history=[row])
     measured = () if baseline is None else (Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0),)
-    yardsticks = Yardsticks(measured, (), "a cpu", 2.5, "aaaa")
-    return criteria([trial], yardsticks, {"a"}, live)[2].met
+    baseline_results = BaselineResults(measured, (), "a cpu", 2.5, "aaaa")
+    return criteria([trial], baseline_results, {"a"}, live)[2].met
 
 
 @pytest.mark.parametrize(

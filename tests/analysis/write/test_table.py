@@ -16,7 +16,7 @@ COLUMNS = (
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
     "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
     "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
-    "adapter_kb,halvings,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
+    "adapter_kb,oom_retries,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
     "git_commit,reason,error"
 )
 
@@ -64,11 +64,11 @@ def test_partial_marks_numbers_of_fewer_epochs_than_planned(tmp_path: Path) -> N
 def test_a_row_tells_why_it_ended_how_long_it_took_and_with_what_micro_batch(tmp_path: Path) -> None:
     plan = [arm(seed=0), arm(seed=1)]
     told = record(plan[0], "early_stopped")
-    told.halvings = 2
+    told.oom_retries = 2
     stopped, pending = rows_of(write_run(tmp_path, plan, [told]))
     assert stopped["reason"] == "val_macro_f1 has not risen since epoch 2 (patience)"
-    assert (stopped["wall_seconds"], stopped["halvings"]) == ("103.0", "2")
-    assert (pending["reason"], pending["wall_seconds"], pending["halvings"]) == ("it has not begun", "", "")
+    assert (stopped["wall_seconds"], stopped["oom_retries"]) == ("103.0", "2")
+    assert (pending["reason"], pending["wall_seconds"], pending["oom_retries"]) == ("it has not begun", "", "")
 
 
 def test_an_error_with_commas_quotes_and_lines_is_one_cell_on_one_line(tmp_path: Path) -> None:
