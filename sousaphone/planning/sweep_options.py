@@ -214,6 +214,7 @@ class Request:
         """The inverse of `dataclasses.asdict` after a trip through JSON."""
         lists = ("models", "augment", "seeds")
         values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in saved.items()}
+        values["rates_message"] = values.pop("rates_told", values.get("rates_message", ""))  # its name in older runs
         return cls(**values)
 
     @property
