@@ -16,7 +16,7 @@ import pandas as pd
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
-from sousaphone.text import counted, first_few
+from sousaphone.text import counted, first_few, one_line
 
 SPLITS = ("train", "validation", "test")
 # Accepted names, in lower case.
@@ -40,7 +40,7 @@ def read_splits(path: Path) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"splits.json cannot be read ({' '.join(str(error).split())}): {remedy}") from None
+        raise UserError(f"splits.json cannot be read ({one_line(error)}): {remedy}") from None
     if not isinstance(content, dict) or not _KEYS.keys() & content.keys():
         raise UserError(f"splits.json does not have SOUSA's format: {remedy}")
     split_of: dict[str, str] = {}
