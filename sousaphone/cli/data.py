@@ -86,10 +86,8 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=description, epilog=end)
 
     check = command("check", "describe a data set and report its problems", _CHECK, _CHECK_END)
-    check.add_argument("source", metavar="SOURCE", help=_SOURCE)
     check.add_argument("--no-audio", action="store_true", help="check only labels and files, without decoding")
     info = command("info", "describe a data set", _INFO, _INFO_END)
-    info.add_argument("source", metavar="SOURCE", help=_SOURCE)
     make = command("make", "make a synthetic data set", _MAKE, _MAKE_END)
     make.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
     make.add_argument("--clips", type=int, required=True, metavar="N", help="number of clips, 10 or more")
@@ -105,13 +103,14 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     cache.add_argument("--dataset", choices=DATASET_SIZES, help=size)
     cache.add_argument("--clear", action="store_true", help="remove instead of building")
     preview = command("preview", "plot the models' input", _PREVIEW, _PREVIEW_END)
-    preview.add_argument("source", metavar="SOURCE", help=_SOURCE)
     preview.add_argument("--clips", type=int, default=4, metavar="N", help="number of clips (default 4)")
     output = "directory of the PNGs (default ./preview)"
     preview.add_argument("--output", type=Path, default=Path("preview"), metavar="DIR", help=output)
     preview.add_argument("--scales", nargs="+", choices=("nano", "base"), default=("nano", "base"), help="default both")
     seed = "random seed of clips and augmentation (default 0)"
     preview.add_argument("--seed", type=int, default=0, metavar="S", help=seed)
+    for subparser in (check, info, preview):
+        subparser.add_argument("source", metavar="SOURCE", help=_SOURCE)
     return parser
 
 
@@ -247,7 +246,7 @@ def _root(source: str) -> Path:
     from sousaphone.data.readers.paths import local_path
 
     if hub.is_word(source):
-        if (directory := hub.found(source)) is None:
+        if (directory := hub.cached(source, complete=False)) is None:
             raise UserError(f"{source} is not in the hub's cache; give --clear alone to remove all decoded clips")
         return directory
     path = local_path(source)

@@ -33,23 +33,14 @@ _POINTS = 4000  # plotted per waveform
 
 @dataclass(frozen=True)
 class View:
-    """A window of a clip at one rate, and its features by one front end.
+    """A window of a clip at one rate, and its features by one front end."""
 
-    Attributes:
-        wave: float [T].
-        rate: Hz.
-        image: [mel, F].
-        hop: seconds between frames.
-        strokes: detected onsets, s.
-        hidden: number of strokes under a time mask.
-    """
-
-    wave: np.ndarray
-    rate: int
-    image: np.ndarray
-    hop: float
-    strokes: np.ndarray
-    hidden: int
+    wave: np.ndarray  # float [T]
+    rate: int  # Hz
+    image: np.ndarray  # features, [mel, F]
+    hop: float  # seconds between frames
+    strokes: np.ndarray  # detected onsets, s
+    hidden: int  # number of strokes under a time mask
 
 
 def preview(
@@ -60,9 +51,6 @@ def preview(
     Args:
         output: the directory to write to, created if necessary.
         seed: random seed of the clips and of augmentation.
-
-    Raises:
-        UserError: a clip is not decodable, or the output is not writable.
     """
     rows = _draw_rows(dataset.clips, clips, seed)
     paths = dataset.clips.audio_path[rows].tolist()
@@ -95,15 +83,13 @@ def _draw_rows(clips: pd.DataFrame, count: int, seed: int) -> list[int]:
 
 
 def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, seed: int) -> tuple[View, View]:
-    """Compute a model's input for the centre of a clip, original and augmented.
-
-    Args:
-        mono: [T] at `rate` Hz.
-    """
+    """Compute a model's input for the centre of a clip [T] at `rate` Hz, original and augmented."""
     # Onsets are detected without noise, which causes false ones; speed and shift are unchanged.
     quiet = dataclasses.replace(config, noise_snr_db=120.0)
-    strokes, moved = (onsets(wave[0].numpy(), rate) for wave, _ in _windows(mono, rate, rate, quiet, _rng(seed)))
-    rng = _rng(seed)
+    rng = torch.Generator()
+    windows = _windows(mono, rate, rate, quiet, rng.manual_seed(seed))
+    strokes, moved = (onsets(wave[0].numpy(), rate) for wave, _ in windows)
+    rng.manual_seed(seed)
     (plain, length), (changed, changed_length) = _windows(mono, rate, frontend.sample_rate, config, rng)
     features = frontend(changed, changed_length)
     # A frame under a time mask has the same value in every band.
@@ -115,10 +101,6 @@ def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, s
     )
 
 
-def _rng(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def _windows(
     mono: np.ndarray, source_rate: int, rate: int, config: TrainConfig, rng: torch.Generator
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -126,7 +108,7 @@ def _windows(
     wave = resampler(source_rate, rate)(torch.from_numpy(np.ascontiguousarray(mono)))
     samples, wide = (round(seconds * rate) for seconds in (config.clip_seconds, augment.window_seconds(config)))
     start = max(0, len(wave) - samples) // 2
-    before = min(start, max(0, len(wave) - wide))  # keeps the window inside the clip
+    before = min(start, max(0, len(wave) - wide))  # the same start, if the clip is long enough
     changed = augment.augment_wave(*_window(wave, before, wide), samples, rate, config, rng)
     return _window(wave, start, samples), changed
 

@@ -14,8 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.cache.build import WaveformCache
 
-# A split's waveform is kept on the GPU if it takes at most this fraction of the free memory.
-_DEVICE_FRACTION = 0.25
+_DEVICE_FRACTION = 0.25  # of the free GPU memory that a resident split may occupy
 
 
 @dataclass(frozen=True)
@@ -74,11 +73,7 @@ class ClipSet:
         return len(self.table)
 
     def training_batches(self, batch_size: int, epoch: int, seconds: float | None = None) -> Iterator[Batch]:
-        """Yield all clips once in random order, cut to random windows; the last batch may be smaller.
-
-        Args:
-            seconds: length of the window, if augmentation needs more than `clip_seconds`.
-        """
+        """Yield all clips once in random order, in random windows of `seconds` (default `clip_seconds`)."""
         rng = torch.Generator()
         rng.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
         order = torch.randperm(len(self), generator=rng)
@@ -110,11 +105,11 @@ class ClipSet:
         columns = (begins, lengths, self.labels[order], order)
         on_host = zip(*(column.split(batch_size) for column in columns[:2]), strict=True)
         on_device = zip(*(column.to(self.device).split(batch_size) for column in columns), strict=True)
-        for host, (begin, length, labels, rows) in zip(on_host, on_device, strict=True):
+        for (start, samples), (begin, length, labels, rows) in zip(on_host, on_device, strict=True):
             if self._resident is not None:
                 wave = self._gather(self._resident[1], begin, length, window)
             else:
-                wave = self._read(*host, window)
+                wave = self._read(start, samples, window)
             yield Batch(wave, length, labels, rows)
 
     def _gather(self, flat: Tensor, begins: Tensor, lengths: Tensor, window: int) -> Tensor:

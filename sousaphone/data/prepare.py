@@ -21,11 +21,7 @@ _EXCERPT = 4096  # samples compared at the start and in the middle of a clip
 
 
 def read_subset(data_dir: Path, size: str, hold_out_rule: str = "") -> Dataset:
-    """Read the labels of a data set and draw a subset of the given size; no audio is decoded.
-
-    Args:
-        hold_out_rule: a timbre to exclude from training and validation, see `splits.hold_out`.
-    """
+    """Read the labels of a data set, apply `splits.hold_out` and draw a subset; no audio is decoded."""
     dataset = read_dataset(data_dir)
     return draw(hold_out(dataset, hold_out_rule) if hold_out_rule else dataset, size)
 

@@ -29,11 +29,7 @@ _KEYS = {"train_profile_ids": "train", "val_profile_ids": "validation", "test_pr
 
 
 def read_splits(path: Path) -> dict[str, str] | None:
-    """Read the split of every player in a splits.json; None if there is no such file.
-
-    Raises:
-        UserError: the file is unreadable or malformed, or lists a player in two splits.
-    """
+    """Read the split of every player in a splits.json; None if there is no such file."""
     remedy = f"{path} must contain the lists {', '.join(_KEYS)}; correct it, or delete it to split players 80/10/10"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -92,19 +88,14 @@ def assign_splits(
             excluded = f"excluded {counted(len(unlisted), 'player')} not listed in {lister}: {first_few(unlisted)}"
             notes.append(f"{excluded}; list them in {lister}, or remove their clips")
 
-    kept = counted(len(split_of), "player")
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
-    if len(split_of) < len(SPLITS):
-        which = kept if listed is None else f"the {kept} listed in {lister}"
-        raise UserError(
-            f"cannot split {which}: train, validation and test need different players, so at least 3; add players, or "
-            "use the recordings as a test set with launch.py --test-also, which accepts any number of players"
-        )
     training = list(split_of.values()).count("train")
     if training <= len(empty):
+        source, move = ("", "") if listed is None else (f" of {lister}, {training} in train", "move some to train, ")
         raise UserError(
-            f"cannot split {kept}, {training} of them for training: train, validation and test need different players; "
-            f"add players, or move some to train in {lister}"
+            f"cannot split {counted(len(split_of), 'player')}{source}: train, validation and test need different "
+            f"players, so at least 3; add players, {move}or use the recordings as a test set with launch.py "
+            "--test-also, which accepts any number of players"
         )
     for index, split in enumerate(empty):
         pool = sorted(
@@ -134,14 +125,7 @@ def parse_hold_out(rule: str) -> tuple[str, str]:
 
 
 def hold_out(dataset: Dataset, rule: str) -> Dataset:
-    """Exclude a timbre from training and validation; the test players' clips of it become the split HELD_OUT.
-
-    Args:
-        rule: `soundfont=NAME` or `preset=NAME`.
-
-    Raises:
-        UserError: no test clip has that timbre, or all clips of a split have it.
-    """
+    """Exclude a timbre from training and validation; the test players' clips of it become the split HELD_OUT."""
     column, name = parse_hold_out(rule)
     has = dataset.clips[column] == name
     held = has & (dataset.clips.split == "test")

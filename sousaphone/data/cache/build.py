@@ -54,7 +54,7 @@ class WaveformCache:
         self.offsets: np.ndarray = np.load(path / OFFSETS)
         self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")
         if self.offsets[-1] != len(self.wave):
-            raise ValueError(f"{path} is damaged: {len(self.wave)} samples instead of {self.offsets[-1]}")
+            raise ValueError(f"{len(self.wave)} samples instead of {self.offsets[-1]}")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -81,16 +81,14 @@ def build_caches(
     """
     key = _key(dataset)
     paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
-    if not _missing(paths):
-        return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
-    with _owned(cache_dir) as console:
-        for part in cache_dir.glob(f"*{_PART}"):  # of a killed build, since the lock excludes a running one
-            if _NAME.fullmatch(part.name):
-                shutil.rmtree(part)
-        missing = _missing(paths, console)
-        if missing:
-            _check_space(dataset.clips, missing, cache_dir)
-            _build(dataset, missing, console, progress)
+    if _missing(paths):
+        with _locked(cache_dir) as console:
+            for part in cache_dir.glob(f"*{_PART}"):  # of a killed build, since the lock excludes a running one
+                if _NAME.fullmatch(part.name):
+                    shutil.rmtree(part)
+            if missing := _missing(paths, console):
+                _check_space(dataset.clips, missing, cache_dir)
+                _build(dataset, missing, console, progress)
     return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
 
 
@@ -105,20 +103,14 @@ def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
     """
     if not cache_dir.is_dir():
         return []
-    with _owned(cache_dir):
-        found = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
-        removed = [path for path in found if root is None or _is_of(path, root)]
+    with _locked(cache_dir):
+        removed = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
+        if root is not None:
+            name = os.fsencode(root.resolve())
+            removed = [path for path in removed if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == name]
         for path in removed:
             shutil.rmtree(path)
     return removed
-
-
-def _is_of(path: Path, root: Path) -> bool:
-    """Return whether a cache was decoded from the data set at `root`."""
-    try:
-        return (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
-    except FileNotFoundError:
-        return False
 
 
 def _key(dataset: Dataset) -> str:
@@ -145,7 +137,7 @@ def _missing(paths: dict[int, Path], console: Console | None = None) -> dict[int
 
 
 @contextmanager
-def _owned(cache_dir: Path) -> Iterator[Console]:
+def _locked(cache_dir: Path) -> Iterator[Console]:
     """Lock the directory and yield a console for messages; other processes wait."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:

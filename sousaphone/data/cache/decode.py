@@ -17,12 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from sousaphone.data.readers.audio_files import REPLACE, undecodable
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
-from sousaphone.text import one_line
 
-_REMEDY = "copy it again from its source, or remove it from the data set and its labels"
-_FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names for samples that may be NaN
 # Output phases filtered by one matrix product: fewer means more products, more means more zeros.
 _PHASES = 32
 
@@ -35,24 +33,19 @@ def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
 
     Args:
         name: name of the file for messages.
-
-    Raises:
-        UserError: the file is undecodable, truncated, empty, or not finite.
     """
     try:
         with soundfile.SoundFile(source) as file:
             rate, frames, kind = file.samplerate, file.frames, file.subtype
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        if isinstance(source, Path) and source.exists() and source.stat().st_size == 0:
-            raise UserError(f"{name} is empty (0 bytes); {_REMEDY}") from None
-        raise UserError(f"{name} cannot be decoded ({one_line(error)}); {_REMEDY}") from None
+        raise undecodable(name, source, error) from None
     if len(samples) < frames:
-        raise UserError(f"{name} is truncated ({len(samples)} of {frames} samples); {_REMEDY}")
+        raise UserError(f"{name} is truncated ({len(samples)} of {frames} samples); {REPLACE}")
     if not len(samples):
-        raise UserError(f"{name} is empty (0 samples); {_REMEDY}")
-    if kind in _FLOATING and not np.isfinite(samples).all():  # not checked for integers: it takes time
-        raise UserError(f"{name} contains NaN or infinity; {_REMEDY}")
+        raise UserError(f"{name} is empty (0 samples); {REPLACE}")
+    if kind in ("FLOAT", "DOUBLE") and not np.isfinite(samples).all():  # not checked for integers: it takes time
+        raise UserError(f"{name} contains NaN or infinity; {REPLACE}")
     return samples, rate
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import groupby
@@ -15,7 +16,7 @@ import pandas as pd
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.data.cache.decode import in_threads, read_samples
 from sousaphone.data.dataset import Dataset
-from sousaphone.data.readers.audio_files import UnreadableAudioError, find_files, open_clips
+from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
 from sousaphone.data.readers.labels import canonical_slugs, check_labels
 from sousaphone.data.readers.parquet import place_in_shard
@@ -61,16 +62,10 @@ def check(source: Path | str, audio: bool = True) -> Checked:
     try:
         dataset = read_dataset(source)
     except UserError as error:
-        messages = dict.fromkeys([str(error), *_further_errors(source)])
-        undecodable: list[Finding] = []
+        errors = [Finding(text, error=True) for text in (str(error), *_further_errors(source))]
         if audio:
-            root, paths = _recordings(source)
-            sounds = _decode_all(root, paths)
-            broken = [root / path for path, sound in zip(paths, sounds, strict=True) if isinstance(sound, str)]
-            if isinstance(error, UnreadableAudioError) and error.path in broken:  # reported below
-                del messages[str(error)]
-            undecodable = _undecodable(sounds)
-        return Checked(None, tuple(dict.fromkeys([*(Finding(text, error=True) for text in messages), *undecodable])))
+            errors += _undecodable(_decode_all(*_recordings(source)))
+        return Checked(None, tuple(dict.fromkeys(errors)))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
     if audio:
@@ -92,18 +87,16 @@ def _further_errors(source: Path | str) -> Iterator[str]:
     columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
     text = {ours: raw[theirs].dropna().astype(str) for ours, theirs in columns.items() if ours in TEXT}
     checks: list[Callable[[], object]] = [lambda: read_splits(root / "splits.json")]
-    required = tuple(name for name in ("sample_id", "player", "audio_path") if name in columns)
-    if required:
-        valid = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are checked separately
-        named = {**columns, "rudiment": TEXT["rudiment"]}
-        checks.append(lambda: check_labels(RawLabels(root, path, valid, named, required)))
+    valid = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are checked separately
+    named = {**columns, "rudiment": TEXT["rudiment"]}
+    checks.append(lambda: check_labels(RawLabels(root, path, valid, named)))
     if "rudiment" in text:
         checks.append(lambda: canonical_slugs(text["rudiment"].unique(), path))
     if "audio_path" in text:
         checks.append(lambda: find_files(root, text["audio_path"].tolist(), LABELS))
-    for run in checks:
+    for validate in checks:
         try:
-            run()
+            validate()
         except UserError as error:
             yield str(error)
 
@@ -111,10 +104,9 @@ def _further_errors(source: Path | str) -> Iterator[str]:
 def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
     """List the audio files of an unreadable data set; none for a CSV file, since others may share its folder."""
     root = local_path(source)
-    try:
-        return root, find_recordings(root).audio_paths if root.is_dir() else ()
-    except UserError:
-        return root, ()
+    with suppress(UserError):
+        return root, find_recordings(root).audio_paths
+    return root, ()
 
 
 def _label_findings(dataset: Dataset) -> Iterator[Finding]:
@@ -215,11 +207,10 @@ def _undecodable(sounds: Sequence[_Sound | str]) -> list[Finding]:
 
 
 def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterator[Finding]:
-    rows = [row for row, sound in enumerate(sounds) if isinstance(sound, _Sound)]
-    clips = dataset.clips.iloc[rows].reset_index(drop=True)
-    decoded = [sound for sound in sounds if isinstance(sound, _Sound)]
-    silent = np.array([sound.peak_db < _SILENT_DB for sound in decoded], dtype=bool)
-    clipped = np.array([sound.clipped for sound in decoded], dtype=bool)
+    decoded = {row: sound for row, sound in enumerate(sounds) if isinstance(sound, _Sound)}
+    clips = dataset.clips.iloc[list(decoded)].reset_index(drop=True)
+    silent = np.array([sound.peak_db < _SILENT_DB for sound in decoded.values()], dtype=bool)
+    clipped = np.array([sound.clipped for sound in decoded.values()], dtype=bool)
     if silent.any():
         yield Finding(
             f"{counted(int(silent.sum()), 'clip')} silent, with no sample above {_SILENT_DB:g} dB re full scale "
@@ -231,7 +222,7 @@ def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterato
             f"{counted(int(clipped.sum()), 'clip')} clipped, with runs of samples at full scale "
             f"({first_few(clips.sample_id[clipped])}); record or render with less gain"
         )
-    clips["digest"] = [sound.digest for sound in decoded]
+    clips["digest"] = [sound.digest for sound in decoded.values()]
     repeated = clips[~silent & clips.digest.duplicated(keep=False)]
     kinds: dict[str, list[str]] = {}
     for _, same in repeated.groupby("digest", sort=False):

@@ -60,7 +60,10 @@ def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
 def tables(dataset: Dataset) -> Iterator[Table]:
     """Count clips by split, player, rudiment, tempo, SoundFont and room; unknown attributes are omitted."""
     clips = dataset.clips
-    yield _splits(clips)
+    table = _table("split", "clips", "players", "rudiments")
+    for name, own in [*((split, clips[clips.split == split]) for split in SPLITS), ("all", clips)]:
+        table.add_row(name, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
+    yield table
     tempo = clips.tempo_bpm
     columns = {"player": clips.player}
     if tempo.notna().any():
@@ -75,13 +78,6 @@ def _table(*columns: str) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")
-    return table
-
-
-def _splits(clips: pd.DataFrame) -> Table:
-    table = _table("split", "clips", "players", "rudiments")
-    for name, own in [*((split, clips[clips.split == split]) for split in SPLITS), ("all", clips)]:
-        table.add_row(name, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
     return table
 
 

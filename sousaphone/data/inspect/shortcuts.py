@@ -11,9 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
 
 from sousaphone.config import CLIP_SECONDS
@@ -103,18 +101,12 @@ def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[tuple[tuple[float, 
 
 def _labelled_times(dataset: Dataset) -> list[np.ndarray] | None:
     """Return each clip's stroke times in seconds, in the table's order; None if the labels lack a clip."""
-    path = dataset.root / STROKES
+    names, columns = dataset.clips.sample_id.tolist(), ["sample_id", "actual_time_ms"]
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = pyarrow.array(dataset.clips.sample_id.tolist())
-            tables = []
-            for batch in file.iter_batches(columns=["sample_id", "actual_time_ms"]):
-                mine = pyarrow.compute.is_in(batch["sample_id"].cast(wanted.type), wanted)
-                tables.append(batch.filter(mine).to_pandas())
-    except (OSError, pyarrow.ArrowException, KeyError):
+        strokes = pyarrow.parquet.read_table(
+            dataset.root / STROKES, columns=columns, filters=[("sample_id", "in", names)]
+        ).to_pandas()
+    except (OSError, pyarrow.ArrowException):
         return None  # no such table, or not in SOUSA's format
-    strokes = pd.concat(tables) if tables else pd.DataFrame({"sample_id": [], "actual_time_ms": []})
     of_clip = {name: times.to_numpy() / 1000 for name, times in strokes.groupby("sample_id")["actual_time_ms"]}
-    if not all(name in of_clip for name in dataset.clips.sample_id):
-        return None
-    return [of_clip[name] for name in dataset.clips.sample_id]
+    return [of_clip[name] for name in names] if of_clip.keys() >= set(names) else None

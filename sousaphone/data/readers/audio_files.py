@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
@@ -18,14 +19,14 @@ from sousaphone.hardware import count_cpus
 from sousaphone.text import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
+REPLACE = "copy it again from its source, or remove it from the data set and its labels"
 
 
-class UnreadableAudioError(UserError):
-    """The file at `path` is not readable as audio."""
-
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__(f"{path} is not readable as audio ({why}); copy it again or remove it")
-        self.path = path
+def undecodable(name: str, source: Path | BytesIO, error: soundfile.SoundFileError) -> UserError:
+    """Return the error for a file that soundfile cannot open or decode."""
+    empty = isinstance(source, Path) and source.exists() and source.stat().st_size == 0
+    problem = "is empty (0 bytes)" if empty else f"cannot be decoded ({one_line(error)})"
+    return UserError(f"{name} {problem}; {REPLACE}")
 
 
 def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
@@ -46,15 +47,18 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             inside.append(blobs.resolve())
         for audio_path in audio_paths:
             folder, _, name = audio_path.rpartition("/")
-            if audio_path.startswith("/") or ".." in audio_path.split("/"):
-                raise _outside(audio_path, root)
-            if folder not in folders:
-                if not _is_below(root / folder, inside):
-                    raise _outside(audio_path, root)
-                folders[folder] = _list_folder(root / folder)
-            entry = folders[folder].get(name)
-            if entry is not None and entry.is_symlink() and not _is_below(Path(entry.path), inside):
-                raise _outside(audio_path, root)
+            outside, entry = audio_path.startswith("/") or ".." in audio_path.split("/"), None
+            if not outside and folder not in folders:
+                outside = not _is_below(root / folder, inside)
+                folders[folder] = {} if outside else _list_folder(root / folder)
+            if not outside:
+                entry = folders[folder].get(name)
+                outside = entry is not None and entry.is_symlink() and not _is_below(Path(entry.path), inside)
+            if outside:
+                raise UserError(
+                    f"audio_path {audio_path!r} leaves the data directory {root}; give a relative path without '..' or "
+                    "links to the outside: copy the audio there"
+                )
             if entry is None or not entry.is_file():
                 missing.append(audio_path)
                 continue
@@ -75,35 +79,22 @@ def _is_below(path: Path, places: Sequence[Path]) -> bool:
 
 
 def _list_folder(folder: Path) -> dict[str, os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: entry for entry in entries}
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-
-
-def _outside(audio_path: str, root: Path) -> UserError:
-    return UserError(
-        f"audio_path {audio_path!r} leaves the data directory {root}; "
-        "give a relative path without '..' or links to the outside: copy the audio there"
-    )
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        return {entry.name: entry for entry in entries}
+    return {}
 
 
 def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
-    """Return the duration of each file (s) from its header.
+    """Return the duration of each file (s) from its header."""
 
-    Raises:
-        UnreadableAudioError: a file is not readable as audio.
-    """
-
-    def seconds(audio_path: str) -> float:
+    def seconds(path: Path) -> float:
         try:
-            return float(soundfile.info(str(root / audio_path)).duration)
+            return float(soundfile.info(path).duration)
         except soundfile.SoundFileError as error:
-            raise UnreadableAudioError(root / audio_path, one_line(error)) from None
+            raise undecodable(str(path), path, error) from None
 
     with ThreadPoolExecutor(min(8, count_cpus())) as pool:
-        return list(pool.map(seconds, audio_paths))
+        return list(pool.map(seconds, (root / audio_path for audio_path in audio_paths)))
 
 
 def open_clips(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO]]:

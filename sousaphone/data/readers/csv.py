@@ -28,9 +28,6 @@ def read_csv(path: Path) -> RawLabels:
 
     A column `split` (train, validation or val, test) takes precedence over a splits.json next to the file; without
     both, players are split 80/10/10. Without a player column, players are derived from the file names.
-
-    Raises:
-        UserError: the file is unreadable or a required column is missing.
     """
     raw = _read(path)
     columns = _columns(list(raw.columns))
@@ -47,7 +44,6 @@ def read_csv(path: Path) -> RawLabels:
         origin=path,
         table=raw[list(columns.values())],
         columns=columns,
-        required=tuple(name for name in ("sample_id", "player", "rudiment", "audio_path") if name in columns),
         splits=splits,
         file_list=path.name,
         read_headers="duration_sec" not in columns,

@@ -31,11 +31,7 @@ class Recordings:
 
 
 def find_recordings(root: Path) -> Recordings:
-    """List the recordings below `root`; links to folders are not followed.
-
-    Raises:
-        UserError: a folder is not readable, or names are not UTF-8.
-    """
+    """List the recordings below `root`; links to folders are not followed."""
     found, ignored, others = [], 0, Counter[str]()
     for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -63,11 +59,7 @@ def by_rudiment(recordings: Recordings) -> bool:
 
 
 def read_folder(root: Path, recordings: Recordings) -> RawLabels:
-    """Label the recordings by their folders.
-
-    Raises:
-        UserError: only some of the recordings are in a player's folder.
-    """
+    """Label the recordings by their folders."""
     paths = [PurePosixPath(path) for path in recordings.audio_paths]
     raw = pd.DataFrame({"audio_path": recordings.audio_paths})
     raw["sample_id"] = raw.audio_path
@@ -85,27 +77,22 @@ def read_folder(root: Path, recordings: Recordings) -> RawLabels:
             f"{root} has recordings in a player's folder ({raw.audio_path[known].iloc[0]}) and others that are not "
             f"({raw.audio_path[~known].iloc[0]}); move all into PLAYER/RUDIMENT/, or all into RUDIMENT/"
         )
-    names = ("sample_id", *(["player"] if known.all() else []), "rudiment", "audio_path")
-    return RawLabels(
-        root=root,
-        origin=root,
-        table=raw,
-        columns={name: name for name in names},
-        required=("rudiment",),
-        splits=splits,
-        read_headers=True,
-        notes=_ignored(recordings),
-    )
-
-
-def _ignored(recordings: Recordings) -> tuple[str, ...]:
     notes = []
     if recordings.others:
         kinds = ", ".join(f"{count} {suffix or 'no suffix'}" for suffix, count in sorted(recordings.others.items()))
         notes.append(f"ignored {counted(sum(recordings.others.values()), 'file')} of other types ({kinds})")
     if recordings.ignored:
         notes.append(f"ignored {counted(recordings.ignored, 'recording')}, hidden or not in a rudiment's folder")
-    return tuple(notes)
+    names = ("sample_id", *(["player"] if known.all() else []), "rudiment", "audio_path")
+    return RawLabels(
+        root=root,
+        origin=root,
+        table=raw,
+        columns={name: name for name in names},
+        splits=splits,
+        read_headers=True,
+        notes=tuple(notes),
+    )
 
 
 def _unreadable(error: OSError) -> None:

@@ -15,7 +15,7 @@ from sousaphone.errors import UserError
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.text import one_line
 
-_WORD = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
+_WORD = re.compile(r"hub:[\w.-]+/[\w.-]+?(?:@[\w./-]+)?")
 # All readable layouts; of SOUSA this excludes the copies of the labels and the MIDI files without audio.
 _PATTERNS = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json", "metadata.csv"]
 
@@ -32,35 +32,23 @@ def check_word(word: str) -> str:
     return word
 
 
-def cached(word: str) -> Path | None:
-    """Return the data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE); None if not known to be complete.
+def cached(word: str, complete: bool = True) -> Path | None:
+    """Return the data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE), None if there is none.
 
-    The hub's library stores the list of a snapshot's files, except in old versions and for downloads of single files.
+    Args:
+        complete: only return a directory that is known to be complete. The hub's library stores the list of a
+            snapshot's files, except in old versions and for downloads of single files.
     """
     # Imported here because it takes half a second.
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
-
-    directory = found(word)
-    if directory is None:
-        return None
-    name, request = _request(word)
-    try:
-        get_cached_repo_tree(name, repo_type=request["repo_type"], revision=request["revision"])
-    except CachedRepoTreeNotFoundError:
-        return None
-    return directory
-
-
-def found(word: str) -> Path | None:
-    """Return the directory in the hub's cache with any file of the data set, possibly incomplete; None if none."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
     name, request = _request(word)
     try:
         directory = Path(snapshot_download(name, **request, local_files_only=True))
-    except LocalEntryNotFoundError:
+        if complete:
+            get_cached_repo_tree(name, repo_type=request["repo_type"], revision=request["revision"])
+    except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
         return None
     except ValueError as error:  # the hub's own rules for names
         raise UserError(f"{word!r} is not a data set of the hub ({one_line(error)}); give hub:OWNER/NAME") from None
@@ -69,18 +57,14 @@ def found(word: str) -> Path | None:
 
 def _request(word: str) -> tuple[str, dict[str, Any]]:
     """Return a data set's name and the arguments of `snapshot_download`."""
-    match = _WORD.fullmatch(check_word(word))
-    assert match is not None
-    return match["name"], {"repo_type": "dataset", "revision": match["revision"], "allow_patterns": _PATTERNS}
+    name, _, revision = check_word(word).removeprefix("hub:").partition("@")
+    return name, {"repo_type": "dataset", "revision": revision or None, "allow_patterns": _PATTERNS}
 
 
 def snapshot(word: str) -> Path:
     """Return the data set's directory in the hub's cache; download it if it is not known to be complete.
 
     An interrupted download is resumed. If the hub is unreachable, a possibly incomplete copy is used, with a message.
-
-    Raises:
-        UserError: an invalid word, no network, no such data set, or no space.
     """
     if (directory := cached(word)) is not None:
         return directory
@@ -93,7 +77,7 @@ def snapshot(word: str) -> Path:
             f"https://huggingface.co/datasets/{name}, or log in with: hf auth login"
         ) from None
     except UnreachableError as error:
-        if (directory := found(word)) is not None:
+        if (directory := cached(word, complete=False)) is not None:
             print(f"{word}: hub unreachable; using the possibly incomplete copy in {directory}", file=sys.stderr)
             return directory
         raise UserError(

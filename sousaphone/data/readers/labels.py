@@ -10,7 +10,7 @@ import pandas as pd
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import durations, find_files
 from sousaphone.data.readers.player_groups import NAME_PLAYERS, stand_ins
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS, canonical_slug, nearest
@@ -26,10 +26,6 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
 
     Args:
         only_test: use every clip as a test clip; ignore splits and the number of players.
-
-    Raises:
-        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment or split, a player in two splits,
-            too few players, an audio file that is missing or unreadable.
     """
     clips, notes = check_labels(raw)
     if "sample_id" not in raw.columns:
@@ -52,14 +48,10 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
 
 
 def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Validate labels; return a table with our column names, types, slugs and class indices, and notes for the user.
-
-    Raises:
-        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment.
-    """
+    """Validate labels; return a table with our column names, types, slugs and class indices, and notes for the user."""
     if raw.table.empty:
         raise UserError(f"{raw.origin} has no clips (0 rows); generate or copy the data set again")
-    for name in raw.required:
+    for name in (name for name in REQUIRED if name in raw.columns):
         cells = raw.table[raw.columns[name]]
         empty = cells.isna() | (cells.astype(str).str.strip() == "")
         if empty.any():
@@ -107,11 +99,7 @@ def _text(cells: pd.Series) -> pd.Series:
 
 
 def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
-    """Return the class of each name.
-
-    Raises:
-        UserError: unknown names, all in one line with the nearest rudiments.
-    """
+    """Return the class of each name; all unknown names are in one error, with the nearest rudiments."""
     slugs, unknown = {}, {}
     for name in names:
         try:

@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -24,16 +24,11 @@ from sousaphone.text import one_line
 _FOLDERS = ("audio", "data", ".")
 _SHARD = re.compile(r"(train|validation|test)-(?:(\d+)(?:-of-(\d+))?|.*)\.parquet")
 _COLUMNS = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if ours != "audio_path"}
-_REQUIRED = ("sample_id", "player", "rudiment")
 _BATCH = 16  # rows read at a time; a clip has about a megabyte
 
 
 def find_shards(root: Path) -> list[Path]:
-    """Return the shards of a data directory by split and name; none for another layout.
-
-    Raises:
-        UserError: a numbered series is incomplete.
-    """
+    """Return the shards of a data directory by split and name; none for another layout."""
     for folder in _FOLDERS:
         shards = sorted(path for path in (root / folder).glob("*.parquet") if _SHARD.fullmatch(path.name))
         if shards:
@@ -61,11 +56,7 @@ def _refuse_gaps(shards: Sequence[Path]) -> None:
 
 
 def read_shards(root: Path, shards: Sequence[Path]) -> RawLabels:
-    """Read the labels of all shards, whose names give the splits; no audio is read.
-
-    Raises:
-        UserError: a shard is unreadable or lacks a column or audio.
-    """
+    """Read the labels of all shards, whose names give the splits; no audio is read."""
     tables = []
     for shard in shards:
         table, status, name = _labels(shard), shard.stat(), shard.relative_to(root).as_posix()
@@ -80,7 +71,6 @@ def read_shards(root: Path, shards: Sequence[Path]) -> RawLabels:
         origin=folder,
         table=raw,
         columns={**{ours: theirs for ours, theirs in _COLUMNS.items() if theirs in raw}, "audio_path": "audio_path"},
-        required=_REQUIRED,
         splits=GivenSplits(raw["split"], f"the shards in {folder.name}", remedy),
     )
 
@@ -89,7 +79,8 @@ def _labels(shard: Path) -> pd.DataFrame:
     try:
         with pyarrow.parquet.ParquetFile(shard) as file:
             present = file.schema_arrow.names
-            refuse_missing(shard, [_COLUMNS[name] for name in _REQUIRED if _COLUMNS[name] not in present], present)
+            required = [_COLUMNS[name] for name in REQUIRED if name in _COLUMNS]
+            refuse_missing(shard, [name for name in required if name not in present], present)
             leaves = [file.schema.column(i).path for i in range(len(file.schema))]
             if "audio.bytes" not in leaves:
                 raise UserError(
@@ -115,11 +106,7 @@ def place_in_shard(audio_path: str) -> tuple[str, int | None]:
 
 
 def clips_of_shard(shard: Path, rows: Sequence[int]) -> Iterator[bytes]:
-    """Yield the encoded audio of rows of a shard, in ascending order; row groups without any of them are skipped.
-
-    Raises:
-        UserError: the shard is unreadable, or a row has no audio.
-    """
+    """Yield the encoded audio of rows of a shard, in ascending order; row groups without any of them are skipped."""
     if any(after <= before for before, after in pairwise(rows)):
         raise ValueError(f"rows of {shard.name} must ascend")
     try:

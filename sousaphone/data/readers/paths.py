@@ -11,11 +11,7 @@ from sousaphone.text import one_line
 
 
 def local_path(given: Path | str) -> Path:
-    """Return the absolute path, with ~ expanded. It need not exist.
-
-    Raises:
-        UserError: the path is empty or inaccessible, or there is no such home directory.
-    """
+    """Return the absolute path, with ~ expanded. It need not exist, but must be accessible."""
     if given == "":  # would be the current directory
         raise UserError(
             "the path of the data set is '' (perhaps an unset variable); give a directory, a CSV file, or "

@@ -28,9 +28,6 @@ def stand_ins(
         origin: source of the recordings, for messages.
         labels: the rudiment of each recording, as given.
         splits: whether the substitutes are used for splits, which needs three of them.
-
-    Raises:
-        UserError: too few different substitutes for splits.
     """
     stems = [_stem(PurePosixPath(path).stem, label) for path, label in zip(audio_paths, labels, strict=True)]
     distinct = sorted(set(stems))

@@ -22,6 +22,7 @@ TEXT = {
     "group_id": "augmentation_group_id",
 }
 NUMBERS = {"duration_sec": "duration_sec", "tempo_bpm": "tempo_bpm"}
+REQUIRED = ("sample_id", "player", "rudiment", "audio_path")  # without empty cells, if present
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +43,6 @@ class RawLabels:
     origin: Path  # source of the labels, for messages
     table: pd.DataFrame  # one row per clip, as read; size_bytes and modified_ns if the reader knows the files
     columns: Mapping[str, str]  # our name of each column present: its name in `table`
-    required: tuple[str, ...]  # our names of the columns without empty cells
     splits: GivenSplits | None = None  # None: from splits.json in `root`, or players split 80/10/10
     file_list: str = ""  # the file that lists the paths, for messages; empty if the reader found the files itself
     read_headers: bool = False  # read durations from the headers of the audio files

@@ -12,14 +12,12 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
 from sousaphone.data.readers.labels import finish
 from sousaphone.data.readers.paths import accessible, local_path
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, refuse_missing
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
 LABELS = "labels/samples.parquet"
 METADATA = "metadata.csv"
-
-_REQUIRED = ("sample_id", "player", "rudiment", "audio_path")
 
 
 def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
@@ -31,7 +29,8 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
         only_test: use every clip as a test clip and ignore splits; a single player is enough.
 
     Raises:
-        UserError: the data set is invalid.
+        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment or split, a player in two splits,
+            too few players, an audio file that is missing or unreadable, or a path outside of the directory.
     """
     return finish(_read(located(source)), only_test)
 
@@ -55,7 +54,7 @@ def _read(root: Path) -> RawLabels:
     if has_labels:
         raw = _read_labels(root / LABELS)
         columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-        return RawLabels(root, root / LABELS, raw, columns, _REQUIRED, file_list=LABELS)
+        return RawLabels(root, root / LABELS, raw, columns, file_list=LABELS)
     if has_metadata:
         return csv.read_csv(root / METADATA)
     shards = parquet.find_shards(root)
@@ -81,7 +80,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             present = set(file.schema_arrow.names)
-            refuse_missing(path, [TEXT[name] for name in _REQUIRED if TEXT[name] not in present], present)
+            refuse_missing(path, [TEXT[name] for name in REQUIRED if TEXT[name] not in present], present)
             known = [name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
             return file.read(columns=known).to_pandas()
     except (OSError, pyarrow.ArrowException) as error:

@@ -58,9 +58,6 @@ def plan_clips(clips: int, seed: int, soundfonts: Sequence[Path | str] = ()) -> 
     """Draw the clips without playing them: 80/10/10 by player, rudiments and players evenly within a split.
 
     SoundFonts are equally likely, and so are the kits of each.
-
-    Raises:
-        UserError: too few clips for three splits, a negative seed, a file that is not a SoundFont.
     """
     if clips < MIN_CLIPS:
         raise UserError(f"--clips {clips} is too few for three splits; give {MIN_CLIPS} or more")
@@ -119,8 +116,7 @@ def generate(
             the labels.
 
     Raises:
-        UserError: `root` contains other files or another plan or is in use; arguments out of range; no SoundFont; not
-            enough disk space.
+        UserError: invalid arguments; `root` is in use or not empty; not enough disk space.
         OSError: the disk is full or not writable; the next call resumes.
     """
     workers = count_cpus() if workers is None else workers
@@ -170,8 +166,8 @@ def _check_space(root: Path, clips: int) -> None:
     free = shutil.disk_usage(root).free
     if needed > free:
         raise UserError(
-            f"{clips:,} clips need {needed / 1e9:.2f} GB more and {root} has {free / 1e9:.2f} GB free; free space, give "
-            "another directory (SOUSAPHONE_CACHE for the built-in set), or fewer clips"
+            f"{clips:,} clips need {needed / 1e9:.2f} GB more and {root} has {free / 1e9:.2f} GB free; free space, or "
+            "give another directory (SOUSAPHONE_CACHE for the built-in set) or fewer clips"
         )
 
 
@@ -242,21 +238,20 @@ def _make_clips(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tup
     # A forked child would inherit locks held by threads of this process (torch, Ray).
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
-    ahead: deque[tuple[list, Future[list[Performance]]]] = deque()
+    pending: deque[Future[list[tuple[Clip, Performance]]]] = deque()
     try:
-        while True:
-            while len(ahead) < _AHEAD * workers and (chunk := list(itertools.islice(jobs, _CHUNK))):
-                ahead.append((chunk, pool.submit(_make_chunk, chunk)))
-            if not ahead:
-                return
-            chunk, performances = ahead.popleft()
-            yield from zip((clip for clip, _ in chunk), performances.result(), strict=True)
+        while chunk := list(itertools.islice(jobs, _CHUNK)):
+            pending.append(pool.submit(_make_chunk, chunk))
+            if len(pending) == _AHEAD * workers:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _make_chunk(jobs: list[tuple[Clip, Path]]) -> list[Performance]:
-    return [make_clip(job) for job in jobs]
+def _make_chunk(jobs: list[tuple[Clip, Path]]) -> list[tuple[Clip, Performance]]:
+    return [(clip, make_clip((clip, path))) for clip, path in jobs]
 
 
 def follow_parent() -> None:

@@ -53,11 +53,7 @@ def builtin_kits() -> tuple[Kit, ...]:
 
 
 def all_kits(soundfonts: Sequence[Path | str]) -> tuple[tuple[Kit, ...], ...]:
-    """Return the kits of the built-in SoundFont and of the given files, by SoundFont.
-
-    Raises:
-        UserError: a file is not a SoundFont or has no snare, or two have the same name.
-    """
+    """Return the kits of the built-in SoundFont and of the given files, by SoundFont."""
     fonts = [builtin_kits()]
     for path in soundfonts:
         kits = read_kits(Path(path).expanduser().absolute())
@@ -68,11 +64,7 @@ def all_kits(soundfonts: Sequence[Path | str]) -> tuple[tuple[Kit, ...], ...]:
 
 
 def read_kits(path: Path) -> tuple[Kit, ...]:
-    """Return the drum presets of an .sf2 file with audible and distinct snares, by program.
-
-    Raises:
-        UserError: no such file, not a SoundFont, or no snare in it.
-    """
+    """Return the drum presets of an .sf2 file with audible and distinct snares, by program."""
     kits: dict[bytes, Kit] = {}
     for program, name in sorted(_open(path).drum_presets()):
         plain = re.sub(r"[^a-z0-9]", "", name.lower()) or "kit"
@@ -194,7 +186,11 @@ class _Font:
         places = places[places < end - start]
         wave = np.interp(places, np.arange(end - start), self.samples[start:end] / 32_768)
         gain = 10 ** (-zone.get(_SOFTER, 0) / 200) * _loudness(zone, len(wave))
-        return _filtered(wave, zone, sweep[: len(wave)]) * gain
+        filtered = _low_pass(wave, zone[_FILTER])
+        if zone.get(_SWEEP, 0):  # approximated by a mixture of its two ends
+            sweep = sweep[: len(wave)]
+            filtered = sweep * _low_pass(wave, zone[_FILTER] + zone[_SWEEP]) + (1 - sweep) * filtered
+        return filtered * gain
 
 
 def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -247,14 +243,6 @@ def _sweep(zone: dict[int, int], count: int) -> np.ndarray:
     time, (delay, attack, hold, decay) = _stages(zone, _SWEEP_ENVELOPE, count)
     sustain = 1 - np.clip(zone.get(_SWEEP_ENVELOPE + 4, 0) / 1000, 0, 1)
     return np.clip(1 - (time - delay - attack - hold) / decay, sustain, 1) * np.clip((time - delay) / attack, 0, 1)
-
-
-def _filtered(wave: np.ndarray, zone: dict[int, int], sweep: np.ndarray) -> np.ndarray:
-    """Apply the low-pass; a sweep is a mixture of its two ends."""
-    rest = _low_pass(wave, zone[_FILTER])
-    if not zone.get(_SWEEP, 0):
-        return rest
-    return sweep * _low_pass(wave, zone[_FILTER] + zone[_SWEEP]) + (1 - sweep) * rest
 
 
 def _low_pass(wave: np.ndarray, cents: int) -> np.ndarray:

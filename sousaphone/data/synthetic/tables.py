@@ -21,8 +21,6 @@ from sousaphone.files import atomic_write, remove_temporary_files
 
 CLIPS_PER_GROUP = 1000
 
-_SKILL = {"novice": ("beginner", "intermediate"), "skilled": ("advanced", "professional")}
-
 
 def sample_id(clip: Clip) -> str:
     room = ROOMS[clip.room].name.replace("_", "")
@@ -83,7 +81,7 @@ def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
                 "duration_sec": round(clip.duration * SAMPLE_RATE) / SAMPLE_RATE,
                 "num_cycles": performance.cycles,
                 "skill_tier": tier,
-                "skill_tier_binary": next(name for name, tiers in _SKILL.items() if tier in tiers),
+                "skill_tier_binary": "novice" if tier in ("beginner", "intermediate") else "skilled",
                 "dominant_hand": {"R": "right", "L": "left"}[clip.player.dominant],
                 "midi_path": None,
                 "audio_path": audio_path(clip),
