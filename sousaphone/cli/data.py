@@ -147,7 +147,7 @@ def _check(options: argparse.Namespace) -> int:
     errors = sum(finding.error for finding in result.findings)
     if result.dataset is not None and not options.no_audio and not errors:
         _shortcuts(result.dataset)
-    verdict = "training would fail or mislead" if errors else "passed"
+    verdict = "training would fail or its results mislead" if errors else "passed"
     print(f"{verdict}: {counted(errors, 'error')}, {counted(len(result.findings) - errors, 'warning')}")
     return EXIT_FINDINGS if errors else EXIT_OK
 

@@ -73,7 +73,10 @@ class ClipSet:
         return len(self.table)
 
     def training_batches(self, batch_size: int, epoch: int, seconds: float | None = None) -> Iterator[Batch]:
-        """Yield all clips once in random order, in random windows of `seconds` (default `clip_seconds`)."""
+        """Yield all clips once in random order, in random windows of `seconds` (default `clip_seconds`).
+
+        The last batch may be smaller.
+        """
         rng = torch.Generator()
         rng.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1, np.uint64)[0] >> 1))
         order = torch.randperm(len(self), generator=rng)
@@ -128,7 +131,7 @@ class ClipSet:
         return wave.to(self.device, non_blocking=on_gpu)
 
     def _upload(self) -> tuple[Tensor, Tensor]:
-        """Copy the split's waveform to the device; return each clip's first sample in it, int64 [N], and it, int16."""
+        """Copy the split's waveform to the device; return the clips' first samples, int64 [N], and the waveform, int16."""
         ends = self._samples.cumsum(0)
         begins = ends - self._samples
         flat = torch.empty(int(ends[-1]), dtype=torch.int16, device=self.device)

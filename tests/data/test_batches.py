@@ -147,5 +147,5 @@ def test_empty_split_gives_no_batches(cache, clips):
 
 
 def test_cache_and_table_of_different_lengths_are_rejected(cache, clips):
-    with pytest.raises(ValueError, match="7 clips .* 6 clips"):
+    with pytest.raises(ValueError, match=r"7 clips .* 6 clips"):
         clip_set(cache, clips.iloc[:6])

@@ -168,5 +168,5 @@ def test_invalid_hold_out_is_rejected(timbres, rule, message):
 
 
 def test_unknown_size_is_rejected(large):
-    with pytest.raises(UserError, match="'huge'.*tiny, mini"):
+    with pytest.raises(UserError, match=r"'huge'.*tiny, mini"):
         draw(large, "huge")

@@ -53,7 +53,7 @@ class Checked:
 
 
 def check(source: Path | str, audio: bool = True) -> Checked:
-    """Find all problems of a data set. If it is unreadable, the recordings in its directory are checked all the same.
+    """Find all problems of a data set. If it is unreadable, the recordings in its directory are still checked.
 
     Args:
         source: as for `read_dataset`.

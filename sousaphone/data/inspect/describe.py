@@ -15,6 +15,7 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS, METADATA
 from sousaphone.data.splits import SPLITS
+from sousaphone.text import counted
 
 _MAX_ROWS = 40  # a longer table is summarised
 _TEMPO_BAND = 20  # BPM
@@ -52,7 +53,7 @@ def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
     return [
         f"durations{source}: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
         f"total {known.sum() / 3600:.2f} h",
-        f"windows: of {len(known):,} clips {shorter}; models use {windows} of a clip and pad shorter ones",
+        f"windows: of {counted(len(known), 'clip')}, {shorter}; models use {windows} of a clip and pad shorter ones",
         *([f"labels: the recordings are {longer:.2f} s longer than labelled, in the median"] if longer > 0.05 else []),
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from sousaphone.errors import UserError
 from sousaphone.rudiments import canonical_slug
+from sousaphone.text import counted
 
 NAME_PLAYERS = "sort the recordings into PLAYER/RUDIMENT/, or give a CSV file with a column player"
 _NUMBER = re.compile(r"[\s_.(-]*\d+\)?$")
@@ -37,7 +38,7 @@ def stand_ins(
     if not splits:
         return ["unnamed"] * len(stems), (f"players unknown: all clips count as one player's; {NAME_PLAYERS}",)
     raise UserError(
-        f"{origin} does not name the players, and the file names have only {len(distinct)} different stems "
+        f"{origin} does not name the players, and the file names have only {counted(len(distinct), 'different stem')} "
         f"({', '.join(distinct)}); train, validation and test need different players, so at least 3: {NAME_PLAYERS}"
     )
 
@@ -51,5 +52,5 @@ def _stem(name: str, label: str) -> str:
 def _rudiment(label: str) -> re.Pattern[str]:
     """Match the rudiment's name in any spelling, as a separate word."""
     words = {tuple(re.findall(r"[a-z0-9]+", text.lower())) for text in (label, canonical_slug(label))}
-    spelt = "|".join(f"{_GAP}*".join(name) for name in sorted(words, key=lambda name: -len("".join(name))))
-    return re.compile(rf"{_GAP}*(?<![a-z])(?:{spelt})(?![a-z]){_GAP}*", re.IGNORECASE)
+    pattern = "|".join(f"{_GAP}*".join(name) for name in sorted(words, key=lambda name: -len("".join(name))))
+    return re.compile(rf"{_GAP}*(?<![a-z])(?:{pattern})(?![a-z]){_GAP}*", re.IGNORECASE)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from sousaphone.errors import UserError
 
-# Our names of the columns: SOUSA's names.
+# Columns: our names and SOUSA's.
 TEXT = {
     "sample_id": "sample_id",
     "player": "profile_id",

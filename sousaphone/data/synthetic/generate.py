@@ -172,7 +172,7 @@ def _check_space(root: Path, clips: int) -> None:
 
 
 def _plan(clips: int, seed: int, soundfonts: Sequence[Path | str]) -> dict:
-    """Return everything that determines the bytes of a set."""
+    """Return all values that determine the bytes of a set, with SoundFonts by content."""
     files = {kits[0].font: kits[0].path for kits in all_kits(soundfonts)}
     hashes = {}
     for name, path in files.items():

@@ -69,7 +69,7 @@ def test_numbers_alone_do_not_distinguish_players(tmp_path):
     for take in range(5):
         record(tmp_path / "flam" / f"{take}.wav")
         record(tmp_path / "drag" / f"drag_{take}.wav")
-    assert "only 1 different stems (unnamed)" in refusal(tmp_path)
+    assert "only 1 different stem (unnamed)" in refusal(tmp_path)
 
 
 def test_folder_above_the_rudiment_is_the_player(root):

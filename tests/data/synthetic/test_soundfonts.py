@@ -9,8 +9,8 @@ import pytest
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, Kit, all_kits, builtin_kits, read_kits, snare
 from sousaphone.errors import UserError
 
-# Centroid (Hz) and length (s) of TimGM6mb's snares by another synthesizer: TinySoundFont 0.3.7, note 38 of the drum bank
-# at velocity 127, held half a second.
+# Centroid (Hz) and length (s) of TimGM6mb's snares by another synthesizer: TinySoundFont 0.3.7, note 38, drum bank,
+# velocity 127, held half a second.
 REFERENCE = {
     "standard": (862, 0.19),
     "room": (545, 0.19),
