@@ -131,7 +131,7 @@ class ClipSet:
         return wave.to(self.device, non_blocking=on_gpu)
 
     def _upload(self) -> tuple[Tensor, Tensor]:
-        """Copy the split's waveform to the device; return the clips' first samples, int64 [N], and the waveform, int16."""
+        """Copy the split's waveform to the device; return the clips' first samples, int64 [N], and it, int16 [T]."""
         ends = self._samples.cumsum(0)
         begins = ends - self._samples
         flat = torch.empty(int(ends[-1]), dtype=torch.int16, device=self.device)
