@@ -13,6 +13,7 @@ from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_tor
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
+from sousaphone.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,36 +22,35 @@ if TYPE_CHECKING:
 
 EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
-_RATES = (16_000, 32_000, 48_000)  # Hz, as the backbones want them
+_RATES = (16_000, 32_000, 48_000)  # Hz, of the backbones
 _SOURCE = (
     "a SOUSA directory, a folder of recordings (RUDIMENT/*.wav or PLAYER/RUDIMENT/*.wav), a CSV file, or hub:OWNER/NAME"
 )
-_DESCRIPTION = "Look at a data set, make one, and decode it for training. Each command has its own --help."
+_DESCRIPTION = "Check, describe, make, preview and cache data sets. Each command has its own --help."
 _CHECK = """\
-Say what is in a data set and all that is wrong with it, each with what to do.
+Describe a data set and report all of its problems, each with a remedy.
 
-Every clip is decoded: files that are missing, unreadable, cut short, empty, silent or clipped, and recordings that
-occur twice. The labels are held against each other: players in two splits, empty splits, unknown rudiments, ids that
-occur twice, tempi that are no numbers. At the end, how far one gets without hearing a pattern at all.
+Every clip is decoded, to find files that are missing, unreadable, truncated, empty, silent or clipped, and repeated
+recordings. Labels are validated: players in two splits, empty splits, unknown rudiments, repeated ids, invalid tempi.
+Finally, the accuracy of shortcuts is measured: a nearest neighbour that does not use the stroke pattern.
 """
 _CHECK_END = """\
 examples:
-  %(prog)s /data/sousa               decodes every clip: about 100,000 in ten minutes on two cores
-  %(prog)s takes.csv --no-audio      the labels alone, in seconds
+  %(prog)s /data/sousa               decode every clip: about 100,000 in ten minutes on two cores
+  %(prog)s takes.csv --no-audio      check only the labels, in seconds
 
-exit codes: 0 nothing that would mislead (there may be warnings); 1 errors: training on it would fail or mislead;
-2 wrong argument
+exit codes: 0 no errors (there may be warnings); 1 errors: training would fail or mislead; 2 invalid argument
 """
-_INFO = "Say what is in a data set: its form, clips, players, splits, fingerprint, lengths. Nothing is decoded."
+_INFO = "Describe a data set: layout, clips, players, splits, fingerprint, durations. Nothing is decoded."
 _INFO_END = """\
 example:
   %(prog)s hub:zkeown/sousa
 
-exit codes: 0, or 2 for a data set that cannot be read
+exit codes: 0, or 2 for a data set that is not readable
 """
 _MAKE = """\
 Make a synthetic data set in SOUSA's layout: 40 rudiments, many players, tempi, kits and rooms. Equal arguments give
-equal bytes. One that was interrupted goes on where it was.
+equal bytes. An interrupted generation is resumed by the same command.
 """
 _MAKE_END = """\
 examples:
@@ -58,19 +58,19 @@ examples:
   %(prog)s /tmp/drums --clips 5000 --seed 1 --soundfont FluidR3_GM.sf2 --workers 8
 """
 _CACHE = """\
-Decode every clip into the waveform cache that training reads (SOUSAPHONE_CACHE, by default ~/.cache/sousaphone).
-launch.py does this by itself; doing it beforehand saves waiting.
+Decode every clip into the waveform cache for training (SOUSAPHONE_CACHE, by default ~/.cache/sousaphone). launch.py
+does this automatically at its start.
 """
 _CACHE_END = """\
 examples:
-  %(prog)s /data/sousa --dataset small                 what launch.py --dataset small reads
-  %(prog)s /data/sousa --dataset small --rates 16000   for AST and BEATs alone (EfficientAT: 32000, HTS-AT: 48000)
-  %(prog)s /data/sousa --clear                         remove all that was decoded from there, at any size and rate
-  %(prog)s --clear                                     remove all decoded waveforms
+  %(prog)s /data/sousa --dataset small                 clips of launch.py --dataset small
+  %(prog)s /data/sousa --dataset small --rates 16000   for AST and BEATs only (EfficientAT: 32000, HTS-AT: 48000)
+  %(prog)s /data/sousa --clear                         remove its decoded clips, of all sizes and rates
+  %(prog)s --clear                                     remove all decoded clips
 """
 _PREVIEW = """\
-Draw what the models are fed: the waveform and every backbone's features, at nano and base scale, before and after
-augmentation. Look whether the strokes can be seen, and whether the masks leave those that tell the rudiment.
+Plot the models' input: the waveform and every backbone's features, at nano and base scale, before and after
+augmentation. Check that the strokes are visible and that the masks leave those that identify the rudiment.
 """
 _PREVIEW_END = """\
 example:
@@ -85,40 +85,37 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     def command(name: str, help: str, description: str, end: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=help, description=description, epilog=end)
 
-    check = command("check", "what is in a data set, and what is wrong with it", _CHECK, _CHECK_END)
-    check.add_argument("source", metavar="SOURCE", help=_SOURCE)
-    check.add_argument("--no-audio", action="store_true", help="decode nothing: labels and files alone")
-    info = command("info", "what is in a data set", _INFO, _INFO_END)
-    info.add_argument("source", metavar="SOURCE", help=_SOURCE)
+    check = command("check", "describe a data set and report its problems", _CHECK, _CHECK_END)
+    check.add_argument("--no-audio", action="store_true", help="check only labels and files, without decoding")
+    info = command("info", "describe a data set", _INFO, _INFO_END)
     make = command("make", "make a synthetic data set", _MAKE, _MAKE_END)
     make.add_argument("directory", metavar="DIR", type=Path, help="a new or empty directory")
-    make.add_argument("--clips", type=int, required=True, metavar="N", help="how many, 10 or more")
-    make.add_argument("--seed", type=int, default=0, metavar="S", help="another one gives another set (default 0)")
-    make.add_argument(
-        "--soundfont", nargs="+", default=[], type=Path, metavar="FILE", help=".sf2 files used beside the built-in ones"
-    )
-    make.add_argument("--workers", type=int, metavar="N", help="processes (default: one for each core)")
-    cache = command("cache", "decode a data set for training, or clear what was decoded", _CACHE, _CACHE_END)
+    make.add_argument("--clips", type=int, required=True, metavar="N", help="number of clips, 10 or more")
+    make.add_argument("--seed", type=int, default=0, metavar="S", help="random seed (default 0)")
+    soundfonts = ".sf2 files used in addition to the built-in one"
+    make.add_argument("--soundfont", nargs="+", default=[], type=Path, metavar="FILE", help=soundfonts)
+    make.add_argument("--workers", type=int, metavar="N", help="processes (default: one per core)")
+    cache = command("cache", "decode a data set for training, or remove decoded clips", _CACHE, _CACHE_END)
     cache.add_argument("source", metavar="SOURCE", nargs="?", help=_SOURCE)
-    cache.add_argument(
-        "--rates", nargs="+", type=int, default=_RATES, metavar="HZ", help="sample rates (default 16000 32000 48000)"
-    )
-    size = "at most so many clips, as launch.py draws them (default full)"
+    rates = "sample rates (default 16000 32000 48000)"
+    cache.add_argument("--rates", nargs="+", type=int, default=_RATES, metavar="HZ", help=rates)
+    size = "maximum number of clips, drawn as by launch.py (default full)"
     cache.add_argument("--dataset", choices=DATASET_SIZES, help=size)
     cache.add_argument("--clear", action="store_true", help="remove instead of building")
-    preview = command("preview", "pictures of what the models are fed", _PREVIEW, _PREVIEW_END)
-    preview.add_argument("source", metavar="SOURCE", help=_SOURCE)
-    preview.add_argument("--clips", type=int, default=4, metavar="N", help="how many (default 4)")
-    preview.add_argument(
-        "--output", type=Path, default=Path("preview"), metavar="DIR", help="where the PNGs go (default ./preview)"
-    )
+    preview = command("preview", "plot the models' input", _PREVIEW, _PREVIEW_END)
+    preview.add_argument("--clips", type=int, default=4, metavar="N", help="number of clips (default 4)")
+    output = "directory of the PNGs (default ./preview)"
+    preview.add_argument("--output", type=Path, default=Path("preview"), metavar="DIR", help=output)
     preview.add_argument("--scales", nargs="+", choices=("nano", "base"), default=("nano", "base"), help="default both")
-    preview.add_argument("--seed", type=int, default=0, metavar="S", help="other clips, other augmentation (default 0)")
+    seed = "random seed of clips and augmentation (default 0)"
+    preview.add_argument("--seed", type=int, default=0, metavar="S", help=seed)
+    for subparser in (check, info, preview):
+        subparser.add_argument("source", metavar="SOURCE", help=_SOURCE)
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     prepare_process()
     options = build_parser(prog).parse_args(argv)
     command = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
@@ -128,11 +125,11 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
             require_torchaudio()
         return command(options)
 
-    again = "; the same command continues" if options.command in ("make", "cache") else ""
-    return run_command(f"{prog} {options.command}", run, f"interrupted{again}")
+    resume = "; run the same command to resume" if options.command == "make" else ""
+    return run_command(f"{prog} {options.command}", run, f"interrupted{resume}")
 
 
-# What each command needs takes seconds to import; --help and wrong arguments do without.
+# Modules that take seconds to import are imported in the commands, so that --help is fast.
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -142,17 +139,16 @@ def _check(options: argparse.Namespace) -> int:
     source = located(options.source)
     if not source.exists():
         raise UserError(f"{source} does not exist; give {_SOURCE}")
-    found = check(source, audio=not options.no_audio)
-    if found.dataset is not None:
-        _describe(source, found.dataset, found.seconds, decoded=not options.no_audio)
-    for finding in found.findings:
+    result = check(source, audio=not options.no_audio)
+    if result.dataset is not None:
+        _describe(source, result.dataset, result.seconds, decoded=not options.no_audio)
+    for finding in result.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
-    errors = sum(finding.error for finding in found.findings)
-    if found.dataset is not None and not options.no_audio and not errors:
-        _shortcuts(found.dataset)
-    warnings = len(found.findings) - errors
-    verdict = "training on it would fail or mislead" if errors else "passes"
-    print(f"{verdict}: {errors} error{'s' * (errors != 1)}, {warnings} warning{'s' * (warnings != 1)}")
+    errors = sum(finding.error for finding in result.findings)
+    if result.dataset is not None and not options.no_audio and not errors:
+        _shortcuts(result.dataset)
+    verdict = "training would fail or its results mislead" if errors else "passed"
+    print(f"{verdict}: {counted(errors, 'error')}, {counted(len(result.findings) - errors, 'warning')}")
     return EXIT_FINDINGS if errors else EXIT_OK
 
 
@@ -174,17 +170,13 @@ def _shortcuts(dataset: Dataset) -> None:
     from sousaphone.data.inspect.shortcuts import shortcut_scores
 
     scores = shortcut_scores(dataset)
-    print(
-        f"\nwithout hearing a pattern, one nearest neighbour among other players' clips ({scores.clips:,} clips) names"
-    )
+    print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
-        print(f"  {percent:5.1f} %  by {name}")
-    detected = "detected in the audio, where some are missed and some found twice: low figures prove nothing"
-    print(f"strokes are {'counted by the labels' if scores.counted == 'labels' else detected}.")
-    print(
-        f"chance is {scores.chance:.1f} %. A model that reaches no more than the highest of these may have learnt to "
-        "count or to measure instead of to hear rudiments."
-    )
+        print(f"  {percent:5.1f} %  {name}")
+    print(f"  {scores.chance:5.1f} %  chance")
+    detected = "detected in the audio, with some missed and some false; low values do not exclude a shortcut"
+    print(f"strokes are {'counted in the labels' if scores.counted == 'labels' else detected}.")
+    print("A model that does not exceed the highest value may count or measure instead of recognising rudiments.")
 
 
 def _info(options: argparse.Namespace) -> int:
@@ -196,19 +188,19 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _read(source: str) -> Dataset:
-    """A data set, also one that serves for --test-also alone: then a note says why."""
+    """Read a data set; if it is only usable for --test-also, a note gives the reason."""
     from sousaphone.data.prepare import read_further
     from sousaphone.data.readers.sousa import located, read_dataset
 
-    there = located(source)
+    root = located(source)
     try:
-        return read_dataset(there)
+        return read_dataset(root)
     except UserError as error:
         try:
-            further = read_further(there)
+            further = read_further(root)
         except UserError:
             raise error from None
-        return dataclasses.replace(further, notes=(f"it serves for --test-also alone: {error}", *further.notes))
+        return dataclasses.replace(further, notes=(f"only usable for --test-also: {error}", *further.notes))
 
 
 def _make(options: argparse.Namespace) -> int:
@@ -217,8 +209,9 @@ def _make(options: argparse.Namespace) -> int:
     try:
         generate(options.directory, options.clips, options.seed, options.workers, soundfonts=options.soundfont)
     except OSError as error:
-        way = "free some space, and the same command goes on" if error.errno == errno.ENOSPC else "give another DIR"
-        raise UserError(f"{options.directory} cannot be written to ({error.strerror}); {way}") from None
+        full = error.errno == errno.ENOSPC
+        remedy = "free space and run the same command to resume" if full else "give another DIR"
+        raise UserError(f"{options.directory} cannot be written ({error.strerror}); {remedy}") from None
     print(f"made: {options.directory.absolute()}")
     return EXIT_OK
 
@@ -230,7 +223,7 @@ def _cache(options: argparse.Namespace) -> int:
     directory = cache_directory()
     if options.clear:
         if options.dataset:
-            raise UserError(f"--dataset {options.dataset}: --clear removes every size; leave --dataset out")
+            raise UserError(f"--dataset {options.dataset}: --clear removes every size; omit --dataset")
         removed = clear_caches(directory, None if options.source is None else _root(options.source))
         for path in removed:
             print(f"removed: {path}")
@@ -239,26 +232,23 @@ def _cache(options: argparse.Namespace) -> int:
         return EXIT_OK
     if options.source is None:
         raise UserError(f"no data set given; give {_SOURCE}")
-    if wrong := [rate for rate in options.rates if not 1_000 <= rate <= 384_000]:
-        raise UserError(
-            f"--rates {wrong[0]} is not a sample rate in Hz; give 1000 to 384000, such as 16000 32000 48000"
-        )
+    if invalid := [rate for rate in options.rates if not 1_000 <= rate <= 384_000]:
+        raise UserError(f"--rates {invalid[0]} is out of range; give 1000 to 384000 (Hz), such as 16000 32000 48000")
     dataset = read_subset(options.source, options.dataset or "full")
     for rate, cache in build_caches(dataset, options.rates, directory).items():
-        size = cache.wave.nbytes
-        print(f"{rate} Hz: {len(cache):,} clips, {size / 1e6:,.0f} MB, {cache.path}")
+        print(f"{rate} Hz: {len(cache):,} clips, {cache.wave.nbytes / 1e6:,.0f} MB, {cache.path}")
     return EXIT_OK
 
 
 def _root(source: str) -> Path:
-    """The directory that a data set's clips lie in; nothing is read there, and it may be gone."""
+    """Return the directory of a data set's clips, which need not exist."""
     from sousaphone.data.readers import hub
     from sousaphone.data.readers.paths import local_path
 
     if hub.is_word(source):
-        if (there := hub.found(source)) is None:
-            raise UserError(f"{source} is not in the hub's cache any more; --clear without it removes all waveforms")
-        return there
+        if (directory := hub.cached(source, complete=False)) is None:
+            raise UserError(f"{source} is not in the hub's cache; give --clear alone to remove all decoded clips")
+        return directory
     path = local_path(source)
     return path.parent if path.is_file() else path
 
@@ -268,7 +258,7 @@ def _preview(options: argparse.Namespace) -> int:
     from sousaphone.data.readers.sousa import read_dataset
 
     if options.clips < 1:
-        raise UserError(f"--clips {options.clips} is below its limit; give 1 or more")
+        raise UserError(f"--clips {options.clips} is out of range; give 1 or more")
     if options.seed < 0:
         raise UserError(f"--seed {options.seed} is negative; give 0 or more")
     for path in preview(read_dataset(options.source), options.output, options.clips, options.scales, options.seed):

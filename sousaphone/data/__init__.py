@@ -1,6 +1,6 @@
-"""Recordings on disk to batches of waveforms. The modules, in the order the data flows:
+"""Data pipeline, from recordings on disk to batches of waveforms.
 
-`readers` read a data set of any form into the one table of `dataset`; `synthetic` makes one for a machine without
-data; `splits` assigns and draws clips; `cache` decodes and resamples them once; `prepare` puts these together for a
-trial; `batches` serves them. `inspect` says what is in a data set, and what gives a class away.
+`readers` reads a data set of any layout into the table of `dataset`; `synthetic` generates one; `splits` assigns splits
+and draws subsets; `cache` decodes and resamples the clips once; `prepare` combines these for a trial; `batches` serves
+the clips. `inspect` describes and checks a data set.
 """

@@ -1,4 +1,4 @@
-"""The nearest clips by a few features, and the classes that they vote for."""
+"""Nearest-neighbour classification on a few features."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ import numpy as np
 
 from sousaphone.rudiments import SLUGS
 
-_ROWS = 256  # whose distances are in memory at a time
+_CHUNK = 256  # rows whose distances are computed at a time
 
 
 def nearest_votes(
     features: np.ndarray, known: np.ndarray, labels: np.ndarray, groups: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """How many of the nearest known clips are of each class; all that are equally near vote.
+    """Count the nearest known clips by class; all clips at the smallest distance count.
 
     Args:
         features: [N, D].
-        known: [K, D]; labels: int [K], indices into SLUGS.
-        groups: of the clips [N] and of the known ones [K]; one of a clip's own group does not vote.
+        known: [K, D].
+        labels: int [K], indices into SLUGS.
+        groups: group of each clip [N] and of each known clip [K]; known clips of a clip's own group are excluded.
 
     Returns:
         [N, C].
     """
-    is_label = np.eye(len(SLUGS))[labels]  # [K, C]
+    one_hot = np.eye(len(SLUGS))[labels]  # [K, C]
     votes = np.zeros((len(features), len(SLUGS)))
-    for start in range(0, len(features), _ROWS):
-        rows = slice(start, start + _ROWS)
-        apart = sum((one[rows, None] - other) ** 2 for one, other in zip(features.T, known.T, strict=True))  # [rows, K]
+    for start in range(0, len(features), _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        distances = sum((a[rows, None] - b) ** 2 for a, b in zip(features.T, known.T, strict=True))  # [rows, K]
         if groups is not None:
-            apart = np.where(groups[0][rows, None] == groups[1], np.inf, apart)
-        votes[rows] = (apart == np.min(apart, axis=1, keepdims=True)) @ is_label
+            distances = np.where(groups[0][rows, None] == groups[1], np.inf, distances)
+        votes[rows] = (distances == np.min(distances, axis=1, keepdims=True)) @ one_hot
     return votes

@@ -1,9 +1,10 @@
-"""From a data directory to what a trial needs: the drawn clips, and their waveforms in the cache."""
+"""Prepare the data of a trial: read a data set, draw the clips, and open their waveforms in the cache."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -16,85 +17,69 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.splits import HELD_OUT, SPLITS, draw, hold_out
 
-_PIECE = 4096  # samples
+_EXCERPT = 4096  # samples compared at the start and in the middle of a clip
 
 
 def read_subset(data_dir: Path, size: str, hold_out_rule: str = "") -> Dataset:
-    """Read a data set's labels and draw a subset of the given size; no audio is decoded.
-
-    Args:
-        hold_out_rule: a timbre to keep out of training and validation, see `splits.hold_out`.
-
-    Raises:
-        UserError: whatever is wrong with the directory or its labels.
-    """
+    """Read the labels of a data set, apply `splits.hold_out` and draw a subset; no audio is decoded."""
     dataset = read_dataset(data_dir)
     return draw(hold_out(dataset, hold_out_rule) if hold_out_rule else dataset, size)
 
 
 def read_further(data_dir: Path) -> Dataset:
-    """Every clip of a further data set, whatever splits it has: all of it is for testing."""
+    """Read an additional test set: all of its clips are test clips, whatever splits it has."""
     return read_dataset(data_dir, only_test=True)
 
 
 def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> None:
-    """Decode every clip, once, to every sample rate that the trials want; with a progress bar.
-
-    Raises:
-        UserError: a clip that cannot be decoded; no space.
-    """
-    build_caches(dataset, {REGISTRY[trial.model].sample_rate for trial in trials}, cache_dir, progress=True)
+    """Decode every clip to the sample rates of the trials, with a progress bar."""
+    build_caches(dataset, {REGISTRY[trial.model].sample_rate for trial in trials}, cache_dir)
 
 
 def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> str:
-    """What must be said where a further data set shares recordings with the training clips; empty if it shares none.
+    """Return a warning if an additional test set shares recordings with the training clips, else ''.
 
-    A clip is told by its length and two pieces of its sound. Both sets are in the cache at the rates of these trials.
+    Clips are compared by their length and two excerpts. Both data sets must be in the cache at the trials' rates.
     """
     rate = min(REGISTRY[trial.model].sample_rate for trial in trials)
 
-    def sounds(data: Dataset, rows: Iterable[int]) -> list[tuple[int, bytes]]:
+    def excerpts(data: Dataset) -> Iterator[tuple[int, bytes, bytes]]:
         cache = build_caches(data, [rate], cache_dir, progress=False)[rate]
-        bounds = ((int(cache.offsets[row]), int(cache.offsets[row + 1])) for row in rows)
-        return [
-            (
-                end - start,
-                b"".join(cache.wave[at : min(at + _PIECE, end)].tobytes() for at in (start, (start + end) // 2)),
-            )
-            for start, end in bounds
-        ]
+        for start, end in pairwise(cache.offsets.tolist()):
+            clip = cache.wave[start:end]
+            yield len(clip), clip[:_EXCERPT].tobytes(), clip[len(clip) // 2 :][:_EXCERPT].tobytes()
 
-    train = set(sounds(dataset, (dataset.clips.split == "train").to_numpy().nonzero()[0]))
-    shared = sum(sound in train for sound in sounds(further, range(len(further.clips))))
+    train = {clip for clip, split in zip(excerpts(dataset), dataset.clips.split, strict=True) if split == "train"}
+    shared = sum(clip in train for clip in excerpts(further))
     if not shared:
         return ""
     return (
-        f"{shared} of the {len(further.clips)} recordings of --test-also are among the training clips: what is scored "
-        "there is no test; give recordings that nobody trained on"
+        f"{shared} of the {len(further.clips)} recordings of --test-also are also training clips, so its scores are "
+        "not test results; give recordings that are not used for training"
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrialData:
-    """What one trial hears, at its backbone's rate, and the data set it comes from."""
+    """The clips of one trial at its backbone's sample rate, and their data set."""
 
     dataset: Dataset
     train: ClipSet
     validation: ClipSet
     test: ClipSet
-    # Clip sets that are scored beside the test clips, by the prefix of their metrics: `held_out` (a timbre kept from
-    # training), `also` (another data set).
+    # Further clip sets to score, by the prefix of their metrics: `held_out` (a timbre excluded from training), `also`
+    # (another data set).
     further: Mapping[str, ClipSet] = dataclasses.field(default_factory=dict)
-    score_test: bool = True  # whether anything is scored at a trial's end; a search among settings must not look
+    score_test: bool = True  # False in a search for settings, which must not use test clips
 
     @property
     def tests(self) -> dict[str, ClipSet]:
-        """All that is scored at a trial's end, by the prefix of its metrics."""
+        """All clip sets scored at the end of a trial, by the prefix of their metrics."""
         return {"test": self.test, **self.further} if self.score_test else {}
 
 
 def open_trial_data(config: TrainConfig, sample_rate: int) -> TrialData:
-    """The clips that a trial hears; every arm of a sweep gets the same clips and the same seconds."""
+    """Open the clips of a trial; every arm of a sweep gets the same clips and the same seconds of audio."""
     device = torch.device(config.device)
 
     def clip_set(data: Dataset, split: str) -> ClipSet:

@@ -1,4 +1,4 @@
-"""Who is trained on and who is tested on: whole players, and how many of their clips."""
+"""Assignment of players to splits, and subsets of a given size."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ import pandas as pd
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.dataset import Dataset
 from sousaphone.errors import UserError
-from sousaphone.text import counted, first_few
+from sousaphone.text import counted, first_few, one_line
 
 SPLITS = ("train", "validation", "test")
-# What people call them, in small letters.
+# Accepted names, in lower case.
 SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
-# Test players' clips of the timbre that is kept from training, scored apart from the others.
+# Split of the test players' clips of the timbre that is excluded from training.
 HELD_OUT = "held_out"
 TIMBRES = ("soundfont", "preset")
 SHARES = {"train": 0.8, "validation": 0.1, "test": 0.1, HELD_OUT: 0.1}
@@ -29,20 +29,16 @@ _KEYS = {"train_profile_ids": "train", "val_profile_ids": "validation", "test_pr
 
 
 def read_splits(path: Path) -> dict[str, str] | None:
-    """The split of every player that a splits.json lists; None where there is no such file.
-
-    Raises:
-        UserError: not readable, not of the expected form, or a player in two splits.
-    """
-    remedy = f"{path} must hold the lists {', '.join(_KEYS)}; correct it, or delete it to have players split 80/10/10"
+    """Read the split of every player in a splits.json; None if there is no such file."""
+    remedy = f"{path} must contain the lists {', '.join(_KEYS)}; correct it, or delete it to split players 80/10/10"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise UserError(f"splits.json cannot be read ({' '.join(str(error).split())}): {remedy}") from None
+        raise UserError(f"splits.json cannot be read ({one_line(error)}): {remedy}") from None
     if not isinstance(content, dict) or not _KEYS.keys() & content.keys():
-        raise UserError(f"splits.json is not of the SOUSA form: {remedy}")
+        raise UserError(f"splits.json does not have SOUSA's format: {remedy}")
     split_of: dict[str, str] = {}
     for key, split in _KEYS.items():
         players = content.get(key, [])
@@ -51,8 +47,8 @@ def read_splits(path: Path) -> dict[str, str] | None:
         for player in (unicodedata.normalize("NFC", str(name).strip()) for name in players):  # as in the labels
             if split_of.setdefault(player, split) != split:
                 raise UserError(
-                    f"splits.json puts player {player!r} in both {split_of[player]} and {split}; "
-                    f"a player belongs to one split: keep the name in one of the lists of {path}"
+                    f"splits.json lists player {player!r} in both {split_of[player]} and {split}; "
+                    f"each player must be in one split: keep the name in one of the lists of {path}"
                 )
     return split_of
 
@@ -60,19 +56,19 @@ def read_splits(path: Path) -> dict[str, str] | None:
 def assign_splits(
     tiers: Mapping[str, str], listed: Mapping[str, str] | None, lister: str = "splits.json"
 ) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Give every player one split.
+    """Assign every player to one split.
 
-    `listed` (splits.json) wins. A validation or test split without players is carved from whole training players:
-    a tenth of all players, at least one, spread over the skill tiers. Without a splits.json every player begins as
-    a training player, which so gives 80/10/10. Players that splits.json does not list are left out.
+    Players keep their split in `listed`; players that it does not list are excluded. A validation or test split without
+    players takes whole players from train: a tenth of all players, at least one, spread over the skill tiers. Without
+    `listed` all players start in train, so this gives 80/10/10.
 
     Args:
-        tiers: the skill tier ('' where unknown) of each player that has clips.
+        tiers: the skill tier ('' if unknown) of each player with clips.
         listed: the split of each listed player, or None.
-        lister: what lists them, for messages.
+        lister: the source of `listed`, for messages.
 
     Returns:
-        The split of each player kept, and what to say aloud about it.
+        The split of each player kept, and notes for the user.
 
     Raises:
         UserError: too few players to fill every split.
@@ -85,38 +81,34 @@ def assign_splits(
         unlisted = [player for player in tiers if player not in listed]
         if not split_of:
             raise UserError(
-                f"{lister} lists none of the {len(tiers)} players that have clips (the first: {unlisted[0]!r}); "
-                f"list them, or delete {lister} to have players split 80/10/10"
+                f"{lister} lists none of the {len(tiers)} players with clips (the first: {unlisted[0]!r}); "
+                f"list them, or delete {lister} to split players 80/10/10"
             )
         if unlisted:
-            left_out = f"left out {counted(len(unlisted), 'player')} that {lister} does not list: {first_few(unlisted)}"
-            notes.append(f"{left_out}; list them in {lister}, or remove their clips")
+            excluded = f"excluded {counted(len(unlisted), 'player')} not listed in {lister}: {first_few(unlisted)}"
+            notes.append(f"{excluded}; list them in {lister}, or remove their clips")
 
-    kept = counted(len(split_of), "player")
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
-    if len(split_of) < len(SPLITS):
-        which = kept if listed is None else f"the {kept} that {lister} lists"
+    training = list(split_of.values()).count("train")
+    if training <= len(empty):
+        source, move = ("", "") if listed is None else (f" of {lister}, {training} in train", "move some to train, ")
         raise UserError(
-            f"cannot split {which}: train, validation and test each need a player of their own, so three are the "
-            "least; add players, or use the recordings with launch.py --test-also, which takes any number"
-        )
-    if Counter(split_of.values())["train"] <= len(empty):
-        raise UserError(
-            f"cannot split {kept}, {Counter(split_of.values())['train']} of them for training: train, "
-            f"validation and test each need a player of their own; add players, or move some to train in {lister}"
+            f"cannot split {counted(len(split_of), 'player')}{source}: train, validation and test need different "
+            f"players, so at least 3; add players, {move}or use the recordings as a test set with launch.py "
+            "--test-also, which accepts any number of players"
         )
     for index, split in enumerate(empty):
         pool = sorted(
             (player for player in split_of if split_of[player] == "train"),
             key=lambda player: (tiers[player], hashlib.sha256(player.encode()).digest()),
         )
-        still_needed = len(empty) - index  # this split's player, the next split's; one more stays in train
-        count = min(max(1, round(SHARES[split] * len(split_of))), len(pool) - still_needed)
-        carved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
-        split_of.update(dict.fromkeys(carved, split))
+        reserved = len(empty) - index  # players for train and for the next empty split
+        count = min(max(1, round(SHARES[split] * len(split_of))), len(pool) - reserved)
+        moved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
+        split_of.update(dict.fromkeys(moved, split))
         if listed is not None:
-            carving = f"{lister} gives no {split} player with clips: carved from train, {first_few(carved)}"
-            notes.append(f"{carving}; to choose the players, give them that split in {lister}")
+            taken = f"{lister} lists no {split} player with clips: moved from train, {first_few(moved)}"
+            notes.append(f"{taken}; to choose the players, list them as {split} in {lister}")
     if listed is None:
         sizes = Counter(split_of.values())
         counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
@@ -125,46 +117,35 @@ def assign_splits(
 
 
 def parse_hold_out(rule: str) -> tuple[str, str]:
-    """`soundfont=NAME` or `preset=NAME` as (column, name); a UserError for anything else."""
+    """Parse `soundfont=NAME` or `preset=NAME` into (column, name)."""
     column, sign, name = rule.partition("=")
     if not sign or column not in TIMBRES or not name:
-        raise UserError(f"--hold-out {rule!r} is not of the form soundfont=NAME or preset=NAME")
+        raise UserError(f"--hold-out {rule!r} is invalid; give soundfont=NAME or preset=NAME")
     return column, name
 
 
 def hold_out(dataset: Dataset, rule: str) -> Dataset:
-    """The data set without a timbre in training and validation; test players' clips of it become the split HELD_OUT.
-
-    Args:
-        rule: `soundfont=NAME` or `preset=NAME`.
-
-    Raises:
-        UserError: no test clip has that timbre, or no training or validation clip another.
-    """
+    """Exclude a timbre from training and validation; the test players' clips of it become the split HELD_OUT."""
     column, name = parse_hold_out(rule)
     has = dataset.clips[column] == name
     held = has & (dataset.clips.split == "test")
     if not held.any():
         known = sorted(set(dataset.clips[column][dataset.clips.split == "test"]) - {""})
-        raise UserError(f"--hold-out {rule}: no test clip has that {column}; they have: {', '.join(known) or 'none'}")
+        raise UserError(f"--hold-out {rule}: no test clip has that {column}; choose from: {', '.join(known) or 'none'}")
     kept = dataset.clips[~has | held].copy()
     kept.loc[held[kept.index], "split"] = HELD_OUT
     for split in SPLITS:
         if not (kept.split == split).any():
-            raise UserError(f"--hold-out {rule}: every {split} clip has that {column}; hold out another")
-    note = f"held out: {column} {name}, {len(dataset.clips) - len(kept):,} clips of it left out of train and validation"
+            raise UserError(f"--hold-out {rule}: every {split} clip has that {column}; hold out another one")
+    note = f"held out: {column} {name}; {len(dataset.clips) - len(kept):,} clips excluded from train and validation"
     return dataclasses.replace(dataset, clips=kept.reset_index(drop=True), notes=(*dataset.notes, note))
 
 
 def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
-    """At most `DATASET_SIZES[size]` clips of a data set, 80/10/10 of them as quotas inside the player splits; clips
-    held out come on top, as many as of test.
+    """Draw at most `DATASET_SIZES[size]` clips, with quotas of 80/10/10 in the player splits.
 
-    Every split has one fixed order of its clips (see `_order`), cut at the quota: so each size contains the smaller
-    ones. No player is dropped: a quota below the number of players gives each one clip.
-
-    Raises:
-        UserError: an unknown size.
+    Held-out clips are additional, as many as test clips. The clips of a split have a fixed order (see `_order`), cut at
+    the quota, so each size contains the smaller ones. A quota below the number of players is raised to one clip each.
     """
     if size not in DATASET_SIZES:
         raise UserError(f"dataset size {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
@@ -185,32 +166,30 @@ def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
             short.append(f"{split} has {len(clips)} of {wanted}")
     notes = list(dataset.notes)
     if short:
-        notes.append(
-            f"size {size} ({limit:,} clips): splits smaller than their quota are used whole: {', '.join(short)}"
-        )
+        notes.append(f"size {size} ({limit:,} clips): all clips of splits below their quota: {', '.join(short)}")
     if raised:
-        notes.append(f"size {size} ({limit:,} clips): quotas raised so that no player is dropped: {', '.join(raised)}")
+        notes.append(f"size {size} ({limit:,} clips): quotas raised to one clip per player: {', '.join(raised)}")
     clips = dataset.clips.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
     return dataclasses.replace(dataset, clips=clips, notes=tuple(notes))
 
 
 def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
-    """The index of `clips` in drawing order: round-robin over players and, within a player, over rudiments.
+    """Return the index of `clips` in drawing order: round-robin over players and, within a player, over rudiments.
 
-    Within a player × rudiment, other performances (`group_id`) come before further renderings of one. Players begin
-    at different rudiments, so that every prefix is balanced over both. Chance is a keyed hash of the names: the order
-    of the rows plays no part, and a clip more does not reshuffle the rest.
+    Within a player × rudiment, other performances (`group_id`) come before further renderings of one. Players start
+    at different rudiments, so every prefix is balanced over both. Randomness is a keyed hash of the names, so it
+    depends neither on the order of the rows nor on other clips.
     """
     table = pd.DataFrame({"player": _shuffled(clips.player, seed), "rudiment": _shuffled(clips.rudiment, seed)})
     table["group"] = clips.group_id.where(clips.group_id != "", clips.sample_id).to_numpy()
-    table["chance"] = _chance(clips.sample_id, seed)
+    table["random"] = _random(clips.sample_id, seed)
     table.index = clips.index
     players, rudiments = table.player.max() + 1, table.rudiment.max() + 1
     table["distance"] = (table.rudiment - table.player * rudiments // players) % rudiments
 
-    table = table.sort_values("chance")
+    table = table.sort_values("random")
     table["rendering"] = table.groupby(["player", "rudiment", "group"]).cumcount()
-    table = table.sort_values(["rendering", "chance"])
+    table = table.sort_values(["rendering", "random"])
     table["round"] = table.groupby(["player", "rudiment"]).cumcount()
     table = table.sort_values(["round", "distance"])
     table["turn"] = table.groupby("player").cumcount()
@@ -218,11 +197,11 @@ def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
 
 
 def _shuffled(names: pd.Series, seed: int) -> np.ndarray:
-    """Each name as its place in a seeded order of the distinct names."""
+    """Replace each name by its position in a seeded order of the distinct names."""
     distinct = names.drop_duplicates()
-    distinct = distinct.iloc[np.argsort(_chance(distinct, seed))]
+    distinct = distinct.iloc[np.argsort(_random(distinct, seed))]
     return pd.Index(distinct).get_indexer(names)
 
 
-def _chance(names: pd.Series, seed: int) -> np.ndarray:
+def _random(names: pd.Series, seed: int) -> np.ndarray:
     return pd.util.hash_array(names.to_numpy(dtype=object), hash_key=f"{seed:016d}")

@@ -1,4 +1,4 @@
-"""Pictures of what the models are fed: the windows, the masks and the strokes under them are those of training."""
+"""Plots of the models' input have the windows and masks of training."""
 
 import dataclasses
 
@@ -27,12 +27,12 @@ def clicks():
     return 0.5 * wave
 
 
-def test_a_clip_is_seen_in_the_window_that_a_model_hears(clicks):
+def test_view_is_the_models_window(clicks):
     plain, augmented = look(clicks, RATE, FRONTEND, TrainConfig(clip_seconds=2.5), seed=0)
     for view in (plain, augmented):
         assert len(view.wave) == 40_000
         assert view.image.shape == (128, 248)
-    centre = 0.25  # s, where the window of 2.5 s begins in a clip of 3 s
+    centre = 0.25  # s, start of the window of 2.5 s in a clip of 3 s
     expected = 0.2 + 0.25 * np.arange(10) - centre
     assert plain.strokes == pytest.approx(expected[expected > 0], abs=0.02)
     assert plain.hidden == 0
@@ -54,7 +54,7 @@ def test_noise_adds_no_strokes(clicks):
     assert augmented.strokes == pytest.approx(plain.strokes, abs=0.02)
 
 
-def test_one_picture_is_drawn_for_each_clip_of_another_rudiment(make_sousa, tmp_path):
+def test_one_plot_per_clip_of_different_rudiments(make_sousa, tmp_path):
     dataset = read_dataset(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:3], long_clips=0))
     paths = list(preview(dataset, tmp_path / "out", clips=2, scales=["nano"]))
     assert [path.read_bytes()[:4] for path in paths] == [b"\x89PNG"] * 2
@@ -63,7 +63,7 @@ def test_one_picture_is_drawn_for_each_clip_of_another_rudiment(make_sousa, tmp_
     assert set(drawn.split) == {"train"}
 
 
-def test_two_ids_never_share_a_picture(make_sousa, tmp_path):
+def test_different_ids_have_different_plots(make_sousa, tmp_path):
     dataset = read_dataset(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:1], long_clips=0))
     ids = ["a/flam tap/1", "a/flam_tap/1", "b", "c"]  # the first two are for training
     dataset = dataclasses.replace(dataset, clips=dataset.clips.assign(sample_id=ids))

@@ -1,4 +1,4 @@
-"""The clips of a SOUSA directory in every other form that a data set comes in."""
+"""Conversion of a SOUSA directory to the other layouts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SPLITS = {"train": "train_profile_ids", "validation": "val_profile_ids", "test":
 
 
 def labels(root: Path) -> pd.DataFrame:
-    """The rows of labels/samples.parquet with their split."""
+    """Return the rows of labels/samples.parquet with their split."""
     table = pd.read_parquet(root / "labels" / "samples.parquet")
     lists = json.loads((root / "splits.json").read_text())
     split_of = {player: split for split, key in SPLITS.items() for player in lists[key]}
@@ -22,7 +22,7 @@ def labels(root: Path) -> pd.DataFrame:
 
 
 def as_metadata_csv(root: Path, out: Path) -> Path:
-    """The older layout: metadata.csv with a split column beside the audio files."""
+    """The older layout: metadata.csv with a split column next to the audio files."""
     shutil.copytree(root / "audio", out / "audio")
     table = labels(root)
     table.assign(split=table.split.replace("validation", "val")).to_csv(out / "metadata.csv", index=False)
@@ -30,7 +30,7 @@ def as_metadata_csv(root: Path, out: Path) -> Path:
 
 
 def as_shards(root: Path, out: Path, shards: int = 2, rows_in_group: int = 2) -> Path:
-    """The hub's layout, as its library writes it: the bytes and the bare file name of each clip, in row groups."""
+    """The hub's layout: the bytes and the file name of each clip, in row groups."""
     (out / "audio").mkdir(parents=True)
     for split, table in labels(root).groupby("split", sort=False):
         size = -(-len(table) // shards)

@@ -1,4 +1,4 @@
-"""Batches are a pure function of seed, epoch and row, on the host as on the device."""
+"""Batches depend only on seed, epoch and row, from the mapped file and from device memory."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def cache(tmp_path):
-    """Clip i counts up from 1,000·i + 1, so that each sample tells where it is from."""
+    """Clip i counts up from 1,000·i + 1, so that each sample identifies its position."""
     waves = [np.arange(length, dtype=np.int16) + 1_000 * i + 1 for i, length in enumerate(LENGTHS)]
     np.concatenate(waves).tofile(tmp_path / "wave.int16")
     np.save(tmp_path / "offsets.npy", np.cumsum([0, *LENGTHS]))
@@ -41,7 +41,7 @@ def same(a, b):
     )
 
 
-def test_a_clip_set_holds_its_split_alone(cache, clips):
+def test_clip_set_has_only_its_split(cache, clips):
     training = clip_set(cache, clips)
     assert training.table.sample_id.tolist() == list("bcdef")
     assert training.table.index.tolist() == [0, 1, 2, 3, 4]
@@ -49,16 +49,16 @@ def test_a_clip_set_holds_its_split_alone(cache, clips):
     assert len(training) == 5
 
 
-def test_an_epoch_has_every_clip_once_and_keeps_the_last_smaller_batch(cache, clips):
+def test_epoch_has_every_clip_once_with_a_smaller_last_batch(cache, clips):
     batches = list(clip_set(cache, clips).training_batches(2, epoch=0))
     assert [len(batch.rows) for batch in batches] == [2, 2, 1]
     assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == [0, 1, 2, 3, 4]
     assert all(torch.equal(batch.labels, batch.rows + 1) for batch in batches)
 
 
-def test_an_epoch_repeats_and_differs_from_the_next_and_from_another_seed(cache, clips):
+def test_epoch_depends_only_on_its_number_and_the_seed(cache, clips):
     training = clip_set(cache, clips)
-    list(training.training_batches(2, epoch=3))  # what was drawn before leaves no trace
+    list(training.training_batches(2, epoch=3))  # has no influence on the next epoch
     once = list(training.training_batches(5, epoch=4))
     assert same(once, clip_set(cache, clips).training_batches(5, epoch=4))
     assert not same(once, training.training_batches(5, epoch=5))
@@ -66,7 +66,7 @@ def test_an_epoch_repeats_and_differs_from_the_next_and_from_another_seed(cache,
     assert not same(once, clip_set(cache, clips, seed=1).training_batches(5, epoch=3))
 
 
-def test_batch_size_changes_neither_order_nor_windows(cache, clips):
+def test_order_and_windows_do_not_depend_on_batch_size(cache, clips):
     training = clip_set(cache, clips)
     whole = next(training.training_batches(5, epoch=0))
     parts = list(training.training_batches(2, epoch=0))
@@ -74,7 +74,7 @@ def test_batch_size_changes_neither_order_nor_windows(cache, clips):
     assert torch.equal(whole.wave, torch.cat([batch.wave for batch in parts]))
 
 
-def test_a_window_is_a_piece_of_its_clip_and_zeros_beyond_its_length(cache, clips):
+def test_window_is_cut_from_its_clip_and_padded_with_zeros(cache, clips):
     for epoch in range(20):
         for batch in clip_set(cache, clips).training_batches(2, epoch):
             assert batch.wave.dtype == torch.int16
@@ -99,7 +99,7 @@ def test_random_windows_reach_both_ends(cache, clips):
     assert max(starts) > 480
 
 
-def test_a_clip_longer_by_one_sample_is_heard_from_either_end(cache, clips):
+def test_clip_longer_by_one_sample_has_two_windows(cache, clips):
     training = clip_set(cache, clips)
     starts = {
         int(batch.wave[0, 0]) - 4_001
@@ -110,20 +110,20 @@ def test_a_clip_longer_by_one_sample_is_heard_from_either_end(cache, clips):
     assert starts == {0, 1}
 
 
-def test_augmentation_can_ask_for_a_longer_window(cache, clips):
+def test_longer_windows_for_augmentation(cache, clips):
     batch = next(clip_set(cache, clips).training_batches(5, epoch=0, seconds=2.4))
     assert batch.wave.shape == (5, 2_400)
     assert sorted(batch.lengths.tolist()) == [800, 1_500, 2_000, 2_400, 2_400]
 
 
-def test_evaluation_hears_the_centre_in_the_tables_order(cache, clips):
+def test_evaluation_uses_centres_in_table_order(cache, clips):
     batches = list(clip_set(cache, clips).evaluation_batches(3))
     wave, rows = torch.cat([batch.wave for batch in batches]), torch.cat([batch.rows for batch in batches])
     assert rows.tolist() == [0, 1, 2, 3, 4]
     assert wave[:, 0].tolist() == [1_501, 2_001, 3_001, 4_251, 5_001]
 
 
-def test_evaluation_takes_chosen_rows(cache, clips):
+def test_evaluation_of_selected_rows(cache, clips):
     (batch,) = clip_set(cache, clips).evaluation_batches(3, rows=[4, 1])
     assert batch.rows.tolist() == [4, 1]
     assert batch.labels.tolist() == [5, 2]
@@ -133,19 +133,19 @@ def test_evaluation_takes_chosen_rows(cache, clips):
     "device",
     [CPU, pytest.param(torch.device("cuda"), marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))],
 )
-def test_device_memory_gives_the_same_batches_to_the_last_bit(cache, clips, device):
+def test_resident_and_mapped_batches_are_equal(cache, clips, device):
     host, resident = clip_set(cache, clips), clip_set(cache, clips, device, resident=True)
     assert same(host.training_batches(2, epoch=1, seconds=2.3), resident.training_batches(2, epoch=1, seconds=2.3))
     assert same(host.evaluation_batches(2), resident.evaluation_batches(2))
     assert same(host.evaluation_batches(2), clip_set(cache, clips, device, resident=False).evaluation_batches(2))
 
 
-def test_an_empty_split_gives_no_batches(cache, clips):
+def test_empty_split_gives_no_batches(cache, clips):
     empty = clip_set(cache, clips, split="validation")
     assert len(empty) == 0
     assert list(empty.training_batches(2, epoch=0)) == list(empty.evaluation_batches(2)) == []
 
 
-def test_a_table_of_other_clips_is_a_defect(cache, clips):
-    with pytest.raises(ValueError, match="7 clips does not belong to a table of 6"):
+def test_cache_and_table_of_different_lengths_are_rejected(cache, clips):
+    with pytest.raises(ValueError, match=r"7 clips .* 6 clips"):
         clip_set(cache, clips.iloc[:6])

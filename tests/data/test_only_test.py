@@ -1,4 +1,4 @@
-"""A further data set is all for testing: no split is looked for in it, and one player will do."""
+"""Data sets for --test-also: all clips are test clips, splits are ignored, and one player is enough."""
 
 import dataclasses
 import json
@@ -21,7 +21,7 @@ def root(make_sousa, tmp_path):
 
 
 def of_one_player(root):
-    """The same clips as one player's, without splits.json."""
+    """Make all clips one player's, without splits.json."""
     path = root / "labels" / "samples.parquet"
     pd.read_parquet(path).assign(profile_id="solo").to_parquet(path)
     (root / "splits.json").unlink()
@@ -40,13 +40,13 @@ FORMS = [as_metadata_csv, as_shards, folder_by_player, folder_of_unknown_players
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_clip_of_every_form_is_a_test_clip(root, tmp_path, form):
+def test_all_clips_of_every_layout_are_test_clips(root, tmp_path, form):
     clips = read_dataset(form(root, tmp_path / "other"), only_test=True).clips
     assert len(clips) == 8
     assert set(clips.split) == {"test"}
 
 
-def test_a_single_player_without_splits_is_enough(root):
+def test_single_player_without_splits_is_enough(root):
     of_one_player(root)
     with pytest.raises(UserError):
         read_dataset(root)
@@ -55,12 +55,12 @@ def test_a_single_player_without_splits_is_enough(root):
     assert dataset.notes == ()
 
 
-def test_players_who_are_not_listed_or_listed_wrongly_are_tested_all_the_same(root):
+def test_invalid_splits_json_is_ignored(root):
     (root / "splits.json").write_text(json.dumps({"train_profile_ids": ["player000"], "test_profile_ids": "broken"}))
     assert len(read_further(root).clips) == 8
 
 
-def test_a_player_in_two_splits_does_not_matter(root, tmp_path):
+def test_player_in_two_splits_is_accepted(root, tmp_path):
     path = as_metadata_csv(root, tmp_path / "other") / "metadata.csv"
     clips = pd.read_csv(path)
     clips.assign(split=["train", "test"] * 4).to_csv(path, index=False)
@@ -69,7 +69,7 @@ def test_a_player_in_two_splits_does_not_matter(root, tmp_path):
     assert len(read_dataset(path, only_test=True).clips) == 8
 
 
-def test_recordings_whose_names_tell_no_players_apart_count_as_one_players(root, tmp_path):
+def test_numbered_recordings_count_as_one_players(root, tmp_path):
     rows = [f"audio/{number}.flac,{slug}" for number, slug in enumerate(SLUGS[:2])]
     (tmp_path / "takes.csv").write_text("\n".join(["path,label", *rows]))
     (tmp_path / "audio").mkdir()
@@ -80,14 +80,14 @@ def test_recordings_whose_names_tell_no_players_apart_count_as_one_players(root,
     assert "players unknown" in dataset.notes[0]
 
 
-def test_recordings_that_were_trained_on_are_counted_whatever_their_form(root, tmp_path):
+def test_shared_recordings_are_counted_in_any_layout(root, tmp_path):
     dataset = read_dataset(root)
     further = read_further(folder_of_unknown_players(root, tmp_path / "other"))
     cache = tmp_path / "cache"
     for data in (dataset, further):
         build_caches(data, [16_000], cache, progress=False)
-    said = overlap(dataset, further, [TrainConfig(model="ast")], cache)
-    assert said.startswith("4 of the 8 recordings of --test-also are among the training clips")  # 2 of 4 players
+    warning = overlap(dataset, further, [TrainConfig(model="ast")], cache)
+    assert warning.startswith("4 of the 8 recordings of --test-also")  # 2 of 4 players
     own = dataclasses.replace(further, clips=further.clips[further.clips.audio_path.str.contains("player003")])
     own = dataclasses.replace(own, clips=own.clips.reset_index(drop=True))
     build_caches(own, [16_000], cache, progress=False)

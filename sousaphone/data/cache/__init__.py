@@ -1,1 +1,1 @@
-"""Recordings decoded and resampled once, into files that are mapped into memory."""
+"""Clips decoded and resampled once, into memory-mapped files."""

@@ -1,8 +1,8 @@
-"""Decode and resample every clip once, into memory-mapped int16 waveforms that all trials share.
+"""Waveform cache: every clip decoded and resampled once, into memory-mapped int16 files that all trials share.
 
-A cache is a directory `KEY-RATEhz` with `wave.int16` (all clips, one after the other), `offsets.npy`, and in `root` the
-directory of the data set. It is built as `KEY-RATEhz.part` and gets its name only when it is complete and on disk; the
-next build removes what a killed one has left.
+A cache is a directory `KEY-RATEhz` with `wave.int16` (the concatenated clips), `offsets.npy`, and `root`, the directory
+of the data set. It is built as `KEY-RATEhz.part` and renamed when it is complete and on disk; the next build removes
+what a killed one has left.
 """
 
 from __future__ import annotations
@@ -31,13 +31,12 @@ from sousaphone.files import flush
 from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
-FORMAT = 3  # raise it whenever the samples or the files of a cache change
+FORMAT = 3  # increment when the samples or the files of a cache change
 _ROOT, _PART = "root", ".part"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
-# Assumed where the labels give no duration, for the estimate of disk space alone.
-_TYPICAL_SECONDS = 6.0
-# SOUSA's durations end with the last stroke; the recordings go on for as long.
-_DECAY_SECONDS = 0.5
+# For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
+# which SOUSA's durations do not include.
+_TYPICAL_SECONDS, _DECAY_SECONDS = 6.0, 0.5
 
 
 class WaveformCache:
@@ -45,89 +44,77 @@ class WaveformCache:
 
     Attributes:
         sample_rate: Hz.
-        wave: int16, all clips one after the other, memory-mapped, read-only.
+        wave: int16, the concatenated clips, memory-mapped, read-only.
         offsets: int64 [N + 1], in samples.
     """
 
     def __init__(self, path: Path, sample_rate: int) -> None:
-        """FileNotFoundError: there is no cache at `path`. ValueError: its files do not fit each other."""
+        """Raise a FileNotFoundError if there is no cache at `path`, a ValueError if it is damaged."""
         self.path, self.sample_rate = path, sample_rate
         self.offsets: np.ndarray = np.load(path / OFFSETS)
         self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")
         if self.offsets[-1] != len(self.wave):
-            raise ValueError(f"{path} is damaged: {len(self.wave)} samples instead of {self.offsets[-1]}")
+            raise ValueError(f"{len(self.wave)} samples instead of {self.offsets[-1]}")
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __reduce__(self) -> tuple[type[WaveformCache], tuple[Path, int]]:
-        # Another process maps the same file; it must never receive the samples themselves.
+        # Pickle the path: another process maps the same file.
         return WaveformCache, (self.path, self.sample_rate)
 
 
 def build_caches(
     dataset: Dataset, sample_rates: Iterable[int], cache_dir: Path, progress: bool = True
 ) -> dict[int, WaveformCache]:
-    """Map the data set's waveforms at each sample rate, after building what is not there or is damaged.
+    """Map the data set's waveforms at each sample rate; build missing or damaged caches first.
 
-    Several processes may ask at once: one builds, the others wait and then map.
+    If several processes call this at once, one builds and the others wait.
 
     Args:
         sample_rates: Hz.
-        cache_dir: where caches live, shared by data sets and runs.
-        progress: show a bar on stderr where that is a terminal.
+        cache_dir: directory of caches, shared by data sets and runs.
+        progress: show a progress bar on stderr if it is a terminal.
 
     Raises:
-        UserError: audio that cannot be decoded, is empty or not finite; no space left; cache_dir not writable.
+        UserError: audio that is undecodable, empty or not finite; no space left; cache_dir not writable.
     """
     key = _key(dataset)
     paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
-    if not _missing(paths):
-        return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
-    with _owned(cache_dir) as console:
-        for left in cache_dir.glob(f"*{_PART}"):  # by a killed build: there is no other builder now
-            if _NAME.fullmatch(left.name):
-                shutil.rmtree(left)
-        missing = _missing(paths, console)
-        if missing:
-            _check_space(dataset.clips, missing, cache_dir)
-            _build(dataset, missing, console, progress)
+    if _missing(paths):
+        with _locked(cache_dir) as console:
+            for part in cache_dir.glob(f"*{_PART}"):  # of a killed build, since the lock excludes a running one
+                if _NAME.fullmatch(part.name):
+                    shutil.rmtree(part)
+            if missing := _missing(paths, console):
+                _check_space(dataset.clips, missing, cache_dir)
+                _build(dataset, missing, console, progress)
     return {rate: WaveformCache(path, rate) for rate, path in paths.items()}
 
 
 def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
-    """Remove caches and what killed builds have left; waits for a build that is going on.
+    """Remove caches and temporary directories of killed builds, after waiting for a running build.
 
     Args:
-        root: the data set's directory, of which every cache is removed, whichever of its clips it has; None for every
-            waveform cache there is.
+        root: remove only caches of this data set's directory, with any subset of its clips; None: remove all.
 
     Returns:
-        What was removed.
-
-    Raises:
-        UserError: cache_dir is not writable.
+        The removed directories.
     """
     if not cache_dir.is_dir():
         return []
-    with _owned(cache_dir):
-        found = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
-        removed = [path for path in found if root is None or _is_of(path, root)]
+    with _locked(cache_dir):
+        removed = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
+        if root is not None:
+            name = os.fsencode(root.resolve())
+            removed = [path for path in removed if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == name]
         for path in removed:
             shutil.rmtree(path)
     return removed
 
 
-def _is_of(path: Path, root: Path) -> bool:
-    """Whether a cache was decoded from what lies at `root`."""
-    try:
-        return (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
-    except FileNotFoundError:
-        return False
-
-
 def _key(dataset: Dataset) -> str:
-    """What decides the samples: the clips in their order, by path, size and time of the file."""
+    """Hash the path, size and modification time of the clips' files, in order."""
     clips = dataset.clips
     digest = hashlib.sha256(repr(FORMAT).encode())
     digest.update("\n".join(clips.audio_path.tolist()).encode())
@@ -137,7 +124,7 @@ def _key(dataset: Dataset) -> str:
 
 
 def _missing(paths: dict[int, Path], console: Console | None = None) -> dict[int, Path]:
-    """The caches that are not there or are damaged; what is damaged is said on the console."""
+    """Select the caches that are missing or damaged; report damaged ones on the console."""
     missing = {}
     for rate, path in paths.items():
         try:
@@ -145,13 +132,13 @@ def _missing(paths: dict[int, Path], console: Console | None = None) -> dict[int
         except (OSError, ValueError, EOFError) as error:
             missing[rate] = path
             if console is not None and path.exists():
-                console.print(f"{path} is damaged ({error}); it is built again")
+                console.print(f"{path} is damaged ({error}); building it again")
     return missing
 
 
 @contextmanager
-def _owned(cache_dir: Path) -> Iterator[Console]:
-    """The directory for one process alone; others wait. Yields where to say things."""
+def _locked(cache_dir: Path) -> Iterator[Console]:
+    """Lock the directory and yield a console for messages; other processes wait."""
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -169,7 +156,7 @@ def _owned(cache_dir: Path) -> Iterator[Console]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
             f"the waveform cache cannot be written to {cache_dir} ({'disk full' if full else error}); "
-            "free some space there or choose another cache directory"
+            "free space there or set SOUSAPHONE_CACHE to another directory"
         ) from None
 
 
@@ -181,7 +168,7 @@ def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -
     if needed > free:
         raise UserError(
             f"the waveform cache needs {needed / 1e9:.1f} GB and {cache_dir} has {free / 1e9:.1f} GB free; "
-            "free some space, choose another cache directory or a smaller --dataset"
+            "free space, set SOUSAPHONE_CACHE to another directory, or give a smaller --dataset"
         )
 
 
@@ -215,7 +202,7 @@ def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress:
             (part / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
             for file in (*part.iterdir(), part):
                 flush(file)
-            shutil.rmtree(paths[rate], ignore_errors=True)  # only ever a damaged one
+            shutil.rmtree(paths[rate], ignore_errors=True)  # a damaged one
             part.rename(paths[rate])
         flush(next(iter(paths.values())).parent)
     finally:

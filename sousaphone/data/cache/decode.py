@@ -1,4 +1,4 @@
-"""Audio files to samples, and samples to another rate: what the waveform cache and the check of a data set share."""
+"""Decoding and resampling of audio files."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from sousaphone.data.readers.audio_files import REPLACE, undecodable
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 
-_REMEDY = "copy it again from its source, or remove it from the data set and its labels"
-_FLOATING = ("FLOAT", "DOUBLE")  # libsndfile's names for samples that may be NaN
-# Output phases filtered by one matrix product. Fewer would be many small products, more would multiply zeros.
+# Output phases filtered by one matrix product: fewer means more products, more means more zeros.
 _PHASES = 32
 
 S = TypeVar("S")
@@ -30,43 +29,38 @@ T = TypeVar("T")
 
 
 def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
-    """Every sample of a file, float32 [T, channels] in [-1, 1), and its rate in Hz.
+    """Decode a file: all samples, float32 [T, channels] in [-1, 1), and the rate in Hz.
 
     Args:
-        name: of the file, for messages.
-
-    Raises:
-        UserError: it cannot be decoded, is cut short, empty, or not finite.
+        name: name of the file for messages.
     """
     try:
         with soundfile.SoundFile(source) as file:
             rate, frames, kind = file.samplerate, file.frames, file.subtype
             samples = file.read(dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
-        if isinstance(source, Path) and source.exists() and source.stat().st_size == 0:
-            raise UserError(f"{name} is empty (0 bytes); {_REMEDY}") from None
-        raise UserError(f"{name} cannot be decoded ({' '.join(str(error).split())}); {_REMEDY}") from None
+        raise undecodable(name, source, error) from None
     if len(samples) < frames:
-        raise UserError(f"{name} is cut short ({len(samples)} of {frames} samples); {_REMEDY}")
+        raise UserError(f"{name} is truncated ({len(samples)} of {frames} samples); {REPLACE}")
     if not len(samples):
-        raise UserError(f"{name} is empty (0 samples); {_REMEDY}")
-    if kind in _FLOATING and not np.isfinite(samples).all():  # whole numbers are finite, and looking takes time
-        raise UserError(f"{name} holds NaN or infinity; {_REMEDY}")
+        raise UserError(f"{name} is empty (0 samples); {REPLACE}")
+    if kind in ("FLOAT", "DOUBLE") and not np.isfinite(samples).all():  # not checked for integers: it takes time
+        raise UserError(f"{name} contains NaN or infinity; {REPLACE}")
     return samples, rate
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
-    """The mean of the channels: [T, channels] to [T]."""
-    # As a product it takes a fortieth of the time of mean(axis=1), which is as slow as decoding.
+    """Average the channels: [T, channels] to [T]."""
+    # The product takes a fortieth of the time of mean(axis=1), which is as slow as decoding.
     channels = samples.shape[1]
     return samples[:, 0] if channels == 1 else samples @ np.full(channels, 1 / channels, samples.dtype)
 
 
 class Resampler:
-    """torchaudio's Resample (windowed sinc) of one clip [T], at two to five times its speed.
+    """Compute torchaudio's Resample (windowed sinc) of one clip [T], two to five times as fast.
 
-    torchaudio convolves with the filters of all phases over their common span, where most are zero. Here neighbouring
-    phases share a matrix product over the samples that they need.
+    torchaudio convolves with the filters of all phases over their common span, which is mostly zeros. Here neighbouring
+    phases share a matrix product over their own span.
     """
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
@@ -94,20 +88,20 @@ class Resampler:
 
 @cache
 def resampler(source_rate: int, target_rate: int) -> Resampler:
-    """One for each pair of rates (Hz): its filters are computed once."""
+    """Return the resampler of a pair of rates (Hz), whose filters are computed once."""
     return Resampler(source_rate, target_rate)
 
 
 def to_int16(wave: Tensor) -> np.ndarray:
-    """Float in [-1, 1) to the nearest 16-bit step; what is louder is clipped."""
+    """Round float samples in [-1, 1) to int16, with clipping."""
     return (wave * 32768).round_().clamp_(-32768, 32767).to(torch.int16).numpy()
 
 
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
-    """`map(function, items)` in order, in threads (soundfile and torch release the GIL), a few items ahead."""
+    """Compute `map(function, items)` in threads (soundfile and torch release the GIL), a few items ahead, in order."""
     workers = max(2, min(8, count_cpus()))
     torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # new threads inherit it; theirs would otherwise fight over the cores
+    torch.set_num_threads(1)  # inherited by new threads; otherwise their threads compete for the cores
     pool, ahead = ThreadPoolExecutor(workers), deque[Future[T]]()
     try:
         for item in items:

@@ -1,1 +1,1 @@
-"""What is in a data set, what is wrong with it, and what gives its classes away."""
+"""Description and validation of a data set, and its shortcuts."""

@@ -1,4 +1,4 @@
-"""What is in a data set, in tables and sentences: for `python -m sousaphone.data check` and `info`."""
+"""Description of a data set, in tables and sentences, for `python -m sousaphone.data check` and `info`."""
 
 from __future__ import annotations
 
@@ -15,52 +15,56 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS, METADATA
 from sousaphone.data.splits import SPLITS
+from sousaphone.text import counted
 
-_MOST_ROWS = 40  # a table with more is a summary
+_MAX_ROWS = 40  # a longer table is summarised
 _TEMPO_BAND = 20  # BPM
 
 
 def form(source: Path | str, dataset: Dataset) -> str:
-    """Which kind of data set it is, and where."""
+    """Return the layout and location of a data set."""
     if place_in_shard(dataset.clips.audio_path.iloc[0])[1] is not None:
-        kind = "Parquet shards with the audio inside, as on the hub"
+        kind = "Parquet shards with audio, as on the hub"
     elif Path(source).suffix.lower() == ".csv":
-        return f"a CSV file of labels, {Path(source).expanduser().absolute()}"
+        return f"CSV file of labels, {Path(source).expanduser().absolute()}"
     elif (dataset.root / LABELS).is_file():
         kind = f"SOUSA's local layout ({LABELS})"
     elif (dataset.root / METADATA).is_file():
         kind = f"SOUSA's older layout ({METADATA})"
     else:
-        kind = "a folder of recordings"
+        kind = "folder of recordings"
     return f"{kind}, {dataset.root}"
 
 
 def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
-    """How long the clips are, and how many are padded in a model's window; NaN where it is not known.
+    """Report the durations of the clips, and how many are shorter than a model's window.
 
     Args:
-        seconds: of each clip, of its audio where that was `decoded`.
-        labels: as the data set says. SOUSA's end with the last stroke; the recordings go on for as long as it sounds.
+        seconds: duration of each clip, NaN if unknown; of its audio if `decoded`.
+        labels: durations in the labels. SOUSA's end with the last stroke, without its decay.
     """
     known = seconds.dropna()
     if known.empty:
-        return ["lengths: the labels do not give them"]
-    by = "" if decoded else " by the labels, or the files' headers"
+        return ["durations: not in the labels"]
+    source = "" if decoded else " (from labels or file headers)"
     longer = (seconds - labels).median()
     shorter = ", ".join(f"{(known < window).sum():,} shorter than {window:g} s" for window in CLIP_SECONDS.values())
-    hear = " or ".join(f"{window:g} s ({scale})" for scale, window in CLIP_SECONDS.items())
+    windows = " or ".join(f"{window:g} s ({scale})" for scale, window in CLIP_SECONDS.items())
     return [
-        f"lengths{by}: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
-        f"{known.sum() / 3600:.2f} h in all",
-        f"windows: of {len(known):,} clips {shorter}; models hear {hear} of a clip, and a shorter one is padded",
-        *([f"labels: the recordings last {longer:.2f} s longer than they say, at the median"] if longer > 0.05 else []),
+        f"durations{source}: {known.min():.2f} to {known.max():.2f} s, median {known.median():.2f} s, "
+        f"total {known.sum() / 3600:.2f} h",
+        f"windows: of {counted(len(known), 'clip')}, {shorter}; models use {windows} of a clip and pad shorter ones",
+        *([f"labels: the recordings are {longer:.2f} s longer than labelled, in the median"] if longer > 0.05 else []),
     ]
 
 
 def tables(dataset: Dataset) -> Iterator[Table]:
-    """Clips by split, player, rudiment, tempo, SoundFont and room; what the data set does not say is left out."""
+    """Count clips by split, player, rudiment, tempo, SoundFont and room; unknown attributes are omitted."""
     clips = dataset.clips
-    yield _splits(clips)
+    table = _table("split", "clips", "players", "rudiments")
+    for name, own in [*((split, clips[clips.split == split]) for split in SPLITS), ("all", clips)]:
+        table.add_row(name, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
+    yield table
     tempo = clips.tempo_bpm
     columns = {"player": clips.player}
     if tempo.notna().any():
@@ -78,27 +82,20 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def _splits(clips: pd.DataFrame) -> Table:
-    table = _table("split", "clips", "players", "rudiments")
-    for name, own in [*((split, clips[clips.split == split]) for split in SPLITS), ("all", clips)]:
-        table.add_row(name, f"{len(own):,}", str(own.player.nunique()), str(own.rudiment.nunique()))
-    return table
-
-
 def _counts(name: str, values: pd.Series, splits: pd.Series) -> Table:
-    """Clips by value and split; where there are very many values, how many and their least and most clips."""
+    """Count clips by value and split; for more than 40 values, summarise the counts."""
     counts = pd.crosstab(values, splits).reindex(columns=list(SPLITS), fill_value=0)
-    if len(counts) <= _MOST_ROWS:
+    if len(counts) <= _MAX_ROWS:
         table = _table(name, *SPLITS)
         for value, row in counts.iterrows():
             table.add_row(str(value) or "not given", *(f"{count:,}" for count in row))
         return table
-    table = _table(f"{name}: {len(counts):,} of them", *SPLITS)
+    table = _table(f"{name}: {len(counts):,} values", *SPLITS)
     present = {split: counts[split][counts[split] > 0] for split in SPLITS}
     table.add_row("with clips", *(f"{len(present[split]):,}" for split in SPLITS))
-    for what in ("min", "median", "max"):
-        cells = (f"{getattr(own, what)():,.0f}" if len(own) else "" for own in present.values())
-        table.add_row(f"clips of one, {what}", *cells)
+    for statistic in ("min", "median", "max"):
+        cells = (f"{own.agg(statistic):,.0f}" if len(own) else "" for own in present.values())
+        table.add_row(f"clips per value, {statistic}", *cells)
     return table
 
 

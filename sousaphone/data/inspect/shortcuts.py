@@ -1,6 +1,6 @@
-"""How far one gets without hearing a pattern: the nearest neighbour by length, by the count of strokes, by sound.
+"""Shortcuts: accuracy of a nearest neighbour on duration, stroke counts or timbre, without the stroke pattern.
 
-A model that reaches no more than these has learnt nothing about rudiments; in the built-in set none of it helps.
+A model that does not exceed it may have learned nothing about rudiments. The built-in set has no such shortcut.
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow
-import pyarrow.compute
 import pyarrow.parquet
 
 from sousaphone.config import CLIP_SECONDS
@@ -25,47 +23,42 @@ from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.splits import draw
 
 STROKES = "labels/strokes.parquet"
-FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # of a clip, in which its strokes are counted
+_FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # parts of a clip in which strokes are counted
 
 
 @dataclass(frozen=True)
 class ShortcutScores:
-    """What share of the clips the nearest neighbour names rightly, by what it looks at."""
+    """Accuracy of the nearest neighbour by feature."""
 
-    percent: dict[str, float]  # of clips, by the feature's name
-    chance: float  # what guessing gives, in percent
-    clips: int  # how many were looked at
-    counted: str  # where the strokes were counted, in the labels or in the audio
+    percent: dict[str, float]  # correctly classified clips by feature name
+    chance: float  # percent
+    clips: int  # number of clips
+    counted: str  # source of the stroke counts: "labels" or "audio"
 
 
 def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
-    """Score one nearest neighbour among other players' clips; the equally near vote.
+    """Classify each clip by its nearest neighbour among other players' clips, with one feature at a time.
 
-    Strokes are counted in labels/strokes.parquet where that knows every clip, otherwise in the audio.
+    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio.
 
     Args:
-        size: at most so many clips, drawn as for training. Decoding 1,000 takes about ten seconds on two cores.
-
-    Raises:
-        UserError: an unknown size; a clip that cannot be decoded.
+        size: maximum number of clips, drawn as for training. Decoding 1,000 takes about ten seconds on two cores.
     """
     drawn = draw(dataset, size)
     clips = drawn.clips
     times = _labelled_times(drawn)
-    sounds = list(_sounds(drawn, with_onsets=times is None))
     counted = "audio" if times is None else "labels"
-    if times is None:
-        times = [sound.onsets for sound in sounds]
-    seconds = np.array([sound.seconds for sound in sounds])
-    level, centroid = (np.array([getattr(sound, name) for sound in sounds]) for name in ("level_db", "centroid_hz"))
+    sounds, detected = zip(*_sounds(drawn, with_onsets=times is None), strict=True)
+    times = list(detected) if times is None else times
+    seconds, level, centroid = np.array(sounds).T
     counts = {"strokes": np.array([len(own) for own in times])}
-    for first in FIRST_SECONDS:
+    for first in _FIRST_SECONDS:
         if first < seconds.max():
             counts[f"strokes in the first {first:g} s"] = np.array([(own < first).sum() for own in times])
     features = {
         "duration": seconds,
         **counts,
-        "strokes a second": counts["strokes"] / seconds,
+        "strokes per second": counts["strokes"] / seconds,
         "duration, loudness and spectral centroid": np.stack([seconds, level, np.log(centroid)], axis=1),
     }
     labels, players = clips.label.to_numpy(), clips.player.to_numpy()
@@ -74,12 +67,12 @@ def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
 
 
 def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndarray) -> float:
-    """Percent of clips whose label is that of the nearest one of another player.
+    """Return the percentage of clips with the label of the nearest clip of another player.
 
-    The equally near vote; votes that tie count by share.
+    Equally near clips vote; a tied vote counts fractionally.
 
     Args:
-        features: [N] or [N, D]; each column is scaled to unit deviation.
+        features: [N] or [N, D]; each column is scaled to unit standard deviation.
         labels: int [N], indices into SLUGS.
         players: [N].
     """
@@ -87,50 +80,33 @@ def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndar
     columns = columns / np.maximum(columns.std(axis=0), 1e-12)
     votes = nearest_votes(columns, columns, labels, (players, players))
     winners = votes == votes.max(axis=1, keepdims=True)
-    right = winners[np.arange(len(labels)), labels] / winners.sum(axis=1)
-    return 100 * float(right.sum()) / len(labels)
+    correct = winners[np.arange(len(labels)), labels] / winners.sum(axis=1)
+    return 100 * float(correct.sum()) / len(labels)
 
 
-@dataclass(frozen=True)
-class _Sound:
-    seconds: float
-    level_db: float
-    centroid_hz: float
-    onsets: np.ndarray
+def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[tuple[tuple[float, float, float], np.ndarray]]:
+    """Decode every clip; yield its duration (s), level (dB) and spectral centroid (Hz), and its onsets (s)."""
 
-
-def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[_Sound]:
-    """Every clip's, in the table's order, decoded in threads."""
-
-    def listen(clip: tuple[str, Path | BytesIO]) -> _Sound:
+    def decode(clip: tuple[str, Path | BytesIO]) -> tuple[tuple[float, float, float], np.ndarray]:
         samples, rate = read_samples(*clip)
         wave = to_mono(samples)
         power = np.abs(np.fft.rfft(wave, 2 ** int(np.ceil(np.log2(max(len(wave), 2)))))) ** 2
         hertz = np.linspace(0, rate / 2, len(power))
-        return _Sound(
-            seconds=len(wave) / rate,
-            level_db=float(10 * np.log10(np.mean(wave**2) + 1e-10)),
-            centroid_hz=float((hertz * power).sum() / max(power.sum(), 1e-10)) + 1,
-            onsets=onsets(wave, rate) if with_onsets else np.zeros(0),
-        )
+        level = float(10 * np.log10(np.mean(wave**2) + 1e-10))
+        centroid = float((hertz * power).sum() / max(power.sum(), 1e-10)) + 1
+        return (len(wave) / rate, level, centroid), onsets(wave, rate) if with_onsets else np.zeros(0)
 
-    return in_threads(listen, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
+    return in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
 
 
 def _labelled_times(dataset: Dataset) -> list[np.ndarray] | None:
-    """Each clip's strokes in seconds, in the table's order; None where the labels do not know every clip."""
-    path = dataset.root / STROKES
+    """Return each clip's stroke times in seconds, in the table's order; None if the labels lack a clip."""
+    names, columns = dataset.clips.sample_id.tolist(), ["sample_id", "actual_time_ms"]
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = pyarrow.array(dataset.clips.sample_id.tolist())
-            tables = []
-            for batch in file.iter_batches(columns=["sample_id", "actual_time_ms"]):
-                mine = pyarrow.compute.is_in(batch["sample_id"].cast(wanted.type), wanted)
-                tables.append(batch.filter(mine).to_pandas())
-    except (OSError, pyarrow.ArrowException, KeyError):
-        return None  # no such table, or not in SOUSA's form: the audio tells as well
-    strokes = pd.concat(tables) if tables else pd.DataFrame({"sample_id": [], "actual_time_ms": []})
+        strokes = pyarrow.parquet.read_table(
+            dataset.root / STROKES, columns=columns, filters=[("sample_id", "in", names)]
+        ).to_pandas()
+    except (OSError, pyarrow.ArrowException):
+        return None  # no such table, or not in SOUSA's format
     of_clip = {name: times.to_numpy() / 1000 for name, times in strokes.groupby("sample_id")["actual_time_ms"]}
-    if not all(name in of_clip for name in dataset.clips.sample_id):
-        return None
-    return [of_clip[name] for name in dataset.clips.sample_id]
+    return [of_clip[name] for name in names] if of_clip.keys() >= set(names) else None

@@ -1,1 +1,1 @@
-"""Every form of a data set, read into one table; `sousa` is the door to all of them."""
+"""Readers of all data set layouts; `sousa.read_dataset` selects the reader."""

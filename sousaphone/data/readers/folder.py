@@ -1,7 +1,7 @@
-"""Read a plain folder of recordings: RUDIMENT/FILE, or PLAYER/RUDIMENT/FILE where the players are known.
+"""Read a plain folder of recordings: RUDIMENT/FILE, or PLAYER/RUDIMENT/FILE.
 
-Where all folders under the root are called after splits (train, val, test), they are the splits, and what is in them is
-read in the same way.
+If all folders under the root are named after splits (train, val, test), they give the splits, and their content is read
+in the same way.
 """
 
 from __future__ import annotations
@@ -23,20 +23,16 @@ from sousaphone.text import counted
 
 @dataclass(frozen=True)
 class Recordings:
-    """What a walk through a folder found."""
+    """Files below a folder."""
 
-    audio_paths: tuple[str, ...]  # below the folder, in order, each in a folder of its rudiment
-    loose: int  # audio files that are in no folder, or hidden
-    others: dict[str, int]  # how many files there are of each other type ('' for none)
+    audio_paths: tuple[str, ...]  # relative, sorted, each in a folder of its rudiment
+    ignored: int  # audio files at the top level, or hidden
+    others: dict[str, int]  # number of other files by suffix ('' for none)
 
 
 def find_recordings(root: Path) -> Recordings:
-    """Look for recordings below `root`; none is opened. Links to folders are not followed.
-
-    Raises:
-        UserError: a folder that cannot be listed, names that are not UTF-8.
-    """
-    found, loose, others = [], 0, Counter[str]()
+    """List the recordings below `root`; links to folders are not followed."""
+    found, ignored, others = [], 0, Counter[str]()
     for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(folder).relative_to(root)
@@ -45,7 +41,7 @@ def find_recordings(root: Path) -> Recordings:
             if suffix not in SUFFIXES:
                 others[suffix.encode(errors="replace").decode()] += 1
             elif name.startswith(".") or below == Path():
-                loose += 1
+                ignored += 1
             else:
                 found.append((below / name).as_posix())
     odd = [path for path in sorted(found) if path.encode(errors="replace").decode() != path]
@@ -54,60 +50,50 @@ def find_recordings(root: Path) -> Recordings:
             f"{len(odd)} of {len(found)} recordings in {root} have names that are not UTF-8 (the first: "
             f"{odd[0]!a}); rename them"
         )
-    return Recordings(tuple(sorted(found)), loose, dict(others))
+    return Recordings(tuple(sorted(found)), ignored, dict(others))
 
 
 def by_rudiment(recordings: Recordings) -> bool:
-    """Whether any of the folders that hold recordings is called after a rudiment."""
+    """Return whether any folder with recordings is named after a rudiment."""
     return any(is_rudiment(name) for name in {PurePosixPath(path).parent.name for path in recordings.audio_paths})
 
 
 def read_folder(root: Path, recordings: Recordings) -> RawLabels:
-    """The recordings, labelled by their folders, which may give the splits as well.
-
-    Raises:
-        UserError: recordings with and without a player's folder.
-    """
+    """Label the recordings by their folders."""
     paths = [PurePosixPath(path) for path in recordings.audio_paths]
     raw = pd.DataFrame({"audio_path": recordings.audio_paths})
     raw["sample_id"] = raw.audio_path
     raw["rudiment"] = [path.parent.name for path in paths]
-    above = [path.parts[:-2] for path in paths]  # the rudiment's folder
+    above = [path.parts[:-2] for path in paths]  # folders above the rudiment's
     splits = None
     if all(folders and folders[0].lower() in SPLIT_NAMES for folders in above):
         cells = pd.Series([folders[0] for folders in above])
-        remedy = f"move their recordings into one of the folders in {root}"
-        splits = GivenSplits(cells, str(root), remedy, apart=True)
+        splits = GivenSplits(cells, str(root), f"move its recordings into one of the folders in {root}", separate=True)
         above = [folders[1:] for folders in above]
     raw["player"] = [folders[0] if folders else "" for folders in above]
     known = raw.player != ""
     if known.any() and not known.all():
         raise UserError(
-            f"{root} has recordings with a player's folder ({raw.audio_path[known].iloc[0]}) and without one "
-            f"({raw.audio_path[~known].iloc[0]}); sort all of them into PLAYER/RUDIMENT/, or all into RUDIMENT/"
+            f"{root} has recordings in a player's folder ({raw.audio_path[known].iloc[0]}) and others that are not "
+            f"({raw.audio_path[~known].iloc[0]}); move all into PLAYER/RUDIMENT/, or all into RUDIMENT/"
         )
+    notes = []
+    if recordings.others:
+        kinds = ", ".join(f"{count} {suffix or 'no suffix'}" for suffix, count in sorted(recordings.others.items()))
+        notes.append(f"ignored {counted(sum(recordings.others.values()), 'file')} of other types ({kinds})")
+    if recordings.ignored:
+        notes.append(f"ignored {counted(recordings.ignored, 'recording')}, hidden or not in a rudiment's folder")
     names = ("sample_id", *(["player"] if known.all() else []), "rudiment", "audio_path")
     return RawLabels(
         root=root,
         origin=root,
         table=raw,
         columns={name: name for name in names},
-        needed=("rudiment",),
         splits=splits,
         read_headers=True,
-        notes=_ignored(recordings),
+        notes=tuple(notes),
     )
 
 
-def _ignored(recordings: Recordings) -> tuple[str, ...]:
-    notes = []
-    if recordings.others:
-        kinds = ", ".join(f"{count} {suffix or 'without'}" for suffix, count in sorted(recordings.others.items()))
-        notes.append(f"ignored {counted(sum(recordings.others.values()), 'file')} of other types ({kinds})")
-    if recordings.loose:
-        notes.append(f"ignored {counted(recordings.loose, 'recording')}, hidden or in no rudiment's folder")
-    return tuple(notes)
-
-
 def _unreadable(error: OSError) -> None:
-    raise UserError(f"the folder {error.filename} cannot be listed ({error.strerror}); make it readable")
+    raise UserError(f"the folder {error.filename} is not readable ({error.strerror}); change its permissions")

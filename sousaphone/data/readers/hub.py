@@ -1,7 +1,7 @@
 """Data sets of the Hugging Face hub: `hub:OWNER/NAME` instead of a directory, `hub:OWNER/NAME@REVISION` to pin one.
 
-They are downloaded into the hub's own cache and read there. What is known to be whole in that cache is taken without a
-look at the network, so trials and resumed runs work offline and all see the same files.
+They are downloaded into the hub's own cache and read there. A complete copy in the cache is used without a network
+request, so trials and resumed runs work offline and all read the same files.
 """
 
 from __future__ import annotations
@@ -15,92 +15,72 @@ from sousaphone.errors import UserError
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.text import one_line
 
-_PREFIX = "hub:"
-_WORD = re.compile(r"hub:(?P<name>[\w.-]+/[\w.-]+?)(?:@(?P<revision>[\w./-]+))?")
-# The forms that can be read; of SOUSA this leaves out the copies of the labels and the MIDI files without audio.
-_WANTED = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json", "metadata.csv"]
+_WORD = re.compile(r"hub:[\w.-]+/[\w.-]+?(?:@[\w./-]+)?")
+# All readable layouts; of SOUSA this excludes the copies of the labels and the MIDI files without audio.
+_PATTERNS = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json", "metadata.csv"]
 
 
 def is_word(text: str) -> bool:
-    """Whether this means a data set of the hub."""
-    return text.startswith(_PREFIX)
+    """Return whether the text names a data set of the hub."""
+    return text.startswith("hub:")
 
 
 def check_word(word: str) -> str:
-    """The word itself, without a look at the network; a UserError where it is not of the form hub:OWNER/NAME."""
+    """Return the word; raise a UserError if it does not have the form hub:OWNER/NAME."""
     if not _WORD.fullmatch(word):
-        raise UserError(f"{word!r} is no data set of the hub; give hub:OWNER/NAME, such as hub:zkeown/sousa")
+        raise UserError(f"{word!r} is not a data set of the hub; give hub:OWNER/NAME, such as hub:zkeown/sousa")
     return word
 
 
-def cached(word: str) -> Path | None:
-    """The data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE); None if it is not known to be whole there.
+def cached(word: str, complete: bool = True) -> Path | None:
+    """Return the data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE), None if there is none.
 
-    The hub's library keeps a list of what belongs to a snapshot, but for those of old versions and single files.
-
-    Raises:
-        UserError: a wrong word.
+    Args:
+        complete: only return a directory that is known to be complete. The hub's library stores the list of a
+            snapshot's files, except in old versions and for downloads of single files.
     """
-    # Imported here: it takes half a second, and only this form needs it.
-    from huggingface_hub import get_cached_repo_tree
-    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+    # Imported here because it takes half a second.
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
 
-    there = found(word)
-    if there is None:
-        return None
-    name, wanted = _request(word)
+    name, request = _request(word)
     try:
-        get_cached_repo_tree(name, repo_type=wanted["repo_type"], revision=wanted["revision"])
-    except CachedRepoTreeNotFoundError:
-        return None
-    return there
-
-
-def found(word: str) -> Path | None:
-    """The directory in the hub's cache that holds anything of the data set, whole or not; None if there is none."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    name, wanted = _request(word)
-    try:
-        there = Path(snapshot_download(name, **wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
+        directory = Path(snapshot_download(name, **request, local_files_only=True))
+        if complete:
+            get_cached_repo_tree(name, repo_type=request["repo_type"], revision=request["revision"])
+    except (LocalEntryNotFoundError, CachedRepoTreeNotFoundError):
         return None
     except ValueError as error:  # the hub's own rules for names
-        raise UserError(f"{word!r} is no data set of the hub ({one_line(error)}); give hub:OWNER/NAME") from None
-    return there if any(any(there.glob(pattern)) for pattern in _WANTED) else None
+        raise UserError(f"{word!r} is not a data set of the hub ({one_line(error)}); give hub:OWNER/NAME") from None
+    return directory if any(any(directory.glob(pattern)) for pattern in _PATTERNS) else None
 
 
 def _request(word: str) -> tuple[str, dict[str, Any]]:
-    """A data set's name and what is asked of the hub about it."""
-    match = _WORD.fullmatch(check_word(word))
-    assert match is not None
-    return match["name"], {"repo_type": "dataset", "revision": match["revision"], "allow_patterns": _WANTED}
+    """Return a data set's name and the arguments of `snapshot_download`."""
+    name, _, revision = check_word(word).removeprefix("hub:").partition("@")
+    return name, {"repo_type": "dataset", "revision": revision or None, "allow_patterns": _PATTERNS}
 
 
 def snapshot(word: str) -> Path:
-    """The data set's directory in the hub's cache, downloaded if it is not known to be whole there.
+    """Return the data set's directory in the hub's cache; download it if it is not known to be complete.
 
-    A download that was cut short goes on where it was. Without the hub what may be whole is taken, and that is said.
-
-    Raises:
-        UserError: a wrong word, no network, no such data set, no room for it.
+    An interrupted download is resumed. If the hub is unreachable, a possibly incomplete copy is used, with a message.
     """
-    if (there := cached(word)) is not None:
-        return there
-    name, wanted = _request(word)
+    if (directory := cached(word)) is not None:
+        return directory
+    name, request = _request(word)
     try:
-        return fetch_snapshot(f"hub:{name}", name, wanted["repo_type"], wanted["allow_patterns"], wanted["revision"])
+        return fetch_snapshot(f"hub:{name}", name, request["repo_type"], request["allow_patterns"], request["revision"])
     except RefusedError:
         raise UserError(
-            f"{word}: the hub has no such data set or revision, or grants access to its members only; check the "
-            f"name at https://huggingface.co/datasets/{name}, or log in with: hf auth login"
+            f"{word}: the hub has no such data set or revision, or restricts access to it; check the name at "
+            f"https://huggingface.co/datasets/{name}, or log in with: hf auth login"
         ) from None
     except UnreachableError as error:
-        if (there := found(word)) is not None:
-            print(f"{word} is read as it lies in {there}, whole or not: the hub cannot be reached", file=sys.stderr)
-            return there
+        if (directory := cached(word, complete=False)) is not None:
+            print(f"{word}: hub unreachable; using the possibly incomplete copy in {directory}", file=sys.stderr)
+            return directory
         raise UserError(
-            f"{word} cannot be downloaded ({error}); download it where there is a network with: hf download "
+            f"{word} cannot be downloaded ({error}); on a machine with network access run: hf download "
             f"--repo-type dataset {name} --local-dir DIR, and give --data-dir DIR"
         ) from None

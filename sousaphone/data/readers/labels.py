@@ -1,4 +1,4 @@
-"""Raw labels of any form made into the one table: checked, split by player, the files looked at, all in order."""
+"""Validate raw labels of any layout and complete them to the table of a data set."""
 
 from __future__ import annotations
 
@@ -10,57 +10,48 @@ import pandas as pd
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import durations, find_files
 from sousaphone.data.readers.player_groups import NAME_PLAYERS, stand_ins
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS, canonical_slug, nearest
 from sousaphone.text import first_few
 
-# The table's first columns; those of NUMBERS and TEXT that are not among them follow.
+# The table's first columns; the others of NUMBERS and TEXT follow.
 _FIRST = ("sample_id", "player", "rudiment", "label", "split", "audio_path", "size_bytes", "modified_ns")
-_MOST = 5  # names spelt out in a message
+_MAX_NAMES = 5  # names listed in a message
 
 
 def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
-    """The data set of which a reader has found the labels.
+    """Build the data set from raw labels.
 
     Args:
-        only_test: every clip is a test clip, whatever splits there are, and any number of players will do.
-
-    Raises:
-        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment or split, a player in two splits,
-            too few players to fill every split, a file that is missing or is no audio.
+        only_test: use every clip as a test clip; ignore splits and the number of players.
     """
     clips, notes = check_labels(raw)
     if "sample_id" not in raw.columns:
         clips["sample_id"] = clips.audio_path
     known = raw.table.columns.intersection(["size_bytes", "modified_ns"])
     clips[known] = raw.table[known]
-    clips, said = _split(raw, clips, only_test)
+    clips, split_notes = _split(raw, clips, only_test)
     audio_paths = clips.audio_path.tolist()
     if raw.file_list:
         clips["size_bytes"], clips["modified_ns"] = find_files(raw.root, audio_paths, raw.file_list)
-    if raw.read_headers:
-        clips["duration_sec"] = durations(raw.root, audio_paths)
-    if "size_bytes" not in clips:
+    elif "size_bytes" not in clips:
         statuses = [(raw.root / path).stat() for path in audio_paths]
         clips["size_bytes"] = [status.st_size for status in statuses]
         clips["modified_ns"] = [status.st_mtime_ns for status in statuses]
+    if raw.read_headers:
+        clips["duration_sec"] = durations(raw.root, audio_paths)
     columns = [*_FIRST, *(name for name in (*NUMBERS, *TEXT) if name not in _FIRST)]
-    notes = (*notes, *said, *raw.notes)
+    notes = (*notes, *split_notes, *raw.notes)
     return Dataset(raw.root, clips[columns], notes, players_known="player" in raw.columns)
 
 
 def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """A table of labels under our names, with settled types, canonical rudiments and their class numbers, and what to
-    say about it.
-
-    Raises:
-        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment.
-    """
+    """Validate labels; return a table with our column names, types, slugs and class indices, and notes for the user."""
     if raw.table.empty:
         raise UserError(f"{raw.origin} has no clips (0 rows); generate or copy the data set again")
-    for name in raw.needed:
+    for name in (name for name in REQUIRED if name in raw.columns):
         cells = raw.table[raw.columns[name]]
         empty = cells.isna() | (cells.astype(str).str.strip() == "")
         if empty.any():
@@ -71,7 +62,7 @@ def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
     clips = pd.DataFrame(index=raw.table.index)
     for name in TEXT:
         clips[name] = _text(raw.table[raw.columns[name]]) if name in raw.columns else ""
-    # A path is left as the disk has it, but for what makes two of one: `./a`, `a//b`.
+    # Paths are kept as on disk, except for equivalent spellings: `./a`, `a//b`.
     if "audio_path" in raw.columns:
         paths = raw.table[raw.columns["audio_path"]].astype(str)
         clips["audio_path"] = paths.str.replace(r"/(?:\.?/)+", "/", regex=True).str.removeprefix("./")
@@ -83,18 +74,18 @@ def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
         cells = raw.table[raw.columns[name]].astype(object)
         clips[name] = pd.to_numeric(cells, errors="coerce").astype(float)
         unknown = cells[clips[name].isna()]
-        odd = unknown[_text(unknown) != ""]
-        if len(odd):
+        invalid = unknown[_text(unknown) != ""]
+        if len(invalid):
             notes.append(
-                f"{len(odd)} of {len(cells)} cells of {raw.columns[name]} are no numbers (the first: {odd.iloc[0]!r}) "
-                "and count as not known; write numbers with a point"
+                f"{len(invalid)} of {len(cells)} cells of {raw.columns[name]} are not numbers (the first: "
+                f"{invalid.iloc[0]!r}) and treated as missing; use a decimal point"
             )
     for name in ("sample_id", "audio_path"):
         repeated = clips[name].duplicated()
         if name in raw.columns and repeated.any():
             raise UserError(
                 f"{raw.origin}: {raw.columns[name]} {clips[name][repeated].iloc[0]!r} occurs more than once "
-                f"({repeated.sum()} repeated rows); each clip is one row: remove the others"
+                f"({repeated.sum()} repeated rows); keep one row per clip and remove the others"
             )
     slugs = canonical_slugs(clips.rudiment.unique(), raw.origin)
     clips["rudiment"] = clips.rudiment.map(slugs)
@@ -103,16 +94,12 @@ def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def _text(cells: pd.Series) -> pd.Series:
-    """Cells as text without spaces around it and in one form of Unicode; '' where there is none."""
+    """Convert cells to stripped text in Unicode normal form C, '' for missing values."""
     return cells.astype(object).fillna("").astype(str).str.strip().str.normalize("NFC")
 
 
 def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
-    """The class of each name.
-
-    Raises:
-        UserError: names that are no rudiment's, all of them in one line with the nearest ones.
-    """
+    """Return the class of each name; all unknown names are in one error, with the nearest rudiments."""
     slugs, unknown = {}, {}
     for name in names:
         try:
@@ -126,38 +113,37 @@ def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
         near = [f"{name!r} (did you mean {hint}?)" for name, hint in hints.items() if hint]
         far = [repr(name) for name, hint in hints.items() if not hint]
         raise UserError(
-            f"{origin}: {len(unknown)} of {len(names)} names are not among the 40 rudiments: "
-            + first_few([*near, *far], _MOST)
-            + (f"; the 40 are: {', '.join(SLUGS)}" if far else "")
+            f"{origin}: {len(unknown)} of {len(names)} rudiments are unknown: {first_few([*near, *far], _MAX_NAMES)}"
+            + (f"; choose from: {', '.join(SLUGS)}" if far else "")
         )
     return slugs
 
 
 def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The clips of the players who have a split, with players and splits, and what to say about these."""
+    """Return the clips of the players with a split, with columns player and split, and notes for the user."""
     given = None if only_test else raw.splits
-    named, apart = "player" in raw.columns, given is not None and given.apart
+    named, separate = "player" in raw.columns, given is not None and given.separate
     notes: tuple[str, ...] = ()
     if not named:
         labels = raw.table[raw.columns["rudiment"]].tolist()
-        splits = not (only_test or apart)
+        splits = not (only_test or separate)
         clips["player"], notes = stand_ins(raw.origin, clips.audio_path.tolist(), labels, splits)
     if only_test:
         return clips.assign(split="test"), notes
-    split_by, lister = None, "splits.json"
+    listed, lister = None, "splits.json"
     if given is not None:
         by_clip = _known_splits(given, raw.origin)
-        if apart and not named:
+        if separate and not named:
             clips["player"] = by_clip + "/" + clips.player
-            notes = (f"players unknown: the folders give the splits, so a player may be in two; {NAME_PLAYERS}",)
-        split_by, lister = _splits_of_players(clips.player, by_clip, given.remedy), given.lister
+            notes = (f"players unknown: split by folder, so a player may be in two splits; {NAME_PLAYERS}",)
+        listed, lister = _splits_of_players(clips.player, by_clip, given.remedy), given.lister
     elif named:
-        split_by = read_splits(raw.root / lister)
+        listed = read_splits(raw.root / lister)
     tiers = clips.drop_duplicates("player").set_index("player")["skill_tier"].to_dict()
-    split_of, said = assign_splits(tiers, split_by, lister)
+    split_of, split_notes = assign_splits(tiers, listed, lister)
     clips = clips[clips.player.isin(split_of.keys())].reset_index(drop=True)
     clips["split"] = clips.player.map(split_of)
-    return clips, notes + said if named or given is not None else notes
+    return clips, notes + split_notes if named or given is not None else notes
 
 
 def _known_splits(given: GivenSplits, origin: Path) -> pd.Series:
@@ -171,11 +157,11 @@ def _known_splits(given: GivenSplits, origin: Path) -> pd.Series:
 
 
 def _splits_of_players(players: pd.Series, splits: pd.Series, remedy: str) -> dict[str, str]:
-    """The split of every player, from a split given for every clip."""
+    """Derive the split of every player from the splits of the clips."""
     pairs = pd.DataFrame({"player": players, "split": splits}).drop_duplicates()
-    twice = pairs[pairs.player.duplicated()]
-    if len(twice):
-        player = twice.player.iloc[0]
+    repeated = pairs.player[pairs.player.duplicated()]
+    if len(repeated):
+        player = repeated.iloc[0]
         both = " and ".join(sorted(pairs.split[pairs.player == player]))
-        raise UserError(f"player {player!r} is in both {both}; a player belongs to one split: {remedy}")
+        raise UserError(f"player {player!r} is in both {both}; each player must be in one split: {remedy}")
     return dict(zip(pairs.player, pairs.split, strict=True))

@@ -1,4 +1,4 @@
-"""Where a data set lies, as a user names it: nothing that the system has against a path ends in a traceback."""
+"""Paths given by the user: every operating system error becomes a `UserError`."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from sousaphone.text import one_line
 
 
 def local_path(given: Path | str) -> Path:
-    """The absolute path that is meant, with ~ as the home directory. It need not exist.
-
-    Raises:
-        UserError: nothing is given; whether it exists cannot even be told; there is no such home directory.
-    """
+    """Return the absolute path, with ~ expanded. It need not exist, but must be accessible."""
     if given == "":  # would be the current directory
         raise UserError(
-            "the path of the data set is '', as of a variable that is not set; give a directory, a CSV file, or "
+            "the path of the data set is '' (perhaps an unset variable); give a directory, a CSV file, or "
             "hub:OWNER/NAME"
         )
-    with looked_at(given):
+    with accessible(given):
         path = Path(given).expanduser().absolute()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.stat()
@@ -29,15 +25,11 @@ def local_path(given: Path | str) -> Path:
 
 
 @contextmanager
-def looked_at(path: Path | str) -> Iterator[None]:
-    """For looks at what lies at or below a path.
-
-    Raises:
-        UserError: one of them failed: no permission, a name that is too long, a link that leads to itself.
-    """
+def accessible(path: Path | str) -> Iterator[None]:
+    """Convert errors of access at or below a path (permission, name too long, link loop) to a `UserError`."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # pathlib has RuntimeErrors for links and homes
+    except (OSError, RuntimeError) as error:  # pathlib raises RuntimeError for link loops and unknown homes
         raise UserError(
-            f"{str(path)!r} cannot be looked at ({one_line(error)}); make it readable, or give another path"
+            f"{str(path)!r} is not accessible ({one_line(error)}); make it readable, or give another path"
         ) from None

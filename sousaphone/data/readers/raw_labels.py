@@ -1,4 +1,4 @@
-"""What every reader hands over: labels as the data set gives them, before anything is checked."""
+"""Labels as read from a data set, before validation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from sousaphone.errors import UserError
 
-# Our columns, and SOUSA's names for them.
+# Columns: our names and SOUSA's.
 TEXT = {
     "sample_id": "sample_id",
     "player": "profile_id",
@@ -22,38 +22,37 @@ TEXT = {
     "group_id": "augmentation_group_id",
 }
 NUMBERS = {"duration_sec": "duration_sec", "tempo_bpm": "tempo_bpm"}
+REQUIRED = ("sample_id", "player", "rudiment", "audio_path")  # without empty cells, if present
 
 
 @dataclass(frozen=True, eq=False)
 class GivenSplits:
-    """A split for every clip, as a data set gives it."""
+    """The split of every clip, as given in a data set."""
 
-    cells: pd.Series  # the split's name for each row of the raw table
-    lister: str  # what gives it, for messages
-    remedy: str  # what to do about a player in two splits, for messages
-    apart: bool = False  # whether players without a name are taken for others in each split
+    cells: pd.Series  # name of the split for each row of the raw table
+    lister: str  # source of the splits, for messages
+    remedy: str  # how to correct a player in two splits, for messages
+    separate: bool = False  # unnamed players of different splits are different players
 
 
 @dataclass(frozen=True, eq=False)
 class RawLabels:
-    """What a reader finds in a data set, before anything is checked."""
+    """Output of every reader, before validation."""
 
     root: Path  # the data directory
-    origin: Path  # where the labels come from, for messages
-    # One row a clip, as it is written there; where the reader knows the files, also their size_bytes and modified_ns.
-    table: pd.DataFrame
-    columns: Mapping[str, str]  # our name of a column: its name in `table`, for those that are there
-    needed: tuple[str, ...]  # our names of the columns in which every cell must be filled
-    splits: GivenSplits | None = None  # None: those of a splits.json in `root`, or players split 80/10/10
-    file_list: str = ""  # the file that lists the paths, for messages; empty where the reader found the files itself
-    read_headers: bool = False  # whether the audio files' headers say how long the clips last
-    notes: tuple[str, ...] = ()  # what to say aloud about it
+    origin: Path  # source of the labels, for messages
+    table: pd.DataFrame  # one row per clip, as read; size_bytes and modified_ns if the reader knows the files
+    columns: Mapping[str, str]  # our name of each column present: its name in `table`
+    splits: GivenSplits | None = None  # None: from splits.json in `root`, or players split 80/10/10
+    file_list: str = ""  # the file that lists the paths, for messages; empty if the reader found the files itself
+    read_headers: bool = False  # read durations from the headers of the audio files
+    notes: tuple[str, ...] = ()  # messages for the user
 
 
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
-    """Raise a UserError where columns are not there that must be."""
+    """Raise a UserError if required columns are missing."""
     if missing:
         raise UserError(
             f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
-            f"{', '.join(sorted(present))}; add what is missing, or rename the column that holds it"
+            f"{', '.join(sorted(present))}; add or rename columns"
         )

@@ -1,5 +1,4 @@
-"""Read a data set, whatever its form: the one door, and SOUSA's local layout (labels/samples.parquet, splits.json and
-the audio files). The other forms have a file each."""
+"""Read a data set of any layout; the reader of SOUSA's local layout (labels/samples.parquet, splits.json, audio)."""
 
 from __future__ import annotations
 
@@ -12,57 +11,51 @@ import pyarrow.parquet
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
 from sousaphone.data.readers.labels import finish
-from sousaphone.data.readers.paths import local_path, looked_at
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, refuse_missing
+from sousaphone.data.readers.paths import accessible, local_path
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels, refuse_missing
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
 LABELS = "labels/samples.parquet"
 METADATA = "metadata.csv"
 
-_NEEDED = ("sample_id", "player", "rudiment", "audio_path")
-
 
 def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
-    """Read labels and splits and find every audio file; one table comes out, whichever form the data set has.
+    """Read labels and splits and locate every audio file.
 
     Args:
-        source: a directory (labels/samples.parquet; metadata.csv; Parquet shards of the hub; a folder of recordings
-            for each rudiment, tried in this order), a CSV file, or hub:OWNER/NAME.
-        only_test: every clip is a test clip and no split is looked for; a single player will do.
+        source: a directory (labels/samples.parquet, metadata.csv, Parquet shards of the hub, or one folder of
+            recordings per rudiment, tried in this order), a CSV file, or hub:OWNER/NAME.
+        only_test: use every clip as a test clip and ignore splits; a single player is enough.
 
     Raises:
-        UserError: anything about it that would fail later, as one line with the remedy.
+        UserError: no rows, an empty cell, a clip listed twice, an unknown rudiment or split, a player in two splits,
+            too few players, an audio file that is missing or unreadable, or a path outside of the directory.
     """
     return finish(_read(located(source)), only_test)
 
 
 def located(source: Path | str) -> Path:
-    """The absolute path of a data set; one of the hub is downloaded if need be.
-
-    Raises:
-        UserError: it cannot be fetched, or whether it exists cannot be told.
-    """
+    """Return the absolute path of a data set; download it from the hub if necessary."""
     word = Path(source).as_posix()
     return local_path(hub.snapshot(word) if hub.is_word(word) else source)
 
 
 def _read(root: Path) -> RawLabels:
-    """The labels by the reader of their form."""
     if root.is_file() and root.suffix.lower() == ".csv":
         return csv.read_csv(root)
     if not root.is_dir():
         raise UserError(
-            f"data directory {root} is not a directory; give the directory that holds {LABELS} or a folder for each "
+            f"data directory {root} is not a directory; give the directory that contains {LABELS} or one folder per "
             "rudiment, or a CSV file"
         )
-    with looked_at(root):
-        is_local, is_older = (root / LABELS).is_file(), (root / METADATA).is_file()
-    if is_local:
+    with accessible(root):
+        has_labels, has_metadata = (root / LABELS).is_file(), (root / METADATA).is_file()
+    if has_labels:
         raw = _read_labels(root / LABELS)
         columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-        return RawLabels(root, root / LABELS, raw, columns, _NEEDED, file_list=LABELS)
-    if is_older:
+        return RawLabels(root, root / LABELS, raw, columns, file_list=LABELS)
+    if has_metadata:
         return csv.read_csv(root / METADATA)
     shards = parquet.find_shards(root)
     if shards:
@@ -71,15 +64,15 @@ def _read(root: Path) -> RawLabels:
     lists = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.name[0] != ".")
     if lists and not folder.by_rudiment(recordings):
         raise UserError(
-            f"{root} has no recordings in folders called after rudiments, but it holds {lists[0].name}; if that lists "
+            f"{root} has no recordings in folders named after rudiments, but contains {lists[0].name}; if it lists "
             f"the clips, give the file itself: {lists[0]}"
         )
     if recordings.audio_paths:
         return folder.read_folder(root, recordings)
     raise UserError(
-        f"{root} is not a SOUSA data set: it has no {LABELS}; expected are {LABELS}, splits.json and audio/, or "
-        f"{METADATA}, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a "
-        "CSV file with the columns path and label"
+        f"{root} is not a SOUSA data set: no {LABELS}; expected {LABELS}, splits.json and audio/, or {METADATA}, or "
+        "audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a CSV file with the "
+        "columns path and label"
     )
 
 
@@ -87,12 +80,10 @@ def _read_labels(path: Path) -> pd.DataFrame:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             present = set(file.schema_arrow.names)
-            missing = [TEXT[name] for name in _NEEDED if TEXT[name] not in present]
-            refuse_missing(path, missing, present)
-            return file.read(
-                columns=[name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
-            ).to_pandas()
+            refuse_missing(path, [TEXT[name] for name in REQUIRED if TEXT[name] not in present], present)
+            known = [name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
+            return file.read(columns=known).to_pandas()
     except (OSError, pyarrow.ArrowException) as error:
         raise UserError(
-            f"{path} cannot be read as Parquet ({one_line(error)}); copy it again from its source"
+            f"{path} is not readable as Parquet ({one_line(error)}); copy it again from its source"
         ) from None

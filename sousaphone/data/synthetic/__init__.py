@@ -1,1 +1,1 @@
-"""The built-in data set: players, drums and rooms, rendered."""
+"""The synthetic built-in data set: players, drums and rooms."""

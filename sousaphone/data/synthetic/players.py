@@ -1,7 +1,7 @@
-"""The built-in set's drummers: who plays, what they are asked to play, and when and how hard each stroke lands.
+"""The players of the built-in set, their tasks, and the onset and velocity of each stroke.
 
-What separates the rudiments must be their patterns, so a clip's length, its rate of strokes and the place in the cycle
-where it begins are drawn without looking at the class.
+Only the stroke pattern may distinguish the rudiments, so the duration of a clip, its rate of strokes and its first
+position in the cycle are drawn independently of the class.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import numpy as np
 
 from sousaphone.rudiments import RUDIMENTS, Rudiment
 
-if TYPE_CHECKING:  # no sound here
+if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.synthetic.soundfonts import Kit
 
 TIERS = ("beginner", "intermediate", "advanced", "professional")
 SPLIT_PLAYERS = {"train": 80, "val": 10, "test": 10}
 TEMPI_BPM = (60, 180)
-RATE_PER_SECOND = (5.0, 12.0)  # places in the cycle a second, the same for every rudiment
+RATE_PER_SECOND = (5.0, 12.0)  # positions in the cycle per second, equal for all rudiments
 DURATION_SECONDS = (2.8, 5.2)
-LEAD_IN_SECONDS = (0.08, 0.21)  # room for grace notes before the first stroke
+LEAD_IN_SECONDS = (0.08, 0.21)  # leaves time for grace notes before the first stroke
 TAIL_SECONDS = 0.15
 
-# SOUSA's intended velocities (MIDI). Bounces of a buzz start lower and fall off.
+# SOUSA's intended velocities (MIDI). Bounces of a buzz start lower and decay.
 VELOCITY = {"accent": 120, "tap": 65, "diddle": 75, "grace": 40, "buzz": 70}
 BOUNCE_FALL = 0.85
 
-# The columns of SOUSA's strokes.parquet that a performance fills; the others follow from these.
+# The columns of SOUSA's strokes.parquet that a performance gives; the others are derived.
 COLUMNS = (
     *("hand", "stroke_type", "intended_time_ms", "actual_time_ms", "intended_velocity", "actual_velocity"),
     *("is_grace_note", "is_accent", "diddle_position", "flam_spacing_ms", "parent_stroke_index", "buzz_count"),
@@ -39,50 +39,50 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Player:
-    """A drummer's habits. Times in ms, levels as factors of the intended velocity, pitch in cents."""
+    """A player's habits: times in ms, levels as factors of the intended velocity, pitch in cents."""
 
     profile_id: str
     split: str
     tier: str
-    dominant: str  # the hand that leads: a left-handed player mirrors the sticking
+    dominant: str  # leading hand, "R" or "L": a left-handed player mirrors the sticking
     jitter_ms: float  # standard deviation of a stroke's onset
     weak_late_ms: float  # how late the weak hand is
-    drift: float  # standard deviation of the slow tempo drift, a share
-    weak_level: float  # how hard the weak hand strikes
-    spread: float  # standard deviation of the velocities, a share
+    drift: float  # standard deviation of the slow tempo drift, relative
+    weak_level: float  # of the weak hand
+    spread: float  # standard deviation of the velocities, relative
     accent_level: float
-    downbeat_level: float  # how hard the first stroke of each cycle is struck
+    downbeat_level: float  # of the first stroke of each cycle
     grace_level: float
-    grace_spread: float  # standard deviation of how wide flams and drags are, a share
-    flam_ms: float  # grace note to main stroke
-    drag_ms: float  # between the notes of a drag, and from it to the main stroke
-    diddle_level: float  # second stroke of a diddle
-    diddle_shift: float  # its onset, early (-) or late (+), a share of the step
-    weak_cents: float  # the weak hand strikes another spot on the head: pitch and brightness differ
+    grace_spread: float  # standard deviation of the width of flams and drags, relative
+    flam_ms: float  # from grace note to main stroke
+    drag_ms: float  # between the notes of a drag, and from the last one to the main stroke
+    diddle_level: float  # of the second stroke of a diddle
+    diddle_shift: float  # of its onset, early (-) or late (+), as a fraction of the step
+    weak_cents: float  # pitch and brightness of the weak hand, which strikes another spot of the drum head
     weak_shelf_db: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task(ABC):
-    """What is to be performed: who plays which cycle, how fast, from where in it and for how long."""
+    """A performance to be played: the player, the cycle, tempo, first position and duration."""
 
     seed: tuple[int, ...]
     player: Player
     tempo_bpm: int
-    stretch: float  # played beats for each notated beat: 2 is half time
-    phase: float  # where in the cycle it begins, 0 to 1
+    stretch: float  # played beats per notated beat: 2 is half time
+    phase: float  # first position in the cycle, 0 to 1
     duration: float  # seconds
     tuning_cents: float
 
     @property
     @abstractmethod
     def rudiment(self) -> Rudiment:
-        """Whose cycle is played."""
+        """The rudiment that is played."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip(Task):
-    """One recording of the built-in set, and with which sound."""
+    """One clip of the built-in set, with its sound."""
 
     index: int
     slug: str
@@ -96,22 +96,22 @@ class Clip(Task):
 
 @dataclass
 class Performance:
-    """Strokes as columns (SOUSA's names and units), one entry a stroke, and the number of cycles begun."""
+    """Strokes as columns (SOUSA's names and units), one entry per stroke, and the number of cycles started."""
 
     columns: dict[str, list]
     cycles: int
 
 
 def make_players(seed: int) -> list[Player]:
-    """100 players; each split has every tier. Equal seeds give equal players."""
-    places = [(split, place) for split, count in SPLIT_PLAYERS.items() for place in range(count)]
-    return [_make_player(number, split, place % len(TIERS), seed) for number, (split, place) in enumerate(places)]
+    """Draw 100 players; each split has every tier. Equal seeds give equal players."""
+    slots = [(split, slot) for split, count in SPLIT_PLAYERS.items() for slot in range(count)]
+    return [_make_player(number, split, slot % len(TIERS), seed) for number, (split, slot) in enumerate(slots)]
 
 
 def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
     rng = np.random.default_rng((seed, 0, number))
-    # One skill behind all habits, within a tier too: whose time wanders has a weak hand and loose flams as well.
-    clumsy = 1 - (skill + float(rng.random())) / len(TIERS)  # near 1 a beginner, near 0 a professional
+    # One skill determines all habits, also within a tier, so that they are correlated.
+    clumsy = 1 - (skill + float(rng.random())) / len(TIERS)  # near 1 for a beginner, near 0 for a professional
 
     def between(low: float, high: float) -> float:
         return float(rng.uniform(low, high))
@@ -140,10 +140,11 @@ def _make_player(number: int, split: str, skill: int, seed: int) -> Player:
 
 
 def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float]:
-    """A tempo in BPM and the stretch that plays this cycle at a rate drawn without regard to the rudiment.
+    """Draw a tempo in BPM and the stretch.
 
-    SOUSA notates some rudiments in sixteenths and some in sextuplets; at one tempo their rates alone would tell
-    them apart. So the rate comes first, and the tempo follows, in half or double time where it would leave the limits.
+    SOUSA notates some rudiments in sixteenths and some in sextuplets; at equal tempo their stroke rates would
+    distinguish them. So the rate is drawn independently of the rudiment, and the tempo follows from it, in half or
+    double time outside of the limits.
     """
     low, high = TEMPI_BPM
     rate = float(np.exp(rng.uniform(*np.log(RATE_PER_SECOND))))
@@ -156,10 +157,10 @@ def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float
 
 
 def perform(clip: Task) -> Performance:
-    """Play the clip's rudiment from its phase until the clip is nearly over.
+    """Play the clip's rudiment from its phase to the end of the clip.
 
     Returns:
-        Strokes in clip time (ms from its first sample), the bounces of buzz strokes after all others.
+        Strokes in ms from the clip's first sample, the bounces of buzz strokes after all others.
     """
     rng = np.random.default_rng((*clip.seed, 1))
     player, cycle = clip.player, clip.rudiment.strokes
@@ -172,7 +173,7 @@ def perform(clip: Task) -> Performance:
         main_index, main_ms = len(strokes) + len(places) - 1, 0.0
         width = float(np.clip(rng.normal(1, player.grace_spread), 0.6, 1.6))
         figure: list[tuple] = []
-        for place in reversed(places):  # the main stroke first: its grace notes hang on it
+        for place in reversed(places):  # the main stroke first: its grace notes depend on it
             stroke, before = cycle[place], places[-1] - place
             intended = start_ms + stroke.onset * step_ms * len(cycle) / clip.rudiment.beats
             weak = stroke.hand == "L"
@@ -181,7 +182,7 @@ def perform(clip: Task) -> Performance:
             level = player.weak_level if weak else 1.0
             if stroke.kind == "grace":
                 level *= player.grace_level
-                if before <= 2:  # the earlier notes of a run of four stay in the rhythm, as in SOUSA's recordings
+                if before <= 2:  # the earlier notes of a group of four stay in rhythm, as in SOUSA's recordings
                     gap = player.flam_ms if len(places) == 2 else before * player.drag_ms
                     time = main_ms - min(gap * width, 0.7 * step_ms * before)
             else:
@@ -201,7 +202,7 @@ def perform(clip: Task) -> Performance:
                     *(stroke.diddle, main_ms - time if before else None, main_index if before else None, count or None),
                 )
             )
-            for bounce in range(1, count):  # quicker and softer, until the other hand takes over
+            for bounce in range(1, count):  # faster and softer, until the next stroke
                 gap = 0.85 * step_ms * (1 - 0.9**bounce) / (1 - 0.9**count)
                 soft = BOUNCE_FALL**bounce
                 levels = _midi(VELOCITY["buzz"] * soft), _midi(velocity * soft)
@@ -215,15 +216,15 @@ def perform(clip: Task) -> Performance:
 
 
 def _step_ms(clip: Task) -> float:
-    """From one place in the cycle to the next."""
+    """Time from one position in the cycle to the next."""
     rudiment = clip.rudiment
     return 60_000 / clip.tempo_bpm * clip.stretch * rudiment.beats / len(rudiment.strokes)
 
 
 def _figures(clip: Task, rng: np.random.Generator) -> list[tuple[float, range]]:
-    """The figures (grace notes and their stroke) that fit the clip, each with its cycle's start in ms and its places.
+    """Return the figures (a stroke with its grace notes) of the clip: start of the cycle in ms, positions in the cycle.
 
-    The first is the first whole one at or after the clip's phase.
+    The first figure is the first complete one at or after the clip's phase.
     """
     cycle, step_ms = clip.rudiment.strokes, _step_ms(clip)
     mains = [place for place, stroke in enumerate(cycle) if stroke.parent is None]
@@ -242,12 +243,12 @@ def _midi(velocity: float) -> int:
     return int(np.clip(round(velocity), 8, 127))
 
 
-def _drift(share: float, rng: np.random.Generator) -> Callable[[float], float]:
-    """A slow wander of the beat: from a time in ms to its shift in ms, the sum of two sinusoids."""
+def _drift(deviation: float, rng: np.random.Generator) -> Callable[[float], float]:
+    """Draw a slow drift of the beat, the sum of two sinusoids: a function from a time in ms to its shift in ms."""
     periods, phases = rng.uniform(1500, 4000, 2), rng.uniform(0, 2 * np.pi, 2)
 
     def shift(time_ms: float) -> float:
         waves = np.sin(2 * np.pi * time_ms / periods + phases) - np.sin(phases)
-        return float(np.sum(share * periods / (2 * np.pi) * waves) / 2)
+        return float(np.sum(deviation * periods / (2 * np.pi) * waves) / 2)
 
     return shift

@@ -1,7 +1,7 @@
-"""Strokes to sound: a SoundFont's snare drums, two hands that differ, a room and a microphone, a FLAC file.
+"""Rendering of strokes: a snare drum of a SoundFont, two different hands, a room and a microphone, a FLAC file.
 
-Each hand has a voice of its own, tuned and coloured as its player's hand: without that, rudiments which differ only in
-sticking would sound the same. A kit gives one stroke; loudness and brightness follow velocity here.
+Each hand has its own tuning and brightness; otherwise rudiments that differ only in sticking would sound the same. A
+kit gives a single stroke, whose loudness and brightness then follow the velocity.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ from sousaphone.data.synthetic.players import Clip, Performance, Task, perform
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, snare
 from sousaphone.files import atomic_write
 
-# A recording's noise lies so much below its peak, in dB, beyond what SOUSA's label says (measured on its clips); where
-# the label says nothing, NO_NOISE_DB below it.
-NOISE_OFFSET_DB = 18
-NO_NOISE_DB = 84
+# The noise re the peak is SOUSA's label minus an offset (measured on its clips), in dB; without a label, -_NO_NOISE_DB.
+_NOISE_OFFSET_DB, _NO_NOISE_DB = 18, 84
 
 
 @dataclass(frozen=True)
 class Room:
     """A room and its microphone: reverb (0 to 1), equaliser in Hz and dB, compression ratio, noise in dB.
 
-    Names, kinds, wet shares, microphones, ratios and noise are those of SOUSA's presets.
+    Names, kinds, wet levels, microphones, ratios and noise are those of SOUSA's presets.
     """
 
     name: str
@@ -57,53 +55,53 @@ ROOMS = (
 
 @dataclass(frozen=True)
 class Voice:
-    """What one hand sounds like on one drum: its hardest stroke and a dull version of it, both float [T]."""
+    """The sound of one hand on one drum: its hardest stroke and a dull version of it, both float [T]."""
 
     bright: np.ndarray
     dull: np.ndarray
 
     def stroke(self, velocity: int) -> np.ndarray:
-        """A stroke of this MIDI velocity: 40 dB a decade, the SoundFont standard's curve; softer is duller."""
+        """Return a stroke of a MIDI velocity: 40 dB per decade as in the SoundFont standard; softer is duller."""
         force = velocity / 127
         return force**2 * (force * self.bright + (1 - force) * self.dull)
 
 
 def make_voice(drum: np.ndarray, cents: float, shelf_db: float) -> Voice:
-    """A drum's stroke [T] tuned by `cents` and with its treble turned by `shelf_db`, at unit energy."""
-    places = np.arange(0, len(drum), 2 ** (cents / 1200))  # read faster, a recording sounds higher
-    tuned = np.interp(places, np.arange(len(drum)), drum).astype(np.float32)
+    """Tune a drum's stroke [T] by `cents` and shift its treble by `shelf_db`, at unit energy."""
+    positions = np.arange(0, len(drum), 2 ** (cents / 1200))
+    tuned = np.interp(positions, np.arange(len(drum)), drum).astype(np.float32)
     coloured = pedalboard.HighShelfFilter(2500, shelf_db, 0.7)(tuned, SAMPLE_RATE)
     bright = coloured / np.sqrt(np.sum(coloured**2))
     return Voice(bright, pedalboard.LowpassFilter(1500)(bright, SAMPLE_RATE))
 
 
 def render_hand(voice: Voice, times_ms: list[float], velocities: list[int], seconds: float) -> np.ndarray:
-    """One hand's strokes as audio, float [T]."""
+    """Render one hand's strokes, float [T]."""
     wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
     for time, velocity in zip(times_ms, velocities, strict=True):
         start = round(time / 1000 * SAMPLE_RATE)
-        room = wave[start : start + len(voice.bright)]
-        room += voice.stroke(velocity)[: len(room)]
+        window = wave[start : start + len(voice.bright)]
+        window += voice.stroke(velocity)[: len(window)]
     return wave
 
 
 def render(clip: Clip, performance: Performance) -> np.ndarray:
-    """The clip as recorded in its room: int16 [T] at 44.1 kHz."""
+    """Render a clip: int16 [T] at 44.1 kHz."""
     return record(clip, performance, snare(clip.kit), ROOMS[clip.room])
 
 
 def record(task: Task, performance: Performance, drum: np.ndarray, room: Room) -> np.ndarray:
-    """A performance on a drum, given by one stroke [T], in a room: int16 [T] at 44.1 kHz."""
+    """Render a performance on a drum, given by one stroke [T], in a room: int16 [T] at 44.1 kHz."""
     player = task.player
     rng = np.random.default_rng((*task.seed, 2))
     strokes = performance.columns
     mix = np.zeros(round(task.duration * SAMPLE_RATE), np.float32)
     for hand in ("R", "L"):
-        mine = [i for i, which in enumerate(strokes["hand"]) if which == hand]
+        own = [i for i, which in enumerate(strokes["hand"]) if which == hand]
         weak = hand != player.dominant
         voice = make_voice(drum, task.tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
-        times = [strokes["actual_time_ms"][i] for i in mine]
-        mix += render_hand(voice, times, [strokes["actual_velocity"][i] for i in mine], task.duration)
+        times, velocities = ([strokes[name][i] for i in own] for name in ("actual_time_ms", "actual_velocity"))
+        mix += render_hand(voice, times, velocities, task.duration)
     mix /= max(float(np.abs(mix).max()), 1e-6)
     chain = pedalboard.Pedalboard(
         [
@@ -117,24 +115,24 @@ def record(task: Task, performance: Performance, drum: np.ndarray, room: Room) -
         chain.append(pedalboard.Compressor(threshold_db=-18, ratio=room.ratio, attack_ms=5, release_ms=80))
     mix = chain(mix, SAMPLE_RATE)
     mix /= max(float(np.abs(mix).max()), 1e-6)
-    noise_db = -NO_NOISE_DB if room.noise_db is None else room.noise_db - NOISE_OFFSET_DB
+    noise_db = -_NO_NOISE_DB if room.noise_db is None else room.noise_db - _NOISE_OFFSET_DB
     mix += 10 ** (noise_db / 20) * rng.standard_normal(len(mix), np.float32)
     peak = 10 ** (rng.uniform(-12, -1) / 20)
     return np.round(mix * (peak / np.abs(mix).max()) * 32767).astype(np.int16)
 
 
 def make_clip(job: tuple[Clip, Path]) -> Performance:
-    """Play, render and write one clip, unless it is there, and return its strokes. A worker's whole task.
+    """Play, render and write one clip unless its file exists, and return its strokes.
 
-    A file gets its name when it is whole. What has the name is opened all the same: after a power cut it may be empty.
+    A file is renamed when it is complete, but may be empty after a power cut, so an existing one is opened.
     """
     clip, path = job
     performance = perform(clip)
     if _is_whole(path, round(clip.duration * SAMPLE_RATE)):
         return performance
     audio = render(clip, performance)
-    # 24 bits as in SOUSA, of which the upper 16 are used: FLAC then stores 16, and the set is a third smaller.
-    encoded = io.BytesIO()  # libsndfile does not say that a disk is full
+    # 24 bits as in SOUSA, but only the upper 16 are used: FLAC then stores 16, so the set is a third smaller.
+    encoded = io.BytesIO()  # libsndfile does not report a full disk
     soundfile.write(
         encoded, audio.astype(np.int32) << 16, SAMPLE_RATE, format="FLAC", subtype="PCM_24", compression_level=0.2
     )

@@ -1,8 +1,8 @@
-"""The snare drums of SoundFonts (.sf2): which kits a file offers, and one stroke of each.
+"""Snare drums of SoundFonts (.sf2): the kits of a file, and one stroke of each.
 
-A kit is a preset of the drum bank; its snare is what the note 38 plays at full force. Played here, from the SoundFont
-specification 2.04, is what makes a struck drum: samples, tuning, envelopes, the low-pass and its sweep; no vibrato,
-chorus or reverb. (With symusic's synthesizer five of TimGM6mb's seven snares were clicks of 5 ms.)
+A kit is a preset of the drum bank; its snare is note 38 at full velocity. Implemented from the SoundFont specification
+2.04: samples, tuning, envelopes, the low-pass and its sweep; not vibrato, chorus and reverb. (symusic's synthesizer
+rendered five of TimGM6mb's seven snares as clicks of 5 ms.)
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ DRUM_BANK = 128
 STROKE_SECONDS = 1.0  # at most
 HELD_SECONDS = 0.5  # from note on to note off
 
-# Numbers of the generators (specification, section 8.1.2) and their values where a zone has none.
+# Numbers of the generators (specification, section 8.1.2) and their defaults.
 _BEND, _FILTER, _SWEEP, _INSTRUMENT, _KEYS, _FORCES, _KEY, _SOFTER, _SEMITONES = 7, 8, 11, 41, 43, 44, 46, 48, 51
 _CENTS, _SAMPLE, _LOOP, _SCALE, _ROOT = 52, 53, 54, 56, 58
 _SWEEP_ENVELOPE, _ENVELOPE = 25, 33  # the first of six each: delay, attack, hold, decay, sustain, release
 _DEFAULT = {_FILTER: 13_500, _SCALE: 100, **dict.fromkeys([25, 26, 27, 28, 30, 33, 34, 35, 36, 38], -12_000)}
-_EVERY = 0x7F00  # a range from 0 to 127
+_FULL_RANGE = 0x7F00  # from 0 to 127
 _COMPRESSED = 0x10  # a sample of an .sf3
 
 
 @dataclass(frozen=True)
 class Kit:
-    """A drum preset with a snare: the SoundFont's name (its file's stem), the preset's, its program, its file."""
+    """A drum preset with a snare: name of the SoundFont (the file's stem), name and program of the preset, file."""
 
     font: str
     name: str
@@ -48,33 +48,23 @@ class Kit:
 
 @functools.cache
 def builtin_kits() -> tuple[Kit, ...]:
-    """The kits of the SoundFont that comes with pretty_midi."""
+    """Return the kits of the SoundFont in pretty_midi."""
     return read_kits(Path(str(importlib.resources.files("pretty_midi") / "TimGM6mb.sf2")))
 
 
 def all_kits(soundfonts: Sequence[Path | str]) -> tuple[tuple[Kit, ...], ...]:
-    """The kits of the built-in SoundFont and of the given files, by SoundFont.
-
-    Raises:
-        UserError: a file that is no SoundFont or has no snare; two of one name.
-    """
+    """Return the kits of the built-in SoundFont and of the given files, by SoundFont."""
     fonts = [builtin_kits()]
     for path in soundfonts:
         kits = read_kits(Path(path).expanduser().absolute())
         if any(kits[0].font == other[0].font for other in fonts):
-            raise UserError(
-                f"SoundFont {str(path)!r}: {kits[0].font!r} is used already; give each once, by its own name"
-            )
+            raise UserError(f"SoundFont {str(path)!r}: the name {kits[0].font!r} is already used; rename the file")
         fonts.append(kits)
     return tuple(fonts)
 
 
 def read_kits(path: Path) -> tuple[Kit, ...]:
-    """The drum presets of an .sf2 file whose snares are heard and differ, by program.
-
-    Raises:
-        UserError: no such file, no SoundFont, or no snare in it.
-    """
+    """Return the drum presets of an .sf2 file with audible and distinct snares, by program."""
     kits: dict[bytes, Kit] = {}
     for program, name in sorted(_open(path).drum_presets()):
         plain = re.sub(r"[^a-z0-9]", "", name.lower()) or "kit"
@@ -83,26 +73,25 @@ def read_kits(path: Path) -> tuple[Kit, ...]:
         try:
             wave = snare(kit)
         except (struct.error, IndexError, KeyError, ValueError) as error:
-            raise UserError(f"SoundFont {str(path)!r} cannot be played ({error}); give another .sf2 file") from None
+            raise UserError(f"SoundFont {str(path)!r} is not supported ({error}); give another .sf2 file") from None
         if len(wave):
             kits.setdefault(hashlib.sha256(wave.tobytes()).digest(), kit)
     if not kits:
         raise UserError(
-            f"SoundFont {str(path)!r} has no snare: no preset of its drum bank ({DRUM_BANK}) sounds at note {SNARE}; "
-            "give one with a General MIDI drum kit"
+            f"SoundFont {str(path)!r} has no snare: no preset of its drum bank ({DRUM_BANK}) has a sound at note "
+            f"{SNARE}; give one with a General MIDI drum kit"
         )
     return tuple(kits.values())
 
 
 @functools.lru_cache(maxsize=256)
 def snare(kit: Kit) -> np.ndarray:
-    """One stroke of a kit's snare; see `strike`."""
+    """Return one stroke of a kit's snare; see `strike`."""
     return strike(kit, SNARE)
 
 
 def strike(kit: Kit, note: int) -> np.ndarray:
-    """One stroke of what a kit has at a MIDI note, float32 [T] at 44.1 kHz, of unit energy; empty where nothing is
-    heard."""
+    """Return one stroke of a kit's MIDI note, float32 [T] at 44.1 kHz, of unit energy; empty if silent."""
     font = _open(kit.path)
     wave = np.zeros(round(STROKE_SECONDS * SAMPLE_RATE))
     for zone in font.zones(kit.program, note):
@@ -111,14 +100,14 @@ def strike(kit: Kit, note: int) -> np.ndarray:
     peak = np.abs(wave).max()
     if peak < 1e-5:
         return np.zeros(0, np.float32)
-    heard = np.flatnonzero(np.abs(wave) > 1e-3 * peak)
-    wave = wave[heard[0] : heard[-1] + 1]
-    wave = wave * np.minimum(1, np.arange(len(wave), 0, -1) / 500)  # no click where it is cut
+    audible = np.flatnonzero(np.abs(wave) > 1e-3 * peak)
+    wave = wave[audible[0] : audible[-1] + 1]
+    wave = wave * np.minimum(1, np.arange(len(wave), 0, -1) / 500)  # fade out, to avoid a click
     return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
 
 
 def recordings(kit: Kit, note: int) -> frozenset[int]:
-    """The numbers of the SoundFont's samples that sound when a kit's note is struck."""
+    """Return the indices of the SoundFont's samples for a kit's note."""
     return frozenset(zone[_SAMPLE] for zone in _open(kit.path).zones(kit.program, note))
 
 
@@ -131,11 +120,11 @@ def _open(path: Path) -> _Font:
             f"SoundFont {str(path)!r} cannot be read ({error.strerror or error}); give an .sf2 file"
         ) from None
     except (struct.error, KeyError, IndexError, ValueError):
-        raise UserError(f"{str(path)!r} is no SoundFont; give an .sf2 file") from None
+        raise UserError(f"{str(path)!r} is not a SoundFont; give an .sf2 file") from None
 
 
 class _Font:
-    """The tables of an .sf2 file, and its samples mapped from disk."""
+    """The tables of an .sf2 file and its memory-mapped samples."""
 
     def __init__(self, path: Path) -> None:
         data = np.memmap(path, np.uint8, mode="r")
@@ -150,41 +139,42 @@ class _Font:
             return list(struct.iter_unpack(form, data[begin : begin + size].tobytes()))
 
         self.presets, self.instruments = table("phdr", "<20sHHHIII"), table("inst", "<20sH")
-        self.headers = table("shdr", "<20sIIIIIBbHH")  # of samples: name, start, end, loop's, rate, key, cents, ...
+        # Of samples: name, start, end, loop start, loop end, rate, key, cents, ...
+        self.headers = table("shdr", "<20sIIIIIBbHH")
         self._preset = [tag for tag, _ in table("pbag", "<HH")], table("pgen", "<HH")
         self._instrument = [tag for tag, _ in table("ibag", "<HH")], table("igen", "<HH")
 
     def drum_presets(self) -> list[tuple[int, str]]:
-        """(program, name) of each."""
+        """Return (program, name) of each."""
         own = (preset for preset in self.presets[:-1] if preset[2] == DRUM_BANK)
         return [(program, name.split(b"\0")[0].decode("latin-1")) for name, program, *_ in own]
 
     def zones(self, program: int, note: int) -> Iterator[dict[int, int]]:
-        """The generators of every sample that a full stroke on a note sets off, defaults filled in."""
-        for place, (_, number, bank, first, *_) in enumerate(self.presets[:-1]):
+        """Yield the generators, with defaults, of every sample for a note at full velocity."""
+        for index, (_, number, bank, first, *_) in enumerate(self.presets[:-1]):
             if (number, bank) != (program, DRUM_BANK):
                 continue
-            for outer in _struck(*self._preset, first, self.presets[place + 1][3], _INSTRUMENT, note):
+            for outer in _struck(*self._preset, first, self.presets[index + 1][3], _INSTRUMENT, note):
                 which = outer[_INSTRUMENT]
                 begin, end = self.instruments[which][1], self.instruments[which + 1][1]
                 for inner in _struck(*self._instrument, begin, end, _SAMPLE, note):
                     zone = _DEFAULT | inner
-                    for generator, value in outer.items():  # a preset's shift the instrument's
+                    for generator, value in outer.items():  # a preset's values are added to the instrument's
                         if generator not in (_INSTRUMENT, _KEYS, _FORCES):
                             zone[generator] = zone.get(generator, 0) + value
                     yield zone
 
     def play(self, zone: dict[int, int], most: int, note: int) -> np.ndarray:
-        """One sample as its zone wants it, float [T], T at most `most`."""
+        """Render one sample with the generators of its zone, float [T], T at most `most`."""
         _, start, end, loop, loop_end, rate, key, cents, _, kind = self.headers[zone[_SAMPLE]]
         if kind & _COMPRESSED:
-            raise ValueError("its samples are compressed, as in an .sf3")
+            raise ValueError("compressed samples, as in an .sf3")
         start, end, loop, loop_end = (
             address + zone.get(fine, 0) + 32_768 * zone.get(coarse, 0)
             for address, fine, coarse in ((start, 0, 4), (end, 1, 12), (loop, 2, 45), (loop_end, 3, 50))
         )
         if not 0 <= start < end <= len(self.samples):
-            raise ValueError("a sample lies outside the file")
+            raise ValueError("a sample is outside the file")
         root = zone.get(_ROOT, key)
         tuning = (zone.get(_KEY, note) - root) * zone[_SCALE] + 100 * zone.get(_SEMITONES, 0) + zone.get(_CENTS, 0)
         sweep = _sweep(zone, most)
@@ -196,11 +186,15 @@ class _Font:
         places = places[places < end - start]
         wave = np.interp(places, np.arange(end - start), self.samples[start:end] / 32_768)
         gain = 10 ** (-zone.get(_SOFTER, 0) / 200) * _loudness(zone, len(wave))
-        return _filtered(wave, zone, sweep[: len(wave)]) * gain
+        filtered = _low_pass(wave, zone[_FILTER])
+        if zone.get(_SWEEP, 0):  # approximated by a mixture of its two ends
+            sweep = sweep[: len(wave)]
+            filtered = sweep * _low_pass(wave, zone[_FILTER] + zone[_SWEEP]) + (1 - sweep) * filtered
+        return filtered * gain
 
 
 def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Name, place and size of every chunk, those within LISTs too."""
+    """Yield name, offset and size of every chunk, also within LISTs."""
     while begin + 8 <= end:
         name, size = bytes(data[begin : begin + 4]), int(data[begin + 4 : begin + 8].view("<u4")[0])
         if name == b"LIST":
@@ -213,29 +207,29 @@ def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple
 def _struck(
     bags: list[int], generators: list[tuple], first: int, last: int, target: int, note: int
 ) -> Iterator[dict[int, int]]:
-    """The zones from `first` to `last` that lead on to a `target` and that a full stroke on the note is within."""
+    """Yield the zones from `first` to `last` with a `target` whose ranges contain the note and full velocity."""
     general: dict[int, int] = {}
-    for place in range(first, last):
+    for index in range(first, last):
         zone = {}
-        for number, value in generators[bags[place] : bags[place + 1]]:
+        for number, value in generators[bags[index] : bags[index + 1]]:
             unsigned = number in (_KEYS, _FORCES, _INSTRUMENT, _SAMPLE)
             zone[number] = value if unsigned or value < 0x8000 else value - 0x10000
         if target not in zone:
-            general = zone if place == first else general
+            general = zone if index == first else general
             continue
         zone = general | zone
-        keys, forces = zone.get(_KEYS, _EVERY), zone.get(_FORCES, _EVERY)
+        keys, forces = zone.get(_KEYS, _FULL_RANGE), zone.get(_FORCES, _FULL_RANGE)
         if keys & 0xFF <= note <= keys >> 8 and forces & 0xFF <= 127 <= forces >> 8:
             yield zone
 
 
 def _stages(zone: dict[int, int], first: int, count: int) -> tuple[np.ndarray, list[float]]:
-    """Time in seconds since note on of `count` samples, and an envelope's delay, attack, hold and decay in seconds."""
+    """Return the time since note on of `count` samples, and an envelope's delay, attack, hold and decay (s)."""
     return np.arange(count) / SAMPLE_RATE, [2 ** (zone[first + stage] / 1200) for stage in range(4)]
 
 
 def _loudness(zone: dict[int, int], count: int) -> np.ndarray:
-    """The volume envelope as a factor: it falls in decibels, by 100 dB in its decay time."""
+    """Return the volume envelope as a factor: it falls linearly in decibels, by 100 dB in its decay time."""
     time, (delay, attack, hold, decay) = _stages(zone, _ENVELOPE, count)
     sustain = np.clip(zone.get(_ENVELOPE + 4, 0) / 10, 0, 144)  # dB below the peak
     fallen = np.clip((time - delay - attack - hold) / decay * 100, 0, sustain)
@@ -245,18 +239,10 @@ def _loudness(zone: dict[int, int], count: int) -> np.ndarray:
 
 
 def _sweep(zone: dict[int, int], count: int) -> np.ndarray:
-    """The second envelope, 0 to 1, which turns pitch and low-pass: it falls straight."""
+    """Return the modulation envelope, 0 to 1, for pitch and low-pass: it falls linearly."""
     time, (delay, attack, hold, decay) = _stages(zone, _SWEEP_ENVELOPE, count)
     sustain = 1 - np.clip(zone.get(_SWEEP_ENVELOPE + 4, 0) / 1000, 0, 1)
     return np.clip(1 - (time - delay - attack - hold) / decay, sustain, 1) * np.clip((time - delay) / attack, 0, 1)
-
-
-def _filtered(wave: np.ndarray, zone: dict[int, int], sweep: np.ndarray) -> np.ndarray:
-    """Through the low-pass; where it is swept, a mixture of the two ends."""
-    rest = _low_pass(wave, zone[_FILTER])
-    if not zone.get(_SWEEP, 0):
-        return rest
-    return sweep * _low_pass(wave, zone[_FILTER] + zone[_SWEEP]) + (1 - sweep) * rest
 
 
 def _low_pass(wave: np.ndarray, cents: int) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""The built-in set's label tables, in SOUSA's columns, written clip by clip into row groups of CLIPS_PER_GROUP clips.
+"""The label tables of the built-in set, with SOUSA's columns, in row groups of CLIPS_PER_GROUP clips.
 
-Nothing is kept of a clip whose group is written, so memory does not grow with the set.
+Clips are discarded when their group is written, so memory does not grow with the set.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from sousaphone.files import atomic_write, remove_temporary_files
 
 CLIPS_PER_GROUP = 1000
 
-_SKILL = {"novice": ("beginner", "intermediate"), "skilled": ("advanced", "professional")}
-
 
 def sample_id(clip: Clip) -> str:
     room = ROOMS[clip.room].name.replace("_", "")
@@ -34,43 +32,43 @@ def audio_path(clip: Clip) -> str:
 
 
 class Tables:
-    """Writes samples.parquet and strokes.parquet into a directory; they get their names in `close`."""
+    """Writer of samples.parquet and strokes.parquet, which are renamed from temporary files in `close`."""
 
     def __init__(self, labels: Path) -> None:
         remove_temporary_files(labels)  # of a killed run
         self._labels = labels
-        # What is begun first gets its name last.
+        # The first file to be opened is the last to be renamed.
         self._tables: dict[str, Callable] = {"samples": _samples_table, "strokes": _strokes_table}
-        self._begun = ExitStack()
+        self._files = ExitStack()
         self._writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
-        self._waiting: list[tuple[Clip, Performance]] = []
+        self._pending: list[tuple[Clip, Performance]] = []
 
     def add(self, clip: Clip, performance: Performance) -> None:
-        self._waiting.append((clip, performance))
-        if len(self._waiting) == CLIPS_PER_GROUP:
+        self._pending.append((clip, performance))
+        if len(self._pending) == CLIPS_PER_GROUP:
             self._write()
 
     def close(self) -> None:
-        """Write what waits and give the tables their names, samples.parquet last: with it the set is whole."""
-        if self._waiting:
+        """Write the remaining clips and rename the files, samples.parquet last: it marks a complete set."""
+        if self._pending:
             self._write()
         for writer in self._writers.values():
             writer.close()
-        self._begun.close()
+        self._files.close()
 
     def _write(self) -> None:
-        clips, performances = zip(*self._waiting, strict=True)
+        clips, performances = zip(*self._pending, strict=True)
         for name, make in self._tables.items():
             table = pyarrow.Table.from_pandas(make(clips, performances), preserve_index=False)
             if name not in self._writers:
-                temporary = self._begun.enter_context(atomic_write(self._labels / f"{name}.parquet"))
+                temporary = self._files.enter_context(atomic_write(self._labels / f"{name}.parquet"))
                 self._writers[name] = pyarrow.parquet.ParquetWriter(temporary, table.schema)
             self._writers[name].write_table(table)
-        self._waiting = []
+        self._pending = []
 
 
 def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -> pd.DataFrame:
-    """SOUSA's samples.parquet, one row a clip."""
+    """Return SOUSA's samples.parquet, one row per clip."""
     rows = []
     for clip, performance in zip(clips, performances, strict=True):
         room, tier = ROOMS[clip.room], clip.player.tier
@@ -83,7 +81,7 @@ def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
                 "duration_sec": round(clip.duration * SAMPLE_RATE) / SAMPLE_RATE,
                 "num_cycles": performance.cycles,
                 "skill_tier": tier,
-                "skill_tier_binary": next(name for name, tiers in _SKILL.items() if tier in tiers),
+                "skill_tier_binary": "novice" if tier in ("beginner", "intermediate") else "skilled",
                 "dominant_hand": {"R": "right", "L": "left"}[clip.player.dominant],
                 "midi_path": None,
                 "audio_path": audio_path(clip),
@@ -108,7 +106,7 @@ def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
 
 
 def _strokes_table(clips: Sequence[Clip], performances: Sequence[Performance]) -> pd.DataFrame:
-    """SOUSA's strokes.parquet, one row a stroke: times in ms from the clip's first sample, MIDI velocities."""
+    """Return SOUSA's strokes.parquet, one row per stroke: ms from the clip's first sample, MIDI velocities."""
     counts = [len(performance.columns["hand"]) for performance in performances]
     columns = {name: [v for p in performances for v in p.columns[name]] for name in performances[0].columns}
     table = pd.DataFrame({"index": np.concatenate([np.arange(count) for count in counts]), **columns})
@@ -120,12 +118,10 @@ def _strokes_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
 
 
 def splits_table(players: Sequence[Player]) -> dict:
-    """SOUSA's splits.json for these players."""
+    """Return SOUSA's splits.json for these players."""
     splits = {split: [p for p in players if p.split == split] for split in SPLIT_PLAYERS}
     stats: dict = {"total_profiles": len(players)}
     stats |= {f"{split}_profiles": len(own) for split, own in splits.items()}
     stats |= {f"{split}_skill_distribution": Counter(p.tier for p in own) for split, own in splits.items()}
-    return {
-        **{f"{split}_profile_ids": sorted(p.profile_id for p in own) for split, own in splits.items()},
-        "stats": stats,
-    }
+    lists = {f"{split}_profile_ids": sorted(p.profile_id for p in own) for split, own in splits.items()}
+    return {**lists, "stats": stats}

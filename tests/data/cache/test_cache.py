@@ -1,4 +1,4 @@
-"""The cache holds what direct decoding gives, is built once, and is never taken for complete when it is not."""
+"""The waveform cache equals direct decoding, is built once, and is never read incomplete."""
 
 import dataclasses
 import os
@@ -18,7 +18,7 @@ import torchaudio
 
 from sousaphone.data.cache import build as cache_module
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.cache.decode import Resampler, to_mono
+from sousaphone.data.cache.decode import Resampler, read_samples, to_mono
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 
@@ -36,13 +36,13 @@ def cache_dir(tmp_path):
 
 
 def direct(dataset, row, rate):
-    """float32 [T] at int16's scale, by the plain route."""
+    """Decode a clip with soundfile and torchaudio, float32 [T] at int16's scale."""
     samples, source_rate = soundfile.read(dataset.root / dataset.clips.audio_path[row], dtype="float32", always_2d=True)
     mono = torch.from_numpy(samples.mean(axis=1))
     return torchaudio.functional.resample(mono, source_rate, rate).numpy() * 32768
 
 
-def test_mono_stereo_and_long_clips_equal_direct_decoding_within_one_step(dataset, cache_dir):
+def test_cache_equals_direct_decoding_within_one_step(dataset, cache_dir):
     caches = build_caches(dataset, RATES, cache_dir)
     for rate, cache in caches.items():
         assert len(cache) == len(dataset.clips)
@@ -55,7 +55,7 @@ def test_mono_stereo_and_long_clips_equal_direct_decoding_within_one_step(datase
             assert np.abs(wave - expected).max() <= 1
 
 
-def test_what_is_there_is_not_built_again_and_a_new_rate_is_added(dataset, cache_dir, capsys):
+def test_only_missing_rates_are_built(dataset, cache_dir, capsys):
     build_caches(dataset, [16_000], cache_dir)
     assert "16 kHz" in capsys.readouterr().err
     build_caches(dataset, [16_000], cache_dir)
@@ -64,7 +64,7 @@ def test_what_is_there_is_not_built_again_and_a_new_rate_is_added(dataset, cache
     assert "32, 48 kHz" in capsys.readouterr().err
 
 
-def test_a_changed_file_has_another_cache(dataset, cache_dir):
+def test_changed_file_has_another_cache(dataset, cache_dir):
     before = build_caches(dataset, [16_000], cache_dir)[16_000]
     path = dataset.root / dataset.clips.audio_path[0]
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
@@ -72,37 +72,36 @@ def test_a_changed_file_has_another_cache(dataset, cache_dir):
     assert after.path != before.path
 
 
-def test_what_a_build_for_other_clips_left_is_removed_and_nothing_that_is_no_caches(dataset, cache_dir):
-    begun, foreign = cache_dir / f"{'0' * 16}-16000hz.part", cache_dir / "recordings.part"
-    for path in (begun, foreign):
+def test_temporary_directories_of_other_builds_are_removed(dataset, cache_dir):
+    killed, foreign = cache_dir / f"{'0' * 16}-16000hz.part", cache_dir / "recordings.part"
+    for path in (killed, foreign):
         path.mkdir(parents=True)
     build_caches(dataset, [16_000], cache_dir)
-    assert not begun.exists()
+    assert not killed.exists()
     assert foreign.is_dir()
 
 
-def test_a_length_that_the_labels_give_as_infinite_counts_as_unknown(dataset, cache_dir):
+def test_infinite_duration_counts_as_unknown(dataset, cache_dir):
     clips = dataset.clips.assign(duration_sec=float("inf"))
     assert len(build_caches(dataclasses.replace(dataset, clips=clips), [16_000], cache_dir)[16_000]) == len(clips)
 
 
-def test_a_cache_travels_to_another_process_as_a_path(dataset, cache_dir):
+def test_cache_is_pickled_as_a_path(dataset, cache_dir):
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
     sent = pickle.dumps(cache)
     assert len(sent) < 1_000
     assert np.array_equal(pickle.loads(sent).wave, cache.wave)
 
 
-def test_two_at_once_build_once(dataset, cache_dir, monkeypatch):
-    builds = []
-    build = cache_module._build
+def test_concurrent_calls_build_once(dataset, cache_dir, monkeypatch):
+    decoded = []
 
-    def counted(*args):
-        builds.append(args)
-        time.sleep(0.3)
-        build(*args)
+    def counted(name, source):
+        decoded.append(name)
+        time.sleep(0.03)
+        return read_samples(name, source)
 
-    monkeypatch.setattr(cache_module, "_build", counted)
+    monkeypatch.setattr(cache_module, "read_samples", counted)
     results = []
     threads = [
         threading.Thread(target=lambda: results.append(build_caches(dataset, [16_000], cache_dir))) for _ in range(3)
@@ -111,7 +110,7 @@ def test_two_at_once_build_once(dataset, cache_dir, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join(timeout=60)
-    assert len(builds) == 1
+    assert len(decoded) == len(dataset.clips)
     assert len({result[16_000].path for result in results}) == 1
     assert len(results) == 3
 
@@ -122,30 +121,30 @@ from pathlib import Path
 from sousaphone.data.cache import build
 from sousaphone.data.readers.sousa import read_dataset
 def stopping(name, source):
-    print("begun", flush=True)
+    print("started", flush=True)
     time.sleep(600)
 build.read_samples = stopping
 build.build_caches(read_dataset(sys.argv[1]), [16_000], Path(sys.argv[2]))
 """
 
 
-def test_what_a_killed_build_leaves_is_not_read_and_the_next_one_removes_it(dataset, cache_dir):
+def test_remains_of_a_killed_build_are_removed(dataset, cache_dir):
     command = [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline() == "started\n"
     finally:
         process.kill()
         process.communicate(timeout=30)
-    (left,) = [path for path in cache_dir.iterdir() if path.is_dir()]
-    assert left.suffix == ".part"
-    (left / "wave.int16").write_bytes(b"begun")
+    (part,) = [path for path in cache_dir.iterdir() if path.is_dir()]
+    assert part.suffix == ".part"
+    (part / "wave.int16").write_bytes(b"incomplete")
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
     assert np.abs(cache.wave[: cache.offsets[1]] - direct(dataset, 0, 16_000)).max() <= 1
     assert [path for path in cache_dir.iterdir() if path.is_dir()] == [cache.path]
 
 
-def test_an_interrupted_build_leaves_nothing(dataset, cache_dir, monkeypatch):
+def test_interrupted_build_leaves_nothing(dataset, cache_dir, monkeypatch):
     def interrupt(name, source):
         raise KeyboardInterrupt
 
@@ -156,7 +155,7 @@ def test_an_interrupted_build_leaves_nothing(dataset, cache_dir, monkeypatch):
 
 
 @pytest.mark.parametrize("damaged", ["wave.int16", "offsets.npy"])
-def test_a_damaged_cache_is_built_again(dataset, cache_dir, damaged):
+def test_damaged_cache_is_rebuilt(dataset, cache_dir, damaged):
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
     whole = np.array(cache.wave)
     os.truncate(cache.path / damaged, 1_000 if damaged == "wave.int16" else 0)
@@ -164,46 +163,46 @@ def test_a_damaged_cache_is_built_again(dataset, cache_dir, damaged):
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated"])
-def test_an_unreadable_flac_is_named_and_leaves_nothing(dataset, cache_dir, damage):
+def test_undecodable_file_is_named_and_leaves_nothing(dataset, cache_dir, damage):
     path = dataset.root / dataset.clips.audio_path[4]
     path.write_bytes(b"no FLAC" * 100 if damage == "garbage" else path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError, match="copy it again") as caught:
+    with pytest.raises(UserError, match="copy it again") as error:
         build_caches(dataset, [16_000], cache_dir)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
     assert not [entry for entry in cache_dir.iterdir() if entry.is_dir()]
 
 
-@pytest.mark.parametrize(("samples", "said"), [(np.zeros(0), "is empty"), (np.full(100, np.nan), "holds NaN")])
-def test_audio_without_sound_values_is_refused(dataset, cache_dir, samples, said):
+@pytest.mark.parametrize(("samples", "message"), [(np.zeros(0), "empty"), (np.full(100, np.nan), "NaN")])
+def test_empty_or_not_finite_audio_is_rejected(dataset, cache_dir, samples, message):
     path = dataset.root / dataset.clips.audio_path[0]
     soundfile.write(path, samples, 44_100, format="WAV", subtype="FLOAT")
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         build_caches(dataset, [16_000], cache_dir)
 
 
-def test_a_full_disk_is_said_before_anything_is_written(dataset, cache_dir, monkeypatch):
+def test_full_disk_is_reported_before_decoding(dataset, cache_dir, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1_000))
-    with pytest.raises(UserError, match="free some space"):
+    with pytest.raises(UserError, match="GB free"):
         build_caches(dataset, [16_000], cache_dir)
 
 
-def test_a_disk_with_less_room_than_the_samples_take_is_refused(dataset, cache_dir, tmp_path, monkeypatch):
+def test_estimate_of_disk_space_is_not_too_low(dataset, cache_dir, tmp_path, monkeypatch):
     taken = sum(cache.wave.nbytes for cache in build_caches(dataset, RATES, tmp_path / "elsewhere").values())
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(taken, 1, taken - 1))
-    with pytest.raises(UserError, match="the waveform cache needs"):
+    with pytest.raises(UserError, match="GB free"):
         build_caches(dataset, RATES, cache_dir)
 
 
-def test_a_cache_directory_that_cannot_be_made_is_refused(dataset, tmp_path):
+def test_unwritable_cache_directory_is_rejected(dataset, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written"):
         build_caches(dataset, [16_000], tmp_path / "file" / "cache")
 
 
-def test_torch_keeps_its_threads(dataset, cache_dir):
+def test_number_of_torch_threads_is_restored(dataset, cache_dir):
     before = torch.get_num_threads()
     build_caches(dataset, [16_000], cache_dir)
     assert torch.get_num_threads() == before
@@ -213,12 +212,12 @@ def test_torch_keeps_its_threads(dataset, cache_dir):
     "rates", [(44_100, 16_000), (44_100, 48_000), (48_000, 44_100), (22_050, 32_000), (8_000, 8_000)]
 )
 @pytest.mark.parametrize("samples", [1, 37, 441, 30_000])
-def test_resampling_is_torchaudios(rates, samples):
+def test_resampling_equals_torchaudio(rates, samples):
     wave = torch.rand(samples, generator=torch.Generator().manual_seed(0)) - 0.5
     expected = torchaudio.transforms.Resample(*rates)(wave)
-    heard = Resampler(*rates)(wave)
-    assert heard.shape == expected.shape
-    assert torch.allclose(heard, expected, atol=1e-6)
+    resampled = Resampler(*rates)(wave)
+    assert resampled.shape == expected.shape
+    assert torch.allclose(resampled, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

@@ -1,4 +1,4 @@
-"""The check of a data set finds what is wrong with it, all in one go, and says it in words."""
+"""The check of a data set reports all problems at once."""
 
 import json
 
@@ -113,11 +113,11 @@ def unlisted_player(root):
 
 
 ERRORS = {
-    missing_file: "1 of 12 audio files are missing",
-    truncated_flac: "player000_single_stroke_seven_0.flac cannot be decoded|cut short",
+    missing_file: "1 of 12 audio files",
+    truncated_flac: "player000_single_stroke_seven_0.flac cannot be decoded|truncated",
     unknown_slug: "'paradidle' .*did you mean",
-    duplicated_id: "sample_id 'player000_single_stroke_roll_0' occurs more than once",
-    player_in_two_splits: "player 'player000' in both train and test",
+    duplicated_id: "sample_id 'player000_single_stroke_roll_0'",
+    player_in_two_splits: "'player000' in both train and test",
     path_outside: "'../outside.flac' leaves the data directory",
     zero_length_file: r"player000_single_stroke_seven_0.flac is empty \(0 bytes\)",
     missing_column: "lacks the column profile_id",
@@ -127,12 +127,12 @@ ERRORS = {
     one_sound_in_two_splits: r"more than once in different splits.*player000_single_stroke_roll_0 = player003_single",
 }
 WARNINGS = {
-    empty_split: "no validation player with clips: carved from train, .*; to choose the players",
-    tempo_not_a_number: r"1 of 12 clips have no tempo.*\(player001_single_stroke_four_0\)",
+    empty_split: "no validation player with clips: moved from train, ",
+    tempo_not_a_number: r"1 of 12 clips.*tempo.*\(player001_single_stroke_four_0\)",
     clipped_clip: r"1 clip clipped.*\(player000_single_stroke_seven_0\)",
     one_sound_under_two_ids: "1 recording more than once under different ids",
-    names_that_differ_in_capitals: r"2 players told apart by capital letters alone \(Player003, player003\)",
-    unlisted_player: "left out 1 player that splits.json does not list",
+    names_that_differ_in_capitals: r"2 players.*\(Player003, player003\)",
+    unlisted_player: "1 player not listed in splits.json",
 }
 
 
@@ -140,34 +140,34 @@ def texts(checked, error: bool) -> list[str]:
     return [finding.text for finding in checked.findings if finding.error is error]
 
 
-def test_a_sound_data_set_has_no_errors_and_its_few_test_players_and_rudiments_are_said(root):
+def test_valid_data_set_has_no_errors(root):
     checked = check(root)
     assert not texts(checked, True)
     few, absent = texts(checked, False)
-    assert "only 1 test player" in few
-    assert "37 of the 40 rudiments have no clips" in absent
+    assert "1 test player" in few
+    assert "37 of the 40 rudiments" in absent
     assert checked.seconds.tolist() == pytest.approx(checked.dataset.clips.duration_sec.tolist(), abs=1e-3)
 
 
 @pytest.mark.parametrize("breaking", ERRORS, ids=lambda breaking: breaking.__name__)
-def test_what_would_mislead_is_an_error(root, breaking):
+def test_errors(root, breaking):
     breaking(root)
     found = texts(check(root), error=True)
     assert len(found) == 1
     assert pd.Series(found).str.contains(ERRORS[breaking]).all(), found
-    assert ";" in found[0]  # what to do
+    assert ";" in found[0]  # a remedy
     assert "\n" not in found[0]
 
 
 @pytest.mark.parametrize("breaking", WARNINGS, ids=lambda breaking: breaking.__name__)
-def test_what_a_reader_should_know_is_a_warning(root, breaking):
+def test_warnings(root, breaking):
     breaking(root)
     checked = check(root)
     assert not texts(checked, True)
     assert pd.Series(texts(checked, error=False)).str.contains(WARNINGS[breaking]).sum() == 1
 
 
-def test_everything_is_found_in_one_go(root):
+def test_all_errors_are_reported_at_once(root):
     for breaking in (truncated_flac, unknown_slug, duplicated_id, player_in_two_splits):
         breaking(root)
     audio(root, 7).unlink()
@@ -183,13 +183,13 @@ def test_every_broken_file_is_named_once(root):
     assert len(texts(check(root), error=True)) == 3
 
 
-def test_without_audio_nothing_is_decoded(root):
+def test_nothing_is_decoded_without_audio(root):
     truncated_flac(root)
     assert not texts(check(root, audio=False), True)
 
 
 @pytest.mark.parametrize("form", [as_metadata_csv, as_shards])
-def test_every_form_is_checked(root, tmp_path, form):
+def test_every_layout_is_checked(root, tmp_path, form):
     audio(root, 2).write_bytes(b"no FLAC")
     other = form(root, tmp_path / "other")
     checked = check(other)
@@ -198,7 +198,7 @@ def test_every_form_is_checked(root, tmp_path, form):
     assert "cannot be decoded" in error
 
 
-def test_a_folder_of_recordings_that_is_refused_is_heard_all_the_same(root, tmp_path):
+def test_all_recordings_of_an_invalid_folder_are_decoded(root, tmp_path):
     other = as_recordings(root, tmp_path / "other", players=True)
     broken = sorted(other.rglob("*.flac"))[:2]
     for path in broken:
@@ -208,7 +208,7 @@ def test_a_folder_of_recordings_that_is_refused_is_heard_all_the_same(root, tmp_
     assert len(found) == 2
 
 
-def test_files_beside_a_csv_file_that_is_refused_are_not_its_own(root):
+def test_files_next_to_an_invalid_csv_file_are_not_checked(root):
     audio(root, 2).write_bytes(b"no FLAC")
     (root / "mine.csv").write_text("path,label\n")
     assert "mine.csv has no clips" in " ".join(texts(check(root / "mine.csv"), error=True))

@@ -1,4 +1,4 @@
-"""Shortcuts: they are found where a set has them, and the built-in set has none."""
+"""Shortcuts are detected, and the built-in set has none."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from sousaphone.data.synthetic.players import perform
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 
-MOST = 10.0  # percent; chance is 2.5
+LIMIT = 10.0  # percent; chance is 2.5
 RATE = 44_100
 
 
@@ -38,30 +38,30 @@ def taps(times: list[float], seconds: float) -> np.ndarray:
     return (0.2 * wave).astype(np.float32)
 
 
-def test_the_nearest_neighbour_of_the_same_player_does_not_count():
+def test_neighbours_of_the_same_player_are_excluded():
     features = np.array([0.0, 0.0, 5.0, 5.1])
     players = np.array(["a", "a", "b", "c"])
     assert nearest_neighbour(features, np.array([0, 0, 1, 1]), players) == 50.0  # a's clips find b's
     assert nearest_neighbour(features, np.array([1, 1, 1, 1]), players) == 100.0
 
 
-def test_the_equally_near_vote_and_ties_count_by_share():
+def test_equally_near_clips_vote_and_ties_count_fractionally():
     features = np.zeros(4)
     players = np.array(["a", "b", "c", "d"])
     assert nearest_neighbour(features, np.array([0, 0, 0, 1]), players) == 75.0
     assert nearest_neighbour(features[:3], np.array([0, 0, 1]), players[:3]) == pytest.approx(100 / 3)
 
 
-def test_every_column_weighs_alike():
+def test_features_are_scaled():
     rng = np.random.default_rng(0)
     labels = np.arange(200) % 2
     players = np.arange(200)
-    telling = labels + 0.01 * rng.standard_normal(200)
-    assert nearest_neighbour(np.stack([telling, 1e4 * rng.standard_normal(200)], axis=1), labels, players) > 90
+    feature = labels + 0.01 * rng.standard_normal(200)
+    assert nearest_neighbour(np.stack([feature, 1e4 * rng.standard_normal(200)], axis=1), labels, players) > 90
     assert nearest_neighbour(1e4 * rng.standard_normal(200), labels, players) < 65
 
 
-def test_every_clear_stroke_is_an_onset_and_nothing_else_is():
+def test_onsets_are_the_clear_strokes():
     times = [0.05, 0.15, 0.25, 0.32, 0.6, 0.65, 1.2]
     found = onsets(taps(times, 2.0), RATE)
     assert len(found) == len(times)
@@ -70,8 +70,8 @@ def test_every_clear_stroke_is_an_onset_and_nothing_else_is():
     assert len(onsets(np.zeros(10, np.float32), RATE)) == 0
 
 
-def test_a_set_that_gives_the_class_away_by_its_strokes_is_caught(tmp_path):
-    """As many strokes as the label says: counted in the audio, and in the labels where they have them."""
+def test_stroke_counts_that_reveal_the_class_are_detected(tmp_path):
+    """The label is the number of strokes, counted in the audio and in the labels."""
     rows, strokes = [], []
     for player in range(6):
         for label in range(8):
@@ -90,22 +90,22 @@ def test_a_set_that_gives_the_class_away_by_its_strokes_is_caught(tmp_path):
     lists = {"train_profile_ids": ["p0", "p1", "p2", "p3"], "val_profile_ids": ["p4"], "test_profile_ids": ["p5"]}
     (tmp_path / "splits.json").write_text(json.dumps(lists))
 
-    heard = shortcut_scores(read_dataset(tmp_path))
-    assert (heard.counted, heard.clips, heard.chance) == ("audio", 48, 12.5)
-    assert heard.percent["strokes"] > 90
-    assert "strokes in the first 2.5 s" not in heard.percent  # no clip is longer
+    detected = shortcut_scores(read_dataset(tmp_path))
+    assert (detected.counted, detected.clips, detected.chance) == ("audio", 48, 12.5)
+    assert detected.percent["strokes"] > 90
+    assert "strokes in the first 2.5 s" not in detected.percent  # no clip is longer
     pd.DataFrame(strokes).to_parquet(tmp_path / STROKES)
     labelled = shortcut_scores(read_dataset(tmp_path))
     assert (labelled.counted, labelled.percent["strokes"]) == ("labels", 100.0)
-    pd.DataFrame(strokes[5:]).to_parquet(tmp_path / STROKES)  # a clip less: the labels do not tell
+    pd.DataFrame(strokes[5:]).to_parquet(tmp_path / STROKES)  # the labels lack a clip
     assert shortcut_scores(read_dataset(tmp_path)).counted == "audio"
 
 
-def test_in_the_built_in_set_neither_counts_nor_length_nor_tempo_help():
+def test_built_in_set_has_no_shortcut_by_counts_duration_or_tempo():
     clips = list(plan_clips(1000, seed=0))
     times = [np.array(perform(clip).columns["actual_time_ms"]) / 1000 for clip in clips]
     seconds = np.array([clip.duration for clip in clips])
-    starts = (seconds - 2.5) / 2  # of the window that a nano model is tested on
+    starts = (seconds - 2.5) / 2  # of a nano model's test window
     features = {
         "duration": seconds,
         "strokes": [len(own) for own in times],
@@ -113,48 +113,48 @@ def test_in_the_built_in_set_neither_counts_nor_length_nor_tempo_help():
         "strokes in the middle": [
             ((own >= start) & (own < start + 2.5)).sum() for own, start in zip(times, starts, strict=True)
         ],
-        "strokes a second": [len(own) / length for own, length in zip(times, seconds, strict=True)],
+        "strokes per second": [len(own) / length for own, length in zip(times, seconds, strict=True)],
         "tempo": [clip.tempo_bpm for clip in clips],
     }
     labels = np.array([SLUGS.index(clip.slug) for clip in clips])
     players = np.array([clip.player.profile_id for clip in clips])
     for name, values in features.items():
-        assert nearest_neighbour(np.array(values), labels, players) < MOST, name
+        assert nearest_neighbour(np.array(values), labels, players) < LIMIT, name
 
 
-def test_nor_do_its_loudness_and_colour(generated):
+def test_built_in_set_has_no_shortcut_by_timbre(generated):
     scores = shortcut_scores(read_dataset(generated))
     assert scores.counted == "labels"
-    assert scores.percent["duration, loudness and spectral centroid"] < MOST
+    assert scores.percent["duration, loudness and spectral centroid"] < LIMIT
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("counted", ["labels", "audio"])
-def test_a_built_in_tiny_set_has_no_shortcut(tmp_path, counted):
+def test_built_in_tiny_set_has_no_shortcut(tmp_path, counted):
     generate(tmp_path / "set", clips=1000, seed=0)
     if counted == "audio":
         (tmp_path / "set" / STROKES).unlink()
     scores = shortcut_scores(read_dataset(tmp_path / "set"))
     assert scores.counted == counted
-    assert max(scores.percent.values()) < MOST, scores
+    assert max(scores.percent.values()) < LIMIT, scores
 
 
-def test_onsets_in_the_built_in_sets_audio_are_its_strokes(generated):
+def test_onsets_in_the_built_in_set_are_its_strokes(generated):
     samples = pd.read_parquet(generated / "labels" / "samples.parquet")
     strokes = pd.read_parquet(generated / STROKES)
-    samples = samples[samples.rudiment_slug != "multiple_bounce_roll"].head(30)  # whose bounces melt together
-    hit = found = played = 0
+    samples = samples[samples.rudiment_slug != "multiple_bounce_roll"].head(30)  # its bounces are not separate
+    hits = detected = strokes_total = 0
     for row in samples.itertuples():
         wave, rate = soundfile.read(generated / row.audio_path, dtype="float32")
-        heard = onsets(wave, rate)
+        found = onsets(wave, rate)
         times = strokes.actual_time_ms[strokes.sample_id == row.sample_id].to_numpy() / 1000
-        hit += int((np.abs(heard[:, None] - times).min(axis=1) < 0.02).sum())
-        found, played = found + len(heard), played + len(times)
-    assert hit / found > 0.95
-    assert hit / played > 0.8
+        hits += int((np.abs(found[:, None] - times).min(axis=1) < 0.02).sum())
+        detected, strokes_total = detected + len(found), strokes_total + len(times)
+    assert hits / detected > 0.95
+    assert hits / strokes_total > 0.8
 
 
-def test_a_clip_that_cannot_be_decoded_is_named(tmp_path, make_sousa):
+def test_undecodable_clip_is_named(tmp_path, make_sousa):
     root = make_sousa(tmp_path / "set")
     broken = next(root.glob("audio/*/*.flac"))
     broken.write_bytes(b"no audio")

@@ -1,4 +1,4 @@
-"""A plain folder of recordings: any format, any rate, and players that stay in one split as far as names tell."""
+"""Folders of recordings: any format and rate, players by folder or by file name."""
 
 import os
 
@@ -30,26 +30,27 @@ def root(tmp_path):
 
 
 def refusal(root) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         read_dataset(root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
 def test_folder_names_are_rudiments_in_any_spelling(root):
     assert set(read_dataset(root).clips.rudiment) == {"flam_tap", "single_paradiddle"}
 
 
-def test_takes_of_one_stem_are_in_one_split_and_the_report_will_say_so(root):
+def test_takes_of_one_stem_are_in_one_split_with_a_note(root):
     dataset = read_dataset(root)
     assert set(dataset.clips.player) == {f"{person}_take" for person in PEOPLE}
     assert dataset.clips.groupby("player").split.nunique().max() == 1
     assert set(dataset.clips.split) == {"train", "validation", "test"}
     assert not dataset.players_known
-    assert "players unknown: split by name stem (4 of them), so a player may be in two splits; " in dataset.notes[0]
+    assert dataset.notes[0].startswith("players unknown")
+    assert "4" in dataset.notes[0]
 
 
-def test_the_rudiments_name_in_a_file_name_does_not_part_a_session(tmp_path):
+def test_stem_excludes_rudiment_tempo_and_number(tmp_path):
     for person in PEOPLE:
         for folder, name in (
             ("flam", "Flam"),
@@ -64,14 +65,14 @@ def test_the_rudiments_name_in_a_file_name_does_not_part_a_session(tmp_path):
     assert set(read_dataset(tmp_path).clips.player) == set(PEOPLE)
 
 
-def test_numbers_alone_tell_no_players_apart(tmp_path):
+def test_numbers_alone_do_not_distinguish_players(tmp_path):
     for take in range(5):
         record(tmp_path / "flam" / f"{take}.wav")
         record(tmp_path / "drag" / f"drag_{take}.wav")
-    assert "by their file names the recordings fall into only 1 (unnamed)" in refusal(tmp_path)
+    assert "only 1 different stem (unnamed)" in refusal(tmp_path)
 
 
-def test_a_folder_above_the_rudiment_is_the_player(root):
+def test_folder_above_the_rudiment_is_the_player(root):
     for person in PEOPLE:
         for folder in ("Flam Tap", "single-paradiddle"):
             (root / person / folder).mkdir(parents=True)
@@ -82,7 +83,7 @@ def test_a_folder_above_the_rudiment_is_the_player(root):
     assert dataset.players_known
 
 
-def test_folders_between_the_players_and_the_rudiments_make_no_further_players(tmp_path):
+def test_folders_between_player_and_rudiment_are_ignored(tmp_path):
     for person in PEOPLE:
         for day in ("day1", "day2"):
             record(tmp_path / person / day / "flam" / "1.wav")
@@ -94,7 +95,7 @@ def test_folders_between_the_players_and_the_rudiments_make_no_further_players(t
 SPLIT_FOLDERS = {"Train": "train", "val": "validation", "test": "test"}
 
 
-def test_folders_called_after_splits_are_the_splits_and_what_is_in_them_the_players(tmp_path):
+def test_split_folders_with_players(tmp_path):
     for person, folder in zip(PEOPLE, ("Train", *SPLIT_FOLDERS), strict=True):
         record(tmp_path / folder / person / "day1" / "flam" / "1.wav")
     dataset = read_dataset(tmp_path)
@@ -102,11 +103,11 @@ def test_folders_called_after_splits_are_the_splits_and_what_is_in_them_the_play
     assert splits == dict(zip(PEOPLE, ("train", *SPLIT_FOLDERS.values()), strict=True))
     assert dataset.notes == ()
     record(tmp_path / "test" / "anna" / "drag" / "1.wav")
-    assert "player 'anna' is in both test and train" in refusal(tmp_path)
+    assert "'anna' is in both test and train" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["anna_1.wav", "1.wav"])
-def test_folders_called_after_splits_are_no_players(tmp_path, name):
+def test_split_folders_without_players(tmp_path, name):
     for folder in SPLIT_FOLDERS:
         record(tmp_path / folder / "flam" / name)
     dataset = read_dataset(tmp_path)
@@ -118,40 +119,41 @@ def test_folders_called_after_splits_are_no_players(tmp_path, name):
     assert len(read_dataset(tmp_path, only_test=True).clips) == 3
 
 
-def test_names_that_are_not_utf_8_are_counted_and_the_first_is_spelt_out(root):
+def test_names_that_are_not_utf_8_are_rejected(root):
     path = root / "Flam Tap" / "anna_take01.wav"
     path.rename(path.with_name(os.fsdecode(b"caf\xe9.wav")))
     (root / os.fsdecode(b"notes.\xe9")).touch()
     message = refusal(root)
     assert "1 of 16 recordings" in message
-    assert r"(the first: 'Flam Tap/caf\udce9.wav'); rename them" in message
+    assert r"'Flam Tap/caf\udce9.wav'" in message
 
 
-def test_recordings_with_and_without_a_players_folder_are_refused(root):
+def test_recordings_with_and_without_a_player_folder_are_rejected(root):
     record(root / "anna" / "flam" / "1.wav")
-    assert "with a player's folder (anna/flam/1.wav) and without one (Flam Tap/anna_take01.wav)" in refusal(root)
+    message = refusal(root)
+    assert all(path in message for path in ("anna/flam/1.wav", "Flam Tap/anna_take01.wav", "PLAYER/RUDIMENT/"))
 
 
-def test_too_few_stems_are_refused_with_the_remedy(root):
+def test_too_few_stems_are_rejected(root):
     for person in PEOPLE[2:]:
         for path in root.rglob(f"{person}_*"):
             path.unlink()
     message = refusal(root)
-    assert "only 2 (anna_take, ben_take)" in message
+    assert "anna_take, ben_take" in message
     assert "PLAYER/RUDIMENT/" in message
 
 
-def test_all_folders_that_are_no_rudiments_are_in_one_line(root):
+def test_unknown_folders_are_listed_in_one_line(root):
     record(root / "flammtap" / "x.wav")
     record(root / "warm up" / "x.wav")
     message = refusal(root)
-    assert "2 of 4 names are not among the 40 rudiments" in message
+    assert "2 of 4" in message
     assert "'flammtap' (did you mean flam_tap" in message
     assert "'warm up'" in message
 
 
 @pytest.mark.parametrize("place", ["wavs/1.wav", "1.wav"])
-def test_where_a_csv_file_lies_beside_recordings_in_no_rudiments_folders_that_file_is_asked_for(tmp_path, place):
+def test_csv_file_next_to_unlabelled_recordings_is_suggested(tmp_path, place):
     record(tmp_path / place)
     (tmp_path / "clips.csv").touch()
     assert refusal(tmp_path).endswith(f"give the file itself: {tmp_path / 'clips.csv'}")
@@ -159,18 +161,18 @@ def test_where_a_csv_file_lies_beside_recordings_in_no_rudiments_folders_that_fi
     assert "clips.csv" not in refusal(tmp_path)
 
 
-def test_other_files_are_counted_and_left_alone(root):
+def test_other_files_are_ignored_with_a_note(root):
     for name in ("notes.txt", "Flam Tap/x.mid", "Flam Tap/README", "Flam Tap/.hidden.wav", ".trash/flam/x.wav"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
     record(root / "loose.wav")
     dataset = read_dataset(root)
     assert len(dataset.clips) == 16
-    assert "ignored 3 files of other types (1 without, 1 .mid, 1 .txt)" in dataset.notes
-    assert "ignored 2 recordings, hidden or in no rudiment's folder" in dataset.notes
+    assert any("3 files" in note and "1 .mid, 1 .txt" in note for note in dataset.notes)
+    assert any("2 recordings" in note for note in dataset.notes)
 
 
-def test_every_format_rate_and_number_of_channels_is_heard_alike(tmp_path):
+def test_formats_rates_and_channels_give_equal_audio(tmp_path):
     forms = [("wav", 44_100, 1), ("FLAC", 96_000, 2), ("mp3", 32_000, 2), ("ogg", 48_000, 1), ("wav", 8_000, 2)]
     for (suffix, rate, channels), name in zip(forms, "abcde", strict=True):
         record(tmp_path / "flam" / f"{name}.{suffix}", rate, channels)
@@ -183,6 +185,6 @@ def test_every_format_rate_and_number_of_channels_is_heard_alike(tmp_path):
         assert b - a == pytest.approx(8_000, rel=0.2)
 
 
-def test_a_file_that_is_no_audio_is_named(root):
+def test_file_that_is_not_audio_is_named(root):
     (root / "Flam Tap" / "anna_take09.wav").write_bytes(b"nothing")
-    assert "anna_take09.wav cannot be read as audio" in refusal(root)
+    assert "anna_take09.wav cannot be decoded" in refusal(root)

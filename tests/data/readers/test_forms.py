@@ -1,4 +1,4 @@
-"""The same clips are the same data set, whichever form they come in."""
+"""The same clips are the same data set in every layout."""
 
 import shutil
 import time
@@ -16,7 +16,7 @@ from sousaphone.rudiments import SLUGS
 from tests.data.forms import as_metadata_csv, as_recordings, as_shards
 
 FORMS = {"metadata.csv": as_metadata_csv, "shards": as_shards}
-# What depends on where the audio lies.
+# Columns that depend on the location of the audio.
 PLACES = ["audio_path", "size_bytes", "modified_ns"]
 
 
@@ -36,29 +36,29 @@ def waves(dataset, cache_dir) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_gives_the_rows_and_the_waveforms_of_the_local_layout(form, root, tmp_path):
+def test_layouts_give_equal_rows_and_waveforms(form, root, tmp_path):
     local, other = read_dataset(root), read_dataset(FORMS[form](root, tmp_path / "other"))
     assert list(other.clips.columns) == list(local.clips.columns)
     pd.testing.assert_frame_equal(rows(other), rows(local))
-    expected, heard = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
-    assert expected.keys() == heard.keys()
-    assert all(np.array_equal(heard[name], wave) for name, wave in expected.items())
+    expected, actual = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
+    assert expected.keys() == actual.keys()
+    assert all(np.array_equal(actual[name], wave) for name, wave in expected.items())
 
 
-def test_recordings_in_players_folders_keep_players_rudiments_and_waveforms(root, tmp_path):
+def test_player_folders_keep_players_rudiments_and_waveforms(root, tmp_path):
     local, other = read_dataset(root), read_dataset(as_recordings(root, tmp_path / "other", players=True))
     names = other.clips.audio_path.map(lambda path: path.rpartition("/")[2].removesuffix(".flac"))
     kept = ["sample_id", "player", "rudiment", "label", "duration_sec"]
     found = other.clips.assign(sample_id=names)[kept].sort_values("sample_id", ignore_index=True)
     pd.testing.assert_frame_equal(found, rows(local)[kept])
-    expected, heard = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
+    expected, actual = waves(local, tmp_path / "cache"), waves(other, tmp_path / "cache")
     assert all(
-        np.array_equal(heard[path], expected[name]) for path, name in zip(other.clips.sample_id, names, strict=True)
+        np.array_equal(actual[path], expected[name]) for path, name in zip(other.clips.sample_id, names, strict=True)
     )
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_copy_keeps_its_fingerprint_and_a_touched_one_has_another_cache(form, root, tmp_path):
+def test_copy_has_the_same_fingerprint_but_another_cache(form, root, tmp_path):
     first = FORMS[form](root, tmp_path / "first")
     copy = shutil.copytree(first, tmp_path / "copy", copy_function=shutil.copyfile)
     assert read_dataset(copy).fingerprint == read_dataset(first).fingerprint
@@ -66,15 +66,15 @@ def test_a_copy_keeps_its_fingerprint_and_a_touched_one_has_another_cache(form, 
     assert paths[0] != paths[1]
 
 
-def test_a_subset_of_shards_is_heard_as_the_same_subset_of_files(root, tmp_path, monkeypatch):
+def test_subset_of_shards_equals_subset_of_files(root, tmp_path, monkeypatch):
     monkeypatch.setattr("sousaphone.data.splits.DATASET_SIZES", {"few": 12})
     local, shards = (draw(read_dataset(at), "few") for at in (root, as_shards(root, tmp_path / "other")))
     pd.testing.assert_frame_equal(rows(shards), rows(local))
-    expected, heard = waves(local, tmp_path / "cache"), waves(shards, tmp_path / "cache")
-    assert all(np.array_equal(heard[name], wave) for name, wave in expected.items())
+    expected, actual = waves(local, tmp_path / "cache"), waves(shards, tmp_path / "cache")
+    assert all(np.array_equal(actual[name], wave) for name, wave in expected.items())
 
 
-def test_a_hundred_thousand_clips_in_shards_are_indexed_in_seconds(root, tmp_path):
+def test_indexing_of_100000_clips_in_shards_takes_seconds(root, tmp_path):
     as_shards(root, tmp_path / "other")
     for path in (tmp_path / "other" / "audio").glob("*.parquet"):
         table = pq.read_table(path)

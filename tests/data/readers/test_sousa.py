@@ -1,4 +1,4 @@
-"""Reading a SOUSA directory: what is in it, and one clear line for each thing that can be wrong with it."""
+"""Reading of a SOUSA directory, and error messages."""
 
 import dataclasses
 import json
@@ -35,13 +35,13 @@ def set_cell(row, column, value):
 
 
 def refusal(root) -> str:
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as error:
         read_dataset(root)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
 
 
-def test_every_clip_is_read_with_its_label_split_and_size(root):
+def test_clips_have_label_split_and_size(root):
     clips = read_dataset(root).clips
     assert len(clips) == 8
     assert list(clips.index) == list(range(8))
@@ -52,7 +52,7 @@ def test_every_clip_is_read_with_its_label_split_and_size(root):
     )
 
 
-def test_no_player_is_in_two_splits(root):
+def test_every_player_is_in_one_split(root):
     assert (read_dataset(root).clips.groupby("player").split.nunique() == 1).all()
 
 
@@ -61,34 +61,35 @@ def rewrite_splits(root, **lists):
     (root / "splits.json").write_text(json.dumps(splits | lists))
 
 
-def test_an_empty_validation_split_is_carved_and_said(root):
+def test_empty_validation_split_takes_training_players(root):
     rewrite_splits(root, val_profile_ids=[], train_profile_ids=["player000", "player001", "player002"])
     dataset = read_dataset(root)
     assert dataset.clips.groupby("split").player.nunique().to_dict() == {"train": 2, "validation": 1, "test": 1}
     assert "no validation player" in dataset.notes[0]
 
 
-def test_clips_of_a_player_that_splits_json_does_not_list_are_left_out_and_said(root):
+def test_clips_of_unlisted_players_are_excluded_with_a_note(root):
     rewrite_splits(root, train_profile_ids=["player001"])
     dataset = read_dataset(root)
     assert "player000" not in set(dataset.clips.player)
     assert list(dataset.clips.index) == list(range(6))
-    assert "left out 1 player" in dataset.notes[0]
+    assert "1 player" in dataset.notes[0]
+    assert "player000" in dataset.notes[0]
 
 
-def test_without_splits_json_the_players_are_split(root):
+def test_players_are_split_without_splits_json(root):
     (root / "splits.json").unlink()
     assert set(read_dataset(root).clips.split) == {"train", "validation", "test"}
 
 
-def test_only_four_columns_are_needed(root):
+def test_four_columns_are_required(root):
     rewrite_labels(root, lambda table: table[["sample_id", "profile_id", "rudiment_slug", "audio_path"]])
     clips = read_dataset(root).clips
     assert clips.duration_sec.isna().all()
     assert (clips.group_id == "").all()
 
 
-def test_a_cell_without_a_value_may_be_of_a_categorical_column(root):
+def test_categorical_columns_may_have_missing_values(root):
     def change(table):
         table["soundfont"] = pd.Categorical([None, *table.soundfont[1:]])
         table["profile_id"] = pd.Categorical(table.profile_id)
@@ -97,12 +98,12 @@ def test_a_cell_without_a_value_may_be_of_a_categorical_column(root):
     assert read_dataset(root).clips.soundfont.tolist() == ["", *["FluidR3_GM"] * 7]
 
 
-def test_other_spellings_of_a_rudiment_are_understood(root):
+def test_rudiments_may_be_spelt_with_hyphens(root):
     rewrite_labels(root, set_cell(0, "rudiment_slug", SLUGS[0].replace("_", "-")))
     assert read_dataset(root).clips.rudiment[0] == SLUGS[0]
 
 
-def test_a_copy_keeps_the_fingerprint_and_a_changed_label_does_not(root, tmp_path):
+def test_fingerprint_depends_on_labels_and_not_on_the_location(root, tmp_path):
     fingerprint = read_dataset(root).fingerprint
     copy = shutil.copytree(root, tmp_path / "copy")
     assert read_dataset(copy).fingerprint == fingerprint
@@ -111,28 +112,28 @@ def test_a_copy_keeps_the_fingerprint_and_a_changed_label_does_not(root, tmp_pat
 
 
 @pytest.mark.parametrize("column", ["audio_path", "rudiment", "player", "split", "size_bytes"])
-def test_the_fingerprint_tells_of_a_change_in_whatever_decides_a_result(root, column):
+def test_fingerprint_depends_on_every_relevant_column(root, column):
     dataset = read_dataset(root)
     clips = dataset.clips.copy()
     clips.loc[0, column] = clips[column][0] * 2
     assert dataclasses.replace(dataset, clips=clips).fingerprint != dataset.fingerprint
 
 
-def test_a_path_that_is_no_directory_is_refused(tmp_path):
+def test_path_that_is_not_a_directory_is_rejected(tmp_path):
     assert "is not a directory" in refusal(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("name", ["~nobody_of_this_name/sousa", "LOOP", "a" * 300])
-def test_a_path_that_cannot_even_be_looked_at_is_refused(tmp_path, monkeypatch, name):
+def test_inaccessible_path_is_rejected(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LOOP").symlink_to("LOOP")
-    assert f"{name!r} cannot be looked at" in refusal(name)
-    with pytest.raises(UserError, match="cannot be looked at"):
+    assert repr(name) in refusal(name)
+    with pytest.raises(UserError, match="not accessible"):
         check_source("--data-dir", name)
 
 
 @pytest.mark.parametrize("place", ["file", "folder"])
-def test_a_link_to_itself_is_refused(root, place):
+def test_link_to_itself_is_rejected(root, place):
     path = root / read_dataset(root).clips.audio_path[0]
     path = path if place == "file" else path.parent
     path.rename(root / "elsewhere")
@@ -140,27 +141,26 @@ def test_a_link_to_itself_is_refused(root, place):
     assert str(path) in refusal(root)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="nothing is closed to the superuser")
-def test_a_directory_that_is_closed_is_refused(root):
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root can read everything")
+def test_unreadable_directory_is_rejected(root):
     inner = root / "labels"
     root.chmod(0)
     try:
         for path in (root, inner):
-            assert f"{str(path)!r} cannot be looked at" in refusal(path)
+            assert f"{str(path)!r} is not accessible" in refusal(path)
     finally:
         root.chmod(0o700)
 
 
-def test_a_directory_without_labels_is_refused_and_told_what_is_expected(tmp_path):
+def test_directory_without_labels_is_rejected(tmp_path):
     message = refusal(tmp_path)
-    assert "expected are labels/samples.parquet, splits.json and audio/" in message
-    assert "CSV file with the columns path and label" in message
+    assert all(form in message for form in ("labels/samples.parquet", "splits.json", "RUDIMENT/*.wav", "CSV file"))
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no Parquet file"])
-def test_unreadable_labels_are_refused(root, content):
+def test_unreadable_labels_are_rejected(root, content):
     (root / "labels" / "samples.parquet").write_bytes(content)
-    assert "cannot be read as Parquet" in refusal(root)
+    assert "samples.parquet is not readable" in refusal(root)
 
 
 def test_missing_columns_are_named(root):
@@ -168,39 +168,39 @@ def test_missing_columns_are_named(root):
     assert "lacks the columns profile_id, audio_path" in refusal(root)
 
 
-def test_labels_without_rows_are_refused(root):
+def test_labels_without_rows_are_rejected(root):
     rewrite_labels(root, lambda table: table.iloc[:0])
     assert "no clips" in refusal(root)
 
 
-def test_empty_cells_of_a_needed_column_are_counted(root):
+def test_empty_cells_of_a_required_column_are_counted(root):
     rewrite_labels(root, set_cell(3, "profile_id", None))
     assert "1 of 8 rows have no profile_id" in refusal(root)
 
 
-def test_an_unknown_rudiment_is_named(root):
+def test_unknown_rudiment_is_named(root):
     rewrite_labels(root, set_cell(0, "rudiment_slug", "paradidle_supreme"))
     assert "paradidle_supreme" in refusal(root)
 
 
 @pytest.mark.parametrize("column", ["sample_id", "audio_path"])
-def test_a_clip_listed_twice_is_refused(root, column):
+def test_repeated_clip_is_rejected(root, column):
     rewrite_labels(
         root, lambda table: table.assign(**{column: table[column].where(table.index != 1, table[column][0])})
     )
     assert f"{column} " in refusal(root)
-    assert "occurs more than once (1 repeated" in refusal(root)
+    assert "1 repeated" in refusal(root)
 
 
 @pytest.mark.parametrize("path", ["/etc/hostname", "../outside.flac", "audio/../../outside.flac", "audio/.."])
-def test_a_path_that_leaves_the_data_directory_is_refused(root, path):
+def test_path_out_of_the_data_directory_is_rejected(root, path):
     (root.parent / "outside.flac").touch()
     rewrite_labels(root, set_cell(0, "audio_path", path))
     assert f"{path!r} leaves the data directory" in refusal(root)
 
 
 @pytest.mark.parametrize("linked", ["file", "folder"])
-def test_a_link_that_leaves_the_data_directory_is_refused(root, tmp_path, linked):
+def test_link_out_of_the_data_directory_is_rejected(root, tmp_path, linked):
     target = root / read_dataset(root).clips.audio_path[0]
     target = target if linked == "file" else target.parent
     target.rename(tmp_path / "outside")
@@ -208,26 +208,26 @@ def test_a_link_that_leaves_the_data_directory_is_refused(root, tmp_path, linked
     assert "leaves the data directory" in refusal(root)
 
 
-def test_a_data_directory_that_is_itself_a_link_is_read(root, tmp_path):
+def test_data_directory_may_be_a_link(root, tmp_path):
     (tmp_path / "link").symlink_to(root)
     assert len(read_dataset(tmp_path / "link").clips) == 8
 
 
-def test_missing_audio_files_are_counted_and_the_first_is_named(root):
+def test_missing_audio_files_are_counted(root):
     paths = read_dataset(root).clips.audio_path
     (root / paths[2]).unlink()
     (root / paths[5]).unlink()
     message = refusal(root)
-    assert "2 of 8 audio files are missing" in message
+    assert "2 of 8 audio files" in message
     assert paths[2] in message
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"train": []}', '{"train_profile_ids": "player000"}'])
-def test_a_broken_splits_file_is_refused(root, content):
+def test_malformed_splits_json_is_rejected(root, content):
     (root / "splits.json").write_text(content)
     assert "splits.json" in refusal(root)
 
 
-def test_a_player_in_two_splits_is_named(root):
+def test_player_in_two_splits_is_rejected(root):
     rewrite_splits(root, test_profile_ids=["player003", "player000"])
-    assert "player 'player000' in both train and test" in refusal(root)
+    assert "'player000' in both train and test" in refusal(root)

@@ -1,14 +1,14 @@
-"""The built-in set: SOUSA's layout, the same bytes every time, and nothing but the pattern to tell a class by."""
+"""The built-in set: SOUSA's layout, reproducible bytes, and classes that differ only in their stroke pattern."""
 
 import dataclasses
 import errno
 import json
-import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -22,13 +22,13 @@ from sousaphone.data.synthetic import generate as generator
 from sousaphone.data.synthetic import tables
 from sousaphone.data.synthetic.generate import PLAN, builtin_dataset, builtin_root, generate, plan_clips
 from sousaphone.data.synthetic.players import Clip, Performance, make_players, perform
-from sousaphone.data.synthetic.render import ROOMS, SAMPLE_RATE, make_voice, render
+from sousaphone.data.synthetic.render import ROOMS, SAMPLE_RATE, make_clip, make_voice, render
 from sousaphone.data.synthetic.soundfonts import builtin_kits, snare
 from sousaphone.data.synthetic.tables import audio_path
 from sousaphone.errors import UserError
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 
-WINDOW = 2.5  # seconds, what a nano model hears
+WINDOW = 2.5  # seconds, of a nano model
 
 SAMPLES_COLUMNS = (
     *("sample_id", "profile_id", "rudiment_slug", "tempo_bpm", "duration_sec", "num_cycles", "skill_tier"),
@@ -66,19 +66,19 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def steady(clip: Clip) -> Clip:
-    """The same clip by a player without jitter, in the driest room, so that what is left is the player's hands."""
+    """The same clip by a player without jitter, in the driest room, so that only the hands differ."""
     calm = dataclasses.replace(clip.player, jitter_ms=0.0, drift=0.0, spread=0.0, downbeat_level=1.0, dominant="R")
     return dataclasses.replace(clip, player=calm, room=0, phase=0.0)
 
 
-def test_equal_seeds_give_equal_bytes_whatever_the_number_of_workers(root, tmp_path):
+def test_equal_seeds_give_equal_bytes_with_any_number_of_workers(root, tmp_path):
     generate(tmp_path / "two", clips=12, seed=3, workers=2)
     assert contents(tmp_path / "two") == contents(root)
     generate(tmp_path / "other", clips=10, seed=4, workers=1)
     assert not set(contents(tmp_path / "other").values()) & set(contents(root).values())
 
 
-def test_the_layout_is_sousas(root):
+def test_layout_is_sousas(root):
     samples = pd.read_parquet(root / "labels" / "samples.parquet")
     strokes = pd.read_parquet(root / "labels" / "strokes.parquet")
     assert tuple(samples) == SAMPLES_COLUMNS
@@ -97,7 +97,7 @@ def test_the_layout_is_sousas(root):
         assert row.num_strokes == (strokes["sample_id"] == row.sample_id).sum()
 
 
-def test_the_tiny_set_splits_80_10_10_by_whole_players(plan):
+def test_tiny_set_is_split_80_10_10_by_player(plan):
     splits = {split: [c for c in plan if c.player.split == split] for split in ("train", "val", "test")}
     assert {split: len(clips) for split, clips in splits.items()} == {"train": 800, "val": 100, "test": 100}
     players = {split: {c.player.profile_id for c in clips} for split, clips in splits.items()}
@@ -106,7 +106,7 @@ def test_the_tiny_set_splits_80_10_10_by_whole_players(plan):
     assert len({audio_path(clip) for clip in plan}) == 1000
 
 
-def test_every_split_holds_every_rudiment_as_evenly_as_can_be(plan):
+def test_rudiments_are_even_in_every_split(plan):
     for split in ("train", "val", "test"):
         counts = Counter(clip.slug for clip in plan if clip.player.split == split)
         assert set(counts) == set(SLUGS)
@@ -118,7 +118,7 @@ def test_every_kit_and_room_occurs(plan):
     assert {clip.room for clip in plan} == set(range(len(ROOMS)))
 
 
-def test_a_clip_is_longer_than_the_window_and_is_played_to_its_end(plan, performances):
+def test_clip_is_longer_than_the_window_and_played_to_its_end(plan, performances):
     for clip, performance in zip(plan, performances, strict=True):
         times = np.array(performance.columns["actual_time_ms"]) / 1000
         assert clip.duration > WINDOW + 0.1
@@ -126,7 +126,7 @@ def test_a_clip_is_longer_than_the_window_and_is_played_to_its_end(plan, perform
         assert clip.duration - 1.5 < times.max() < clip.duration
 
 
-def test_a_performance_is_its_cycle_begun_anywhere(plan, performances):
+def test_performance_is_its_cycle_from_any_position(plan, performances):
     starts = set()
     for clip, performance in zip(plan, performances, strict=True):
         columns, cycle = performance.columns, RUDIMENTS[clip.slug].strokes
@@ -147,7 +147,7 @@ def test_a_performance_is_its_cycle_begun_anywhere(plan, performances):
     assert starts == {True, False}
 
 
-def test_grace_notes_precede_their_stroke_and_are_heard_apart_from_it(plan, performances):
+def test_grace_notes_precede_their_stroke(plan, performances):
     for performance in performances[::7]:
         columns = performance.columns
         for i, kind in enumerate(columns["stroke_type"]):
@@ -159,14 +159,14 @@ def test_grace_notes_precede_their_stroke_and_are_heard_apart_from_it(plan, perf
                 assert lead > 10 or columns["actual_time_ms"][i] == 5.0
 
 
-def test_the_hands_of_every_player_differ_in_level(plan):
+def test_hands_of_every_player_differ_in_level(plan):
     for clip in plan[:: len(plan) // 50]:
         columns = perform(steady(dataclasses.replace(clip, slug="single_stroke_roll"))).columns
         struck = pd.Series(columns["actual_velocity"]).groupby(columns["hand"]).mean()
         assert 0.55 < struck["L"] / struck["R"] < 0.93
 
 
-def test_the_hands_of_every_player_differ_in_timbre():
+def test_hands_of_every_player_differ_in_timbre():
     def centroid(cents: float) -> float:
         wave = make_voice(snare(builtin_kits()[0]), cents=cents, shelf_db=0.0).stroke(80)
         spectrum = np.abs(np.fft.rfft(wave)) ** 2
@@ -179,7 +179,7 @@ def test_the_hands_of_every_player_differ_in_timbre():
     assert centroid(-150) < 0.98 * centroid(-50)
 
 
-def test_only_the_weak_hand_sounds_as_the_weak_hand(plan, performances):
+def test_weak_hand_sounds_different_only_for_its_strokes(plan, performances):
     clip, performance = plan[0], performances[0]
     player = dataclasses.replace(clip.player, weak_cents=clip.player.weak_cents + 100)
     for hand in ("R", "L"):
@@ -189,7 +189,7 @@ def test_only_the_weak_hand_sounds_as_the_weak_hand(plan, performances):
         assert same == (hand == player.dominant)
 
 
-def test_a_harder_stroke_is_louder_and_brighter_on_every_kit():
+def test_harder_strokes_are_louder_and_brighter():
     for kit in builtin_kits():
         voice = make_voice(snare(kit), cents=0.0, shelf_db=0.0)
         strokes = [voice.stroke(velocity) for velocity in (30, 45, 65, 90, 120)]
@@ -200,7 +200,7 @@ def test_a_harder_stroke_is_louder_and_brighter_on_every_kit():
 
 
 def test_rudiments_that_differ_only_in_sticking_sound_different(plan):
-    """Equal onsets, all strokes at one intended level: only the hands tell R L R L from RR LL."""
+    """Equal onsets and intended levels: only the hands distinguish R L R L from RR LL."""
     clip = steady(
         dataclasses.replace(plan[3], kit=builtin_kits()[0], tempo_bpm=100, stretch=1.0, duration=4.0, tuning_cents=0.0)
     )
@@ -220,7 +220,7 @@ def test_rudiments_that_differ_only_in_sticking_sound_different(plan):
     assert np.median(by_pair[0::2]) - np.median(by_pair[1::2]) > 1
 
 
-def test_a_killed_generation_goes_on_to_the_same_bytes(root, tmp_path):
+def test_killed_generation_resumes_to_the_same_bytes(root, tmp_path):
     killed = tmp_path / "killed"
     line = (
         "from pathlib import Path; from sousaphone.data.synthetic.generate import *; "
@@ -228,21 +228,21 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(root, tmp_path):
     )
     process = subprocess.Popen([sys.executable, "-c", line], stderr=subprocess.DEVNULL)
     while len(list(killed.glob("audio/*/*.flac"))) < 3:
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "it finished before it was killed"
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert not (killed / "labels" / "samples.parquet").exists()
     made = {path: path.stat().st_mtime_ns for path in killed.glob("audio/*/*.flac")}
     assert 3 <= len(made) < 12
-    emptied = min(made)  # as a power cut may leave a file
+    emptied = min(made)  # as after a power cut
     emptied.write_bytes(b"")
     generate(killed, clips=12, seed=3, workers=2)
     assert contents(killed) == contents(root)
     assert all(path.stat().st_mtime_ns == before for path, before in made.items() if path != emptied)
 
 
-def test_workers_end_with_a_killed_parent(tmp_path):
+def test_workers_exit_with_a_killed_parent(tmp_path):
     target = tmp_path / "set"
     script = tmp_path / "go.py"
     script.write_text(
@@ -251,7 +251,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     )
     process = psutil.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
     while len(list(target.glob("audio/*/*.flac"))) < 3:
-        assert process.poll() is None, "it ended before it could be killed"
+        assert process.poll() is None, "it finished before it was killed"
         time.sleep(0.01)
     workers = process.children(recursive=True)
     assert len(workers) >= 2
@@ -261,16 +261,16 @@ def test_workers_end_with_a_killed_parent(tmp_path):
     assert not alive
 
 
-def test_a_whole_set_is_not_made_again_and_another_plan_is_refused(root):
+def test_complete_set_is_kept_and_another_plan_is_rejected(root):
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     generate(root, clips=12, seed=3)
     for other in ({"clips": 13, "seed": 3}, {"clips": 12, "seed": 4}):
-        with pytest.raises(UserError, match=r"was begun with (clips 12, not 13|seed 3, not 4); give the same"):
+        with pytest.raises(UserError, match=r"clips 12, not 13|seed 3, not 4"):
             generate(root, **other)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_the_builtin_set_is_made_once_and_never_half(tmp_path, monkeypatch):
+def test_built_in_set_is_made_once(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASET_SIZES, "tiny", 10)
     leftover = builtin_root(tmp_path, "tiny").with_name(f"{builtin_root(tmp_path, 'tiny').name}.partial")
     (leftover / "audio").mkdir(parents=True)
@@ -283,11 +283,20 @@ def test_the_builtin_set_is_made_once_and_never_half(tmp_path, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
 
 
-def test_the_builtin_set_goes_on_where_a_killed_one_stopped(tmp_path, monkeypatch):
+def test_interrupted_built_in_set_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASET_SIZES, "tiny", 10)
     partial = builtin_root(tmp_path, "tiny").with_name(f"{builtin_root(tmp_path, 'tiny').name}.partial")
+    written = []
+
+    def make_four_clips(job):
+        if len(written) == 4:
+            raise KeyboardInterrupt
+        written.append(job)
+        return make_clip(job)
+
     with monkeypatch.context() as stopped:
-        stopped.setattr(generator, "_made", lambda jobs, workers: _stop_after(4, jobs))
+        stopped.setattr(generator, "count_cpus", lambda: 1)
+        stopped.setattr(generator, "make_clip", make_four_clips)
         with pytest.raises(KeyboardInterrupt):
             builtin_dataset(tmp_path, "tiny")
     made = {path.name: path.stat().st_mtime_ns for path in partial.glob("audio/*/*.flac")}
@@ -299,13 +308,7 @@ def test_the_builtin_set_goes_on_where_a_killed_one_stopped(tmp_path, monkeypatc
     assert not list(root.rglob("*.tmp"))
 
 
-def _stop_after(count, jobs):
-    for _, job in zip(range(count), jobs, strict=False):
-        yield job[0], generator.make_clip(job)
-    raise KeyboardInterrupt
-
-
-def test_row_groups_hold_the_rows_of_a_set_made_at_once(root, tmp_path, monkeypatch):
+def test_row_groups_do_not_change_the_tables(root, tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "CLIPS_PER_GROUP", 5)
     generate(tmp_path / "set", clips=12, seed=3, workers=1)
     for name in ("samples.parquet", "strokes.parquet"):
@@ -314,7 +317,7 @@ def test_row_groups_hold_the_rows_of_a_set_made_at_once(root, tmp_path, monkeypa
         pd.testing.assert_frame_equal(pd.read_parquet(ours), pd.read_parquet(whole))
 
 
-def test_a_users_soundfont_plays_beside_the_built_in_one(tmp_path):
+def test_soundfont_is_used_in_addition_to_the_built_in_one(tmp_path):
     font = tmp_path / "Mine.sf2"
     font.write_bytes(builtin_kits()[0].path.read_bytes())
     generate(tmp_path / "set", clips=12, seed=3, workers=1, soundfonts=[font])
@@ -324,7 +327,7 @@ def test_a_users_soundfont_plays_beside_the_built_in_one(tmp_path):
         generate(tmp_path / "set", clips=12, seed=3, workers=1)
 
 
-def test_a_players_habits_go_together_within_a_tier_too():
+def test_habits_of_a_player_are_correlated():
     players = [player for seed in range(10) for player in make_players(seed)]
     habits = ["jitter_ms", "spread", "grace_spread", "weak_level", "diddle_level"]
     for tier in (None, "beginner", "advanced"):
@@ -335,42 +338,42 @@ def test_a_players_habits_go_together_within_a_tier_too():
         assert related.abs().loc["jitter_ms", habits[1:]].max() < 1, tier
 
 
-def test_every_tempo_is_within_the_limits(plan):
+def test_tempi_are_within_the_limits(plan):
     assert {60 <= clip.tempo_bpm <= 180 for clip in plan} == {True}
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"clips": 3, "seed": 0}, "clips=3 is too few"),
-        ({"clips": 10, "seed": -1}, "seed=-1 is negative"),
-        ({"clips": 10, "seed": 0, "workers": 0}, "workers=0 is below"),
+        ({"clips": 3, "seed": 0}, "--clips 3"),
+        ({"clips": 10, "seed": -1}, "--seed -1"),
+        ({"clips": 10, "seed": 0, "workers": 0}, "--workers 0"),
     ],
 )
-def test_wrong_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):
+def test_invalid_arguments_are_rejected_before_writing(tmp_path, arguments, message):
     with pytest.raises(UserError, match=message):
         generate(tmp_path / "set", **arguments)
     assert not (tmp_path / "set").exists()
 
 
-def test_a_directory_in_use_and_an_unknown_size_are_refused(tmp_path):
+def test_directory_with_files_and_unknown_size_are_rejected(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="not an empty directory"):
         generate(tmp_path, clips=10, seed=0)
-    with pytest.raises(UserError, match="'huge' is unknown"):
+    with pytest.raises(UserError, match="--dataset 'huge'"):
         builtin_dataset(tmp_path, "huge")
 
 
-def test_a_set_that_does_not_fit_is_refused_before_anything_is_made(tmp_path, monkeypatch):
-    monkeypatch.setattr(generator.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
-    with pytest.raises(UserError, match=r"10 clips need 0.00 GB more .* free some space"):
+def test_set_that_does_not_fit_is_rejected_before_writing(tmp_path, monkeypatch):
+    monkeypatch.setattr(generator.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
+    with pytest.raises(UserError, match=r"10 clips need 0.00 GB"):
         generate(tmp_path / "set", 10, seed=0, workers=1)
     assert not list(tmp_path.rglob("*.flac"))
 
 
-def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    generate(whole, 10, seed=0, workers=1)
+def test_generation_resumes_after_a_full_disk(tmp_path, monkeypatch):
+    complete, resumed = tmp_path / "complete", tmp_path / "resumed"
+    generate(complete, 10, seed=0, workers=1)
     write, written = Path.write_bytes, []
 
     def full(path, content):
@@ -383,10 +386,8 @@ def test_a_disk_that_fills_up_costs_no_clip_and_no_byte(tmp_path, monkeypatch):
     with monkeypatch.context() as disk:
         disk.setattr(Path, "write_bytes", full)
         with pytest.raises(OSError, match="No space left"):
-            generate(cut, 10, seed=0, workers=1)
-    assert len(list(cut.rglob("*.flac"))) == 4
-    assert not list(cut.rglob("*.tmp"))
-    generate(cut, 10, seed=0, workers=1)
-    assert {p.relative_to(cut): p.read_bytes() for p in cut.rglob("*") if p.is_file()} == {
-        p.relative_to(whole): p.read_bytes() for p in whole.rglob("*") if p.is_file()
-    }
+            generate(resumed, 10, seed=0, workers=1)
+    assert len(list(resumed.rglob("*.flac"))) == 4
+    assert not list(resumed.rglob("*.tmp"))
+    generate(resumed, 10, seed=0, workers=1)
+    assert contents(resumed) == contents(complete)
