@@ -129,6 +129,7 @@ build.build_caches(read_dataset(sys.argv[1]), [16_000], Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_what_a_killed_build_leaves_is_not_read_and_the_next_one_removes_it(dataset, cache_dir):
     command = [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -74,6 +74,7 @@ def test_a_subset_of_shards_is_heard_as_the_same_subset_of_files(root, tmp_path,
     assert all(np.array_equal(heard[name], wave) for name, wave in expected.items())
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_clips_in_shards_are_indexed_in_seconds(root, tmp_path):
     as_shards(root, tmp_path / "other")
     for path in (tmp_path / "other" / "audio").glob("*.parquet"):

@@ -67,6 +67,7 @@ def published(make_sousa, tmp_path):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["local", "shards"])
 def test_what_the_hubs_cache_holds_is_read_without_a_network(form, make_sousa, tmp_path):
     source = make_sousa(tmp_path / "sousa", rudiments=SLUGS[:2], long_clips=0)
@@ -78,6 +79,7 @@ def test_what_the_hubs_cache_holds_is_read_without_a_network(form, make_sousa, t
     assert "whole or not" in result.stderr  # a cache without the list of its files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("there", ["README.md", "labels/samples.parquet"])
 def test_of_a_snapshot_that_lacks_files_the_rest_is_downloaded_and_then_nothing_more(published, tmp_path, there):
     part = tmp_path / "part" / there
@@ -91,6 +93,7 @@ def test_of_a_snapshot_that_lacks_files_the_rest_is_downloaded_and_then_nothing_
     assert published.asked == []
 
 
+@pytest.mark.slow
 def test_a_snapshot_without_a_data_set_is_not_taken_for_one_without_a_network(tmp_path):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "README.md").touch()
@@ -98,6 +101,7 @@ def test_a_snapshot_without_a_data_set_is_not_taken_for_one_without_a_network(tm
     assert "cannot be downloaded" in read_offline("hub:someone/drums", tmp_path / "hub").stderr
 
 
+@pytest.mark.slow
 def test_without_a_network_one_line_says_what_to_do(tmp_path):
     result = read_offline("hub:zkeown/sousa", tmp_path / "hub")
     assert result.returncode == 1
@@ -146,6 +150,7 @@ def test_a_further_data_set_may_have_any_form(tmp_path):
         check_source("--test-also", "/nowhere")
 
 
+@pytest.mark.slow
 def test_whether_a_set_of_the_hub_is_here_is_known_without_a_network(published, tmp_path):
     run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
     code = (
