@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,7 +56,6 @@ def test_every_rename_follows_a_flush_and_precedes_one_of_its_directory(points: 
         assert after == ("fsync", str(path.parent))
 
 
-@pytest.mark.slow
 def test_resume_of_a_killed_run_leaves_what_an_uninterrupted_run_leaves() -> None:
     process = _faults("--every", "23")
     assert process.returncode == 0, process.stdout + process.stderr
