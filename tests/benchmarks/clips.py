@@ -15,7 +15,6 @@ from torch import Tensor
 from sousaphone.data.cache.build import WaveformCache, build_caches
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.sousa import read_dataset
-from sousaphone.data.synthetic.generate import generate
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ class Clips:
 def make_clips(source: Path | None, count: int, scratch: Path) -> Clips:
     """`count` clips of the data set in `source` (None: of the built-in kind), repeated where it has fewer."""
     if source is None:
+        from sousaphone.data.synthetic.generate import generate
+
         source = scratch / "made"
         generate(source, clips=max(count, 100), seed=0)
     dataset = read_dataset(source)

@@ -12,7 +12,6 @@ from typing import Any
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data.cache.build import build_caches
 from sousaphone.data.prepare import read_subset
-from sousaphone.data.synthetic.generate import builtin_dataset
 
 from .startup import launch
 
@@ -64,6 +63,8 @@ def of_records(total: float, began: float, records: Sequence[Mapping[str, Any]],
 
 def measure(scratch: Path, epochs: int, log: Callable[[str], None]) -> Overhead:
     """Run a sweep over the tiny data set by launch.py, without baselines and timing; data and waveform caches exist."""
+    from sousaphone.data.synthetic.generate import builtin_dataset
+
     cache = scratch / "builtin"
     root = builtin_dataset(cache, "tiny")
     build_caches(read_subset(root, "tiny"), {spec.sample_rate for spec in REGISTRY.values()}, cache, progress=False)

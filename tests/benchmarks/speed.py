@@ -4,7 +4,8 @@
 
 Contenders take turns, round after round, and the best round of each counts, so that disturbances of the machine cancel
 in the ratios; processor time is reported next to wall time. On a GPU they run one after the other, ours first. Parts
-that cannot be measured on a machine are named. One round of one step is not meaningful: caches are cold.
+that cannot be measured on a machine are named. One round of one step is not meaningful: caches are cold. With --source
+the parts training, kernels and sweep need neither Ray nor pedalboard.
 """
 
 from __future__ import annotations

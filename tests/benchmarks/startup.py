@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from sousaphone.data.synthetic.generate import builtin_dataset
-
 from .setting import wait_until_idle
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +54,8 @@ def launch(options: Sequence[str], scratch: Path, until: str | None = None) -> t
 
 def measure(scratch: Path, log: Callable[[str], None]) -> dict[str, tuple[float, float]]:
     """Wall and processor seconds by command, the best of several rounds in turn; files are in the page cache."""
+    from sousaphone.data.synthetic.generate import builtin_dataset
+
     storage = ("--storage", str(scratch / "starts"))
     builtin_dataset(scratch / "builtin", "tiny")
     best: dict[str, tuple[float, float]] = {}

@@ -39,7 +39,8 @@ class Report:
     def __init__(self, setting: Setting) -> None:
         self.setting, self.at = setting, datetime.now(UTC).isoformat()
         self.blocks: list[str] = []
-        versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+        installed = {one.name: one.version for one in importlib.metadata.distributions()}
+        versions = ", ".join(f"{name} {installed[name]}" for name in _PACKAGES if name in installed)
         self.add(
             f"{device_name(setting.device)}, {setting.cores} cores, {setting.scale} scale on {setting.device}, "
             f"{setting.threads} threads, {setting.batch} clips per step, best of {setting.rounds} rounds of "
