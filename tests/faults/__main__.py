@@ -1,7 +1,7 @@
 """Kill a run of one nano trial at every operation on its files, resume it, and compare.
 
     python -m tests.faults              every point, some minutes on one core
-    python -m tests.faults --every 23   every 23rd, as the tests do
+    python -m tests.faults --every 31   every 31st, as the tests do
     python -m tests.faults --at training:17 report:3
     python -m tests.faults --list       list the points
 

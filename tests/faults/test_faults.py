@@ -57,5 +57,5 @@ def test_every_rename_follows_a_flush_and_precedes_one_of_its_directory(points: 
 
 
 def test_resume_of_a_killed_run_leaves_what_an_uninterrupted_run_leaves() -> None:
-    process = _faults("--every", "23")
+    process = _faults("--every", "31")
     assert process.returncode == 0, process.stdout + process.stderr

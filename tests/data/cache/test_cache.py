@@ -134,7 +134,7 @@ def test_what_a_killed_build_leaves_is_not_read_and_the_next_one_removes_it(data
     command = [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "begun\n"
+        assert process.stdout.readline().startswith("begun")  # several threads print it
     finally:
         process.kill()
         process.communicate(timeout=30)
