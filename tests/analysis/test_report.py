@@ -31,7 +31,7 @@ def written(directory: Path) -> set[str]:
         ["pending", "pending"],
         ["failed", "failed", "failed"],
         ["completed", "early_stopped", "time_limit", "failed", "out_of_memory", "diverged", "running", "pending"],
-        ["completed"] * 80,
+        pytest.param(["completed"] * 80, marks=pytest.mark.slow),
     ],
     ids=["one", "none begun", "all failed", "every state", "eighty"],
 )

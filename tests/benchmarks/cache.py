@@ -1,9 +1,9 @@
-"""What the waveform cache costs: its build against plain decoding, and opening, batches and memory against its size.
+"""Measure the waveform cache: its build against plain decoding, and opening, batches and memory by number of clips.
 
     python tests/benchmarks/cache.py [--source DIR] [--scratch DIR] [--sizes 1000 10000 100000]
 
-Run it on a quiet machine. The build should reach 0.8 of libsndfile's own rate on the same cores; the rest should not
-depend on the number of clips, but for the table of labels and the key made from it.
+Run it on an idle machine. The target of the build is 0.8 of libsndfile's own rate on the same cores. Apart from the
+table of labels, the rest should not depend on the number of clips.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ import soundfile
 import torch
 
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.cache.build import OFFSETS, WAVE, WaveformCache, _key, build_caches
+from sousaphone.data.cache.build import OFFSETS, WAVE, WaveformCache, build_caches
 from sousaphone.data.cache.decode import in_threads
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.synthetic.generate import generate
 
-RATE, SECONDS, BATCH, BATCHES = 16_000, 5.0, 32, 20  # as many batches as an epoch of 1,000 clips has
+RATE, SECONDS, BATCH, BATCHES = 16_000, 5.0, 32, 20  # 1,000 clips have 25 training batches
 REPEATS = 3
-ENOUGH = 2_000  # clips, to which a smaller data set is repeated: what a build costs once must not count
+BUILD_CLIPS = 2_000  # a smaller data set is repeated, so that the fixed cost of a build does not matter
 
 
 def build_rates(source: Path, scratch: Path) -> None:
-    """Clips a second of wall time and of processor time, the best of some rounds in turn."""
+    """Print clips per second and processor time per clip, the best of several rounds in turn."""
     dataset = read_dataset(source)
-    table = pd.concat([dataset.clips] * -(-ENOUGH // len(dataset.clips)), ignore_index=True)
-    dataset = Dataset(dataset.root, table[:ENOUGH])
+    table = pd.concat([dataset.clips] * -(-BUILD_CLIPS // len(dataset.clips)), ignore_index=True)
+    dataset = Dataset(dataset.root, table[:BUILD_CLIPS])
     paths = dataset.clips.audio_path.tolist()
     best: dict[str, tuple[float, float]] = {}
 
@@ -53,16 +53,16 @@ def build_rates(source: Path, scratch: Path) -> None:
     def build(*rates: int) -> None:
         build_caches(dataset, rates, scratch / "cache", progress=False)
 
-    ways = {
+    methods = {
         "plain libsndfile": plain,
         "build, 16 kHz": lambda: build(16_000),
         "build, 16, 32 and 48 kHz": lambda: build(16_000, 32_000, 48_000),
     }
     for _ in range(REPEATS):
-        for name, way in ways.items():
+        for name, method in methods.items():
             shutil.rmtree(scratch / "cache", ignore_errors=True)
             wall, cpu = time.perf_counter(), time.process_time()
-            way()  # ends when the cache is on disk
+            method()  # returns when the cache is on disk
             wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             least = best.get(name, (wall, cpu))
             best[name] = min(wall, least[0]), min(cpu, least[1])
@@ -72,38 +72,35 @@ def build_rates(source: Path, scratch: Path) -> None:
     for name, (wall, cpu) in best.items():
         print(
             f"{name:<26} {len(paths) / wall:6.0f} clips/s ({base[0] / wall:.2f} of plain)   "
-            f"{1000 * cpu / len(paths):5.2f} ms of processor a clip ({base[1] / cpu:.2f})"
+            f"{1000 * cpu / len(paths):5.2f} ms of processor time per clip ({base[1] / cpu:.2f})"
         )
 
 
-def synthetic(clips: int, scratch: Path) -> Dataset:
-    """A table of clips, and a whole cache of silence for it (a sparse file)."""
+def silent_clips(clips: int, path: Path) -> pd.DataFrame:
+    """The label table of a data set; its cache of silence (a sparse file) is created in `path` unless it exists."""
     names = [f"player{i % 100:03d}_rudiment_{i:07d}_FluidR3_GM_practice_room" for i in range(clips)]
     table = pd.DataFrame({"sample_id": names, "audio_path": [f"audio/rudiment/{name}.flac" for name in names]})
     table["label"] = np.arange(clips) % 40
     table["split"] = np.where(np.arange(clips) % 10 < 8, "train", "test")
     table["duration_sec"], table["size_bytes"] = SECONDS, np.arange(clips)
     table["modified_ns"] = np.arange(clips) + 10**18
-    dataset = Dataset(scratch, table)
-    path = scratch / f"{_key(dataset)}-{RATE}hz"
-    if path.exists():
-        return dataset
-    path.mkdir(parents=True)
-    samples = round(SECONDS * RATE)
-    np.save(path / OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
-    with (path / WAVE).open("wb") as file:
-        file.truncate(2 * clips * samples)
-    return dataset
+    if not path.exists():
+        path.mkdir()
+        samples = round(SECONDS * RATE)
+        np.save(path / OFFSETS, np.arange(clips + 1, dtype=np.int64) * samples)
+        with (path / WAVE).open("wb") as file:
+            file.truncate(2 * clips * samples)
+    return table
 
 
 def megabytes() -> tuple[float, float]:
-    """Resident memory of this process: its own, and with the pages of mapped files that the system may take back."""
+    """Resident memory of this process: without and with the pages of mapped files, which the system can reclaim."""
     memory = psutil.Process().memory_info()
     return (memory.rss - memory.shared) / 1e6, memory.rss / 1e6
 
 
 def best_of(function: Callable[[], object]) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of several calls."""
     spent = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -113,14 +110,14 @@ def best_of(function: Callable[[], object]) -> float:
 
 
 def serve(clips: int, scratch: Path) -> dict[str, float]:
-    dataset = synthetic(clips, scratch)
+    path = scratch / f"{clips}-clips"
+    table = silent_clips(clips, path)
     torch.set_num_threads(1)
     before, _ = megabytes()
-    cache = build_caches(dataset, [RATE], scratch, progress=False)[RATE]
-    key = best_of(lambda: _key(dataset))
-    check = best_of(lambda: WaveformCache(cache.path, RATE))
+    cache = WaveformCache(path, RATE)
+    opening = best_of(lambda: WaveformCache(path, RATE))
     start = time.perf_counter()
-    clip_set = ClipSet(cache, dataset.clips, "train", 2.5, torch.device("cpu"), seed=0)
+    clip_set = ClipSet(cache, table, "train", 2.5, torch.device("cpu"), seed=0)
     index = time.perf_counter() - start
     opened, _ = megabytes()
     batches = clip_set.training_batches(BATCH, epoch=0)
@@ -129,25 +126,24 @@ def serve(clips: int, scratch: Path) -> dict[str, float]:
     for _ in range(BATCHES):
         next(batches)
     rate = BATCHES / (time.perf_counter() - start)
-    own, whole = megabytes()
+    own, total = megabytes()
     return {
-        "open": 1e3 * check,
-        "key": 1e3 * key,
+        "open": 1e3 * opening,
         "clip_set": 1e3 * index,
         "batches": rate,
         "opened_mb": opened - before,
         "served_mb": own - before,
-        "mapped_mb": whole - own,
-        "table_mb": dataset.clips.memory_usage(deep=True).sum() / 1e6,
+        "mapped_mb": total - own,
+        "table_mb": table.memory_usage(deep=True).sum() / 1e6,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, help="a data set to decode (default: 300 clips of the built-in kind)")
-    parser.add_argument("--scratch", type=Path, help="a directory with room for a few hundred MB")
+    parser.add_argument("--scratch", type=Path, help="a directory with some hundred MB of free space")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)  # one size, in a process of its own
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)  # one size, run in a separate process
     arguments = parser.parse_args()
     if arguments.serve:
         print(json.dumps(serve(arguments.serve, arguments.scratch)))
@@ -159,13 +155,13 @@ def main() -> None:
             generate(source, clips=300, seed=0)
         build_rates(source, scratch)
         print(f"\n{SECONDS:g} s clips at {RATE / 1000:g} kHz, batches of {BATCH} windows of 2.5 s")
-        print("   clips    open     key  clip set  batches/s   memory: opened, served (own)  mapped  table of labels")
+        print("   clips    open  clip set  batches/s   memory: opened, served (own)  mapped  table of labels")
         for size in arguments.sizes:
-            word = [sys.executable, __file__, "--serve", str(size), "--scratch", str(scratch)]
-            subprocess.run(word, check=True, capture_output=True)  # makes it, so that the next finds it
-            line = json.loads(subprocess.run(word, check=True, capture_output=True, text=True).stdout)
+            command = [sys.executable, __file__, "--serve", str(size), "--scratch", str(scratch)]
+            subprocess.run(command, check=True, capture_output=True)  # creates the cache for the measured run
+            line = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             print(
-                "{size:8,} {open:4.1f} ms {key:4.1f} ms   {clip_set:4.1f} ms {batches:10.0f}   "
+                "{size:8,} {open:4.1f} ms    {clip_set:4.1f} ms {batches:10.0f}   "
                 "{opened_mb:14.1f} {served_mb:6.1f} MB {mapped_mb:11.0f} MB {table_mb:5.0f} MB".format(
                     size=size, **line
                 )

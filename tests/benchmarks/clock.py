@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and what it takes of the machine: time by stage, processor time, memory."""
+"""The time of each stage of a training step, processor time and peak memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gc
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -16,20 +17,20 @@ import torch
 
 from sousaphone.data.batches import ClipSet
 from sousaphone.model import RudimentClassifier
-from sousaphone.planning.throughput import _peak_mb, _reset_peak
 from sousaphone.training import augment, loop
 from sousaphone.training.step import CapturedMicroBatch, MicroBatch
 
-# Both passes together are what a recorded micro-batch is.
+# A captured micro-batch is one stage, "both passes".
 STAGES = ("data", "augmentation", "front end", "forward", "backward", "both passes", "optimiser", "other")
 
 
 class Clock:
-    """Seconds by stage. On a GPU each stage is waited for, which costs time of its own: shares and clips per second
-    are measured apart there.
+    """Seconds by stage.
+
+    On a GPU each stage ends with a synchronisation, which takes time; clips per second are measured without a clock.
 
     Args:
-        on: whether anything is measured at all.
+        on: False measures nothing.
     """
 
     def __init__(self, device: torch.device, on: bool = True) -> None:
@@ -37,45 +38,26 @@ class Clock:
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextlib.contextmanager
-    def of(self, stage: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
         if not self.on:
             yield
             return
-        wait(self.device)
+        synchronize(self.device)
         began = time.perf_counter()
         try:
             yield
         finally:
-            wait(self.device)
-            self.seconds[stage] += time.perf_counter() - began
+            synchronize(self.device)
+            self.seconds[name] += time.perf_counter() - began
 
-    def shares(self, whole: float) -> dict[str, float]:
-        """Of `whole` seconds; what no stage accounts for is `other`."""
-        found = {stage: self.seconds[stage] / whole for stage in STAGES[:-1]}
+    def fractions(self, total: float) -> dict[str, float]:
+        """Fractions of `total` seconds; `other` is the time of no stage."""
+        found = {stage: self.seconds[stage] / total for stage in STAGES[:-1]}
         return {**found, "other": 1.0 - sum(found.values())}
 
-    def timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with self.of(stage):
-                return function(*args, **kwargs)
-
-        return call
-
-    def _batches(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-        def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            batches = function(*args, **kwargs)
-            while True:
-                with self.of("data"):
-                    batch = next(batches, None)
-                if batch is None:
-                    return
-                yield batch
-
-        return call
-
     @contextlib.contextmanager
-    def watching(self, optimizer: torch.optim.Optimizer, micro_batch: MicroBatch) -> Iterator[None]:
-        """`loop.train_epoch` itself, each part of it timed; nothing else of it changes."""
+    def timing(self, optimizer: torch.optim.Optimizer, micro_batch: MicroBatch) -> Iterator[None]:
+        """Time each stage of `loop.train_epoch`."""
         parts: list[tuple[str, Any, str]] = [
             ("data", loop, "to_float"),
             ("augmentation", augment, "augment_wave"),
@@ -92,15 +74,34 @@ class Clock:
             parts += [("forward", RudimentClassifier, "classify"), ("backward", torch.Tensor, "backward")]
         with contextlib.ExitStack() as stack:
             if self.on:
-                batches = self._batches(ClipSet.training_batches)
+                batches = self._timed_batches(ClipSet.training_batches)
                 stack.enter_context(mock.patch.object(ClipSet, "training_batches", batches))
                 for stage, owner, name in parts:
-                    stack.enter_context(mock.patch.object(owner, name, self.timed(stage, getattr(owner, name))))
+                    stack.enter_context(mock.patch.object(owner, name, self._timed(stage, getattr(owner, name))))
             yield
 
+    def _timed(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(stage):
+                return function(*args, **kwargs)
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+        return call
+
+    def _timed_batches(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        def call(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            batches = function(*args, **kwargs)
+            while True:
+                with self.stage("data"):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                yield batch
+
+        return call
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -108,7 +109,7 @@ def wait(device: torch.device) -> None:
 
 
 def processor_seconds() -> float:
-    """Of this process and of its workers so far."""
+    """Processor seconds of this process and of its running workers."""
     total = time.process_time()
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
@@ -118,7 +119,7 @@ def processor_seconds() -> float:
 
 
 class Peak:
-    """Peak memory in MB: of the device on CUDA, else of this process with what its workers hold for themselves."""
+    """Peak memory in MB: of the device on CUDA, else of this process plus its workers' own memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -128,13 +129,17 @@ class Peak:
             torch.cuda.reset_peak_memory_stats()
             return
         with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else an earlier contender's peak would stand for this one's
-        _reset_peak()
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # else the peak would include freed memory of an earlier contender
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
 
     def read(self) -> float:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_reserved() / 2**20
-        own = _peak_mb(torch.device("cpu")) or psutil.Process().memory_info().rss / 2**20
+        own = psutil.Process().memory_info().rss / 2**20
+        with contextlib.suppress(OSError):
+            status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+            own = int(status["VmHWM"].split()[0]) / 2**10
         workers = 0.0
         for child in psutil.Process().children(recursive=True):
             with contextlib.suppress(psutil.Error):

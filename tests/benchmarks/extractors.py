@@ -1,6 +1,6 @@
-"""The features of one clip as the libraries' documentation has them made: what a user without ours would write.
+"""Feature extraction of one clip by the libraries' own code, as their documentation recommends it.
 
-Each gives what our batched front end gives for the same sound (tests/test_speed_suite.py), clip by clip.
+Each extractor agrees with our batched front end (tests/benchmarks/test_speed.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Extract = Callable[[np.ndarray], Tensor]  # [T] at the backbone's rate to featur
 
 
 def extractor(model: RudimentClassifier) -> Extract:
-    """The one of the model's backbone, of the size that its front end has."""
+    """The extractor that computes the features of the model's front end."""
     frontend: Any = model.backbone.frontend
     name = model.backbone.spec.name.removesuffix("-ft")
     makers: dict[str, Callable[[Any], Extract]] = {"ast": _ast, "htsat": _clap, "beats": _beats, "efficientat": _mn}
@@ -69,7 +69,7 @@ def _beats(frontend: Any) -> Extract:
 
 
 def _mn(frontend: Any) -> Extract:
-    """As `AugmentMelSTFT` of fschmid56/EfficientAT in evaluation mode, its mel bank kept instead of made each time."""
+    """As `AugmentMelSTFT` of fschmid56/EfficientAT in evaluation mode, but with the mel bank computed only once."""
     bins, hop = frontend.bank.bands, frontend.contract.hop
     bank, _ = get_mel_banks(bins, 1024, 32_000.0, 0.0, 15_000.0, 100.0, -500.0, 1.0)
     bank = F.pad(bank, (0, 1))  # [M, 513]

@@ -1,8 +1,9 @@
-"""The least that a training step could take: its operations at the chip's matrix rate, its bytes at its memory's.
+"""A lower bound of the time of a training step: its operations at the measured matrix product rate, its bytes at the
+measured copy rate.
 
-Counted are the operations that LoRA needs: both passes of the frozen model, gradients of activations, and of weights
-only where they train; nothing that an implementation computes a second time to save memory. Counting runs the model on
-torch's `meta` device, so it costs no arithmetic and gives the same on every machine.
+Operations are those that LoRA needs: both passes of the frozen model, gradients of activations, and gradients of
+trained weights; no recomputation to save memory. They are counted on torch's `meta` device, so the count needs no
+arithmetic and is the same on every machine.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sousaphone.model import RudimentClassifier
 
-from .clock import wait
+from .clock import synchronize
 
 
 @dataclass(frozen=True)
 class Work:
-    """Of one clip in a training step, where nothing else is said.
+    """The work of one clip in a training step.
 
     Attributes:
-        forward, backward: operations (a product and its sum are two) of the model's matrix products and convolutions.
+        forward, backward: operations (a multiply-add is two) of the model's matrix products and convolutions.
         frontend: operations from samples to features.
-        kept: bytes that the forward pass leaves for the backward one; written once, read once.
+        kept: bytes that the forward pass saves for the backward pass; written once, read once.
         weights: bytes of the model; read once in each pass of a micro-batch.
-        trained: bytes that train; the optimiser reads them, their gradients and two moments, and writes three.
-        samples: bytes of int16 sound and of the features made of it, written and read.
+        trained: bytes of trained weights; the optimiser reads them, their gradients and two moments, and writes three.
+        samples: bytes of int16 samples and of their features, written and read.
     """
 
     forward: int
@@ -48,26 +49,25 @@ class Work:
     def operations(self) -> int:
         return self.forward + self.backward
 
-    def bytes(self, batch: int, micro_batches: int = 1) -> float:
-        """A clip's share of what a step of `batch` clips moves at least."""
-        a_step = 2 * micro_batches * self.weights + 7 * self.trained
-        return 2 * self.kept + self.samples + a_step / batch
+    def bytes(self, batch: int) -> float:
+        """Bytes per clip that a step of `batch` clips in one micro-batch reads and writes at least."""
+        return 2 * self.kept + self.samples + (2 * self.weights + 7 * self.trained) / batch
 
     def seconds(self, rates: Rates, batch: int) -> float:
-        """Of a clip: whatever takes longer, arithmetic or memory, if each went on beside the other without a pause."""
+        """Seconds per clip: the longer of arithmetic and memory traffic, assuming that they overlap perfectly."""
         return max((self.operations + self.frontend) / rates.operations, self.bytes(batch) / rates.bytes)
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What the chip was measured at: operations a second of a large matrix product, bytes a second of a large copy."""
+    """Measured rates: operations per second of a large matrix product, bytes per second of a large copy."""
 
     operations: float
     bytes: float
 
 
 def count(model: RudimentClassifier, wave: Tensor) -> Work:
-    """The work of a clip [1, T]; the model is left alone."""
+    """The work of a clip [1, T]; the model is not changed."""
     features = model.features(wave.to(next(model.parameters()).device)).to("meta")
     shadow = copy.deepcopy(model).to("meta").train(model.training)
     kept: dict[int, Tensor] = {}
@@ -76,13 +76,13 @@ def count(model: RudimentClassifier, wave: Tensor) -> Work:
     }
 
     def keep(tensor: Tensor) -> Tensor:
-        # Several views of one storage are kept once; the tensor is held so that no other takes its address.
+        # Several views of one storage count once; the reference keeps its address from being reused.
         storage = tensor.untyped_storage()._cdata
         if storage not in own:
             kept.setdefault(storage, tensor)
         return tensor
 
-    # By hand: a fused attention recomputes its scores in the backward pass, and not all of them have a formula.
+    # Not fused attention, which recomputes its scores in the backward pass and partly has no FLOP formula.
     with sdpa_kernel(SDPBackend.MATH), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         with FlopCounterMode(display=False) as forward:
             loss = shadow.classify(features).sum()
@@ -102,7 +102,7 @@ def count(model: RudimentClassifier, wave: Tensor) -> Work:
 
 
 def frontend_operations(model: RudimentClassifier, features: Tensor) -> int:
-    """A window, a real FFT (2.5 n log2 n), the power and the mel bank's weights that are not zero, for each frame."""
+    """For each frame: window, real FFT (2.5 n log2 n), power, and the non-zero weights of the mel bank."""
     frontend: Any = model.backbone.frontend
     bank = getattr(frontend, "fbank", frontend).bank.matrix  # [bins, M]
     size = 2 * (len(bank) - 1)
@@ -111,7 +111,7 @@ def frontend_operations(model: RudimentClassifier, features: Tensor) -> int:
 
 
 def measure(device: torch.device, bf16: bool, rounds: int = 12) -> Rates:
-    """The best of some rounds of one large matrix product and one large copy."""
+    """The best of `rounds` rounds of one large matrix product and one large copy."""
     size = 8192 if device.type == "cuda" else 2048
     dtype = torch.bfloat16 if bf16 else torch.float32
     a = torch.randn(size, size, device=device, dtype=dtype)
@@ -119,12 +119,12 @@ def measure(device: torch.device, bf16: bool, rounds: int = 12) -> Rates:
     target = torch.empty_like(source)
     product, copying = math.inf, math.inf
     for _ in range(rounds):
-        wait(device)
+        synchronize(device)
         began = time.perf_counter()
         _ = a @ a
-        wait(device)
-        halfway = time.perf_counter()
+        synchronize(device)
+        copy_began = time.perf_counter()
         target.copy_(source)
-        wait(device)
-        product, copying = min(product, halfway - began), min(copying, time.perf_counter() - halfway)
+        synchronize(device)
+        product, copying = min(product, copy_began - began), min(copying, time.perf_counter() - copy_began)
     return Rates(2 * size**3 / product, 2 * source.numel() * source.element_size() / copying)

@@ -1,9 +1,9 @@
-"""Clips per second, peak memory and disk per clip of the built-in generator.
+"""Measure clips per second, peak memory and disk space per clip of the built-in generator.
 
     python tests/benchmarks/generate.py [--clips 1000] [--workers 2] [--keep DIR]
 
-The budget is 40 clips a second on two cores. With --keep the set is left in DIR, and the SHA-256 over all of its files
-is printed, which must not depend on the number of workers.
+The target is 40 clips per second on two cores. --keep writes the set to DIR and prints the SHA-256 of all its files,
+which must not depend on the number of workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sousaphone.data.synthetic.generate import generate
 
 
 class Peak(threading.Thread):
-    """The most memory that this process and its workers hold together, in bytes, sampled five times a second."""
+    """Peak memory in bytes of this process and of this process with its workers, sampled five times per second."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -34,7 +34,7 @@ class Peak(threading.Thread):
                 own = me.memory_info().rss
                 self.own = max(self.own, own)
                 self.all = max(self.all, own + sum(p.memory_info().rss for p in me.children(recursive=True)))
-            except psutil.NoSuchProcess:  # a worker that has just ended
+            except psutil.NoSuchProcess:  # a worker has just exited
                 pass
             time.sleep(0.2)
 
@@ -60,14 +60,15 @@ def main() -> None:
         generate(root, arguments.clips, seed=0, workers=arguments.workers)
         seconds = time.monotonic() - began
         size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-        busy = sum(psutil.Process().cpu_times()[:4])  # user and system, of this process and of ended workers
+        processor = sum(psutil.Process().cpu_times()[:4])  # user and system, of this process and its finished workers
         print(
-            f"{arguments.clips} clips in {seconds:.0f} s: {arguments.clips / seconds:.1f} a second, "
-            f"{1000 * busy / arguments.clips:.1f} ms of a core each; {size / arguments.clips / 1e3:.0f} kB a clip; "
-            f"at most {peak.own / 1e6:.0f} MB in the parent, {peak.all / 1e6:.0f} MB with its workers"
+            f"{arguments.clips} clips in {seconds:.0f} s: {arguments.clips / seconds:.1f} per second, "
+            f"{1000 * processor / arguments.clips:.1f} ms of processor time and "
+            f"{size / arguments.clips / 1e3:.0f} kB per clip; "
+            f"peak memory {peak.own / 1e6:.0f} MB in the parent, {peak.all / 1e6:.0f} MB with its workers"
         )
         if arguments.keep:
-            print(f"SHA-256 over all files: {digest(root)}")
+            print(f"SHA-256 of all files: {digest(root)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""How often the verdict finds a difference where there is none, and one of ten points where there is one.
+"""Measure how often the verdict finds a difference where there is none, and a true one of ten points.
 
     python launch.py --dataset tiny --name null --models efficientat --augment off --epochs 3 --seeds $(seq 0 23)
     python -m tests.benchmarks.null_calibration results/null [--sweeps 100] [--save FILE]
 
-The run's seeds are dealt at random to four backbones with and without augmentation, three each. At most 5 of 100 such
-sweeps may be called better; with ten points given to one arm, about as many as the report says (its power) must be.
---save keeps who was right on which clip, as tests/analysis/data/null_seeds.parquet has it.
+The run's seeds are assigned at random to four backbones with and without augmentation, three seeds each. At most 5 of
+100 such sweeps may have the outcome "better"; with ten points added to one arm, their fraction should be close to the
+power in the report. --save writes the correctness by seed and clip in the format of
+tests/analysis/data/null_seeds.parquet.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ def main() -> None:
             found = calibrate(seeds, arguments.sweeps, true)
         except ValueError as error:
             parser.error(f"{arguments.run} has {error}; give a run of one arm with that many (--seeds)")
-        told = ", ".join(f"{number} {outcome}" for outcome, number in found.outcomes.most_common())
+        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in found.outcomes.most_common())
         stated = f"; stated power {found.stated_power:.0%}" if true else ""
-        print(f"true difference {100 * true:g} points: {told} of {found.sweeps} sweeps{stated}")
+        print(f"true difference {100 * true:g} points: {outcomes} of {found.sweeps} sweeps{stated}")
     if arguments.save:
         arguments.save.parent.mkdir(parents=True, exist_ok=True)
         seeds.to_parquet(arguments.save, index=False, compression="zstd")

@@ -1,4 +1,4 @@
-"""What a sweep costs beside its training: wall time against what its trials train, as many at a time as ran."""
+"""The overhead of a sweep: its wall time against the time that its trials train."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.data.cache.build import build_caches
+from sousaphone.data.prepare import read_subset
 
 from .startup import launch
 
@@ -19,12 +21,12 @@ class Overhead:
     """Seconds.
 
     Attributes:
-        whole: of the command, from its start to its end, its report written.
-        before: until the first trial begins to work; `trials` until the last has ended; `after` is the rest.
-        trained: of all trials' epochs, their evaluation included, over how many ran at a time.
+        total: of the command, report included.
+        before: until the first trial starts; `trials` from then until the last trial ends; `after` is the rest.
+        trained: of all trials' epochs, evaluation included, divided by the number of concurrent trials.
     """
 
-    whole: float
+    total: float
     before: float
     trials: float
     trained: float
@@ -33,48 +35,45 @@ class Overhead:
 
     @property
     def after(self) -> float:
-        return self.whole - self.before - self.trials
+        return self.total - self.before - self.trials
 
     @property
-    def share(self) -> float:
-        """Of the whole command, beside what is trained."""
-        return self.whole / self.trained - 1
+    def of_command(self) -> float:
+        """Time of the command besides training, as a fraction of training time."""
+        return self.total / self.trained - 1
 
     @property
-    def share_of_trials(self) -> float:
-        """Of the trials' own stretch alone: starting workers, checkpoints, what a core waits for at the end."""
+    def of_trials(self) -> float:
+        """The same from the first trial's start to the last one's end: starting workers, checkpoints, idle cores."""
         return self.trials / self.trained - 1
 
 
-def of_records(whole: float, began: float, records: Sequence[Mapping[str, Any]], at_once: int) -> Overhead:
+def of_records(total: float, began: float, records: Sequence[Mapping[str, Any]], at_once: int) -> Overhead:
     """
     Args:
-        whole: seconds of the command.
-        began: when it was started, seconds since 1970.
-        records: the trials', as in trial.json.
+        total: seconds of the command.
+        began: its start, in seconds since 1970.
+        records: of the trials, as in trial.json.
     """
     first = min(datetime.fromisoformat(record["started"]).timestamp() for record in records)
     last = max(datetime.fromisoformat(record["ended"]).timestamp() for record in records)
     trained = sum(row["wall_seconds"] for record in records for row in record["history"]) / at_once
-    return Overhead(whole, first - began, last - first, trained, len(records), at_once)
+    return Overhead(total, first - began, last - first, trained, len(records), at_once)
 
 
-def measure(scratch: Path, epochs: int, say: Callable[[str], None]) -> Overhead:
-    """A whole sweep at tiny, as launch.py runs it; data, waveform caches and what it takes to read them are there.
-    Neither baselines nor a timing: these are asked for, and say what they take."""
-    from sousaphone.data.cache.build import build_caches
-    from sousaphone.data.prepare import read_subset
+def measure(scratch: Path, epochs: int, log: Callable[[str], None]) -> Overhead:
+    """Run a sweep over the tiny data set by launch.py, without baselines and timing; data and waveform caches exist."""
     from sousaphone.data.synthetic.generate import builtin_dataset
 
     cache = scratch / "builtin"
     root = builtin_dataset(cache, "tiny")
     build_caches(read_subset(root, "tiny"), {spec.sample_rate for spec in REGISTRY.values()}, cache, progress=False)
-    say(f"a sweep at tiny of {epochs} epochs")
+    log(f"sweep over tiny, {epochs} epochs per trial")
     began = datetime.now().timestamp()
-    words = ["--dataset", "tiny", "--epochs", str(epochs), "--no-timing", "--no-baselines", "--name", "sweep"]
-    whole, _ = launch([*words, "--storage", str(scratch / "sweeps")], scratch)
+    options = ["--dataset", "tiny", "--epochs", str(epochs), "--no-timing", "--no-baselines", "--name", "sweep"]
+    total, _ = launch([*options, "--storage", str(scratch / "sweeps")], scratch)
     run = scratch / "sweeps" / "sweep"
     records = [json.loads(path.read_text()) for path in sorted(run.glob("trials/*/trial.json"))]
-    found = of_records(whole, began, records, json.loads((run / "run.json").read_text())["at_once"])
-    say(f"sweep: {found.whole:.0f} s, of which {found.trained:.0f} s are training ({found.share:.1%} more)")
+    found = of_records(total, began, records, json.loads((run / "run.json").read_text())["at_once"])
+    log(f"sweep: {found.total:.0f} s, {found.trained:.0f} s of them training ({found.of_command:.1%} overhead)")
     return found

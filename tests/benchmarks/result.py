@@ -1,4 +1,4 @@
-"""What a measurement comes to, and the best of several."""
+"""The result of one round of a measurement, and the fastest of several."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Round:
-    """One stretch of work.
+    """One round of training or evaluation.
 
     Attributes:
-        processor: seconds of all cores together, workers included.
-        shares: of the time, by stage.
+        processor: processor seconds of all cores, workers included.
+        fractions: of the time, by stage.
     """
 
     clips: int
     seconds: float
     processor: float
     peak_mb: float = 0.0
-    shares: dict[str, float] = field(default_factory=dict)
+    fractions: dict[str, float] = field(default_factory=dict)
 
     @property
     def rate(self) -> float:
@@ -28,14 +28,9 @@ class Round:
 
     @property
     def processor_ms(self) -> float:
-        """Milliseconds of processor time a clip, which other programs disturb less than wall time."""
+        """Milliseconds of processor time per clip, which other programs disturb less than wall time."""
         return 1000 * self.processor / self.clips
 
 
 def fastest(rounds: Sequence[Round]) -> Round:
     return max(rounds, key=lambda one: one.rate)
-
-
-def leanest(rounds: Sequence[Round]) -> Round:
-    """The one that took the least processor time a clip."""
-    return min(rounds, key=lambda one: one.processor_ms)

@@ -1,4 +1,4 @@
-"""What is measured and how long, and the wait for a quiet machine."""
+"""The settings of a measurement, and the wait for an idle machine."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .clock import processor_seconds
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured, and how long.
+    """What is measured, and for how long.
 
     Attributes:
-        cores: workers of the careful baseline.
-        threads: of ours and of the baselines' main process.
-        batch: clips in a step.
-        steps: in a round.
+        cores: number of workers of the careful baseline.
+        threads: of our process and of the baselines' main process.
+        batch: clips per step.
+        steps: steps per round.
     """
 
     scale: str
@@ -38,7 +38,7 @@ class Setting:
         return self.scale == "base" and self.device == "cpu"
 
     def config(self, model: str) -> TrainConfig:
-        """Of a trial of the sweep, but that its steps leave the model as it is (a learning rate of zero)."""
+        """The configuration of a trial of the sweep, with a learning rate of zero: steps leave the model unchanged."""
         micro = min(self.batch, REGISTRY[model].micro_batches[self.scale][self.device])
         return TrainConfig(
             model=model,
@@ -54,10 +54,10 @@ class Setting:
         )
 
 
-def rest(most: float = 3.0) -> None:
-    """Until the careful baseline's workers have filled their queues and other programs are quiet, but for those that
-    run at a lower priority (nice); after `most` seconds without that, all the same."""
-    end = time.perf_counter() + most
+def wait_until_idle(timeout: float = 3.0) -> None:
+    """Wait until the careful baseline's workers have filled their queues and other programs, except those of lower
+    priority (nice), are idle; for at most `timeout` seconds."""
+    end = time.perf_counter() + timeout
     while time.perf_counter() < end:
         before = processor_seconds()
         others = psutil.cpu_times_percent(0.2)

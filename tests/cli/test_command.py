@@ -18,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 BROKEN = "raise OSError('Could not load this library: libtorchaudio.so')"
 NEEDS_TORCHAUDIO = [
     ["launch.py", "--plan"],
-    ["-m", "sousaphone.data", "info", "."],
-    ["-m", "sousaphone.weights", "verify"],
-    ["-m", "scripts.pretrain_nano"],
+    pytest.param(["-m", "sousaphone.data", "info", "."], marks=pytest.mark.slow),
+    pytest.param(["-m", "sousaphone.weights", "verify"], marks=pytest.mark.slow),
+    pytest.param(["-m", "scripts.pretrain_nano"], marks=pytest.mark.slow),
 ]
 NEEDS_NONE = [["launch.py", "--help"], ["-m", "sousaphone.weights", "list"], ["-m", "analysis", "--help"]]
 

@@ -1,1 +1,1 @@
-"""Deaths at every write of a run's life, and what a resume makes of them: `python -m tests.faults --help`."""
+"""Kill a run at every write to its files and compare what a resume leaves: `python -m tests.faults --help`."""

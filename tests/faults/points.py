@@ -1,10 +1,9 @@
-"""The points at which a process can die on its way through the file system, and its death at one of them.
+"""The points of its file operations at which a process can be killed.
 
-Every operation below one directory that changes it is a point: its process can die before it, and in the middle of a
-write, half of its bytes on disk. A death after an operation is one before the next, or at the end: in between nothing
-touches the disk. Writes are those that reach the system, below Python's buffers, which die with the process; between
-two writes to one file is no point of its own, for it is as torn as in the middle of either. What compiled code writes
-past Python (pyarrow) is seen when it is flushed, and torn then.
+Every operation that changes a directory is a point: the process is killed before it, or in the middle of a write, with
+half of the bytes on disk. A kill after an operation equals one before the next, or at the end. Writes are those to the
+system, below Python's buffers, which a kill discards. There is no point between two writes to one file: the file is as
+torn as in the middle of either. Writes by compiled code (pyarrow) are noticed, and torn, when the file is flushed.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-_OPERATIONS = {  # of os; pathlib, shutil and tempfile come down to them
+_OPERATIONS = {  # of os; pathlib, shutil and tempfile call them
     "fsync": "fsync",
     "mkdir": "mkdir",
     "remove": "unlink",
@@ -34,48 +33,48 @@ _real_open = io.open
 
 
 def steady_name(path: str) -> str:
-    """The path without what differs from one process to the next."""
+    """The path without the parts that differ between processes."""
     for pattern, name in _RANDOM:
         path = re.sub(pattern, name, path)
     return path
 
 
 class Points:
-    """Tells of every point as it is passed, or of the one at which the process dies."""
+    """Send every point that is passed, or kill the process at one of them."""
 
-    def __init__(self, root: Path, tell: Callable[[str, Any], None], die_at: int | None = None) -> None:
+    def __init__(self, root: Path, send: Callable[[str, Any], None], kill_at: int | None = None) -> None:
         """
         Args:
-            root: the directory that is looked at.
-            tell: called with "points" and a point's kind and file; for every point, or only where the process dies.
-            die_at: the number of that point, from 0; None: it lives.
+            root: the watched directory.
+            send: called with "points" and a point's kind and file; for every point, or only before the kill.
+            kill_at: the number of the point to kill at, from 0; None: no kill.
         """
-        self.root, self._tell, self._die_at = os.path.realpath(root), tell, die_at
+        self.root, self._send, self._kill_at = os.path.realpath(root), send, kill_at
         self._passed = 0
         self._paths: dict[int, str] = {}  # of open descriptors
         self._written: set[str] = set()
 
     def watch(self) -> None:
-        """From now on, as long as this process lives."""
-        builtins.open = io.open = self._open  # type: ignore[assignment]
+        """Watch until this process exits."""
+        builtins.open = io.open = self._open
         self._watch_os_open()
         for name, kind in _OPERATIONS.items():
-            setattr(os, name, self._told(kind, getattr(os, name)))
+            setattr(os, name, self._watched(kind, getattr(os, name)))
 
-    def reach(self, kind: str, file: Any, last_act: Callable[[], Any] | None = None, folder: int | None = None) -> None:
-        """Die here, after `last_act`, if this is the point to die at.
+    def reach(self, kind: str, file: Any, tear: Callable[[], Any] | None = None, folder: int | None = None) -> None:
+        """Kill this process, after `tear`, if this is the point to kill at.
 
         Args:
-            file: a path or an open descriptor; `folder` is that of the directory a path is relative to.
+            file: a path or an open descriptor; `folder` is the descriptor of the directory that a path is relative to.
         """
         path = self._below(file, folder)
         if path is None:
             return
-        if self._die_at is None or self._passed == self._die_at:
-            self._tell("points", (kind, steady_name(path)))
-        if self._passed == self._die_at:
-            if last_act:
-                last_act()
+        if self._kill_at is None or self._passed == self._kill_at:
+            self._send("points", (kind, steady_name(path)))
+        if self._passed == self._kill_at:
+            if tear:
+                tear()
             os.kill(os.getpid(), signal.SIGKILL)
         self._passed += 1
 
@@ -88,18 +87,18 @@ class Points:
         path = os.path.abspath(os.path.join(parent, path))  # noqa: PTH100, PTH118
         return os.path.relpath(path, self.root) if f"{path}/".startswith(f"{self.root}/") else None
 
-    def _told(self, kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    def _watched(self, kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def operation(path: Any, *arguments: Any, **options: Any) -> Any:
             if kind == "fsync" and self._unseen(path):
                 self.reach("torn write", path, lambda: os.truncate(self._paths[path], os.fstat(path).st_size // 2))
-            # What a rename makes is of interest, and not its temporary name.
+            # A rename is named by its target, not by the temporary file.
             self.reach(kind, arguments[0] if kind == "rename" else path, folder=options.get("dir_fd"))
             return real(path, *arguments, **options)
 
         return operation
 
     def _unseen(self, descriptor: int) -> bool:
-        """Whether it is of a file that no write was seen to."""
+        """Whether the descriptor is of a file to which Python wrote nothing."""
         path = self._paths.get(descriptor)
         return path is not None and path not in self._written and stat.S_ISREG(os.fstat(descriptor).st_mode)
 
@@ -115,7 +114,7 @@ class Points:
                 self._paths[descriptor] = os.path.join(self.root, below)  # noqa: PTH118
             return descriptor
 
-        os.open = open_descriptor  # type: ignore[assignment]
+        os.open = open_descriptor
 
     def _open(
         self,
@@ -130,7 +129,7 @@ class Points:
     ) -> Any:
         if not set(mode) & set("wax+") or self._below(file) is None:
             return _real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
-        if "a" not in mode or not Path(os.fsdecode(file)).exists():  # else it changes nothing
+        if "a" not in mode or not Path(os.fsdecode(file)).exists():  # else nothing changes
             self.reach("open", file)
         self._written.add(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100
         raw = _Raw(self, file, mode.replace("b", "").replace("t", ""))

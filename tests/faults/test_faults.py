@@ -1,4 +1,4 @@
-"""Deaths at points of a run's life, in a short form: `python -m tests.faults` dies at every one."""
+"""Kills at some points of a run; `python -m tests.faults` kills at every one."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def _faults(*options: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: it forks, which one that has run other tests, and has threads, should not."""
+    """In a separate process: it forks, which a process with the threads of other tests should not."""
     command = [sys.executable, "-m", "tests.faults", *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
 def points() -> list[tuple[str, str]]:
-    """Kind and file of every point, in their order."""
+    """Kind and file of every point, in order."""
     lines = [line.split(maxsplit=1)[1] for line in _faults("--list").stdout.splitlines()]
     return [(kind, path) for kind, path in (line.rsplit(maxsplit=1) for line in lines)]
 
 
-def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed(points: list[tuple[str, str]]) -> None:
+def test_points_cover_write_flush_and_rename_of_every_kind_of_file(points: list[tuple[str, str]]) -> None:
     seen = set(points)
     trial = "trials/ast-lora-aug-on-s0/"
-    whole = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
-    whole += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.pt")]
-    for path in map(Path, whole):
+    files = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
+    files += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.pt")]
+    for path in map(Path, files):
         temporary = str(path.with_name(f".{path.name}.*.tmp"))
         assert {("torn write", temporary), ("fsync", temporary), ("rename", str(path))} <= seen
     for epoch in (1, 2, 3):
@@ -38,15 +39,13 @@ def test_every_kind_of_file_is_seen_while_it_is_written_flushed_and_renamed(poin
         for name in ("state.pt", "manifest.json"):
             assert {("torn write", f"{temporary}/{name}"), ("fsync", f"{temporary}/{name}")} <= seen
         assert {("mkdir", temporary), ("fsync", temporary), ("rename", final)} <= seen
-        # Two are kept, and the first one is the oldest.
+        # Two checkpoints are kept.
         assert (("unlink", f"{final}/state.pt") in seen) == (epoch == 1)
     assert {("open", f"{trial}events.out.tfevents.*"), ("torn write", f"{trial}events.out.tfevents.*")} <= seen
     assert points.count(("end", ".")) == 2  # of the training and of the report
 
 
-def test_every_file_has_its_name_after_its_content_is_on_disk_and_its_directory_follows(
-    points: list[tuple[str, str]],
-) -> None:
+def test_every_rename_follows_a_flush_and_precedes_one_of_its_directory(points: list[tuple[str, str]]) -> None:
     renamed = [number for number, (kind, path) in enumerate(points) if kind == "rename" and "heartbeat" not in path]
     assert len(renamed) > 20
     for number in renamed:
@@ -57,7 +56,6 @@ def test_every_file_has_its_name_after_its_content_is_on_disk_and_its_directory_
         assert after == ("fsync", str(path.parent))
 
 
-@pytest.mark.slow
-def test_a_run_that_dies_at_any_point_and_is_resumed_leaves_what_it_would_have_left() -> None:
-    done = _faults("--every", "23")
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_resume_of_a_killed_run_leaves_what_an_uninterrupted_run_leaves() -> None:
+    process = _faults("--every", "31")
+    assert process.returncode == 0, process.stdout + process.stderr

@@ -19,7 +19,9 @@ DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 KIND = torch.bfloat16 if ON_GPU else torch.float32
 LEVEL = 6_554  # of 65,536: a tenth
 # Rows that fill no tile, columns that fill no block; one of each; a rank of no power of two, beyond the least tile.
-shapes = pytest.mark.parametrize(("rows", "width", "rank"), [(70, 48, 8), (1, 16, 1), (300, 200, 20)])
+shapes = pytest.mark.parametrize(
+    ("rows", "width", "rank"), [(70, 48, 8), (1, 16, 1), pytest.param(300, 200, 20, marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(autouse=True)

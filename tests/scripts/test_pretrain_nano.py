@@ -18,6 +18,7 @@ from sousaphone.data.synthetic.players import make_players
 from sousaphone.data.synthetic.soundfonts import builtin_kits, snare
 from sousaphone.errors import UserError
 
+pytestmark = pytest.mark.slow
 TOY = Corpus(motifs=4, takes=4, held_out=1)
 
 

@@ -78,14 +78,14 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     trial_config: MakeConfig, tmp_path: Path
 ) -> None:
     trial = Trial(trial_config(epochs=EPOCHS), tmp_path)
-    limit = Limits(trial_seconds=3.0)
-    trial.start(limit, after_epoch=lambda: time.sleep(1.0))
+    limit = Limits(trial_seconds=2.0)
+    trial.start(limit, after_epoch=lambda: time.sleep(0.7))
     cut = trial.record
     done = len(cut.history)
     assert 1 <= done < EPOCHS
     assert (cut.status, cut.cause) == (Status.TIME_LIMIT, Cause.TRIAL_TIME_LIMIT)
-    assert cut.reason == f"its time limit of 3 s was reached in epoch {done + 1}"
-    assert cut.seconds >= 3.0
+    assert cut.reason == f"its time limit of 2 s was reached in epoch {done + 1}"
+    assert cut.seconds >= 2.0
     assert 0 <= cut.test["test_acc"] <= 1
     predictions = pd.read_parquet(trial.directory / PREDICTIONS_NAME)
     assert len(predictions) == 6
@@ -104,6 +104,7 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     assert timeless(trial.record.history) == uninterrupted(trial.config)
 
 
+@pytest.mark.slow
 def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_under_the_same_limit(
     trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

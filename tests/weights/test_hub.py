@@ -17,6 +17,7 @@ from tests.backbones.beats_nets import official, perturbed
 from tests.backbones.test_ast import SMALL
 from tests.weights.server import Published
 
+pytestmark = pytest.mark.slow
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
 import sys

@@ -79,6 +79,7 @@ def table(run: RunDirectory) -> pd.DataFrame:
     return pd.read_csv(write_report(run.path) / "comparison_table.csv").set_index("trial_id")
 
 
+@pytest.mark.slow
 def test_without_records_ray_tells_history_status_and_error(run: RunDirectory) -> None:
     known, remarks = read_ray_log(run.experiments)
     assert remarks == []
@@ -91,6 +92,7 @@ def test_without_records_ray_tells_history_status_and_error(run: RunDirectory) -
     assert rows.total_params.isna().all()
 
 
+@pytest.mark.slow
 def test_a_trial_of_several_experiments_has_all_its_epochs_and_the_end_of_the_last(resumed: RunDirectory) -> None:
     rows = table(resumed)
     assert rows.status.to_list() == ["completed", "completed", "failed"]
@@ -104,6 +106,7 @@ def test_a_trial_of_several_experiments_has_all_its_epochs_and_the_end_of_the_la
     assert (known[trial_id(BAD)].state, known[trial_id(BAD)].error) == ("ERROR", "RuntimeError: no luck today")
 
 
+@pytest.mark.slow
 def test_an_experiment_that_cannot_be_read_hides_no_other(resumed: RunDirectory) -> None:
     for state in (resumed.tune / "001").glob("experiment_state-*.json"):
         state.write_text("{")
@@ -115,6 +118,7 @@ def test_an_experiment_that_cannot_be_read_hides_no_other(resumed: RunDirectory)
     assert all(remark in (resumed.report / "report.html").read_text().replace("&#x27;", "'") for remark in remarks)
 
 
+@pytest.mark.slow
 def test_ray_says_nothing_in_the_terminal(resumed: RunDirectory) -> None:
     for name in ("result.json", "progress.csv"):  # stopped in its first epoch, or before Ray wrote it down
         for path in resumed.tune.glob(f"*/*/{name}"):
@@ -125,6 +129,7 @@ def test_ray_says_nothing_in_the_terminal(resumed: RunDirectory) -> None:
     assert (done.stdout, done.stderr) == (f"report: {resumed.report}\n", "")
 
 
+@pytest.mark.slow
 def test_the_newer_of_ray_and_record_is_believed(run: RunDirectory) -> None:
     for each in (record(GOOD, "running", epochs=1), record(BAD, "completed", epochs=2)):
         each.write(made(run.trial(each.trial_id)))
@@ -138,6 +143,7 @@ def test_the_newer_of_ray_and_record_is_believed(run: RunDirectory) -> None:
     assert rows.error.isna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "", "{", '{"trial_data": [["x", "y"]]}'])
 def test_a_state_that_cannot_be_read_is_said_and_the_records_stand(run: RunDirectory, content: str | None) -> None:
     for state in (run.tune / "001").glob("experiment_state-*.json"):

@@ -129,6 +129,7 @@ def test_three_seeds_widen_the_interval_by_their_spread_and_two_do_not() -> None
     assert (two.spread_known, two.seed_parts) == (False, [])
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_as_often_as_it_says_when_players_and_seeds_vary() -> None:
     rng = np.random.default_rng(4)
     held = 0
@@ -186,6 +187,7 @@ def test_the_players_that_it_names_are_the_fewest_with_the_power_it_promises(spr
     assert power(needed) >= 0.8 > power(needed - 1)
 
 
+@pytest.mark.slow
 def test_the_players_it_takes_for_equivalence_make_the_interval_narrow_enough() -> None:
     rng = np.random.default_rng(7)
     first, second = arm(10, 20, 1, 0.5, rng), arm(10, 20, 1, 0.5, rng)

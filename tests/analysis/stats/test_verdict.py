@@ -228,12 +228,14 @@ def test_the_contrast_is_of_the_two_that_were_chosen() -> None:
     assert (found.chosen.difference, found.chosen.low) == pytest.approx((own.difference, own.low))
 
 
+@pytest.mark.slow
 def test_sweeps_of_one_arms_seeds_in_which_nothing_differs_are_hardly_ever_called_better() -> None:
     seeds = pd.read_parquet(SEEDS)
     assert seeds.seed.nunique() >= 24
-    assert calibrate(seeds, sweeps=100).outcomes["better"] <= 5
+    assert calibrate(seeds, sweeps=50).outcomes["better"] <= 2
 
 
+@pytest.mark.slow
 def test_a_true_difference_of_ten_points_is_found_as_often_as_the_report_says() -> None:
     found = calibrate(pd.read_parquet(SEEDS), sweeps=100, true=0.10)
     assert found.outcomes["better"] / 100 == pytest.approx(found.stated_power, abs=0.12)

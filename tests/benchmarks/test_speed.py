@@ -1,25 +1,26 @@
-"""The speed suite counts what it says it counts, and its baselines hear what ours hears."""
+"""Tests of the speed measurement: its counts, its clock, and that its baselines see the same features as ours.
+
+They are not part of the default run: pytest tests/benchmarks
+"""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
+from sousaphone.data.prepare import open_trial_data
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.training import loop
 from sousaphone.training.step import micro_batch_of
 from tests.benchmarks import floor, overhead
-from tests.benchmarks.clips import make_clips
 from tests.benchmarks.clock import Clock
 from tests.benchmarks.contenders import Measured
 from tests.benchmarks.extractors import extractor
@@ -27,7 +28,7 @@ from tests.benchmarks.result import Round
 
 
 class Toy(nn.Module):
-    """A frozen layer, a layer with an adapter beside it, a head; and a front end of one frame."""
+    """A frozen layer, a layer with an adapter, a head; and a front end of one frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,17 +49,17 @@ class Toy(nn.Module):
         return self.head(torch.tanh(self.adapted(x) + self.b(self.a(x))))
 
 
-def test_operations_are_those_that_lora_needs() -> None:
+def test_only_operations_that_lora_needs_are_counted() -> None:
     model: Any = Toy()
     work = floor.count(model, torch.rand(1, 20))
     first, adapted, a, b, head = 7 * 5, 5 * 6, 5 * 2, 2 * 6, 6 * 3
     assert work.forward == 2 * (first + adapted + a + b + head)
-    # The head wants gradients of its input and weight, B as well, A of its weight alone; the frozen layers of neither:
-    # nothing that trains lies before them.
+    # Gradients: of input and weight for the head and for B, of the weight for A; none for the frozen layers, since no
+    # trained layer comes before them.
     assert work.backward == 2 * (2 * head + 2 * b + a)
 
 
-def test_bytes_are_counted_by_hand() -> None:
+def test_bytes_agree_with_a_count_by_hand() -> None:
     work = floor.count(model := Toy(), torch.rand(1, 20))  # type: ignore[arg-type]
     assert work.weights == 4 * sum(p.numel() for p in model.parameters())
     assert work.trained == 4 * (5 * 2 + 2 * 6 + 6 * 3 + 3)
@@ -75,7 +76,7 @@ def test_the_floor_is_the_slower_of_arithmetic_and_memory() -> None:
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_counting_a_backbone_leaves_it_alone_and_grows_with_its_adapters(name: str) -> None:
+def test_count_grows_with_the_adapters_and_leaves_the_model_unchanged(name: str) -> None:
     model = build_model(TrainConfig(model=name), len(SLUGS)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     wave = torch.rand(1, round(2.5 * model.backbone.spec.sample_rate)) - 0.5
@@ -88,7 +89,7 @@ def test_counting_a_backbone_leaves_it_alone_and_grows_with_its_adapters(name: s
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_the_baselines_features_are_ours(name: str) -> None:
+def test_baselines_see_the_same_features(name: str) -> None:
     model = build_model(TrainConfig(model=name), len(SLUGS))
     wave = (torch.rand(round(2.5 * model.backbone.spec.sample_rate)) - 0.5) / 2
     ours, theirs = model.features(wave[None])[0], extractor(model)(wave.numpy())
@@ -96,9 +97,7 @@ def test_the_baselines_features_are_ours(name: str) -> None:
     assert float((ours - theirs).norm() / theirs.norm()) < 1e-3
 
 
-def test_stages_add_up_to_the_step_and_change_nothing(trial_config: Any) -> None:
-    from sousaphone.data.prepare import open_trial_data
-
+def test_stages_add_up_to_the_step_and_leave_the_loss_unchanged(trial_config: Any) -> None:
     config = trial_config(augment=True, limit_train_batches=1)
 
     def losses(on: bool) -> tuple[float, Clock, float]:
@@ -106,47 +105,32 @@ def test_stages_add_up_to_the_step_and_change_nothing(trial_config: Any) -> None
         data, clock = open_trial_data(config, model.backbone.spec.sample_rate), Clock(torch.device("cpu"), on)
         optimizer, micro_batch = loop.make_optimizer(model, config), micro_batch_of(config, model)
         torch.manual_seed(0)
-        with clock.watching(optimizer, micro_batch):
+        with clock.timing(optimizer, micro_batch):
             row = loop.train_epoch(config, model, data.train, optimizer, micro_batch, 1)
         return row["train_loss"], clock, row["epoch_seconds"]
 
     plain, _, _ = losses(False)
-    watched, clock, seconds = losses(True)
-    assert watched == plain
-    shares = clock.shares(seconds)
-    assert sum(shares.values()) == pytest.approx(1.0)
-    assert all(share > 0 for stage, share in shares.items() if stage not in ("both passes", "other"))
+    timed, clock, seconds = losses(True)
+    assert timed == plain
+    fractions = clock.fractions(seconds)
+    assert sum(fractions.values()) == pytest.approx(1.0)
+    assert all(fraction > 0 for stage, fraction in fractions.items() if stage not in ("both passes", "other"))
     assert loop.train_epoch.__module__ == "sousaphone.training.loop"
     assert not hasattr(loop.to_float, "__wrapped__")
 
 
-def test_without_soundfile_the_clips_are_wav_and_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.benchmarks import clips as module
-
-    monkeypatch.setattr(module, "has", lambda name: False)
-    made = make_clips(None, 3, tmp_path)
-    assert "soundfile is missing" in made.told
-    samples, rate = module.read(made.paths[0], made.decoder)
-    assert (samples.shape, rate) == ((176_400, 1), 44_100)
-    there, _ = module.length(made.paths[0], made.decoder)
-    part, _ = module.read(made.paths[0], made.decoder, start=there - 100, frames=500)
-    assert np.array_equal(part, samples[-100:])
-    cache, _ = module.cached(made, 16_000, tmp_path)
-    assert len(cache) == len(made) == 3  # type: ignore[arg-type]
-
-
-def test_the_better_baseline_is_what_ours_is_held_against() -> None:
+def test_gain_is_against_the_better_baseline() -> None:
     measured = Measured("ast", 32)
     rounds = {"ours": 2.0, "ours, augmented": 3.0, "plain (bf16)": 9.0, "plain (fp32)": 5.0, "careful (fp32)": 4.0}
     for name, seconds in rounds.items():
-        # A slow round besides, which does not count.
+        # The slow second round does not count.
         measured.train[name] = [Round(100, seconds, seconds), Round(100, 10 * seconds, 10 * seconds)]
     assert measured.gain() == pytest.approx(2.0)
     assert measured.processor_gain() == pytest.approx(2.0)
     assert measured.faster("plain") == "plain (fp32)"
 
 
-def test_overhead_is_wall_time_beside_what_was_trained() -> None:
+def test_overhead_is_wall_time_besides_training() -> None:
     def record(start: int, end: int, *epochs: float) -> dict[str, Any]:
         stamp = "2026-01-01T00:{:02d}:{:02d}+00:00"
         return {
@@ -159,5 +143,5 @@ def test_overhead_is_wall_time_beside_what_was_trained() -> None:
     found = overhead.of_records(120.0, midnight, [record(10, 60, 20.0, 25.0), record(10, 110, 95.0)], at_once=2)
     assert (found.before, found.trials, found.after) == (10.0, 100.0, 10.0)
     assert found.trained == 70.0
-    assert found.share == pytest.approx(50 / 70)
-    assert found.share_of_trials == pytest.approx(30 / 70)
+    assert found.of_command == pytest.approx(50 / 70)
+    assert found.of_trials == pytest.approx(30 / 70)

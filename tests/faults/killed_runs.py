@@ -1,4 +1,4 @@
-"""A run's life without Ray, in a process that may die at any point of it, and what a resume must make of its death."""
+"""Runs without Ray in a process that can be killed at any point, and the comparison of the resumed run."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ from tests.conftest import write_sousa
 from tests.faults.points import Points, steady_name
 
 EPOCHS = 3  # the fewest with which an old checkpoint is removed
-# What depends on the clock or the machine's load, among metrics, curves and the table's columns.
+# Metrics, curves and columns of the table that depend on the clock or the machine's load.
 _VARYING = re.compile(r".*(seconds|per_second|_mb).*|git_commit")
-_PATIENCE_SECONDS = 120
+_TIMEOUT_SECONDS = 120
 _HPARAMS = (metadata.EXPERIMENT_TAG, metadata.SESSION_START_INFO_TAG, metadata.SESSION_END_INFO_TAG)
 
-Tell = Callable[[str, Any], None]
+Send = Callable[[str, Any], None]
 
 
 @dataclass(frozen=True)
 class Case:
-    """The point at which a run dies; `at` counts from the beginning of its phase, training or report."""
+    """The point at which a run is killed; `at` counts from the start of its phase, training or report."""
 
     phase: str
     at: int
@@ -61,8 +61,8 @@ class Case:
 
 
 @dataclass
-class Life:
-    """What a process told until it ended: the epochs that it `trained` and `reported`, the `points` that it passed."""
+class Process:
+    """What a process sent until it exited: the epochs that it `trained` and `reported`, the `points` that it passed."""
 
     pid: int
     trained: list[int] = field(default_factory=list)
@@ -71,13 +71,13 @@ class Life:
     code: int = 0
 
 
-class Lives:
-    """Runs of one nano trial, one after the other in one directory, each in a fork of this process."""
+class KilledRuns:
+    """Runs of one nano trial, one at a time in one directory, each in a fork of this process."""
 
     def __init__(self, root: Path) -> None:
         """
         Args:
-            root: an empty directory for everything.
+            root: an empty directory for all files.
         """
         torch.set_num_threads(1)
         self._run, self._trained = RunDirectory(root / "run"), root / "trained"
@@ -85,90 +85,90 @@ class Lives:
         settings: dict[str, Any] = {"epochs": EPOCHS, "micro_batch": 4, "clip_seconds": 1.0, "learning_rate": 1e-3}
         self._config = TrainConfig(data_dir=str(data), cache_dir=str(root / "cache"), weights="random", **settings)
         fill_caches(read_subset(data, self._config.dataset), [self._config], root / "cache")
-        # All that a life imports or computes once, here and not in every child.
+        # Import and compute here what every child would otherwise repeat.
         build_model(self._config, len(SLUGS))
         resumable_trial.provenance = functools.cache(resumable_trial.provenance)
         resumable_trial.provenance()
         gc.collect()
-        gc.freeze()  # or every child would go through, and so copy, all that this process has
+        gc.freeze()  # else collections in a child would copy the memory of this process
         self.cases = list(self._uninterrupted())
 
     def _uninterrupted(self) -> Iterator[Case]:
-        """Every point of the run, which is then what all others are compared with."""
+        """Every point of the uninterrupted run; the others are compared with its outcome."""
         self._expected = {}
-        for phase, live in (("training", self._train), ("report", self._report)):
-            life = _fork(live, lambda tell: Points(self._run.path, tell))
-            if life.code:
-                raise RuntimeError(f"the uninterrupted {phase} ended with exit code {life.code}")
+        for phase, work in (("training", self._train), ("report", self._report)):
+            process = _fork(work, lambda send: Points(self._run.path, send))
+            if process.code:
+                raise RuntimeError(f"the uninterrupted {phase} failed with exit code {process.code}")
             self._expected[phase] = self._outcome()
             if phase == "training":
                 shutil.copytree(self._run.path, self._trained)
-                write_report(self._run.path, self._trained.with_name("first report"))  # imports and fonts
-            yield from (Case(phase, at, kind, path) for at, (kind, path) in enumerate(life.points))
+                write_report(self._run.path, self._trained.with_name("first report"))  # loads modules and fonts
+            yield from (Case(phase, at, kind, path) for at, (kind, path) in enumerate(process.points))
 
     def faults(self, case: Case) -> list[str]:
-        """Die there, resume, and say what is not as if nothing had happened."""
+        """Kill a run at the point, resume it, and describe each difference from the uninterrupted run."""
         shutil.rmtree(self._run.path)
-        if case.phase == "report":  # up to there every life is the same
+        if case.phase == "report":
             shutil.copytree(self._trained, self._run.path)
-        live = self._train if case.phase == "training" else self._report
-        dead = _fork(live, lambda tell: Points(self._run.path, tell, case.at))
-        if dead.code != -signal.SIGKILL:
-            return [f"did not die there: exit code {dead.code}"]
-        whole = self._whole_epochs()
+        work = self._train if case.phase == "training" else self._report
+        killed = _fork(work, lambda send: Points(self._run.path, send, case.at))
+        if killed.code != -signal.SIGKILL:
+            return [f"was not killed there: exit code {killed.code}"]
+        saved = self._saved_epochs()
 
-        def resume(tell: Tell) -> None:
-            # TensorBoard reads files by name: second, then process, both in digits.
-            if str(os.getpid()) < str(dead.pid):
+        def resume(send: Send) -> None:
+            # TensorBoard reads files in the order of their names, which contain the second and the process id.
+            if str(os.getpid()) < str(killed.pid):
                 time.sleep(1.0)
-            self._train(tell)
+            self._train(send)
             if case.phase == "report":
-                self._report(tell)
+                self._report(send)
 
         resumed = _fork(resume)
         if resumed.code:
-            return [f"the resume ended with exit code {resumed.code}"]
-        left = list(range(whole + 1, EPOCHS + 1))
+            return [f"the resume failed with exit code {resumed.code}"]
+        remaining = list(range(saved + 1, EPOCHS + 1))
         found = []
-        if max(dead.trained, default=0) > whole + 1:
-            found.append(f"epochs {dead.trained} were trained, and {whole} are in a checkpoint")
-        if resumed.trained != left:
-            found.append(f"the resume trained {resumed.trained}, not {left}")
-        if resumed.reported != (left or [EPOCHS]):
-            found.append(f"the resume reported {resumed.reported}, not {left or [EPOCHS]}")
+        if max(killed.trained, default=0) > saved + 1:
+            found.append(f"epochs {killed.trained} were trained, but only {saved} are in a checkpoint")
+        if resumed.trained != remaining:
+            found.append(f"the resume trained {resumed.trained}, not {remaining}")
+        if resumed.reported != (remaining or [EPOCHS]):
+            found.append(f"the resume reported {resumed.reported}, not {remaining or [EPOCHS]}")
         outcome, expected = self._outcome(), self._expected[case.phase]
         found += [
             f"{name}: {outcome[name]}, not {expected[name]}" for name in expected if outcome[name] != expected[name]
         ]
         return found
 
-    def _train(self, tell: Tell) -> None:
-        """As launch.py and Ray drive a run of one trial, without Ray."""
+    def _train(self, send: Send) -> None:
+        """Run the trial as launch.py does, without Ray."""
         run, config = self._run, self._config
 
         def report(metrics: dict[str, Any]) -> None:
-            tell("reported", metrics["epoch"])
+            send("reported", metrics["epoch"])
             write_status(run)
 
-        resumable_trial.fit = _telling(resumable_trial.fit, tell)
+        resumable_trial.fit = _sending(resumable_trial.fit, send)
         ids = [config.trial_id]
-        with run.held(Limits(stall_seconds=_PATIENCE_SECONDS)):
+        with run.held(Limits(stall_seconds=_TIMEOUT_SECONDS)):
             new = {"schema": SCHEMA, "trials": [dataclasses.asdict(config)], "trial_ids": ids}
             run.write_plan(run.read_plan() if run.exists else new)
             name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
             resumable_trial.run_trial(config, run.trial(config.trial_id), DriverWatch.begin(run.path), report)
             name_ends(run, ids)
 
-    def _report(self, tell: Tell) -> None:
+    def _report(self, send: Send) -> None:
         write_report(self._run.path)
 
-    def _whole_epochs(self) -> int:
-        """How many epochs are in a whole checkpoint."""
+    def _saved_epochs(self) -> int:
+        """The number of epochs in the newest complete checkpoint."""
         state = checkpoint.newest(self._run.trial(self._config.trial_id))
         return len(state["history"]) if state else 0
 
     def _outcome(self) -> dict[str, Any]:
-        """All that a run leaves, but for what the clock says; names of files without their random parts."""
+        """Everything that a run leaves, except times; file names without their random parts."""
         directory = self._run.trial(self._config.trial_id)
         record = TrialRecord.read(directory)
         assert record is not None
@@ -180,7 +180,7 @@ class Lives:
         pictures = {
             name: [(e.step, e.encoded_image_string) for e in board.Images(name)] for name in board.Tags()["images"]
         }
-        # What a killed trial told of itself while it ran stays, and is heeded only while it runs.
+        # The heartbeat and stack files of a killed trial remain; they are read only while it runs.
         files = [path for path in self._run.path.rglob("*") if path.name not in (HEARTBEAT_NAME, STACKS_NAME)]
         return {
             "status": record.status,
@@ -198,55 +198,51 @@ class Lives:
             "table row": {name: str(value) for name, value in _steady(row).items()},
             "status page": re.findall(r"^# .*|^\| ast.*", self._run.status_page.read_text(), re.MULTILINE),
             "results": [_digest(directory / name) for name in (PREDICTIONS_NAME, resumable_trial.ADAPTER_NAME)],
-            "whole epochs": self._whole_epochs(),
+            "saved epochs": self._saved_epochs(),
             "files": sorted({steady_name(str(path.relative_to(self._run.path))) for path in files}),
         }
 
 
-def _fork(live: Callable[[Tell], None], watched: Callable[[Tell], Points] | None = None) -> Life:
-    """Live in a child process and wait for its end; what it tells comes through a pipe, which survives it."""
+def _fork(work: Callable[[Send], None], make_points: Callable[[Send], Points] | None = None) -> Process:
+    """Run `work` in a child process and wait for its exit. What the child sends through a pipe outlives a kill."""
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            signal.alarm(_PATIENCE_SECONDS)
-            tell = _teller(write)
-            points = watched(tell) if watched else None
+            signal.alarm(_TIMEOUT_SECONDS)
+
+            def send(name: str, value: Any) -> None:
+                os.write(write, (json.dumps([name, value]) + "\n").encode())
+
+            points = make_points(send) if make_points else None
             if points:
                 points.watch()
-            live(tell)
+            work(send)
             if points:
                 points.reach("end", points.root)
             code = 0
-        except BaseException:  # a child must never run on in its parent's code
+        except BaseException:  # a child must never return into its parent's code
             traceback.print_exc()
         finally:
             os._exit(code)
     os.close(write)
-    life = Life(pid)
-    with open(read) as told:  # noqa: PTH123
-        for line in told:
-            what, value = json.loads(line)
-            getattr(life, what).append(tuple(value) if what == "points" else value)
-    life.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    return life
+    process = Process(pid)
+    with open(read) as lines:  # noqa: PTH123
+        for line in lines:
+            name, value = json.loads(line)
+            getattr(process, name).append(tuple(value) if name == "points" else value)
+    process.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return process
 
 
-def _teller(pipe: int) -> Tell:
-    def tell(what: str, value: Any) -> None:
-        os.write(pipe, (json.dumps([what, value]) + "\n").encode())
-
-    return tell
-
-
-def _telling(fit: Callable[..., Iterator[Any]], tell: Tell) -> Callable[..., Iterator[Any]]:
-    def told(*arguments: Any) -> Iterator[Any]:
+def _sending(fit: Callable[..., Iterator[Any]], send: Send) -> Callable[..., Iterator[Any]]:
+    def sending_fit(*arguments: Any) -> Iterator[Any]:
         for epoch in fit(*arguments):
-            tell("trained", epoch.number)
+            send("trained", epoch.number)
             yield epoch
 
-    return told
+    return sending_fit
 
 
 def _steady(values: dict[str, Any]) -> dict[str, Any]:
