@@ -128,11 +128,12 @@ build.build_caches(read_dataset(sys.argv[1]), [16_000], Path(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_remains_of_a_killed_build_are_removed(dataset, cache_dir):
     command = [sys.executable, "-c", KILLED_BUILD, str(dataset.root), str(cache_dir)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
-        assert process.stdout.readline() == "started\n"
+        assert process.stdout.readline().startswith("started")  # several threads print it
     finally:
         process.kill()
         process.communicate(timeout=30)

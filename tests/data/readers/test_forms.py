@@ -74,6 +74,7 @@ def test_subset_of_shards_equals_subset_of_files(root, tmp_path, monkeypatch):
     assert all(np.array_equal(actual[name], wave) for name, wave in expected.items())
 
 
+@pytest.mark.slow
 def test_indexing_of_100000_clips_in_shards_takes_seconds(root, tmp_path):
     as_shards(root, tmp_path / "other")
     for path in (tmp_path / "other" / "audio").glob("*.parquet"):

@@ -67,6 +67,7 @@ def published(make_sousa, tmp_path):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["local", "shards"])
 def test_cached_data_set_is_read_offline(form, make_sousa, tmp_path):
     source = make_sousa(tmp_path / "sousa", rudiments=SLUGS[:2], long_clips=0)
@@ -78,6 +79,7 @@ def test_cached_data_set_is_read_offline(form, make_sousa, tmp_path):
     assert "incomplete" in result.stderr  # a cache without the list of its files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("present", ["README.md", "labels/samples.parquet"])
 def test_incomplete_snapshot_is_completed_once(published, tmp_path, present):
     part = tmp_path / "part" / present
@@ -91,6 +93,7 @@ def test_incomplete_snapshot_is_completed_once(published, tmp_path, present):
     assert published.asked == []
 
 
+@pytest.mark.slow
 def test_snapshot_without_a_data_set_is_not_used_offline(tmp_path):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / "README.md").touch()
@@ -98,6 +101,7 @@ def test_snapshot_without_a_data_set_is_not_used_offline(tmp_path):
     assert "cannot be downloaded" in read_offline("hub:someone/drums", tmp_path / "hub").stderr
 
 
+@pytest.mark.slow
 def test_missing_network_is_one_line_with_a_remedy(tmp_path):
     result = read_offline("hub:zkeown/sousa", tmp_path / "hub")
     assert result.returncode == 1
@@ -146,6 +150,7 @@ def test_test_also_accepts_every_layout(tmp_path):
         check_source("--test-also", "/nowhere")
 
 
+@pytest.mark.slow
 def test_not_downloaded_needs_no_network(published, tmp_path):
     run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
     code = (

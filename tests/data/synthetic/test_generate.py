@@ -220,6 +220,7 @@ def test_rudiments_that_differ_only_in_sticking_sound_different(plan):
     assert np.median(by_pair[0::2]) - np.median(by_pair[1::2]) > 1
 
 
+@pytest.mark.slow
 def test_killed_generation_resumes_to_the_same_bytes(root, tmp_path):
     killed = tmp_path / "killed"
     line = (
@@ -242,6 +243,7 @@ def test_killed_generation_resumes_to_the_same_bytes(root, tmp_path):
     assert all(path.stat().st_mtime_ns == before for path, before in made.items() if path != emptied)
 
 
+@pytest.mark.slow
 def test_workers_exit_with_a_killed_parent(tmp_path):
     target = tmp_path / "set"
     script = tmp_path / "go.py"
