@@ -122,7 +122,7 @@ def make_files(found: Findings) -> dict[str, bytes]:
 
 def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
     """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
-    best = next(iter(best_of_each(arms(found.trials), found.scored)), None)
+    best = next(iter(best_of_each(arms(found.trials), set(found.predictions.trial_id))), None)
     root = found.data.get("root")
     if best is None or not root:
         return [], []

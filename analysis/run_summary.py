@@ -178,11 +178,6 @@ class Findings:
             return None
         return f"No effect of augmentation is given: the test clips are of one {self.unit}; an interval needs two."
 
-    @property
-    def scored(self) -> set[str]:
-        """The trials that have test predictions."""
-        return set(self.predictions.trial_id)
-
     @cached_property
     def cpu_ms(self) -> dict[str, float]:
         """Milliseconds per clip on one core, by trial_id, where measured."""

@@ -208,8 +208,9 @@ def _further(found: Findings) -> Iterator[Block]:
 
 
 def _criteria(found: Findings) -> Iterator[Block]:
-    found_criteria = criteria(found.trials, found.baseline_results, found.scored, found.live)
-    rows = [(criterion.name, criterion.word, criterion.evidence) for criterion in found_criteria]
+    scored = set(found.predictions.trial_id)
+    evaluated = criteria(found.trials, found.baseline_results, scored, found.live)
+    rows = [(criterion.name, criterion.word, criterion.evidence) for criterion in evaluated]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
     if found.banner:
         yield Text("The criteria apply to sweeps over published models; this run only shows how they are evaluated.")

@@ -47,7 +47,7 @@ class Side:
 
     name: str
     experiments: Sequence[Experiment]
-    predictions: pd.DataFrame | None  # on the test clips, see `read_predictions`; None if there are none
+    predictions: pd.DataFrame  # on the test clips, see `read_predictions`; may be empty
     remarks: Sequence[str] = ()  # files that could not be read
     run: Findings | None = None  # None for a directory of experiment files
 
@@ -162,12 +162,11 @@ def _read_side(path: Path) -> Side:
         return _side_of(read_run(path))
     experiments, damaged = read_experiments(path)
     remarks = [f"{counted(len(damaged), 'file')} could not be read: {first_few(damaged, 5)}"] if damaged else []
-    return Side(path.resolve().name, experiments, None, remarks)
+    return Side(path.resolve().name, experiments, pd.DataFrame({"trial_id": []}), remarks)
 
 
 def _side_of(found: Findings) -> Side:
-    predictions = None if found.predictions.empty else found.predictions
-    return Side(found.name, of_trials(found.trials), predictions, found.remarks, found)
+    return Side(found.name, of_trials(found.trials), found.predictions, found.remarks, found)
 
 
 def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
@@ -211,7 +210,7 @@ def _change(
 
 
 def _test_change(
-    ours: Sequence[Experiment], theirs: Sequence[Experiment], here: pd.DataFrame | None, there: pd.DataFrame | None
+    ours: Sequence[Experiment], theirs: Sequence[Experiment], here: pd.DataFrame, there: pd.DataFrame
 ) -> str:
     """Format the difference of test accuracy, with its interval if both sides have predictions of the same clips."""
     means = _change("test_acc", ours, theirs, "test")
@@ -220,11 +219,14 @@ def _test_change(
     if not any(each.validated for each in theirs):
         values = {f"{each.scores['test_acc']:.1%}" for each in theirs if each.full and "test_acc" in each.scores}
         return f"none: {', '.join(sorted(values))} there is unreliable without any validation"
-    own, other = _of_finished(here, ours), _of_finished(there, theirs)
-    if own is None or other is None:
+    own, other = (
+        table[table.trial_id.isin([each.name for each in experiments if each.full])]
+        for table, experiments in ((here, ours), (there, theirs))
+    )
+    if own.empty or other.empty:
         if not _equal_limits(ours, theirs):
             return _OTHER_NUMBERS
-        return f"{means}; no interval: no predictions {'here' if own is None else 'there'}"
+        return f"{means}; no interval: no predictions {'here' if own.empty else 'there'}"
     same = _same_clips(own, other)
     (first, players), (second, _) = (
         correct_by_clip(table[table.sample_id.isin(same)], list(table.trial_id.unique())) for table in (own, other)
@@ -242,14 +244,6 @@ def _test_change(
         f"{_points(found.difference)} (95 %: {_signed(100 * found.low, '.1f')} to {_signed(100 * found.high, '.1f')}; "
         f"{counted(found.players, 'player')}, {counted(found.clips, 'clip')})"
     )
-
-
-def _of_finished(predictions: pd.DataFrame | None, experiments: Sequence[Experiment]) -> pd.DataFrame | None:
-    """Return the predictions of the finished experiments; None if there are none."""
-    if predictions is None:
-        return None
-    table = predictions[predictions.trial_id.isin([each.name for each in experiments if each.full])]
-    return None if table.empty else table
 
 
 def _same_clips(here: pd.DataFrame, there: pd.DataFrame) -> set[str]:

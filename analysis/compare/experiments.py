@@ -130,5 +130,6 @@ def _experiment(path: Path) -> Experiment:
         error=str(content["error"]) if content.get("error") else None,
         commit=str(content.get("git_commit") or "unknown"),
         began=str(content.get("timestamp") or ""),
-        most_scored=clips_scored(config, efficiency.get("halvings")),
+        # Older files call it halvings.
+        most_scored=clips_scored(config, efficiency.get("oom_retries", efficiency.get("halvings"))),
     )
