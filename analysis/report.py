@@ -66,18 +66,11 @@ def read_run(path: Path) -> Findings:
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
-    """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
-    plots/*.png.
+    """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
-    All contents are made before the first file is written, and each file is replaced atomically. In RUN/report,
-    figures and trials of earlier reports that are not in this one are removed.
-
-    Args:
-        run: run directory.
-        output: directory of the report; RUN/report by default.
-
-    Returns:
-        The directory of the report.
+    The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
+    and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
+    RUN/report, figures and trials of earlier reports that are not in this one are removed.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.

@@ -210,7 +210,8 @@ def _further(found: Findings) -> Iterator[Block]:
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
     evaluated = criteria(found.trials, found.baseline_results, scored, found.live)
-    rows = [(criterion.name, criterion.word, criterion.evidence) for criterion in evaluated]
+    texts = {True: "met", False: "not met", None: "not known"}
+    rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
     if found.banner:
         yield Text("The criteria apply to sweeps over published models; this run only shows how they are evaluated.")

@@ -106,11 +106,7 @@ class Comparison:
 
 
 def comparison(found: Findings, other: Path) -> Comparison:
-    """Compare a run with another directory.
-
-    Args:
-        found: this run.
-        other: another run directory, or a directory of JSON files, one per experiment.
+    """Compare a run with another run directory, or with a directory of JSON files, one per experiment.
 
     Raises:
         UserError: `other` is neither, or is this run itself.
@@ -130,13 +126,7 @@ def comparison(found: Findings, other: Path) -> Comparison:
 
 
 def write_comparison(run: Path, other: Path, output: Path | None = None) -> tuple[list[str], Path]:
-    """Write comparison.md.
-
-    Args:
-        output: directory of the file; RUN/report by default.
-
-    Returns:
-        A short form for the terminal, and the path of the file.
+    """Write comparison.md to `output` (RUN/report by default); return a short form for the terminal, and its path.
 
     Raises:
         UserError: one of the two cannot be read, or the file cannot be written.

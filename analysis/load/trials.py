@@ -209,14 +209,14 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
 
 def _checked(record: TrialRecord) -> list[dict[str, Any]]:
     """Return the record's history; raise a ValueError if a field has the wrong type."""
-    parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
-    if not all(isinstance(part, dict) for part in parts):
-        raise ValueError("parameters, weights, provenance, data or lora is not an object")
-    if not all(is_number(number) for number in (record.seconds, record.oom_retries)):
-        raise ValueError("seconds or oom_retries is not a number")
-    texts = (record.reason, record.error, record.traceback, record.started, record.ended)
-    if not all(isinstance(text, str | None) for text in texts) or not isinstance(record.updated, str):
-        raise ValueError("a reason, error or time is not a string")
+    objects = ("parameters", "weights", "provenance", "data", "lora")
+    texts = ("reason", "error", "traceback", "started", "ended")
+    wrong = [name for name in objects if not isinstance(getattr(record, name), dict)]
+    wrong += [name for name in texts if not isinstance(getattr(record, name), str | None)]
+    wrong += [name for name in ("seconds", "oom_retries") if not is_number(getattr(record, name))]
+    wrong += [] if isinstance(record.updated, str) else ["updated"]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of the wrong type")
     if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
         raise ValueError("history is not a list of epochs")
     datetime.fromisoformat(record.updated)

@@ -27,20 +27,11 @@ class Criterion:
     met: bool | None
     evidence: str
 
-    @property
-    def word(self) -> str:
-        return {True: "met", False: "not met", None: "not known"}[self.met]
-
 
 def criteria(
     trials: Sequence[Trial], baselines: BaselineResults | None, scored: set[str], live: bool
 ) -> list[Criterion]:
-    """Evaluate the four criteria.
-
-    Args:
-        scored: trials whose test predictions can be read.
-        live: whether the run is running, so that missing results may still arrive.
-    """
+    """Evaluate the four criteria; `scored` trials have test predictions, a `live` run may still complete results."""
     return [_ended(trials, live), _falls(trials), _learns(trials, baselines, live), _complete(trials, scored, live)]
 
 

@@ -108,9 +108,7 @@ def _names(values: pd.Series, column: str) -> pd.Series | None:
 def slices_of(rows: pd.DataFrame, parts_of_clip: pd.Series) -> dict[str, Slice]:
     """Return one arm's accuracy on each slice that has clips, in the order of the categories.
 
-    Args:
-        rows: one arm's predictions: sample_id, player, correct.
-        parts_of_clip: the result of `parts`, indexed by sample_id.
+    `rows` are the arm's predictions (sample_id, player, correct), `parts_of_clip` is from `parts`, by sample_id.
     """
     own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object))).dropna(subset="part")
     clips = own.groupby("sample_id", observed=True).agg(

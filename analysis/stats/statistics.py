@@ -122,11 +122,8 @@ class Contrast:
 
     def players_for_equivalence(self, size: float, clips_each: float) -> int | None:
         """Return how many players are needed to show that two equal arms differ by at most this size; None as above."""
-
-        def narrow(error: float, df: float) -> bool:
-            return bool(error * (stats.t.ppf((1 + LEVEL) / 2, df) + stats.norm.ppf((1 + POWER) / 2)) <= size)
-
-        return self._players(narrow, clips_each)
+        z = stats.norm.ppf((1 + POWER) / 2)
+        return self._players(lambda error, df: error * (stats.t.ppf((1 + LEVEL) / 2, df) + z) <= size, clips_each)
 
     def _players(self, enough: Callable[[float, float], bool], clips_each: float) -> int | None:
         """Return the fewest players for which `enough(standard error, degrees of freedom)` holds.

@@ -85,7 +85,7 @@ def judge(
         headline = (
             f"No winner: the test clips are of {players_text(1 if first is None else first.players, unit)}; at least "
             f"{FEW_PLAYERS} are needed to decide whether a difference between two models holds for other {unit}s. On "
-            f"validation {winner.label} is ahead of {rival.label}, but this is not significant."
+            f"validation {winner.label} is ahead of {rival.label}, without a test of significance."
         )
         details = [_selection(winner, rival), *caveats]
         return Verdict("too_few_players", headline, details, winner, rival, first, augmentation=augmentation)
