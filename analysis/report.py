@@ -49,11 +49,8 @@ def read_run(path: Path) -> Findings:
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
     predictions, damaged = read_predictions(run, trials)
-    further = {}
-    for name in ("held_out", "also"):
-        rows, _ = read_predictions(run, trials, name)
-        if len(rows):
-            further[name] = rows.sample_id.nunique(), rows.player.nunique()
+    others = {name: read_predictions(run, trials, name)[0] for name in ("held_out", "also")}
+    further = {n: (rows.sample_id.nunique(), rows.player.nunique()) for n, rows in others.items() if len(rows)}
     try:
         baseline_results = BaselineResults.read(path)
     except ValueError as error:

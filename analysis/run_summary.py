@@ -216,13 +216,13 @@ class Findings:
                 f"accuracy near 50 % has an uncertainty of about ±{half:.0f} points; clips of one {self.unit} are "
                 "correlated, so the true uncertainty is larger."
             )
-        if self.players_known and not self.request.get("hold_out"):
+        if not self.players_known:
+            found.append(UNKNOWN_PLAYERS)
+        elif not self.request.get("hold_out"):
             found.append(
                 "Test clips are of unseen players in seen timbres: the accuracy on kits or rooms that are not in the "
                 "training clips is unknown (measure it with --hold-out)."
             )
-        if not self.players_known:
-            found.append(UNKNOWN_PLAYERS)
         steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
         if steps:
             found.append(
@@ -233,10 +233,7 @@ class Findings:
             found.append("The clips are synthetic: no result is of real drum recordings.")
         elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, rendered with a SoundFont
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
-        return [
-            *found,
-            "Learning rates and other settings were fixed beforehand; other settings may change the ranking.",
-        ]
+        return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]
 
 
 def formatted(value: float | None, style: str, unknown: str = "–") -> str:

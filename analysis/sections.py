@@ -33,7 +33,6 @@ _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),
     *("trainable", "seconds", "ms", "MB", "signature"),
 )
-_ARMS = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
 _PAIR = ("difference", "points", "95 % interval", "p")  # followed by the number of players
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
@@ -105,7 +104,8 @@ def _results(found: Findings) -> Iterator[Block]:
         yield Text(
             f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval over them."
         )
-        yield Table(_ARMS, [_arm_row(found, arm) for arm in groups])
+        head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
+        yield Table(head, [_arm_row(found, arm) for arm in groups])
         yield Text("Trials:")
     yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked])
 
@@ -197,14 +197,12 @@ def _further(found: Findings) -> Iterator[Block]:
         clips, players = found.further_sizes[name]
         sets[name] += f" ({counted(clips, 'clip')} of {players_text(players, found.unit)})"
     yield Text(f"{'; '.join(sets.values())}.")
-    styles = {"test_acc": ".1%"}
-    for name in sets:
-        styles |= {f"{name}_acc": ".1%", f"{name}_macro_f1": ".3f"}
+    names = ("test_acc", *(f"{name}_{metric}" for name in sets for metric in ("acc", "macro_f1")))
     rows = [
-        (trial.trial_id, *(formatted(trial.last.get(name), style) for name, style in styles.items()))
-        for trial in (*found.ranked, *found.partial)
+        (t.trial_id, *(formatted(t.last.get(name), ".1%" if name.endswith("_acc") else ".3f") for name in names))
+        for t in (*found.ranked, *found.partial)
     ]
-    yield Table(("trial", *styles), rows)
+    yield Table(("trial", *names), rows)
 
 
 def _criteria(found: Findings) -> Iterator[Block]:

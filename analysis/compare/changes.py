@@ -14,7 +14,6 @@ from sousaphone.config import ArmKey
 _LEFT_OUT = {"model", "strategy", "augment", "seed", "data_dir", "cache_dir", "test_also"}
 _SAME_NETWORK = 0.97  # smallest ratio of the numbers of parameters
 _DIGITS = 12
-Groups = Mapping[ArmKey, Sequence[Experiment]]
 
 
 def changes_between_runs(here: Findings, there: Findings) -> list[str]:
@@ -52,7 +51,7 @@ def by_arm(experiments: Sequence[Experiment]) -> dict[ArmKey, list[Experiment]]:
     return groups
 
 
-def _networks(groups: Sequence[Groups], arms: Sequence[ArmKey]) -> list[str]:
+def _networks(groups: Sequence[Mapping[ArmKey, Sequence[Experiment]]], arms: Sequence[ArmKey]) -> list[str]:
     """Name the backbones whose numbers of parameters differ by more than adapters can explain."""
     found = {}
     for arm in arms:

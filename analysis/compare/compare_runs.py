@@ -139,9 +139,7 @@ def write_comparison(run: Path, other: Path, output: Path | None = None) -> tupl
         with atomic_write(path) as temporary:
             temporary.write_text(to_markdown(f"{result.here.name} compared", [result.section]), encoding="utf-8")
     except OSError as error:
-        raise UserError(
-            f"cannot write the comparison to {directory} ({error.strerror}); use another --output"
-        ) from error
+        raise UserError(f"cannot write {path} ({error.strerror}); use another --output") from error
     return result.short, path
 
 

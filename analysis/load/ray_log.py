@@ -27,21 +27,12 @@ class RayTrial:
     error: str | None = None  # the error message in its error file, None without one
     failed_at: float | None = None  # when the error file was written, Unix time (s)
 
-    @property
-    def last_update(self) -> float | None:
-        """Unix time (s) of the trial's failure, else of its last reported epoch; None without either."""
-        if self.failed_at is not None:
-            return self.failed_at
-        return self.history[-1].get("timestamp") if self.history else None
-
 
 def read_ray_log(experiments: Sequence[Path]) -> tuple[dict[str, RayTrial], list[str]]:
     """Return every trial in Ray's log by its id, and a remark for each experiment that could not be read.
 
-    The histories of a trial that is in several experiments are merged; its state is that of the last experiment.
-
-    Args:
-        experiments: directories of Ray Tune experiments, in the order in which they ran.
+    `experiments` are in the order in which they ran. The histories of a trial that is in several experiments are
+    merged; its state is that of the last experiment.
     """
     known: dict[str, RayTrial] = {}
     remarks = [] if experiments else [f"Ray Tune has not started yet; {_INSTEAD}"]

@@ -229,7 +229,9 @@ def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     A trial writes its record before it reports to Ray, so Ray is ahead only if the record is an old copy or the process
     ended without writing. Ray's state from before that record belongs to an earlier start.
     """
-    if ray.last_update is None or ray.last_update < datetime.fromisoformat(record.updated).timestamp():
+    reported = ray.history[-1].get("timestamp") if ray.history else None
+    last_update = ray.failed_at if ray.failed_at is not None else reported
+    if last_update is None or last_update < datetime.fromisoformat(record.updated).timestamp():
         return False
     if record.ended is not None or len(ray.history) != len(record.history):
         return len(ray.history) > len(record.history)

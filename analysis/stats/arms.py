@@ -114,11 +114,7 @@ def by_validation(groups: Sequence[Arm]) -> list[Arm]:
 
 
 def best_of_each(groups: Sequence[Arm], scored: Collection[str] | None = None) -> list[Arm]:
-    """Return the best arm of each backbone, in the order of `by_validation`.
-
-    Args:
-        scored: trial_ids with predictions; arms without any are left out. None: all arms are used.
-    """
+    """Return the best arm of each backbone, in the order of `by_validation`; if given, only arms of `scored` trials."""
     found: dict[str, Arm] = {}
     for arm in by_validation(groups):
         if scored is None or any(trial.trial_id in scored for trial in arm.shown):

@@ -63,12 +63,10 @@ def _slice(players: pd.Series, clips: int) -> Slice:
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
-    """Assign each clip to a slice of one dimension, as an ordered category; missing where the label is missing.
+    """Assign each clip to a slice of one dimension, as an ordered category; None if there are fewer than two slices.
 
-    Numbers are binned into a few bins of equal, round width. Of many names, those with the most clips are kept.
-
-    Returns:
-        The slice of each clip; None if there are fewer than two slices.
+    Numbers are binned into a few bins of equal, round width. Of many names, those with the most clips are kept. Clips
+    without a label are in no slice.
     """
     if column not in clips:
         return None

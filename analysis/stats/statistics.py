@@ -196,10 +196,9 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series) -> C
 
 
 def _error(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Return the standard error and its degrees of freedom (Welch-Satterthwaite) of summed independent variances.
+    """Return the standard error and the degrees of freedom (Welch-Satterthwaite) of a sum of independent parts.
 
-    Args:
-        parts: (variance, degrees of freedom); the degrees of freedom of the first are returned if all variances are 0.
+    `parts` are (variance, degrees of freedom); if all variances are 0, the first degrees of freedom are returned.
     """
     total = sum(variance for variance, _ in parts)
     weighted = sum(variance**2 / df for variance, df in parts)
