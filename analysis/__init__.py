@@ -1,11 +1,11 @@
-"""The report: what a run left on disk, as tables, figures, a verdict, a page and a summary.
+"""The report of a run: tables, figures, a verdict, an HTML page and a summary.
 
-    load/              what is on disk, put together: Ray's log, trials, predictions
-    run_summary.py     a run as its report sees it
-    stats/             what may be said of it: statistics, verdict, criteria, arms, slices
-    figures/           what there is to see; write/audio_clips.py: to hear
-    sections.py        what is said in which order; write/: how, as Markdown, HTML, tables, files
-    report.py          all of it; compare/: against another run
+    load/              read a run from disk: Ray's log, trial records, predictions
+    run_summary.py     everything that was read, and what follows from it
+    stats/             statistics, verdict, criteria, arms, slices, confusion counts
+    figures/, write/   charts; Markdown, HTML, CSV, JSON, Parquet and audio
+    sections.py        the sections of the report, in order
+    report.py          write all files of the report; compare/: compare two runs
 
-It reads; it neither trains nor runs, and needs no Ray cluster.
+The package only reads runs: it trains nothing and needs no Ray cluster.
 """

@@ -1,4 +1,4 @@
-"""`write_report`: read one run and write everything that is said about it."""
+"""`write_report`: read a run and write its report."""
 
 from __future__ import annotations
 
@@ -28,24 +28,23 @@ from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import ADAPTER_NAME, now
 
 _LINKS = (
-    "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON a trial: "
-    "trials/; interactive: report.html; pictures: plots/."
+    "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON file per "
+    "trial: trials/; interactive charts: report.html; figures: plots/."
 )
 
 
 def read_run(path: Path) -> Findings:
-    """A run, finished or not, as its report sees it.
+    """Read a run, finished or not.
 
     Raises:
-        UserError: no run is there, its plan is damaged, or it is a search for learning rates.
+        UserError: the directory is not a run, its plan is damaged, or it is a learning-rate search.
     """
-    path = path.absolute()  # Ray takes no relative one
+    path = path.absolute()  # Ray does not accept relative paths
     run = RunDirectory(path)
     plan = run.read_plan()
     if plan.get("config") == SEARCH:
         raise UserError(
-            f"{path} looked for learning rates, and its trials are no results to report; what it finds stands in "
-            f"{path / learning_rates.FILE}"
+            f"{path} is a learning-rate search, which has no report; its result is in {path / learning_rates.FILE}"
         )
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
@@ -56,7 +55,7 @@ def read_run(path: Path) -> Findings:
         baseline_results = BaselineResults.read(path)
     except ValueError as error:
         baseline_results = None
-        damaged.append(f"baselines: {error}; resuming measures them anew")
+        damaged.append(f"baselines: {error}; resuming measures them again")
     adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
     remarks += damaged
@@ -64,18 +63,11 @@ def read_run(path: Path) -> Findings:
 
 
 def write_report(run: Path, output: Path | None = None) -> Path:
-    """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
-    plots/*.png.
+    """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
-    Everything is made before anything is written, and each file takes its place whole. In the run's own directory,
-    pictures and trials of earlier reports that this one has no more are removed.
-
-    Args:
-        run: the directory that launch.py wrote.
-        output: where the files go; RUN/report by default.
-
-    Returns:
-        The directory that holds the report.
+    The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
+    and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
+    RUN/report, figures and trials of earlier reports that are not in this one are removed.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.
@@ -87,46 +79,44 @@ def write_report(run: Path, output: Path | None = None) -> Path:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
-        if output is None:  # elsewhere such files may be somebody's own
+        if output is None:  # other directories may hold the user's own files
             for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
                 if path.relative_to(directory).as_posix() not in files:
                     path.unlink()
     except OSError as error:
-        raise UserError(
-            f"{directory} cannot take the report ({error.strerror}); give another one with --output"
-        ) from error
+        raise UserError(f"cannot write the report to {directory} ({error.strerror}); use another --output") from error
     return directory
 
 
 def make_files(found: Findings) -> dict[str, bytes]:
-    """The content of every file of the report, by its name."""
+    """Return the content of every file of the report, by name."""
     baselines = found.baseline_results.baselines if found.baseline_results else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
-    with ThreadPoolExecutor(1) as beside:  # sounds are decoded and encoded outside Python
-        heard = beside.submit(_listen, found)
-        drawn = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
-        sounds, remarks = heard.result()
-    said = sections(found, drawn, sounds, remarks)
+    with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
+        audio = executor.submit(_listen, found)
+        figures = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
+        sounds, remarks = audio.result()
+    content = sections(found, figures, sounds, remarks)
     files = {
         "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),
         "epochs.csv": exports.epochs_csv(found.trials),
         "predictions.parquet": exports.predictions_parquet(found.predictions),
-        "summary_report.md": f"{to_markdown(found.name, said)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
-        "report.html": to_html(found.name, said, f"{_LINKS} Written {found.written}.").encode(),
+        "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
+        "report.html": to_html(found.name, content, f"{_LINKS} Written {found.written}.").encode(),
     }
     for trial in found.trials:
         size = found.adapter_bytes.get(trial.trial_id)
         files[f"trials/{trial.trial_id}.json"] = exports.trial_json(trial, trial.started, size)
-    return files | {f"plots/{picture.name}.png": picture.png for picture in drawn if picture.png is not None}
+    return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
 
 
 def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
-    """Clips of the worst confusions of the best arm, those that its figure names, and why there are none."""
-    best = next(iter(best_of_each(arms(found.trials), found.scored)), None)
-    root = (found.plan.get("data") or {}).get("root")
+    """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
+    best = next(iter(best_of_each(arms(found.trials), set(found.predictions.trial_id))), None)
+    root = found.data.get("root")
     if best is None or not root:
         return [], []
     ids = [trial.trial_id for trial in best.shown]
-    mine = found.predictions[found.predictions.trial_id.isin(ids)]
+    rows = found.predictions[found.predictions.trial_id.isin(ids)]
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))
-    return listening(Path(root), mine, worst_pairs(counts_of(mine, ids)), seconds)
+    return listening(Path(root), rows, worst_pairs(counts_of(rows, ids)), seconds)

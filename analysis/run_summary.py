@@ -1,4 +1,4 @@
-"""A run as its report sees it: all that was read, and what follows from it in words."""
+"""`Findings`: everything that was read of a run, and the statements derived from it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load.predictions import scored_trials
 from analysis.load.trials import Trial
 from analysis.stats.arms import arms, title
-from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, heard, judge
+from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge, players_text
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory, banner
@@ -23,26 +22,36 @@ from sousaphone.text import counted, in_words
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """A run as its report sees it."""
+    """A run as read for its report."""
 
-    path: Path  # the run's directory
-    plan: Mapping[str, Any]
+    path: Path  # run directory
+    plan: Mapping[str, Any]  # content of run.json
     trials: Sequence[Trial]
-    live: bool  # whether a driver works on it at this moment
-    written: str  # when the report was written, ISO 8601
-    remarks: Sequence[str]  # what went otherwise than expected in reading it
-    predictions: pd.DataFrame  # of the test clips, see `analysis.load.predictions.read_predictions`
-    baseline_results: BaselineResults | None = None  # None where they were not measured
-    adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # of what a trial learnt, as a file, by trial_id
-    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of further test sets
+    live: bool  # whether a driver is running
+    written: str  # time of the report, ISO 8601
+    remarks: Sequence[str]  # problems in reading the run
+    predictions: pd.DataFrame  # on the test clips, see `analysis.load.predictions.read_predictions`
+    baseline_results: BaselineResults | None = None  # None if not measured
+    adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # size of the trained weights' file, by trial_id
+    further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of other test sets
 
     @property
     def name(self) -> str:
         return str(self.plan.get("name") or self.path.name)
 
     @property
+    def data(self) -> Mapping[str, Any]:
+        """The data set as planned."""
+        return self.plan.get("data") or {}
+
+    @property
+    def request(self) -> Mapping[str, Any]:
+        """The options of the launch."""
+        return self.plan.get("request") or {}
+
+    @property
     def banner(self) -> str | None:
-        """What stands above results that say nothing about the published models."""
+        """The banner of results that show nothing about the published models; None for others."""
         return banner((t.config.get("model", ""), t.config.get("scale", "nano"), t.weights) for t in self.trials)
 
     @property
@@ -61,33 +70,33 @@ class Findings:
 
     @property
     def tuning(self) -> list[str]:
-        """How the learning rates were come by, as the sweep says: a verdict on untuned ones is one on them as well."""
+        """How the learning rates were chosen, since the verdict depends on it."""
         if "tuning" in self.plan:
             return [str(self.plan["tuning"])] if self.plan["tuning"] else []
-        # run.json of a run begun before it had this field: there it is a note.
+        # Older runs have it as a note.
         return [str(note) for note in self.plan.get("notes") or () if str(note).startswith("learning rate")]
 
     @property
     def promotion(self) -> str | None:
-        """Where this run's trial comes from, in one sentence; None if it was not promoted from another run."""
+        """The run and trial from which this run was promoted, in one sentence; None if it was not promoted."""
         origin = self.plan.get("promoted_from")
         if not origin:
             return None
-        f1, accuracy = (_score(name, origin.get(name), "not known") for name in ("val_macro_f1", "val_acc"))
+        f1 = formatted(origin.get("val_macro_f1"), ".3f", "not known")
+        accuracy = formatted(origin.get("val_acc"), ".1%", "not known")
         return (
-            f"Promoted from trial {origin.get('trial_id')} of run {origin.get('run')}, whose validation macro F1 was "
-            f"{f1} and accuracy {accuracy}, over {counted(origin.get('epochs'), 'epoch')} there."
+            f"Promoted from trial {origin.get('trial_id')} of run {origin.get('run')}, which had a validation macro F1 "
+            f"of {f1} and an accuracy of {accuracy} over {counted(origin.get('epochs'), 'epoch')}."
         )
 
     def next_steps(self, trials: Sequence[Trial]) -> list[tuple[str, str | None]]:
-        """(what for, the line to type, None where there is none) for those that are not full; nothing while a driver
-        is at it."""
+        """Return (purpose, command or None) for continuing unfinished trials; empty while the run is running."""
         return [] if self.live else RunDirectory(self.path).next_steps((t.status, t.cause) for t in trials)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What ran: (name, value) pairs."""
-        data, origin, request = (self.plan.get(name) or {} for name in ("data", "provenance", "request"))
+        """The setup of the run as (name, value) pairs."""
+        data, origin, request = self.data, self.plan.get("provenance") or {}, self.request
         clips, players = data.get("clips") or {}, data.get("players") or {}
         splits = [split for split in ("train", "validation", "test") if split in clips]
         sizes = ", ".join(f"{split} {clips[split]} of {counted(players.get(split), self.unit)}" for split in splits)
@@ -96,9 +105,15 @@ class Findings:
         dirty = " with uncommitted changes" if origin.get("git_dirty") else ""
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
         device = dict.fromkeys((request.get("device"), origin.get("device")))
+        seconds = self.plan.get("limits") or {}
+        limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a batch"))
+        configs = [trial.config for trial in self.trials if "learning_rate" in trial.config]
+        rates = {title(config.get("model", "")): f"{config['learning_rate']:g}" for config in configs}
+        if len(set(rates.values())) > 1:
+            rates = {model: f"{model} {rate}" for model, rate in rates.items()}
         pairs = [
             ("Command", self.plan.get("command")),
-            ("Begun", self.plan.get("created")),
+            ("Started", self.plan.get("created")),
             *(("Extended", _extension(extension)) for extension in self.plan.get("extensions") or ()),
             ("Data", f"{data.get('root', '?')}{synthetic}"),
             ("Clips", f"{sizes}{unknown}"),
@@ -106,28 +121,27 @@ class Findings:
             ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
             ("Versions", versions),
             ("Host", origin.get("host")),
-            ("Learning rates", _by_model(self.trials, "learning_rate")),
+            ("Learning rates", ", ".join(dict.fromkeys(rates.values()))),
             ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
-            ("Limits", _limits_in_words(self.plan.get("limits") or {})),
+            ("Limits", ", ".join(f"{in_words(value)} {text}" for value, text in limits if value is not None)),
         ]
         return [(name, str(value)) for name, value in pairs if value]
 
     @property
     def notes(self) -> list[str]:
-        """What the launcher and the reading of the run had to say."""
+        """Notes of the launcher and remarks about reading the run."""
         return list(dict.fromkeys([*map(str, self.plan.get("notes") or ()), *self.tuning, *self.remarks]))
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What may be said of which arm is best."""
         return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known)
 
     @property
     def players_known(self) -> bool:
-        """Whether what counts as a player is one, and no group of recordings with one name stem."""
-        known = (self.plan.get("data") or {}).get("players_known")
-        if known is None:  # run.json of a run begun before it had this field: there a note says so
+        """Whether players are known; if not, each group of recordings with the same name stem counts as one."""
+        known = self.data.get("players_known")
+        if known is None:  # older runs have it as a note
             return not any("players unknown" in str(note) for note in self.plan.get("notes") or ())
         return bool(known)
 
@@ -138,143 +152,101 @@ class Findings:
 
     @property
     def test_players(self) -> int | None:
-        """Whom the test clips are of, as far as is known."""
+        """The number of test players; None if not known."""
         if len(self.predictions):
             return int(self.predictions.player.nunique())
-        planned: int | None = ((self.plan.get("data") or {}).get("players") or {}).get("test")
+        planned: int | None = (self.data.get("players") or {}).get("test")
         return planned
 
     @property
     def too_few_players(self) -> str | None:
-        """That no winner could be named whatever the weights, in one sentence; None where there are enough players."""
+        """A sentence if the data have too few test players for any run to have a winner; else None."""
         if self.test_players is None or self.test_players >= FEW_PLAYERS:
             return None
         return (
-            f"On these data no run could name a winner: the test clips are of {heard(self.test_players, self.unit)}, "
-            f"and it takes {FEW_PLAYERS}."
+            f"No run can have a winner on these data: the test clips are of "
+            f"{players_text(self.test_players, self.unit)}; at least {FEW_PLAYERS} are needed."
         )
 
     @property
     def without_effect(self) -> str | None:
-        """Why nothing is said of augmentation although it was tried, in one sentence; None where more is to be said."""
+        """A sentence if augmentation varies but its effect cannot be estimated; else None."""
         on, off = (
             {t.config.get("model") for t in self.ranked if t.config.get("augment") is way} for way in (True, False)
         )
         if self.test_players != 1 or not on & off:
             return None
-        return f"What augmentation does is not told: the test clips are of one {self.unit}, and an interval takes two."
-
-    @property
-    def scored(self) -> set[str]:
-        """The trials whose test predictions are at hand."""
-        return scored_trials(self.predictions)
+        return f"No effect of augmentation is given: the test clips are of one {self.unit}; an interval needs two."
 
     @cached_property
     def cpu_ms(self) -> dict[str, float]:
-        """Milliseconds of one core that a clip takes, by trial_id, where they were measured."""
+        """Milliseconds per clip on one core, by trial_id, where measured."""
         if self.baseline_results is None:
             return {}
         names = ("model", "strategy", "lora_targets")
-        known = {
+        measured = {
             t.trial_id: self.baseline_results.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials
         }
-        return {trial_id: ms for trial_id, ms in known.items() if ms is not None}
-
-    @property
-    def further(self) -> tuple[Sequence[str], list[Sequence[str]], str] | None:
-        """What was scored beside the test clips: head and rows of a table, and what its columns are."""
-        request = self.plan.get("request") or {}
-        sets = [("held_out", f"held_out: test players' clips of {request.get('hold_out')}, which nobody trained on")]
-        sets += [("also", f"also: {request.get('test_also')}")]
-        shown = [(name, words) for name, words in sets if any(f"{name}_acc" in trial.last for trial in self.trials)]
-        if not shown:
-            return None
-        names = [f"{name}_{metric}" for name, _ in shown for metric in ("acc", "macro_f1")]
-        rows: list[Sequence[str]] = [
-            [t.trial_id, *(_score(name, t.last.get(name)) for name in ("test_acc", *names))]
-            for t in (*self.ranked, *self.partial)
-        ]
-        told = []
-        for name, words in shown:
-            clips, players = self.further_sizes.get(name, (0, 0))
-            told.append(f"{words} ({counted(clips, 'clip')} of {heard(players, self.unit)})" if clips else words)
-        return ("trial", "test_acc", *names), rows, "; ".join(told)
+        return {trial_id: ms for trial_id, ms in measured.items() if ms is not None}
 
     @property
     def limits(self) -> list[str]:
-        """What the result does not show."""
-        data = self.plan.get("data") or {}
-        # Of each arm, those that its numbers are of.
+        """The limitations of the result."""
+        # Measured seeds of each arm.
         seeds = [n for arm in arms(self.trials) if (n := sum(bool(trial.history) for trial in arm.shown))]
-        clips, players = ((data.get(key) or {}).get("test") for key in ("clips", "players"))
-        said = []
+        clips, players = ((self.data.get(key) or {}).get("test") for key in ("clips", "players"))
+        found = []
         if seeds:
-            said.append(
-                "One seed for each arm: how much a repetition would differ is not known."
+            found.append(
+                "One seed per arm: the variation between repetitions is unknown."
                 if max(seeds) == 1
-                else f"{_range(seeds, 'seed')} an arm: the spread between them is of initialisation and order, not of "
+                else f"{_range(seeds, 'seed')} per arm: their spread is that of initialisation and data order, not of "
                 f"{self.unit}s."
             )
         part = [most for t in self.trials if (most := t.most_scored) is not None]
         if part:
-            said.append(
+            found.append(
                 f"At most {_range(part, 'clip')} of each split were scored (limit_eval_batches): validation and test "
-                "numbers are of part of the clips, and not to be compared with baselines, which heard all."
+                "results are of part of the clips and not comparable with the baselines, which were scored on all."
             )
         elif clips:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
-            said.append(
-                f"{counted(clips, 'test clip')} of {heard(players, self.unit)}: by counting alone an accuracy near "
-                f"50 % is uncertain by about ±{half:.0f} points; clips of one {self.unit} are alike, so in truth by "
-                "more."
-            )
-        if self.players_known and not (self.plan.get("request") or {}).get("hold_out"):
-            said.append(
-                "Test clips are of unseen players in seen timbres: how well a kit or room never heard in training is "
-                "recognised, --hold-out would tell."
+            found.append(
+                f"{counted(clips, 'test clip')} of {players_text(players, self.unit)}: for independent clips, an "
+                f"accuracy near 50 % has an uncertainty of about ±{half:.0f} points; clips of one {self.unit} are "
+                "correlated, so the true uncertainty is larger."
             )
         if not self.players_known:
-            said.append(UNKNOWN_PLAYERS)
+            found.append(UNKNOWN_PLAYERS)
+        elif not self.request.get("hold_out"):
+            found.append(
+                "Test clips are of unseen players in seen timbres: the accuracy on kits or rooms that are not in the "
+                "training clips is unknown (measure it with --hold-out)."
+            )
         steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
         if steps:
-            said.append(
-                f"Only {min(steps)} optimiser steps an epoch were taken (limit_train_batches): most training clips "
-                "were not heard in every epoch."
+            found.append(
+                f"Each epoch had only {min(steps)} optimiser steps (limit_train_batches): most training clips were not "
+                "used in every epoch."
             )
-        if data.get("synthetic"):
-            said.append("The clips are synthetic: nothing here was measured on played drums.")
-        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, played by a SoundFont
-            said.append("Test clips whose labels name a SoundFont are synthesised: they are not of played drums.")
-        return [
-            *said,
-            "Learning rates and other settings were fixed beforehand; another setting may turn the order round.",
-        ]
+        if self.data.get("synthetic"):
+            found.append("The clips are synthetic: no result is of real drum recordings.")
+        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, rendered with a SoundFont
+            found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
+        return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]
+
+
+def formatted(value: float | None, style: str, unknown: str = "–") -> str:
+    """Format a number; None becomes `unknown`."""
+    return unknown if value is None else format(value, style)
 
 
 def _range(numbers: Sequence[int], noun: str) -> str:
-    """`3 seeds`, `1 to 3 seeds`."""
+    """Format a range: `3 seeds`, `1 to 3 seeds`."""
     fewest, most = min(numbers), max(numbers)
     return f"{fewest} to {counted(most, noun)}" if fewest < most else counted(most, noun)
-
-
-def _score(name: str, value: float | None, unknown: str = "–") -> str:
-    """A metric as the report prints it: accuracies in percent."""
-    return unknown if value is None else format(value, ".1%" if name.endswith("_acc") else ".3f")
-
-
-def _by_model(trials: Sequence[Trial], field: str) -> str:
-    """A setting, with the backbones that it differs between."""
-    values = {title(t.config.get("model", "")): f"{t.config[field]:g}" for t in trials if field in t.config}
-    if len(set(values.values())) < 2:
-        return next(iter(values.values()), "")
-    return ", ".join(f"{model} {value}" for model, value in values.items())
 
 
 def _extension(extension: Mapping[str, Any]) -> str:
     added = extension.get("added") or ()
     return f"{extension.get('created', '?')}, by {counted(len(added), 'trial')}: {', '.join(map(str, added))}"
-
-
-def _limits_in_words(limits: Mapping[str, float | None]) -> str:
-    known = ((limits.get("trial"), "a trial"), (limits.get("stall"), "without a batch"))
-    return ", ".join(f"{in_words(seconds)} {text}" for seconds, text in known if seconds is not None)

@@ -1,1 +1,1 @@
-"""A run against another one, or against earlier results."""
+"""Compare a run with another run, or with the JSON files of an earlier sweep."""

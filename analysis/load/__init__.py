@@ -1,1 +1,1 @@
-"""What is on disk, put together: trials, Ray's log, predictions."""
+"""Read a run from disk: Ray's log, trial records and predictions."""

@@ -1,4 +1,4 @@
-"""What every trial said of every clip that it was scored on, as one tidy table."""
+"""The predictions of all trials on the test clips, as one tidy table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sousaphone.text import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
 _NEEDED = ["sample_id", "player", "rudiment"]
-# Of a clip; where a data set does not say, '' or NaN.
+# Optional labels of a clip; '' or NaN where the data set lacks them.
 _CLIP = ["audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
 _REPEATED = ["trial_id", "player", "rudiment", "predicted", "skill_tier", "soundfont", "preset"]
 
@@ -24,14 +24,15 @@ _REPEATED = ["trial_id", "player", "rudiment", "predicted", "skill_tier", "sound
 def read_predictions(
     run: RunDirectory, trials: Sequence[Trial], tested: str = "test"
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The predictions of all trials that have some, and a remark for each file that cannot be read.
+    """Read the predictions of all trials that have some.
 
     Args:
-        tested: `test`, or a further set by its name (`held_out`, `also`).
+        tested: name of the test set: `test`, `held_out` or `also`.
 
     Returns:
-        One row a trial and clip: trial_id, sample_id, player, rudiment (true), predicted, correct, audio_path,
-        tempo_bpm, skill_tier, soundfont, preset, duration_sec, logit_SLUG × 40 (float32).
+        The predictions, one row per trial and clip: trial_id, sample_id, player, rudiment (true), predicted, correct,
+        audio_path, tempo_bpm, skill_tier, soundfont, preset, duration_sec, logit_SLUG × 40 (float32); and one remark
+        for each file that cannot be read.
     """
     tables, remarks = [], []
     for trial in trials:
@@ -42,7 +43,7 @@ def read_predictions(
             tables.append(_read(path).assign(trial_id=trial.trial_id))
         except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
             why = one_line(error, 200)
-            remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it anew")
+            remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it again")
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
     if not tables:
         return pd.DataFrame(columns=columns), remarks
@@ -51,34 +52,28 @@ def read_predictions(
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """One trial's table; a ValueError, KeyError, TypeError or OSError where it is not what a trial writes."""
+    """Read one trial's table; raise a ValueError, KeyError, TypeError or OSError if it is damaged."""
     table = pd.read_parquet(path)
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():
-        raise ValueError("its logits are not all numbers")
+        raise ValueError("some logits are not finite")
     if table["sample_id"].duplicated().any():
-        raise ValueError("a clip occurs twice")
+        raise ValueError("some clips occur twice")
     own = table[_NEEDED].astype(str)
     for name in _CLIP:
-        known = name in table
         if name in ("tempo_bpm", "duration_sec"):
-            own[name] = table[name].astype(float) if known else np.nan
+            own[name] = table[name].astype(float) if name in table else np.nan
         else:
-            own[name] = table[name].fillna("").astype(str) if known else ""
+            own[name] = table[name].fillna("").astype(str) if name in table else ""
     own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
     own["correct"] = own.predicted == own.rudiment
     return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
 
 
-def scored_trials(predictions: pd.DataFrame) -> set[str]:
-    """The trials whose predictions are at hand."""
-    return set(predictions.trial_id.unique()) if len(predictions) else set()
-
-
 def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """What `statistics.contrast` wants of an arm: who was right, a row a clip, a column a trial; each clip's player.
+    """Return whether each clip is classified correctly, one column per trial, and the player of each clip.
 
-    Clips that not all of these trials were scored on are left out.
+    Clips not scored by all of the trials are left out.
     """
     mine = predictions[predictions.trial_id.isin(trial_ids)]
     right = mine.pivot(index="sample_id", columns="trial_id", values="correct").dropna()

@@ -1,4 +1,4 @@
-"""Every planned trial as one Trial: its plan, its own record and what Ray remembers, put together."""
+"""Read every planned trial of a run: its plan, its own record and Ray's log are merged into one `Trial`."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ class Trial:
     """One row of the comparison."""
 
     trial_id: str
-    config: Mapping[str, Any]  # TrainConfig's fields as planned; values are not checked against today's limits
+    config: Mapping[str, Any]  # fields of TrainConfig as planned; not validated again
     status: Status = Status.PENDING
-    cause: Cause | None = None  # why it came to its status, where its record says so
-    reason: str | None = None  # the same in words
-    error: str | None = None  # what went wrong
-    wall_seconds: float | None = None  # at work, evaluation and all starts included
+    cause: Cause | None = None  # cause of the status, if recorded
+    reason: str | None = None  # the cause in words
+    error: str | None = None
+    wall_seconds: float | None = None  # of all starts, evaluation included
     oom_retries: int | None = None  # how often the micro-batch was halved after running out of memory
-    history: list[dict[str, Any]] = field(default_factory=list)  # one dict of flat metrics an epoch, the first first
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    weights: str = "random"  # where they were read; `began_from` is what the trial's record knows of them
-    began_from: Mapping[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)  # flat metrics of each epoch, in order
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # counts: total, trainable, adapter, trainable_percent
+    weights: str = "random"  # path of the pretrained weights
+    began_from: Mapping[str, Any] = field(default_factory=dict)  # the record's facts about the pretrained weights
     data: Mapping[str, Any] = field(default_factory=dict)  # fingerprint, clips by split, notes
-    lora: Mapping[str, Any] = field(default_factory=dict)  # which layers were matched
-    version: str = ""  # of this program
+    version: str = ""  # version of sousaphone
     git_commit: str = "unknown"
-    started: str | None = None  # when, ISO 8601
-    ended: str | None = None  # when, ISO 8601
+    started: str | None = None  # ISO 8601
     traceback: str | None = None
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What must be equal for two trials to be comparable, by its name. The weights they began from are not among
-        it: those are the question."""
+        """The conditions, by name, that must be equal for two trials to be comparable.
+
+        Pretrained weights are not among them: comparing those is the purpose.
+        """
         config = self.config
         return {
             "data": self.data.get("fingerprint", ""),
             "clips": sorted((self.data.get("clips") or {}).items()),
             **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")},
-            # Only where it is set, so that it changes no other signature: then not all clips were scored.
+            # Only where evaluation is limited, so that other signatures do not change.
             **({_SCORED: self.most_scored} if self.most_scored is not None else {}),
             "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
             "version": self.version,
@@ -64,57 +64,57 @@ class Trial:
 
     @property
     def most_scored(self) -> int | None:
-        """Clips of each split that were scored, at most; None: all of them."""
+        """Maximum number of clips of each split that were scored; None means all."""
         return clips_scored(self.config, self.oom_retries)
 
     @property
     def weights_hash(self) -> str:
-        """Of the base model's tensors, short; empty for a trial that has not begun."""
+        """Short fingerprint of the pretrained tensors; empty for a trial that has not started."""
         return str(self.began_from.get("fingerprint") or "")[:12]
 
     @property
     def full(self) -> bool:
-        """Whether it has all its results; only such trials are compared."""
+        """Whether the trial has all its results; only such trials are compared."""
         return self.status.is_full
 
     @property
     def partial(self) -> bool:
-        """Whether it has results, but not all."""
+        """Whether the trial has some results, but not all."""
         return not self.full and bool(self.history)
 
     @property
     def why(self) -> str:
-        """Why it ended, or stands, as it does: its reason, and its error where that is another."""
-        said = dict.fromkeys(text for text in (self.reason, self.error) if text)
-        return "; ".join(said) or self.status.meaning
+        """Why the trial has its status: its reason, and its error if that differs."""
+        return "; ".join(dict.fromkeys(text for text in (self.reason, self.error) if text)) or self.status.meaning
 
     @property
     def last(self) -> dict[str, Any]:
-        """The metrics of the last finished epoch, which hold the test metrics once the test clips were scored."""
+        """The metrics of the last epoch; they include the test metrics once the test clips are scored."""
         return self.history[-1] if self.history else {}
 
     @property
     def best(self) -> dict[str, Any]:
         """The metrics of the epoch with the best validation score; empty before the first epoch ends."""
-        wanted = self.last.get("best_epoch")
-        return next((row for row in self.history if row["epoch"] == wanted), {})
+        best_epoch = self.last.get("best_epoch")
+        return next((row for row in self.history if row["epoch"] == best_epoch), {})
 
     def values(self, metric: str) -> list[float]:
-        """One metric over the epochs, without the epochs that lack it."""
+        """The values of one metric over the epochs that have it."""
         return [row[metric] for row in self.history if metric in row]
 
     def mean(self, metric: str) -> float | None:
-        """The mean over the epochs that have it."""
+        """The mean of a metric over the epochs that have it; None if no epoch has."""
         values = self.values(metric)
         return sum(values) / len(values) if values else None
 
     @property
     def train_seconds(self) -> float | None:
+        """Seconds of training, without evaluation."""
         return sum(self.values("epoch_seconds")) if self.values("epoch_seconds") else None
 
     @property
     def peak_memory_mb(self) -> float | None:
-        """The highest of all epochs."""
+        """Peak memory over all epochs, in MB."""
         return max(self.values("peak_memory_mb"), default=None)
 
     @property
@@ -123,11 +123,7 @@ class Trial:
 
 
 def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | None:
-    """Clips of each split that are scored at most under a limit of batches; None without one.
-
-    Args:
-        oom_retries: halvings of the micro-batch, after running out of memory.
-    """
+    """Return the maximum number of clips of each split scored under limit_eval_batches; None without that limit."""
     limit, batch = config.get("limit_eval_batches"), config.get("eval_batch")
     if not is_number(limit) or not is_number(batch):
         return None
@@ -135,7 +131,7 @@ def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | No
 
 
 def unlike(trials: Iterable[Trial]) -> list[str]:
-    """The conditions that scored trials differ in, with their values, in words; empty where all may be compared."""
+    """Return the conditions that differ between scored trials, with their values; empty if all are comparable."""
     known = [trial.conditions for trial in trials if trial.history and trial.data]
     found = []
     for name in dict.fromkeys(name for conditions in known for name in conditions):
@@ -156,27 +152,26 @@ def _in_words(condition: str, value: Any) -> str:
 
 
 def counted_states(statuses: Iterable[str]) -> str:
-    """`5 completed, 1 failed`, in the order in which they first occur."""
+    """Format counts of statuses as `5 completed, 1 failed`, in order of first occurrence."""
     return ", ".join(f"{count} {status}" for status, count in Counter(statuses).items())
 
 
 def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, RayTrial]) -> list[Trial]:
-    """One Trial a planned trial, in the plan's order, whatever state its files are in.
+    """Return one Trial per planned trial, in the plan's order; missing and damaged records are allowed.
 
     Raises:
-        UserError: the plan is not one that launch.py wrote.
+        UserError: the plan lists no trials.
     """
     ids, configs = plan.get("trial_ids"), plan.get("trials")
-    whole = isinstance(ids, list) and isinstance(configs, list) and len(ids) == len(configs) > 0
-    if not whole or not all(isinstance(config, dict) for config in configs or ()):
-        raise UserError(f"{run.path / 'run.json'} is damaged (it plans no trials); restore it from a copy")
+    lists = isinstance(ids, list) and isinstance(configs, list) and len(ids) == len(configs) > 0
+    if not lists or not all(isinstance(config, dict) for config in configs or ()):
+        raise UserError(f"{run.path / 'run.json'} is damaged (it lists no trials); restore it from a copy")
     commit = (plan.get("provenance") or {}).get("git_commit", "unknown")
-    live = run.is_live()
-    planned = [
-        Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
-        for trial_id, config in zip(ids or (), configs or (), strict=True)
-    ]
-    return [_trial(run, trial, ray.get(trial.trial_id), live) for trial in planned]
+    live, trials = run.is_live(), []
+    for trial_id, config in zip(ids or (), configs or (), strict=True):
+        planned = Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
+        trials.append(_trial(run, planned, ray.get(trial_id), live))
+    return trials
 
 
 def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) -> Trial:
@@ -187,78 +182,69 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
             if record.status is Status.RUNNING and not live:
                 record.status = Status.INTERRUPTED
     except (ValueError, OSError) as damage:
-        # Ray's word is the best there is; without it nobody can say that the trial ended well.
+        # Only Ray's status is left; without it the trial counts as failed.
         status = _status_by_ray(ray, planned, live) if ray is not None else Status.FAILED
-        problem = f"{RECORD_NAME} is damaged ({str(damage).partition(chr(10))[0]}); resuming writes it anew"
+        problem = f"{RECORD_NAME} is damaged ({str(damage).partition(chr(10))[0]}); resuming writes it again"
         return replace(planned, status=status, error=problem, history=ray.history if ray else [])
     if record is None:
         if ray is None:
             return planned
         return replace(planned, status=_status_by_ray(ray, planned, live), error=ray.error, history=ray.history)
-    status, cause, reason, error = record.status, record.cause, record.reason, record.error
     if ray is not None and _ray_is_newer(ray, record):
-        status, cause, reason, error = _status_by_ray(ray, planned, live), None, None, ray.error
-        history = max(history, ray.history, key=len)
+        record.status, record.cause, record.reason = _status_by_ray(ray, planned, live), None, None
+        record.error, history = ray.error, max(history, ray.history, key=len)
+    copied = ("status", "cause", "reason", "error", "oom_retries", "parameters", "data", "traceback")
     return replace(
         planned,
-        status=status,
-        cause=cause,
-        reason=reason,
-        error=error,
-        wall_seconds=record.seconds,
-        oom_retries=record.oom_retries,
+        **{name: getattr(record, name) for name in copied},
         history=history,
-        parameters=record.parameters,
+        wall_seconds=record.seconds,
         weights=record.weights.get("source", planned.weights),
         began_from=record.weights,
-        data=record.data,
-        lora=record.lora,
         version=str((record.provenance.get("versions") or {}).get("sousaphone") or ""),
         git_commit=record.provenance.get("git_commit", planned.git_commit),
         started=record.started or None,
-        ended=record.ended,
-        traceback=record.traceback,
     )
 
 
 def _checked(record: TrialRecord) -> list[dict[str, Any]]:
-    """The record's history; a ValueError where anything used of it is not what a trial writes."""
-    parts = (record.parameters, record.weights, record.provenance, record.data, record.lora)
-    if not all(isinstance(part, dict) for part in parts):
-        raise ValueError("a part of it is no table")
-    if not all(is_number(number) for number in (record.seconds, record.oom_retries)):
-        raise ValueError("seconds or oom_retries is not a number")
-    texts = (record.reason, record.error, record.traceback, record.started, record.ended)
-    if not all(isinstance(text, str | None) for text in texts) or not isinstance(record.updated, str):
-        raise ValueError("its reason, error or time is no text")
+    """Return the record's history; raise a ValueError if a field has the wrong type."""
+    objects = ("parameters", "weights", "provenance", "data", "lora")
+    texts = ("reason", "error", "traceback", "started", "ended")
+    wrong = [name for name in objects if not isinstance(getattr(record, name), dict)]
+    wrong += [name for name in texts if not isinstance(getattr(record, name), str | None)]
+    wrong += [name for name in ("seconds", "oom_retries") if not is_number(getattr(record, name))]
+    wrong += [] if isinstance(record.updated, str) else ["updated"]
+    if wrong:
+        raise ValueError(f"{', '.join(wrong)} of the wrong type")
     if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
-        raise ValueError("its history is no list of epochs")
+        raise ValueError("history is not a list of epochs")
     datetime.fromisoformat(record.updated)
     return by_epoch(record.history)
 
 
 def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
-    """Whether Ray saw something after the trial's last record.
+    """Whether Ray's log is newer than the trial's last record.
 
-    A trial writes its record before it reports, so Ray is ahead only where the record is an old copy or the process
-    ended without writing. What Ray heard before that record is of an earlier start.
+    A trial writes its record before it reports to Ray, so Ray is ahead only if the record is an old copy or the process
+    ended without writing. Ray's state from before that record belongs to an earlier start.
     """
-    if ray.last_heard is None or ray.last_heard < datetime.fromisoformat(record.updated).timestamp():
+    reported = ray.history[-1].get("timestamp") if ray.history else None
+    last_update = ray.failed_at if ray.failed_at is not None else reported
+    if last_update is None or last_update < datetime.fromisoformat(record.updated).timestamp():
         return False
-    if len(ray.history) > len(record.history):
-        return True
-    if record.ended is not None or len(ray.history) < len(record.history):
-        return False
+    if record.ended is not None or len(ray.history) != len(record.history):
+        return len(ray.history) > len(record.history)
     return ray.state == "ERROR" or (ray.state == "TERMINATED" and bool(ray.history))
 
 
 def _status_by_ray(ray: RayTrial, planned: Trial, live: bool) -> Status:
-    """Ray's state in our words."""
+    """Translate Ray's state into a Status."""
     if ray.state == "ERROR":
         return cause_in(ray.error or "").status
     if ray.state == "TERMINATED" and ray.history:
         last = ray.history[-1]
-        if "test_acc" not in last:  # Ray cut it off: a trial that ends by itself scores the test clips
+        if "test_acc" not in last:  # stopped by Ray: a trial that ends by itself scores the test clips
             return Status.TIME_LIMIT
         if last["epoch"] >= planned.config.get("epochs", 0):
             return Status.COMPLETED

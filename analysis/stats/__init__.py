@@ -1,1 +1,1 @@
-"""What may be said of it: arms, statistics, verdict, criteria, slices."""
+"""Statistics of a run: arms, verdict, success criteria, slices and confusion counts."""

@@ -1,4 +1,4 @@
-"""What is compared: arms (trials that differ in their seed alone), how they are called and coloured."""
+"""Arms (trials that differ in their seed alone): their labels, colours, scores and pretrained weights."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import arm_of
 
-# Okabe and Ito (2008): told apart under every common colour blindness; yellow is too pale for white paper.
+# Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Colour never stands alone: the shape that goes with each, as Matplotlib and as plotly call it.
+# Each colour also has a shape, named as in Matplotlib and in plotly.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
 STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
@@ -25,8 +25,8 @@ STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
 class Arm:
     """Trials that differ in their seed alone."""
 
-    label: str  # what sets this arm apart from the others of the run
-    variant: str  # the label without the backbone; empty where a backbone has one arm
+    label: str  # the options that distinguish this arm from the others of the run
+    variant: str  # the label without the backbone
     model: str
     strategy: str
     lora_targets: str
@@ -35,7 +35,7 @@ class Arm:
 
     @property
     def shown(self) -> list[Trial]:
-        """The trials with all their results; where none has, all of them: the two are never averaged together."""
+        """The trials with all their results; if there are none, all trials. The two kinds are never averaged."""
         return [trial for trial in self.trials if trial.full] or list(self.trials)
 
     @property
@@ -44,29 +44,29 @@ class Arm:
         return self.shown[0].full
 
     def values(self, kind: str, metric: str) -> list[float]:
-        """One number for each trial shown that has it: `kind` is `best` or `last`, of which epoch."""
+        """The metric of each shown trial that has it, from its `best` or `last` epoch (`kind`)."""
         rows = (getattr(trial, kind) for trial in self.shown)
         return [row[metric] for row in rows if metric in row]
 
     def mean(self, kind: str, metric: str) -> float | None:
-        """The mean of `values`; None where there are none."""
+        """The mean of `values`; None if there are none."""
         values = self.values(kind, metric)
         return sum(values) / len(values) if values else None
 
     @property
     def score(self) -> float:
-        """What arms are ranked by: validation macro F1, or accuracy where an old run has no F1."""
-        f1, accuracy = self.mean("best", "val_macro_f1"), self.mean("best", "val_acc")
-        return next((value for value in (f1, accuracy) if value is not None), -math.inf)
+        """The score by which arms are ranked: validation macro F1, or accuracy for old runs without F1."""
+        means = (self.mean("best", metric) for metric in ("val_macro_f1", "val_acc"))
+        return next((mean for mean in means if mean is not None), -math.inf)
 
     @property
     def name(self) -> str:
-        """The label, with what became of its trials where that must be said."""
+        """The label, with the state unless all trials have all their results."""
         return f"{self.label} ({self.state})" if self.state else self.label
 
     @property
     def state(self) -> str:
-        """What became of its trials, in words; empty if all have all their results."""
+        """The state of its trials in words; empty if all have all their results."""
         if all(trial.full for trial in self.trials):
             return ""
         if self.full:
@@ -75,56 +75,46 @@ class Arm:
 
 
 def title(model: str) -> str:
-    """A backbone's proper name."""
+    """Return the display name of a backbone."""
     return REGISTRY[model].title if model in REGISTRY else model
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a backbone is drawn: a colour and a shape, as Matplotlib (`marker`) and plotly (`symbol`) call it."""
+    """The colour and shape of a backbone in figures; the shape as named in Matplotlib and in plotly."""
 
     colour: str
-    marker: str
-    symbol: str
+    marker: str  # Matplotlib
+    symbol: str  # plotly
 
 
 def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:
-    """A look for each backbone of the run; one in the registry has the same in every run."""
-    known = dict.fromkeys([*REGISTRY, *(trial.config.get("model", "") for trial in trials)])
-    ways = [Look(*way) for way in zip(_COLOURS, _MARKERS, _SYMBOLS, strict=True)]
-    return dict(zip(known, cycle(ways), strict=False))
+    """Return a look for each backbone; a registered backbone has the same in every run."""
+    models = dict.fromkeys([*REGISTRY, *(trial.config.get("model", "") for trial in trials)])
+    return dict(zip(models, cycle(map(Look, _COLOURS, _MARKERS, _SYMBOLS)), strict=False))
 
 
 def arms(trials: Sequence[Trial]) -> list[Arm]:
-    """The arms of a run in the order of the plan."""
+    """Return the arms of a run in the order of the plan."""
     groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
         groups.setdefault(_parts(trial), []).append(trial)
-    # A part that is the same everywhere says nothing, except for the backbone's name.
-    varies = [i == 0 or len({parts[i] for parts in groups}) > 1 for i in range(len(_parts(trials[0])))]
-    told = {parts: [part for part, shown in zip(parts, varies, strict=True) if shown and part] for parts in groups}
-    return [
-        Arm(
-            label=" · ".join(told[parts]),
-            variant=" · ".join(told[parts][1:] if parts[0] else told[parts]),
-            **arm_of(group[0].config)._asdict(),
-            trials=tuple(group),
-        )
-        for parts, group in groups.items()
-    ]
+    varies = [len(set(values)) > 1 for values in zip(*groups, strict=True)]
+    found = []
+    for parts, group in groups.items():
+        variant = " · ".join(part for part, varied in zip(parts[1:], varies[1:], strict=True) if part and varied)
+        label = " · ".join(filter(None, (parts[0], variant)))
+        found.append(Arm(label, variant, **arm_of(group[0].config)._asdict(), trials=tuple(group)))
+    return found
 
 
 def by_validation(groups: Sequence[Arm]) -> list[Arm]:
-    """Arms with all their results by validation score, the best first; then those with some; then the others."""
+    """Sort arms by validation score, the best first; arms with all their results come before the others."""
     return sorted(groups, key=lambda arm: (not arm.full, -arm.score))
 
 
 def best_of_each(groups: Sequence[Arm], scored: Collection[str] | None = None) -> list[Arm]:
-    """The best arm by validation of each backbone, the best of them first; one with all its results before any other.
-
-    Args:
-        scored: trial_ids whose predictions are at hand; arms without any are passed over. None: all will do.
-    """
+    """Return the best arm of each backbone, in the order of `by_validation`; if given, only arms of `scored` trials."""
     found: dict[str, Arm] = {}
     for arm in by_validation(groups):
         if scored is None or any(trial.trial_id in scored for trial in arm.shown):
@@ -133,41 +123,40 @@ def best_of_each(groups: Sequence[Arm], scored: Collection[str] | None = None) -
 
 
 def pretrained(trial: Trial) -> str:
-    """Which weights a trial began with, and what those had learnt from, as its record says.
+    """Describe a trial's pretrained weights and their pretraining, from its record.
 
-    Without such a record more than the file's name is said only where the path is that of the published checkpoint.
+    Without a record, only the file's name is given unless the path is that of a published checkpoint.
     """
     if trial.weights == "random":
         return "random weights"
-    record = trial.began_from
-    if record.get("origin") and record.get("pretraining"):
-        return _told(str(record["origin"]), str(record["pretraining"]), record.get("objective"))
-    spec, path = REGISTRY.get(trial.config.get("model", "")), PurePath(trial.weights)
-    for source in spec.weights if spec else ():
-        if spec is not None and _is_of(path, source):
-            return _told(str(source.hub or source.file), spec.pretraining, spec.objective)
-    return f"weights {path.name}"
-
-
-def _told(origin: str, pretraining: str, objective: str | None) -> str:
+    record, path = trial.began_from, PurePath(trial.weights)
+    origin, pretraining, objective = (record.get(name) for name in ("origin", "pretraining", "objective"))
+    if not (origin and pretraining):
+        spec = REGISTRY.get(trial.config.get("model", ""))
+        source = next((source for source in spec.weights if _is_of(path, source)), None) if spec else None
+        if spec is None or source is None:
+            return f"weights {path.name}"
+        origin, pretraining, objective = source.hub or source.file, spec.pretraining, spec.objective
     return f"{origin}: {pretraining} ({objective})" if objective else f"{origin}: {pretraining}"
 
 
 def _is_of(path: PurePath, source: WeightSource) -> bool:
-    """Whether a path ends as the hub's cache and torch's name this source."""
+    """Whether a path is that of this source in the hub's or torch's cache."""
     if source.file is not None:
         return path.name == source.file
     return source.hub is not None and f"models--{source.hub.replace('/', '--')}" in path.parts
 
 
 def checkpoints(trials: Sequence[Trial]) -> str:
-    """The weights of every backbone of the run, in one sentence."""
-    said = dict.fromkeys(f"{title(trial.config.get('model', ''))}: {pretrained(trial)}" for trial in trials)
-    return f"Weights: {'; '.join(said)}." if any(trial.weights != "random" for trial in trials) else "Random weights."
+    """Describe the pretrained weights of all backbones in one sentence."""
+    if all(trial.weights == "random" for trial in trials):
+        return "Random weights."
+    weights = dict.fromkeys(f"{title(trial.config.get('model', ''))}: {pretrained(trial)}" for trial in trials)
+    return f"Weights: {'; '.join(weights)}."
 
 
 def _parts(trial: Trial) -> tuple[str, ...]:
-    """What tells its arm apart, in words; the backbone first."""
+    """Return the parts of an arm's label, the backbone first."""
     arm = arm_of(trial.config)
     return (
         title(arm.model),

@@ -1,4 +1,4 @@
-"""What is taken for what: confusion counts, the worst pairs, F1 of each rudiment."""
+"""Confusion counts, the most frequent confusions and the F1 of each rudiment."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Pair:
-    """A rudiment that was taken for another."""
+    """A confusion: clips of one rudiment that were predicted as another."""
 
     true: str
     predicted: str
-    count: int  # how often, over all trials looked at
-    heard: int  # how often the true one was heard
+    count: int  # clips, summed over the trials
+    heard: int  # support: clips of the true rudiment, summed over the trials
 
     @property
     def share(self) -> float:
-        """The fraction of the true rudiment's clips that went this way."""
+        """The fraction of the true rudiment's clips that were predicted so."""
         return self.count / self.heard
 
 
 def counts_of(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> Counts:
-    """[C, C] counts of these trials together; the row is the true class, the column the predicted one."""
+    """Return the confusion matrix of these trials together, [C, C] counts (true class, predicted class)."""
     rows = predictions.loc[predictions.trial_id.isin(trial_ids), ["rudiment", "predicted"]]
     labels = pd.Index(SLUGS)
     true, predicted = labels.get_indexer(rows.rudiment), labels.get_indexer(rows.predicted)
@@ -40,13 +40,13 @@ def counts_of(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> Counts:
 
 
 def worst_pairs(counts: Counts, most: int = 8) -> list[Pair]:
-    """The confusions that cost the most clips, the worst first; of equal ones, that with the larger share.
+    """Return the confusions with the most clips, the worst first; equal counts are ordered by their fraction.
 
-    By clips and not by share, since one clip of a rudiment heard once would be a share of 100 %.
+    They are ordered by clips, since the only clip of a rudiment would make a fraction of 100 %.
     """
-    heard = counts.sum(axis=1)
+    support = counts.sum(axis=1)
     pairs = [
-        Pair(SLUGS[true], SLUGS[predicted], int(counts[true, predicted]), int(heard[true]))
+        Pair(SLUGS[true], SLUGS[predicted], int(counts[true, predicted]), int(support[true]))
         for true, predicted in np.argwhere(counts)
         if true != predicted
     ]
@@ -54,11 +54,11 @@ def worst_pairs(counts: Counts, most: int = 8) -> list[Pair]:
 
 
 def f1_of_each(counts: Counts) -> npt.NDArray[np.float64]:
-    """[C] the F1 of each class; NaN for a class that was not heard."""
-    heard, predicted, hit = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
-    return np.where(heard > 0, 2 * hit / np.maximum(heard + predicted, 1), np.nan)
+    """Return the F1 of each class, [C]; NaN for a class without clips."""
+    support, predicted, hits = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    return np.where(support > 0, 2 * hits / np.maximum(support + predicted, 1), np.nan)
 
 
 def spoken(slug: str) -> str:
-    """A rudiment's name as one reads it."""
+    """Return a rudiment's name as plain text."""
     return slug.replace("_", " ")

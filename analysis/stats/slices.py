@@ -1,9 +1,8 @@
-"""Accuracy on parts of the test clips: by tempo, length, tier, SoundFont and room."""
+"""Accuracy on slices of the test clips: by tempo, length, tier, SoundFont and room."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,13 +11,13 @@ import pandas as pd
 
 from analysis.stats.statistics import mean_interval
 
-FEWEST_PLAYERS = 3  # for an interval
-MOST_NAMES = 12  # of SoundFonts or rooms
+FEWEST_PLAYERS = 3  # needed for an interval
+MOST_NAMES = 12  # SoundFonts or rooms shown
 _MOST_BINS = 6
-_TINY = 1e-9  # of a step: 0.3 is three steps of 0.1 although 0.3 / 0.1 is a little less
-_SAME = 1e-6  # of the larger: numbers that differ by less are one number, rounded differently
+_TINY = 1e-9  # relative to a step: 0.3 / 0.1 is slightly less than 3
+_SAME = 1e-6  # relative difference below which two numbers are equal up to rounding
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-# (column, what the figure calls it, unit of its numbers; None where it holds names)
+# (column, title, unit; None for columns of names)
 DIMENSIONS: tuple[tuple[str, str, str | None], ...] = (
     ("tempo_bpm", "Tempo", "BPM"),
     ("duration_sec", "Length by the labels", "s"),
@@ -31,28 +30,28 @@ _TIERS = ("novice", "beginner", "intermediate", "advanced", "professional")
 
 @dataclass(frozen=True)
 class Slice:
-    """One arm on one part of the clips."""
+    """The accuracy of one arm on one slice of the clips."""
 
-    accuracy: float  # mean over players of the player's accuracy, the seeds averaged first; a fraction
+    accuracy: float  # mean over players, seeds averaged first; a fraction
     low: float  # lower end of its 95 % t interval over players; NaN for fewer than FEWEST_PLAYERS
-    high: float  # the upper end
-    clips: int  # how many different clips
+    high: float  # upper end
+    clips: int  # distinct clips
     players: int
 
 
 def possible(accuracy: float) -> float:
-    """The end of an interval as it is shown: t intervals of few players reach below 0 and above 1; NaN stays NaN."""
+    """Clip the end of an interval to [0, 1] for display; NaN stays NaN."""
     return float(np.clip(accuracy, 0.0, 1.0))
 
 
 def by_player(rows: pd.DataFrame) -> pd.Series:
-    """Each player's accuracy (a fraction), of one arm's rows: first of each clip over the seeds, then of the clips."""
+    """Return each player's accuracy (a fraction) from one arm's rows: averaged over seeds, then over clips."""
     own = rows.groupby("sample_id", observed=True).agg(player=("player", "first"), correct=("correct", "mean"))
     return own.groupby("player", observed=True).correct.mean()
 
 
 def accuracy_of(rows: pd.DataFrame) -> Slice:
-    """One arm's accuracy on the clips in `rows` (trial_id, sample_id, player, correct), which are not empty."""
+    """Return one arm's accuracy on the clips in `rows` (sample_id, player, correct; at least one row)."""
     return _slice(by_player(rows), rows.sample_id.nunique())
 
 
@@ -64,12 +63,10 @@ def _slice(players: pd.Series, clips: int) -> Slice:
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
-    """The part that each clip belongs to in one dimension, an ordered category; missing where that is not known.
+    """Assign each clip to a slice of one dimension, as an ordered category; None if there are fewer than two slices.
 
-    Numbers are put into a few bins of equal, round width. Of many names those with the most clips are kept.
-
-    Returns:
-        None where the data set tells fewer than two parts apart: then there is nothing to compare.
+    Numbers are binned into a few bins of equal, round width. Of many names, those with the most clips are kept. Clips
+    without a label are in no slice.
     """
     if column not in clips:
         return None
@@ -91,7 +88,7 @@ def _bins(values: pd.Series) -> pd.Series | None:
     step = next(s * size for s in _STEPS if s * size >= raw * (1 - 1e-9))
     first = math.floor(low / step + _TINY)
     bins = max(math.ceil(high / step - _TINY) - first, 1)
-    # The last bin takes its upper end in: 180 BPM, the fastest there is, is no bin of its own.
+    # The last bin includes its upper edge.
     codes = np.floor(values / step + _TINY).sub(first).clip(0, bins - 1).fillna(-1).astype(int)
     edges = [f"{step * (first + number):.10g}" for number in range(bins + 1)]
     labels = [f"{start}–{end}" for start, end in pairwise(edges)]
@@ -100,26 +97,21 @@ def _bins(values: pd.Series) -> pd.Series | None:
 
 def _names(values: pd.Series, column: str) -> pd.Series | None:
     names = values.astype(str).mask(values.isna() | (values.astype(str).str.strip() == ""))
-    kept = names.value_counts().index[:MOST_NAMES].tolist()
-    kept.sort()
-    if column == "skill_tier":  # from the least skilled on, where they are SOUSA's
+    kept = sorted(names.value_counts().index[:MOST_NAMES])
+    if column == "skill_tier":  # SOUSA's tiers from the least skilled on, then others
         kept.sort(key=lambda name: _TIERS.index(name) if name in _TIERS else len(_TIERS))
     return names.astype(pd.CategoricalDtype(kept, ordered=True))
 
 
 def slices_of(rows: pd.DataFrame, parts_of_clip: pd.Series) -> dict[str, Slice]:
-    """One arm on each part, in their order; parts without a clip of it are left out.
+    """Return one arm's accuracy on each slice that has clips, in the order of the categories.
 
-    Args:
-        rows: one arm's predictions: trial_id, sample_id, player, correct.
-        parts_of_clip: what `parts` gives, indexed by sample_id.
+    `rows` are the arm's predictions (sample_id, player, correct), `parts_of_clip` is from `parts`, by sample_id.
     """
     own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object))).dropna(subset="part")
-    # One pass over all parts; a clip is of one part and one player.
     clips = own.groupby("sample_id", observed=True).agg(
         part=("part", "first"), player=("player", "first"), correct=("correct", "mean")
     )
     players = clips.groupby(["part", "player"], observed=True).correct.mean()
     counts = clips.part.value_counts()
-    wanted: Sequence[str] = list(parts_of_clip.cat.categories)
-    return {part: _slice(players[part], int(counts[part])) for part in wanted if part in counts.index}
+    return {part: _slice(players[part], int(counts[part])) for part in parts_of_clip.cat.categories if part in counts}

@@ -1,4 +1,4 @@
-"""Runs as the figures see them, and figures as tests read them."""
+"""Build runs for figures, and read figures in tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ BASELINES = [Mark("majority class", 0.025, 0.025), Mark("stroke times", None, 0.
 def built(
     path: Path, plan: list[dict[str, Any]], states: list[str] | None = None, clips: int = 240, players: int = 4
 ) -> tuple[list[Trial], pd.DataFrame]:
-    """A run on disk, read as the report reads it."""
+    """Write a run to disk and read it as the report does."""
     pairs = zip(plan, states or ["completed"] * len(plan), strict=True)
     records = [record(c, s, epochs=0 if s == "failed" else None) for c, s in pairs if s != "pending"]
     run = write_run(path, plan, records)
@@ -42,7 +42,7 @@ def drawn(trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> dict[s
 
 
 def one(module: ModuleType, trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> Picture:
-    """A single figure."""
+    """Draw a single figure."""
     given: dict[str, Any] = {"baselines": [], "cpu_ms": {}, "adapter_bytes": {}, "banner": None, **more}
     with plain_text():
         picture = module.picture(Scene(trials, predictions, **given))

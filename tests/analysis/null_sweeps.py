@@ -1,7 +1,6 @@
-"""Sweeps in which nothing differs: one arm's many seeds, dealt at random to the arms of a pretended sweep.
+"""Null sweeps: the seeds of one arm, assigned at random to the arms of a simulated sweep.
 
-Whatever the verdict calls better there is a false finding. With some points given to one of two arms, what it calls
-better is a true one.
+Every "better" verdict on such a sweep is a false positive. With points added to one of two arms, it is a true positive.
 """
 
 from __future__ import annotations
@@ -20,14 +19,14 @@ from analysis.report import read_run
 from analysis.stats.verdict import SHOWN_POWER, Verdict, judge
 from sousaphone.runs.statuses import Status
 
-SEEDS_AN_ARM = 3
+SEEDS_PER_ARM = 3
 ARMS = [(model, augment) for model in ("ast", "htsat", "efficientat", "beats") for augment in (False, True)]
 TWO = [("ast", False), ("htsat", False)]
 COLUMNS = ["seed", "sample_id", "player", "correct", "val_macro_f1", "val_acc"]
 
 
 def read_seeds(run: Path) -> pd.DataFrame:
-    """One row a seed and test clip: seed, sample_id, player, correct, and the seed's validation scores."""
+    """Return one row per seed and test clip: seed, sample_id, player, correct, and the seed's validation scores."""
     found = read_run(run)
     best = {
         trial.trial_id: (trial.config["seed"], trial.best["val_macro_f1"], trial.best["val_acc"])
@@ -41,7 +40,7 @@ def read_seeds(run: Path) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What came out of some sweeps: how often each outcome, and the power that the report stated on average."""
+    """Counts of the outcomes of sweeps, and the mean power stated in their reports."""
 
     outcomes: Counter[str]
     stated_power: float
@@ -52,22 +51,23 @@ class Calibration:
 
 
 def calibrate(seeds: pd.DataFrame, sweeps: int, true: float = 0.0, rng_seed: int = 0) -> Calibration:
-    """Judge so many sweeps: of eight arms that are equal, or, for a `true` difference (a fraction of accuracy), of two
-    arms, the first of which is better by it. (Of eight, the seeds of the rival would be the luckiest of seven arms.)
+    """Judge sweeps of eight equal arms, or of two arms with a `true` difference (a fraction of accuracy) between them.
+
+    Two arms, because the rival among eight would be the luckiest of seven.
 
     Raises:
         ValueError: too few seeds.
     """
     arms, names = TWO if true else ARMS, sorted(seeds.seed.unique())
-    if len(names) < SEEDS_AN_ARM * len(arms):
-        raise ValueError(f"{len(names)} seeds; it takes {SEEDS_AN_ARM * len(arms)}")
+    if len(names) < SEEDS_PER_ARM * len(arms):
+        raise ValueError(f"{len(names)} seeds; {SEEDS_PER_ARM * len(arms)} are needed")
     rng = np.random.default_rng(rng_seed)
     outcomes: Counter[str] = Counter()
     power = []
     for _ in range(sweeps):
         verdict = _verdict(seeds, arms, rng.permutation(names), true, rng)
         wrong = verdict.winner is not None and verdict.winner.model != TWO[0][0]
-        outcomes["another arm" if true and wrong else verdict.outcome] += 1
+        outcomes["wrong arm" if true and wrong else verdict.outcome] += 1
         if verdict.chosen is not None:
             power.append(verdict.chosen.power(true or SHOWN_POWER))
     return Calibration(outcomes, float(np.mean(power)))
@@ -77,16 +77,16 @@ def _verdict(
     seeds: pd.DataFrame, arms: list[tuple[str, bool]], order: np.ndarray, true: float, rng: np.random.Generator
 ) -> Verdict:
     trials, tables = [], []
-    for place, seed in enumerate(order[: SEEDS_AN_ARM * len(arms)]):
-        model, augment = arms[place // SEEDS_AN_ARM]
+    for place, seed in enumerate(order[: SEEDS_PER_ARM * len(arms)]):
+        model, augment = arms[place // SEEDS_PER_ARM]
         rows = seeds[seeds.seed == seed]
         scores = {name: float(rows[name].iloc[0]) for name in ("val_macro_f1", "val_acc")}
         right = rows.correct.to_numpy()
-        if true and place < SEEDS_AN_ARM:
-            # A wrong answer becomes a right one often enough to make up the difference, whatever the seed.
+        if true and place < SEEDS_PER_ARM:
+            # Correct enough wrong answers to add the difference, equally for all seeds.
             right = right | (rng.random(len(right)) < true / (1 - seeds.correct.mean()))
             scores = {name: score + true for name, score in scores.items()}
-        trial = _trial(model, augment, place % SEEDS_AN_ARM, scores)
+        trial = _trial(model, augment, place % SEEDS_PER_ARM, scores)
         trials.append(trial)
         tables.append(rows[["sample_id", "player"]].assign(correct=right, trial_id=trial.trial_id))
     return judge(trials, pd.concat(tables, ignore_index=True), None, {})

@@ -1,4 +1,4 @@
-"""Builds runs on disk as launch.py and its trials leave them, without training anything."""
+"""Build run directories as launch.py and its trials write them, without training."""
 
 from __future__ import annotations
 
@@ -31,13 +31,12 @@ REAL = {"scale": "base", "weights": "/weights/ast.pt"}
 
 
 def arm(model: str = "ast", **values: Any) -> dict[str, Any]:
-    """A planned trial, as run.json holds it."""
-    plain = dataclasses.asdict(TrainConfig(**{"epochs": 3, **values}))
-    return {**plain, "model": model}
+    """Return a planned trial as in run.json."""
+    return {**dataclasses.asdict(TrainConfig(**{"epochs": 3, **values})), "model": model}
 
 
 def history(epochs: int, seed: int, test: bool) -> list[dict[str, Any]]:
-    """A plausible course, the best epoch the last but one (of one: the first)."""
+    """Return plausible metrics; the best epoch is the last but one (or the only one)."""
     rng, rows = random.Random(seed), []
     for epoch in range(1, epochs + 1):
         val_acc = 0.02 + 0.05 * epoch + 0.05 * rng.random()
@@ -63,7 +62,7 @@ def history(epochs: int, seed: int, test: bool) -> list[dict[str, Any]]:
 
 
 def record(config: dict[str, Any], status: str, epochs: int | None = None, error: str | None = None) -> TrialRecord:
-    """What a trial in this state has written: all epochs of one with all its results, else one."""
+    """Return the record of a trial with this status: all epochs if it has all its results, else one."""
     finished = epochs if epochs is not None else (config["epochs"] if Status(status).is_full else 1)
     seed = sum(map(ord, trial_id(config)))
     count = COUNTS.get(config["model"], 70_000)
@@ -112,7 +111,7 @@ def write_run(path: Path, trials: Sequence[dict[str, Any]], records: Sequence[Tr
     return run
 
 
-# How far the true class's logit stands out: of each backbone, and what augmentation adds to it.
+# Margin of the true class's logit for each backbone, and the effect of augmentation on it.
 SKILL = {"ast": 2.6, "htsat": 2.2, "efficientat": 3.0, "beats": 3.2}
 AUGMENTED = 0.4
 TIERS = ("beginner", "intermediate", "advanced", "professional")
@@ -121,8 +120,7 @@ PRESETS = ("clean_studio", "practice_room", "concert_hall", "phone_recording")
 
 
 def clips_of(players: int, clips: int, seed: int = 0) -> pd.DataFrame:
-    """Labels of so many test clips of so many players, every rudiment as often as any other, in all the columns that
-    a trial keeps beside its logits."""
+    """Return labels of test clips with balanced rudiments, in all columns that a trial saves besides its logits."""
     rng = np.random.default_rng(seed)
     number = np.arange(clips)
     player = number % players
@@ -144,27 +142,26 @@ def clips_of(players: int, clips: int, seed: int = 0) -> pd.DataFrame:
 
 
 def logits_for(config: dict[str, Any], clips: pd.DataFrame, skill: float | None = None) -> np.ndarray:
-    """What a plausibly skilled model says of these clips, float32 [N, 40].
+    """Return plausible logits of a model on these clips, float32 [N, 40].
 
-    Players differ in how well they are heard (the same ones are hard for every model), fast and short clips are
-    harder, and what is taken for another rudiment is mostly taken for a neighbour in its family. Equal arguments give
-    equal logits; another seed of the same arm, others.
+    Players differ in difficulty (equally for all models), fast and short clips are harder, and most confusions are with
+    a neighbour in the same family. The logits are deterministic and differ between seeds of an arm.
     """
     name = f"{config['model']}-{config['strategy']}-{config['lora_targets']}-{config['augment']}"
     own = np.random.default_rng([zlib.crc32(name.encode()), config["seed"]])
     shared = np.random.default_rng(1)
     labels = clips.rudiment.map({slug: label for label, slug in enumerate(SLUGS)}).to_numpy()
-    heard = dict(zip(sorted(clips.player.unique()), shared.normal(0, 0.7, clips.player.nunique()), strict=True))
+    difficulty = dict(zip(sorted(clips.player.unique()), shared.normal(0, 0.7, clips.player.nunique()), strict=True))
     base = SKILL.get(config["model"], 2.0) if skill is None else skill
     strength = base + AUGMENTED * config["augment"] + own.normal(0, 0.1)
-    strength += clips.player.map(heard).to_numpy() - 0.01 * (clips.tempo_bpm.to_numpy() - 120)
+    strength += clips.player.map(difficulty).to_numpy() - 0.01 * (clips.tempo_bpm.to_numpy() - 120)
     strength += 0.1 * (clips.duration_sec.to_numpy() - 6) + shared.normal(0, 0.8, len(SLUGS))[labels]
     logits = own.normal(0, 1, (len(clips), len(SLUGS)))
     logits[np.arange(len(clips)), labels] += strength
     for step, boost in ((1, 1.4), (-1, 0.7)):
         near = (labels + step) % len(SLUGS)
-        alike = np.array([FAMILIES[SLUGS[a]] == FAMILIES[SLUGS[b]] for a, b in zip(labels, near, strict=True)])
-        logits[np.arange(len(clips)), near] += boost * alike
+        same = np.array([FAMILIES[SLUGS[a]] == FAMILIES[SLUGS[b]] for a, b in zip(labels, near, strict=True)])
+        logits[np.arange(len(clips)), near] += boost * same
     return logits.astype(np.float32)
 
 
@@ -175,13 +172,13 @@ def write_predictions(
     clips: int = 200,
     skill: float | None = None,
 ) -> pd.DataFrame:
-    """predictions.parquet of every trial that was scored, as a trial writes it; its test_acc is made to agree.
+    """Write predictions.parquet of every trial with test metrics, and set its test_acc accordingly.
 
     Args:
-        skill: of every model; by default each backbone has one of its own.
+        skill: margin of every model; by default that of each backbone.
 
     Returns:
-        The labels of the test clips, the same for all trials.
+        The labels of the test clips, which are the same for all trials.
     """
     labels = clips_of(players, clips)
     for each in records:
@@ -198,13 +195,13 @@ def write_predictions(
 
 
 def made(directory: Path) -> Path:
-    """The directory, which is there now."""
+    """Create a directory and return it."""
     directory.mkdir(parents=True, exist_ok=True)
     return directory
 
 
-def told(states: list[str], **values: Any) -> tuple[list[dict[str, Any]], list[TrialRecord]]:
-    """A plan with a trial for each state, and the records of those that began."""
+def trials_in(states: list[str], **values: Any) -> tuple[list[dict[str, Any]], list[TrialRecord]]:
+    """Return a plan with one trial per state, and the records of those that have started."""
     plan = [arm(seed=seed, **values) for seed in range(len(states))]
     pairs = zip(plan, states, strict=True)
     return plan, [

@@ -1,8 +1,9 @@
-"""A run against another, or against the files of an earlier sweep: what is compared, what is not, and why."""
+"""Comparing a run with another run or with the files of an earlier sweep."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def experiment(
     metrics: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> None:
-    """A file as the earlier sweep wrote them."""
+    """Write a file in the format of the earlier sweep."""
     content = {
         "config": {"model": model, "strategy": "lora", "augmentation": True, "data": "tiny", "max_epochs": 5},
         "metrics": metrics or {},
@@ -50,7 +51,7 @@ def experiment(
 
 
 def two_arms(path: Path, seeds: int = 1, skill: float | None = None, **values: Any) -> RunDirectory:
-    """A run of AST and BEATs that ended well, with its predictions."""
+    """Write a completed run of AST and BEATs with its predictions."""
     plan = [arm(model, seed=seed, **values) for model in ("ast", "beats") for seed in range(seeds)]
     records = [record(config, "completed") for config in plan]
     run = write_run(path, plan, records)
@@ -73,7 +74,7 @@ def answers(run: RunDirectory, config: Mapping[str, Any]) -> pd.DataFrame:
     return table.assign(correct=np.array(SLUGS)[predicted] == table.rudiment)
 
 
-def test_an_earlier_sweep_that_measured_nothing_is_called_that(tmp_path: Path) -> None:
+def test_shortcomings_of_an_earlier_sweep_are_listed(tmp_path: Path) -> None:
     files = tmp_path / "earlier"
     for number in range(3):
         experiment(files, f"ast_{number}", metrics={**ZERO, "trainable_params": 663_984 + number})
@@ -82,29 +83,33 @@ def test_an_earlier_sweep_that_measured_nothing_is_called_that(tmp_path: Path) -
     experiment(files, "htsat_0", "htsat", "failed", git_commit="7c5730ac764efe8b2003ac5685eea8e88a8208db")
     experiment(files, "htsat_1", "htsat", "running", timestamp="2026-02-01T17:54:54.589034")
     found = against(two_arms(tmp_path / "run"), files)
-    lacks = "\n".join(found.lacks)
-    for said in (
-        "1 of 7 did not run to their end: Training failed with return code 1 (1)",
-        "1 is still called running; the last of them began 2026-02-01 17:54:54",
-        "4 of 5 completed say a test accuracy of exactly 0.0, worse than guessing (2.5%)",
-        "1 of 5 completed say exactly 1.0",
-        "there is no validation metric anywhere",
-        "7 experiments are 3 configurations: 3 were run 2 to 3 times",
-        "AST, lora, augmented: 663,984 and 663,985 and 663,986",
-        "from 2 commits: 32aa28bf2d (6), 7c5730ac76 (1)",
-        "no seed, no learning rate, no weights, no data fingerprint and nothing of single clips",
+    for line, parts in zip(
+        found.lacks,
+        (
+            ("1 of 7", "Training failed with return code 1 (1)"),
+            ("1 is", "running", "2026-02-01 17:54:54"),
+            ("4 of 5", "test accuracy", "0.0", "chance", "2.5%"),
+            ("1 of 5", "1.0"),
+            ("no ", "validation metric"),
+            ("7 experiments", "3 configurations", "3 were run 2 to 3 times"),
+            ("trainable parameters", "AST, lora, augmented: 663,984 and 663,985 and 663,986"),
+            ("2 commits: 32aa28bf2d (6), 7c5730ac76 (1)",),
+            ("seed", "learning rate", "weights", "data fingerprint", "predictions"),
+        ),
+        strict=True,
     ):
-        assert said in lacks
+        for part in parts:
+            assert part in line
     assert found.there.state == "5 completed, 1 failed, 1 running"
     assert cell(found, "there") == "3 completed"
     assert cell(found, "validation accuracy") == "none: no validation metric there"
-    assert cell(found, "test accuracy") == "none: 0.0% there, without any validation, is not to be trusted"
+    assert cell(found, "test accuracy").startswith("none: 0.0% there")
     assert "epochs: 3 here, 5 there (all arms)" in found.changed
     assert any(line.startswith("AST: 600,000 parameters here, 86,219,560 there") for line in found.changed)
     assert found.alone == ["only there: HTS-AT (CLAP), lora, augmented"]
 
 
-def test_trials_written_as_files_are_another_sweep_with_numbers(tmp_path: Path) -> None:
+def test_trials_written_as_files_can_be_compared(tmp_path: Path) -> None:
     run = two_arms(tmp_path / "run", skill=3.0)
     other = read_run(two_arms(tmp_path / "other", skill=2.0, epochs=2).path)
     for trial in other.trials:
@@ -113,11 +118,11 @@ def test_trials_written_as_files_are_another_sweep_with_numbers(tmp_path: Path) 
     mine = read_run(run.path).trials[0]
     difference = 100 * (mine.best["val_acc"] - other.trials[0].best["val_acc"])
     assert cell(found, "validation accuracy").startswith(f"{difference:+.1f} points".replace("-", "−"))
-    assert cell(found, "test accuracy").endswith("no interval: what was said of each clip is not kept there")
+    assert cell(found, "test accuracy").endswith("no interval: no predictions there")
     assert not any("validation metric" in line for line in found.lacks)
 
 
-def test_damaged_files_are_counted_and_named_and_the_others_compared(tmp_path: Path) -> None:
+def test_damaged_files_are_reported_and_left_out(tmp_path: Path) -> None:
     files = tmp_path / "earlier"
     experiment(files, "good", metrics=ZERO)
     (files / "torn.json").write_text('{"config": {"model": "as')
@@ -126,13 +131,13 @@ def test_damaged_files_are_counted_and_named_and_the_others_compared(tmp_path: P
     experiment(files, "odd", config=["ast"])
     found = against(two_arms(tmp_path / "run"), files)
     assert found.there.state == "1 completed"
-    (said,) = found.there.remarks
-    assert said.startswith("4 files could not be read: bytes.json (")
-    assert all(name in said for name in ("torn.json", "summary.json", "odd.json (no config with a model"))
-    assert said in found.lacks
+    (remark,) = found.there.remarks
+    assert remark.startswith("4 files ")
+    assert all(name in remark for name in ("bytes.json (", "odd.json (", "summary.json (", "torn.json ("))
+    assert remark in found.lacks
 
 
-def test_the_test_difference_is_the_players_mean_with_its_interval(tmp_path: Path) -> None:
+def test_test_difference_is_the_mean_over_players_with_its_interval(tmp_path: Path) -> None:
     run, other = two_arms(tmp_path / "run", seeds=2, skill=3.2), two_arms(tmp_path / "other", seeds=2, skill=1.8)
     found = against(run, other.path)
     by_player = []
@@ -144,72 +149,51 @@ def test_the_test_difference_is_the_players_mean_with_its_interval(tmp_path: Pat
         f"+{mean:.1f} points (95 %: {low:+.1f} to {high:+.1f}; 5 players, 200 clips)".replace("-", "−")
     )
     assert found.changed == []
-    # The other way round it is the same with the other sign.
+    # Swapping the sides changes the sign.
     assert cell(against(other, run.path), "test accuracy").startswith(f"−{mean:.1f} points")
 
 
-def test_a_run_compared_with_its_like_differs_by_nothing(tmp_path: Path) -> None:
+def test_equal_runs_have_no_difference(tmp_path: Path) -> None:
     found = against(two_arms(tmp_path / "run"), two_arms(tmp_path / "twin").path)
     assert cell(found, "test accuracy") == "0.0 points (95 %: 0.0 to 0.0; 5 players, 200 clips)"
     assert cell(found, "validation macro F1").startswith("0.000 (")
 
 
-def _rename(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(sample_id="x" + table.sample_id)
-
-
-def _other_audio(table: pd.DataFrame) -> pd.DataFrame:
-    return table.assign(duration_sec=table.duration_sec + 1)
-
-
-def _one_player(table: pd.DataFrame) -> pd.DataFrame:
-    return table[table.player == "player00"].reset_index(drop=True)
-
-
-def _no_audio_path(table: pd.DataFrame) -> pd.DataFrame:
-    return table.drop(columns="audio_path")
-
-
-def _half(table: pd.DataFrame) -> pd.DataFrame:
-    return table.iloc[:100]
-
-
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
-        (_rename, "none: they were scored on other test clips"),
-        (_other_audio, "none: they were scored on other test clips"),
-        (_one_player, "on 40 clips; no interval: of one player"),
-        (_no_audio_path, "5 players, 200 clips)"),
-        (_half, "5 players, 100 clips)"),
+        (lambda table: table.assign(sample_id="x" + table.sample_id), "none: .*different test clips"),
+        (lambda table: table.assign(duration_sec=table.duration_sec + 1), "none: .*different test clips"),
+        (lambda table: table[table.player == "player00"].reset_index(drop=True), "40 clips; no interval: .*one player"),
+        (lambda table: table.drop(columns="audio_path"), r"5 players, 200 clips\)"),
+        (lambda table: table.iloc[:100], r"5 players, 100 clips\)"),
     ],
+    ids=["other names", "other lengths", "one player", "no audio_path", "half"],
 )
-def test_only_the_same_clips_are_compared(tmp_path: Path, change: Any, said: str) -> None:
+def test_only_the_same_clips_are_compared(tmp_path: Path, change: Any, expected: str) -> None:
     run, other = two_arms(tmp_path / "run"), two_arms(tmp_path / "other", skill=1.5)
     for path in other.path.rglob(PREDICTIONS_NAME):
         change(pd.read_parquet(path)).to_parquet(path)
-    assert cell(against(run, other.path), "test accuracy").endswith(said)
+    assert re.search(f"{expected}$", cell(against(run, other.path), "test accuracy"))
 
 
-def test_without_predictions_or_results_the_cell_says_why(tmp_path: Path) -> None:
+def test_missing_predictions_or_results_are_reported(tmp_path: Path) -> None:
     run, other = two_arms(tmp_path / "run"), two_arms(tmp_path / "other")
     for path in other.path.rglob(PREDICTIONS_NAME):
         path.unlink()
-    assert "no interval: what was said of each clip is not kept there" in cell(
-        against(run, other.path), "test accuracy"
-    )
+    assert "no predictions there" in cell(against(run, other.path), "test accuracy")
     half = two_arms(tmp_path / "half")
     next(half.path.rglob(f"ast*/{PREDICTIONS_NAME}")).unlink()
-    assert "no interval: what was said of each clip is not kept there" in cell(against(run, half.path), "test accuracy")
-    assert "no interval: what was said of each clip is not kept here" in cell(against(half, run.path), "test accuracy")
+    assert "no predictions there" in cell(against(run, half.path), "test accuracy")
+    assert "no predictions here" in cell(against(half, run.path), "test accuracy")
     assert "5 players" in cell(against(half, run.path), "test accuracy", "BEATs, lora, augmented")
     plan = [arm("ast")]
     unfinished = write_run(tmp_path / "unfinished", plan, [record(plan[0], "interrupted")])
     for column in HEAD[3:]:
-        assert cell(against(run, unfinished.path), column) == "none: nothing ran to its end there"
+        assert cell(against(run, unfinished.path), column) == "none: no finished experiment there"
 
 
-def test_what_changed_between_two_runs_is_listed_with_the_arms(tmp_path: Path) -> None:
+def test_changes_between_two_runs_are_listed_with_their_arms(tmp_path: Path) -> None:
     run, other = two_arms(tmp_path / "run"), two_arms(tmp_path / "other", epochs=5, data_dir="/elsewhere")
     plan = other.read_plan()
     plan["trials"][1]["learning_rate"] = 0.5
@@ -226,12 +210,12 @@ def test_what_changed_between_two_runs_is_listed_with_the_arms(tmp_path: Path) -
     assert any(line.startswith("data: a1b2c3d4e5f6 here") and "another there" in line for line in changed)
     assert f"weights of AST: {'v' * 12} here, {'w' * 12} there" in changed
     assert any(line.startswith("commit: 0123456789") for line in changed)
-    assert "uncommitted changes: there, so the commit does not say all" in changed
+    assert any(line.startswith("uncommitted changes there") for line in changed)
     assert "ray: 2.60.0 here, 2.61.0 there" in changed
     assert not any("data_dir" in line for line in changed)
 
 
-def test_arms_of_one_side_alone_are_named_and_get_no_row(tmp_path: Path) -> None:
+def test_arms_of_only_one_side_are_named_without_a_row(tmp_path: Path) -> None:
     run = two_arms(tmp_path / "run")
     plan = [arm("ast"), arm("htsat", augment=False)]
     other = write_run(tmp_path / "other", plan, [record(config, "completed") for config in plan])
@@ -245,31 +229,36 @@ def test_arms_of_one_side_alone_are_named_and_get_no_row(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("what", ["missing", "a file", "empty", "no experiments", "itself", "newer"])
-def test_a_wrong_other_is_one_clear_line(tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_other_prints_one_line_and_exits_with_2(
+    tmp_path: Path, what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, other = two_arms(tmp_path / "run"), tmp_path / "other"
-    said = "is no directory; give a run, or a directory of experiment files"
+    expected = "not a directory"
     if what == "a file":
         other.write_text("")
     elif what != "missing":
         other.mkdir()
-        said = "is neither a run (no run.json) nor a directory of experiments (it holds no JSON file)"
+        expected = "no JSON file"
     if what == "no experiments":
         (other / "notes.json").write_text("{}")
-        said = "none of its 1 JSON files is that of an experiment"
+        expected = "1 JSON files"
     elif what == "newer":
         (other / "run.json").write_text('{"schema": 99}')
-        said = "was begun by another version"
+        expected = "schema 99"
     elif what == "itself":
-        other, said = run.path, "is the run itself"
+        other, expected = run.path, "the run itself"
     with pytest.raises(UserError):
         against(run, other)
     assert main([str(run.path), "--compare", str(other)]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert said in line
+    assert str(other) in line
+    assert expected in line
     assert not (run.report / "comparison.md").exists()
 
 
-def test_the_command_says_it_in_short_and_writes_it_in_full(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_a_short_form_and_writes_the_full_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run, other = two_arms(tmp_path / "run", skill=3.0), two_arms(tmp_path / "<b>other", skill=2.0)
     assert main([str(run.path), "--compare", str(other.path)]) == 0
     out = capsys.readouterr().out
@@ -283,7 +272,7 @@ def test_the_command_says_it_in_short_and_writes_it_in_full(tmp_path: Path, caps
     assert (tmp_path / "now" / "comparison.md").read_text() == text
 
 
-def test_a_plan_from_outside_with_odd_records_is_survived(tmp_path: Path) -> None:
+def test_plan_without_data_and_provenance_can_be_compared(tmp_path: Path) -> None:
     run = two_arms(tmp_path / "run")
     plan = [arm("ast")]
     odd: TrialRecord = record(plan[0], "completed")
@@ -299,18 +288,17 @@ def test_a_plan_from_outside_with_odd_records_is_survived(tmp_path: Path) -> Non
     assert found.there.name == "other"
 
 
-def test_scores_on_other_validation_clips_are_not_subtracted(tmp_path: Path) -> None:
+def test_scores_on_different_validation_clips_are_not_compared(tmp_path: Path) -> None:
     config = arm("ast")
     runs = [write_run(tmp_path / name, [config], [record(config, "completed")]) for name in ("here", "there")]
     content = runs[1].read_plan()
     content["data"]["fingerprint"] = "other"
     runs[1].write_plan(content)
     (row,) = comparison(read_run(runs[0].path), runs[1].path).rows
-    assert row[HEAD.index("validation accuracy")] == "none: validated on other clips"
+    assert row[HEAD.index("validation accuracy")] == "none: validated on different clips"
 
 
-def test_scores_on_other_numbers_of_clips_are_not_subtracted(tmp_path: Path) -> None:
-    said = "none: other numbers of clips were scored (limit_eval_batches)"
+def test_scores_on_different_numbers_of_clips_are_not_compared(tmp_path: Path) -> None:
     run = two_arms(tmp_path / "run", limit_eval_batches=2, eval_batch=16)
     config = arm("ast", limit_eval_batches=2, eval_batch=16)
     with_smaller_micro_batch = record(config, "completed")
@@ -319,7 +307,9 @@ def test_scores_on_other_numbers_of_clips_are_not_subtracted(tmp_path: Path) -> 
     (made(tmp_path / "files") / "ast.json").write_bytes(trial_json(read_run(other.path).trials[0]))
     for path in (other.path, tmp_path / "files"):
         found = against(run, path)
-        assert [cell(found, column) for column in HEAD[3:]] == [said] * 3
+        cells = {cell(found, column) for column in HEAD[3:]}
+        assert len(cells) == 1
+        assert re.match(r"none: .*limit_eval_batches", cells.pop())
     with_smaller_micro_batch.oom_retries = 0
     with_smaller_micro_batch.write(other.trial(with_smaller_micro_batch.trial_id))
     assert cell(against(run, other.path), "validation accuracy").startswith("0.0 points")

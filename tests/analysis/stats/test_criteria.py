@@ -1,4 +1,4 @@
-"""The success criteria: met, not met, or not known while what is missing may come."""
+"""The success criteria: met, not met, or not known."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults
 from sousaphone.runs.statuses import Status
 
 
-def learnt(val_acc: float, baseline: float | None, live: bool, **config: Any) -> bool | None:
-    """Whether a run of one trial that ended learnt as much as is asked for."""
+def learned(val_acc: float, baseline: float | None, live: bool, **config: Any) -> bool | None:
+    """Return whether a run of one finished trial meets the accuracy criterion."""
     row = {"epoch": 1, "best_epoch": 1, "val_acc": val_acc}
     trial = Trial("a", {"model": "ast", **config}, Status.COMPLETED, history=[row])
     measured = () if baseline is None else (Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0),)
@@ -25,23 +25,23 @@ def learnt(val_acc: float, baseline: float | None, live: bool, **config: Any) ->
     ("val_acc", "baseline", "met"),
     [(0.6, 0.3, True), (0.6, 0.55, False), (0.3, 0.1, False), (0.6, None, None), (0.3, None, False)],
 )
-def test_enough_is_learnt_above_forty_percent_and_ten_points_above_the_best_baseline(
+def test_accuracy_must_exceed_forty_percent_and_the_best_baseline_by_ten_points(
     val_acc: float, baseline: float | None, met: bool | None
 ) -> None:
-    assert learnt(val_acc, baseline, live=False) is met
-    # A trial that has yet to end may learn more.
-    assert learnt(val_acc, baseline, live=True) is (met or None)
+    assert learned(val_acc, baseline, live=False) is met
+    # A running trial may still improve.
+    assert learned(val_acc, baseline, live=True) is (met or None)
 
 
-def test_one_trial_that_has_not_ended_is_singular() -> None:
+def test_count_of_one_unfinished_trial_is_singular() -> None:
     ended, *_ = criteria(
         [Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, Status.COMPLETED)], None, set(), True
     )
     assert ended.evidence.endswith("1 has not ended")
 
 
-def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_all() -> None:
-    assert learnt(0.6, 0.3, live=False, limit_eval_batches=2, eval_batch=16) is None
+def test_accuracy_on_part_of_the_clips_is_not_compared_with_baselines() -> None:
+    assert learned(0.6, 0.3, live=False, limit_eval_batches=2, eval_batch=16) is None
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,6 @@ def test_accuracy_on_part_of_the_clips_is_not_held_against_baselines_that_heard_
         ("running", True, None),
     ],
 )
-def test_a_trial_that_waits_is_no_failure_until_nothing_more_may_come(other: str, live: bool, met: bool | None) -> None:
+def test_waiting_trial_fails_the_criterion_only_after_the_run(other: str, live: bool, met: bool | None) -> None:
     trials = [Trial("a", {"model": "ast"}, Status.COMPLETED), Trial("b", {"model": "ast"}, Status(other))]
     assert criteria(trials, None, set(), live)[0].met is met

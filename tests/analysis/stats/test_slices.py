@@ -1,4 +1,4 @@
-"""Accuracy on parts of the test clips: equal to a hand count, with the interval over players."""
+"""Accuracy on slices of the test clips, compared with counts by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from analysis.stats.slices import DIMENSIONS, accuracy_of, by_player, parts, slices_of
 from analysis.stats.statistics import mean_interval
 
-# Three players; two seeds, who disagree on the last clip.
+# Three players; two seeds that differ on the last clip.
 CLIPS = pd.DataFrame(
     {
         "sample_id": ["a", "b", "c", "d", "e", "f"],
@@ -35,23 +35,23 @@ def cut(column: str) -> pd.Series:
     return found
 
 
-def test_seeds_are_averaged_first_then_a_players_clips_then_players() -> None:
+def test_accuracy_is_averaged_over_seeds_then_clips_then_players() -> None:
     assert by_player(ROWS).to_dict() == {"p": 0.5, "q": 1.0, "r": 0.25}
     whole = accuracy_of(ROWS)
     assert (whole.accuracy, whole.low, whole.high) == mean_interval([0.5, 1.0, 0.25])
     assert (whole.clips, whole.players) == (6, 3)
 
 
-def test_a_slice_is_what_a_hand_count_says_and_has_an_interval_from_three_players_on() -> None:
+def test_slice_of_two_players_has_no_interval() -> None:
     found = slices_of(ROWS, cut("skill_tier"))
-    assert list(found) == ["beginner", "professional"]  # from the least skilled on
+    assert list(found) == ["beginner", "professional"]  # the least skilled first
     assert (found["beginner"].accuracy, found["beginner"].clips, found["beginner"].players) == (0.75, 3, 2)
     assert found["professional"].accuracy == 0.5
     assert math.isnan(found["beginner"].low)
     assert math.isnan(found["beginner"].high)
 
 
-def test_numbers_fall_into_round_bins_the_last_with_its_upper_end() -> None:
+def test_bins_have_round_edges_and_the_last_includes_its_upper_edge() -> None:
     bins = cut("tempo_bpm")
     assert list(bins.cat.categories) == ["60–80", "80–100", "100–120", "120–140", "140–160", "160–180"]
     assert bins.astype(object).to_dict() == {
@@ -64,12 +64,12 @@ def test_numbers_fall_into_round_bins_the_last_with_its_upper_end() -> None:
     }
     found = slices_of(ROWS, bins)
     assert list(found) == ["60–80", "100–120", "120–140", "160–180"]
-    assert sum(part.clips for part in found.values()) == 5  # the clip without a tempo is in none
+    assert sum(part.clips for part in found.values()) == 5  # one clip has no tempo
 
 
 @pytest.mark.parametrize("low", [0.0, 0.013, 1.0, 59.9, 900.0])
 @pytest.mark.parametrize("span", [1e-3, 0.5, 7.0, 120.0, 999.0])
-def test_every_number_falls_into_one_of_a_few_bins(low: float, span: float) -> None:
+def test_every_number_is_in_one_of_a_few_bins(low: float, span: float) -> None:
     values = pd.Series(np.linspace(low, low + span, 50))
     bins = parts(pd.DataFrame({"duration_sec": values}), "duration_sec")
     assert bins is not None
@@ -78,18 +78,18 @@ def test_every_number_falls_into_one_of_a_few_bins(low: float, span: float) -> N
     assert bins.cat.codes.is_monotonic_increasing
 
 
-def test_what_the_data_set_does_not_know_is_no_slice() -> None:
+def test_missing_or_constant_labels_give_no_slices() -> None:
     unknown = pd.DataFrame({"tempo_bpm": [math.nan] * 3, "skill_tier": ["", "", " "], "preset": ["hall"] * 3})
     for column, _, _ in DIMENSIONS:
         assert parts(unknown, column) is None
 
 
 @pytest.mark.parametrize("values", [(120.0, 120.0), (2.4, 2.4000000000000004), (180.0, 180.0 + 1e-7), (0.0, 0.0)])
-def test_numbers_that_differ_by_rounding_alone_are_no_parts(values: tuple[float, float]) -> None:
+def test_numbers_that_differ_only_by_rounding_give_no_slices(values: tuple[float, float]) -> None:
     assert parts(pd.DataFrame({"duration_sec": values}), "duration_sec") is None
 
 
-def test_of_many_names_those_with_the_most_clips_are_kept() -> None:
+def test_names_with_the_most_clips_are_kept() -> None:
     names = [f"kit{i:02d}" for i in range(30) for _ in range(1 + i)]
     kept = parts(pd.DataFrame({"soundfont": names}), "soundfont")
     assert kept is not None
