@@ -78,6 +78,7 @@ def table(run: RunDirectory) -> pd.DataFrame:
     return pd.read_csv(write_report(run.path) / "comparison_table.csv").set_index("trial_id")
 
 
+@pytest.mark.slow
 def test_history_status_and_error_are_read_without_records(run: RunDirectory) -> None:
     known, remarks = read_ray_log(run.experiments)
     assert remarks == []
@@ -90,6 +91,7 @@ def test_history_status_and_error_are_read_without_records(run: RunDirectory) ->
     assert rows.total_params.isna().all()
 
 
+@pytest.mark.slow
 def test_trial_of_several_experiments_has_all_epochs_and_the_last_state(resumed: RunDirectory) -> None:
     rows = table(resumed)
     assert rows.status.to_list() == ["completed", "completed", "failed"]
@@ -103,6 +105,7 @@ def test_trial_of_several_experiments_has_all_epochs_and_the_last_state(resumed:
     assert (known[trial_id(BAD)].state, known[trial_id(BAD)].error) == ("ERROR", "RuntimeError: raised by the test")
 
 
+@pytest.mark.slow
 def test_unreadable_experiment_does_not_affect_others(resumed: RunDirectory) -> None:
     for state in (resumed.tune / "001").glob("experiment_state-*.json"):
         state.write_text("{")
@@ -114,6 +117,7 @@ def test_unreadable_experiment_does_not_affect_others(resumed: RunDirectory) -> 
     assert all(remark in (resumed.report / "report.html").read_text().replace("&#x27;", "'") for remark in remarks)
 
 
+@pytest.mark.slow
 def test_ray_prints_nothing(resumed: RunDirectory) -> None:
     for name in ("result.json", "progress.csv"):  # missing if a trial stopped in its first epoch
         for path in resumed.tune.glob(f"*/*/{name}"):
@@ -124,6 +128,7 @@ def test_ray_prints_nothing(resumed: RunDirectory) -> None:
     assert (done.stdout, done.stderr) == (f"report: {resumed.report}\n", "")
 
 
+@pytest.mark.slow
 def test_newer_of_log_and_record_is_used(run: RunDirectory) -> None:
     for each in (record(GOOD, "running", epochs=1), record(BAD, "completed", epochs=2)):
         each.write(made(run.trial(each.trial_id)))
@@ -137,6 +142,7 @@ def test_newer_of_log_and_record_is_used(run: RunDirectory) -> None:
     assert rows.error.isna().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [None, "", "{", '{"trial_data": [["x", "y"]]}'])
 def test_unreadable_state_is_reported_and_records_are_used(run: RunDirectory, content: str | None) -> None:
     for state in (run.tune / "001").glob("experiment_state-*.json"):

@@ -129,6 +129,7 @@ def test_variance_of_three_seeds_widens_the_interval() -> None:
     assert (two.spread_known, two.seed_parts) == (False, [])
 
 
+@pytest.mark.slow
 def test_interval_has_its_nominal_coverage_when_players_and_seeds_vary() -> None:
     rng = np.random.default_rng(4)
     held = 0
@@ -190,6 +191,7 @@ def test_number_of_players_is_the_smallest_with_the_stated_power(spread: float) 
     assert power(needed) >= 0.8 > power(needed - 1)
 
 
+@pytest.mark.slow
 def test_number_of_players_for_equivalence_makes_the_interval_narrow_enough() -> None:
     rng = np.random.default_rng(7)
     first, second = arm(10, 20, 1, 0.5, rng), arm(10, 20, 1, 0.5, rng)
