@@ -63,7 +63,7 @@ def read_run(path: Path) -> Findings:
     return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 
 
-def write_report(run: Path, output: Path | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None, with_sounds: bool = True) -> Path:
     """Write comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html and
     plots/*.png.
 
@@ -73,6 +73,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     Args:
         run: the directory that launch.py wrote.
         output: where the files go; RUN/report by default.
+        with_sounds: embed audio clips of the worst confusions in report.html.
 
     Returns:
         The directory that holds the report.
@@ -80,7 +81,7 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     Raises:
         UserError: as `read_run`, or the report cannot be written.
     """
-    files = make_files(read_run(run))
+    files = make_files(read_run(run), with_sounds)
     directory = output if output is not None else RunDirectory(run).report
     try:
         for name, content in files.items():
@@ -98,14 +99,14 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     return directory
 
 
-def make_files(found: Findings) -> dict[str, bytes]:
+def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     """The content of every file of the report, by its name."""
     baselines = found.baseline_results.baselines if found.baseline_results else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as beside:  # sounds are decoded and encoded outside Python
-        heard = beside.submit(_listen, found)
+        heard = beside.submit(_listen, found) if with_sounds else None
         drawn = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
-        sounds, remarks = heard.result()
+        sounds, remarks = heard.result() if heard else ([], [])
     said = sections(found, drawn, sounds, remarks)
     files = {
         "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),

@@ -33,6 +33,7 @@ RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),
     *("trainable", "seconds", "ms", "MB", "signature"),
 )
+EXTRA = ("best epoch", "ms", "MB", "signature")  # of RESULTS, shown on demand
 ARMS = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
 NONE_YET = "No trial has run to its end yet."
 _PAIR = ("difference", "points", "95 % interval", "p")  # and players
@@ -115,7 +116,7 @@ def _results(found: Findings) -> Iterator[Block]:
         )
         yield Table(ARMS, [_arm_cells(found, arm) for arm in groups])
         yield Text("Trials:")
-    yield Table(RESULTS, [cells(found, trial) for trial in found.ranked])
+    yield Table(RESULTS, [cells(found, trial) for trial in found.ranked], extra=EXTRA)
 
 
 def _arm_cells(found: Findings, arm: Arm) -> tuple[str, ...]:
@@ -141,7 +142,7 @@ def _partial(found: Findings) -> Iterator[Block]:
         others = "the table above" if found.ranked else "those of a trial that ran to its end"
         yield Text(f"These are of fewer epochs than planned, so not comparable with {others}.")
         rows = [(*cells(found, trial), trial.why) for trial in found.partial]
-        yield Table((*RESULTS, "why"), rows, wordy=("why",))
+        yield Table((*RESULTS, "why"), rows, wordy=("why",), extra=("trainable", *EXTRA))
 
 
 def _without(found: Findings) -> Iterator[Block]:

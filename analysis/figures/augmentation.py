@@ -36,7 +36,7 @@ def picture(scene: Scene) -> Picture | None:
         "test, without correction for the number of rows.",
         banner=scene.banner,
         labels=[effect.label for effect in found],
-        axis="test accuracy with minus without augmentation, points",
+        axis="change in test accuracy, points",
         limits=limits,
         series=[_series(found, look) for look in dict.fromkeys(effect.look for effect in found)],
         keys=[
