@@ -52,7 +52,7 @@ def picture(scene: Scene) -> Picture | None:
             for pair in first.worst[:4]
         )
         caption += f" Most frequent confusions: {named}."
-    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), _chart(found))
+    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), _chart(found), min_width=650)
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:

@@ -68,7 +68,7 @@ def picture(scene: Scene) -> Picture | None:
         caption += f" One epoch in {step} is drawn."
     curves = [_curves(arm, step) for arm in known]
     drawing = _Drawing(scene, known, strong, _dashes(known, strong), curves, _moves(known, curves))
-    return Picture("learning_curves", "Learning curves", caption, _png(drawing), _chart(drawing))
+    return Picture("learning_curves", "Learning curves", caption, _png(drawing), _chart(drawing), min_width=750)
 
 
 @dataclass(frozen=True)

@@ -147,9 +147,8 @@ def picture(scene: Scene) -> Picture:
     missing = len(scene.trials) - sum(trial.full and "val_acc" in trial.best for trial in scene.trials)
     if missing:
         caption += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial or no results."
-    return Picture(
-        "efficiency_scatter", _HEADING, caption, _png(panels, numbers, scene), _chart(panels, numbers, scene)
-    )
+    png, chart = _png(panels, numbers, scene), _chart(panels, numbers, scene)
+    return Picture("efficiency_scatter", _HEADING, caption, png, chart, min_width=600)
 
 
 def _nothing_yet(scene: Scene) -> Picture:

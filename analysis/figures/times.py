@@ -40,7 +40,7 @@ def picture(scene: Scene) -> Picture:
         caption += " Dots: single seeds; overlapping dots are moved apart vertically."
     if not all(arm.full for arm in scene.groups):
         caption += " Pale: partial results; a full training takes longer."
-    return Picture("training_time", "Training time", caption, _png(scene), _chart(scene))
+    return Picture("training_time", "Training time", caption, _png(scene), _chart(scene), min_width=550)
 
 
 def _bars(scene: Scene, measure: Callable[[Trial], float | None]) -> tuple[list[Bar], list[Dot]]:
@@ -85,9 +85,6 @@ def _chart(scene: Scene) -> go.Figure:
             y=[bar.y for bar in bars],
             width=0.62,
             orientation="h",
-            text=[short_seconds(mean) for mean in means],
-            textposition="outside",
-            cliponaxis=False,
             hovertext=[plotly_charts.escape(bar.arm.name) for bar in bars],
             hovertemplate="%{x:.1f} s<br>%{hovertext}<extra></extra>",
             marker={"color": [scene.look(bar.arm).colour for bar in bars]},
@@ -96,7 +93,20 @@ def _chart(scene: Scene) -> go.Figure:
             col=column,
         )
         plotly_charts.dots(figure, dots, "%{x:.1f} s<extra></extra>", INK, 4, 0.6, row=1, col=column)
-        longest = max(means, default=1.0) or 1.0
+        ends = [max(bar.seeds) for bar in bars]
+        figure.add_scatter(
+            x=ends,
+            y=[bar.y for bar in bars],
+            mode="text",
+            text=[f" {short_seconds(mean)}" for mean in means],
+            textposition="middle right",
+            cliponaxis=False,
+            hoverinfo="skip",
+            showlegend=False,
+            row=1,
+            col=column,
+        )
+        longest = max(ends, default=1.0) or 1.0
         figure.update_xaxes(title=name, range=[0, 1.2 * longest], row=1, col=column)
     height = plotly_charts.row_axis(figure, [arm.name for arm in scene.groups], row=1, col=1)
     figure.update_yaxes(range=[max(len(scene.groups), 2) - 0.5, -0.5], showgrid=False, row=1, col=2)
