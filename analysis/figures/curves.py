@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -66,40 +66,9 @@ def picture(scene: Scene) -> Picture | None:
     caption += "Markers: best epoch; overlapping markers are moved apart horizontally."
     if step > 1:
         caption += f" One epoch in {step} is drawn."
-    curves = [_curves(arm, step) for arm in known]
-    drawing = _Drawing(scene, known, strong, _dashes(known, strong), curves, _moves(known, curves))
-    return Picture("learning_curves", "Learning curves", caption, _png(drawing), _chart(drawing), min_width=750)
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """What the PNG and the chart share."""
-
-    scene: Scene
-    known: Sequence[Arm]  # the arms with at least an epoch, the best first
-    strong: Collection[str]  # labels of the arms that are not pale
-    dashes: Mapping[str, tuple[Any, str]]  # by variant: (Matplotlib's style, plotly's)
-    curves: Sequence[tuple[list[tuple[Trial, Curve]], Curve | None]]  # of each known arm, see `_curves`
-    moves: Mapping[tuple[str, str], Sequence[float]]  # by panel, for each known arm: see `_moves`
-
-    def dash(self, arm: Arm) -> tuple[Any, str]:
-        return self.dashes[arm.variant] if arm.label in self.strong else _DASHES[0]
-
-    def keys(self, models: Collection[str]) -> list[Key]:
-        """The legend: the backbones and, if there are several, the variants."""
-        looks = ((model, look) for model, look in self.scene.looks.items() if model in models)
-        variants = self.dashes.items() if len(self.dashes) > 1 else ()
-        ink = Look(INK, "", "")
-        return [
-            *(Key(title(model), look, size=6, dash=_DASHES[0]) for model, look in looks),
-            *(Key(variant, ink, dash=dash) for variant, dash in variants),
-        ]
-
-
-def _dashes(known: Sequence[Arm], strong: Collection[str]) -> Mapping[str, tuple[Any, str]]:
-    """A dash for each variant of the strong arms; augmented arms get the plainer ones."""
-    variants = sorted({(not arm.augment, arm.variant) for arm in known if arm.label in strong})
-    return {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
+    lines = _lines(known, strong, step)
+    png, chart = _png(scene, lines), _chart(scene, lines)
+    return Picture("learning_curves", "Learning curves", caption, png, chart, min_width=750)
 
 
 @dataclass(frozen=True)
@@ -114,18 +83,24 @@ class Curve:
     def along(self, span: str) -> Sequence[float]:
         return self.epochs if span == "epoch" else self.seconds
 
+    def thinned(self, step: int) -> Curve:
+        """Keep every `step`th epoch, the best and the last."""
+        kept = [i for i in range(len(self.epochs)) if i % step == 0 or i in (self.best, len(self.epochs) - 1)]
+        values = {name: [line[i] for i in kept] for name, line in self.values.items()}
+        best = None if self.best is None else kept.index(self.best)
+        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, best)
 
-def curve_of(trial: Trial, step: int = 1) -> Curve:
-    """The curve of one trial: every `step`th epoch, the best and the last."""
-    rows, wanted = trial.history, trial.best.get("epoch")
+
+def curve_of(trial: Trial) -> Curve:
+    rows = trial.history
+    epochs = [float(row["epoch"]) for row in rows]
     seconds = list(accumulate(row.get("epoch_seconds", math.nan) for row in rows))
-    kept = [i for i, row in enumerate(rows) if i % step == 0 or i == len(rows) - 1 or row["epoch"] == wanted]
-    values = {name: [scale * rows[i].get(name, math.nan) for i in kept] for name, _, scale in _METRICS}
-    best = next((place for place, i in enumerate(kept) if rows[i]["epoch"] == wanted), None)
-    return Curve([float(rows[i]["epoch"]) for i in kept], [seconds[i] for i in kept], values, best)
+    values = {name: [scale * row.get(name, math.nan) for row in rows] for name, _, scale in _METRICS}
+    wanted = trial.best.get("epoch")
+    return Curve(epochs, seconds, values, epochs.index(wanted) if wanted in epochs else None)
 
 
-def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
+def mean_curve(trials: Sequence[Trial]) -> Curve:
     """The mean of several trials at each epoch that all of them finished.
 
     Its best epoch has the highest mean macro F1, or accuracy in an old run without F1.
@@ -140,84 +115,104 @@ def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
     chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
     scores = [sum(trial.history[i].get(chosen_by, -math.inf) for trial in trials) for i in range(length)]
     best = scores.index(max(scores)) if scores else None
-    kept = [i for i in range(length) if i % step == 0 or i in (best, length - 1)]
-    seconds = mean([curve.seconds for curve in curves])
-    values = {name: [line[i] for i in kept] for name, line in values.items()}
-    place = None if best is None else kept.index(best)
-    return Curve([curves[0].epochs[i] for i in kept], [seconds[i] for i in kept], values, place)
+    return Curve(curves[0].epochs[:length], mean([curve.seconds for curve in curves]), values, best)
 
 
-def _curves(arm: Arm, step: int) -> tuple[list[tuple[Trial, Curve]], Curve | None]:
-    """The curves of the single trials, and the curve of the arm; None if no epoch is common to all trials."""
-    shown = [trial for trial in arm.shown if trial.history]
-    single = [(trial, curve_of(trial, step)) for trial in arm.trials if trial.history]
-    if len(single) == 1:
-        return [], single[0][1]
-    mean = mean_curve(shown, step) if shown else None
-    return single, mean if mean is not None and mean.epochs else None
+@dataclass(frozen=True)
+class Line:
+    """What is drawn of one arm."""
+
+    arm: Arm
+    strong: bool
+    dash: tuple[Any, str]  # Matplotlib's style, plotly's
+    single: Sequence[tuple[Trial, Curve]]  # one for each of several trials
+    whole: Curve | None  # None if no epoch is common to all trials
+    moves: dict[tuple[str, str], float] = field(default_factory=dict)  # of the best epoch's marker along x, by panel
+
+    @property
+    def marked(self) -> bool:
+        """Whether the best epoch is marked; a line of one epoch is invisible without its marker."""
+        return self.whole is not None and self.whole.best is not None and (self.strong or len(self.whole.epochs) == 1)
 
 
-def _moves(known: Sequence[Arm], curves: Sequence[tuple[Any, Curve | None]]) -> dict[tuple[str, str], list[float]]:
-    """How far to move the marker of each arm's best epoch along x, by (x axis, metric), so that none covers another."""
-    found = {}
+def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Line]:
+    # Augmented arms get the plainer dashes.
+    variants = sorted({(not arm.augment, arm.variant) for arm in known if arm.label in strong})
+    dashes = {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
+    lines = []
+    for arm in known:
+        single = [(trial, curve_of(trial).thinned(step)) for trial in arm.trials if trial.history]
+        shown = [trial for trial in arm.shown if trial.history]
+        whole = single[0][1] if len(single) == 1 else mean_curve(shown).thinned(step) if shown else None
+        dash = dashes[arm.variant] if arm.label in strong else _DASHES[0]
+        several = single if len(single) > 1 else []
+        lines.append(Line(arm, arm.label in strong, dash, several, whole if whole and whole.epochs else None))
     for _, _, span, metric, _ in _PANELS:
-        low, high = _limits(known, metric)
-        width, height = 0.028 * max(max(c.along(span), default=1.0) for _, c in curves if c), 0.03 * (high - low)
+        # Sizes of a marker in the panel's units.
+        low, high = _limits(lines, metric)
+        width = 0.028 * max((line.whole.along(span)[-1] for line in lines if line.whole), default=1.0)
+        height = 0.03 * (high - low)
         points = [
-            (curve.along(span)[curve.best] / width, curve.values[metric][curve.best] / height)
-            if curve is not None and curve.best is not None
+            (line.whole.along(span)[line.whole.best] / width, line.whole.values[metric][line.whole.best] / height)
+            if line.whole is not None and line.whole.best is not None
             else (math.nan, math.nan)
-            for _, curve in curves
+            for line in lines
         ]
-        found[span, metric] = [width * move for move in jitter(points)]
-    return found
+        for line, move in zip(lines, jitter(points), strict=True):
+            line.moves[span, metric] = width * move
+    return lines
 
 
-def _png(drawing: _Drawing) -> bytes:
-    scene, known = drawing.scene, drawing.known
-    legend = drawing.keys({arm.model for arm in known})
+def _keys(scene: Scene, lines: Sequence[Line]) -> list[Key]:
+    """The legend: the backbones and, if there are several, the variants."""
+    models = {line.arm.model for line in lines}
+    dashes = {
+        line.arm.variant: line.dash for line in sorted(lines, key=lambda line: not line.arm.augment) if line.strong
+    }
+    return [
+        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in scene.looks.items() if name in models),
+        *(Key(variant, Look(INK, "", ""), dash=dash) for variant, dash in dashes.items() if len(dashes) > 1),
+    ]
+
+
+def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
+    legend = _keys(scene, lines)
     columns, width, panel, gap, left = 4, 10.5, 2.45, 0.62, 0.62
     foot = mpl.legend_height(len(legend), columns) + 0.6
     page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
     each = (width - 3 * left - 0.2) / 3
-    panels = {}
     for row, column, span, metric, label in _PANELS:
-        across, up = left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap)
-        axes = panels[span, metric] = page.panel(across, up, each, panel)
+        axes = page.panel(left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap), each, panel)
         axes.set_xlabel(span)
         axes.set_ylabel(label)
-    for place, arm in reversed(list(enumerate(known))):  # the best on top
-        look, bold = scene.looks[arm.model], arm.label in drawing.strong
-        single, whole = drawing.curves[place]
-        shade = look.colour if arm.full else paled(look.colour, 0.5)
-        for (span, metric), axes in panels.items():
-            if bold or whole is None:
+        for line in reversed(lines):  # the best on top
+            look, whole = scene.looks[line.arm.model], line.whole
+            shade = look.colour if line.arm.full else paled(look.colour, 0.5)
+            if line.strong or whole is None:
                 # Matplotlib draws one collection many times faster than single lines.
-                lines = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in single]
-                thin: dict[str, Any] = {"colors": paled(look.colour, 0.35), "linewidths": 0.7, "zorder": 1.8}
-                axes.add_collection(LineCollection(lines, **thin))
+                thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
+                axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
             if whole is not None:
                 x, y = whole.along(span), whole.values[metric]
-                style: dict[str, Any] = (
-                    {"color": shade, "linewidth": 1.5} if bold else {"color": paled(shade), "linewidth": 0.9}
-                )
-                axes.plot(x, y, linestyle=drawing.dash(arm)[0], zorder=3 if bold else 2, **style)
-                if whole.best is not None and (bold or len(x) == 1):  # a line of one epoch is invisible
-                    at = x[whole.best] + drawing.moves[span, metric][place]
+                style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
+                if line.strong:
+                    style = {"color": shade, "linewidth": 1.5}
+                axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
+                if line.marked and whole.best is not None:
+                    at = x[whole.best] + line.moves[span, metric]
                     axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
-    for (_, metric), axes in panels.items():
         axes.autoscale_view()
-        axes.set_ylim(*_limits(known, metric))
+        axes.set_ylim(*_limits(lines, metric))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     page.legend(legend, columns)
     return page.png()
 
 
-def _limits(known: Sequence[Arm], metric: str) -> tuple[float, float]:
+def _limits(lines: Sequence[Line], metric: str) -> tuple[float, float]:
     """Limits of the vertical axis: of an accuracy from 0, of a loss from slightly below the lowest value."""
     scale = next(scale for name, _, scale in _METRICS if name == metric)
-    values = [scale * value for arm in known for trial in arm.trials for value in trial.values(metric)]
+    values = [scale * value for line in lines for trial in line.arm.trials for value in trial.values(metric)]
     highest = max(values, default=1.0) or 1.0
     if metric == "val_acc":
         return 0.0, 1.05 * highest
@@ -226,26 +221,22 @@ def _limits(known: Sequence[Arm], metric: str) -> tuple[float, float]:
     return max(0.0, lowest - pad), highest + pad
 
 
-def _chart(drawing: _Drawing) -> go.Figure:
+def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
     """The chart; a click on a name in the legend hides its lines in all panels."""
-    scene, known = drawing.scene, drawing.known
     figure = make_subplots(2, len(_METRICS), horizontal_spacing=0.07, vertical_spacing=0.13)
-    few = len(known) <= _FEW
+    few = len(lines) <= _FEW
     if not few:
-        for key in drawing.keys(scene.models):
+        for key in _keys(scene, lines):
             plotly_charts.legend(figure, [key], legendgroup=key.label)
-    for place, arm in reversed(list(enumerate(known))):
-        single, whole = drawing.curves[place]
-        bold = arm.label in drawing.strong
-        own = {
-            "name": plotly_charts.label(arm.label),
-            "legendgroup": plotly_charts.label(arm.label) if few else title(arm.model),
-        }
+    for line in reversed(lines):
+        look, name = scene.looks[line.arm.model], plotly_charts.label(line.arm.label)
         for row, column, span, metric, _ in _PANELS:
-            if single and (bold or whole is None):
-                _add_seeds(figure, single, span, metric, scene.looks[arm.model], row=row, col=column, **own)
-            if whole is not None:
-                _add_whole(figure, drawing, place, whole, span, metric, row=row, col=column, **own)
+            where = {"row": row, "col": column, "name": name, "showlegend": False}
+            where["legendgroup"] = name if few else title(line.arm.model)
+            if line.single and (line.strong or line.whole is None):
+                _add_seeds(figure, line.single, span, metric, look, **where)
+            if line.whole is not None:
+                _add_whole(figure, line, line.whole, span, metric, look, **where)
     if few:
         named: set[str] = set()
         for trace in figure.data[::-1]:  # the best arm is drawn last
@@ -254,30 +245,27 @@ def _chart(drawing: _Drawing) -> go.Figure:
             named.add(trace.name)
     for row, column, span, metric, label in _PANELS:
         figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
-        figure.update_yaxes(title=label, range=list(_limits(known, metric)), row=row, col=column)
+        figure.update_yaxes(title=label, range=list(_limits(lines, metric)), row=row, col=column)
     return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
-def _add_whole(
-    figure: go.Figure, drawing: _Drawing, place: int, whole: Curve, span: str, metric: str, **more: Any
-) -> None:
-    arm, along = drawing.known[place], np.asarray(whole.along(span), np.float32)
-    look, bold, number = drawing.scene.looks[arm.model], arm.label in drawing.strong, len(whole.epochs)
-    colour = look.colour if arm.full else paled(look.colour, 0.5)
-    x, shown, move = along, "x", drawing.moves[span, metric][place]
-    if whole.best is not None and move and (bold or number == 1):
-        x, shown, more["customdata"] = along.copy(), "customdata", along
-        x[whole.best] += move
-    # A line of a single epoch is invisible; its marker is not.
-    sizes = [9 if (i == whole.best and bold) or number == 1 else 0 for i in range(number)]
+def _add_whole(figure: go.Figure, line: Line, whole: Curve, span: str, metric: str, look: Look, **more: Any) -> None:
+    colour = look.colour if line.arm.full else paled(look.colour, 0.5)
+    style = {"color": colour if line.strong else paled(colour), "dash": line.dash[1], "width": 2 if line.strong else 1}
+    x, shown = np.asarray(whole.along(span), np.float32), "x"
+    sizes = np.zeros(len(x), np.uint8)
+    if line.marked and whole.best is not None:
+        sizes[whole.best] = 9
+        if move := line.moves[span, metric]:
+            shown, more["customdata"] = "customdata", x.copy()  # the true value, for the hover text
+            x[whole.best] += move
     figure.add_scatter(
         x=x,
         y=plotly_charts.packed(whole.values[metric]),
         mode="lines+markers",
-        line={"color": colour if bold else paled(colour), "dash": drawing.dash(arm)[1], "width": 2 if bold else 1},
-        marker={"symbol": look.symbol, "color": colour, "size": np.asarray(sizes, np.uint8), "opacity": 1},
+        line=style,
+        marker={"symbol": look.symbol, "color": colour, "size": sizes, "opacity": 1},
         hovertemplate=f"{span} %{{{shown}:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",
-        showlegend=False,
         **more,
     )
 
@@ -298,6 +286,5 @@ def _add_seeds(
         mode="lines",
         line={"color": paled(look.colour, 0.35), "width": 0.8},
         hovertemplate=f"seed %{{customdata}}, {span} %{{x:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",
-        showlegend=False,
         **more,
     )

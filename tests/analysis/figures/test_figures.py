@@ -222,7 +222,7 @@ def test_mean_curve_ends_at_the_last_common_epoch() -> None:
         row["val_macro_f1"] = f1  # by which single trials choose their best epoch
     long.history.pop()
     assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
-    thinned = curve_of(trial(*[0.1] * 10), step=4)
+    thinned = curve_of(trial(*[0.1] * 10)).thinned(4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 
 
