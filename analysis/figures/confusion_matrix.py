@@ -13,7 +13,6 @@ from matplotlib.patches import Rectangle
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
 from analysis.figures.style import INK, shortened
-from analysis.stats.arms import Arm
 from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
 from analysis.write.blocks import Picture
 from sousaphone.confusion import FRAME, draw_matrix, families, row_fractions
@@ -26,38 +25,34 @@ _NAMES = [spoken(slug) for slug in SLUGS]
 
 @dataclass(frozen=True)
 class Matrix:
-    arm: Arm
+    name: str  # of the arm
     counts: Counts
     worst: Sequence[Pair]
-    seeds: int
 
 
 def picture(scene: Scene) -> Picture | None:
     found = []
     for arm in scene.best:
-        scored = scene.scored(arm)
-        counts = counts_of(scene.rows(arm), scored)
-        found.append(Matrix(arm, counts, worst_pairs(counts, _MOST_NAMED), len(scored)))
+        counts = counts_of(scene.rows(arm), scene.scored(arm))
+        found.append(Matrix(arm.name, counts, worst_pairs(counts, _MOST_NAMED)))
     if not found:
         return None
-    first = found[0]
-    seeds = f", {counted(first.seeds, 'seed')} summed" if first.seeds > 1 else ""
+    first, number = found[0], len(scene.scored(scene.best[0]))
+    seeds = f", {counted(number, 'seed')} summed" if number > 1 else ""
     caption = (
-        f"{first.arm.name}, the best arm by validation{seeds}. Rows: true rudiment; columns: predicted rudiment; "
+        f"{first.name}, the best arm by validation{seeds}. Rows: true rudiment; columns: predicted rudiment; "
         "colour: fraction of the row's test clips. Frames: families."
     )
     if first.worst:
-        named = "; ".join(
-            f"{spoken(pair.true)} as {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
-            for pair in first.worst[:4]
-        )
-        caption += f" Most frequent confusions: {named}."
-    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), _chart(found), min_width=650)
+        pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.heard})" for p in first.worst[:4]]
+        caption += f" Most frequent confusions: {'; '.join(pairs)}."
+    chart = _chart(found)
+    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), chart, min_width=650)
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
-    page = mpl.sheet(f"Confusion matrix: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
+    page = mpl.sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
     image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:
@@ -74,8 +69,8 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
         0, 1, "Most frequent confusions\n(outlined), true as predicted:", va="top", fontsize=8.5, fontweight="bold"
     )
     for place, pair in enumerate(matrix.worst):
-        number = f"{pair.count} of {pair.heard} ({100 * pair.share:.0f} %)"
-        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {number}"
+        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {pair.count} of {pair.heard}"
+        lines += f" ({100 * pair.share:.0f} %)"
         words.text(0, 0.925 - 0.075 * place, lines, va="top", fontsize=7.8, linespacing=1.3)
     return page.png()
 
@@ -101,17 +96,13 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
             colorbar={"title": {"text": "% of row"}, "len": 0.5, "thickness": 14, "x": 1.0},
             hovertemplate="true: %{y}<br>predicted: %{x}<br>%{z} % (%{customdata} clips)<extra></extra>",
             visible=number == 0,
-            x0=0,
-            dx=1,
-            y0=0,
-            dy=1,
             xgap=0.5,
             ygap=0.5,
         )
         outlines = [_frame(SLUGS.index(p.predicted), SLUGS.index(p.true), 1, INK) for p in matrix.worst]
         seen = {"visible": [place == number for place in range(len(found))]}
         shapes = {"shapes": [*frames, *outlines]}
-        name = plotly_charts.label(matrix.arm.name)
+        name = plotly_charts.label(matrix.name)
         buttons.append({"label": name, "method": "update", "args": [seen, shapes]})
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)

@@ -46,21 +46,17 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """A cost, the arms with a known cost, and the Pareto front as indices into `points`, the cheapest first."""
+    """A cost, the arms with a known cost, and those on the Pareto front, the cheapest first."""
 
     title: str
     points: Sequence[Point]
-    front: Sequence[int]
-
-    @property
-    def best(self) -> list[Point]:
-        return [self.points[place] for place in self.front]
+    front: Sequence[Point]
 
     def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
         """The text at each point of the front; numbers that would overlap are joined at the most accurate of them."""
         start, end, _ = log_axis([point.cost for point in self.points])
         found: list[tuple[list[int], Point, float]] = []
-        for point in self.best:
+        for point in self.front:
             across = math.log(point.cost / start) / math.log(end / start)
             own = numbers[point.arm.label]
             if found:
@@ -102,7 +98,9 @@ def panels_of(scene: Scene) -> list[Panel]:
                 mean, cost = sum(values) / len(values), sum(costs) / len(costs)
                 points.append(Point(arm, scene.look(arm), cost, mean, min(values), max(values), cost))
         if points:
-            found.append(Panel(name, _visible(points), front([p.cost for p in points], [p.accuracy for p in points])))
+            points = _visible(points)
+            best = front([point.cost for point in points], [point.accuracy for point in points])
+            found.append(Panel(name, points, [points[place] for place in best]))
     return found
 
 
@@ -117,7 +115,7 @@ def _visible(points: Sequence[Point]) -> list[Point]:
 
 def numbers_of(panels: Sequence[Panel]) -> dict[str, int]:
     """A number for the label of each arm on a front, the most accurate first."""
-    on = {point.arm.label: -point.accuracy for panel in panels for point in panel.best}
+    on = {point.arm.label: -point.accuracy for panel in panels for point in panel.front}
     return {label: number for number, label in enumerate(sorted(on, key=lambda name: on[name]), start=1)}
 
 
@@ -159,6 +157,12 @@ def _nothing_yet(scene: Scene) -> Picture:
     return Picture("efficiency_scatter", _HEADING, caption, page.png())
 
 
+def _steps(panel: Panel, end: float) -> tuple[list[float], list[float]]:
+    """The corners of the Pareto front's line, up to the end of the x axis."""
+    best = panel.front
+    return [*(p.cost for p in best), end], [*(p.accuracy for p in best), best[-1].accuracy]
+
+
 def _grid(cells: int) -> tuple[int, int]:
     """Rows and columns of a grid with so many cells."""
     columns = cells if cells <= 3 else 2 if cells == 4 else 3
@@ -184,19 +188,16 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
         axes = page.panel(*place(number), each, tall)
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
-        costs, best = [point.cost for point in panel.points], panel.best
-        start, end, ticks = log_axis(costs)
+        start, end, ticks = log_axis([point.cost for point in panel.points])
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(start, end)
         axes.set_ylim(low, high)
-        steps_x = [best[0].cost, *(p.cost for p in best[1:] for _ in (0, 1)), end]
-        steps_y = [value for p in best for value in (p.accuracy, p.accuracy)]
-        axes.plot(steps_x, steps_y[: len(steps_x)], color="#999999", linewidth=1.3, zorder=1.6)
-        ends = [p.low for p in panel.points], [p.high for p in panel.points]
-        colours = [p.look.colour for p in panel.points]
-        axes.vlines([p.x for p in panel.points], ends[0], ends[1], colors=colours, linewidth=1.0, alpha=0.6, zorder=2)
+        x, y = _steps(panel, end)
+        axes.plot(x, y, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
+        for p in panel.points:
+            axes.vlines(p.x, p.low, p.high, colors=p.look.colour, linewidth=1.0, alpha=0.6, zorder=2)
         for look, size in dict.fromkeys((p.look, p.size) for p in panel.points):
             own = [p for p in panel.points if (p.look, p.size) == (look, size)]
             mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment) for p in own], look, size)
@@ -247,18 +248,11 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         where = {"row": row + 1, "col": column + 1}
-        best = panel.best
         words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
         start, end, ticks = log_axis([point.cost for point in panel.points])
-        figure.add_scatter(
-            x=[*(p.cost for p in best), end],
-            y=plotly_charts.rounded([*(p.accuracy for p in best), best[-1].accuracy]),
-            mode="lines",
-            line={"shape": "hv", "color": "#999999", "width": 1.5},
-            hoverinfo="skip",
-            showlegend=False,
-            **where,
-        )
+        x, y = _steps(panel, end)
+        style = {"mode": "lines", "line": {"shape": "hv", "color": "#999999", "width": 1.5}}
+        figure.add_scatter(x=x, y=plotly_charts.rounded(y), hoverinfo="skip", showlegend=False, **style, **where)
         for model in scene.models:
             own = [p for p in panel.points if p.arm.model == model]
             if not own:
@@ -266,7 +260,7 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
             look = scene.looks[model]
             bars = plotly_charts.error([Spot(p.accuracy, 0, low=p.low, high=p.high) for p in own], look.colour)
             face = [look.colour if p.arm.augment else "#ffffff" for p in own]
-            sizes = [1.4 * p.size**0.5 for p in own]
+            marker = plotly_charts.outlined(look.symbol, look.colour, face, [1.4 * p.size**0.5 for p in own])
             figure.add_scatter(
                 x=[float(f"{p.x:.5g}") for p in own],
                 customdata=[float(f"{p.cost:.5g}") for p in own],
@@ -282,7 +276,7 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
                 legendgroup=model,
                 showlegend=number == 0,
                 # By default plotly draws markers of several sizes transparent.
-                marker={**plotly_charts.outlined(look.symbol, look.colour, face, sizes), "opacity": 1},
+                marker={**marker, "opacity": 1},
                 **where,
             )
         if low < CHANCE_PERCENT:
@@ -292,27 +286,17 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
         figure.update_xaxes(type="log", range=limits, **numbered, title=panel.title, **where)
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title="validation accuracy, %", col=1)
-    row, column = divmod(len(panels), columns)
-    _chart_key(figure, numbers, row + 1, column + 1)
+    _chart_key(figure, numbers, *divmod(len(panels), columns))
     plotly_charts.legend(figure, _keys(panels, scene)[1], legendrank=2000)
     return plotly_charts.styled(figure, 330 * rows)
 
 
 def _chart_key(figure: go.Figure, numbers: Mapping[str, int], row: int, column: int) -> None:
     """List the numbered arms in the cell without a panel."""
-    figure.update_xaxes(visible=False, row=row, col=column)
-    figure.update_yaxes(visible=False, row=row, col=column)
-    cell = figure.get_subplot(row, column)
+    figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
+    figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
+    cell = figure.get_subplot(row + 1, column + 1)
     lines = [f"<b>{number}</b>  {plotly_charts.label(label)}" for label, number in numbers.items()]
-    figure.add_annotation(
-        x=cell.xaxis.domain[0],
-        y=cell.yaxis.domain[1],
-        xref="paper",
-        yref="paper",
-        xanchor="left",
-        yanchor="top",
-        align="left",
-        showarrow=False,
-        font={"size": 12 if len(lines) <= 14 else 9},
-        text="<br>".join(["On a Pareto front:", *lines]),
-    )
+    place = {"x": cell.xaxis.domain[0], "y": cell.yaxis.domain[1], "xref": "paper", "yref": "paper"}
+    style = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12 if len(lines) <= 14 else 9}}
+    figure.add_annotation(text="<br>".join(["On a Pareto front:", *lines]), showarrow=False, **place, **style)
