@@ -35,14 +35,9 @@ class Row:
 
     name: str
     look: Look
-    validation: Value
-    test: Value
+    values: tuple[Value, Value]  # of validation and test
     full: bool = True
     players: int = 0
-
-    @property
-    def values(self) -> tuple[Value, Value]:
-        return self.validation, self.test
 
     @property
     def highest(self) -> float:
@@ -58,7 +53,7 @@ class Row:
 def picture(scene: Scene) -> Picture:
     rows = _rows(scene)
     players = max((row.players for row in rows), default=0)
-    intervals = any(math.isfinite(row.test.low) for row in rows)
+    intervals = any(math.isfinite(row.values[1].low) for row in rows)
     caption = (
         "Rows are sorted by validation macro F1. Hollow: validation accuracy of the best epoch. Filled: test "
         "accuracy of that epoch, "
@@ -111,9 +106,9 @@ def _rows(scene: Scene) -> list[Row]:
             test = Value(sum(v for _, v in seeds) / len(seeds) if seeds else math.nan, seeds=seeds)
         chosen = [(t.trial_id, 100 * t.best["val_acc"]) for t in arm.shown if "val_acc" in t.best]
         validation = Value(_percent(arm.mean("best", "val_acc")), seeds=chosen)
-        found.append(Row(arm.name, scene.look(arm), validation, test, arm.full, players))
+        found.append(Row(arm.name, scene.look(arm), (validation, test), arm.full, players))
     for mark in scene.baselines:
-        found.append(Row(mark.title, _BASELINE, Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc))))
+        found.append(Row(mark.title, _BASELINE, (Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc)))))
     return found
 
 
