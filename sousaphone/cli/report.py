@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
         help="compare the run with another run, or with a directory of JSON files, one for each experiment; the report "
         "is not written",
     )
-    parser.add_argument("--no-sounds", action="store_true", help="leave the audio clips out of report.html")
+    parser.add_argument("--no-sounds", action="store_true", help="leave the audio clips out of the report")
     options = parser.parse_args(argv)
     if len(options.runs) > 1 and (options.output or options.compare):
         parser.error(f"--output and --compare take one RUN; {len(options.runs)} are given")
