@@ -62,17 +62,18 @@ def read_run(path: Path) -> Findings:
     return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 
 
-def write_report(run: Path, output: Path | None = None) -> Path:
+def write_report(run: Path, output: Path | None = None, with_sounds: bool = True) -> Path:
     """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
     The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
     and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
-    RUN/report, figures and trials of earlier reports that are not in this one are removed.
+    RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio of the most frequent
+    confusions in report.html.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.
     """
-    files = make_files(read_run(run))
+    files = make_files(read_run(run), with_sounds)
     directory = output if output is not None else RunDirectory(run).report
     try:
         for name, content in files.items():
@@ -88,14 +89,14 @@ def write_report(run: Path, output: Path | None = None) -> Path:
     return directory
 
 
-def make_files(found: Findings) -> dict[str, bytes]:
+def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     """Return the content of every file of the report, by name."""
     baselines = found.baseline_results.baselines if found.baseline_results else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
-        audio = executor.submit(_listen, found)
+        audio = executor.submit(_listen, found) if with_sounds else None
         figures = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
-        sounds, remarks = audio.result()
+        sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
     files = {
         "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),

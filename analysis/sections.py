@@ -33,6 +33,7 @@ _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),
     *("trainable", "seconds", "ms", "MB", "signature"),
 )
+_EXTRA = ("best epoch", "ms", "MB", "signature")  # columns of _RESULTS that are shown on demand
 _PAIR = ("difference", "points", "95 % interval", "p")  # followed by the number of players
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
@@ -107,7 +108,7 @@ def _results(found: Findings) -> Iterator[Block]:
         head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
         yield Table(head, [_arm_row(found, arm) for arm in groups])
         yield Text("Trials:")
-    yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked])
+    yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked], extra=_EXTRA)
 
 
 def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
@@ -148,7 +149,7 @@ def _partial(found: Findings) -> Iterator[Block]:
         others = "the table above" if found.ranked else "those of finished trials"
         yield Text(f"These results are of fewer epochs than planned and not comparable with {others}.")
         rows = [(*_trial_row(found, trial), trial.why) for trial in found.partial]
-        yield Table((*_RESULTS, "reason"), rows, wordy=("reason",))
+        yield Table((*_RESULTS, "reason"), rows, wordy=("reason",), extra=("trainable", *_EXTRA))
 
 
 def _without(found: Findings) -> Iterator[Block]:

@@ -1,1 +1,1 @@
-"""One module for each kind of figure: each works its numbers out once and draws them twice, as a PNG and as a chart."""
+"""One module for each kind of figure; each computes its numbers once and draws them as a PNG and as a chart."""

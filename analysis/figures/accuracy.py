@@ -1,4 +1,4 @@
-"""accuracy_comparison: validation and test accuracy of each arm, and of what they are held against."""
+"""accuracy_comparison: validation and test accuracy of each arm and each baseline."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import GREY, Dot, Spot, accuracy_range
+from analysis.figures.plotly_charts import escape
+from analysis.figures.rows import RowFigure, Series
+from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, row_jitter
 from analysis.stats.arms import Look, checkpoints
 from analysis.stats.slices import accuracy_of, by_player, possible
 from analysis.write.blocks import Picture
 
-_HEADING = "Accuracy by arm"
 _BASELINE = Look(GREY, "d", "diamond-tall")
-_VALIDATION, _TEST = "validation, best epoch", "test, from that epoch"
+_MARKERS = -0.13, 0.13  # vertical offsets in rows: validation above, test below
+_DOTS = -0.38, 0.38  # those of the single seeds
 
 
 @dataclass(frozen=True)
 class Value:
-    """An accuracy in percent with its interval; NaN where there is none. seeds: (trial_id, percent)."""
+    """An accuracy in percent and its interval; NaN where there is none. seeds: (trial_id, percent)."""
 
     mean: float = math.nan
     low: float = math.nan
@@ -36,44 +35,60 @@ class Row:
 
     name: str
     look: Look
-    colour: str
-    validation: Value
-    test: Value
+    values: tuple[Value, Value]  # of validation and test
     full: bool = True
-    state: str = ""
     players: int = 0
 
     @property
     def highest(self) -> float:
-        both = (self.validation, self.test)
-        known = [v for value in both for v in (value.mean, value.high, *(seed for _, seed in value.seeds))]
+        known = [v for value in self.values for v in (value.mean, value.high, *(seed for _, seed in value.seeds))]
         return max((value for value in known if math.isfinite(value)), default=0.0)
 
-    @property
-    def values(self) -> tuple[tuple[float, Value], ...]:
-        """Validation, above, and test, below: (rows below the middle, what stands there)."""
-        return (-0.17, self.validation), (0.17, self.test)
+    def hover(self, test: bool) -> str:
+        value = self.values[test]
+        interval = f" [{value.low:.1f}, {value.high:.1f}], {self.players} players" if math.isfinite(value.low) else ""
+        return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name)}"
 
 
 def picture(scene: Scene) -> Picture:
     rows = _rows(scene)
     players = max((row.players for row in rows), default=0)
-    told = (
-        "Rows are in the order of validation macro F1. Hollow: validation accuracy of the best epoch. Filled: test "
-        "accuracy from that epoch, "
+    intervals = any(math.isfinite(row.values[1].low) for row in rows)
+    caption = (
+        "Rows are sorted by validation macro F1. Hollow: validation accuracy of the best epoch. Filled: test "
+        "accuracy of that epoch, "
     )
-    told += (
-        f"the mean over players ({players} at most), the seeds averaged first"
-        f"{', with its 95 % t interval over them' * _intervals(rows)}."
+    caption += (
+        f"averaged over seeds, then over players ({players} at most)"
+        f"{', with its 95 % t interval over players' * intervals}."
         if players
         else "measured once."
     )
     if any(len(arm.trials) > 1 for arm in scene.groups):
-        told += " Small dots: single seeds."
+        caption += " Small dots: single seeds; overlapping dots are moved apart vertically."
     if any(not row.full for row in rows):
-        told += " Pale: partial results, which are not comparable."
-    told += f" {checkpoints(scene.trials)}"
-    return Picture("accuracy_comparison", _HEADING, told, _png(rows, scene), _chart(rows, scene))
+        caption += " Pale: partial results, which are not comparable."
+    limits = accuracy_range(max((row.highest for row in rows), default=0.0))
+    dots = _dots(rows, limits)
+    return RowFigure(
+        name="accuracy_comparison",
+        heading="Accuracy by arm",
+        caption=f"{caption} {checkpoints(scene.trials)}",
+        banner=scene.banner,
+        labels=[row.name for row in rows],
+        axis="accuracy, %",
+        limits=limits,
+        series=[_series(rows, look) for look in dict.fromkeys(row.look for row in rows)],
+        keys=[
+            Key("validation, best epoch", filled=False),
+            Key(f"test, same epoch{', with 95 % interval' * intervals}"),
+            *([Key("baseline", _BASELINE)] if scene.baselines else []),
+            CHANCE,
+        ],
+        dots=dots,
+        separators=[len(scene.groups)] if scene.baselines and scene.groups else [],
+        row=0.42 if dots and len(rows) <= 24 else None,
+    ).picture()
 
 
 def _rows(scene: Scene) -> list[Row]:
@@ -89,13 +104,11 @@ def _rows(scene: Scene) -> list[Row]:
         else:
             seeds = [(t.trial_id, 100 * t.last["test_acc"]) for t in arm.shown if "test_acc" in t.last]
             test = Value(sum(v for _, v in seeds) / len(seeds) if seeds else math.nan, seeds=seeds)
-        mean = arm.mean("best", "val_acc")
         chosen = [(t.trial_id, 100 * t.best["val_acc"]) for t in arm.shown if "val_acc" in t.best]
-        validation = Value(_percent(mean), seeds=chosen)
-        found.append(Row(arm.name, scene.look(arm), scene.shade(arm), validation, test, arm.full, arm.state, players))
+        validation = Value(_percent(arm.mean("best", "val_acc")), seeds=chosen)
+        found.append(Row(arm.name, scene.look(arm), (validation, test), arm.full, players))
     for mark in scene.baselines:
-        validation, test = Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc))
-        found.append(Row(mark.title, _BASELINE, GREY, validation, test))
+        found.append(Row(mark.title, _BASELINE, (Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc)))))
     return found
 
 
@@ -103,97 +116,22 @@ def _percent(fraction: float | None) -> float:
     return math.nan if fraction is None else 100 * fraction
 
 
-def _intervals(rows: Sequence[Row]) -> bool:
-    """Whether any is drawn; it takes some players."""
-    return any(math.isfinite(row.test.low) for row in rows)
-
-
-def _test_words(rows: Sequence[Row]) -> str:
-    """For the legend."""
-    return _TEST + ", with 95 % interval" * _intervals(rows)
-
-
-def _range(rows: Sequence[Row]) -> tuple[float, float]:
-    return accuracy_range(max((row.highest for row in rows), default=0.0))
-
-
-def _seeds(rows: Sequence[Row]) -> list[Dot]:
-    """The dots of all rows in which a point is the mean of several."""
-    return [
-        Dot(percent, y + shift, row.colour, trial_id)
-        for y, row in enumerate(rows)
-        for shift, value in row.values
-        for trial_id, percent in value.seeds
-        if len(value.seeds) > 1
-    ]
-
-
-def _spots(rows: Sequence[Row], look: Look, colour: str | None = None) -> list[tuple[Row, Spot, Spot]]:
-    """The rows that look so, with the markers of validation, hollow, and test."""
+def _dots(rows: Sequence[Row], limits: tuple[float, float]) -> list[Dot]:
+    """The single seeds of every mean over several."""
     found = []
     for y, row in enumerate(rows):
-        if row.look == look and colour in (None, row.colour):
-            spots = [Spot(v.mean, y + shift, row.colour, shift > 0, v.low, v.high) for shift, v in row.values]
-            found.append((row, spots[0], spots[1]))
+        for place, value in zip(_DOTS, row.values, strict=True):
+            if len(value.seeds) > 1:
+                shifts = row_jitter([percent for _, percent in value.seeds], limits, step=0.08, most=0.08)
+                found += [
+                    Dot(percent, y + place + shift, row.look.colour, trial_id)
+                    for (trial_id, percent), shift in zip(value.seeds, shifts, strict=True)
+                ]
     return found
 
 
-def _png(rows: Sequence[Row], scene: Scene) -> bytes:
-    legend = [
-        mpl.shape("o", _VALIDATION, filled=False),
-        mpl.shape("o", _test_words(rows)),
-        *([mpl.shape("d", "baseline", GREY)] if scene.baselines else []),
-        mpl.chance_entry(),
-    ]
-    labels = [row.name if not row.state else row.name.removesuffix(f" ({row.state})") for row in rows]
-    page, (axes,) = mpl.row_sheet(_HEADING, scene.banner, labels, legend=legend)
-    mpl.chance_line(axes)
-    for look in dict.fromkeys(row.look for row in rows):
-        for spots in zip(*(both for _, *both in _spots(rows, look)), strict=True):
-            mpl.spots(axes, spots, look.marker, 38)
-    mpl.dots(axes, _seeds(rows))
-    for y, row in enumerate(rows):
-        if row.state:
-            mpl.beside(axes, row.highest, y, row.state, 10 if row.highest else 5)
-    if scene.baselines and scene.groups:
-        mpl.separator(axes, len(scene.groups) - 0.5)
-    axes.set_xlim(*_range(rows))
-    axes.set_xlabel("accuracy, %")
-    return page.png()
-
-
-def _chart(rows: Sequence[Row], scene: Scene) -> go.Figure:
-    figure = go.Figure()
-    plotly_charts.legend_marker(figure, _VALIDATION, "circle-open")
-    plotly_charts.legend_marker(figure, _test_words(rows), "circle")
-    if scene.baselines:
-        plotly_charts.legend_marker(figure, "baseline", _BASELINE.symbol, GREY)
-    plotly_charts.chance_line(figure)
-    plotly_charts.legend_chance(figure)
-    if seeds := _seeds(rows):
-        plotly_charts.named_dots(figure, seeds, "%{x:.1f} %")
-    for look, colour in dict.fromkeys((row.look, row.colour) for row in rows):
-        own = _spots(rows, look, colour)
-        for test, kind in enumerate(("validation", "test")):
-            spots = [both[test] for _, *both in own]
-            figure.add_scatter(
-                x=plotly_charts.rounded([spot.x for spot in spots]),
-                y=[spot.y for spot in spots],
-                mode="markers",
-                text=[plotly_charts.escape(row.name) for row, _, _ in own],
-                customdata=[_interval(row) if test else "" for row, _, _ in own],
-                hovertemplate=f"{kind} %{{x:.1f}} %%{{customdata}}<br>%{{text}}<extra></extra>",
-                error_x=plotly_charts.error(spots, colour) if test else None,
-                marker=plotly_charts.outlined(look.symbol, colour, colour if test else "#ffffff", 10),
-                showlegend=False,
-            )
-    height = plotly_charts.row_axis(figure, [row.name for row in rows])
-    if scene.baselines and scene.groups:
-        plotly_charts.separator(figure, len(scene.groups) - 0.5)
-    figure.update_xaxes(title="accuracy, %", range=_range(rows))
-    return plotly_charts.styled(figure, height)
-
-
-def _interval(row: Row) -> str:
-    low, high = row.test.low, row.test.high
-    return f" [{low:.1f}, {high:.1f}], {row.players} players" if math.isfinite(low) else ""
+def _series(rows: Sequence[Row], look: Look) -> Series:
+    own = [(y, row, test) for y, row in enumerate(rows) if row.look == look for test in (False, True)]
+    values = [row.values[test] for _, row, test in own]
+    spots = [Spot(v.mean, y + _MARKERS[test], test, v.low, v.high) for (y, _, test), v in zip(own, values, strict=True)]
+    return Series(look, spots, [row.hover(test) for _, row, test in own])

@@ -1,4 +1,4 @@
-"""The figures of a report, in reading order, each as a PNG for documents and as a chart for the page."""
+"""All figures of a report in reading order, each as a PNG for documents and as a chart for the page."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def pictures(
     adapter_bytes: Mapping[str, int],
     banner: str | None,
 ) -> list[Picture]:
-    """All figures that have something to show; one whose numbers are not there yet is left out.
+    """Draw all figures; one without any data yet is left out.
 
     Args:
-        predictions: as `analysis.load.predictions.read_predictions` gives them; may be empty.
+        predictions: of `analysis.load.predictions.read_predictions`; may be empty.
         baselines, cpu_ms, adapter_bytes, banner: see `Scene`.
     """
     kept = [name for name in predictions.columns if not name.startswith("logit_")]

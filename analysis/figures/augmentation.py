@@ -1,22 +1,17 @@
-"""augmentation_effect: what augmentation changes, player by player."""
+"""augmentation_effect: the change in test accuracy due to augmentation, for each player."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import plotly.graph_objects as go
-
-from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import GREY, Dot, Spot
+from analysis.figures.rows import RowFigure, Series
+from analysis.figures.style import GREY, Dot, Key, Spot, row_jitter
 from analysis.stats.arms import Look
 from analysis.stats.statistics import Contrast
 from analysis.stats.verdict import augmentation_pairs
 from analysis.write.blocks import Picture
-
-_HEADING = "Effect of augmentation"
-_ALONG = "difference in test accuracy, points: augmented better to the right"
 
 
 @dataclass(frozen=True)
@@ -31,16 +26,33 @@ def picture(scene: Scene) -> Picture | None:
     if not found:
         return None
     players = max(effect.contrast.players for effect in found)
-    told = (
-        "Test accuracy with augmentation minus that without, on the same clips: mean over players with its 95 % "
-        f"interval; small dots are single players ({players} at most), the seeds averaged. Filled where interval and "
-        "sign-flip test both tell the difference from zero; this is not corrected for the number of rows."
-    )
-    return Picture("augmentation_effect", _HEADING, told, _png(found, scene.banner), _chart(found))
+    limits = _limits(found)
+    return RowFigure(
+        name="augmentation_effect",
+        heading="Effect of augmentation",
+        caption="Test accuracy with augmentation minus test accuracy without it, on the same clips: the mean over "
+        f"players with its 95 % interval. Small dots: single players ({players} at most), averaged over seeds; "
+        "overlapping dots are moved apart vertically. Filled: significant, by both the interval and the sign-flip "
+        "test, without correction for the number of rows.",
+        banner=scene.banner,
+        labels=[effect.label for effect in found],
+        axis="change in test accuracy, points",
+        limits=limits,
+        series=[_series(found, look) for look in dict.fromkeys(effect.look for effect in found)],
+        keys=[
+            Key("significant"),
+            Key("not significant", filled=False),
+            Key("one player", Look(GREY, "o", "circle"), size=3.5),
+        ],
+        dots=_dots(found, limits),
+        dot_hover="%{x:+.1f} points",
+        size=6.8,
+        zero=True,
+    ).picture()
 
 
 def effects(scene: Scene) -> list[Effect]:
-    """The difference for every pair of arms that differ in augmentation alone and have all their results."""
+    """The difference of each pair of arms that differ in augmentation only and have all their results."""
     found = [
         Effect(
             pair.first.label.removesuffix(" · augmented").removesuffix("augmented") or "all",
@@ -52,62 +64,32 @@ def effects(scene: Scene) -> list[Effect]:
     return sorted(found, key=lambda effect: -effect.contrast.difference)
 
 
-def _span(found: Sequence[Effect]) -> tuple[float, float]:
+def _limits(found: Sequence[Effect]) -> tuple[float, float]:
     values = [100 * v for e in found for v in (e.contrast.low, e.contrast.high, *e.contrast.by_player, 0.0)]
     low, high = max(min(values), -100.0), min(max(values), 100.0)
     pad = 0.05 * max(high - low, 2.0)
     return low - pad, high + pad
 
 
-def _players(found: Sequence[Effect]) -> list[Dot]:
-    points = [(y, effect, each) for y, effect in enumerate(found) for each in effect.contrast.by_player.items()]
-    return [Dot(100 * value, y + 0.25, effect.look.colour, str(name)) for y, effect, (name, value) in points]
+def _dots(found: Sequence[Effect], limits: tuple[float, float]) -> list[Dot]:
+    dots = []
+    for y, effect in enumerate(found):
+        values = [100 * float(value) for value in effect.contrast.by_player]
+        shifts = row_jitter(values, limits, step=0.1, most=0.12)
+        names = map(str, effect.contrast.by_player.index)
+        dots += [
+            Dot(value, y + 0.32 + shift, effect.look.colour, name)
+            for name, value, shift in zip(names, values, shifts, strict=True)
+        ]
+    return dots
 
 
-def _spots(found: Sequence[Effect], look: Look) -> list[tuple[Contrast, Spot]]:
+def _series(found: Sequence[Effect], look: Look) -> Series:
     """The effects of one backbone."""
     own = [(y, effect.contrast) for y, effect in enumerate(found) if effect.look == look]
-    return [(c, Spot(100 * c.difference, y, look.colour, c.significant, 100 * c.low, 100 * c.high)) for y, c in own]
-
-
-def _png(found: Sequence[Effect], banner: str | None) -> bytes:
-    legend = [
-        mpl.shape("o", "told from zero"),
-        mpl.shape("o", "not told from zero", filled=False),
-        mpl.shape("o", "one player", GREY, size=3.5),
+    spots = [Spot(100 * c.difference, y, c.significant, 100 * c.low, 100 * c.high) for y, c in own]
+    hover = [
+        f"{spot.x:+.1f} points [{spot.low:+.1f}, {spot.high:+.1f}], {contrast.players} players"
+        for (_, contrast), spot in zip(own, spots, strict=True)
     ]
-    page, (axes,) = mpl.row_sheet(_HEADING, banner, [e.label for e in found], legend=legend)
-    axes.axvline(0, color=GREY, linewidth=1, zorder=1)
-    mpl.dots(axes, _players(found))
-    for look in dict.fromkeys(effect.look for effect in found):
-        for _, spot in _spots(found, look):
-            mpl.spots(axes, [spot], look.marker)
-    axes.set_xlim(*_span(found))
-    axes.set_xlabel(_ALONG)
-    return page.png()
-
-
-def _chart(found: Sequence[Effect]) -> go.Figure:
-    figure = go.Figure()
-    plotly_charts.legend_marker(figure, "told from zero", "circle")
-    plotly_charts.legend_marker(figure, "not told from zero", "circle-open")
-    plotly_charts.legend_marker(figure, "one player", "circle", GREY)
-    plotly_charts.named_dots(figure, _players(found), "%{x:+.1f} points")
-    for look in dict.fromkeys(effect.look for effect in found):
-        own = _spots(found, look)
-        spots = [spot for _, spot in own]
-        face = [look.colour if spot.filled else "#ffffff" for spot in spots]
-        figure.add_scatter(
-            x=plotly_charts.rounded([spot.x for spot in spots]),
-            y=[spot.y for spot in spots],
-            mode="markers",
-            customdata=[f"[{spot.low:+.1f}, {spot.high:+.1f}], {each.players} players" for each, spot in own],
-            hovertemplate="%{x:+.1f} points %{customdata}<extra></extra>",
-            error_x=plotly_charts.error(spots, look.colour),
-            marker=plotly_charts.outlined(look.symbol, look.colour, face, 11),
-            showlegend=False,
-        )
-    height = plotly_charts.row_axis(figure, [effect.label for effect in found])
-    figure.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
-    figure.update_xaxes(title=_ALONG, range=_span(found))
-    return plotly_charts.styled(figure, height)
+    return Series(look, spots, hover)

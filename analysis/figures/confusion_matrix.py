@@ -1,4 +1,4 @@
-"""confusion: what the best arm takes for what; on the page, the best arm of each backbone."""
+"""confusion: confusion matrix of the best arm; on the page, of the best arm of each backbone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from matplotlib.patches import Rectangle
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
 from analysis.figures.style import INK, shortened
-from analysis.stats.arms import Arm
 from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
 from analysis.write.blocks import Picture
-from sousaphone.confusion import FRAME, draw_matrix, families, row_shares
+from sousaphone.confusion import FRAME, draw_matrix, families, row_fractions
 from sousaphone.rudiments import SLUGS
 from sousaphone.text import counted
 
@@ -26,38 +25,34 @@ _NAMES = [spoken(slug) for slug in SLUGS]
 
 @dataclass(frozen=True)
 class Matrix:
-    arm: Arm
+    name: str  # of the arm
     counts: Counts
     worst: Sequence[Pair]
-    seeds: int
 
 
 def picture(scene: Scene) -> Picture | None:
     found = []
     for arm in scene.best:
-        scored = scene.scored(arm)
-        counts = counts_of(scene.rows(arm), scored)
-        found.append(Matrix(arm, counts, worst_pairs(counts, _MOST_NAMED), len(scored)))
+        counts = counts_of(scene.rows(arm), scene.scored(arm))
+        found.append(Matrix(arm.name, counts, worst_pairs(counts, _MOST_NAMED)))
     if not found:
         return None
-    first, heading = found[0], "What is taken for what"
-    seeds = f", {counted(first.seeds, 'seed')} summed" if first.seeds > 1 else ""
-    told = (
-        f"{first.arm.name}, the best arm by validation{seeds}: each row is one "
-        "rudiment's test clips, and its colours what share of them was taken for what. The frames are the families."
+    first, number = found[0], len(scene.scored(scene.best[0]))
+    seeds = f", {counted(number, 'seed')} summed" if number > 1 else ""
+    caption = (
+        f"{first.name}, the best arm by validation{seeds}. Rows: true rudiment; columns: predicted rudiment; "
+        "colour: fraction of the row's test clips. Frames: families."
     )
     if first.worst:
-        named = "; ".join(
-            f"{spoken(pair.true)} as {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
-            for pair in first.worst[:4]
-        )
-        told += f" Most often: {named}."
-    return Picture("confusion", heading, told, _png(first, scene.banner), _chart(found))
+        pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.heard})" for p in first.worst[:4]]
+        caption += f" Most frequent confusions: {'; '.join(pairs)}."
+    chart = _chart(found)
+    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), chart, min_width=650)
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
-    page = mpl.sheet(f"What is taken for what: {shortened(matrix.arm.name)}", banner, 11.0, bottom + side + 0.1)
+    page = mpl.sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
     image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:
@@ -67,13 +62,15 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
     bar = page.axes(text_left, bottom + side - 0.42, 1.8, 0.13)
     page.figure.colorbar(image, cax=bar, orientation="horizontal", ticks=[0, 0.5, 1])
     bar.set_xticks([0, 0.5, 1], ["0 %", "50 %", "100 %"], fontsize=8)
-    bar.set_title("share of the played clips", fontsize=8.5, loc="left")
+    bar.set_title("fraction of the row's clips", fontsize=8.5, loc="left")
     words = page.axes(text_left, bottom, 11.0 - text_left - 0.1, side - 0.95)
     words.set_axis_off()
-    words.text(0, 1, "Most often taken for another\n(outlined):", va="top", fontsize=8.5, fontweight="bold")
+    words.text(
+        0, 1, "Most frequent confusions\n(outlined), true as predicted:", va="top", fontsize=8.5, fontweight="bold"
+    )
     for place, pair in enumerate(matrix.worst):
-        told = f"{pair.count} of {pair.heard} ({100 * pair.share:.0f} %)"
-        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {told}"
+        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {pair.count} of {pair.heard}"
+        lines += f" ({100 * pair.share:.0f} %)"
         words.text(0, 0.925 - 0.075 * place, lines, va="top", fontsize=7.8, linespacing=1.3)
     return page.png()
 
@@ -89,39 +86,35 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
         notes.append({**note, "font": {"color": FRAME, "size": 12}})
     buttons: list[dict[str, Any]] = []
     for number, matrix in enumerate(found):
-        percent = np.nan_to_num(100 * row_shares(matrix.counts)).round().astype(np.uint8)
+        percent = np.nan_to_num(100 * row_fractions(matrix.counts)).round().astype(np.uint8)
         figure.add_heatmap(
             z=percent,
             customdata=matrix.counts.astype(np.uint16 if matrix.counts.max() < 2**16 else np.int32),
             zmin=0,
             zmax=100,
             colorscale="Blues",
-            colorbar={"title": {"text": "share, %"}, "len": 0.5, "thickness": 14, "x": 1.0},
-            hovertemplate="played %{y}<br>taken for %{x}: %{z} % (%{customdata} clips)<extra></extra>",
+            colorbar={"title": {"text": "% of row"}, "len": 0.5, "thickness": 14, "x": 1.0},
+            hovertemplate="true: %{y}<br>predicted: %{x}<br>%{z} % (%{customdata} clips)<extra></extra>",
             visible=number == 0,
-            x0=0,
-            dx=1,
-            y0=0,
-            dy=1,
             xgap=0.5,
             ygap=0.5,
         )
         outlines = [_frame(SLUGS.index(p.predicted), SLUGS.index(p.true), 1, INK) for p in matrix.worst]
         seen = {"visible": [place == number for place in range(len(found))]}
         shapes = {"shapes": [*frames, *outlines]}
-        name = plotly_charts.label(matrix.arm.name)
+        name = plotly_charts.label(matrix.name)
         buttons.append({"label": name, "method": "update", "args": [seen, shapes]})
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)
     ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}
-    figure.update_xaxes(**ticks, tickangle=-90, title="taken for", range=[-0.5, len(SLUGS) - 0.5])
-    figure.update_yaxes(**ticks, title="played", range=[len(SLUGS) - 0.5, -0.5])
+    figure.update_xaxes(**ticks, tickangle=-90, title="predicted", range=[-0.5, len(SLUGS) - 0.5])
+    figure.update_yaxes(**ticks, title="true", range=[len(SLUGS) - 0.5, -0.5])
     plotly_charts.styled(figure, 800)
     menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.01, "yanchor": "bottom", "showactive": True}
     return figure.update_layout(margin={"t": 60}, updatemenus=[menu])
 
 
 def _frame(column: int, row: int, cells: int, colour: str) -> dict[str, Any]:
-    """A square of so many cells from this one on."""
+    """plotly's outline of a square of `cells` cells whose first is (column, row)."""
     x, y = {"x0": column - 0.5, "x1": column + cells - 0.5}, {"y0": row - 0.5, "y1": row + cells - 0.5}
     return {"type": "rect", **x, **y, "line": {"color": colour, "width": 1.5}}

@@ -1,9 +1,9 @@
-"""What every figure is drawn from."""
+"""The data that all figures of a report are drawn from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -15,7 +15,7 @@ from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, lo
 
 @dataclass(frozen=True)
 class Mark:
-    """A simple way to tell the rudiments, which the arms are held against; fractions, None where unknown."""
+    """A baseline's name and accuracies, which are fractions, None if unknown."""
 
     title: str
     val_acc: float | None
@@ -24,15 +24,14 @@ class Mark:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A run as its figures see it."""
+    """The results of a run, as its figures need them."""
 
     trials: Sequence[Trial]
-    predictions: pd.DataFrame  # as `analysis.load.predictions.read_predictions` gives them, but no logits; may be empty
+    predictions: pd.DataFrame  # of `analysis.load.predictions.read_predictions`, without logits; may be empty
     baselines: Sequence[Mark]
-    cpu_ms: Mapping[str, float]  # milliseconds of one core that a clip takes, by trial_id
-    # Of what a trial learnt, as a file, by trial_id; like cpu_ms, missing where unknown.
-    adapter_bytes: Mapping[str, float]
-    banner: str | None  # what stands over every figure
+    cpu_ms: Mapping[str, float]  # milliseconds of one core for each clip, by trial_id; missing if unknown
+    adapter_bytes: Mapping[str, float]  # size of the file with the trained weights, by trial_id; missing if unknown
+    banner: str | None  # a warning shown at the top of every PNG
 
     @cached_property
     def groups(self) -> list[Arm]:
@@ -51,25 +50,22 @@ class Scene:
 
     @cached_property
     def best(self) -> list[Arm]:
-        """The best arm by validation of each backbone, of those whose predictions are at hand."""
+        """The best arm by validation of each backbone, among those with predictions."""
         return best_of_each(self.groups, self._by_trial.keys())
 
     def rows(self, arm: Arm) -> pd.DataFrame:
-        """The predictions of the trials that the arm shows; empty where there are none."""
+        """The predictions of the trials that the arm shows; empty if there are none."""
         found = [self._by_trial[t.trial_id] for t in arm.shown if t.trial_id in self._by_trial]
         return pd.concat(found) if found else self.predictions.iloc[:0]
 
     def scored(self, arm: Arm) -> list[str]:
-        """The trials that `rows` holds."""
+        """The ids of the trials in `rows`."""
         return [trial.trial_id for trial in arm.shown if trial.trial_id in self._by_trial]
 
     def look(self, arm: Arm) -> Look:
-        return self.looks[arm.model]
-
-    def shade(self, arm: Arm) -> str:
-        """The arm's colour; pale where its results are partial."""
-        colour = self.looks[arm.model].colour
-        return colour if arm.full else paled(colour)
+        """The arm's shape and colour; the colour is pale if its results are partial."""
+        look = self.looks[arm.model]
+        return look if arm.full else replace(look, colour=paled(look.colour))
 
     @cached_property
     def _by_trial(self) -> dict[str, pd.DataFrame]:

@@ -1,23 +1,22 @@
-"""learning_curves: validation accuracy, validation loss and training cross entropy, by epochs and by seconds."""
+"""learning_curves: validation accuracy, validation loss and training cross entropy over epochs and over seconds."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from matplotlib.collections import LineCollection
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import INK, paled
+from analysis.figures.style import INK, Key, jitter, paled
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, best_of_each, title
 from analysis.write.blocks import Picture
@@ -29,12 +28,12 @@ _METRICS = (
     ("val_loss", "validation loss", 1.0),
     ("train_ce", "training cross entropy", 1.0),
 )
-_PANELS = [  # (row, column, what is along x, metric, its name)
+_PANELS = [  # (row, column, quantity along x, metric, label of the metric)
     (row, column, span, metric, label)
     for row, span in enumerate(("epoch", "seconds of training"), start=1)
     for column, (metric, label, _) in enumerate(_METRICS, start=1)
 ]
-# Of the arms of one backbone: (Matplotlib's style, plotly's).
+# For the arms of one backbone: (Matplotlib's style, plotly's).
 _DASHES: tuple[tuple[Any, str], ...] = (
     ("-", "solid"),
     (":", "dot"),
@@ -45,9 +44,9 @@ _DASHES: tuple[tuple[Any, str], ...] = (
     ((0, (1, 4)), "2px,6px"),
     ((0, (4, 6)), "6px,9px"),
 )
-_FEW = 8  # arms, up to which all are drawn alike
-_HIGHEST_LOSS = 2.2 * math.log(len(SLUGS))  # twice that of guessing; what diverges runs out of its panel
-_MOST_POINTS = 3_000  # in one panel; longer curves are thinned, or the page grows by a megabyte
+_FEW = 8  # up to so many arms, all are drawn alike
+_HIGHEST_LOSS = 2.2 * math.log(len(SLUGS))  # twice the loss of guessing; higher losses leave the panel
+_MOST_POINTS = 3_000  # in one panel; longer curves are thinned, which saves a megabyte of the page
 
 
 def picture(scene: Scene) -> Picture | None:
@@ -56,70 +55,55 @@ def picture(scene: Scene) -> Picture | None:
         return None
     strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
     step = max(1, math.ceil(sum(len(trial.history) for trial in scene.trials) / _MOST_POINTS))
-    told = "Above over epochs, below over the seconds spent in training steps. "
+    caption = "Top: over epochs; bottom: over seconds in training steps. "
     if len(strong) < len(known):
-        told += (
-            f"Strong: the best arm of each backbone by validation, of {counted(len(known), 'arm')}; pale: the others. "
+        caption += (
+            f"Strong: each backbone's best arm by validation, of {counted(len(known), 'arm')}; pale: the others. "
         )
     if any(len(arm.trials) > 1 for arm in known):
-        told += (
-            "A line is the mean over an arm's seeds, as far as all of them went; the thin ones beside strong lines are "
-            "single seeds. "
-        )
-    told += "The marker is the best epoch."
+        caption += "Lines: mean over an arm's seeds, up to the last epoch that all of them reached. "
+        caption += "Thin lines: single seeds of strong arms. "
+    caption += "Markers: best epoch; overlapping markers are moved apart horizontally."
     if step > 1:
-        told += f" One epoch in {step} is drawn."
-    drawing = _Drawing(scene, known, strong, _dashes(known, strong), step)
-    return Picture("learning_curves", "Learning curves", told, _png(drawing), _chart(drawing))
-
-
-@dataclass(frozen=True)
-class _Drawing:
-    """What both renderings share."""
-
-    scene: Scene
-    known: Sequence[Arm]  # the arms with at least an epoch, the best first
-    strong: Collection[str]  # labels of those that are not pale
-    dashes: Mapping[str, tuple[Any, str]]  # by variant: (Matplotlib's style, plotly's)
-    step: int  # how many epochs are drawn as one
-
-    def dash(self, arm: Arm) -> tuple[Any, str]:
-        return self.dashes[arm.variant] if arm.label in self.strong else _DASHES[0]
-
-
-def _dashes(known: Sequence[Arm], strong: Collection[str]) -> Mapping[str, tuple[Any, str]]:
-    """A dash for each variant of the strong arms; the augmented ones take the plainer."""
-    variants = sorted({(not arm.augment, arm.variant) for arm in known if arm.label in strong})
-    return {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
+        caption += f" One epoch in {step} is drawn."
+    lines = _lines(known, strong, step)
+    png, chart = _png(scene, lines), _chart(scene, lines)
+    return Picture("learning_curves", "Learning curves", caption, png, chart, min_width=750)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: of a trial, or the mean of several; `best` is the place of the best epoch in it."""
+    """One line: of a trial, or the mean of several; `best` is the index of the best epoch."""
 
     epochs: Sequence[float]
     seconds: Sequence[float]
-    values: Mapping[str, Sequence[float]]  # by metric, NaN where it is missing
+    values: Mapping[str, Sequence[float]]  # by metric; NaN where missing
     best: int | None
 
     def along(self, span: str) -> Sequence[float]:
         return self.epochs if span == "epoch" else self.seconds
 
+    def thinned(self, step: int) -> Curve:
+        """Keep every `step`th epoch, the best and the last."""
+        kept = [i for i in range(len(self.epochs)) if i % step == 0 or i in (self.best, len(self.epochs) - 1)]
+        values = {name: [line[i] for i in kept] for name, line in self.values.items()}
+        best = None if self.best is None else kept.index(self.best)
+        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, best)
 
-def curve_of(trial: Trial, step: int = 1) -> Curve:
-    """The course of one trial; of its epochs every `step`th, the best and the last."""
-    rows, wanted = trial.history, trial.best.get("epoch")
+
+def curve_of(trial: Trial) -> Curve:
+    rows = trial.history
+    epochs = [float(row["epoch"]) for row in rows]
     seconds = list(accumulate(row.get("epoch_seconds", math.nan) for row in rows))
-    kept = [i for i, row in enumerate(rows) if i % step == 0 or i == len(rows) - 1 or row["epoch"] == wanted]
-    values = {name: [scale * rows[i].get(name, math.nan) for i in kept] for name, _, scale in _METRICS}
-    best = next((place for place, i in enumerate(kept) if rows[i]["epoch"] == wanted), None)
-    return Curve([float(rows[i]["epoch"]) for i in kept], [seconds[i] for i in kept], values, best)
+    values = {name: [scale * row.get(name, math.nan) for row in rows] for name, _, scale in _METRICS}
+    wanted = trial.best.get("epoch")
+    return Curve(epochs, seconds, values, epochs.index(wanted) if wanted in epochs else None)
 
 
-def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
+def mean_curve(trials: Sequence[Trial]) -> Curve:
     """The mean of several trials at each epoch that all of them finished.
 
-    Its best epoch is that of the highest mean macro F1, or accuracy where an old run has none.
+    Its best epoch has the highest mean macro F1, or accuracy in an old run without F1.
     """
     curves = [curve_of(trial) for trial in trials]
     length = min(len(curve.epochs) for curve in curves)
@@ -131,73 +115,104 @@ def mean_curve(trials: Sequence[Trial], step: int = 1) -> Curve:
     chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
     scores = [sum(trial.history[i].get(chosen_by, -math.inf) for trial in trials) for i in range(length)]
     best = scores.index(max(scores)) if scores else None
-    kept = [i for i in range(length) if i % step == 0 or i in (best, length - 1)]
-    seconds = mean([curve.seconds for curve in curves])
-    values = {name: [line[i] for i in kept] for name, line in values.items()}
-    place = None if best is None else kept.index(best)
-    return Curve([curves[0].epochs[i] for i in kept], [seconds[i] for i in kept], values, place)
+    return Curve(curves[0].epochs[:length], mean([curve.seconds for curve in curves]), values, best)
 
 
-def _lines(arm: Arm, step: int) -> tuple[list[tuple[Trial, Curve]], Curve | None]:
-    """The lines of the single trials, and the one that stands for the arm; None where no epoch is common to all."""
-    shown = [trial for trial in arm.shown if trial.history]
-    single = [(trial, curve_of(trial, step)) for trial in arm.trials if trial.history]
-    if len(single) == 1:
-        return [], single[0][1]
-    mean = mean_curve(shown, step) if shown else None
-    return single, mean if mean is not None and mean.epochs else None
+@dataclass(frozen=True)
+class Line:
+    """What is drawn of one arm."""
+
+    arm: Arm
+    strong: bool
+    dash: tuple[Any, str]  # Matplotlib's style, plotly's
+    single: Sequence[tuple[Trial, Curve]]  # one for each of several trials
+    whole: Curve | None  # None if no epoch is common to all trials
+    moves: dict[tuple[str, str], float] = field(default_factory=dict)  # of the best epoch's marker along x, by panel
+
+    @property
+    def marked(self) -> bool:
+        """Whether the best epoch is marked; a line of one epoch is invisible without its marker."""
+        return self.whole is not None and self.whole.best is not None and (self.strong or len(self.whole.epochs) == 1)
 
 
-def _png(drawing: _Drawing) -> bytes:
-    scene, known = drawing.scene, drawing.known
-    legend = [
-        Line2D([], [], color=look.colour, marker=look.marker, markersize=6, linewidth=1.6, label=title(model))
-        for model, look in scene.looks.items()
-        if model in {arm.model for arm in known}
+def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Line]:
+    # Augmented arms get the plainer dashes.
+    variants = sorted({(not arm.augment, arm.variant) for arm in known if arm.label in strong})
+    dashes = {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
+    lines = []
+    for arm in known:
+        single = [(trial, curve_of(trial).thinned(step)) for trial in arm.trials if trial.history]
+        shown = [trial for trial in arm.shown if trial.history]
+        whole = single[0][1] if len(single) == 1 else mean_curve(shown).thinned(step) if shown else None
+        dash = dashes[arm.variant] if arm.label in strong else _DASHES[0]
+        several = single if len(single) > 1 else []
+        lines.append(Line(arm, arm.label in strong, dash, several, whole if whole and whole.epochs else None))
+    for _, _, span, metric, _ in _PANELS:
+        # Sizes of a marker in the panel's units.
+        low, high = _limits(lines, metric)
+        width = 0.028 * max((line.whole.along(span)[-1] for line in lines if line.whole), default=1.0)
+        height = 0.03 * (high - low)
+        points = [
+            (line.whole.along(span)[line.whole.best] / width, line.whole.values[metric][line.whole.best] / height)
+            if line.whole is not None and line.whole.best is not None
+            else (math.nan, math.nan)
+            for line in lines
+        ]
+        for line, move in zip(lines, jitter(points), strict=True):
+            line.moves[span, metric] = width * move
+    return lines
+
+
+def _keys(scene: Scene, lines: Sequence[Line]) -> list[Key]:
+    """The legend: the backbones and, if there are several, the variants."""
+    models = {line.arm.model for line in lines}
+    dashes = {
+        line.arm.variant: line.dash for line in sorted(lines, key=lambda line: not line.arm.augment) if line.strong
+    }
+    return [
+        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in scene.looks.items() if name in models),
+        *(Key(variant, Look(INK, "", ""), dash=dash) for variant, dash in dashes.items() if len(dashes) > 1),
     ]
-    if len(drawing.dashes) > 1:
-        legend += [mpl.stroke(variant, INK, dash, 1.6) for variant, (dash, _) in drawing.dashes.items()]
+
+
+def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
+    legend = _keys(scene, lines)
     columns, width, panel, gap, left = 4, 10.5, 2.45, 0.62, 0.62
     foot = mpl.legend_height(len(legend), columns) + 0.6
     page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
     each = (width - 3 * left - 0.2) / 3
-    panels = {}
     for row, column, span, metric, label in _PANELS:
-        across, up = left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap)
-        axes = panels[span, metric] = page.panel(across, up, each, panel)
+        axes = page.panel(left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap), each, panel)
         axes.set_xlabel(span)
         axes.set_ylabel(label)
-    for arm in reversed(known):  # the best on top
-        look, bold = scene.look(arm), arm.label in drawing.strong
-        single, whole = _lines(arm, drawing.step)
-        shade = look.colour if arm.full else paled(look.colour, 0.5)
-        for (span, metric), axes in panels.items():
-            if bold or whole is None:
-                # As one artist, which Matplotlib draws many times faster.
-                lines = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in single]
-                thin: dict[str, Any] = {"colors": paled(look.colour, 0.35), "linewidths": 0.7, "zorder": 1.8}
-                axes.add_collection(LineCollection(lines, **thin))
+        for line in reversed(lines):  # the best on top
+            look, whole = scene.looks[line.arm.model], line.whole
+            shade = look.colour if line.arm.full else paled(look.colour, 0.5)
+            if line.strong or whole is None:
+                # Matplotlib draws one collection many times faster than single lines.
+                thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
+                axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
             if whole is not None:
                 x, y = whole.along(span), whole.values[metric]
-                style: dict[str, Any] = (
-                    {"color": shade, "linewidth": 1.5} if bold else {"color": paled(shade), "linewidth": 0.9}
-                )
-                axes.plot(x, y, linestyle=drawing.dash(arm)[0], zorder=3 if bold else 2, **style)
-                if whole.best is not None and (bold or len(x) == 1):  # a line of one epoch cannot be seen
-                    axes.plot(x[whole.best], y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
-    for (_, metric), axes in panels.items():
+                style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
+                if line.strong:
+                    style = {"color": shade, "linewidth": 1.5}
+                axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
+                if line.marked and whole.best is not None:
+                    at = x[whole.best] + line.moves[span, metric]
+                    axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
         axes.autoscale_view()
-        axes.set_ylim(*_ends(drawing, metric))
+        axes.set_ylim(*_limits(lines, metric))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     page.legend(legend, columns)
     return page.png()
 
 
-def _ends(drawing: _Drawing, metric: str) -> tuple[float, float]:
-    """Where the vertical axis begins and ends: an accuracy's at 0, a loss's a little below the lowest."""
+def _limits(lines: Sequence[Line], metric: str) -> tuple[float, float]:
+    """Limits of the vertical axis: of an accuracy from 0, of a loss from slightly below the lowest value."""
     scale = next(scale for name, _, scale in _METRICS if name == metric)
-    values = [scale * value for arm in drawing.known for trial in arm.trials for value in trial.values(metric)]
+    values = [scale * value for line in lines for trial in line.arm.trials for value in trial.values(metric)]
     highest = max(values, default=1.0) or 1.0
     if metric == "val_acc":
         return 0.0, 1.05 * highest
@@ -206,29 +221,22 @@ def _ends(drawing: _Drawing, metric: str) -> tuple[float, float]:
     return max(0.0, lowest - pad), highest + pad
 
 
-def _chart(drawing: _Drawing) -> go.Figure:
-    """A click on a name in the legend hides its lines everywhere."""
-    scene, known = drawing.scene, drawing.known
+def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
+    """The chart; a click on a name in the legend hides its lines in all panels."""
     figure = make_subplots(2, len(_METRICS), horizontal_spacing=0.07, vertical_spacing=0.13)
-    few = len(known) <= _FEW
+    few = len(lines) <= _FEW
     if not few:
-        for model in scene.models:
-            plotly_charts.legend_line(figure, title(model), "solid", scene.looks[model].colour, legendgroup=model)
-        if len(drawing.dashes) > 1:
-            for variant, (_, dash) in drawing.dashes.items():
-                plotly_charts.legend_line(figure, variant, dash)
-    for arm in reversed(known):
-        single, whole = _lines(arm, drawing.step)
-        bold = arm.label in drawing.strong
-        own = {
-            "name": plotly_charts.label(arm.label),
-            "legendgroup": plotly_charts.label(arm.label if few else arm.model),
-        }
+        for key in _keys(scene, lines):
+            plotly_charts.legend(figure, [key], legendgroup=key.label)
+    for line in reversed(lines):
+        look, name = scene.looks[line.arm.model], plotly_charts.label(line.arm.label)
         for row, column, span, metric, _ in _PANELS:
-            if single and (bold or whole is None):
-                _add_seeds(figure, single, span, metric, scene.look(arm), row=row, col=column, **own)
-            if whole is not None:
-                _add_whole(figure, drawing, arm, whole, span, metric, row=row, col=column, **own)
+            where = {"row": row, "col": column, "name": name, "showlegend": False}
+            where["legendgroup"] = name if few else title(line.arm.model)
+            if line.single and (line.strong or line.whole is None):
+                _add_seeds(figure, line.single, span, metric, look, **where)
+            if line.whole is not None:
+                _add_whole(figure, line, line.whole, span, metric, look, **where)
     if few:
         named: set[str] = set()
         for trace in figure.data[::-1]:  # the best arm is drawn last
@@ -237,25 +245,27 @@ def _chart(drawing: _Drawing) -> go.Figure:
             named.add(trace.name)
     for row, column, span, metric, label in _PANELS:
         figure.update_xaxes(title=span, rangemode="tozero", row=row, col=column)
-        figure.update_yaxes(title=label, range=list(_ends(drawing, metric)), row=row, col=column)
+        figure.update_yaxes(title=label, range=list(_limits(lines, metric)), row=row, col=column)
     return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
-def _add_whole(
-    figure: go.Figure, drawing: _Drawing, arm: Arm, whole: Curve, span: str, metric: str, **more: Any
-) -> None:
-    look, bold, number = drawing.scene.look(arm), arm.label in drawing.strong, len(whole.epochs)
-    colour = look.colour if arm.full else paled(look.colour, 0.5)
-    # A line of a single epoch cannot be seen; its marker can.
-    sizes = [9 if (i == whole.best and bold) or number == 1 else 0 for i in range(number)]
+def _add_whole(figure: go.Figure, line: Line, whole: Curve, span: str, metric: str, look: Look, **more: Any) -> None:
+    colour = look.colour if line.arm.full else paled(look.colour, 0.5)
+    style = {"color": colour if line.strong else paled(colour), "dash": line.dash[1], "width": 2 if line.strong else 1}
+    x, shown = np.asarray(whole.along(span), np.float32), "x"
+    sizes = np.zeros(len(x), np.uint8)
+    if line.marked and whole.best is not None:
+        sizes[whole.best] = 9
+        if move := line.moves[span, metric]:
+            shown, more["customdata"] = "customdata", x.copy()  # the true value, for the hover text
+            x[whole.best] += move
     figure.add_scatter(
-        x=_x(whole.along(span), span),
+        x=x,
         y=plotly_charts.packed(whole.values[metric]),
         mode="lines+markers",
-        line={"color": colour if bold else paled(colour), "dash": drawing.dash(arm)[1], "width": 2 if bold else 1},
-        marker={"symbol": look.symbol, "color": colour, "size": np.asarray(sizes, np.uint8), "opacity": 1},
-        hovertemplate=f"{span} %{{x:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",
-        showlegend=False,
+        line=style,
+        marker={"symbol": look.symbol, "color": colour, "size": sizes, "opacity": 1},
+        hovertemplate=f"{span} %{{{shown}:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",
         **more,
     )
 
@@ -263,24 +273,18 @@ def _add_whole(
 def _add_seeds(
     figure: go.Figure, single: Sequence[tuple[Trial, Curve]], span: str, metric: str, look: Look, **more: Any
 ) -> None:
-    """The trials of an arm as one thin trace, parted by gaps: hundreds of traces make a page slow."""
+    """Draw the trials of an arm as one thin trace with gaps: hundreds of traces make a page slow."""
     x, y, seeds = list[float](), list[float](), list[int]()
     for trial, curve in single:
         x += [*curve.along(span), curve.along(span)[-1]]
         y += [*curve.values[metric], math.nan]
         seeds += [int(trial.config.get("seed") or 0)] * (len(curve.epochs) + 1)
     figure.add_scatter(
-        x=_x(x, span),
+        x=np.asarray(x, np.uint16 if span == "epoch" else np.float32),
         y=plotly_charts.packed(y),
         customdata=np.asarray(seeds, np.uint8 if max(seeds) < 2**8 else np.float64),
         mode="lines",
         line={"color": paled(look.colour, 0.35), "width": 0.8},
         hovertemplate=f"seed %{{customdata}}, {span} %{{x:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",
-        showlegend=False,
         **more,
     )
-
-
-def _x(values: Sequence[float], span: str) -> np.ndarray:
-    """In as few bytes as will do."""
-    return np.asarray(values, np.uint16 if span == "epoch" else np.float32)

@@ -1,28 +1,29 @@
-"""efficiency_scatter: validation accuracy against what it costs, and which arms no other beats at both."""
+"""efficiency_scatter: validation accuracy against each cost, with the Pareto front."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import plotly.graph_objects as go
-from matplotlib.lines import Line2D
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import CHANCE_PERCENT, GREY, INK, Spot, log_axis, short_count, shortened
+from analysis.figures.style import CHANCE, CHANCE_PERCENT, GREY, Key, Spot, jitter, log_axis, short_count, shortened
 from analysis.load.trials import Trial
 from analysis.stats.arms import STRATEGIES, Arm, Look, title
 from analysis.write.blocks import Picture
 from sousaphone.text import counted
 
-# The more of a backbone trains, the larger.
+# Area of a marker, points²: the larger, the more of a backbone trains.
 _SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
 _HEADING = "Accuracy against cost"
-_NEAR = (0.08, 0.055)  # parts of a panel within which two numbers would meet
+_NEAR = (0.08, 0.055)  # fractions of a panel's width and height within which two numbers would overlap
+_COVERED = 0.025  # the same for two markers
+_FRONT = Key("Pareto front", Look("#999999", "", ""), dash=("-", "solid"), width=1.3)
 
 
 @dataclass(frozen=True)
@@ -35,44 +36,42 @@ class Point:
     accuracy: float
     low: float  # of its seeds
     high: float
+    x: float  # where it is drawn: its cost, moved sideways if another point would cover it
 
     @property
     def size(self) -> float:
-        """Of its marker, in Matplotlib's units: an area."""
+        """The area of its marker, points²."""
         return _SIZES.get(self.arm.strategy, 48.0)
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What costs are along x, its arms, and those of the front from the cheapest on, as places in `points`."""
+    """A cost, the arms with a known cost, and those on the Pareto front, the cheapest first."""
 
     title: str
     points: Sequence[Point]
-    front: Sequence[int]
-
-    @property
-    def best(self) -> list[Point]:
-        return [self.points[place] for place in self.front]
+    front: Sequence[Point]
 
     def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
-        """What stands at which point of the front; numbers that would meet stand together, at the best of them."""
+        """The text at each point of the front; numbers that would overlap are joined at the most accurate of them."""
         start, end, _ = log_axis([point.cost for point in self.points])
         found: list[tuple[list[int], Point, float]] = []
-        for point in self.best:
+        for point in self.front:
             across = math.log(point.cost / start) / math.log(end / start)
             own = numbers[point.arm.label]
             if found:
-                told, last, place = found[-1]
+                joined, last, place = found[-1]
                 if across - place < _NEAR[0] and (point.accuracy - last.accuracy) / (high - low) < _NEAR[1]:
-                    # At the cheapest of them where they lie side by side: to its left nothing is in the way.
-                    found[-1] = ([*told, own], point if across - place < 0.02 else last, place)
+                    # Points of nearly equal cost have it at the best one: nothing is above it and to its left.
+                    found[-1] = ([*joined, own], point if across - place < 0.02 else last, place)
                     continue
             found.append(([own], point, across))
-        return [(point, ", ".join(map(str, sorted(told)))) for told, point, _ in found]
+        return [(point, ", ".join(map(str, sorted(joined)))) for joined, point, _ in found]
 
 
 def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
-    """The places that no other beats: none is cheaper and as good, none as cheap and better; the cheapest first."""
+    """The Pareto front as indices, the cheapest first: points for which no other is at least as good in both and
+    better in one."""
     found: list[int] = []
     for place in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
         if not found or values[place] > values[found[-1]]:
@@ -85,8 +84,8 @@ def panels_of(scene: Scene) -> list[Panel]:
         ("trainable parameters", lambda trial: trial.trainable_params),
         ("all parameters", lambda trial: trial.parameters.get("total")),
         ("training time, s", lambda trial: trial.train_seconds),
-        ("CPU time a clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
-        ("size of what was learnt, kB", lambda trial: scene.adapter_bytes.get(trial.trial_id, 0) / 1000),
+        ("CPU time per clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
+        ("size of the trained weights, kB", lambda trial: scene.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )
     groups = [arm for arm in scene.groups if arm.full and arm.mean("best", "val_acc") is not None]
     found = []
@@ -96,21 +95,32 @@ def panels_of(scene: Scene) -> list[Panel]:
             costs = [cost for cost in map(measure, arm.shown) if cost is not None and cost > 0]
             if costs:
                 values = [100 * value for value in arm.values("best", "val_acc")]
-                mean = sum(values) / len(values)
-                points.append(Point(arm, scene.look(arm), sum(costs) / len(costs), mean, min(values), max(values)))
+                mean, cost = sum(values) / len(values), sum(costs) / len(costs)
+                points.append(Point(arm, scene.look(arm), cost, mean, min(values), max(values), cost))
         if points:
-            found.append(Panel(name, points, front([p.cost for p in points], [p.accuracy for p in points])))
+            points = _visible(points)
+            best = front([point.cost for point in points], [point.accuracy for point in points])
+            found.append(Panel(name, points, [points[place] for place in best]))
     return found
 
 
+def _visible(points: Sequence[Point]) -> list[Point]:
+    """Move points sideways so that none covers another."""
+    start, end, _ = log_axis([point.cost for point in points])
+    width = _COVERED * math.log(end / start)
+    height = _COVERED * max(max(point.high for point in points) - min(point.low for point in points), 10.0)
+    moves = jitter([(math.log(point.cost) / width, point.accuracy / height) for point in points])
+    return [replace(p, x=p.cost * math.exp(width * move)) for p, move in zip(points, moves, strict=True)]
+
+
 def numbers_of(panels: Sequence[Panel]) -> dict[str, int]:
-    """A number for the label of each arm that is on a front, the best by validation first."""
-    on = {point.arm.label: -point.accuracy for panel in panels for point in panel.best}
+    """A number for the label of each arm on a front, the most accurate first."""
+    on = {point.arm.label: -point.accuracy for panel in panels for point in panel.front}
     return {label: number for number, label in enumerate(sorted(on, key=lambda name: on[name]), start=1)}
 
 
 def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
-    """Of the accuracy axis: where chance is far below all arms, they fill the panel instead."""
+    """Limits of the accuracy axis; it does not begin at 0 if all arms are far above chance."""
     highest = max(point.high for panel in panels for point in panel.points)
     lowest = min(point.low for panel in panels for point in panel.points)
     span = max(highest - lowest, 10.0)
@@ -123,35 +133,45 @@ def picture(scene: Scene) -> Picture:
     if not panels:
         return _nothing_yet(scene)
     numbers = numbers_of(panels)
-    told = (
-        "Up and to the left is better. The line joins the arms that none beats at both accuracy and cost; they are "
-        "numbered, the best by validation first"
+    caption = (
+        "Upper left is better. The line is the Pareto front: each of its arms is more accurate than all other arms "
+        "of the same or a lower cost. Its arms are numbered by validation accuracy"
     )
-    told += "; bars span the seeds." if any(len(p.arm.shown) > 1 for p in panels[0].points) else "."
+    caption += "; bars span the seeds." if any(len(p.arm.shown) > 1 for p in panels[0].points) else "."
+    if any(point.x != point.cost for panel in panels for point in panel.points):
+        caption += " Overlapping markers are moved apart horizontally."
     if len({len(panel.points) for panel in panels}) > 1:
-        told += " An arm whose cost is not known is missing in that panel."
+        caption += " An arm with an unknown cost is missing in that panel."
     missing = len(scene.trials) - sum(trial.full and "val_acc" in trial.best for trial in scene.trials)
     if missing:
-        told += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial results or none."
-    return Picture("efficiency_scatter", _HEADING, told, _png(panels, numbers, scene), _chart(panels, numbers, scene))
+        caption += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial or no results."
+    png, chart = _png(panels, numbers, scene), _chart(panels, numbers, scene)
+    return Picture("efficiency_scatter", _HEADING, caption, png, chart, min_width=600)
 
 
 def _nothing_yet(scene: Scene) -> Picture:
-    """A sheet that says so, under the name at which other documents look for this figure."""
-    told = f"None of {counted(len(scene.trials), 'trial')} has all its results yet."
+    """A PNG without data, so that documents that embed this figure find a file."""
+    caption = f"None of {counted(len(scene.trials), 'trial')} has all its results yet."
     page = mpl.sheet(_HEADING, scene.banner, 7.0, 1.6)
-    page.figure.text(0.15 / page.width, 0.7 / page.height, told, fontsize=10, color=GREY, fontstyle="italic")
-    return Picture("efficiency_scatter", _HEADING, told, page.png())
+    page.figure.text(0.15 / page.width, 0.7 / page.height, caption, fontsize=10, color=GREY, fontstyle="italic")
+    return Picture("efficiency_scatter", _HEADING, caption, page.png())
+
+
+def _steps(panel: Panel, end: float) -> tuple[list[float], list[float]]:
+    """The corners of the Pareto front's line, up to the end of the x axis."""
+    best = panel.front
+    return [*(p.cost for p in best), end], [*(p.accuracy for p in best), best[-1].accuracy]
 
 
 def _grid(cells: int) -> tuple[int, int]:
-    """Rows and columns for the panels and the key."""
+    """Rows and columns of a grid with so many cells."""
     columns = cells if cells <= 3 else 2 if cells == 4 else 3
     return math.ceil(cells / columns), columns
 
 
 def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> bytes:
-    legend = _legend(panels, scene)
+    models, others = _keys(panels, scene)
+    legend = [*models, *others]
     rows, columns = _grid(len(panels) + 1)
     width, left, gap_x, gap_y = 10.5, 0.65, 0.35, 0.65
     each = (width - left - 0.25 - gap_x * (columns - 1)) / columns
@@ -168,26 +188,23 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
         axes = page.panel(*place(number), each, tall)
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
-        costs, best = [point.cost for point in panel.points], panel.best
-        start, end, ticks = log_axis(costs)
+        start, end, ticks = log_axis([point.cost for point in panel.points])
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(start, end)
         axes.set_ylim(low, high)
-        steps_x = [best[0].cost, *(p.cost for p in best[1:] for _ in (0, 1)), end]
-        steps_y = [value for p in best for value in (p.accuracy, p.accuracy)]
-        axes.plot(steps_x, steps_y[: len(steps_x)], color="#999999", linewidth=1.3, zorder=1.6)
-        ends = [p.low for p in panel.points], [p.high for p in panel.points]
-        colours = [p.look.colour for p in panel.points]
-        axes.vlines(costs, ends[0], ends[1], colors=colours, linewidth=1.0, alpha=0.6, zorder=2)
-        for look, augment, size in dict.fromkeys((p.look, p.arm.augment, p.size) for p in panel.points):
-            own = [p for p in panel.points if (p.look, p.arm.augment, p.size) == (look, augment, size)]
-            mpl.points(axes, [Spot(p.cost, p.accuracy, look.colour, augment) for p in own], look.marker, size)
+        x, y = _steps(panel, end)
+        axes.plot(x, y, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
+        for p in panel.points:
+            axes.vlines(p.x, p.low, p.high, colors=p.look.colour, linewidth=1.0, alpha=0.6, zorder=2)
+        for look, size in dict.fromkeys((p.look, p.size) for p in panel.points):
+            own = [p for p in panel.points if (p.look, p.size) == (look, size)]
+            mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment) for p in own], look, size)
         for point, words in panel.labels(numbers, low, high):
-            # Nothing can stand above and to the left of a point of the front.
+            # Nothing is above and to the left of a point of the front.
             style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}
-            axes.annotate(words, (point.cost, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
+            axes.annotate(words, (point.x, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
         axes.set_xlabel(panel.title)
         if number % columns == 0:
             axes.set_ylabel("validation accuracy, %")
@@ -199,27 +216,29 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
 
 
 def _key(page: mpl.Sheet, numbers: Mapping[str, int], left: float, bottom: float, width: float, tall: float) -> None:
-    """The numbered arms by name, in letters that fit their cell."""
+    """List the numbered arms in a font size that fits the cell."""
     lines = [f"{number}  {shortened(label)}" for label, number in numbers.items()]
     size = min(9.0, tall * 72 / (1.35 * (len(lines) + 1.5)))
     size = max(4.5, min(size, size * (width + 0.1) / max(page.text_width(lines, size), 1e-9)))
     axes = page.axes(left, bottom, width, tall)
     axes.set_axis_off()
     style: dict[str, Any] = {"va": "top", "linespacing": 1.35, "fontsize": size}
-    axes.text(0.0, 1.0, "\n".join(["On a front:", *lines]), **style)
+    axes.text(0.0, 1.0, "\n".join(["On a Pareto front:", *lines]), **style)
 
 
-def _legend(panels: Sequence[Panel], scene: Scene) -> list[Line2D]:
+def _keys(panels: Sequence[Panel], scene: Scene) -> tuple[list[Key], list[Key]]:
+    """The legend: the backbones, and what size, filling and lines mean."""
     shown = [point.arm for panel in panels for point in panel.points]
     models = [model for model in scene.models if model in {arm.model for arm in shown}]
-    entries = [mpl.shape(scene.looks[m].marker, title(m), scene.looks[m].colour) for m in models]
     strategies = [name for name in _SIZES if name in {arm.strategy for arm in shown}]
+    others = []
     if len(strategies) > 1:
-        entries += [mpl.shape("o", STRATEGIES[name], GREY, size=_SIZES[name] ** 0.5) for name in strategies]
+        grey = Look(GREY, "o", "circle")
+        others += [Key(STRATEGIES[name], grey, size=_SIZES[name] ** 0.5) for name in strategies]
     if len({arm.augment for arm in shown}) > 1:
-        entries += [mpl.shape("o", "augmented", INK), mpl.shape("o", "unaugmented", INK, filled=False)]
-    entries.append(mpl.stroke("no arm is better and cheaper", "#999999", "-", 1.3))
-    return [*entries, *([mpl.chance_entry()] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
+        others += [Key("augmented"), Key("unaugmented", filled=False)]
+    others += [_FRONT, *([CHANCE] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
+    return [Key(title(model), scene.looks[model]) for model in models], others
 
 
 def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> go.Figure:
@@ -229,30 +248,22 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         where = {"row": row + 1, "col": column + 1}
-        best = panel.best
         words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
         start, end, ticks = log_axis([point.cost for point in panel.points])
-        figure.add_scatter(
-            x=[*(p.cost for p in best), end],
-            y=plotly_charts.rounded([*(p.accuracy for p in best), best[-1].accuracy]),
-            mode="lines",
-            line={"shape": "hv", "color": "#999999", "width": 1.5},
-            hoverinfo="skip",
-            showlegend=number == 0,
-            name="no arm is better and cheaper",
-            legendrank=2000,
-            **where,
-        )
+        x, y = _steps(panel, end)
+        style = {"mode": "lines", "line": {"shape": "hv", "color": "#999999", "width": 1.5}}
+        figure.add_scatter(x=x, y=plotly_charts.rounded(y), hoverinfo="skip", showlegend=False, **style, **where)
         for model in scene.models:
             own = [p for p in panel.points if p.arm.model == model]
             if not own:
                 continue
             look = scene.looks[model]
-            bars = plotly_charts.error([Spot(p.accuracy, 0, "", low=p.low, high=p.high) for p in own], look.colour)
+            bars = plotly_charts.error([Spot(p.accuracy, 0, low=p.low, high=p.high) for p in own], look.colour)
             face = [look.colour if p.arm.augment else "#ffffff" for p in own]
-            sizes = [1.4 * p.size**0.5 for p in own]
+            marker = plotly_charts.outlined(look.symbol, look.colour, face, [1.4 * p.size**0.5 for p in own])
             figure.add_scatter(
-                x=[float(f"{p.cost:.5g}") for p in own],
+                x=[float(f"{p.x:.5g}") for p in own],
+                customdata=[float(f"{p.cost:.5g}") for p in own],
                 y=plotly_charts.rounded([p.accuracy for p in own]),
                 error_y={**bars, "thickness": 1, "width": 0},
                 mode="markers+text",
@@ -260,12 +271,12 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
                 textposition="top left",
                 cliponaxis=False,
                 hovertext=[plotly_charts.escape(p.arm.label) for p in own],
-                hovertemplate="%{hovertext}<br>%{x:.4~s}, %{y:.1f} %<extra></extra>",
+                hovertemplate="%{hovertext}<br>%{customdata:.4~s}, %{y:.1f} %<extra></extra>",
                 name=plotly_charts.label(title(model)),
                 legendgroup=model,
                 showlegend=number == 0,
-                # Markers of several sizes are transparent unless told otherwise.
-                marker={**plotly_charts.outlined(look.symbol, look.colour, face, sizes), "opacity": 1},
+                # By default plotly draws markers of several sizes transparent.
+                marker={**marker, "opacity": 1},
                 **where,
             )
         if low < CHANCE_PERCENT:
@@ -275,33 +286,17 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
         figure.update_xaxes(type="log", range=limits, **numbered, title=panel.title, **where)
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title="validation accuracy, %", col=1)
-    row, column = divmod(len(panels), columns)
-    _chart_key(figure, numbers, scene, row + 1, column + 1)
-    if low < CHANCE_PERCENT:
-        plotly_charts.legend_chance(figure, legendrank=2001)
+    _chart_key(figure, numbers, *divmod(len(panels), columns))
+    plotly_charts.legend(figure, _keys(panels, scene)[1], legendrank=2000)
     return plotly_charts.styled(figure, 330 * rows)
 
 
-def _chart_key(figure: go.Figure, numbers: Mapping[str, int], scene: Scene, row: int, column: int) -> None:
-    """The numbered arms by name, and what filled, hollow and large mean, in the cell that is left."""
-    figure.update_xaxes(visible=False, row=row, col=column)
-    figure.update_yaxes(visible=False, row=row, col=column)
-    cell = figure.get_subplot(row, column)
+def _chart_key(figure: go.Figure, numbers: Mapping[str, int], row: int, column: int) -> None:
+    """List the numbered arms in the cell without a panel."""
+    figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
+    figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
+    cell = figure.get_subplot(row + 1, column + 1)
     lines = [f"<b>{number}</b>  {plotly_charts.label(label)}" for label, number in numbers.items()]
-    said = []
-    if len({arm.augment for arm in scene.groups}) > 1:
-        said.append("Hollow: unaugmented.")
-    if len({arm.strategy for arm in scene.groups}) > 1:
-        said.append("Small: head only; large: full fine-tuning.")
-    figure.add_annotation(
-        x=cell.xaxis.domain[0],
-        y=cell.yaxis.domain[1],
-        xref="paper",
-        yref="paper",
-        xanchor="left",
-        yanchor="top",
-        align="left",
-        showarrow=False,
-        font={"size": 12 if len(lines) <= 14 else 9},
-        text="<br>".join(["On a front:", *lines, *said]),
-    )
+    place = {"x": cell.xaxis.domain[0], "y": cell.yaxis.domain[1], "xref": "paper", "yref": "paper"}
+    style = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12 if len(lines) <= 14 else 9}}
+    figure.add_annotation(text="<br>".join(["On a Pareto front:", *lines]), showarrow=False, **place, **style)

@@ -1,5 +1,7 @@
-"""The groundwork of the charts, by plotly: one small template, rows, legends. Every text that comes from outside goes
-through `escape`, and none through a hover template, where `%{...}` would be read as a name."""
+"""Shared parts of the charts, in plotly: one small template, rows, legends.
+
+Every text from outside goes through `escape`, and none into a hover template, where `%{...}` is a variable.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Spot, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Key, Spot, shortened
 
 _ROW, _LEGEND_ROW = 25, 22  # pixels
 _AXIS = {
@@ -36,30 +38,29 @@ _TEMPLATE = go.layout.Template(
 
 
 def escape(text: str, most: int = 200) -> str:
-    """Text as itself in plotly's small HTML."""
-    # plotly turns these entities back into signs, and leaves those for quotation marks as they are.
+    """Escape text for plotly's subset of HTML."""
+    # plotly decodes these entities, but not those of quotation marks.
     return html.escape(shortened(text, most), quote=False)
 
 
 def label(text: str) -> str:
-    """The same, short enough for an axis or a legend."""
+    """The escaped text, short enough for an axis or a legend."""
     return escape(shortened(text))
 
 
 def packed(values: Sequence[float | None]) -> np.ndarray:
-    """Numbers as plotly keeps them in the fewest bytes: four each, of which NaN is a gap."""
+    """Numbers in the fewest bytes that plotly stores, four each; NaN is a gap."""
     whole = np.asarray([math.nan if value is None else value for value in values], dtype=np.float64)
     return whole.clip(-1e38, 1e38).astype(np.float32)
 
 
 def rounded(values: Sequence[float | None], digits: int = 2) -> list[float | None]:
-    """Numbers as short text; what is no number is a gap."""
+    """Numbers with few digits; what is not finite is a gap."""
     return [None if value is None or not math.isfinite(value) else round(float(value), digits) for value in values]
 
 
 def styled(figure: go.Figure, height: float, legend_columns: int = 4) -> go.Figure:
-    """A chart of this height (pixels, without its legend), the legend below it, where it meets neither the tool bar
-    nor the axis."""
+    """Set the chart's template, its height (pixels, without the legend) and the legend below it."""
     names = sum(trace.showlegend is True for trace in figure.data)
     legend = _LEGEND_ROW * math.ceil(names / legend_columns) if names else 0
     figure.update_layout(
@@ -72,22 +73,23 @@ def styled(figure: go.Figure, height: float, legend_columns: int = 4) -> go.Figu
     return figure
 
 
-def row_axis(figure: go.Figure, labels: Sequence[str], **where: int) -> float:
-    """A row for each label, the first on top; returns the height (pixels) that they take."""
+def row_axis(figure: go.Figure, labels: Sequence[str], headings: Sequence[str] = (), **where: int) -> float:
+    """Set a row for each label, the first on top, headings in bold; returns the height of all rows, pixels."""
     rows = max(len(labels), 2)
-    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": [label(text) for text in labels]}
+    names = [f"<b>{label(text)}</b>" if text in headings else label(text) for text in labels]
+    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": names}
     figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False, ticklabelstandoff=5, **ticks, **where)
     return _ROW * (1.3 if rows <= 12 else 1.0) * rows
 
 
 def error(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
-    """plotly's bars of the intervals; none where a limit is NaN."""
+    """plotly's error bars; none where a limit is NaN."""
     sizes = {"array": rounded([s.high - s.x for s in spots]), "arrayminus": rounded([-(s.low - s.x) for s in spots])}
     return {"type": "data", "symmetric": False, "color": colour, "thickness": 1.6, "width": 4, **sizes}
 
 
 def outlined(symbol: str, colour: str, face: str | Sequence[str], size: float | Sequence[float]) -> dict[str, Any]:
-    """plotly's settings of a marker whose edge has this colour."""
+    """plotly's settings of a marker with an edge in this colour."""
     return {"symbol": symbol, "color": face, "size": size, "line": {"width": 2, "color": colour}}
 
 
@@ -100,50 +102,30 @@ def dots(
     opacity: float = 0.5,
     **more: Any,
 ) -> None:
-    """Small dots; `hover` is a template, which may show `%{text}`, a name given as `text`."""
+    """Draw small dots; `hover` is plotly's template."""
     figure.add_scatter(
         x=packed([dot.x for dot in found]),
         y=packed([dot.y for dot in found]),
         mode="markers",
         hovertemplate=hover,
-        marker={"size": size, "opacity": opacity, "color": colours},
+        marker={"size": size, "opacity": opacity, "color": colours, "line": {"color": "#ffffff", "width": 0.5}},
         showlegend=False,
         **more,
     )
 
 
-def named_dots(figure: go.Figure, found: Sequence[Dot], value: str) -> None:
-    """Dots in their own colours; `value` is what a template says of one before its name."""
-    names = [escape(dot.name) for dot in found]
-    dots(figure, found, f"{value}<br>%{{text}}<extra></extra>", [dot.colour for dot in found], text=names)
-
-
-def separator(figure: go.Figure, y: float) -> None:
-    """A line between two rows."""
-    figure.add_hline(y=y, line={"color": "#bbbbbb", "width": 1}, layer="below")
-
-
-def legend_marker(figure: go.Figure, name: str, symbol: str, colour: str = INK, **more: Any) -> None:
-    """An entry of the legend without points of its own."""
-    _legend_entry(figure, name, mode="markers", marker=outlined(symbol, colour, colour, 9), **more)
-
-
-def legend_line(figure: go.Figure, name: str, dash: str, colour: str = INK, **more: Any) -> None:
-    """The same with a line."""
-    _legend_entry(figure, name, mode="lines", line={"dash": dash, "color": colour, "width": 1.8}, **more)
-
-
-def _legend_entry(figure: go.Figure, name: str, **more: Any) -> None:
-    figure.add_scatter(x=[None], y=[None], name=label(name), showlegend=True, hoverinfo="skip", **more)
-
-
-def legend_chance(figure: go.Figure, **more: Any) -> None:
-    """The entry for `chance_line`."""
-    legend_line(figure, f"chance, {CHANCE_PERCENT:g} %", "dash", GREY, **more)
+def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:
+    """Add entries to the legend that have no points of their own."""
+    for key in keys:
+        colour, symbol = key.look.colour, key.look.symbol if key.filled else f"{key.look.symbol}-open"
+        style: dict[str, Any] = {"mode": "markers", "marker": outlined(symbol, colour, colour, 1.3 * key.size)}
+        if key.dash:
+            style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": key.width}}
+        style |= {"name": label(key.label), "showlegend": True, "hoverinfo": "skip"}
+        figure.add_scatter(x=[None], y=[None], **style, **more)
 
 
 def chance_line(figure: go.Figure, vertical: bool = True, **where: int) -> None:
-    """The line itself; `legend_chance` names it."""
     place: dict[str, Any] = {"line": {"dash": "dash", "color": GREY, "width": 1}, "layer": "below"}
     draw = figure.add_vline if vertical else figure.add_hline
     draw(CHANCE_PERCENT, **place, **where)

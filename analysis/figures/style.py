@@ -1,11 +1,13 @@
-"""What the PNG and the chart of a figure share: chance, greys, paleness, short numbers."""
+"""What the PNG and the chart of a figure share: colours, markers, legend entries, jitter, short numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import count
+from typing import Any, NamedTuple
 
+from analysis.stats.arms import Look
 from sousaphone.rudiments import SLUGS
 
 CHANCE_PERCENT = 100 / len(SLUGS)
@@ -24,31 +26,78 @@ class Dot(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """A marker with the interval along x that it stands in; NaN limits: none."""
+    """A marker and its interval along x; NaN limits: no interval."""
 
     x: float
     y: float
-    colour: str
     filled: bool = True
     low: float = math.nan
     high: float = math.nan
 
 
+class Key(NamedTuple):
+    """An entry of the legend: a marker, or a line if `dash` (Matplotlib's style, plotly's) is given."""
+
+    label: str
+    look: Look = Look(INK, "o", "circle")
+    filled: bool = True
+    size: float = 7.0  # of the marker, points
+    dash: tuple[Any, str] | None = None
+    width: float = 1.6  # of the line
+
+
+CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"), width=1.2)
+
+
+def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
+    """How far to move each point so that none covers another; the same points give the same moves.
+
+    Args:
+        points: (place, value) in units of a marker's size: two points overlap where both differ by less than 1. Only
+            the place may move.
+
+    Returns:
+        The moves of the places, in the same unit: 0, or the nearest free one of 1, -1, 2, -2, ...
+    """
+    moves: list[int] = []
+    for place, value in points:
+        near = [p + move for (p, v), move in zip(points, moves, strict=False) if abs(v - value) < 1]
+        tries = ((n + 1) // 2 * (-1) ** (n + 1) for n in count())
+        moves.append(next(move for move in tries if all(abs(place + move - other) >= 1 for other in near)))
+    return moves
+
+
+def row_jitter(
+    values: Sequence[float], limits: tuple[float, float], step: float, most: float, width: float = 0.009
+) -> list[float]:
+    """Vertical offsets, in rows, for points in one row.
+
+    Args:
+        limits: of the x axis.
+        step: offset between two points that would overlap, unless they are so many that one exceeds `most`.
+        width: of a point, as a fraction of the x axis.
+    """
+    size = width * (limits[1] - limits[0])
+    moves = jitter([(0.0, value / size) for value in values])
+    step = min(step, most / max(map(abs, moves), default=0)) if any(moves) else step
+    return [step * move for move in moves]
+
+
 def shortened(text: str, most: int = LABEL_LETTERS) -> str:
-    """On one line, and not too long for the margin of a figure."""
+    """The text on one line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def paled(colour: str, opaque: float = PALE) -> str:
-    """A colour as it looks on white paper at this opacity; where things overlap, it does not get darker."""
+    """The opaque colour that looks like this colour on white at this opacity; overlaps do not get darker."""
     parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
     return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
 
 
 def accuracy_range(percent: float) -> tuple[float, float]:
-    """Where an accuracy axis begins and ends: a little below 0, so that a marker there is whole, and a little above the
-    highest value, never far above 100 %."""
+    """Limits of an accuracy axis: slightly below 0, so that a marker at 0 is whole, to slightly above `percent`, the
+    highest value; at most 102."""
     end = min(1.06 * max(percent, 4 * CHANCE_PERCENT), 102.0)
     return -0.02 * end, end
 
@@ -66,7 +115,7 @@ def short_seconds(seconds: float) -> str:
 
 
 def log_axis(values: Sequence[float]) -> tuple[float, float, list[float]]:
-    """(low, high, ticks) of a log axis: a decade at least, so that equal values still leave a readable axis."""
+    """(low, high, ticks) of a log axis that spans at least one decade, so that equal values leave a readable axis."""
     low, high = math.log10(min(values)), math.log10(max(values))
     span = max(high - low, 1.0)
     middle = (low + high) / 2

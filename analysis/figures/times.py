@@ -1,9 +1,9 @@
-"""training_time: seconds spent in training steps, of a whole trial and of one epoch."""
+"""training_time: seconds in training steps for each trial and for each epoch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 from matplotlib.ticker import MaxNLocator
@@ -11,88 +11,83 @@ from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.context import Scene
-from analysis.figures.style import INK, Dot, short_seconds
+from analysis.figures.style import INK, Dot, row_jitter, short_seconds
 from analysis.load.trials import Trial
-from analysis.stats.arms import Arm
 from analysis.write.blocks import Picture
 
 _MEASURES: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
-    ("seconds a trial", lambda trial: trial.train_seconds),
-    ("seconds an epoch", lambda trial: trial.mean("epoch_seconds")),
+    ("seconds per trial", lambda trial: trial.train_seconds),
+    ("seconds per epoch", lambda trial: trial.mean("epoch_seconds")),
 )
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     y: int
-    arm: Arm
-    seeds: list[float]
-
-    @property
-    def mean(self) -> float:
-        return sum(self.seeds) / len(self.seeds)
+    name: str
+    colour: str
+    mean: float
+    end: float  # the slowest seed
 
 
 def picture(scene: Scene) -> Picture:
-    told = "Time in training steps, evaluation not counted: the mean of an arm's trials, by validation macro F1."
+    caption = "Time in training steps, without evaluation; mean over each arm's trials. Sorted by validation macro F1."
     if any(len(arm.trials) > 1 for arm in scene.groups):
-        told += " Dots: single seeds."
+        caption += " Dots: single seeds; overlapping dots are moved apart vertically."
     if not all(arm.full for arm in scene.groups):
-        told += " Pale: partial results; what has not ended took longer, or would."
-    return Picture("training_time", "Training time", told, _png(scene), _chart(scene))
+        caption += " Pale: partial results; a full training takes longer."
+    return Picture("training_time", "Training time", caption, _png(scene), _chart(scene), min_width=550)
 
 
-def _bars(scene: Scene, measure: Callable[[Trial], float | None]) -> tuple[list[Bar], list[Dot]]:
-    """The arms with a known time, and dots for single seeds."""
-    rows = [Bar(y, arm, [v for v in map(measure, arm.shown) if v is not None]) for y, arm in enumerate(scene.groups)]
-    bars = [bar for bar in rows if bar.seeds]
-    return bars, [Dot(value, bar.y, INK) for bar in bars if len(bar.seeds) > 1 for value in bar.seeds]
+def _bars(scene: Scene, measure: Callable[[Trial], float | None]) -> tuple[list[Bar], list[Dot], float]:
+    """The arms with a known time, dots for single seeds, and the end of the x axis, with room for numbers."""
+    seeds = [[v for v in map(measure, arm.shown) if v is not None] for arm in scene.groups]
+    end = 1.22 * (max(map(max, filter(None, seeds)), default=1.0) or 1.0)
+    bars, dots = [], []
+    for y, (arm, own) in enumerate(zip(scene.groups, seeds, strict=True)):
+        if own:
+            bars.append(Bar(y, arm.name, scene.look(arm).colour, sum(own) / len(own), max(own)))
+        if len(own) > 1:
+            shifts = row_jitter(own, (0.0, end), step=0.13, most=0.27)
+            dots += [Dot(value, y + shift, INK) for value, shift in zip(own, shifts, strict=True)]
+    return bars, dots, end
 
 
 def _png(scene: Scene) -> bytes:
-    labels = [arm.label for arm in scene.groups]
+    labels = [arm.name for arm in scene.groups]
     page, panels = mpl.row_sheet("Training time", scene.banner, labels, width=10.0, panels=2)
     for axes, (label, measure) in zip(panels, _MEASURES, strict=True):
-        bars, dots = _bars(scene, measure)
-        shades = [scene.shade(bar.arm) for bar in bars]
-        axes.barh([bar.y for bar in bars], [bar.mean for bar in bars], height=0.62, color=shades)
-        mpl.dots(axes, dots, opaque=0.6)
+        bars, dots, end = _bars(scene, measure)
         for bar in bars:
-            words, end = f"{short_seconds(bar.mean)}   {bar.arm.state}".strip(), (max(bar.seeds), bar.y)
-            axes.annotate(words, end, xytext=(5, 0), textcoords="offset points", va="center", fontsize=8.5)
-        for place in set(range(len(labels))) - {bar.y for bar in bars}:
-            mpl.beside(axes, 0.0, place, scene.groups[place].state, 4)
-        # Room for the words beyond the longest bar.
-        longest = max((max(bar.seeds) for bar in bars), default=1.0) or 1.0
-        axes.set_xlim(0, longest * (1.55 if any(arm.state for arm in scene.groups) else 1.22))
+            axes.barh(bar.y, bar.mean, height=0.62, color=bar.colour)
+            offset: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points"}
+            axes.annotate(short_seconds(bar.mean), (bar.end, bar.y), **offset, va="center", fontsize=8.5)
+        mpl.dots(axes, dots, opaque=0.6)
+        axes.set_xlim(0, end)
         axes.set_xlabel(label)
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # the panels' outermost numbers stand close
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))  # the outermost numbers of the panels are close
     return page.png()
 
 
 def _chart(scene: Scene) -> go.Figure:
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.04)
     for column, (name, measure) in enumerate(_MEASURES, start=1):
-        bars, dots = _bars(scene, measure)
-        means = [bar.mean for bar in bars]
+        bars, dots, end = _bars(scene, measure)
+        y, where = [bar.y for bar in bars], {"showlegend": False, "row": 1, "col": column}
         figure.add_bar(
-            x=plotly_charts.rounded(means),
-            y=[bar.y for bar in bars],
+            x=plotly_charts.rounded([bar.mean for bar in bars]),
+            y=y,
             width=0.62,
             orientation="h",
-            text=[short_seconds(mean) for mean in means],
-            textposition="outside",
-            cliponaxis=False,
-            hovertext=[plotly_charts.escape(bar.arm.name) for bar in bars],
+            hovertext=[plotly_charts.escape(bar.name) for bar in bars],
             hovertemplate="%{x:.1f} s<br>%{hovertext}<extra></extra>",
-            marker={"color": [scene.shade(bar.arm) for bar in bars]},
-            showlegend=False,
-            row=1,
-            col=column,
+            marker={"color": [bar.colour for bar in bars]},
+            **where,
         )
         plotly_charts.dots(figure, dots, "%{x:.1f} s<extra></extra>", INK, 4, 0.6, row=1, col=column)
-        longest = max(means, default=1.0) or 1.0
-        figure.update_xaxes(title=name, range=[0, 1.2 * longest], row=1, col=column)
+        words = {"mode": "text", "textposition": "middle right", "hoverinfo": "skip", "cliponaxis": False}
+        texts = [f" {short_seconds(bar.mean)}" for bar in bars]
+        figure.add_scatter(x=[bar.end for bar in bars], y=y, text=texts, **words, **where)
+        figure.update_xaxes(title=name, range=[0, end], row=1, col=column)
     height = plotly_charts.row_axis(figure, [arm.name for arm in scene.groups], row=1, col=1)
     figure.update_yaxes(range=[max(len(scene.groups), 2) - 0.5, -0.5], showgrid=False, row=1, col=2)
     return plotly_charts.styled(figure, height)

@@ -1,1 +1,1 @@
-"""How it is written: blocks, Markdown, HTML, tables, files for other programs."""
+"""Output of the report: blocks, Markdown, HTML, tables, files for other programs."""

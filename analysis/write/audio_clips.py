@@ -1,4 +1,4 @@
-"""The worst confusions to listen to: clips that were taken for another rudiment, beside clips of that other one."""
+"""Audio of the worst confusions: misclassified clips, and clips of the rudiment that was predicted instead."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
-RATE = 22_050  # Hz; strokes on a snare have little above 11 kHz that tells rudiments apart
-MOST_SECONDS, MOST_BYTES = 5.0, 20_000  # of one clip; of one MP3, about
-# libsndfile's scale, from the best sound to the smallest file.
-_COMPRESSION = (0.6, 0.8, 0.99)
+RATE = 22_050  # Hz; snare strokes have little above 11 kHz that distinguishes rudiments
+MOST_SECONDS, MOST_BYTES = 5.0, 20_000  # of one clip; of one MP3, approximately
+_COMPRESSION = (0.6, 0.8, 0.99)  # on libsndfile's scale, from the best sound to the smallest file
 
 
 def listening(
@@ -33,42 +32,41 @@ def listening(
     most_pairs: int = 4,
     clips_each: int = 2,
 ) -> tuple[list[Sounds], list[str]]:
-    """Short clips for the first of these pairs.
+    """Read short clips for the first of these pairs.
 
     Args:
-        root: the data directory; what is not there any more is remarked upon.
-        predictions: those that the pairs were counted in: sample_id, player, rudiment, predicted, audio_path and
-            tempo_bpm.
-        clip_seconds: what the models heard: the centre of each clip, or all of a shorter one.
-        clips_each: clips of the one rudiment, and as many of the other, by different players where there are some.
+        root: the data directory; unreadable clips give a remark.
+        predictions: the rows that the pairs were counted in, with sample_id, player, rudiment, predicted, audio_path
+            and tempo_bpm.
+        clip_seconds: length of the models' input: the centre of each clip, or all of a shorter one.
+        clips_each: clips of the true rudiment, and as many of the predicted one, by different players if possible.
 
     Returns:
-        One group of sounds a pair, and remarks.
+        One group of sounds for each pair, and remarks.
     """
-    found, lost = [], dict[str, None]()
+    found, errors = [], dict[str, None]()
     for pair in pairs[:most_pairs]:
-        named = predictions[predictions.predicted == pair.predicted]
+        candidates = predictions[predictions.predicted == pair.predicted]
         clips = []
-        for played, words in (
-            (pair.true, f"{spoken(pair.true)}, taken for {spoken(pair.predicted)}"),
-            (pair.predicted, f"{spoken(pair.predicted)}, recognised"),
+        for true, words in (
+            (pair.true, f"{spoken(pair.true)}, predicted as {spoken(pair.predicted)}"),
+            (pair.predicted, f"{spoken(pair.predicted)}, correctly classified"),
         ):
-            for row in _choose(named[named.rudiment == played], clips_each):
+            for row in _choose(candidates[candidates.rudiment == true], clips_each):
                 try:
                     content, mime = _excerpt(root, str(row.audio_path), min(clip_seconds, MOST_SECONDS))
-                except (UserError, OSError, ValueError, RuntimeError) as error:  # soundfile's are RuntimeErrors
-                    lost[one_line(error, 200)] = None
+                except (UserError, OSError, ValueError, RuntimeError) as error:  # soundfile raises RuntimeError
+                    errors[one_line(error, 200)] = None
                 else:
-                    clips.append(Sound(f"{words}: {_told(row)}", content, mime))
+                    clips.append(Sound(f"{words}: {_described(row)}", content, mime))
         if clips:
-            heading = f"{spoken(pair.true)} taken for {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
+            heading = f"{spoken(pair.true)} predicted as {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
             found.append(Sounds(heading, clips))
-    remarks = [f"Not all clips can be listened to: {next(iter(lost))}"] if lost else []
-    return found, remarks
+    return found, [f"Audio of some confused clips is unavailable: {next(iter(errors))}"] if errors else []
 
 
 def _choose(rows: pd.DataFrame, most: int) -> Iterator[pd.Series]:
-    """The clips that the most seeds agree on, a player's second one only where there are too few players."""
+    """Yield the clips on which the most seeds agree; a player's second clip only if there are too few players."""
     if rows.empty:
         return
     firsts = {name: (name, "first") for name in ("player", "audio_path", "tempo_bpm")}
@@ -79,17 +77,24 @@ def _choose(rows: pd.DataFrame, most: int) -> Iterator[pd.Series]:
         yield row
 
 
-def _told(row: pd.Series) -> str:
+def _described(row: pd.Series) -> str:
     tempo = f", {row.tempo_bpm:.0f} BPM" if np.isfinite(row.tempo_bpm) else ""
     name = str(row.player)
     return f"{name if name.startswith('player') else f'player {name}'}{tempo}"
 
 
 def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:
-    """The centre of a clip, mono, and its MIME type; UserError, OSError, ValueError or RuntimeError if unreadable."""
+    """Encode the centre of a clip in mono.
+
+    Returns:
+        The file's content and its MIME type.
+
+    Raises:
+        UserError, OSError, ValueError, RuntimeError: the clip is unreadable.
+    """
     if not audio_path:
-        raise UserError("the predictions do not say where the clips are")
-    # Refuses a path that leaves the data directory: the page would hold what is none of its business.
+        raise UserError("the predictions contain no audio_path")
+    # Rejects a path outside the data directory, so that the page embeds no other file.
     find_files(root, [place_in_shard(audio_path)[0]], "the predictions")
     _, source = next(open_clips(root, [audio_path]))
     with soundfile.SoundFile(source) as file:
@@ -106,7 +111,7 @@ def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:
 
 
 def encoded(wave: np.ndarray) -> tuple[bytes, str]:
-    """Samples [T] at RATE as a file in memory, and its MIME type: a small MP3, or WAV where there is no encoder."""
+    """Encode samples [T] at RATE as a small MP3, or as WAV without an encoder; return content and MIME type."""
     if "MP3" not in soundfile.available_formats():
         return _written(wave, "WAV"), "audio/wav"
     content = b""

@@ -1,5 +1,4 @@
-"""What a report is made of before it is Markdown or HTML: sections of blocks. All text here is plain; whoever writes it
-out escapes it."""
+"""Sections and blocks of a report, before they become Markdown or HTML. All text is plain; the writers escape it."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Banner:
-    """A paragraph that nobody may overlook."""
+    """A highlighted warning."""
 
     text: str
 
@@ -34,41 +33,43 @@ class Items:
 
 @dataclass(frozen=True)
 class Terms:
-    """A list of names and what they stand for."""
+    """A list of names and their explanations."""
 
     pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Code:
-    """Lines to type, or of a log, as they are."""
+    """Commands or lines of a log, verbatim."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells. `wordy` columns (by name) hold sentences, which may wrap; all others hold numbers or names."""
+    """Rows of cells."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    wordy: Sequence[str] = ()
+    wordy: Sequence[str] = ()  # names of columns with sentences, which may wrap; others contain numbers or names
+    extra: Sequence[str] = ()  # names of columns that the page shows on demand and Markdown leaves out
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One figure, twice: as a file for documents and as a chart for the page."""
+    """One figure, as a PNG for documents and as a chart for the page."""
 
-    name: str  # of the file, without its suffix: plots/NAME.png
+    name: str  # of the file plots/NAME.png
     heading: str
     caption: str  # how to read it, in a sentence or two
-    png: bytes | None = None  # None where only the page has it
-    chart: go.Figure | None = None  # None where only the file is of use
+    png: bytes | None = None  # None: only on the page
+    chart: go.Figure | None = None  # None: only the PNG
+    min_width: int = 350  # pixels; on a narrower screen the chart scrolls in its container
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A short clip to listen to: MP3, or WAV where the encoder is missing."""
+    """A short audio clip: MP3, or WAV without an encoder."""
 
     label: str
     content: bytes
@@ -77,7 +78,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Clips under one heading, to be compared by ear; the Markdown report only names them."""
+    """Audio clips under one heading; the Markdown report only names them."""
 
     heading: str
     clips: Sequence[Sound]
@@ -88,7 +89,7 @@ Block = Text | Banner | Items | Terms | Code | Table | Picture | Sounds
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it; without blocks it is left out."""
+    """A heading and its blocks; a section without blocks is left out."""
 
     heading: str
     blocks: Sequence[Block] = field(default_factory=tuple)

@@ -1,4 +1,4 @@
-"""A run's results as files for other programs: contents made of trials, written by `analysis.report`."""
+"""A run's results as files for other programs; this module makes their contents, and `analysis.report` writes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OF_TRIAL = ("trial_id", "model", "strategy", "augment", "seed")
 
 
 def epochs_csv(trials: Sequence[Trial]) -> bytes:
-    """epochs.csv: one row a trial and epoch, with all that was measured in it; what was not is empty."""
+    """Return epochs.csv: one row for each trial and epoch with all its metrics; a missing metric is empty."""
     rows = [{**_identity(trial), **row} for trial in trials for row in trial.history]
     metrics = dict.fromkeys(["epoch", *(name for trial in trials for row in trial.history for name in row)])
     table = pd.DataFrame(rows, columns=[*_OF_TRIAL, *metrics])
@@ -24,14 +24,15 @@ def epochs_csv(trials: Sequence[Trial]) -> bytes:
 
 
 def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | None = None) -> bytes:
-    """One trial, in the form of an earlier sweep's files, so that what reads those reads it.
+    """Return one trial as JSON, readable by programs that read the files of an earlier sweep.
 
-    Its names (`augmentation`, `data`, `max_epochs`, `test_f1_macro`, `training_time_seconds`, `avg_epoch_time`) stand
-    beside ours. A metric that was not measured is missing, one that is no number is null.
+    The earlier names (`augmentation`, `data`, `max_epochs`, `test_f1_macro`, `training_time_seconds`,
+    `avg_epoch_time`) are given in addition to the project's own. A metric that was not measured is missing, and one
+    that is not finite is null.
 
     Args:
-        timestamp: when the trial began, ISO 8601.
-        adapter_bytes: size of the file with all that was trained.
+        timestamp: start of the trial, ISO 8601.
+        adapter_bytes: size of the file with the trained weights.
     """
     config, best, last = trial.config, trial.best, trial.last
     scored = {name: value for name, value in last.items() if name.startswith(("test_", "held_out_", "also_"))}
@@ -75,7 +76,7 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
 
 
 def predictions_parquet(frame: pd.DataFrame) -> bytes:
-    """The table of `analysis.load.predictions.read_predictions` (or any other) as a Parquet file."""
+    """Return a table, such as that of `analysis.load.predictions.read_predictions`, as a Parquet file."""
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False, compression="zstd")
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Content blocks as Markdown, for a pull request or an appendix."""
+"""Blocks as Markdown, for a pull request or an appendix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, 
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
-    """The whole document. What comes from outside is escaped: an error's text shows as it is."""
+    """Return the whole document. All text is escaped, so that an error's text is shown verbatim."""
     parts = [f"# {escape(title)}"]
     for section in sections:
         if section.blocks:
@@ -19,7 +19,7 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as itself in Markdown: on one line, no mark-up, no HTML."""
+    """Escape text for Markdown: one line without mark-up or HTML."""
     return re.sub(r"([\\`*{}\[\]<>|#~&$]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
@@ -38,14 +38,16 @@ def _block(block: Block) -> str:
             while fence in text:
                 fence += "`"
             return f"{fence}\n{text}\n{fence}"
-        case Table(head, rows):
+        case Table(head, rows, _, extra):
+            kept = [place for place, name in enumerate(head) if name not in extra]
             lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
-            return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+            table = "\n".join(f"| {' | '.join(line[place] for place in kept)} |" for line in lines)
+            return f"{table}\n\nMore columns in report.html: {', '.join(extra)}." if extra else table
         case Picture():
             picture = f"![{escape(block.heading)}](plots/{block.name}.png)\n\n" if block.png is not None else ""
             return f"### {escape(block.heading)}\n\n{picture}{escape(block.caption)}"
         case Sounds(heading, clips):
-            return f"{escape(heading)}: {', '.join(escape(clip.label) for clip in clips)} (to be heard in report.html)"
+            return f"{escape(heading)}: {', '.join(escape(clip.label) for clip in clips)} (audio in report.html)"
 
 
 def _list(items: Iterable[str]) -> str:

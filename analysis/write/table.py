@@ -1,4 +1,4 @@
-"""The comparison table: one row a planned trial, in the plan's order."""
+"""The comparison table: one row for each planned trial, in the plan's order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTEGERS = (
     *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "oom_retries"),
     *("train_clips", "val_clips", "test_clips"),
 )
-# Of the columns from val_acc on, those without numbers.
+# Columns from val_acc on that contain no numbers.
 WORDS = (
     *("signature", "data_hash", "weights_hash", "weights_sha256", "pretraining"),
     *("version", "git_commit", "reason", "error"),
@@ -27,15 +27,15 @@ def comparison_table(
     cpu_ms: Mapping[str, float] = MappingProxyType({}),
     adapter_bytes: Mapping[str, int] = MappingProxyType({}),
 ) -> pd.DataFrame:
-    """The columns of comparison_table.csv.
+    """Return the table of comparison_table.csv.
 
     Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
-    over the epochs and peak_memory_mb the highest; what is not known is missing. `partial` marks the rows whose
-    numbers are of fewer epochs than planned. Only rows of one `signature` may be compared.
+    over the epochs and peak_memory_mb the maximum; unknown values are missing. `partial` marks rows whose numbers are
+    of fewer epochs than planned. Only rows with the same `signature` are comparable.
 
     Args:
-        cpu_ms: milliseconds of one core that a clip takes, by trial_id.
-        adapter_bytes: of the file with what a trial has learnt, by trial_id.
+        cpu_ms: milliseconds of one core for each clip, by trial_id.
+        adapter_bytes: size of the file with the trained weights, by trial_id.
     """
     table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
@@ -44,7 +44,7 @@ def comparison_table(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The table as CSV, one line a trial: an error of several lines becomes one."""
+    """Return the table as CSV with one line for each trial; line breaks in errors become spaces."""
     one_line = {name: table[name].map(lambda text: " ".join(text.split()), na_action="ignore") for name in _TEXTS}
     return str(table.assign(**one_line).to_csv(index=False, lineterminator="\n"))
 
@@ -56,7 +56,7 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         "trial_id": trial.trial_id,
         "model": config.get("model"),
         "strategy": config.get("strategy"),
-        # Adapters are LoRA's; the setting means nothing to the other strategies.
+        # The other strategies have no adapters.
         "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
         "augment": "on" if config.get("augment") else "off",
         "seed": config.get("seed"),

@@ -1,4 +1,4 @@
-"""All figures together: which there are, that they stay small and harmless."""
+"""All figures together: which are drawn, their size, and that outside text is escaped."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def many(path: Path, kind: str) -> tuple[list[Trial], pd.DataFrame]:
     return [*trials, *more], pd.concat([predictions, copies], ignore_index=True).astype({"trial_id": "category"})
 
 
-def test_all_figures_of_a_finished_run_come_in_reading_order_as_file_and_chart(found: dict[str, Picture]) -> None:
+def test_finished_run_has_all_figures_in_reading_order(found: dict[str, Picture]) -> None:
     assert list(found) == NAMES
     for picture in found.values():
         assert picture.png is not None
@@ -70,28 +70,28 @@ def test_all_figures_of_a_finished_run_come_in_reading_order_as_file_and_chart(f
         assert "  " not in picture.caption
 
 
-def test_without_predictions_there_is_what_the_records_tell(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+def test_without_predictions_only_figures_of_records_are_drawn(eight: tuple[list[Trial], pd.DataFrame]) -> None:
     trials, predictions = eight
     found = drawn(trials, predictions.iloc[:0])
     assert list(found) == WITHOUT_PREDICTIONS
     assert "players" not in found["accuracy_comparison"].caption
 
 
-def test_a_table_without_any_columns_is_as_good_as_none(eight: tuple[list[Trial], pd.DataFrame]) -> None:
+def test_predictions_without_columns_are_ignored(eight: tuple[list[Trial], pd.DataFrame]) -> None:
     assert Scene(eight[0], pd.DataFrame(), [], {}, {}, None).best == []
 
 
-def test_of_a_run_not_begun_the_planned_arms_and_their_status_are_shown(tmp_path: Path) -> None:
+def test_run_without_results_shows_planned_arms_and_their_status(tmp_path: Path) -> None:
     trials, predictions = built(tmp_path, [arm("ast"), arm("beats")], ["pending", "failed"])
     found = drawn(trials, predictions)
     assert list(found) == ["accuracy_comparison", "efficiency_scatter", "training_time"]
     assert rows(chart(found["accuracy_comparison"])) == ["AST (pending)", "BEATs (failed)"]
     assert found["efficiency_scatter"].chart is None
-    assert "None of 2 trials" in found["efficiency_scatter"].caption
+    assert "2 trials" in found["efficiency_scatter"].caption
 
 
-@pytest.mark.parametrize("harm", [f"{ALARM} $\\frac{{ %{{x}} <b>bold</b>", "喜 \x00\n" + "x" * 500])
-def test_text_from_outside_is_shown_and_never_run(tmp_path: Path, harm: str) -> None:
+@pytest.mark.parametrize("harm", [ALARM, "$\\frac{", "%{x} <b>bold</b>", "喜 \x00\n" + "x" * 500])
+def test_outside_text_is_escaped(tmp_path: Path, harm: str) -> None:
     trials, predictions = built(tmp_path, [arm("ast", augment=True), arm("ast", augment=False)], clips=80)
     trials = [
         Trial(f"{harm}{i}", {**t.config, "model": harm}, t.status, history=t.history, parameters=t.parameters)
@@ -108,13 +108,12 @@ def test_text_from_outside_is_shown_and_never_run(tmp_path: Path, harm: str) -> 
         pages = [f.to_html(full_html=False, include_plotlyjs=False, div_id="c") for f in (chart(picture), go.Figure())]
         assert pages[0].count("<script") == pages[1].count("<script")
         assert "<b>bold" not in chart(picture).to_json()
-        for trace in chart(picture).data:  # outside text in a hover template would be read as a name
+        for trace in chart(picture).data:  # where plotly would parse it
             assert harm not in (trace.hovertemplate or "")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["8 arms", "40 arms"])
-def test_eighty_trials_are_drawn_in_seconds_and_leave_the_page_small(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", [pytest.param("8 arms", marks=pytest.mark.slow), "40 arms"])
+def test_eighty_trials_are_drawn_fast_and_small(tmp_path: Path, kind: str) -> None:
     trials, predictions = many(tmp_path, kind)
     assert len(trials) == 80
     known = {trial.trial_id: 10.0 + i for i, trial in enumerate(trials)}
@@ -129,10 +128,9 @@ def test_eighty_trials_are_drawn_in_seconds_and_leave_the_page_small(tmp_path: P
         assert sum(trace.showlegend is True for trace in chart(picture).data) <= 12
 
 
-@pytest.mark.slow
-def test_a_long_training_is_thinned_so_that_the_page_stays_small(tmp_path: Path) -> None:
+def test_long_curves_are_thinned(tmp_path: Path) -> None:
     plan = [arm(m, augment=a, seed=s, epochs=200) for m in MODELS for a in (True, False) for s in range(10)]
     trials, predictions = built(tmp_path, plan, clips=40)
     picture = one(curves, trials, predictions)
     assert len(chart(picture).to_json()) < 300_000
-    assert "One epoch in 6 is drawn." in picture.caption
+    assert "epoch in 6" in picture.caption

@@ -1,8 +1,9 @@
-"""Sounds of the worst confusions: the right clips, short, small; and words where the data is gone."""
+"""Audio of the worst confusions: the right clips, short and small, and remarks where they are unavailable."""
 
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
 from io import BytesIO
@@ -16,7 +17,6 @@ import pytest
 import soundfile
 
 from analysis.stats.confusion import Pair
-from analysis.write import audio_clips as module
 from analysis.write.audio_clips import MOST_BYTES, RATE, encoded, listening
 from analysis.write.blocks import Sound
 from sousaphone.rudiments import SLUGS
@@ -26,14 +26,14 @@ PAIR = Pair(FIRST, SECOND, 4, 8)
 
 
 def predictions_of(root: Path, mistaken: str = FIRST) -> pd.DataFrame:
-    """Two seeds that take every clip of one rudiment for the second one and are right about all others."""
+    """Two seeds that misclassify every clip of one rudiment as the second one and no other clip."""
     clips = pd.read_parquet(root / "labels" / "samples.parquet")
     table = clips.rename(columns={"profile_id": "player", "rudiment_slug": "rudiment"})
     table["predicted"] = table.rudiment.where(table.rudiment != mistaken, SECOND)
     return pd.concat([table.assign(trial_id=f"s{seed}") for seed in range(2)], ignore_index=True)
 
 
-def heard(sound: Sound) -> np.ndarray:
+def decoded(sound: Sound) -> np.ndarray:
     wave, rate = soundfile.read(BytesIO(sound.content))
     assert rate == RATE
     assert wave.ndim == 1
@@ -41,7 +41,7 @@ def heard(sound: Sound) -> np.ndarray:
 
 
 def likeness(wave: np.ndarray, root: Path, audio_path: str) -> float:
-    """How much of a sound is in a file of 44.1 kHz, at the best shift: 1 for all of it."""
+    """Normalised correlation of a sound with a file of 44.1 kHz at the best shift; 1: contained in it."""
     samples, _ = soundfile.read(root / audio_path, always_2d=True)
     other = samples.mean(axis=1)
     other = other[: len(other) // 2 * 2].reshape(-1, 2).mean(axis=1)
@@ -50,28 +50,27 @@ def likeness(wave: np.ndarray, root: Path, audio_path: str) -> float:
     return float(np.fft.irfft(product).max() / np.linalg.norm(wave) ** 2)
 
 
-def test_sounds_are_of_the_right_clips_by_different_players_and_decode(small_sousa: Path) -> None:
+def test_sounds_are_the_right_clips_by_different_players(small_sousa: Path) -> None:
     table = predictions_of(small_sousa)
     (group,), remarks = listening(small_sousa, table, [PAIR], clip_seconds=2.5)
     assert remarks == []
-    assert group.heading == "single stroke roll taken for single stroke four (4 of 8)"
+    assert re.match(r"single stroke roll\b.*single stroke four\b.*4 of 8", group.heading)
     assert len(group.clips) == 4
-    taken, right = group.clips[:2], group.clips[2:]
-    assert all(sound.label.startswith("single stroke roll, taken for single stroke four: player") for sound in taken)
-    assert all(sound.label.startswith("single stroke four, recognised: player") for sound in right)
-    for sounds, slug in ((taken, FIRST), (right, SECOND)):
+    wrong, right = group.clips[:2], group.clips[2:]
+    for sounds, slug in ((wrong, FIRST), (right, SECOND)):
         assert len({sound.label for sound in sounds}) == 2
+        assert all(sound.label.startswith(slug.replace("_", " ")) for sound in sounds)
         for sound in sounds:
             player = sound.label.split(": ")[1].split(",")[0]
             own = table[(table.player == player) & (table.rudiment == slug)].audio_path.unique()
             others = table[table.rudiment != slug].audio_path.unique()
             assert len(sound.content) <= MOST_BYTES
-            best = max(likeness(heard(sound), small_sousa, path) for path in own)
+            best = max(likeness(decoded(sound), small_sousa, path) for path in own)
             assert best > 0.8
-            assert best > 2 * max(likeness(heard(sound), small_sousa, path) for path in others)
+            assert best > 2 * max(likeness(decoded(sound), small_sousa, path) for path in others)
 
 
-def test_a_long_clip_is_cut_to_its_centre_and_a_short_one_is_whole(tmp_path: Path) -> None:
+def test_long_clip_is_cut_to_its_centre_and_short_one_kept(tmp_path: Path) -> None:
     rate = 44_100
     wave = np.zeros(10 * rate)
     wave[5 * rate : 5 * rate + 200] = 0.9
@@ -83,13 +82,13 @@ def test_a_long_clip_is_cut_to_its_centre_and_a_short_one_is_whole(tmp_path: Pat
             tmp_path, rows.assign(rudiment=FIRST, predicted=SECOND), [PAIR], clip_seconds=2.0, clips_each=1
         )
         (sound,) = group.clips
-        assert len(heard(sound)) / RATE == pytest.approx(seconds, abs=0.1)
+        assert len(decoded(sound)) / RATE == pytest.approx(seconds, abs=0.1)
         if name == "long.wav":
-            assert np.abs(heard(sound)).argmax() / RATE == pytest.approx(1.0, abs=0.1)
+            assert np.abs(decoded(sound)).argmax() / RATE == pytest.approx(1.0, abs=0.1)
         assert "BPM" not in sound.label
 
 
-def test_a_clip_inside_a_shard_is_heard_as_well(small_sousa: Path, tmp_path: Path) -> None:
+def test_clip_inside_a_shard_is_read(small_sousa: Path, tmp_path: Path) -> None:
     table = predictions_of(small_sousa)
     paths = list(dict.fromkeys(table.audio_path))
     contents = [{"bytes": (small_sousa / path).read_bytes(), "path": path} for path in paths]
@@ -102,7 +101,7 @@ def test_a_clip_inside_a_shard_is_heard_as_well(small_sousa: Path, tmp_path: Pat
     assert sharded == listening(small_sousa, table, [PAIR], 2.5)[0]
 
 
-def test_data_that_is_gone_is_a_remark_and_no_sound(tmp_path: Path, small_sousa: Path) -> None:
+def test_missing_data_gives_a_remark(tmp_path: Path, small_sousa: Path) -> None:
     table = predictions_of(small_sousa)
     sounds, remarks = listening(tmp_path / "nowhere", table, [PAIR], 2.5)
     assert sounds == []
@@ -110,10 +109,10 @@ def test_data_that_is_gone_is_a_remark_and_no_sound(tmp_path: Path, small_sousa:
     assert "missing" in remarks[0]
     sounds, remarks = listening(small_sousa, table.assign(audio_path=""), [PAIR], 2.5)
     assert sounds == []
-    assert "do not say where" in remarks[0]
+    assert "audio_path" in remarks[0]
 
 
-def test_nothing_outside_of_the_data_directory_is_embedded(tmp_path: Path, small_sousa: Path) -> None:
+def test_file_outside_the_data_directory_is_not_embedded(tmp_path: Path, small_sousa: Path) -> None:
     (tmp_path / "data").mkdir()
     soundfile.write(tmp_path / "private.wav", np.zeros(1000), 8000)
     (tmp_path / "data" / "broken.wav").write_bytes(b"no audio")
@@ -124,20 +123,20 @@ def test_nothing_outside_of_the_data_directory_is_embedded(tmp_path: Path, small
         assert len(remarks) == 1
 
 
-def test_no_pairs_and_no_predictions_are_no_sounds(small_sousa: Path) -> None:
+def test_without_pairs_or_predictions_there_are_no_sounds(small_sousa: Path) -> None:
     table = predictions_of(small_sousa)
     assert listening(small_sousa, table, [], 2.5) == ([], [])
     assert listening(small_sousa, table.iloc[:0], [PAIR], 2.5) == ([], [])
 
 
-def test_only_so_many_pairs_and_clips_are_taken(small_sousa: Path) -> None:
+def test_numbers_of_pairs_and_clips_are_limited(small_sousa: Path) -> None:
     table = predictions_of(small_sousa)
     sounds, _ = listening(small_sousa, table, [PAIR] * 5, 0.5, most_pairs=2, clips_each=1)
     assert [len(group.clips) for group in sounds] == [2, 2]
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.5, 5.0])
-def test_an_mp3_is_small_whatever_it_holds(seconds: float) -> None:
+def test_mp3_of_noise_is_small(seconds: float) -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, round(seconds * RATE)).astype(np.float32)
     content, mime = encoded(noise)
     assert mime == "audio/mpeg"
@@ -145,13 +144,13 @@ def test_an_mp3_is_small_whatever_it_holds(seconds: float) -> None:
     assert len(base64.b64encode(content)) < 27_000
 
 
-def test_without_an_encoder_it_is_wav(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.soundfile, "available_formats", lambda: {"WAV": ""})
+def test_without_an_mp3_encoder_wav_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": ""})
     content, mime = encoded(np.zeros(RATE, np.float32))
     assert mime == "audio/wav"
     assert content[:4] == b"RIFF"
 
 
-def test_it_needs_no_torch() -> None:
+def test_audio_clips_do_not_import_torch() -> None:
     code = "import sys, analysis.write.audio_clips; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)

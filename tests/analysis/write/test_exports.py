@@ -1,4 +1,4 @@
-"""What other programs get of a run: it reads back equal, and says null where there is no number."""
+"""Files for other programs: they read back equal, and a value that is not finite is null."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def a_run(path: Path) -> tuple[RunDirectory, list[Trial]]:
     return run, read_trials(run, run.read_plan(), {})
 
 
-def test_epochs_read_back_as_every_epoch_of_every_trial(tmp_path: Path) -> None:
+def test_epochs_csv_contains_every_epoch_of_every_trial(tmp_path: Path) -> None:
     _, trials = a_run(tmp_path)
     table = pd.read_csv(io.BytesIO(epochs_csv(trials)))
     assert list(table.columns[:6]) == ["trial_id", "model", "strategy", "augment", "seed", "epoch"]
@@ -43,11 +43,11 @@ def test_epochs_read_back_as_every_epoch_of_every_trial(tmp_path: Path) -> None:
         assert {row["augment"] for row in rows} <= {"on" if trial.config["augment"] else "off"}
 
 
-def test_no_epoch_at_all_still_has_a_head() -> None:
+def test_epochs_csv_without_epochs_has_a_header() -> None:
     assert epochs_csv([Trial("x", arm())]) == b"trial_id,model,strategy,augment,seed,epoch\n"
 
 
-def test_a_trials_json_has_the_earlier_sweeps_keys_and_ours(tmp_path: Path) -> None:
+def test_trial_json_has_earlier_and_own_keys(tmp_path: Path) -> None:
     _, trials = a_run(tmp_path)
     content = json.loads(trial_json(trials[0], "2026-01-01T00:00:00+00:00", 123_456))
     assert list(content["config"])[:5] == ["model", "strategy", "augmentation", "data", "max_epochs"]
@@ -67,14 +67,14 @@ def test_a_trials_json_has_the_earlier_sweeps_keys_and_ours(tmp_path: Path) -> N
     assert "val_acc" not in json.loads(trial_json(trials[4]))["metrics"]
 
 
-def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+def test_non_finite_metric_is_null(tmp_path: Path) -> None:
     _, trials = a_run(tmp_path)
     trials[0].history[-1].update(test_loss=math.nan, test_acc=-math.inf)
     metrics = json.loads(trial_json(trials[0]))["metrics"]
     assert metrics["test_loss"] is metrics["test_acc"] is None
 
 
-def test_a_directory_of_them_holds_what_the_run_holds(tmp_path: Path) -> None:
+def test_directory_of_trial_json_reads_back_as_the_run(tmp_path: Path) -> None:
     _, trials = a_run(tmp_path / "run")
     for trial in trials:
         (made(tmp_path / "files") / f"{trial.trial_id}.json").write_bytes(trial_json(trial))
@@ -97,11 +97,12 @@ def test_predictions_read_back_equal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("column", ["tempo_bpm", "sample_id"])
-def test_predictions_that_no_trial_writes_are_a_remark(tmp_path: Path, column: str) -> None:
+def test_invalid_predictions_give_a_remark(tmp_path: Path, column: str) -> None:
     run, trials = a_run(tmp_path)
     path = run.trial(trials[0].trial_id) / PREDICTIONS_NAME
     table = pd.read_parquet(path).drop(columns=column)
     (table.assign(tempo_bpm=[{"a": 1}] * len(table)) if column == "tempo_bpm" else table).to_parquet(path)
     frame, (remark,) = read_predictions(run, trials)
-    assert remark.startswith(f"{trials[0].trial_id}: predictions.parquet is damaged")
+    assert trials[0].trial_id in remark
+    assert "predictions.parquet" in remark
     assert len(frame) == 2 * 60

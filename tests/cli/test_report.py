@@ -1,0 +1,39 @@
+"""Options of the report command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sousaphone.cli.report import main
+from sousaphone.runs.trial_record import PREDICTIONS_NAME
+from tests.analysis.run_builders import arm, record, write_predictions, write_run
+
+
+def test_no_sounds_leaves_the_audio_out_of_the_page(small_sousa: Path, tmp_path: Path) -> None:
+    plan = [arm("ast")]
+    records = [record(plan[0], "completed")]
+    run = write_run(tmp_path / "study", plan, records)
+    write_predictions(run, records, skill=-5.0)
+    content = run.read_plan()
+    content["data"]["root"] = str(small_sousa)
+    run.write_plan(content)
+    path = run.trial(records[0].trial_id) / PREDICTIONS_NAME
+    clip = pd.read_parquet(small_sousa / "labels" / "samples.parquet").audio_path.iloc[0]
+    pd.read_parquet(path).assign(audio_path=clip).to_parquet(path)
+    for options, audio in (([], True), (["--no-sounds"], False)):
+        output = tmp_path / f"report-{audio}"
+        assert main([str(run.path), "--output", str(output), *options]) == 0
+        assert ("<audio" in (output / "report.html").read_text()) is audio
+
+
+@pytest.mark.parametrize("option", ["--output", "--compare"])
+def test_option_for_one_run_rejects_two(tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path / "a"), str(tmp_path / "b"), option, str(tmp_path)])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert option in error
+    assert error.count("\n") == 1
