@@ -90,7 +90,7 @@ def test_run_without_results_shows_planned_arms_and_their_status(tmp_path: Path)
     assert "2 trials" in found["efficiency_scatter"].caption
 
 
-@pytest.mark.parametrize("harm", [ALARM, "$\\frac{", "%{x} <b>bold</b>", "喜 \x00\n" + "x" * 500])
+@pytest.mark.parametrize("harm", [f"{ALARM} $\\frac{{ %{{x}} <b>bold</b>", "喜 \x00\n" + "x" * 500])
 def test_outside_text_is_escaped(tmp_path: Path, harm: str) -> None:
     trials, predictions = built(tmp_path, [arm("ast", augment=True), arm("ast", augment=False)], clips=80)
     trials = [
@@ -112,7 +112,8 @@ def test_outside_text_is_escaped(tmp_path: Path, harm: str) -> None:
             assert harm not in (trace.hovertemplate or "")
 
 
-@pytest.mark.parametrize("kind", [pytest.param("8 arms", marks=pytest.mark.slow), "40 arms"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["8 arms", "40 arms"])
 def test_eighty_trials_are_drawn_fast_and_small(tmp_path: Path, kind: str) -> None:
     trials, predictions = many(tmp_path, kind)
     assert len(trials) == 80
@@ -128,6 +129,7 @@ def test_eighty_trials_are_drawn_fast_and_small(tmp_path: Path, kind: str) -> No
         assert sum(trace.showlegend is True for trace in chart(picture).data) <= 12
 
 
+@pytest.mark.slow
 def test_long_curves_are_thinned(tmp_path: Path) -> None:
     plan = [arm(m, augment=a, seed=s, epochs=200) for m in MODELS for a in (True, False) for s in range(10)]
     trials, predictions = built(tmp_path, plan, clips=40)
