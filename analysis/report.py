@@ -67,8 +67,8 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
 
     The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
     and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
-    RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio of the most frequent
-    confusions in report.html.
+    RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
+    of the most frequent confusions in report.html.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.
