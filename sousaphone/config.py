@@ -35,11 +35,8 @@ def option(default: Any, help: str, **limits: Any) -> Any:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One fully resolved trial: equal configurations give equal results at an equal number of threads.
-
-    Raises:
-        UserError: a value has the wrong type or is outside its limits.
-    """
+    """One fully resolved trial: equal configurations give equal results at an equal number of threads. A value of the
+    wrong type or outside its limits raises a UserError."""
 
     # What is compared
     model: str = option("ast", "backbone", choices=tuple(REGISTRY))
@@ -89,14 +86,10 @@ class TrainConfig:
     time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
     mixup_alpha: float = option(0.2, "mixup weight is drawn from Beta(alpha, alpha); 0 turns mixup off", low=0.0)
 
-    # Machine
+    # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
     threads: int = option(1, "CPU threads per trial; results are bit-identical at equal threads only", low=1)
-
-    # A search over settings uses validation scores only.
-    score_test: bool = option(True, "score the test clips at the end")
-
-    # Smoke tests
+    score_test: bool = option(True, "score the test clips at the end; a search over settings does not")
     limit_train_batches: int | None = option(None, "maximum of optimiser steps per epoch, for a quick check", low=1)
     limit_eval_batches: int | None = option(None, "maximum of evaluation batches, for a quick check", low=1)
 
@@ -181,11 +174,8 @@ def settable() -> dict[str, dataclasses.Field[Any]]:
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
-    """Parse `key=value` into the key and a value of the field's type.
-
-    Raises:
-        UserError: the text is not of this form, the key is unknown, or the field does not accept the value.
-    """
+    """Parse `key=value` into the key and a value of the field's type; raises a UserError if the text is not of this
+    form, the key is unknown, or the field does not accept the value."""
     key, sign, raw = text.partition("=")
     if not sign:
         raise UserError(f"--set {text!r} is not of the form key=value, such as --set micro_batch=4")
@@ -247,11 +237,8 @@ class Sweep:
 
 
 def check_trials(trials: Iterable[TrainConfig]) -> None:
-    """
-    Raises:
-        UserError: two trials of a sweep have the same name, so that one would overwrite the other, or they differ in
-            clip length or in clips per optimiser step, so that they could not be compared.
-    """
+    """Raise a UserError if two trials have the same name, so that one would overwrite the other, or differ in clip
+    length or in clips per optimiser step, so that they could not be compared."""
     seen: dict[str, TrainConfig] = {}
     for trial in trials:
         if trial.trial_id in seen:

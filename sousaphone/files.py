@@ -13,11 +13,7 @@ from sousaphone.hardware import home_directory
 
 
 def cache_directory() -> Path:
-    """The directory of waveforms and the built-in data set: SOUSAPHONE_CACHE, or below the user's cache directory.
-
-    Raises:
-        UserError: neither is known.
-    """
+    """The directory of waveforms and the built-in data set: SOUSAPHONE_CACHE, or below the user's cache directory."""
     if given := os.environ.get("SOUSAPHONE_CACHE"):
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
@@ -27,11 +23,7 @@ def cache_directory() -> Path:
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path next to `path`, for a file or a directory of files; it replaces `path` at the end of the
-    block, or is removed if the block raises.
-
-    Args:
-        durable: flush to disk before the rename; otherwise a power cut may leave an empty file.
-    """
+    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary

@@ -19,10 +19,8 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 def pick_device(requested: str = "auto") -> str:
     """Return cuda, mps or cpu; `auto` selects the best available device.
 
-    With RAY_ADDRESS set, a named device is not checked: another machine of the cluster may have it.
-
-    Raises:
-        UserError: the device is not available, or there is an NVIDIA GPU, not hidden, that torch cannot use.
+    Raises a UserError if the device is not available, or if torch cannot use an NVIDIA GPU that is not hidden. With
+    RAY_ADDRESS set, a named device is not checked, since another machine of the cluster may have it.
     """
     if requested == "cpu" or (requested == "auto" and not has_gpu_driver()):
         return "cpu"
@@ -68,8 +66,8 @@ def count_cpus() -> int:
     """The number of cores that this process may use, by its affinity and its control groups' quotas, rounded down."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _control_groups("cpu"):
-        version_1 = _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
-        quota = _numbers(group / "cpu.max") or version_1
+        quota = _numbers(group / "cpu.max")
+        quota = quota or _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
         if len(quota) == 2 and quota[0] > 0:  # -1 in version 1 is no quota
             cores = min(cores, max(1, quota[0] // quota[1]))
     return cores
@@ -128,10 +126,8 @@ def count_gpus(device: str) -> int:
 
 
 def shares(have: float, amount: float) -> int:
-    """How many trials that need `amount` of a resource fit into the `have` of one machine.
-
-    Ray takes a fraction of a GPU from a single card: two cards fit two trials of 0.6, not three.
-    """
+    """How many trials that need `amount` of a resource fit into the `have` of one machine. Ray takes a GPU fraction from
+    a single card: two cards fit two trials of 0.6, not three."""
     # The small addend compensates the rounding of quotients such as 1 / 0.1.
     return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
 

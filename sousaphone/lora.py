@@ -75,10 +75,8 @@ def _inside(layer: str, modules: tuple[str, ...]) -> bool:
 
 
 def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: float) -> None:
-    """Add adapters to the targets in place and freeze all other parameters.
-
-    B is initialised to zero, so the model's output does not change.
-    """
+    """Add adapters to the targets in place and freeze all other parameters. B is initialised to zero, so the output of
+    the model does not change."""
     # PEFT annotates alpha as int but only divides it by r.
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets.modules))
     config._register_custom_module({nn.Linear: FusedLinear, nn.Conv2d: FusedConv2d})

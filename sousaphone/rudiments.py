@@ -175,11 +175,8 @@ for _number, _word in zip((5, 6, 7, 9, 10, 11, 13, 15, 17), _WORDS, strict=True)
 
 
 def canonical_slug(text: str) -> str:
-    """Return the slug of the class that `text` names, regardless of case, spaces, hyphens and other punctuation.
-
-    Raises:
-        UserError: there is no such rudiment; the message contains similar names.
-    """
+    """Return the slug of the class that `text` names, regardless of case, spaces and punctuation; raises a UserError
+    with similar names if there is no such rudiment."""
     name = _normalise(text)
     if name in RUDIMENTS:
         return name

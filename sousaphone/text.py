@@ -19,11 +19,8 @@ Advance = Callable[[float], None]  # called with the additional amount of work d
 
 
 def parse_duration(option: str, text: str) -> float | None:
-    """Convert `2h`, `90m`, `1h30m` or `45s` to seconds, and `none` to None (no limit).
-
-    Raises:
-        UserError: any other text; the message contains the option.
-    """
+    """Convert `2h`, `90m`, `1h30m` or `45s` to seconds, and `none` to None (no limit); raises a UserError that names
+    the option for any other text."""
     lower = text.strip().lower()
     if lower == "none":
         return None
@@ -96,12 +93,8 @@ def progress_bar(title: str, total: float) -> Iterator[Advance]:
 
 
 def tracked(items: Iterable[T], title: str, total: int, begun: str = "", ended: str = "") -> Iterator[T]:
-    """Yield the items with a progress bar.
-
-    Args:
-        begun, ended: messages printed instead if stderr is not a terminal: at the start, and at the end with the
-            elapsed time. An empty message is not printed.
-    """
+    """Yield the items with a progress bar. If stderr is not a terminal, print the message `begun` at the start and
+    `ended` with the elapsed time at the end instead, unless they are empty."""
     from rich.console import Console
 
     console, start = Console(stderr=True), time.monotonic()

@@ -12,11 +12,7 @@ from torch import Tensor, nn
 
 
 class HasFusedPath:
-    """A module with a fused path.
-
-    Attributes:
-        fused: False selects the implementation of PEFT and torch instead.
-    """
+    """A module with a fused path; `fused` = False selects the implementation of PEFT and torch instead."""
 
     fused = True
 

@@ -95,11 +95,8 @@ class FusedConv2d(_Fused, peft_layer.Conv2d):
 
 
 def drop(x: Tensor, p: float) -> tuple[Tensor, Tensor | None, float]:
-    """Set each number to zero with probability `p`.
-
-    Returns:
-        The result, not rescaled; a mask of the kept numbers, uint8 (None if `p` is 0); and the factor that rescales it.
-    """
+    """Set each number to zero with probability `p`, without rescaling. Return the result, a uint8 mask of the kept
+    numbers (None if `p` is 0), and the factor that rescales the result."""
     level = round(p * LEVELS)
     if not level:
         return x, None, 1.0

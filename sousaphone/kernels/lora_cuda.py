@@ -24,11 +24,8 @@ Layer = tuple[Tensor, Tensor | None, Tensor, Tensor]
 def fan(x: Tensor, layers: Sequence[Layer], scale: float, p: float) -> tuple[Tensor, ...]:
     """Apply layers to the same input: x W' + bias + scale * drop(x) A' B' each, from bfloat16 [..., I] to [..., O].
 
-    All adapters together read x once, and its gradient once. The frozen weights and biases get no gradients.
-
-    Args:
-        layers: layers of equal rank.
-        p: dropout probability, with a separate mask for each layer.
+    The layers have equal rank; each has its own dropout mask. All adapters together read x once, and its gradient once.
+    The frozen weights and biases get no gradients.
     """
     return _Fan.apply(x, scale, p, *(tensor for layer in layers for tensor in layer))
 

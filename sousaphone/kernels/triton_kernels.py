@@ -1,9 +1,9 @@
 """Triton kernels for bfloat16 on CUDA, for memory-bound operations: LoRA adapters, and the operations between the large
 products of a Transformer.
 
-Each kernel reads its inputs once. Dropout is a function of (seed, row, column) that is computed again wherever it is
-needed, so that neither masks nor dropped copies are stored. Sums are reproducible: each program stores its partial sum,
-and the partial sums are added afterwards in a fixed order.
+Each kernel fuses all operations on the numbers that it loads. Dropout is a function of (seed, row, column) that is
+computed again wherever it is needed, so that neither masks nor dropped copies are stored. Sums are reproducible: each
+program stores a partial sum, and the partial sums are added afterwards in a fixed order.
 
 For tests without a GPU the kernels also run in Triton's interpreter; there in float32, since the interpreter does not
 support products of bfloat16.
@@ -225,10 +225,7 @@ def from_rank(
 ) -> Tensor:
     """Add `scale` * drop(k m) to y in place: bfloat16 [N, C] and [N, r], float32 [r, C].
 
-    Args:
-        k: may have any row stride.
-        m: may have any strides.
-        seed, level, groups: as in `to_rank`.
+    k may have any row stride, m any strides. For the other arguments see `to_rank`.
     """
     (rows, width), rank = y.shape, len(m) // groups
     block = _block(width, 128 if groups == 1 else 64)

@@ -26,16 +26,12 @@ def window_seconds(config: TrainConfig) -> float:
 def augment_wave(
     wave: Tensor, lengths: Tensor, samples: int, rate: int, config: TrainConfig, rng: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Apply random speed, shift, gain and noise, drawn separately for each clip.
+    """Apply random speed, shift, gain and noise, drawn for each clip; return waves [B, `samples`] and lengths [B].
 
     Args:
         wave: [B, T], int16 or float in [-1, 1], of `window_seconds(config)`; zero beyond `lengths`.
         lengths: [B] samples of audio in each row.
-        samples: length of the result.
         rate: Hz.
-
-    Returns:
-        wave [B, samples] and its lengths [B].
     """
     batch, device = wave.shape[0], wave.device
 

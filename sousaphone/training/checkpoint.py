@@ -24,12 +24,7 @@ _NAME = re.compile(r"epoch_(\d+)-[0-9a-f]+")
 
 
 def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
-    """Write the state of an epoch, then remove all but the `KEPT` newest checkpoints.
-
-    Args:
-        trial: directory of the trial.
-        attempt: hexadecimal identifier of this start of the trial.
-    """
+    """Write the state of an epoch, then remove all but the `KEPT` newest checkpoints. `attempt` is hexadecimal."""
     root = trial / CHECKPOINTS_NAME
     root.mkdir(exist_ok=True)
     final = root / f"epoch_{epoch:04d}-{attempt}"
@@ -74,11 +69,8 @@ def _remove_old(root: Path) -> None:
 
 
 def _newest_first(root: Path) -> list[Path]:
-    found = [
-        (int(match[1]), path.stat().st_mtime_ns, path)
-        for path in root.glob("epoch_*")
-        if (match := _NAME.fullmatch(path.name))
-    ]
+    matches = [(_NAME.fullmatch(path.name), path) for path in root.glob("epoch_*")]
+    found = [(int(match[1]), path.stat().st_mtime_ns, path) for match, path in matches if match]
     return [path for *_, path in sorted(found, reverse=True)]
 
 

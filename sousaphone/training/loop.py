@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import psutil
@@ -93,8 +94,7 @@ def fit(
         UserError: `state` belongs to another base model or configuration.
         DivergedError: the loss is NaN or infinite.
     """
-    device = torch.device(config.device)
-    model.place(device)
+    model.place(torch.device(config.device))
     optimizer, micro_batch = make_optimizer(model, config), micro_batch_of(config, model)
     # train_ce is measured on evenly spaced training clips, as many as there are validation clips.
     count = min(len(data.train), len(data.validation))
@@ -179,20 +179,14 @@ def evaluate(
     tick: Callable[[], None] = lambda: None,
     micro_batch: MicroBatch | None = None,
 ) -> Scores:
-    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode.
-
-    Args:
-        micro_batch: the one used in training, to reuse its CUDA graphs.
-    """
+    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode. The
+    `micro_batch` of the training can be given to reuse its CUDA graphs."""
     micro_batch = micro_batch or MicroBatch(config, model)
     model.eval()
     logits, labels = [], []
     with torch.inference_mode():
-        for number, batch in enumerate(clips.evaluation_batches(config.eval_batch, rows)):
-            if config.limit_eval_batches is not None and number >= config.limit_eval_batches:
-                break
-            features = model.features(to_float(batch.wave), batch.lengths)
-            logits.append(micro_batch.score(features))
+        for batch in islice(clips.evaluation_batches(config.eval_batch, rows), config.limit_eval_batches):
+            logits.append(micro_batch.score(model.features(to_float(batch.wave), batch.lengths)))
             labels.append(batch.labels)
             tick()
     return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
@@ -207,10 +201,8 @@ def train_epoch(
     epoch: int,
     tick: Tick = lambda epoch, fraction: None,
 ) -> dict[str, Any]:
-    """Train for one pass over the clips, or `limit_train_batches` steps of it, and return the training metrics.
-
-    On CUDA no step waits for the GPU.
-    """
+    """Train for one pass over the clips, or `limit_train_batches` steps of it, and return the training metrics. On CUDA
+    no step waits for the GPU."""
     model.train()
     device = torch.device(config.device)
     rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)

@@ -14,9 +14,7 @@ class MemoryExhaustedError(RuntimeError):
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that memory ran out; on a CPU and on mps torch has no error class for it."""
     # A CUDA graph capture that runs out of memory raises an error of its own, with this one as context.
-    if isinstance(error, MemoryError) or any(
-        isinstance(cause, torch.OutOfMemoryError) for cause in (error, error.__context__)
-    ):
+    if isinstance(error, MemoryError) or torch.OutOfMemoryError in (type(error), type(error.__context__)):
         return True
     # cuBLAS and cuDNN report a full GPU as alloc_failed.
     messages = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")

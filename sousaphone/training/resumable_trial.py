@@ -20,7 +20,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name
-from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
@@ -125,7 +125,14 @@ class _Trial:
         self.write_record()
         model = build_model(config, len(SLUGS))
         data = open_trial_data(config, model.backbone.spec.sample_rate)
-        _describe(record, config, model, data)
+        counts = model.counts()
+        record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
+        record.lora, record.weights = dataclasses.asdict(model.targets), model.weights_record(config.weights)
+        record.data = {
+            "fingerprint": data.dataset.fingerprint,
+            "clips": data.dataset.clips["split"].value_counts().to_dict(),
+            "notes": list(data.dataset.notes),
+        }
         checkpoint.remove_temporary_files(directory)
         state = checkpoint.newest(directory)
         record.history = state["history"] if state else []
@@ -134,15 +141,15 @@ class _Trial:
         attempt = uuid.uuid4().hex[:8]  # no two attempts write under the same name
         # The curve continues at the newest checkpoint. A process killed right after that checkpoint may not have drawn
         # its epoch completely, so that epoch is drawn again; what the curve contains of it and of later ones is purged.
-        with SummaryWriter(str(directory), purge_step=len(record.history)) as board:
-            draw_settings(board, config)
+        with SummaryWriter(str(directory), purge_step=len(record.history)) as writer:
+            draw_settings(writer, config)
             if record.history:
-                draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
+                draw_epoch(writer, record.history[-1]["epoch"], record.history[-1])
             limit: Cause | None = None
             try:
                 for epoch in fit(config, model, data, state, self.watchdog.tick):
                     _check_space(directory)
-                    self._save(epoch, data, board, attempt)
+                    self._save(epoch, data, writer, attempt)
                     state = epoch.state
             except TimeLimitError as error:
                 limit, record.reason = error.cause, str(error)
@@ -150,15 +157,15 @@ class _Trial:
             if limit is not None and state is not None:
                 free_memory(torch.device(config.device))
                 epoch = cut_short(config, model, data, state, limit, self.watchdog.beat)
-                self._save(epoch, data, board, attempt)
+                self._save(epoch, data, writer, attempt)
             elif limit is not None:
-                self._end(limit, data, board)
+                self._end(limit, data, writer)
             elif record.status is Status.RUNNING and state is not None:  # killed between last checkpoint and record
                 (cause,) = Status(state["end"]).causes
-                self._end(cause, data, board)
+                self._end(cause, data, writer)
                 self.report(record.history[-1])
 
-    def _save(self, epoch: Epoch, data: TrialData, board: SummaryWriter, attempt: str) -> None:
+    def _save(self, epoch: Epoch, data: TrialData, writer: SummaryWriter, attempt: str) -> None:
         """Write the results, the checkpoint and the curve of an epoch, and last the record, which marks the epoch as
         completed; then report the epoch."""
         self.watch.check()
@@ -166,17 +173,17 @@ class _Trial:
             self._write_results(epoch, data)
         if epoch.end is None or epoch.end.status.is_full:
             checkpoint.save(self.directory, epoch.number, attempt, epoch.state)
-            draw_epoch(board, epoch.number, epoch.metrics)
+            draw_epoch(writer, epoch.number, epoch.metrics)
         else:  # cut short: the last completed epoch has its checkpoint and curve already
-            draw_epoch(board, epoch.number, metrics_of(epoch.tests))
+            draw_epoch(writer, epoch.number, metrics_of(epoch.tests))
         self.record.history = [*epoch.state["history"][: epoch.number - 1], epoch.metrics]
         if epoch.end is None:
             self.write_record()
         else:
-            self._end(epoch.end, data, board)
+            self._end(epoch.end, data, writer)
         self.report(epoch.metrics)
 
-    def _end(self, cause: Cause, data: TrialData, board: SummaryWriter) -> None:
+    def _end(self, cause: Cause, data: TrialData, writer: SummaryWriter) -> None:
         reason = self.record.reason  # of a time limit
         if cause.status.is_full:
             best = self.record.history[-1]["best_epoch"]
@@ -184,7 +191,7 @@ class _Trial:
             reason = "every planned epoch is done" if cause is Cause.ALL_EPOCHS else patience
         self.record.end(cause, reason)
         if self.record.test:
-            draw_end(board, self.record.history, self.directory, data.tests)
+            draw_end(writer, self.record.history, self.directory, data.tests)
         self.write_record()
 
     def write_record(self) -> None:
@@ -215,15 +222,3 @@ def _check_space(directory: Path) -> None:
             "free some space, then resume",
             str(directory),
         )
-
-
-def _describe(record: TrialRecord, config: TrainConfig, model: RudimentClassifier, data: TrialData) -> None:
-    counts = model.counts()
-    record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
-    record.lora = dataclasses.asdict(model.targets)
-    record.weights = model.weights_record(config.weights)
-    record.data = {
-        "fingerprint": data.dataset.fingerprint,
-        "clips": data.dataset.clips["split"].value_counts().to_dict(),
-        "notes": list(data.dataset.notes),
-    }

@@ -29,11 +29,8 @@ class MicroBatch:
             parameter.grad = None
 
     def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
-        """Accumulate the gradients of features and targets [b, C], a part of a step of `count` clips.
-
-        Returns:
-            The sum of the losses of the clips.
-        """
+        """Accumulate the gradients of features and targets [b, C], a part of a step of `count` clips; return the sum of
+        their losses."""
         with autocast(self.config):
             logits = self.model.classify(features)
         loss = self._loss(logits, targets)

@@ -31,23 +31,23 @@ def settings(config: TrainConfig) -> dict[str, str | float]:
     return {name: value for name, value in shown.items() if value not in (None, "")}
 
 
-def draw_epoch(board: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) -> None:
+def draw_epoch(writer: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) -> None:
     """Add the metrics of one epoch to the curves."""
     for name, value in metrics.items():
         if name != "epoch":
-            board.add_scalar(name, value, epoch)
-    board.flush()
+            writer.add_scalar(name, value, epoch)
+    writer.flush()
 
 
-def draw_settings(board: SummaryWriter, config: TrainConfig) -> None:
+def draw_settings(writer: SummaryWriter, config: TrainConfig) -> None:
     """Add the row of the trial to HPARAMS when it starts; of the equal rows of several starts TensorBoard uses one."""
     columns, start, _ = hparams(settings(config), dict.fromkeys(SHOWN))
     for summary in (columns, start):  # SummaryWriter.add_hparams would create a separate run
-        board._get_file_writer().add_summary(summary)
-    board.flush()
+        writer._get_file_writer().add_summary(summary)
+    writer.flush()
 
 
-def draw_end(board: SummaryWriter, history: list[dict[str, Any]], directory: Path, tested: Iterable[str]) -> None:
+def draw_end(writer: SummaryWriter, history: list[dict[str, Any]], directory: Path, tested: Iterable[str]) -> None:
     """Add the scores of the trial to HPARAMS and a confusion matrix (`NAME_confusion`) for each scored set.
 
     The matrices are computed from the predictions files, since a resumed trial that has nothing left to train has no
@@ -55,13 +55,13 @@ def draw_end(board: SummaryWriter, history: list[dict[str, Any]], directory: Pat
     """
     epoch, best = history[-1]["epoch"], history[history[-1]["best_epoch"] - 1]
     for metric in ("val_macro_f1", "val_acc"):
-        board.add_scalar(f"best_{metric}", best[metric], epoch)
+        writer.add_scalar(f"best_{metric}", best[metric], epoch)
     for name in tested:
         if (counts := _confusion(directory / predictions_name(name))) is not None:
-            board.add_image(f"{name}_confusion", confusion_image(counts), epoch, dataformats="HWC")
+            writer.add_image(f"{name}_confusion", confusion_image(counts), epoch, dataformats="HWC")
     *_, end = hparams({}, {})
-    board._get_file_writer().add_summary(end)
-    board.flush()
+    writer._get_file_writer().add_summary(end)
+    writer.flush()
 
 
 def _confusion(path: Path) -> np.ndarray | None:

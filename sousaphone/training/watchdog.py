@@ -66,15 +66,8 @@ class Watchdog:
             (self._directory / STACKS_NAME).unlink(missing_ok=True)
 
     def tick(self, epoch: int, fraction: float) -> None:
-        """Update heartbeat and hang detection between two batches, and check the time limits.
-
-        Args:
-            epoch: the current epoch.
-            fraction: the completed part of its training.
-
-        Raises:
-            TimeLimitError: a limit is reached.
-        """
+        """Update heartbeat and hang detection between two batches, with the completed fraction of the epoch's training,
+        and raise a TimeLimitError if a limit is reached."""
         self.beat(epoch, fraction)
         limit = self._limits.trial_seconds
         if limit is not None and self.seconds >= limit:
