@@ -126,8 +126,8 @@ def count_gpus(device: str) -> int:
 
 
 def shares(have: float, amount: float) -> int:
-    """How many trials that need `amount` of a resource fit into the `have` of one machine. Ray takes a GPU fraction from
-    a single card: two cards fit two trials of 0.6, not three."""
+    """How many trials that need `amount` of a resource fit into the `have` of one machine. Ray takes a GPU fraction
+    from a single card: two cards fit two trials of 0.6, not three."""
     # The small addend compensates the rounding of quotients such as 1 / 0.1.
     return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
 
