@@ -24,7 +24,7 @@ _HIDDEN = {"data_dir", "cache_dir", "threads", "micro_batch", "accumulation", "e
 
 
 def settings(config: TrainConfig) -> dict[str, str | float]:
-    """The options for HPARAMS that distinguish trials; flags are strings, since TensorBoard would show numbers."""
+    """The options for HPARAMS that distinguish trials; flags are strings, since TensorBoard shows bools as numbers."""
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in _HIDDEN}
     values["effective_batch"] = config.micro_batch * config.accumulation
     shown = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in values.items()}
@@ -40,7 +40,7 @@ def draw_epoch(writer: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) ->
 
 
 def draw_settings(writer: SummaryWriter, config: TrainConfig) -> None:
-    """Add the row of the trial to HPARAMS when it starts; of the equal rows of several starts TensorBoard uses one."""
+    """Add the row of the trial to HPARAMS when it starts; TensorBoard uses the first of several equal rows."""
     columns, start, _ = hparams(settings(config), dict.fromkeys(SHOWN))
     for summary in (columns, start):  # SummaryWriter.add_hparams would create a separate run
         writer._get_file_writer().add_summary(summary)
@@ -51,7 +51,7 @@ def draw_end(writer: SummaryWriter, history: list[dict[str, Any]], directory: Pa
     """Add the scores of the trial to HPARAMS and a confusion matrix (`NAME_confusion`) for each scored set.
 
     The matrices are computed from the predictions files, since a resumed trial that has nothing left to train has no
-    others.
+    scores in memory.
     """
     epoch, best = history[-1]["epoch"], history[history[-1]["best_epoch"] - 1]
     for metric in ("val_macro_f1", "val_acc"):
