@@ -57,7 +57,7 @@ class TrainConfig:
     efficientat_hop: int | None = option(
         None, "EfficientAT's frame hop, samples at 32 kHz (none: from the file name, else 320)", low=32, high=3200
     )
-    frontend_mismatch: str = option("", "backbones that may use features unlike those of their pretraining: A,B")
+    frontend_mismatch: str = option("", "backbones, such as ast,beats, that may run on features unlike those of their pretraining")
 
     # Optimisation
     epochs: int = option(DEFAULT_EPOCHS, "passes over the training clips, at most", low=1)
@@ -67,14 +67,14 @@ class TrainConfig:
     micro_batch: int = option(32, "clips per forward pass; fewer need less memory", low=1)
     accumulation: int = option(1, "micro-batches per optimiser step; a sweep sets it to reach 32 clips per step", low=1)
     eval_batch: int = option(64, "clips per evaluation pass; fewer need less memory", low=1)
-    max_grad_norm: float = option(1.0, "norm above which gradients are clipped", low=0.0)
+    max_grad_norm: float = option(1.0, "gradients with a larger norm are scaled down to this norm", low=0.0)
     label_smoothing: float = option(0.1, "fraction of each label spread over all classes", low=0.0, high=0.9)
     patience: int = option(10, "epochs without a better val_macro_f1 before early stopping", low=1)
     head_dropout: float = option(0.1, "dropout probability before the classifier", low=0.0, high=0.9)
 
     # LoRA
     lora_r: int = option(8, "rank of the adapters; a higher one adds capacity and parameters", low=1)
-    lora_alpha: float = option(16.0, "adapters are scaled by alpha / r", low=0.0)
+    lora_alpha: float = option(16.0, "adapter outputs are scaled by alpha / r", low=0.0)
     lora_dropout: float = option(0.1, "dropout probability before the adapters", low=0.0, high=0.9)
 
     # Augmentation, all of it off with augment=False
@@ -82,9 +82,9 @@ class TrainConfig:
     shift_ms: float = option(100.0, "random time shift, up to ± this many ms", low=0.0)
     noise_snr_db: float = option(20.0, "white noise with a signal-to-noise ratio of this many dB, or up to 40 dB more")
     speed: float = option(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
-    freq_mask: float = option(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
-    time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
-    mixup_alpha: float = option(0.2, "mixup weight is drawn from Beta(alpha, alpha); 0 turns mixup off", low=0.0)
+    freq_mask: float = option(0.23, "two random frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
+    time_mask_ms: float = option(400.0, "two random time masks, each up to this many ms", low=0.0)
+    mixup_alpha: float = option(0.2, "mixup blends pairs of clips by a weight from Beta(alpha, alpha); 0: off", low=0.0)
 
     # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
