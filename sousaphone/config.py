@@ -57,7 +57,7 @@ class TrainConfig:
     efficientat_hop: int | None = option(
         None, "EfficientAT's frame hop, samples at 32 kHz (none: from the file name, else 320)", low=32, high=3200
     )
-    frontend_mismatch: str = option("", "backbones, such as ast,beats, that may run on features unlike those of their pretraining")
+    frontend_mismatch: str = option("", "backbones A,B that may run on features unlike those of their pretraining")
 
     # Optimisation
     epochs: int = option(DEFAULT_EPOCHS, "passes over the training clips, at most", low=1)
@@ -82,8 +82,8 @@ class TrainConfig:
     shift_ms: float = option(100.0, "random time shift, up to ± this many ms", low=0.0)
     noise_snr_db: float = option(20.0, "white noise with a signal-to-noise ratio of this many dB, or up to 40 dB more")
     speed: float = option(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
-    freq_mask: float = option(0.23, "two random frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
-    time_mask_ms: float = option(400.0, "two random time masks, each up to this many ms", low=0.0)
+    freq_mask: float = option(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
+    time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
     mixup_alpha: float = option(0.2, "mixup blends pairs of clips by a weight from Beta(alpha, alpha); 0: off", low=0.0)
 
     # Machine and evaluation
