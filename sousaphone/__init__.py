@@ -1,3 +1,3 @@
-"""SOUSAphone: which pretrained audio backbone, fine-tuned with LoRA, hears drum rudiments best?"""
+"""SOUSAphone: compares pretrained audio backbones, fine-tuned with LoRA, on the 40 drum rudiments."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""python -m sousaphone: see `sousaphone.cli.main`."""
+"""Entry point of `python -m sousaphone`; see `sousaphone.cli.main`."""
 
 import sys
 

@@ -1,9 +1,9 @@
-"""The one error a user causes: its text is a single line naming the value, what is allowed and the remedy."""
+"""The error that a user causes: one line with the value, what is allowed and the remedy."""
 
 
 class UserError(ValueError):
-    """A wrong input. `launch.py` and the `python -m` tools print its text alone and exit with 2.
+    """Invalid input: arguments, data directories, weights files.
 
-    Raised wherever input from outside enters: arguments, data directories, weights files. Everything else that
-    goes wrong is a defect and keeps its traceback.
+    `launch.py` and the `python -m` tools print only its text and exit with 2; any other exception is a defect and
+    keeps its traceback.
     """

@@ -1,4 +1,4 @@
-"""Files and directories written whole or not at all, and where the program keeps its own."""
+"""Atomic writes of files and directories, and the cache directory."""
 
 from __future__ import annotations
 
@@ -13,13 +13,8 @@ from sousaphone.hardware import home_directory
 
 
 def cache_directory() -> Path:
-    """Where waveforms and the built-in data set are kept: SOUSAPHONE_CACHE, or the user's cache directory.
-
-    Raises:
-        UserError: neither is known.
-    """
-    given = os.environ.get("SOUSAPHONE_CACHE")
-    if given:
+    """The directory of waveforms and the built-in data set: SOUSAPHONE_CACHE, or below the user's cache directory."""
+    if given := os.environ.get("SOUSAPHONE_CACHE"):
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
@@ -27,12 +22,8 @@ def cache_directory() -> Path:
 
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`, for a file or a directory of files; on leaving without an error it takes its
-    place, and is removed after one.
-
-    Args:
-        durable: it is flushed to disk before; otherwise a power cut may leave it empty.
-    """
+    """Yield a temporary path next to `path`, for a file or a directory of files; it replaces `path` at the end of the
+    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
@@ -50,14 +41,14 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def remove_temporary_files(root: Path) -> None:
-    """Remove what killed writes left half-done anywhere below a directory; only an orphan may still be at it."""
-    for temporary_files in root.rglob(".*.tmp"):
-        if temporary_files.is_file():
-            temporary_files.unlink(missing_ok=True)
+    """Remove the temporary files of killed writes below a directory; only an orphaned process may still use them."""
+    for path in root.rglob(".*.tmp"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:
-    """fsync a file or a directory, so that a rename that follows cannot outlive the content."""
+    """fsync a file or a directory, so that a later rename cannot reach the disk before the content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

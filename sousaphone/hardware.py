@@ -1,4 +1,4 @@
-"""What this machine has: its device, its cores and its memory, a container's limits included."""
+"""The device, cores and memory of this machine, within the limits of its container."""
 
 from __future__ import annotations
 
@@ -12,47 +12,44 @@ import psutil
 
 from sousaphone.errors import UserError
 
-_CONTROL_GROUPS = Path("/sys/fs/cgroup")
-_OWN_GROUPS = Path("/proc/self/cgroup")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUPS = Path("/proc/self/cgroup")
 
 
-def pick_device(asked: str = "auto") -> str:
-    """cuda, mps or cpu; `auto` is the best that this machine has.
+def pick_device(requested: str = "auto") -> str:
+    """Return cuda, mps or cpu; `auto` selects the best available device.
 
-    A cluster's machines (RAY_ADDRESS) may have what this one has not, so there a word is taken at its word.
-
-    Raises:
-        UserError: there is no such device here, or an NVIDIA one that torch cannot use and nobody has hidden.
+    Raises a UserError if the device is not available, or if torch cannot use an NVIDIA GPU that is not hidden. With
+    RAY_ADDRESS set, a named device is not checked, since another machine of the cluster may have it.
     """
-    if asked == "cpu" or (asked == "auto" and _has_no_driver()):
+    if requested == "cpu" or (requested == "auto" and not has_gpu_driver()):
         return "cpu"
+    if requested != "auto":
+        if not is_here(requested) and "RAY_ADDRESS" not in os.environ:
+            raise UserError(f"--device {requested}: torch finds none on this machine; leave --device out, or give cpu")
+        return requested
+    if is_here("cuda"):
+        return "cuda"
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked != "auto":
-        if not there[asked] and "RAY_ADDRESS" not in os.environ:
-            raise UserError(f"--device {asked}: torch finds none on this machine; leave --device out, or give cpu")
-        return asked
-    if there["cuda"]:
-        return "cuda"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    if Path("/proc/driver/nvidia/gpus").is_dir() and any(Path("/proc/driver/nvidia/gpus").iterdir()) and not hidden:
+    if not hidden and any(Path("/proc/driver/nvidia/gpus").glob("*")):
         raise UserError(
-            f"this machine has an NVIDIA device that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use; "
+            f"this machine has an NVIDIA GPU that torch {torch.__version__} (CUDA {torch.version.cuda}) cannot use; "
             "update its driver to one for that CUDA version, or set CUDA_VISIBLE_DEVICES= to use the CPU"
         )
-    return "mps" if there["mps"] else "cpu"
+    return "mps" if is_here("mps") else "cpu"
 
 
-def _has_no_driver(root: Path = Path("/")) -> bool:
-    """Whether this is a Linux machine without a GPU's driver, so that torch, which takes seconds to import, need not be
-    asked."""
-    traces = ("dev/nvidia*", "dev/nvhost*", "dev/nvmap", "dev/dxg", "dev/kfd", "proc/driver/nvidia")
-    return sys.platform == "linux" and not any(any(root.glob(trace)) for trace in traces)
+def has_gpu_driver(root: Path = Path("/")) -> bool:
+    """Whether a GPU driver may be installed. On Linux its files show it without the import of torch, which takes
+    seconds; elsewhere the answer is always True."""
+    files = ("dev/nvidia*", "dev/nvhost*", "dev/nvmap", "dev/dxg", "dev/kfd", "proc/driver/nvidia")
+    return sys.platform != "linux" or any(any(root.glob(file)) for file in files)
 
 
 def device_name(device: str) -> str:
-    """What the device calls itself, such as 'NVIDIA H100'."""
+    """The product name of the device, such as 'NVIDIA H100'."""
     if device == "cuda":
         import torch
 
@@ -66,20 +63,18 @@ def device_name(device: str) -> str:
 
 
 def count_cpus() -> int:
-    """The cores this process may use: by its affinity, and by its control groups' quotas, rounded down."""
+    """The number of cores that this process may use, by its affinity and its control groups' quotas, rounded down."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for group in _control_groups("cpu"):
-        quota = _numbers(group / "cpu.max") or (
-            *_numbers(group / "cpu.cfs_quota_us"),
-            *_numbers(group / "cpu.cfs_period_us"),
-        )
-        if len(quota) == 2 and quota[0] > 0:  # version 1 writes -1 where there is no quota
+        quota = _numbers(group / "cpu.max")
+        quota = quota or _numbers(group / "cpu.cfs_quota_us") + _numbers(group / "cpu.cfs_period_us")
+        if len(quota) == 2 and quota[0] > 0:  # -1 in version 1 is no quota
             cores = min(cores, max(1, quota[0] // quota[1]))
     return cores
 
 
 def memory_bytes() -> int:
-    """This machine's memory, or what control groups let this process use of it."""
+    """The memory of this machine, or the part that the control groups allow this process to use."""
     limits = [
         limit
         for group in _control_groups("memory")
@@ -90,31 +85,31 @@ def memory_bytes() -> int:
 
 
 def home_directory() -> Path:
-    """The user's home directory; a UserError where it cannot be written to."""
+    """The user's home directory; raises a UserError if it is not writable."""
     home = Path.home()
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        raise UserError(f"HOME is {home}, which is not a directory that can be written to; set HOME to one that is")
+        raise UserError(f"HOME is {home}, which is not a writable directory; set HOME to one that is")
     return home
 
 
 def _control_groups(controller: str) -> Iterator[Path]:
-    """The directories of the control groups that this process is in, of version 2 and of one controller of version 1:
-    its own, and each above it up to the root of the mount. In a container the root is often the only one there is."""
+    """Yield the directories of this process's control groups, of version 2 and of one controller of version 1: its own
+    group and its parents up to the root of the mount. In a container often only the root exists."""
     try:
-        memberships = _OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
+        memberships = OWN_GROUPS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
         return
-    for membership in memberships:  # 0::/user.slice of version 2, 4:cpu,cpuacct:/docker/1f of version 1
+    for membership in memberships:  # such as 0::/user.slice (version 2) or 4:cpu,cpuacct:/docker/1f (version 1)
         _, controllers, path = membership.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        root = _CONTROL_GROUPS / controller if controllers else _CONTROL_GROUPS
+        root = CONTROL_GROUPS / controller if controllers else CONTROL_GROUPS
         own = root / path.lstrip("/")
         yield from (group for group in (own, *own.parents) if group.is_relative_to(root))
 
 
 def _numbers(path: Path) -> tuple[int, ...]:
-    """The numbers in a control group's file; none where there is no such file, or no limit ("max")."""
+    """The numbers in a control group's file; empty if the file does not exist or sets no limit ("max")."""
     try:
         return tuple(map(int, path.read_text(encoding="utf-8").split()))
     except (OSError, ValueError):
@@ -122,6 +117,7 @@ def _numbers(path: Path) -> tuple[int, ...]:
 
 
 def count_gpus(device: str) -> int:
+    """The number of GPUs that torch can use; 0 for devices other than cuda."""
     if device != "cuda":
         return 0
     import torch
@@ -130,16 +126,14 @@ def count_gpus(device: str) -> int:
 
 
 def shares(have: float, amount: float) -> int:
-    """How many trials find their amount of a resource in what a machine has of it.
-
-    Ray takes a share of a GPU from one card: two cards have two shares of 0.6, not three.
-    """
-    # A hair more, for 1 / 0.1 and its like are not exact.
+    """How many trials that need `amount` of a resource fit into the `have` of one machine. Ray takes a GPU fraction
+    from a single card: two cards fit two trials of 0.6, not three."""
+    # The small addend compensates the rounding of quotients such as 1 / 0.1.
     return int(have) * int(1 / amount + 1e-9) if amount < 1 else int(have / amount + 1e-9)
 
 
 def is_here(device: str) -> bool:
-    """Whether this machine has a device of this kind; another of a cluster may."""
+    """Whether this machine has a device of this kind; other machines of a cluster may differ."""
     import torch
 
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device]

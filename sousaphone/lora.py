@@ -1,13 +1,13 @@
-"""LoRA through PEFT, with targets that are resolved before PEFT sees them: PEFT is silent when only some match.
+"""LoRA (Hu et al., arXiv 2106.09685) through PEFT.
 
-Source of the method: Hu et al., arXiv 2106.09685.
+Target layers are resolved before PEFT is called, since PEFT does not report patterns that match nothing.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
@@ -19,15 +19,15 @@ from sousaphone.kernels.lora_cpu import FusedConv2d, FusedLinear
 
 @dataclass(frozen=True)
 class Targets:
-    """What a list of patterns came to."""
+    """The layers that a list of patterns matches."""
 
-    modules: tuple[str, ...]  # full names of the pretrained layers that get adapters, in model order
-    matches: Mapping[str, int]  # how many layers each pattern matched, after translation of older names
-    trained_in_full: tuple[str, ...] = field(default=())  # patterns of fresh layers, trained whole and never wrapped
+    modules: tuple[str, ...]  # full names of the pretrained layers with adapters, in model order
+    matches: Mapping[str, int]  # number of layers that each pattern matches, aliases resolved
+    trained_in_full: tuple[str, ...] = ()  # patterns of fresh layers, which train in full without adapters
 
 
 def adaptable(module: nn.Module) -> bool:
-    """Whether LoRA may sit on it: a linear layer, or a 1 x 1 convolution, which is one."""
+    """Whether the module can get an adapter: a linear layer, or the equivalent 1 x 1 convolution."""
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1
     return isinstance(module, nn.Linear)
@@ -36,14 +36,14 @@ def adaptable(module: nn.Module) -> bool:
 def resolve_targets(
     model: nn.Module, patterns: Iterable[str], aliases: Mapping[str, tuple[str, ...]], fresh: Iterable[str]
 ) -> Targets:
-    """Match patterns against a model's layers. A pattern matches a layer whose dotted name ends with it.
+    """Match patterns with the layers of a model. A pattern matches a layer if the layer's dotted name ends with it.
 
     Args:
-        aliases: older names, each with the present ones it stands for.
+        aliases: older names, each with the current names that replace it.
         fresh: dotted names of modules that train in full.
 
     Raises:
-        UserError: a pattern that matches no layer; the message gives near misses.
+        UserError: a pattern matches no layer; the message contains similar names.
     """
     fresh = tuple(fresh)
     layers = [name for name, module in model.named_modules() if adaptable(module)]
@@ -75,21 +75,19 @@ def _inside(layer: str, modules: tuple[str, ...]) -> bool:
 
 
 def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: float) -> None:
-    """Put adapters on the targets, in place; B starts at zero, so the model's output does not change.
-
-    Every parameter but the adapters is frozen afterwards.
-    """
-    # PEFT's alpha is annotated int, yet only ever divided by r.
+    """Add adapters to the targets in place and freeze all other parameters. B is initialised to zero, so the output of
+    the model does not change."""
+    # PEFT annotates alpha as int but only divides it by r.
     config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets.modules))
     config._register_custom_module({nn.Linear: FusedLinear, nn.Conv2d: FusedConv2d})
     inject_adapter_in_model(config, model)
 
 
 def adapter_layers(model: nn.Module) -> list[LoraLayer]:
-    """The wrapped layers, in model order."""
+    """The layers with adapters, in model order."""
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
 def is_adapter(parameter_name: str) -> bool:
-    """Whether a dotted parameter name is that of an adapter's A or B."""
+    """Whether a dotted parameter name belongs to matrix A or B of an adapter."""
     return ".lora_A." in parameter_name or ".lora_B." in parameter_name

@@ -1,4 +1,4 @@
-"""The only door to a model: `load_backbone` builds a backbone, `build_model` adds LoRA and the classifier."""
+"""Model construction: `load_backbone` builds a backbone, `build_model` adds LoRA and the classifier."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def load_backbone(
 
     Args:
         name: a key of the registry.
-        scale: 'base' or 'nano'; ignored with a weights file, whose size counts.
+        scale: 'base' or 'nano'; ignored with a weights file, which defines the size itself.
         weights: 'random', or the path of an official file or directory.
-        seed: from which random weights are drawn; the caller's RNG is left as it was.
-        clip_seconds: the longest clip it will hear; None is the length it was pretrained with.
-        overrides: which features it may hear instead of those that its weights were trained on; see `frontend_choice`.
+        seed: of the random weights; the caller's RNG state does not change.
+        clip_seconds: length of the longest input clip; None is the length used in pretraining.
+        overrides: features allowed instead of those that the weights were trained on; see `frontend_spec`.
 
     Raises:
-        UserError: an unknown name or scale, or a file that is not of this backbone's format, not of the size that its
-            name promises, or trained on other features than asked for.
+        UserError: the name or scale is unknown, or the file has another format, another size than its name states, or
+            weights trained on other features.
     """
     if name not in REGISTRY:
         raise UserError(f"backbone {name!r} is unknown; choose one of: {', '.join(REGISTRY)}")
     spec = REGISTRY[name]
     if scale not in spec.scales:
         raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
-    # Fresh layers draw from the seed as well, so it is set in both cases.
+    # Set for weights files as well, since fresh layers are initialised at random.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if weights == "random":
@@ -59,21 +59,9 @@ def load_backbone(
     return backbone.eval()
 
 
-def frontend_overrides(config: TrainConfig) -> FrontendOverrides:
-    """What a trial asks of the front ends by name; a UserError for an unknown backbone."""
-    named = tuple(name for name in config.frontend_mismatch.replace(" ", "").split(",") if name)
-    for name in named:
-        if name not in REGISTRY:
-            raise UserError(
-                f"--set frontend_mismatch={config.frontend_mismatch}: backbone {name!r} is unknown; choose from: "
-                f"{', '.join(REGISTRY)}"
-            )
-    return FrontendOverrides(config.efficientat_hop, named)
-
-
 @dataclass(frozen=True)
 class ParameterCounts:
-    """How many numbers a model has: in all, trainable (adapters, fresh layers), and in adapters."""
+    """The numbers of all, of trainable (adapters, fresh layers) and of adapter parameters."""
 
     total: int
     trainable: int
@@ -87,8 +75,8 @@ class ParameterCounts:
 class RudimentClassifier(nn.Module):
     """Backbone, adapters and a fresh classifier over C classes.
 
-    Under the strategies 'lora' and 'head' all that is pretrained stays as it is: its parameters take no gradient
-    and `train()` leaves its modules in evaluation mode (batch norm, dropout, drop-path, layer-drop).
+    Under the strategies 'lora' and 'head' pretrained layers do not change: their parameters require no gradient, and
+    `train()` keeps their modules in evaluation mode (batch norm, dropout, drop-path, layer-drop).
     """
 
     def __init__(self, backbone: Backbone, classes: int, config: TrainConfig) -> None:
@@ -105,7 +93,7 @@ class RudimentClassifier(nn.Module):
         if config.strategy == "lora":
             spec = backbone.spec
             self.targets = lora.resolve_targets(self, spec.lora_targets[config.lora_targets], spec.aliases, self.fresh)
-            # With every target a fresh layer there is nothing to adapt: they train in full, as under 'head'.
+            # If all targets are fresh layers, none needs an adapter: they train in full, as under 'head'.
             if self.targets.modules:
                 lora.inject(self, self.targets, config.lora_r, config.lora_alpha, config.lora_dropout)
         for name in self.fresh:
@@ -122,15 +110,15 @@ class RudimentClassifier(nn.Module):
         return self
 
     def place(self, device: torch.device) -> Self:
-        """Onto the device that it is to compute on, in place; on CUDA its frozen part goes into bfloat16."""
+        """Move the model to a device in place; on CUDA, cast frozen parameters to bfloat16."""
         self.to(device)
         return self.round_frozen() if device.type == "cuda" and self.strategy != "full" else self
 
     def round_frozen(self) -> Self:
-        """What is frozen in bfloat16, in place, and convolutions over channels last.
+        """Cast frozen parameters to bfloat16 in place, convolution kernels in channels-last layout.
 
-        Batch norms, adapters and fresh layers stay in float32. Autocast rounds the same weights, but at every use, and
-        keeps activations in float32 between some layers.
+        Batch norms, adapters and fresh layers stay in float32. Autocast would cast the same weights at every use and
+        keep activations in float32 between some layers.
         """
         for module in self.backbone.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -142,23 +130,20 @@ class RudimentClassifier(nn.Module):
         return self
 
     def features(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Waveform [B, T] in [-1, 1] to features in the backbone's layout; always float32, without gradient."""
+        """Convert a waveform [B, T] in [-1, 1] to features in the backbone's layout, in float32 without gradient."""
         with torch.no_grad(), torch.autocast(wave.device.type, enabled=False):
-            features: Tensor = self.backbone.frontend(wave.float(), lengths)
-        return features
+            return self.backbone.frontend(wave.float(), lengths)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Features to logits [B, C]."""
-        tokens = self.backbone.encode(features).float()
-        logits: Tensor = self.classifier(self.backbone.pool(tokens))
-        return logits
+        """Compute logits [B, C] from features."""
+        return self.classifier(self.backbone.pool(self.backbone.encode(features).float()))
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Waveform [B, T] in [-1, 1] to logits [B, C]."""
+        """Compute logits [B, C] from a waveform [B, T] in [-1, 1]."""
         return self.classify(self.features(wave, lengths))
 
     def weights_record(self, source: str) -> dict[str, Any]:
-        """`sousaphone.weights.record_of` what training begins with, and the fingerprint of the base model's tensors."""
+        """The record of the initial weights (`sousaphone.weights.record_of`) and the fingerprint of the base model."""
         return {**weights.record_of(self.backbone, source), "fingerprint": self.base_fingerprint}
 
     def counts(self) -> ParameterCounts:
@@ -170,35 +155,39 @@ class RudimentClassifier(nn.Module):
         )
 
     def trained_state(self) -> dict[str, Tensor]:
-        """All that training may change, on the CPU: trainable parameters, and under 'full' the buffers as well."""
+        """Copy all tensors that training changes to the CPU: trainable parameters and, under 'full', buffers."""
         changed = {name for name, p in self.named_parameters() if p.requires_grad}
         if self.strategy == "full":
             changed |= {name for name, _ in self.named_buffers()}
         return {name: t.detach().cpu().clone() for name, t in self.state_dict().items() if name in changed}
 
     def load_trained_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `trained_state`, onto an equal base; a UserError for another model's or strategy's state."""
-        wanted = set(self.trained_state())
-        if wanted != set(state):
-            odd = sorted(wanted ^ set(state))[:3]
-            raise UserError(f"the saved state is of another model or strategy; it differs in {', '.join(odd)}")
+        """Load a `trained_state` into an equal base; raises a UserError for that of another model or strategy."""
+        if different := self.trained_state().keys() ^ state.keys():
+            names = ", ".join(sorted(different)[:3])
+            raise UserError(f"the saved state is of another model or strategy; it differs in {names}")
         self.load_state_dict(state, strict=False)
 
 
 def backbone_of(config: TrainConfig) -> Backbone:
-    """What a trial starts from, before adapters and classifier."""
+    """The backbone of a trial, without adapters and classifier."""
+    mismatch = tuple(name for name in config.frontend_mismatch.replace(" ", "").split(",") if name)
+    for name in mismatch:
+        if name not in REGISTRY:
+            option = f"--set frontend_mismatch={config.frontend_mismatch}"
+            raise UserError(f"{option}: backbone {name!r} is unknown; choose from: {', '.join(REGISTRY)}")
     return load_backbone(
         config.model,
         config.scale,
         config.weights,
         seed=config.seed,
         clip_seconds=config.clip_seconds,
-        overrides=frontend_overrides(config),
+        overrides=FrontendOverrides(config.efficientat_hop, mismatch),
     )
 
 
 def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
-    """The model of one trial, on the CPU; equal configurations give equal initial weights."""
+    """The model of a trial, on the CPU; equal configurations give equal initial weights."""
     backbone = backbone_of(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

@@ -1,4 +1,4 @@
-"""What a terminal shows: durations (`90m`, `1h30m`, `about 11 h 30 min`), numbers of things, errors, progress bars."""
+"""Text for the terminal: durations (`90m`, `1h30m`, `11 h 30 min`), counts, errors and progress bars."""
 
 from __future__ import annotations
 
@@ -15,15 +15,12 @@ _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
 T = TypeVar("T")
 Announce = Callable[[str], None]
-Advance = Callable[[float], None]  # told how much more is done
+Advance = Callable[[float], None]  # called with the additional amount of work done
 
 
 def parse_duration(option: str, text: str) -> float | None:
-    """`2h`, `90m`, `1h30m`, `45s` as seconds; `none` as None, which is no limit.
-
-    Raises:
-        UserError: anything else, or nothing at all; the message names the option.
-    """
+    """Convert `2h`, `90m`, `1h30m` or `45s` to seconds, and `none` to None (no limit); raises a UserError that names
+    the option for any other text."""
     lower = text.strip().lower()
     if lower == "none":
         return None
@@ -37,52 +34,51 @@ def parse_duration(option: str, text: str) -> float | None:
 
 
 def in_words(seconds: float) -> str:
-    """`45 s`, `3 min 20 s`, `12 min`, `1 h 30 min`, `2 d 3 h`: as fine as is of interest."""
+    """Format seconds at a suitable precision: `45 s`, `3 min 20 s`, `12 min`, `1 h 30 min`, `2 d 3 h`."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 595:
-        return _two(round(seconds / 10) * 10, "min", "s")
+        return _two_units(round(seconds / 10) * 10, "min", "s")
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"
     if minutes < 48 * 60:
-        return _two(minutes, "h", "min")
-    hours = round(seconds / 3600)
-    return _two(hours, "d", "h", 24)
+        return _two_units(minutes, "h", "min")
+    return _two_units(round(seconds / 3600), "d", "h", 24)
 
 
-def _two(amount: int, unit: str, part: str, parts: int = 60) -> str:
+def _two_units(amount: int, unit: str, part: str, parts: int = 60) -> str:
     whole, rest = divmod(amount, parts)
     return f"{whole} {unit} {rest} {part}" if rest else f"{whole} {unit}"
 
 
 def as_option(seconds: float) -> str:
-    """A duration as `parse_duration` takes it, in whole minutes, rounded up: what to type."""
+    """Format a duration for `parse_duration`, rounded up to whole minutes."""
     minutes = math.ceil(seconds / 60) or 1
     hours, minutes = divmod(minutes, 60)
     return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes else "")
 
 
 def counted(number: int | None, noun: str) -> str:
-    """`1 epoch`, `2 epochs`; `? epochs` where the number is not known."""
+    """`1 epoch`, `2 epochs`, or `? epochs` for an unknown number."""
     return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
 
 
 def first_few(names: Iterable[str], most: int = 3) -> str:
-    """`a, b, c`, of more than so many the first ones: `a, b, c and 4 more`."""
+    """Join names with commas; names beyond the first `most` are only counted: `a, b, c and 4 more`."""
     names = list(names)
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:
-    """What an error says, in one line of at most so many letters; its kind where it says nothing."""
+    """The message of an error in one line of at most `most` characters; its type if the message is empty."""
     return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 @contextmanager
 def progress_bar(title: str, total: float) -> Iterator[Advance]:
-    """A bar that moves as it is told, in any unit."""
-    # Imported here: rich takes a tenth of a second, and --help shows no progress.
+    """Show a progress bar on a terminal; yield the function that advances it. `total` may be in any unit."""
+    # Imported here since it takes a tenth of a second, which --help does not need.
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -97,12 +93,8 @@ def progress_bar(title: str, total: float) -> Iterator[Advance]:
 
 
 def tracked(items: Iterable[T], title: str, total: int, begun: str = "", ended: str = "") -> Iterator[T]:
-    """The items, with a bar.
-
-    Args:
-        begun, ended: said at the start, and at the end with the time it took, where stderr is no terminal; '' for
-            nothing.
-    """
+    """Yield the items with a progress bar. If stderr is not a terminal, print the message `begun` at the start and
+    `ended` with the elapsed time at the end instead, unless they are empty."""
     from rich.console import Console
 
     console, start = Console(stderr=True), time.monotonic()

@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: a tiny SOUSA directory in the real local layout."""
+"""Shared fixtures: a tiny SOUSA data set in the original directory layout."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from sousaphone.config import TrainConfig
 from sousaphone.rudiments import SLUGS
 
 RATE = 44_100
-# Short, long, mono and stereo in turn; some shorter than any window a model hears.
+# Durations in turn, some shorter than any model input.
 SECONDS = (0.4, 1.1, 0.6, 0.8)
 LONG_SECONDS = 7.0
 
 
 def pytest_configure() -> None:
-    """Without a GPU the kernels run in Triton's interpreter, which has to be known before Triton is imported."""
+    """Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported."""
     import torch
 
     if not torch.cuda.is_available():
@@ -37,7 +37,7 @@ def pytest_collection_finish() -> None:
 
 
 def _taps(label: int, seconds: float, channels: int, rng: np.random.Generator) -> np.ndarray:
-    """Decaying noise bursts whose spacing and tone tell the label, float64 [T, channels]."""
+    """Decaying noise bursts whose spacing and tone depend on the label, float64 [T, channels]."""
     time = np.arange(round(seconds * RATE)) / RATE
     since_tap = time % (0.08 + 0.01 * (label % 40))
     tone = 0.5 * np.sin(2 * np.pi * (200 + 40 * label) * time) + 0.5 * rng.uniform(-1, 1, len(time))
@@ -53,10 +53,10 @@ def write_sousa(
     splits: Mapping[str, Sequence[str]] | None = None,
     long_clips: int = 1,
 ) -> Path:
-    """Write players × rudiments × takes clips; every other one is stereo, the first `long_clips` last 7 s.
+    """Write players × rudiments × takes clips; every second one is stereo, the first `long_clips` are 7 s long.
 
-    `splits` is the content of splits.json; by default the last player is for testing, the one before for
-    validation, the others for training.
+    `splits` is the content of splits.json; by default the last player is the test set, the second last the validation
+    set, and the others are the training set.
     """
     names = [f"player{i:03d}" for i in range(players)] if isinstance(players, int) else list(players)
     rows: list[dict[str, object]] = []
@@ -104,7 +104,7 @@ def make_sousa() -> Callable[..., Path]:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """Results repeat bit for bit only at an equal number of threads."""
+    """Results are bit-identical only at an equal number of threads."""
     import torch
 
     torch.set_num_threads(1)
@@ -112,7 +112,7 @@ def _one_thread() -> None:
 
 @pytest.fixture
 def ray_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """launch.py plans with no Ray beside it; where it would have started one, there is an entry."""
+    """Replaces the start of Ray by launch.py; contains an entry for each start."""
     starts: list[str] = []
     monkeypatch.setattr("sousaphone.sweep.ray_process.Runtime.start", lambda self: starts.append("Ray"))
     return starts
@@ -120,7 +120,7 @@ def ray_starts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture(scope="session")
 def small_sousa(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 clips: 4 players (2 train, 1 validation, 1 test) × 3 rudiments × 2 takes. Read only."""
+    """24 clips: 4 players (2 train, 1 validation, 1 test) × 3 rudiments × 2 takes. Read-only."""
     return write_sousa(tmp_path_factory.mktemp("sousa"), players=4, rudiments=SLUGS[:3], takes=2)
 
 

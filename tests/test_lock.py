@@ -1,4 +1,4 @@
-"""constraints.txt holds what setup.cfg asks for, exactly and whole."""
+"""constraints.txt pins every requirement of setup.cfg."""
 
 from __future__ import annotations
 
@@ -26,17 +26,15 @@ def setup() -> configparser.ConfigParser:
     return parser
 
 
-def asked_for() -> list[Requirement]:
-    """What is needed, and what each extra needs."""
+def direct_requirements() -> list[Requirement]:
+    """The requirements of the package and of its extras."""
     extras = setup()["options.extras_require"].values()
     return [need for text in (setup()["options"]["install_requires"], *extras) for need in requirements(text)]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
 @pytest.mark.parametrize(("system", "machine"), MACHINES)
-def test_every_direct_dependency_is_locked_to_one_version_that_satisfies_it(
-    python: str, system: str, machine: str
-) -> None:
+def test_every_requirement_is_pinned_to_one_matching_version(python: str, system: str, machine: str) -> None:
     here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": system}
     here["platform_machine"] = machine
     locked: dict[str, str] = {}
@@ -46,18 +44,18 @@ def test_every_direct_dependency_is_locked_to_one_version_that_satisfies_it(
             assert version.operator == "=="
             assert line.name not in locked
             locked[line.name] = version.version
-    for need in asked_for():
+    for need in direct_requirements():
         name = need.name.lower().replace("_", "-")
         assert name in locked
         assert need.specifier.contains(locked[name], prereleases=True), need
 
 
-def test_the_pythons_that_are_locked_are_those_that_setup_cfg_allows() -> None:
+def test_pinned_python_versions_are_those_that_setup_cfg_allows() -> None:
     allowed = Requirement(f"python{setup()['options']['python_requires']}").specifier
     assert [f"3.{minor}" for minor in range(9, 18) if allowed.contains(f"3.{minor}")] == list(PYTHONS)
 
 
-def test_the_remedy_for_a_pair_that_does_not_load_is_the_pair_of_setup_cfg() -> None:
-    pair = [need for need in asked_for() if need.name in ("torch", "torchaudio")]
+def test_torchaudio_remedy_installs_the_versions_of_setup_cfg() -> None:
+    pair = [need for need in direct_requirements() if need.name in ("torch", "torchaudio")]
     given = TORCHAUDIO_REMEDY.removeprefix("pip install ").replace("'", "").split()
     assert {(r.name, r.specifier) for r in map(Requirement, given)} == {(r.name, r.specifier) for r in pair}

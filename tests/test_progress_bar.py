@@ -1,4 +1,4 @@
-"""A bar on a terminal; elsewhere two lines, or nothing."""
+"""A progress bar on a terminal; otherwise at most two messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from sousaphone.text import progress_bar, tracked
 
 
-def test_where_stderr_is_no_terminal_only_what_is_given_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_given_messages_are_printed_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(tracked("abc", "writing", 3)) == ["a", "b", "c"]
     with progress_bar("measuring", 2) as advance:
         advance(0.5)
@@ -16,9 +16,7 @@ def test_where_stderr_is_no_terminal_only_what_is_given_is_said(capsys: pytest.C
     assert capsys.readouterr().err == "writing 3, once\nwrote 3 in 0 s\n"
 
 
-def test_on_a_terminal_there_is_a_bar_instead(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bar_is_shown_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert list(tracked("abc", "writing", 3, begun="writing 3, once", ended="wrote 3")) == ["a", "b", "c"]
     err = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The 40 rudiments equal the cycles found in SOUSA, and every usual spelling of their names is understood."""
+"""The 40 rudiments equal the cycles of SOUSA, and all usual spellings of their names are accepted."""
 
 import csv
 from itertools import groupby
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sousaphone.errors import UserError
-from sousaphone.rudiments import DEVIATIONS, FAMILIES, RUDIMENTS, SLUGS, Rudiment, canonical_slug
+from sousaphone.rudiments import FAMILIES, RUDIMENTS, SLUGS, Rudiment, canonical_slug
 
-# One cycle of each rudiment as SOUSA's strokes.parquet has it: intended onsets in beats from the cycle's start; the
-# cycle's length is blank where SOUSA's clips hold a single cycle. Bounces of buzz strokes, which vary, are left out.
+# One cycle of each rudiment from SOUSA's strokes.parquet: intended onsets in beats from the start of the cycle. The
+# length of the cycle is blank if SOUSA's clips contain a single cycle. Bounces of buzz strokes vary and are omitted.
 TABLE = Path(__file__).parent / "reference" / "rudiment_cycles.csv"
 
 
@@ -31,7 +31,7 @@ def test_there_are_forty_rudiments_in_four_families():
 
 
 @pytest.mark.parametrize("slug", SLUGS)
-def test_a_cycle_equals_the_one_in_sousa(slug):
+def test_cycle_equals_the_one_in_sousa(slug):
     def whole(text: str) -> int | None:
         return int(text) if text else None
 
@@ -45,12 +45,7 @@ def test_a_cycle_equals_the_one_in_sousa(slug):
         assert rudiment.beats == float(rows[0]["cycle_beats"])
 
 
-def test_every_deviation_names_a_rudiment_and_gives_a_reason():
-    assert set(DEVIATIONS) <= set(SLUGS)
-    assert all(len(reason) > 20 for reason in DEVIATIONS.values())
-
-
-def test_the_notation_reads_as_a_drummer_would():
+def test_notation_is_parsed():
     strokes = Rudiment("example", "drags", 2, "ll>R L RR zL").strokes
     assert [s.hand for s in strokes] == list("LLRLRRL")
     assert [s.kind for s in strokes] == ["grace", "grace", "accent", "tap", "diddle", "diddle", "buzz"]
@@ -74,19 +69,19 @@ def test_the_notation_reads_as_a_drummer_would():
         ("MULTIPLE BOUNCE ROLL", "multiple_bounce_roll"),
     ],
 )
-def test_usual_spellings_name_their_rudiment(text, slug):
+def test_usual_spellings_are_accepted(text, slug):
     assert canonical_slug(text) == slug
 
 
-def test_every_slug_names_itself_with_hyphens_and_spaces_too():
+def test_slugs_are_accepted_with_hyphens_and_spaces():
     for slug in SLUGS:
         assert canonical_slug(slug) == canonical_slug(slug.replace("_", "-")) == canonical_slug(slug.replace("_", " "))
         assert canonical_slug(slug) == slug
 
 
-def test_an_unknown_name_is_refused_in_one_line_with_near_misses():
-    with pytest.raises(UserError, match="'flam_tapp' is not one of the 40 rudiments; did you mean flam_tap") as error:
+def test_unknown_name_is_an_error_with_similar_names():
+    with pytest.raises(UserError, match=r"flam_tapp.* flam_tap") as error:
         canonical_slug("flam_tapp")
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="the 40 are: single_stroke_roll"):
+    with pytest.raises(UserError, match=r"xyz.*single_stroke_roll"):
         canonical_slug("xyz")

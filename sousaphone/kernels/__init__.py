@@ -1,1 +1,1 @@
-"""How it is fast: faster ways to compute the same, on a CPU and on CUDA."""
+"""Faster implementations of LoRA layers and Transformer parts, for CPU and CUDA."""

@@ -1,5 +1,4 @@
-"""Faster ways to compute the same: which modules have one, and where the Triton kernels (triton_kernels.py) can
-serve."""
+"""Selection of the fused paths of modules, and of the Triton kernels (triton_kernels.py) where they are usable."""
 
 from __future__ import annotations
 
@@ -13,36 +12,26 @@ from torch import Tensor, nn
 
 
 class HasFusedPath:
-    """A module with a short way.
-
-    Attributes:
-        fused: False leaves all to PEFT and torch.
-    """
+    """A module with a fused path; `fused` = False selects the implementation of PEFT and torch instead."""
 
     fused = True
 
 
 def use_fused(model: nn.Module, fused: bool) -> None:
-    """Let every module that has a short way take it, or none: to compare the two."""
+    """Enable or disable the fused paths of all modules, to compare the two."""
     for module in model.modules():
         if isinstance(module, HasFusedPath):
             module.fused = fused
 
 
 def kernels_for(x: Tensor) -> Any:
-    """The module of kernels if they take such a tensor on such a device; else None."""
-    if not x.is_cuda or x.dtype != torch.bfloat16 or not _has_triton():
-        return None
-    return kernels() if kernels().usable(x.device) else None
-
-
-@functools.cache
-def _has_triton() -> bool:
-    """It comes with torch for CUDA on Linux; elsewhere torch's and PEFT's own ways do."""
-    return importlib.util.find_spec("triton") is not None
+    """The module of Triton kernels if they support the type and device of a tensor, else None."""
+    supported = x.is_cuda and x.dtype == torch.bfloat16 and kernels() is not None and kernels().usable(x.device)
+    return kernels() if supported else None
 
 
 @functools.cache
 def kernels() -> Any:
-    """The module, imported where it is wanted and Triton is there."""
-    return importlib.import_module("sousaphone.kernels.triton_kernels")
+    """The module of Triton kernels; None if Triton, which torch installs for CUDA on Linux, is missing."""
+    installed = importlib.util.find_spec("triton") is not None
+    return importlib.import_module("sousaphone.kernels.triton_kernels") if installed else None

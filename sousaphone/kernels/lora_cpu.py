@@ -1,10 +1,10 @@
-"""PEFT's LoRA layers in fewer passes over memory, which is what an adapter waits for: in float32 on a CPU, and over a
+"""PEFT's LoRA layers with fewer passes over memory, which limit the speed of adapters: in float32 on a CPU, and over a
 layer in bfloat16 on CUDA (lora_cuda.py).
 
-The same products and the same dropout (Hu et al., arXiv 2106.09685), with three differences: the adapter's share is
-added where the layer's output lies instead of in a tensor of its own; dropout draws sixteen bits a number, at a sixth
-of the cost of a Bernoulli sample; and where nothing trains on a CPU, weight and adapter are added before the product.
-Everywhere else, and in everything else that a layer can do, PEFT's own forward runs.
+Products and dropout are those of PEFT (Hu et al., arXiv 2106.09685), with three differences: the output of the adapter
+is accumulated in place in the output of the layer; dropout draws 16 bits per number, at a sixth of the cost of a
+Bernoulli sample; and in inference on a CPU, weight and adapter are added before the product. In all other cases PEFT's
+own forward runs.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from sousaphone.kernels import lora_cuda
 from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
 
-_MOST_RANKS = 64  # that the kernels have room for on every card
+_MAX_RANK = 64  # of the Triton kernels, on every GPU
 
 
 class _Fused(HasFusedPath):
-    """What both kinds of layer ask of themselves."""
-
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
-        """Weight, bias, A, B, scale and the share that dropout takes; None where PEFT's own forward is to run."""
+        """Weight, bias, A, B, scale and dropout probability; None if PEFT's own forward must run."""
         layer: Any = self
-        if not self.fused or not _is_fused(x) or torch.is_autocast_enabled(x.device.type):
+        supported = x.dtype == torch.float32 if x.device.type == "cpu" else kernels_for(x) is not None
+        if not self.fused or not supported or torch.is_autocast_enabled(x.device.type):
             return None
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
             return None
@@ -38,98 +37,96 @@ class _Fused(HasFusedPath):
         if base.weight.requires_grad or base.weight.dtype != x.dtype or layer.use_dora[name]:
             return None
         a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
-        if x.is_cuda and len(a) > _MOST_RANKS:
+        if x.is_cuda and len(a) > _MAX_RANK:
             return None
         dropout = layer.lora_dropout[name]
-        share = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
-        return base.weight, base.bias, a, b, layer.scaling[name], share
+        p = dropout.p if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
+        return base.weight, base.bias, a, b, layer.scaling[name], p
 
 
 class FusedLinear(_Fused, peft_layer.Linear):
-    """[..., I] to [..., O]."""
+    """A linear layer from [..., I] to [..., O]."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         parts = None if args or kwargs else self.parts(x)
         if parts is None:
-            peft: Tensor = super().forward(x, *args, **kwargs)
-            return peft
-        weight, bias, a, b, scale, share = parts
+            return super().forward(x, *args, **kwargs)
+        weight, bias, a, b, scale, p = parts
         if x.is_cuda:
-            return lora_cuda.fan(x, [(weight, bias, a, b)], scale, share)[0]
-        if not torch.is_grad_enabled() and not share:
+            return lora_cuda.fan(x, [(weight, bias, a, b)], scale, p)[0]
+        if not torch.is_grad_enabled() and not p:
             return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
-        y: Tensor = _Rows.apply(x, weight, bias, a, b, scale, share)
-        return y
+        return LinearFunction.apply(x, weight, bias, a, b, scale, p)
 
     def beside(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
-        """What this one and the others make of the same x; None where that is to be done one after the other."""
+        """The outputs of this layer and others for the same input; None if they must be computed separately."""
         layers = [self, *others]
-        if not x.is_cuda or not all(isinstance(layer, FusedLinear) for layer in layers):
+        if not x.is_cuda:
             return None
-        parts = [layer.parts(x) for layer in layers if isinstance(layer, FusedLinear)]
-        known = [one for one in parts if one is not None]
-        # They must agree in rank, scale and dropout.
-        if len(known) < len(layers) or len({(len(a), scale, share) for _, _, a, _, scale, share in known}) > 1:
+        every = [layer.parts(x) for layer in layers if isinstance(layer, FusedLinear)]
+        fusable = [parts for parts in every if parts is not None]
+        # The layers must have equal rank, scale and dropout.
+        if len(fusable) < len(layers) or len({(len(a), scale, p) for _, _, a, _, scale, p in fusable}) > 1:
             return None
-        *_, scale, share = known[0]
-        return lora_cuda.fan(x, [one[:4] for one in known], scale, share)
+        *_, scale, p = fusable[0]
+        return lora_cuda.fan(x, [parts[:4] for parts in fusable], scale, p)
 
 
 class FusedConv2d(_Fused, peft_layer.Conv2d):
-    """[B, C, H, W] to [B, O, H, W], through a kernel of one place."""
+    """A 1 x 1 convolution from [B, C, H, W] to [B, O, H, W]."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.get_base_layer()
         pointwise = base.kernel_size == base.stride == (1, 1) and base.groups == 1 and base.padding == (0, 0)
         parts = self.parts(x) if pointwise and base.bias is None and not args and not kwargs else None
         if parts is None:
-            peft: Tensor = super().forward(x, *args, **kwargs)
-            return peft
-        weight, _, a, b, scale, share = parts
+            return super().forward(x, *args, **kwargs)
+        weight, _, a, b, scale, p = parts
         weight, a, b = weight.flatten(1), a.flatten(1), b.flatten(1)
-        if x.is_cuda:  # channels last there, so that places are rows already
-            (y,) = lora_cuda.fan(x.permute(0, 2, 3, 1), [(weight, None, a, b)], scale, share)
+        if x.is_cuda:  # in channels-last layout, so that pixels are rows
+            (y,) = lora_cuda.fan(x.permute(0, 2, 3, 1), [(weight, None, a, b)], scale, p)
             return y.permute(0, 3, 1, 2)
         maps = x.flatten(2)  # [B, C, P]
-        if not torch.is_grad_enabled() and not share:
-            y = torch.bmm(_each(torch.addmm(weight, b, a, alpha=scale), maps), maps)
+        if not torch.is_grad_enabled() and not p:
+            y = torch.bmm(_expand(torch.addmm(weight, b, a, alpha=scale), maps), maps)
         else:
-            y = _Maps.apply(maps, weight, a, b, scale, share)
+            y = ConvFunction.apply(maps, weight, a, b, scale, p)
         return y.unflatten(2, x.shape[2:])
 
 
-def drop(x: Tensor, share: float) -> tuple[Tensor, Tensor | None, float]:
-    """`x` with about `share` of its numbers zero, not rescaled; 1 where one was kept, uint8; and what rescales it."""
-    level = round(share * LEVELS)
+def drop(x: Tensor, p: float) -> tuple[Tensor, Tensor | None, float]:
+    """Set each number to zero with probability `p`, without rescaling. Return the result, a uint8 mask of the kept
+    numbers (None if `p` is 0), and the factor that rescales the result."""
+    level = round(p * LEVELS)
     if not level:
         return x, None, 1.0
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-    # Written as a byte at once: a comparison's own bool takes four times as long to make, and to multiply with.
+    # Comparison into uint8: a bool result takes four times as long to compute and to multiply with.
     kept = torch.ge(bits, level - LEVELS // 2, out=torch.empty(x.shape, dtype=torch.uint8))
     return x * kept, kept, LEVELS / (LEVELS - level)
 
 
-class _Rows(torch.autograd.Function):
-    """x W' + bias + scale * drop(x) A' B', row by row; nothing is passed back to the frozen weight and bias."""
+class LinearFunction(torch.autograd.Function):
+    """x W' + bias + scale * drop(x) A' B' per row, without gradients of the frozen weight and bias."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, share: float
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, p: float
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [N, I]
         y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-        heard, kept, louder = drop(rows, share)
-        inner = heard @ a.T  # [N, r]
-        y.addmm_(inner, b.T, alpha=scale * louder)
-        ctx.save_for_backward(heard, kept, inner, weight, a, b)
-        ctx.scale = scale * louder
+        dropped, kept, rescale = drop(rows, p)
+        inner = dropped @ a.T  # [N, r]
+        y.addmm_(inner, b.T, alpha=scale * rescale)
+        ctx.save_for_backward(dropped, kept, inner, weight, a, b)
+        ctx.scale = scale * rescale
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        heard, kept, inner, weight, a, b = ctx.saved_tensors
+        dropped, kept, inner, weight, a, b = ctx.saved_tensors
         rows = grad.reshape(-1, grad.shape[-1])  # [N, O]
         grad_inner = (rows @ b).mul_(ctx.scale)  # [N, r]
         grad_x = None
@@ -138,44 +135,37 @@ class _Rows(torch.autograd.Function):
             if kept is not None:
                 grad_x.mul_(kept)
             grad_x = grad_x.addmm_(rows, weight).view(*grad.shape[:-1], -1)
-        return grad_x, None, None, grad_inner.T @ heard, (rows.T @ inner).mul_(ctx.scale), None, None
+        return grad_x, None, None, grad_inner.T @ dropped, (rows.T @ inner).mul_(ctx.scale), None, None
 
 
-class _Maps(torch.autograd.Function):
-    """The same of [B, C, P], place by place, without a bias."""
+class ConvFunction(torch.autograd.Function):
+    """The same per pixel of [B, C, P], without a bias."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, share: float) -> Tensor:
-        heard, kept, louder = drop(x, share)
-        inner = torch.bmm(_each(a, x), heard)  # [B, r, P]
-        y = torch.bmm(_each(weight, x), x).baddbmm_(_each(b, x), inner, alpha=scale * louder)
-        ctx.save_for_backward(heard, kept, inner, weight, a, b)
-        ctx.scale = scale * louder
+    def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, p: float) -> Tensor:
+        dropped, kept, rescale = drop(x, p)
+        inner = torch.bmm(_expand(a, x), dropped)  # [B, r, P]
+        y = torch.bmm(_expand(weight, x), x).baddbmm_(_expand(b, x), inner, alpha=scale * rescale)
+        ctx.save_for_backward(dropped, kept, inner, weight, a, b)
+        ctx.scale = scale * rescale
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        heard, kept, inner, weight, a, b = ctx.saved_tensors
-        grad_inner = torch.bmm(_each(b.T, grad), grad).mul_(ctx.scale)  # [B, r, P]
+        dropped, kept, inner, weight, a, b = ctx.saved_tensors
+        grad_inner = torch.bmm(_expand(b.T, grad), grad).mul_(ctx.scale)  # [B, r, P]
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = torch.bmm(_each(a.T, grad), grad_inner)  # [B, C, P]
+            grad_x = torch.bmm(_expand(a.T, grad), grad_inner)  # [B, C, P]
             if kept is not None:
                 grad_x.mul_(kept)
-            grad_x = grad_x.baddbmm_(_each(weight.T, grad), grad)
-        grad_a = torch.bmm(grad_inner, heard.transpose(1, 2)).sum(0)
+            grad_x = grad_x.baddbmm_(_expand(weight.T, grad), grad)
+        grad_a = torch.bmm(grad_inner, dropped.transpose(1, 2)).sum(0)
         grad_b = torch.bmm(grad, inner.transpose(1, 2)).sum(0).mul_(ctx.scale)
         return grad_x, None, grad_a, grad_b, None, None
 
 
-def _is_fused(x: Tensor) -> bool:
-    """Whether there is a short way for such numbers on such a device."""
-    if x.device.type == "cpu":
-        return x.dtype == torch.float32
-    return kernels_for(x) is not None
-
-
-def _each(matrix: Tensor, maps: Tensor) -> Tensor:
-    """One matrix for every clip of a batch; `@` would lay all maps out anew to make one product of them."""
+def _expand(matrix: Tensor, maps: Tensor) -> Tensor:
+    """Expand a matrix to the batch size; `@` would copy the maps to compute a single product."""
     return matrix.expand(len(maps), -1, -1)

@@ -1,7 +1,7 @@
-"""LoRA layers over a frozen one in bfloat16, on CUDA; A and B are in float32.
+"""LoRA layers over a frozen bfloat16 layer on CUDA; A and B are in float32.
 
-The products are torch's, all else is the kernels' (triton_kernels.py). What is dropped is drawn again wherever it is
-asked for, so nothing but the layer's input is kept for the way back.
+torch computes the large products, Triton kernels (triton_kernels.py) everything else. The dropout mask is generated
+again wherever it is needed, so only the input of the layer is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -15,40 +15,35 @@ from torch.autograd.function import once_differentiable
 
 from sousaphone.kernels.dispatch import kernels
 
-LEVELS = 2**16  # of the random numbers that dropout compares with
+LEVELS = 2**16  # of the random numbers used for dropout
 
 # Frozen weight and bias, A and B.
 Layer = tuple[Tensor, Tensor | None, Tensor, Tensor]
 
 
-def fan(x: Tensor, layers: Sequence[Layer], scale: float, share: float) -> tuple[Tensor, ...]:
-    """What layers make of the same x: x W' + bias + scale * drop(x) A' B' each, bfloat16 [..., I] to [..., O].
+def fan(x: Tensor, layers: Sequence[Layer], scale: float, p: float) -> tuple[Tensor, ...]:
+    """Apply layers to the same input: x W' + bias + scale * drop(x) A' B' each, from bfloat16 [..., I] to [..., O].
 
-    x passes through memory once for the adapters of all, and so does its gradient. Nothing is passed back to the
-    frozen weights and biases.
-
-    Args:
-        layers: of equal rank.
-        share: that dropout takes, drawn for each.
+    The layers have equal rank; each has its own dropout mask. All adapters together read x once, and its gradient once.
+    The frozen weights and biases get no gradients.
     """
-    ys: tuple[Tensor, ...] = _Fan.apply(x, scale, share, *(tensor for layer in layers for tensor in layer))
-    return ys
+    return _Fan.apply(x, scale, p, *(tensor for layer in layers for tensor in layer))
 
 
 class _Fan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: float, share: float, *parts: Any) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, x: Tensor, scale: float, p: float, *parts: Any) -> tuple[Tensor, ...]:
         rows = x.reshape(-1, x.shape[-1]).contiguous()  # [N, I]
         weights, biases, all_a, all_b = (parts[kind::4] for kind in range(4))
-        level = round(share * LEVELS)
+        level = round(p * LEVELS)
         seed = torch.empty(1, dtype=torch.int64, device=x.device).random_(-(2**63), None) if level else None
         scale = scale * LEVELS / (LEVELS - level)
-        stacked = _joined(all_a, 0)  # [layers * r, I]
+        stacked = _concatenate(all_a, 0)  # [layers * r, I]
         inner = kernels().to_rank(rows, stacked, scale, seed, level, len(weights))  # [N, layers * r]
         ys = []
-        for weight, bias, b, own in zip(weights, biases, all_b, inner.chunk(len(weights), 1), strict=True):
+        for weight, bias, b, part in zip(weights, biases, all_b, inner.chunk(len(weights), 1), strict=True):
             y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-            ys.append(kernels().from_rank(y, own, b.T).view(*x.shape[:-1], -1))
+            ys.append(kernels().from_rank(y, part, b.T).view(*x.shape[:-1], -1))
         ctx.save_for_backward(rows, inner, stacked, seed, *weights, *all_b)
         ctx.scale, ctx.level = scale, level
         return tuple(ys)
@@ -60,9 +55,9 @@ class _Fan(torch.autograd.Function):
         count = len(grads)
         weights, all_b = rest[:count], rest[count:]
         outs = [grad.reshape(-1, grad.shape[-1]).contiguous() for grad in grads]  # [N, O] each
-        # Short of the scale, which what follows puts in.
-        grad_inner = _joined([out @ b.to(out.dtype) for out, b in zip(outs, all_b, strict=True)], 1)
-        grads_b = [(out.T @ own).float() for out, own in zip(outs, inner.chunk(count, 1), strict=True)]
+        # Without the scale, which the kernels below apply.
+        grad_inner = _concatenate([out @ b.to(out.dtype) for out, b in zip(outs, all_b, strict=True)], 1)
+        grads_b = [(out.T @ part).float() for out, part in zip(outs, inner.chunk(count, 1), strict=True)]
         grads_a = kernels().over_rows(grad_inner, rows, ctx.scale, seed, ctx.level, count).chunk(count)
         grad_x = None
         if ctx.needs_input_grad[0]:
@@ -75,5 +70,5 @@ class _Fan(torch.autograd.Function):
         return grad_x, None, None, *(grad for a, b in each for grad in (None, None, a, b))
 
 
-def _joined(tensors: Sequence[Tensor], dim: int) -> Tensor:
+def _concatenate(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return tensors[0] if len(tensors) == 1 else torch.cat(list(tensors), dim)

@@ -1,1 +1,1 @@
-"""How it learns: loop, step, augmentation, metrics; a trial's life, its checkpoints and its watchdog. No Ray."""
+"""Training without Ray: loop, step, augmentation and metrics; a resumable trial with its checkpoints and watchdog."""

@@ -1,7 +1,7 @@
-"""Augmentation, batched on the device: gain, shift, noise and speed on the waveform, masks on the features, mixup.
+"""Batched augmentation: gain, shift, noise and speed on waveforms; masks on features; mixup.
 
-Every draw but the samples of noise comes from one generator on the CPU, so a seed gives the same augmentation on every
-device. Noise is drawn on the device, from a seed of that generator: it repeats on devices of one kind.
+All random numbers except noise samples come from one CPU generator, so a seed gives the same augmentation on every
+device. Noise is generated on the device from a seed of that generator: it is reproducible on devices of one kind.
 Sources: SpecAugment (Park et al., arXiv 1904.08779), mixup (Zhang et al., arXiv 1710.09412).
 """
 
@@ -17,7 +17,7 @@ from sousaphone.config import TrainConfig
 
 
 def window_seconds(config: TrainConfig) -> float:
-    """Seconds of sound that the waveform stage wants, so that a faster or later copy still fills the clip."""
+    """Seconds of input for `augment_wave`, enough to fill the clip at any speed and shift."""
     if not config.augment:
         return config.clip_seconds
     return config.clip_seconds * (1 + config.speed) + config.shift_ms / 1000
@@ -26,16 +26,12 @@ def window_seconds(config: TrainConfig) -> float:
 def augment_wave(
     wave: Tensor, lengths: Tensor, samples: int, rate: int, config: TrainConfig, rng: Generator
 ) -> tuple[Tensor, Tensor]:
-    """Speed, shift, gain and noise, drawn for each clip.
+    """Apply random speed, shift, gain and noise, drawn for each clip; return waves [B, `samples`] and lengths [B].
 
     Args:
-        wave: [B, T], int16 or float in [-1, 1], of `window_seconds(config)`; zero beyond its lengths.
-        lengths: [B] samples of sound in each row.
-        samples: length of the result.
+        wave: [B, T], int16 or float in [-1, 1], of `window_seconds(config)`; zero beyond `lengths`.
+        lengths: [B] samples of audio in each row.
         rate: Hz.
-
-    Returns:
-        wave [B, samples] and its lengths [B].
     """
     batch, device = wave.shape[0], wave.device
 
@@ -45,65 +41,49 @@ def augment_wave(
     speed = 1 + uniform(-config.speed, config.speed)
     start = uniform(-config.shift_ms, config.shift_ms) * rate / 1000
     gain = 10 ** (uniform(-config.gain_db, config.gain_db) / 20)
-    noise = 10 ** (-uniform(config.noise_snr_db, config.noise_snr_db + 40.0) / 20)  # of the sound's level
-    # One tape of noise a batch, and each clip hears it from a place of its own: to draw normal numbers for every clip
-    # takes as long as all the rest of this stage.
+    noise = 10 ** (-uniform(config.noise_snr_db, config.noise_snr_db + 40.0) / 20)  # relative to the clip's level
+    # The clips of a batch share one noise signal, each from its own offset: separate normal numbers for each clip would
+    # take as long as the rest of this function.
     seed = int(torch.randint(2**62, (1,), generator=rng))
-    tape = torch.randn(samples + rate, device=device, generator=torch.Generator(device).manual_seed(seed))
-    place = _to(torch.randint(rate, (batch,), generator=rng), device)
+    noise_signal = torch.randn(samples + rate, device=device, generator=torch.Generator(device).manual_seed(seed))
+    offsets = _to(torch.randint(rate, (batch,), generator=rng), device)
     lengths = ((lengths[:, None] - start) / speed).long().clamp(1, samples)  # [B, 1]
-    # A CPU is twice as fast on a few clips at a time, which stay in its cache.
-    group = batch if device.type != "cpu" else 2
-    time = torch.arange(samples, dtype=torch.float32, device=device)
-    columns = (torch.empty(batch, samples, device=device), wave, place, speed, start, lengths, noise, gain)
-    for out, heard, at, *rest in zip(*(column.split(group) for column in columns), strict=True):
-        _hear(out, heard, tape.unfold(0, samples, 1)[at], time, *rest)
-    return columns[0], lengths[:, 0]
-
-
-def _hear(
-    out: Tensor,
-    wave: Tensor,
-    hiss: Tensor,
-    time: Tensor,
-    speed: Tensor,
-    start: Tensor,
-    lengths: Tensor,
-    noise: Tensor,
-    gain: Tensor,
-) -> None:
-    """Some clips [B, T] into `out` [B, samples]: resampled at each `time` [samples], in `hiss` [B, samples], at another
-    level; all else [B, 1]."""
-    # One resampling does both speed and shift: output sample i is input sample i * speed + start. A zero at either
-    # end stands for the silence outside the window (one more than the index, therefore).
-    padded = to_float(F.pad(wave, (1, 1)))
-    position = torch.addcmul(start + 1, time, speed).clamp_(0, wave.shape[1])  # [B, samples]
-    left = position.long()
-    heard = padded.gather(1, left)
-    heard.lerp_(padded[:, 1:].gather(1, left), position.frac_())
-    level = torch.linalg.vector_norm(heard, dim=1, keepdim=True) / lengths.sqrt()  # root mean square of the sound
-    torch.clamp(heard.addcmul_(hiss, level * noise).mul_(gain), -1.0, 1.0, out=out)
+    out, time = torch.empty(batch, samples, device=device), torch.arange(samples, dtype=torch.float32, device=device)
+    clips = 2 if device.type == "cpu" else batch  # a CPU is twice as fast on two clips at a time, which fit its cache
+    for first in range(0, batch, clips):
+        rows = slice(first, first + clips)
+        # One resampling implements speed and shift: output sample i is input sample i * speed + start. A zero at either
+        # end represents the silence outside the window and shifts the index by 1.
+        padded = to_float(F.pad(wave[rows], (1, 1)))
+        position = torch.addcmul(start[rows] + 1, time, speed[rows]).clamp_(0, wave.shape[1])  # [B, samples]
+        left = position.long()
+        resampled = padded.gather(1, left)
+        resampled.lerp_(padded[:, 1:].gather(1, left), position.frac_())
+        level = torch.linalg.vector_norm(resampled, dim=1, keepdim=True) / lengths[rows].sqrt()  # RMS of the audio
+        resampled.addcmul_(noise_signal.unfold(0, samples, 1)[offsets[rows]], level * noise[rows]).mul_(gain[rows])
+        torch.clamp(resampled, -1.0, 1.0, out=out[rows])
+    return out, lengths[:, 0]
 
 
 def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng: Generator) -> Tensor:
-    """Two frequency masks and two time masks on each clip, filled with the clip's mean.
+    """Apply two frequency masks and two time masks to each clip, filled with the mean of the clip.
 
-    Widths are drawn as a share of the bins and in milliseconds, so every layout loses the same sound.
+    Widths are a fraction of the bins and a time in ms, so that they mask the same audio in every feature layout.
     """
     bins, frames = features.shape[frontend.mel_dim], features.shape[frontend.time_dim]
     longest = min(config.time_mask_ms / 1000 / frontend.hop_seconds, float(frames))
     fill = features.mean(tuple(range(1, features.dim())), keepdim=True)
-    hidden = torch.zeros(1, dtype=torch.bool, device=features.device)
+    masked = torch.zeros(1, dtype=torch.bool, device=features.device)
     for dim, size, width in ((frontend.mel_dim, bins, config.freq_mask * bins), (frontend.time_dim, frames, longest)):
         shape = [features.shape[0]] + [1] * (features.dim() - 1)
         shape[dim] = size
-        hidden = hidden | _to(_spans(features.shape[0], size, width, rng), features.device).view(shape)
-    return torch.where(hidden, fill, features)
+        masked = masked | _to(_spans(features.shape[0], size, width, rng), features.device).view(shape)
+    return torch.where(masked, fill, features)
 
 
-def _spans(batch: int, size: int, width: float, rng: Generator, count: int = 2) -> Tensor:
-    """[B, size] true inside `count` spans a row, each up to `width` long."""
-    draws = torch.rand(2, batch, count, 1, generator=rng)
+def _spans(batch: int, size: int, width: float, rng: Generator) -> Tensor:
+    """A mask [B, size] that is true inside two spans per row, each at most `width` long."""
+    draws = torch.rand(2, batch, 2, 1, generator=rng)
     length = (draws[0] * (width + 1)).floor().clamp_max(size)
     start = (draws[1] * (size - length + 1)).floor()
     at = torch.arange(size)
@@ -111,17 +91,17 @@ def _spans(batch: int, size: int, width: float, rng: Generator, count: int = 2) 
 
 
 def mixup(features: Tensor, targets: Tensor, config: TrainConfig, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Blend each clip's features and soft targets [B, C] with those of another, in one Beta-drawn share a batch."""
+    """Blend the features and soft targets [B, C] of each clip with those of another clip of the batch, using one weight
+    per batch drawn from a Beta distribution."""
     if config.mixup_alpha == 0:
         return features, targets
-    # Torch's own distributions take no generator.
+    # The distributions of torch do not accept a generator.
     seed = int(torch.randint(2**62, (1,), generator=rng))
-    share = float(np.random.default_rng(seed).beta(config.mixup_alpha, config.mixup_alpha))
+    weight = float(np.random.default_rng(seed).beta(config.mixup_alpha, config.mixup_alpha))
     order = _to(torch.randperm(features.shape[0], generator=rng), features.device)
-    return features[order].lerp_(features, share), targets[order].lerp_(targets, share)
+    return features[order].lerp_(features, weight), targets[order].lerp_(targets, weight)
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host where it is wanted. To a GPU it goes from pinned memory: from any other the host would wait
-    for all that the GPU has yet to do."""
+    """Copy a CPU tensor to the device; to a GPU from pinned memory, since otherwise the copy waits for queued work."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

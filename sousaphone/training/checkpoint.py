@@ -1,7 +1,7 @@
-"""A trial's checkpoints: written whole or not at all, never under a name used before, checked when read.
+"""Checkpoints of a trial: written atomically, each under a new name, and verified when read.
 
-`checkpoints/epoch_0007-1f3a9c2b/` holds `state.pt` and `manifest.json` (its size and SHA-256). The suffix is of one
-attempt: a worker that outlives its driver never writes into its successor's.
+`checkpoints/epoch_0007-1f3a9c2b/` contains `state.pt` and `manifest.json` with its size and SHA-256. The suffix
+identifies one attempt, so that a worker that outlives its driver never writes into the checkpoints of a later worker.
 """
 
 from __future__ import annotations
@@ -24,63 +24,53 @@ _NAME = re.compile(r"epoch_(\d+)-[0-9a-f]+")
 
 
 def save(trial: Path, epoch: int, attempt: str, state: dict[str, Any]) -> Path:
-    """Write the state of an epoch, then drop all but the newest checkpoints.
-
-    Args:
-        trial: the trial's directory.
-        attempt: hexadecimal name of this start of the trial.
-    """
+    """Write the state of an epoch, then remove all but the `KEPT` newest checkpoints. `attempt` is hexadecimal."""
     root = trial / CHECKPOINTS_NAME
     root.mkdir(exist_ok=True)
     final = root / f"epoch_{epoch:04d}-{attempt}"
     with atomic_write(final) as temporary:
         temporary.mkdir()
-        with (temporary / "state.pt").open("wb") as file:  # by path, a full disk would not show as such
+        with (temporary / "state.pt").open("wb") as file:  # given a path, torch.save would hide that the disk is full
             torch.save(state, file)
         manifest = {"epoch": epoch, **_identity(temporary / "state.pt")}
         (temporary / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    _drop_old(root)
+    _remove_old(root)
     return final
 
 
 def newest(trial: Path) -> dict[str, Any] | None:
-    """The state of the newest whole checkpoint, None if there is none; damaged ones are passed over."""
+    """Return the state of the newest intact checkpoint, None if there is none; damaged ones are ignored."""
     for directory in _newest_first(trial / CHECKPOINTS_NAME):
         try:
             manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
             if manifest.items() >= _identity(directory / "state.pt").items():
-                state: dict[str, Any] = torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
-                return state
+                return torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
         except (OSError, ValueError, RuntimeError, pickle.UnpicklingError):
             continue
     return None
 
 
 def newest_bytes(trial: Path) -> int:
-    """The size of the newest checkpoint's state, 0 if there is none."""
-    for directory in _newest_first(trial / CHECKPOINTS_NAME):
-        return (directory / "state.pt").stat().st_size
-    return 0
+    """The size of the newest checkpoint's state, 0 without checkpoints."""
+    sizes = ((directory / "state.pt").stat().st_size for directory in _newest_first(trial / CHECKPOINTS_NAME))
+    return next(sizes, 0)
 
 
 def remove_temporary_files(trial: Path) -> None:
-    """Remove what a killed `save` left half-done or had yet to remove."""
-    for temporary_files in (trial / CHECKPOINTS_NAME).glob(".*.tmp"):
-        shutil.rmtree(temporary_files, ignore_errors=True)
-    _drop_old(trial / CHECKPOINTS_NAME)
+    """Remove the temporary files and old checkpoints that a killed `save` left behind."""
+    for path in (trial / CHECKPOINTS_NAME).glob(".*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+    _remove_old(trial / CHECKPOINTS_NAME)
 
 
-def _drop_old(root: Path) -> None:
+def _remove_old(root: Path) -> None:
     for old in _newest_first(root)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _newest_first(root: Path) -> list[Path]:
-    found = [
-        (int(match[1]), path.stat().st_mtime_ns, path)
-        for path in root.glob("epoch_*")
-        if (match := _NAME.fullmatch(path.name))
-    ]
+    matches = [(_NAME.fullmatch(path.name), path) for path in root.glob("epoch_*")]
+    found = [(int(match[1]), path.stat().st_mtime_ns, path) for match, path in matches if match]
     return [path for *_, path in sorted(found, reverse=True)]
 
 

@@ -1,8 +1,8 @@
-"""Training and evaluating one model: `fit`, a generator of epochs, and `evaluate`. No Ray anywhere.
+"""Training and evaluation of one model without Ray: `fit`, a generator of epochs, and `evaluate`.
 
-Every random draw of an epoch is a function of (seed, epoch) alone, so a checkpoint needs no RNG state and a resumed
-trial repeats the uninterrupted one: bit for bit on a CPU at an equal number of threads; on CUDA to within rounding,
-since attention there adds gradients in no fixed order.
+The random numbers of an epoch depend only on (seed, epoch), so a checkpoint needs no RNG state and a resumed trial
+repeats the uninterrupted one: bit for bit on a CPU at an equal number of threads; on CUDA up to rounding, since
+attention adds gradients in no fixed order there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import psutil
@@ -30,24 +31,24 @@ from sousaphone.runs.statuses import Cause
 from sousaphone.training import augment, metrics
 from sousaphone.training.step import MicroBatch, micro_batch_of
 
-# Called between batches with the epoch's number and the share of its training that is done; what it raises ends the
-# epoch in work. It is how time limits, stall watches and progress displays look in.
+# Called between batches with the epoch number and the completed fraction of its training; an exception ends the epoch.
+# Time limits, hang detection and progress displays use it.
 Tick = Callable[[int, float], None]
 
 
 class DivergedError(RuntimeError):
-    """The training loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Logits [N, C] and labels [N] of N clips, on the CPU, in the order of the clip set's table."""
+    """Logits [N, C] and labels [N] of N clips on the CPU, in the order of the clip set's table."""
 
     logits: Tensor
     labels: Tensor
 
-    def named(self, prefix: str) -> dict[str, float]:
-        """The metrics of these scores: `{prefix}_loss` (cross entropy, nats), `_acc`, `_macro_f1`, `_top5`."""
+    def metrics(self, prefix: str) -> dict[str, float]:
+        """The metrics `{prefix}_loss` (cross entropy, nats), `_acc`, `_macro_f1` and `_top5`."""
         return {
             f"{prefix}_loss": metrics.cross_entropy(self.logits, self.labels),
             f"{prefix}_acc": metrics.accuracy(self.logits, self.labels),
@@ -58,25 +59,21 @@ class Scores:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One finished epoch."""
+    """A completed epoch."""
 
-    number: int  # 1 for the first
-    # Flat numbers by name; the last epoch's hold the test metrics as well. `epoch_seconds` is the time in training
-    # steps, `wall_seconds` that of the whole epoch with its evaluation.
+    number: int  # from 1
+    # Numbers by name, in the last epoch including the test metrics. `epoch_seconds` is the time of the training steps,
+    # `wall_seconds` that of the whole epoch with its evaluation.
     metrics: dict[str, Any]
-    end: Cause | None  # why the trial ended with this epoch, None while it goes on
-    state: dict[str, Any]  # what `fit` needs to go on from here; tensors on the CPU, all else plain data
-    # On the last epoch, what was scored with the best state: `test` and the data's further sets, by name.
+    end: Cause | None  # why the trial ends with this epoch, None if it continues
+    state: dict[str, Any]  # input for `fit` to resume from here: tensors on the CPU and plain data
+    # In the last epoch, the scores of the best state on `test` and the additional sets, by name.
     tests: Mapping[str, Scores] = field(default_factory=dict)
 
     @property
     def test(self) -> Scores | None:
-        """The test clips' scores, None but on the last epoch."""
+        """The scores of the test clips, None except in the last epoch."""
         return self.tests.get("test")
-
-
-def _no_tick(epoch: int, share: float) -> None:
-    pass
 
 
 def fit(
@@ -84,22 +81,24 @@ def fit(
     model: RudimentClassifier,
     data: TrialData,
     state: dict[str, Any] | None = None,
-    tick: Tick = _no_tick,
+    tick: Tick = lambda epoch, fraction: None,
 ) -> Iterator[Epoch]:
-    """Train, yielding after each epoch; the last one is scored on the test clips from its best validation state.
+    """Train and yield each epoch; in the last one, score the state with the best validation score on the test clips.
 
     Args:
-        model: as `build_model(config)` gives it; it is trained in place and left in its best state.
-        state: of the last epoch of an earlier call, to go on from; a finished one yields nothing.
+        model: a model from `build_model(config)`; it is trained in place and finally has its best state.
+        state: the state of an earlier call's last epoch, to resume from; a completed trial yields nothing.
         tick: called between batches.
 
     Raises:
-        UserError: `state` belongs to another base model or another configuration.
+        UserError: `state` belongs to another base model or configuration.
         DivergedError: the loss is NaN or infinite.
     """
-    device = torch.device(config.device)
-    model.place(device)
+    model.place(torch.device(config.device))
     optimizer, micro_batch = make_optimizer(model, config), micro_batch_of(config, model)
+    # train_ce is measured on evenly spaced training clips, as many as there are validation clips.
+    count = min(len(data.train), len(data.validation))
+    probe_rows = [i * len(data.train) // count for i in range(count)]
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "model": model.trained_state()}
     if state is not None:
@@ -115,10 +114,10 @@ def fit(
         torch.manual_seed(epoch_seed(config.seed, number))
         score = partial(evaluate, config, model, tick=partial(tick, number, 1.0), micro_batch=micro_batch)
         row: dict[str, Any] = train_epoch(config, model, data.train, optimizer, micro_batch, number, tick)
-        probe = score(data.train, _probe(data))
+        probe = score(data.train, probe_rows)
         row["train_ce"] = metrics.cross_entropy(probe.logits, probe.labels)
-        row.update(score(data.validation).named("val"))
-        _check_finite(row, "val_loss")  # the last step of an epoch may be the one that breaks the model
+        row.update(score(data.validation).metrics("val"))
+        _check_finite(row, "val_loss")  # the model may have diverged in the last step of the epoch
         if row["val_macro_f1"] > best["score"]:
             best = {"epoch": number, "score": row["val_macro_f1"], "model": model.trained_state()}
         row["best_epoch"] = best["epoch"]
@@ -126,13 +125,13 @@ def fit(
             end = Cause.ALL_EPOCHS
         elif number - best["epoch"] >= config.patience:
             end = Cause.PATIENCE
-        # The state is of this epoch's end, so it is taken before the best one is put in place for the test.
+        # The state at the end of this epoch, saved before the best state is loaded for the test.
         trained, moments = model.trained_state(), _to_cpu(optimizer.state_dict())
         tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
             tests = {name: score(clips) for name, clips in data.tests.items()}
-            row.update(named(tests))
+            row.update(metrics_of(tests))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
         now = {
@@ -153,24 +152,23 @@ def cut_short(
     data: TrialData,
     state: dict[str, Any],
     end: Cause,
-    tick: Tick = _no_tick,
+    tick: Tick = lambda epoch, fraction: None,
 ) -> Epoch:
-    """The last finished epoch of a trial that ends before its time, with the test clips scored from its best state.
+    """Score the best state of an interrupted trial on the test clips and return its last completed epoch with them.
 
-    Its state is the one given: the trial may still be gone on with, as if it had never been cut.
+    The epoch keeps the given state, so that the trial can later be resumed as if it had not been interrupted.
     """
     model.place(torch.device(config.device))
     model.load_trained_state(state["best"]["model"])
     last = state["history"][-1]
     score = partial(evaluate, config, model, tick=partial(tick, last["epoch"], 1.0))
     tests = {name: score(clips) for name, clips in data.tests.items()}
-    row = {**last, **named(tests)}
-    return Epoch(row["epoch"], row, end, state, tests)
+    return Epoch(last["epoch"], {**last, **metrics_of(tests)}, end, state, tests)
 
 
-def named(tests: Mapping[str, Scores]) -> dict[str, float]:
-    """The metrics of all scores, each under its set's name as prefix."""
-    return {metric: value for name, scores in tests.items() for metric, value in scores.named(name).items()}
+def metrics_of(tests: Mapping[str, Scores]) -> dict[str, float]:
+    """The metrics of all scores, prefixed with the name of their set."""
+    return {metric: value for name, scores in tests.items() for metric, value in scores.metrics(name).items()}
 
 
 def evaluate(
@@ -181,17 +179,14 @@ def evaluate(
     tick: Callable[[], None] = lambda: None,
     micro_batch: MicroBatch | None = None,
 ) -> Scores:
-    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode; with the
-    model's own `micro_batch` its CUDA graph is used again."""
+    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode. The
+    `micro_batch` of the training can be given to reuse its CUDA graphs."""
     micro_batch = micro_batch or MicroBatch(config, model)
     model.eval()
     logits, labels = [], []
     with torch.inference_mode():
-        for number, batch in enumerate(clips.evaluation_batches(config.eval_batch, rows)):
-            if config.limit_eval_batches is not None and number >= config.limit_eval_batches:
-                break
-            features = model.features(to_float(batch.wave), batch.lengths)
-            logits.append(micro_batch.score(features))
+        for batch in islice(clips.evaluation_batches(config.eval_batch, rows), config.limit_eval_batches):
+            logits.append(micro_batch.score(model.features(to_float(batch.wave), batch.lengths)))
             labels.append(batch.labels)
             tick()
     return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
@@ -204,12 +199,10 @@ def train_epoch(
     optimizer: torch.optim.Optimizer,
     micro_batch: MicroBatch,
     epoch: int,
-    tick: Tick = _no_tick,
+    tick: Tick = lambda epoch, fraction: None,
 ) -> dict[str, Any]:
-    """One pass over the training clips, or `limit_train_batches` steps of it; the metrics of its training.
-
-    On CUDA nothing in a step waits for the GPU.
-    """
+    """Train for one pass over the clips, or `limit_train_batches` steps of it, and return the training metrics. On CUDA
+    no step waits for the GPU."""
     model.train()
     device = torch.device(config.device)
     rate, samples = model.backbone.spec.sample_rate, round(config.clip_seconds * model.backbone.spec.sample_rate)
@@ -219,9 +212,8 @@ def train_epoch(
     if config.limit_train_batches is not None:
         steps = min(steps, config.limit_train_batches)
     planned = min(len(clips), steps * effective)
-    trainable = [p for p in model.parameters() if p.requires_grad]
     loss_sum = torch.zeros((), device=device)
-    heard, peak = 0, 0
+    done, peak = 0, 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began = time.perf_counter()
@@ -233,26 +225,26 @@ def train_epoch(
         targets = F.one_hot(batch.labels, model.classes).float()
         if config.augment:
             wave, lengths = augment.augment_wave(wave, lengths, samples, rate, config, rng)
-        # In parts as well: a front end's spectra take more memory than its features.
+        # In micro-batches, since the spectra of a front end take more memory than its features.
         parts = zip(wave.split(config.micro_batch), lengths.split(config.micro_batch), strict=True)
-        features = torch.cat([model.features(to_float(part), sound) for part, sound in parts])
+        features = torch.cat([model.features(to_float(part), length) for part, length in parts])
         if config.augment:
             features = augment.mask_features(features, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)
         micro_batch.begin()
-        # Features, masks and mixup are of the whole step, so micro-batches change memory and nothing else.
-        for part, wanted in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
-            loss_sum += micro_batch.train(part, wanted, len(features))
-            heard += len(part)
-            tick(epoch, heard / planned)  # a step of a large model may take minutes on a CPU
-        torch.nn.utils.clip_grad_norm_(trainable, config.max_grad_norm)
+        # Features, masks and mixup are computed for the whole step, so the micro-batch size affects only memory.
+        for part, target in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
+            loss_sum += micro_batch.train(part, target, len(features))
+            done += len(part)
+            tick(epoch, done / planned)  # a step of a large model may take minutes on a CPU
+        torch.nn.utils.clip_grad_norm_(micro_batch.trainable, config.max_grad_norm)
         optimizer.step()
         if device.type == "cpu":
-            peak = max(peak, _own_memory())
-    train_loss = loss_sum.item() / heard
+            peak = max(peak, private_memory())
+    train_loss = loss_sum.item() / done
     seconds = time.perf_counter() - began
     if device.type == "cuda":
-        peak = torch.cuda.max_memory_reserved()  # a recorded micro-batch holds its memory without allocating it
+        peak = torch.cuda.max_memory_reserved()  # includes the memory of CUDA graphs, which is reserved, not allocated
     elif device.type == "mps":
         peak = torch.mps.driver_allocated_memory()
     row = {
@@ -260,16 +252,16 @@ def train_epoch(
         "train_loss": train_loss,
         "learning_rate": optimizer.param_groups[0]["lr"],
         "epoch_seconds": seconds,
-        "samples_per_second": heard / seconds,
+        "samples_per_second": done / seconds,
         "peak_memory_mb": peak / 2**20,
     }
     _check_finite(row, "train_loss")
     return row
 
 
-def _own_memory() -> int:
-    """Bytes that this process holds for itself: mapped files, as the waveforms are, take memory only while there is
-    room, and would make a larger data set look as if it needed more (macOS does not tell them apart)."""
+def private_memory() -> int:
+    """The resident memory of this process in bytes, without mapped files such as the waveforms: these occupy only free
+    memory and would make larger data sets seem to need more (macOS does not distinguish the two)."""
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 
@@ -280,7 +272,7 @@ def _check_finite(row: dict[str, Any], name: str) -> None:
 
 
 def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over what trains."""
+    """AdamW over the trainable parameters, fused on CUDA."""
     trainable = (p for p in model.parameters() if p.requires_grad)
     return adamw(trainable, config.learning_rate, config.weight_decay, fused=config.device == "cuda")
 
@@ -288,39 +280,32 @@ def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.opti
 def adamw(
     parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, fused: bool = False
 ) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices alone, as is the custom."""
-    known = list(parameters)
+    """AdamW with the usual weight decay on matrices only."""
+    parameters = list(parameters)
     groups = [
-        {"params": [p for p in known if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in known if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=fused or None)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, warmup: float, total: float) -> None:
-    """Linear warm-up, then cosine to zero; `step`, `warmup` and `total` in steps of the optimiser."""
+    """Set the rate of a linear warm-up followed by a cosine to zero; `step`, `warmup` and `total` are in steps."""
     if step < warmup:
-        share = (step + 1) / (warmup + 1)
+        factor = (step + 1) / (warmup + 1)
     else:
-        share = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
+        factor = 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total - warmup)))
     for group in optimizer.param_groups:
-        group["lr"] = peak * share
+        group["lr"] = peak * factor
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """What the random draws of one epoch come from."""
-    # Far apart for neighbours: seed 0 in epoch 2 must not repeat seed 1 in epoch 1.
+    """The seed of one epoch; the factor keeps epochs distinct between seeds (seed 0, epoch 2 and seed 1, epoch 1)."""
     return seed * 1_000_003 + epoch
 
 
-def _probe(data: TrialData) -> list[int]:
-    """Training clips on which train_ce is measured: evenly spread, as many as validation has."""
-    count = min(len(data.train), len(data.validation))
-    return [i * len(data.train) // count for i in range(count)]
-
-
 def _to_cpu(value: Any) -> Any:
-    """An optimiser's state dict with copies of its tensors on the CPU, so that later steps do not change it."""
+    """Copy an optimiser's state dict to the CPU, so that later steps do not change it."""
     if isinstance(value, Tensor):
         return value.detach().cpu().clone()
     if isinstance(value, dict):
@@ -333,10 +318,10 @@ def _to_cpu(value: Any) -> Any:
 def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:
     if state["base"] != model.base_fingerprint:
         raise UserError(
-            f"the checkpoint's base model ({state['base'][:12]}) is not the one built now "
-            f"({model.base_fingerprint[:12]}); give the weights it was trained from"
+            f"the checkpoint's base model ({state['base'][:12]}) differs from the present one "
+            f"({model.base_fingerprint[:12]}); give the weights with which the trial started"
         )
-    # Where things lie may change between two starts, and how a step is divided; what is computed may not.
+    # Paths and the division of a step may change when a trial is resumed.
     free = {"data_dir", "cache_dir", "weights", "micro_batch", "accumulation", "eval_batch"}
     now, then = dataclasses.asdict(config), state["config"]
     changed = [k for k, v in then.items() if k not in free and now.get(k) != v]

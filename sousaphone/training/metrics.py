@@ -1,4 +1,4 @@
-"""Logits and labels in, numbers out. Pure functions; every accuracy is a fraction."""
+"""Metrics of logits and labels, as pure functions; accuracies are fractions."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from sousaphone.confusion import confusion_counts
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Share of clips [N] whose highest of C logits [N, C] is their label."""
+    """Fraction of clips [N] whose label has the highest of the C logits [N, C]."""
     return (logits.argmax(1) == labels).double().mean().item()
 
 
 def top_k(logits: Tensor, labels: Tensor, k: int = 5) -> float:
-    """Share of clips [N] whose label is among the k highest logits [N, C]."""
+    """Fraction of clips [N] whose label is among the k highest logits [N, C]."""
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).double().mean().item()
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
-    """Mean cross entropy in nats, without smoothing."""
+    """Mean cross entropy in nats, without label smoothing."""
     return F.cross_entropy(logits.float(), labels).item()
 
 
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
-    """Mean F1 over the classes that occur in labels or predictions, as scikit-learn's macro average."""
+    """Mean F1 over the classes that occur in labels or predictions, as in scikit-learn's macro average."""
     counts = confusion_counts(labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
     matrix = torch.from_numpy(counts).double()
-    true, predicted, hit = matrix.sum(1), matrix.sum(0), matrix.diagonal()
-    occurs = (true + predicted) > 0
-    return (2 * hit[occurs] / (true + predicted)[occurs]).mean().item()
+    support_and_predicted = matrix.sum(1) + matrix.sum(0)
+    occurs = support_and_predicted > 0
+    return (2 * matrix.diagonal()[occurs] / support_and_predicted[occurs]).mean().item()

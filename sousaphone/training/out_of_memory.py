@@ -1,4 +1,4 @@
-"""A device that runs out of memory: to tell it from other errors, and to give memory back."""
+"""Detection of out-of-memory errors, and release of cached memory."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import torch
 
 
 class MemoryExhaustedError(RuntimeError):
-    """Out of memory, and the micro-batch cannot be made any smaller."""
+    """Out of memory with the smallest possible micro-batch."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether a device's or the system's allocator had nothing left; on a CPU and on mps torch has no class for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    """Whether an error means that memory ran out; on a CPU and on mps torch has no error class for it."""
+    # A CUDA graph capture that runs out of memory raises an error of its own, with this one as context.
+    if isinstance(error, MemoryError) or torch.OutOfMemoryError in (type(error), type(error.__context__)):
         return True
-    if isinstance(error.__context__, torch.OutOfMemoryError):  # a recording that it ended has an error of its own
-        return True
-    # The last is of cuBLAS and cuDNN, on a card that is full.
-    words = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in words)
+    # cuBLAS and cuDNN report a full GPU as alloc_failed.
+    messages = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in messages)
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what torch keeps of a device's memory for later."""
+    """Release the device memory that torch caches."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

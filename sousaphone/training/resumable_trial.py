@@ -1,4 +1,4 @@
-"""One trial's life on disk: go on from the newest checkpoint, train, keep every epoch, name the end. No Ray."""
+"""A trial on disk, without Ray: resume from the newest checkpoint, train, save every epoch, record the end."""
 
 from __future__ import annotations
 
@@ -20,58 +20,58 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name
-from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import ADAPTER_NAME, MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import checkpoint
-from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, named
+from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, metrics_of
 from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
 from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
 from sousaphone.training.watchdog import TimeLimitError, Watchdog
 
-# Beside the next checkpoint there must be room for the record, the TensorBoard file and the report.
+# Disk space for the record, the TensorBoard file and the report, in addition to the next checkpoint.
 _SPARE_BYTES = 20 * 2**20
 
 Report = Callable[[dict[str, Any]], None]
 
 
 def run_trial(planned: TrainConfig, directory: Path, watch: DriverWatch, report: Report) -> None:
-    """Train one trial to its end, whatever that is, or what is left of it.
+    """Train a trial until it ends, from its newest intact checkpoint if there is one.
 
-    It goes on from the newest whole checkpoint in its directory. One that has ended already reports its last epoch
-    again. One that runs out of memory goes on with half the micro-batch and twice the accumulation, twice at most.
+    A completed trial only reports its last epoch again. A trial that runs out of memory is retried with half the
+    micro-batch and twice the accumulation, at most `MAX_OOM_RETRIES` times.
 
     Args:
-        directory: where all that it leaves behind belongs.
-        watch: asked before every write, so that nothing is written once the driver is gone.
-        report: called with the flat metrics of each finished epoch.
+        directory: receives all files of the trial.
+        watch: checked before every write, so that nothing is written once the driver has ended.
+        report: called with the metrics of each completed epoch.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    # A damaged record is written anew, since the checkpoints hold the history.
+    # A damaged record is replaced; the checkpoints contain the history.
     record = TrialRecord.find(directory) or TrialRecord(planned.trial_id, {}, started=now())
     if record.status.is_full:
         report(record.history[-1])
         return
     watchdog = Watchdog(directory, watch.limits, record.seconds)
-    if watchdog.too_late:  # the sweep's time is up: it has not begun, and waits for another launch
+    if watchdog.too_late:  # the sweep's time limit is reached; the trial waits for another launch
         return
     record.status, record.cause, record.ended = Status.RUNNING, None, None
     record.reason, record.error, record.traceback = None, None, None
+    trial = _Trial(record, directory, watch, report, watchdog)
     try:
         with watchdog:
-            _train_within_memory(planned, record, directory, watch, report, watchdog)
+            trial.train_within_memory(planned)
     except DriverGoneError:
-        raise  # an orphan writes nothing
-    except Exception as error:  # whatever it is goes on record, and on to Ray
-        record.traceback, record.seconds = traceback.format_exc(), watchdog.seconds
-        said = error_line(record.traceback)
-        record.end(_cause_of(error), said, said)
-        watch.check()
-        with contextlib.suppress(OSError):  # a full disk: the driver names the end as soon as there is room
-            record.write(directory)
+        raise  # an orphaned worker writes nothing
+    except Exception as error:  # recorded, and passed on to Ray
+        record.traceback = traceback.format_exc()
+        message = error_line(record.traceback)
+        record.end(_cause_of(error), message, message)
+        with contextlib.suppress(OSError):  # the disk is full: the driver records the cause once there is room
+            trial.write_record()
         raise
 
 
@@ -84,114 +84,106 @@ def _cause_of(error: Exception) -> Cause:
     return Cause.DISK_FULL if disk_full else Cause.ERROR
 
 
-def with_smaller_micro_batch(config: TrainConfig, times: int) -> TrainConfig:
-    """The same effective batch in micro-batches halved so many times."""
-    share = 2**times
+def with_smaller_micro_batch(config: TrainConfig, retries: int) -> TrainConfig:
+    """Halve the micro-batch once per retry at the same effective batch."""
+    factor = 2**retries
     return dataclasses.replace(
         config,
-        micro_batch=config.micro_batch // share,
-        accumulation=config.accumulation * share,
-        eval_batch=max(1, config.eval_batch // share),
+        micro_batch=config.micro_batch // factor,
+        accumulation=config.accumulation * factor,
+        eval_batch=max(1, config.eval_batch // factor),
     )
 
 
-def _train_within_memory(
-    planned: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, watchdog: Watchdog
-) -> None:
-    while True:
-        config = with_smaller_micro_batch(planned, record.oom_retries)
-        try:
-            return _train(config, record, directory, watch, report, watchdog)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            said = str(error).partition("\n")[0]
-        # Past the handler nothing holds the tensors of the failed attempt any more.
-        if record.oom_retries == MAX_OOM_RETRIES or config.micro_batch % 2:
-            raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {said}")
-        record.oom_retries += 1
-        free_memory(torch.device(config.device))
-
-
-def _train(
-    config: TrainConfig, record: TrialRecord, directory: Path, watch: DriverWatch, report: Report, watchdog: Watchdog
-) -> None:
-    record.config = dataclasses.asdict(config)
-    record.provenance = {**provenance(), "device": device_name(config.device)}
-    record.seconds = watchdog.seconds
-    watch.check()
-    record.write(directory)
-    model = build_model(config, len(SLUGS))
-    data = open_trial_data(config, model.backbone.spec.sample_rate)
-    _describe(record, config, model, data)
-    checkpoint.remove_temporary_files(directory)
-    state = checkpoint.newest(directory)
-    record.history = state["history"] if state else []
-    watch.check()
-    record.write(directory)
-
-    # After a restart the curve goes on where the newest checkpoint ends. Who died right after that checkpoint drew its
-    # epoch in part or not at all, so it is drawn anew; what the curve had of it, and of later ones, is dropped.
-    with SummaryWriter(str(directory), purge_step=len(record.history)) as board:
-        keep = _Keeper(record, directory, watch, model, data, watchdog, board)
-        draw_settings(board, config)
-        if record.history:
-            draw_epoch(board, record.history[-1]["epoch"], record.history[-1])
-        limit: Cause | None = None
-        try:
-            for epoch in fit(config, model, data, state, watchdog.tick):
-                _check_space(directory)
-                keep(epoch)
-                state = epoch.state
-                report(epoch.metrics)
-        except TimeLimitError as error:
-            limit, record.reason = error.cause, str(error)
-        if limit is not None:  # past the handler nothing holds what the epoch in work had on the device
-            if state is None:
-                keep.end(limit)
-                return
-            free_memory(torch.device(config.device))
-            epoch = cut_short(config, model, data, state, limit, watchdog.beat)
-            keep(epoch)
-            report(epoch.metrics)
-            return
-    if record.status is Status.RUNNING and state is not None:  # killed between its last checkpoint and its record
-        (cause,) = Status(state["end"]).causes
-        keep.end(cause)
-        report(record.history[-1])
-
-
 @dataclasses.dataclass
-class _Keeper:
-    """Puts an epoch on disk: results first, then the checkpoint, then the curve, and the record, which says that it is
-    done, last."""
-
+class _Trial:
     record: TrialRecord
     directory: Path
     watch: DriverWatch
-    model: RudimentClassifier
-    data: TrialData
+    report: Report
     watchdog: Watchdog
-    board: SummaryWriter
-    # Of this start of the trial: no two starts ever write under one name.
-    attempt: str = dataclasses.field(default_factory=lambda: uuid.uuid4().hex[:8])
 
-    def __call__(self, epoch: Epoch) -> None:
+    def train_within_memory(self, planned: TrainConfig) -> None:
+        while True:
+            config = with_smaller_micro_batch(planned, self.record.oom_retries)
+            try:
+                return self._train(config)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                message = str(error).partition("\n")[0]
+            # After the handler nothing refers to the tensors of the failed attempt any more.
+            if self.record.oom_retries == MAX_OOM_RETRIES or config.micro_batch % 2:
+                raise MemoryExhaustedError(f"out of memory with micro_batch={config.micro_batch}: {message}")
+            self.record.oom_retries += 1
+            free_memory(torch.device(config.device))
+
+    def _train(self, config: TrainConfig) -> None:
+        record, directory = self.record, self.directory
+        record.config = dataclasses.asdict(config)
+        record.provenance = {**provenance(), "device": device_name(config.device)}
+        self.write_record()
+        model = build_model(config, len(SLUGS))
+        data = open_trial_data(config, model.backbone.spec.sample_rate)
+        counts = model.counts()
+        record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
+        record.lora, record.weights = dataclasses.asdict(model.targets), model.weights_record(config.weights)
+        record.data = {
+            "fingerprint": data.dataset.fingerprint,
+            "clips": data.dataset.clips["split"].value_counts().to_dict(),
+            "notes": list(data.dataset.notes),
+        }
+        checkpoint.remove_temporary_files(directory)
+        state = checkpoint.newest(directory)
+        record.history = state["history"] if state else []
+        self.write_record()
+
+        attempt = uuid.uuid4().hex[:8]  # no two attempts write under the same name
+        # The curve continues at the newest checkpoint. A process killed right after that checkpoint may not have drawn
+        # its epoch completely, so that epoch is drawn again; what the curve contains of it and of later ones is purged.
+        with SummaryWriter(str(directory), purge_step=len(record.history)) as writer:
+            draw_settings(writer, config)
+            if record.history:
+                draw_epoch(writer, record.history[-1]["epoch"], record.history[-1])
+            limit: Cause | None = None
+            try:
+                for epoch in fit(config, model, data, state, self.watchdog.tick):
+                    _check_space(directory)
+                    self._save(epoch, data, writer, attempt)
+                    state = epoch.state
+            except TimeLimitError as error:
+                limit, record.reason = error.cause, str(error)
+            # After the handler nothing refers to the device tensors of the unfinished epoch any more.
+            if limit is not None and state is not None:
+                free_memory(torch.device(config.device))
+                epoch = cut_short(config, model, data, state, limit, self.watchdog.beat)
+                self._save(epoch, data, writer, attempt)
+            elif limit is not None:
+                self._end(limit, data, writer)
+            elif record.status is Status.RUNNING and state is not None:  # killed between last checkpoint and record
+                (cause,) = Status(state["end"]).causes
+                self._end(cause, data, writer)
+                self.report(record.history[-1])
+
+    def _save(self, epoch: Epoch, data: TrialData, writer: SummaryWriter, attempt: str) -> None:
+        """Write the results, the checkpoint and the curve of an epoch, and last the record, which marks the epoch as
+        completed; then report the epoch."""
         self.watch.check()
         if epoch.test is not None:
-            self._results(epoch)
+            self._write_results(epoch, data)
         if epoch.end is None or epoch.end.status.is_full:
-            checkpoint.save(self.directory, epoch.number, self.attempt, epoch.state)
-            draw_epoch(self.board, epoch.number, epoch.metrics)
-        elif epoch.test is not None:  # no epoch of its own: the last one has its checkpoint and its curve
-            draw_epoch(self.board, epoch.number, named(epoch.tests))
+            checkpoint.save(self.directory, epoch.number, attempt, epoch.state)
+            draw_epoch(writer, epoch.number, epoch.metrics)
+        else:  # cut short: the last completed epoch has its checkpoint and curve already
+            draw_epoch(writer, epoch.number, metrics_of(epoch.tests))
         self.record.history = [*epoch.state["history"][: epoch.number - 1], epoch.metrics]
-        if epoch.end is not None:
-            self.end(epoch.end)
+        if epoch.end is None:
+            self.write_record()
         else:
-            self._write()
+            self._end(epoch.end, data, writer)
+        self.report(epoch.metrics)
 
-    def end(self, cause: Cause) -> None:
+    def _end(self, cause: Cause, data: TrialData, writer: SummaryWriter) -> None:
         reason = self.record.reason  # of a time limit
         if cause.status.is_full:
             best = self.record.history[-1]["best_epoch"]
@@ -199,19 +191,19 @@ class _Keeper:
             reason = "every planned epoch is done" if cause is Cause.ALL_EPOCHS else patience
         self.record.end(cause, reason)
         if self.record.test:
-            draw_end(self.board, self.record.history, self.directory, self.data.tests)
-        self._write()
+            draw_end(writer, self.record.history, self.directory, data.tests)
+        self.write_record()
 
-    def _write(self) -> None:
+    def write_record(self) -> None:
         self.record.seconds = self.watchdog.seconds
         self.watch.check()
         self.record.write(self.directory)
 
-    def _results(self, epoch: Epoch) -> None:
+    def _write_results(self, epoch: Epoch, data: TrialData) -> None:
         columns = ["sample_id", "player", "rudiment", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
-        columns.append("audio_path")  # relative to the data set's root: a report lets one listen
+        columns.append("audio_path")  # relative to the data set, for playback in a report
         for name, scores in epoch.tests.items():
-            rows = self.data.tests[name].table.iloc[: len(scores.labels)]
+            rows = data.tests[name].table.iloc[: len(scores.labels)]
             logits = pd.DataFrame(scores.logits.numpy(), columns=[f"logit_{slug}" for slug in SLUGS])
             with atomic_write(self.directory / predictions_name(name)) as temporary:
                 pd.concat([rows[columns].reset_index(drop=True), logits], axis=1).to_parquet(temporary)
@@ -220,25 +212,13 @@ class _Keeper:
 
 
 def _check_space(directory: Path) -> None:
-    """Raise an OSError where the disk has no room for another checkpoint; what is there stays whole."""
+    """Raise an OSError if the disk has no room for another checkpoint; existing files are not affected."""
     needed = _SPARE_BYTES + checkpoint.newest_bytes(directory)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(
             errno.ENOSPC,
-            f"the disk is full: {free / 2**20:.0f} MB are free and the next checkpoint wants {needed / 2**20:.0f} MB; "
+            f"the disk is full: {free / 2**20:.0f} MB are free and the next checkpoint needs {needed / 2**20:.0f} MB; "
             "free some space, then resume",
             str(directory),
         )
-
-
-def _describe(record: TrialRecord, config: TrainConfig, model: RudimentClassifier, data: TrialData) -> None:
-    counts = model.counts()
-    record.parameters = {**dataclasses.asdict(counts), "trainable_percent": counts.trainable_percent}
-    record.lora = dataclasses.asdict(model.targets)
-    record.weights = model.weights_record(config.weights)
-    record.data = {
-        "fingerprint": data.dataset.fingerprint,
-        "clips": data.dataset.clips["split"].value_counts().to_dict(),
-        "notes": list(data.dataset.notes),
-    }

@@ -1,4 +1,4 @@
-"""One micro-batch: both passes of training, its gradients added to what the step has gathered; or scores alone."""
+"""Forward and backward pass of one micro-batch, which accumulates gradients, and forward pass for scoring."""
 
 from __future__ import annotations
 
@@ -12,28 +12,25 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
 
-# Where several can do it, the first of these attends: cuDNN's takes 0.72 of flash attention's time on an H200.
+# Attention backends by priority: cuDNN takes 0.72 of the time of flash attention on an H200.
 _ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class MicroBatch:
-    """The passes of a model as they stand in the code, one kernel after the other."""
+    """The passes of a model, executed eagerly."""
 
     def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:
         self.config, self.model = config, model
         self.trainable = [p for p in model.parameters() if p.requires_grad]
 
     def begin(self) -> None:
-        """A new step: no gradients are gathered yet."""
+        """Start a new step without gradients."""
         for parameter in self.trainable:
             parameter.grad = None
 
     def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
-        """Add the gradients of features and targets [b, C], which are a part of a step of `count` clips.
-
-        Returns:
-            The sum of the clips' losses.
-        """
+        """Accumulate the gradients of features and targets [b, C], a part of a step of `count` clips; return the sum of
+        their losses."""
         with autocast(self.config):
             logits = self.model.classify(features)
         loss = self._loss(logits, targets)
@@ -41,7 +38,7 @@ class MicroBatch:
         return loss.detach()
 
     def score(self, features: Tensor) -> Tensor:
-        """Features to logits [b, C] in float32; the model is in evaluation mode, and no gradients are wanted."""
+        """Compute logits [b, C] in float32, with the model in evaluation mode and without gradients."""
         with autocast(self.config):
             return self.model.classify(features).float()
 
@@ -51,67 +48,67 @@ class MicroBatch:
 
 
 class CapturedMicroBatch(MicroBatch):
-    """The same on CUDA, each pass recorded once as a CUDA graph and replayed: its thousands of small kernels would wait
-    for Python. A smaller batch, as the last of an epoch may be, is filled up with clips that count for nothing."""
+    """Each pass is captured once as a CUDA graph and replayed: it would be slower to launch thousands of small kernels
+    from Python. Smaller batches, such as the last one of an epoch, are padded with clips of weight zero."""
 
     def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:
         super().__init__(config, model)
         for parameter in self.trainable:
             parameter.grad = torch.zeros_like(parameter)
-        self._training: _Capture | None = None
-        self._scoring: _Capture | None = None
+        self._training: GraphCapture | None = None
+        self._scoring: GraphCapture | None = None
 
     def begin(self) -> None:
-        torch._foreach_zero_(self._gathered())
+        torch._foreach_zero_(self._gradients())
 
     def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
-        shares = torch.full((len(features),), 1 / count, device=features.device)
+        weights = torch.full((len(features),), 1 / count, device=features.device)
         if self._training is None:
-            gathered = self._gathered()
-            before = [gradient.clone() for gradient in gathered]
+            gradients = self._gradients()
+            before = [gradient.clone() for gradient in gradients]
             size = max(len(features), self.config.micro_batch)
-            self._training = _Capture(self.train_weighted, size, features, targets, shares)
-            torch._foreach_copy_(gathered, before)  # to record is to run it
-        return self._training(features, targets, shares).sum() * count
+            self._training = GraphCapture(self.train_weighted, size, features, targets, weights)
+            torch._foreach_copy_(gradients, before)  # the capture has run the pass
+        return self._training(features, targets, weights).sum() * count
 
     def score(self, features: Tensor) -> Tensor:
         if self._scoring is None:
             size = max(len(features), self.config.eval_batch)
-            self._scoring = _Capture(super().score, size, features)
+            self._scoring = GraphCapture(super().score, size, features)
         return self._scoring(features)[: len(features)]
 
-    def train_weighted(self, features: Tensor, targets: Tensor, shares: Tensor) -> Tensor:
-        """Add the gradients of clips that count `shares` [b] each; their losses, each times its share."""
+    def train_weighted(self, features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Accumulate the gradients of clips with `weights` [b] and return their weighted losses [b]."""
         with autocast(self.config), sdpa_kernel(_ATTENTION, set_priority=True):
-            losses = shares * self._loss(self.model.classify(features), targets, "none")
+            losses = weights * self._loss(self.model.classify(features), targets, "none")
             gradients = torch.autograd.grad(losses.sum(), self.trainable)
-        torch._foreach_add_(self._gathered(), list(gradients))
+        torch._foreach_add_(self._gradients(), list(gradients))
         return losses.detach()
 
-    def _gathered(self) -> list[Tensor]:
+    def _gradients(self) -> list[Tensor]:
         return [parameter.grad for parameter in self.trainable if parameter.grad is not None]
 
 
-class _Capture:
-    """A function of tensors [size, ...] to such a tensor as a CUDA graph. The random state is left as if nothing had
-    been run yet."""
+class GraphCapture:
+    """A function of tensors [size, ...] that returns such a tensor, captured as a CUDA graph. The capture does not
+    change the random state."""
 
     def __init__(self, function: Callable[..., Tensor], size: int, *inputs: Tensor) -> None:
         self.inputs = [tensor.new_zeros(size, *tensor.shape[1:]) for tensor in inputs]
         self._fill(inputs)
-        self.replay, self.output = self._record(function)
+        self.replay, self.output = self.capture(function)
 
-    def _record(self, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
-        """What runs the function on `inputs` again, and where its result will stand."""
+    def capture(self, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
+        """Return a function that replays the graph on `inputs`, and the tensor that receives its result."""
         graph, device = torch.cuda.CUDAGraph(), self.inputs[0].device
         with torch.random.fork_rng(devices=[device]):
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):  # kernels are compiled and chosen, and workspaces taken, before the recording
+            with torch.cuda.stream(side):  # warm-up: compiles and selects kernels, allocates workspaces
                 for _ in range(2):
                     function(*self.inputs)
             torch.cuda.current_stream(device).wait_stream(side)
-            # Other threads of the process may go on using CUDA meanwhile.
+            # Other threads of the process may use CUDA during the capture.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = function(*self.inputs)
         return graph.replay, output
@@ -122,24 +119,24 @@ class _Capture:
         return self.output.clone()
 
     def _fill(self, inputs: Sequence[Tensor]) -> None:
-        """What is beyond a smaller batch stays of an earlier one, but that its share is nothing."""
-        for own, given in zip(self.inputs, inputs, strict=True):
-            own[: len(given)].copy_(given)
-            if own.dim() == 1:
-                own[len(given) :].zero_()
+        """Copy a batch into the captured inputs. A smaller batch is followed by old clips with weights of zero."""
+        for captured, tensor in zip(self.inputs, inputs, strict=True):
+            captured[: len(tensor)].copy_(tensor)
+            if captured.dim() == 1:  # weights
+                captured[len(tensor) :].zero_()
 
 
 def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch:
-    """The one for the device; the model is there already.
+    """The micro-batch for the configuration and a model that is on its device.
 
-    A recording repeats what was decided while it was made, so none is made of a backbone that trains in full: it drops
-    layers by chance, and its batch norms learn.
+    A graph replays the decisions made during its capture, so that backbones trained in full are not captured: they drop
+    layers at random and update their batch norms.
     """
-    recorded = config.device == "cuda" and config.strategy != "full"
-    return (CapturedMicroBatch if recorded else MicroBatch)(config, model)
+    captured = config.device == "cuda" and config.strategy != "full"
+    return (CapturedMicroBatch if captured else MicroBatch)(config, model)
 
 
 def autocast(config: TrainConfig) -> torch.autocast:
-    """bfloat16 on CUDA where all of a model trains; where most is frozen, `RudimentClassifier.place` has seen to it."""
+    """bfloat16 on CUDA for models trained in full; `RudimentClassifier.place` casts the frozen parts of all others."""
     enabled = config.device == "cuda" and config.strategy == "full"
     return torch.autocast(config.device, dtype=torch.bfloat16, enabled=enabled)

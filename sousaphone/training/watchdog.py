@@ -1,4 +1,4 @@
-"""Time limits, the watch for a hang, and the heartbeat of one trial: all that looks in between its batches."""
+"""Time limits, hang detection and heartbeat of one trial, checked between its batches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
 from sousaphone.files import atomic_write
@@ -21,7 +20,7 @@ _BEAT_SECONDS = 5.0
 
 
 class TimeLimitError(Exception):
-    """The trial's or the sweep's time is up, as `cause` says; the message says in which epoch."""
+    """The time limit of the trial or of the sweep, as given by `cause`, is reached; the message contains the epoch."""
 
     def __init__(self, cause: Cause, message: str) -> None:
         super().__init__(message)
@@ -29,14 +28,14 @@ class TimeLimitError(Exception):
 
 
 class Watchdog:
-    """Runs from its making on; as a context manager it ends the process if the trial hangs.
+    """Measures time from its creation; as a context manager it ends the process if the trial hangs.
 
-    A hang is seen by a thread outside of Python (`faulthandler`), which needs nothing that a hung process could
-    withhold. It writes every thread's stack to `stacks.txt` and ends the process; the driver then names the end.
+    A thread outside of Python (`faulthandler`) detects a hang even if the interpreter is blocked, writes the stack of
+    every thread to `stacks.txt` and ends the process; the driver then records the cause.
     """
 
     def __init__(self, directory: Path, limits: Limits, seconds: float) -> None:
-        """`seconds` at work in earlier starts, by the record; the heartbeat of a killed start may know of more."""
+        """`seconds` is the time of earlier starts in the record; the heartbeat of a killed start may be more recent."""
         self._directory, self._limits = directory, limits
         self._before = max(seconds, (read_heartbeat(directory) or {}).get("seconds", 0.0))
         self._began = time.monotonic()
@@ -45,12 +44,12 @@ class Watchdog:
 
     @property
     def seconds(self) -> float:
-        """At work, earlier starts included."""
+        """Training time, earlier starts included."""
         return self._before + time.monotonic() - self._began
 
     @property
     def too_late(self) -> bool:
-        """Whether the sweep's time is up."""
+        """Whether the deadline of the sweep has passed."""
         return self._limits.deadline is not None and time.monotonic() >= self._limits.deadline
 
     def __enter__(self) -> Watchdog:
@@ -59,40 +58,31 @@ class Watchdog:
         self._arm()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         (self._directory / HEARTBEAT_NAME).unlink(missing_ok=True)
         if self._stacks is not None:
             faulthandler.cancel_dump_traceback_later()
             self._stacks.close()
             (self._directory / STACKS_NAME).unlink(missing_ok=True)
 
-    def tick(self, epoch: int, share: float) -> None:
-        """Between two batches.
-
-        Args:
-            epoch: the one in work.
-            share: of its training that is done.
-
-        Raises:
-            TimeLimitError: stop here.
-        """
-        self.beat(epoch, share)
+    def tick(self, epoch: int, fraction: float) -> None:
+        """Update heartbeat and hang detection between two batches, with the completed fraction of the epoch's training,
+        and raise a TimeLimitError if a limit is reached."""
+        self.beat(epoch, fraction)
         limit = self._limits.trial_seconds
         if limit is not None and self.seconds >= limit:
-            reached = f"its time limit of {in_words(limit)} was reached in epoch {epoch}"
-            raise TimeLimitError(Cause.TRIAL_TIME_LIMIT, reached)
+            message = f"its time limit of {in_words(limit)} was reached in epoch {epoch}"
+            raise TimeLimitError(Cause.TRIAL_TIME_LIMIT, message)
         if self.too_late:
             raise TimeLimitError(Cause.SWEEP_TIME_LIMIT, f"the sweep's time limit was reached in its epoch {epoch}")
 
-    def beat(self, epoch: int, share: float) -> None:
-        """As `tick`, without a limit but the watch for a hang: while the end is scored."""
+    def beat(self, epoch: int, fraction: float) -> None:
+        """Update heartbeat and hang detection without checking the limits, for the final scoring."""
         self._arm()
         if time.monotonic() - self._beaten >= _BEAT_SECONDS:
             self._beaten = time.monotonic()
-            beat = {"epoch": epoch, "share": share, "seconds": self.seconds}
-            # A sign of life and no result: a full disk may lose it.
+            beat = {"epoch": epoch, "share": fraction, "seconds": self.seconds}
+            # A full disk may lose the heartbeat, which is not a result.
             with suppress(OSError), atomic_write(self._directory / HEARTBEAT_NAME, durable=False) as temporary:
                 temporary.write_text(json.dumps(beat), encoding="utf-8")
 
@@ -102,20 +92,19 @@ class Watchdog:
 
 
 def read_heartbeat(trial: Path) -> dict[str, Any] | None:
-    """`epoch` in work, `share` of its training that is done, `seconds` at work; None where there is none."""
+    """The current `epoch`, the completed `share` of its training and the `seconds` so far; None without a heartbeat."""
     try:
-        beat: dict[str, Any] = json.loads((trial / HEARTBEAT_NAME).read_text(encoding="utf-8"))
-        return beat
+        return dict(json.loads((trial / HEARTBEAT_NAME).read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return None
 
 
 def hang(trial: Path) -> str | None:
-    """What to say of a trial whose process ended itself because it hung; None if it did not."""
+    """The error message of a trial whose process ended itself because it hung; None if it did not."""
+    path = trial / STACKS_NAME
     try:
-        head = (trial / STACKS_NAME).read_text(errors="replace", encoding="utf-8")[:200]
+        head = path.read_text(errors="replace", encoding="utf-8")[:200]
     except OSError:
         return None
-    if "Timeout" not in head:
-        return None
-    return f"it hung: no batch came within --stall-timeout; what it was doing is in {trial / STACKS_NAME}"
+    hung = f"it hung: no batch came within --stall-timeout; the stacks of its threads are in {path}"
+    return hung if "Timeout" in head else None

@@ -1,4 +1,4 @@
-"""The short way through a LoRA layer computes what PEFT's does."""
+"""Fused LoRA layers compute the results of PEFT."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
 from sousaphone.kernels.dispatch import use_fused
-from sousaphone.kernels.lora_cpu import FusedConv2d, FusedLinear, _Maps, _Rows, drop
+from sousaphone.kernels.lora_cpu import ConvFunction, FusedConv2d, FusedLinear, LinearFunction, drop
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.training.loop import fit
 
 
 def trained(name: str, **changes: float) -> RudimentClassifier:
-    """A nano backbone whose adapters do something."""
+    """A nano backbone whose adapters are not zero."""
     model = build_model(TrainConfig(model=name, clip_seconds=1.0, weights="random", **changes), len(SLUGS))
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
@@ -36,14 +36,14 @@ def features_of(model: RudimentClassifier, clips: int = 3) -> Tensor:
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_every_adapter_may_take_the_short_way(name: str) -> None:
+def test_every_adapter_has_a_fused_path(name: str) -> None:
     layers = lora.adapter_layers(trained(name))
     assert layers
     assert all(isinstance(layer, FusedLinear | FusedConv2d) for layer in layers)
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_logits_and_gradients_are_those_of_peft(name: str) -> None:
+def test_logits_and_gradients_equal_those_of_peft(name: str) -> None:
     fused = trained(name, lora_dropout=0.0, head_dropout=0.0).train()
     plain = copy.deepcopy(fused)
     use_fused(plain, False)
@@ -60,30 +60,30 @@ def test_logits_and_gradients_are_those_of_peft(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_logits_without_training_are_those_of_peft(name: str) -> None:
+def test_logits_in_inference_equal_those_of_peft(name: str) -> None:
     model = trained(name).eval()
     features = features_of(model)
     with torch.inference_mode():
         fused = model.classify(features)
         use_fused(model, False)
         plain = model.classify(features)
-    assert not torch.equal(fused, plain)  # else the short way was not taken
+    assert not torch.equal(fused, plain)  # rounding shows that the fused path was used
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
-def test_gradients_are_those_of_finite_differences(share: float) -> None:
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_gradients_equal_finite_differences(p: float) -> None:
     def numbers(*shape: int, grad: bool = True) -> Tensor:
         return torch.randn(shape, dtype=torch.float64).requires_grad_(grad)
 
     def rows(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        torch.manual_seed(3)  # the same numbers are dropped each time
-        out: Tensor = _Rows.apply(x, weight, bias, a, b, 0.7, share)
+        torch.manual_seed(3)  # the same dropout mask in every call
+        out: Tensor = LinearFunction.apply(x, weight, bias, a, b, 0.7, p)
         return out
 
     def maps(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
         torch.manual_seed(3)
-        out: Tensor = _Maps.apply(x, weight, a, b, 0.7, share)
+        out: Tensor = ConvFunction.apply(x, weight, a, b, 0.7, p)
         return out
 
     weight, bias = numbers(4, 5, grad=False), numbers(4, grad=False)
@@ -92,25 +92,25 @@ def test_gradients_are_those_of_finite_differences(share: float) -> None:
     assert torch.autograd.gradcheck(maps, (numbers(2, 5, 3), a, b))
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_dropout_takes_its_share_everywhere_and_keeps_the_mean(share: float) -> None:
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_dropout_has_its_probability_and_keeps_the_mean(p: float) -> None:
     torch.manual_seed(0)
     x = torch.ones(200, 501)
-    heard, kept, louder = drop(x, share)
+    dropped, kept, rescale = drop(x, p)
     assert kept is not None
-    assert torch.equal(heard, kept.float())
-    deviation = (share * (1 - share) / x.numel()) ** 0.5
-    assert float(heard.mean()) == pytest.approx(1 - share, abs=4 * deviation)
-    assert float(heard.mean()) * louder == pytest.approx(1.0, abs=4 * deviation * louder)
-    # Neighbours share a random word, and are dropped independently all the same.
-    pairs = (heard[:, :-1] * heard[:, 1:]).mean()
-    assert float(pairs) == pytest.approx((1 - share) ** 2, abs=8 * deviation)
+    assert torch.equal(dropped, kept.float())
+    deviation = (p * (1 - p) / x.numel()) ** 0.5
+    assert float(dropped.mean()) == pytest.approx(1 - p, abs=4 * deviation)
+    assert float(dropped.mean()) * rescale == pytest.approx(1.0, abs=4 * deviation * rescale)
+    # Neighbours share a random word but are dropped independently.
+    pairs = (dropped[:, :-1] * dropped[:, 1:]).mean()
+    assert float(pairs) == pytest.approx((1 - p) ** 2, abs=8 * deviation)
     torch.manual_seed(0)
-    assert torch.equal(drop(x, share)[0], heard)
-    assert not torch.equal(drop(x, share)[0], heard)
+    assert torch.equal(drop(x, p)[0], dropped)
+    assert not torch.equal(drop(x, p)[0], dropped)
 
 
-def test_what_is_no_float32_on_a_cpu_is_left_to_peft() -> None:
+def test_fused_path_on_a_cpu_is_for_float32_only() -> None:
     model = trained("ast").eval()
     layer = next(layer for layer in lora.adapter_layers(model) if isinstance(layer, FusedLinear))
     x = torch.rand(2, layer.in_features)
@@ -122,7 +122,7 @@ def test_what_is_no_float32_on_a_cpu_is_left_to_peft() -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientat", "beats"])
-def test_adapters_that_are_merged_are_not_added_once_more(name: str) -> None:
+def test_merged_adapters_are_not_added_again(name: str) -> None:
     model = trained(name).eval()
     features = features_of(model)
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def test_adapters_that_are_merged_are_not_added_once_more(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["efficientat", "beats"])
-def test_a_trial_learns_as_it_does_with_peft(name: str, trial_config: Callable[..., TrainConfig]) -> None:
+def test_training_curve_equals_that_with_peft(name: str, trial_config: Callable[..., TrainConfig]) -> None:
     config = trial_config(model=name, lora_dropout=0.0, augment=True)
     curves = []
     for fused in (True, False):

@@ -1,4 +1,4 @@
-"""LoRA as it runs on CUDA; without a GPU through Triton's interpreter, in float32."""
+"""LoRA layers on CUDA; without a GPU in Triton's interpreter, in float32."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-pytest.importorskip("triton", reason="Triton comes with torch for CUDA alone")
+pytest.importorskip("triton", reason="Triton is part of torch for CUDA only")
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
@@ -18,7 +18,7 @@ from sousaphone.kernels.dispatch import use_fused
 from sousaphone.kernels.lora_cuda import Layer, fan
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.training.step import CapturedMicroBatch, MicroBatch, _Capture
+from sousaphone.training.step import CapturedMicroBatch, GraphCapture, MicroBatch
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="bfloat16 is too coarse for this on a GPU")
@@ -29,7 +29,7 @@ def numbers(*shape: int, grad: bool = False) -> Tensor:
 
 
 def layers(count: int) -> list[Layer]:
-    """Of 24 inputs and 40 outputs, rank 8; the second has no bias."""
+    """Layers with 24 inputs, 40 outputs and rank 8; the second has no bias."""
     return [
         (numbers(40, 24), None if number == 1 else numbers(40), numbers(8, 24, grad=True), numbers(40, 8, grad=True))
         for number in range(count)
@@ -38,7 +38,7 @@ def layers(count: int) -> list[Layer]:
 
 @interpreted
 @pytest.mark.parametrize("count", [1, 3])
-def test_outputs_and_gradients_are_those_of_the_formula(count: int) -> None:
+def test_outputs_and_gradients_follow_the_formula(count: int) -> None:
     torch.manual_seed(0)
     x, those = numbers(3, 50, 24, grad=True), layers(count)
     found = fan(x, those, 0.7, 0.0)
@@ -52,14 +52,14 @@ def test_outputs_and_gradients_are_those_of_the_formula(count: int) -> None:
 
 @interpreted
 @pytest.mark.parametrize("count", [1, 3])
-def test_gradients_under_dropout_are_those_of_finite_differences(count: int) -> None:
+def test_gradients_with_dropout_equal_finite_differences(count: int) -> None:
     torch.manual_seed(0)
     x, those = numbers(2, 40, 24, grad=True), layers(count)
     passed = [numbers(2, 40, 40) for _ in range(count)]
     inputs = [x, *(tensor for *_, a, b in those for tensor in (a, b))]
 
     def total(x: Tensor, *adapters: Tensor) -> Tensor:
-        torch.manual_seed(3)  # the same numbers are dropped each time
+        torch.manual_seed(3)  # the same dropout mask in every call
         own = [(w, bias, *adapters[2 * i : 2 * i + 2]) for i, (w, bias, *_) in enumerate(those)]
         parts = [(y.double() * p).sum() for y, p in zip(fan(x, own, 0.1, 0.3), passed, strict=True)]
         return torch.stack(parts).sum()
@@ -73,7 +73,7 @@ def test_gradients_under_dropout_are_those_of_finite_differences(count: int) -> 
 
 
 def trained(name: str, **changes: Any) -> RudimentClassifier:
-    """A nano backbone whose adapters do something."""
+    """A nano backbone whose adapters are not zero."""
     model = build_model(TrainConfig(model=name, clip_seconds=1.0, head_dropout=0.0, **changes), len(SLUGS))
     torch.manual_seed(1)
     for key, parameter in model.named_parameters():
@@ -83,7 +83,7 @@ def trained(name: str, **changes: Any) -> RudimentClassifier:
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_what_is_frozen_is_rounded_and_nothing_else(name: str) -> None:
+def test_only_frozen_parameters_are_rounded(name: str) -> None:
     model = trained(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     model.round_frozen()
@@ -100,7 +100,7 @@ def test_what_is_frozen_is_rounded_and_nothing_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_rounding_changes_no_more_than_autocast_does_and_the_adapters_learn(name: str) -> None:
+def test_rounding_error_is_like_that_of_autocast(name: str) -> None:
     model = trained(name, lora_dropout=0.0)
     features = model.features(torch.rand(3, model.backbone.spec.sample_rate) - 0.5)
     use_fused(model, False)
@@ -117,7 +117,7 @@ def test_rounding_changes_no_more_than_autocast_does_and_the_adapters_learn(name
 
 @on_gpu
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_on_a_gpu_the_short_way_gives_what_peft_gives(name: str) -> None:
+def test_fused_path_on_a_gpu_equals_peft(name: str) -> None:
     model = trained(name, lora_dropout=0.0)
     device = torch.device("cuda")
     model.place(device)
@@ -129,24 +129,24 @@ def test_on_a_gpu_the_short_way_gives_what_peft_gives(name: str) -> None:
     assert float((fused - plain).norm() / plain.norm()) < 0.05
 
 
-def gathered(micro_batch: MicroBatch) -> Tensor:
+def gradients_of(micro_batch: MicroBatch) -> Tensor:
     return torch.cat([p.grad.flatten() for p in micro_batch.trainable if p.grad is not None])
 
 
-def _run_again(recording: _Capture, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
-    """What a CUDA graph does, where there is none: the function runs on the same tensors, into the same tensor."""
-    output = function(*recording.inputs)
-    return lambda: output.copy_(function(*recording.inputs)), output
+def rerun(capture: GraphCapture, function: Callable[..., Tensor]) -> tuple[Callable[[], object], Tensor]:
+    """A substitute for a CUDA graph: runs the function on the same input and output tensors."""
+    output = function(*capture.inputs)
+    return lambda: output.copy_(function(*capture.inputs)), output
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=on_gpu)])
 @pytest.mark.parametrize("strategy", ["lora", "head"])
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(
+def test_captured_micro_batch_trains_and_scores_like_an_eager_one(
     name: str, strategy: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device == "cpu":
-        monkeypatch.setattr(_Capture, "_record", _run_again)
+        monkeypatch.setattr(GraphCapture, "capture", rerun)
     config = TrainConfig(
         model=name, strategy=strategy, clip_seconds=1.0, device=device, micro_batch=4, eval_batch=4, lora_dropout=0.0
     )
@@ -157,38 +157,38 @@ def test_a_recorded_micro_batch_trains_and_scores_as_one_that_is_not(
     def run(micro_batch: MicroBatch) -> tuple[list[float], Tensor, Tensor]:
         model.train()
         losses = []
-        for _ in range(2):  # recorded, and replayed; a step of a whole micro-batch and a smaller one
+        for _ in range(2):  # capture, then replay; a step of a whole micro-batch and a smaller one
             micro_batch.begin()
             losses += [float(micro_batch.train(features[part], targets[part], 7)) for part in (slice(4), slice(4, 7))]
         model.eval()
         with torch.inference_mode():
             scores = torch.cat([micro_batch.score(features[part]) for part in (slice(4), slice(4, 7))])
-        return losses, gathered(micro_batch), scores
+        return losses, gradients_of(micro_batch), scores
 
     plain = run(MicroBatch(config, model))
-    recorded = run(CapturedMicroBatch(config, model))
+    captured = run(CapturedMicroBatch(config, model))
     rounding = 1e-5 if device == "cpu" else 0.02
-    assert recorded[0] == pytest.approx(plain[0], rel=rounding)
-    assert float((recorded[1] - plain[1]).norm() / plain[1].norm()) < rounding
-    torch.testing.assert_close(recorded[2], plain[2], rtol=rounding, atol=rounding)
+    assert captured[0] == pytest.approx(plain[0], rel=rounding)
+    assert float((captured[1] - plain[1]).norm() / plain[1].norm()) < rounding
+    torch.testing.assert_close(captured[2], plain[2], rtol=rounding, atol=rounding)
 
 
 @on_gpu
-def test_the_adapters_dropout_is_drawn_anew_at_each_replay_and_again_from_the_same_seed() -> None:
+def test_replays_draw_new_dropout_masks_from_the_seed() -> None:
     config = TrainConfig(model="beats", clip_seconds=1.0, device="cuda", micro_batch=4)
-    model = trained("beats").train().place(torch.device("cuda"))  # without dropout at its head
+    model = trained("beats").train().place(torch.device("cuda"))
     features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).cuda())
     targets = torch.eye(len(SLUGS), device="cuda")[:4]
     micro_batch = CapturedMicroBatch(config, model)
     losses = []
-    for seed in (1, 2, 1):  # the first is recorded
+    for seed in (1, 2, 1):  # the first one captures
         torch.manual_seed(seed)
         micro_batch.begin()
         losses.append(float(micro_batch.train(features, targets, 4)))
     assert losses[0] == losses[2] != losses[1]
 
 
-def test_a_model_is_copied_with_its_short_ways() -> None:
+def test_copied_model_computes_the_same() -> None:
     model = trained("htsat")
     twin = copy.deepcopy(model)
     features = model.features(torch.rand(2, model.backbone.spec.sample_rate) - 0.5)

@@ -1,4 +1,4 @@
-"""Augmentation does what its units say, draws for each clip, and repeats from its seed."""
+"""Augmentation stays within its limits, differs between clips, and is reproducible from its seed."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def changed(wave: torch.Tensor, seed: int = 0, **limits: float) -> torch.Tensor:
     return augment.augment_wave(wave, lengths, SAMPLES, RATE, config, rng(seed))[0]
 
 
-def test_with_every_limit_at_zero_the_waveform_stays_as_it_was() -> None:
+def test_waveform_is_unchanged_with_every_limit_at_zero() -> None:
     assert torch.allclose(changed(tone()), tone(), atol=1e-6)
 
 
-def test_gain_stays_within_its_decibels_and_differs_from_clip_to_clip() -> None:
+def test_gain_stays_within_its_limit_and_differs_between_clips() -> None:
     decibels = 20 * torch.log10(changed(tone(64), gain_db=6.0).abs().amax(1) / 0.25)
     assert decibels.abs().max() <= 6.01
     assert decibels.std() > 2
@@ -49,39 +49,39 @@ def test_noise_is_never_louder_than_its_signal_to_noise_ratio() -> None:
     assert ratio.min() > 19.5
 
 
-def test_noise_is_as_loud_beside_a_short_sound_as_beside_a_long_one() -> None:
+def test_noise_level_does_not_depend_on_the_length_of_the_sound() -> None:
     short = tone(8)
     short[:, SAMPLES // 4 :] = 0.0
     config = dataclasses.replace(OFF, noise_snr_db=20.0)
-    heard, _ = augment.augment_wave(short, torch.full((8,), SAMPLES // 4), SAMPLES, RATE, config, rng())
-    assert torch.allclose(heard - short, changed(tone(8), noise_snr_db=20.0) - tone(8), atol=1e-5)
+    noisy, _ = augment.augment_wave(short, torch.full((8,), SAMPLES // 4), SAMPLES, RATE, config, rng())
+    assert torch.allclose(noisy - short, changed(tone(8), noise_snr_db=20.0) - tone(8), atol=1e-5)
 
 
-def test_noise_is_normal_white_and_every_clips_own() -> None:
+def test_noise_is_normal_white_and_independent_between_clips() -> None:
     noise = changed(tone(32), noise_snr_db=20.0) - tone(32)  # [32, T]
     noise = noise / noise.std(1, keepdim=True)
     assert noise.mean(1).abs().max() < 0.05
-    assert noise.pow(4).mean() == pytest.approx(3.0, abs=0.1)  # as of a normal distribution
+    assert noise.pow(4).mean() == pytest.approx(3.0, abs=0.1)  # kurtosis of a normal distribution
     power = torch.fft.rfft(noise).abs().square().mean(0)  # [T / 2 + 1]
     octaves = [float(power[a : 2 * a].mean() / power[1:].mean()) for a in (500, 1_000, 2_000, 4_000)]
     assert octaves == pytest.approx([1.0] * 4, abs=0.1)
-    likeness = (noise @ noise.T / SAMPLES).fill_diagonal_(0.0)
-    assert likeness.abs().max() < 0.05
+    correlation = (noise @ noise.T / SAMPLES).fill_diagonal_(0.0)
+    assert correlation.abs().max() < 0.05
 
 
-def test_integers_as_a_batch_holds_them_are_heard_as_their_floats() -> None:
+def test_int16_input_gives_the_result_of_float_input() -> None:
     wave = (tone() * 32768).short()
     assert torch.equal(changed(wave, speed=0.1, gain_db=3.0), changed(wave / 32768, speed=0.1, gain_db=3.0))
 
 
-def test_speed_moves_the_pitch_by_its_share() -> None:
+def test_speed_changes_the_pitch_by_its_fraction() -> None:
     wave = changed(tone(16, samples=round(SAMPLES * 1.2)), speed=0.1)
     hertz = torch.fft.rfft(wave * torch.hann_window(SAMPLES)).abs().argmax(1).float()
     assert 895 <= hertz.min() < 960
     assert 1040 < hertz.max() <= 1105
 
 
-def test_a_shift_either_way_leaves_silence_only_before_the_sound() -> None:
+def test_shift_leaves_silence_only_before_the_sound() -> None:
     wave = changed(torch.full((64, SAMPLES + 1600), 0.25), shift_ms=100.0)
     silence = wave.abs() < 1e-6
     silent = silence.sum(1)
@@ -91,30 +91,30 @@ def test_a_shift_either_way_leaves_silence_only_before_the_sound() -> None:
     assert (silence.long().diff(dim=1) <= 0).all()
 
 
-def test_the_lengths_say_where_the_sound_ends_after_speed_and_shift() -> None:
+def test_lengths_are_the_ends_of_the_sound_after_speed_and_shift() -> None:
     wave = torch.full((32, SAMPLES), 0.25)
     wave[:, SAMPLES // 2 :] = 0.0
     config = dataclasses.replace(OFF, speed=0.1, shift_ms=50.0)
-    heard, lengths = augment.augment_wave(wave, torch.full((32,), SAMPLES // 2), SAMPLES, RATE, config, rng())
-    ends = ((heard > 1e-3) * torch.arange(1, SAMPLES + 1)).amax(1)
+    changed_wave, lengths = augment.augment_wave(wave, torch.full((32,), SAMPLES // 2), SAMPLES, RATE, config, rng())
+    ends = ((changed_wave > 1e-3) * torch.arange(1, SAMPLES + 1)).amax(1)
     assert (ends - lengths).abs().max() <= 2
     assert lengths.float().std() > 500
 
 
-def test_the_window_that_is_asked_for_fills_the_clip_at_every_speed_and_shift() -> None:
+def test_input_window_fills_the_clip_at_every_speed_and_shift() -> None:
     config = dataclasses.replace(OFF, clip_seconds=SAMPLES / RATE, speed=0.1, shift_ms=50.0)
     wave = torch.full((64, round(augment.window_seconds(config) * RATE)), 0.25)
-    heard, lengths = augment.augment_wave(wave, torch.full((64,), wave.shape[1]), SAMPLES, RATE, config, rng())
-    assert (heard[:, -1] > 0.2).all()
+    changed_wave, lengths = augment.augment_wave(wave, torch.full((64,), wave.shape[1]), SAMPLES, RATE, config, rng())
+    assert (changed_wave[:, -1] > 0.2).all()
     assert (lengths == SAMPLES).all()
 
 
-def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
+def test_masks_stay_within_their_fraction_and_milliseconds() -> None:
     config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
     features = torch.randn(64, 256, 128, generator=rng(1))
     masked = augment.mask_features(features, FRONTEND, config, rng())
     hidden = masked != features
-    bins = hidden.all(1).sum(1)  # [64] bins hidden in every frame
+    bins = hidden.all(1).sum(1)  # [64] bins masked in every frame
     frames = hidden.all(2).sum(1)
     assert 0 < bins.float().mean() < 2 * 0.23 * 128
     assert bins.max() <= 2 * 0.23 * 128 + 2
@@ -122,20 +122,16 @@ def test_masks_hide_at_most_their_share_and_milliseconds() -> None:
     assert len(set(bins.tolist())) > 10
 
 
-def test_what_is_hidden_is_the_mean_of_its_own_clip() -> None:
+def test_masks_are_filled_with_the_mean_of_the_clip() -> None:
     features = torch.randn(4, 256, 128, generator=rng(1)) + 10.0 * torch.arange(4)[:, None, None]
     config = dataclasses.replace(OFF, freq_mask=0.3)
-    for before, after in zip(
-        features,
-        augment.mask_features(features, FRONTEND, config, rng()),
-        strict=True,
-    ):
+    for before, after in zip(features, augment.mask_features(features, FRONTEND, config, rng()), strict=True):
         hidden = after[after != before]
         assert len(hidden) > 0
         assert torch.allclose(hidden, before.mean(), atol=1e-4)
 
 
-def test_mixup_blends_features_and_labels_in_one_share() -> None:
+def test_mixup_blends_features_and_labels_with_equal_weights() -> None:
     config = dataclasses.replace(OFF, mixup_alpha=1.0)
     labels = torch.eye(4)
     features, targets = augment.mixup(labels.clone(), labels, config, rng(3))
@@ -162,9 +158,9 @@ def mixed(seed: int, **limits: float) -> torch.Tensor:
         (mixed, ("mixup_alpha", 1.0)),
     ],
 )
-def test_a_seed_repeats_the_augmentation_and_another_does_not(
+def test_augmentation_is_reproducible_from_its_seed(
     stage: Callable[..., torch.Tensor], limit: tuple[str, float]
 ) -> None:
-    once, again, other = (stage(seed, **dict([limit])) for seed in (1, 1, 2))
-    assert torch.equal(once, again)
-    assert not torch.equal(once, other)
+    first, same, other = (stage(seed, **dict([limit])) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)

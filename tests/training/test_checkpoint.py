@@ -1,4 +1,4 @@
-"""Checkpoints and records are whole or absent, and damage is passed over."""
+"""Checkpoints and records are written atomically, and damaged ones are ignored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord, error_li
 from sousaphone.training import checkpoint
 
 
-def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
+def test_newest_checkpoint_is_read(tmp_path: Path) -> None:
     for epoch in (1, 2, 3):
         checkpoint.save(tmp_path, epoch, "aa", {"epoch": epoch, "weight": torch.ones(3)})
     state = checkpoint.newest(tmp_path)
@@ -21,7 +21,7 @@ def test_the_newest_whole_checkpoint_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bytes_left", [0, 100, -1])
-def test_a_truncated_checkpoint_gives_way_to_the_one_before(bytes_left: int, tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_ignored(bytes_left: int, tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, "aa", {"epoch": 1})
     path = checkpoint.save(tmp_path, 2, "aa", {"epoch": 2}) / "state.pt"
     path.write_bytes(path.read_bytes()[:bytes_left])
@@ -30,7 +30,7 @@ def test_a_truncated_checkpoint_gives_way_to_the_one_before(bytes_left: int, tmp
     assert state["epoch"] == 1
 
 
-def test_a_half_written_checkpoint_is_no_checkpoint_and_is_swept_away(tmp_path: Path) -> None:
+def test_unfinished_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
     whole = checkpoint.save(tmp_path, 1, "aa", {"epoch": 1})
     whole.rename(whole.with_name(f".{whole.name}.tmp"))
     assert checkpoint.newest(tmp_path) is None
@@ -45,13 +45,13 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert names == ["epoch_0004-aa", "epoch_0005-aa"]
 
 
-def test_two_attempts_never_write_under_one_name(tmp_path: Path) -> None:
+def test_attempts_write_under_different_names(tmp_path: Path) -> None:
     first = checkpoint.save(tmp_path, 1, "aa", {"epoch": 1})
     second = checkpoint.save(tmp_path, 1, "bb", {"epoch": 1})
     assert first != second
 
 
-def test_a_failed_write_leaves_the_file_before_as_it_was(tmp_path: Path) -> None:
+def test_failed_write_keeps_the_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "page.txt"
     path.write_text("old")
 
@@ -66,7 +66,7 @@ def test_a_failed_write_leaves_the_file_before_as_it_was(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_record_survives_a_round_trip_and_numbers_that_are_none_become_null(tmp_path: Path) -> None:
+def test_record_is_read_back_with_nan_as_null(tmp_path: Path) -> None:
     record = TrialRecord("t", {"model": "ast"}, history=[{"epoch": 1, "best_epoch": 1, "val_loss": float("nan")}])
     record.write(tmp_path)
     again = TrialRecord.read(tmp_path)
@@ -90,5 +90,5 @@ def test_a_record_survives_a_round_trip_and_numbers_that_are_none_become_null(tm
         ("", ""),
     ],
 )
-def test_the_line_that_says_what_went_wrong_is_found(account: str, line: str) -> None:
+def test_error_line_is_extracted(account: str, line: str) -> None:
     assert error_line(account) == line

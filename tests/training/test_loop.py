@@ -1,4 +1,4 @@
-"""Properties of `fit`: it resumes exactly, freezes what it must, and learns."""
+"""`fit` resumes exactly, changes only trainable parameters, and learns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sousaphone import lora
-from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.errors import UserError
@@ -25,17 +25,17 @@ from sousaphone.runs.statuses import Cause
 from sousaphone.training.loop import (
     DivergedError,
     Epoch,
-    _own_memory,
     adamw,
     epoch_seed,
     evaluate,
     fit,
+    private_memory,
     set_learning_rate,
 )
 
 MakeConfig = Callable[..., TrainConfig]
 BACKBONES = list(REGISTRY)
-# What a clock says differs between two equal runs.
+# Measured values, which differ between two equal runs.
 CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
 
@@ -57,27 +57,27 @@ def through_disk(state: dict[str, Any]) -> dict[str, Any]:
     return loaded
 
 
-def timeless(row: dict[str, Any]) -> dict[str, Any]:
+def without_clock(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in CLOCK}
 
 
 @pytest.mark.parametrize("strategy", ["lora", "full"])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_a_resumed_trial_equals_the_uninterrupted_one_to_the_last_bit(
+def test_resumed_trial_is_bit_identical_to_an_uninterrupted_one(
     name: str, strategy: str, trial_config: MakeConfig
 ) -> None:
     config = trial_config(model=name, strategy=strategy, augment=True, accumulation=2)
     whole_model, whole = run(config)
     resumed_model, resumed = run(config, through_disk(whole[0].state))
     assert [epoch.number for epoch in resumed] == [2, 3]
-    assert [timeless(epoch.metrics) for epoch in resumed] == [timeless(epoch.metrics) for epoch in whole[1:]]
+    assert [without_clock(epoch.metrics) for epoch in resumed] == [without_clock(epoch.metrics) for epoch in whole[1:]]
     after, expected = resumed_model.state_dict(), whole_model.state_dict()
     assert all(torch.equal(after[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("strategy", ["lora", "head"])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_nothing_pretrained_changes_and_the_adapter_alone_reproduces_the_logits(
+def test_pretrained_weights_do_not_change_and_the_saved_state_reproduces_the_logits(
     name: str, strategy: str, trial_config: MakeConfig
 ) -> None:
     config = trial_config(model=name, strategy=strategy, epochs=1, augment=True)
@@ -95,7 +95,7 @@ def test_nothing_pretrained_changes_and_the_adapter_alone_reproduces_the_logits(
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_adapter_trains_and_gradients_reach_every_b_matrix(name: str, trial_config: MakeConfig) -> None:
+def test_every_adapter_gets_gradients(name: str, trial_config: MakeConfig) -> None:
     config = trial_config(model=name, lora_dropout=0.0)
     model, data = open_trial(config)
     batch = next(data.train.training_batches(4, 1))
@@ -106,7 +106,7 @@ def test_every_adapter_trains_and_gradients_reach_every_b_matrix(name: str, tria
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in b_matrices.values())
 
 
-def test_micro_batches_change_memory_and_nothing_else(trial_config: MakeConfig) -> None:
+def test_micro_batch_size_does_not_change_the_results(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=1, augment=False, lora_dropout=0.0, head_dropout=0.0, micro_batch=8)
     _, (whole,) = run(config)
     _, (parts,) = run(dataclasses.replace(config, micro_batch=2, accumulation=4))
@@ -114,18 +114,18 @@ def test_micro_batches_change_memory_and_nothing_else(trial_config: MakeConfig) 
     assert parts.metrics["val_loss"] == pytest.approx(whole.metrics["val_loss"], rel=1e-4)
 
 
-def test_every_micro_batch_is_a_sign_of_life_with_the_share_that_is_done(trial_config: MakeConfig) -> None:
+def test_tick_gets_the_completed_fraction_of_the_epoch(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=1, micro_batch=2, accumulation=4)
     model, data = open_trial(config)
-    shares: list[float] = []
-    list(fit(config, model, data, tick=lambda epoch, share: shares.append(share)))
+    fractions: list[float] = []
+    list(fit(config, model, data, tick=lambda epoch, fraction: fractions.append(fraction)))
     parts = len(data.train) // 2
     assert parts > 4
-    assert shares[:parts] == pytest.approx([(number + 1) / parts for number in range(parts)])
-    assert set(shares[parts:]) == {1.0}  # while it is scored
+    assert fractions[:parts] == pytest.approx([(number + 1) / parts for number in range(parts)])
+    assert set(fractions[parts:]) == {1.0}  # during evaluation
 
 
-def test_the_learning_rate_rises_evenly_to_its_peak_and_falls_to_zero_as_half_a_cosine() -> None:
+def test_learning_rate_has_a_linear_warm_up_and_a_cosine_decay() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=9.0)
     rates = []
     for step in range(12):
@@ -135,11 +135,11 @@ def test_the_learning_rate_rises_evenly_to_its_peak_and_falls_to_zero_as_half_a_
     assert [rates[step] for step in (5, 7, 9, 11)] == pytest.approx([1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0])
 
 
-def test_no_two_epochs_of_any_seeds_draw_from_one_seed() -> None:
+def test_epochs_of_different_seeds_have_different_seeds() -> None:
     assert len({epoch_seed(seed, epoch) for seed in range(10) for epoch in range(1, 101)}) == 1_000
 
 
-def test_weight_decay_shrinks_matrices_alone() -> None:
+def test_weight_decay_applies_to_matrices_only() -> None:
     matrix, vector = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
     matrix.grad, vector.grad = torch.zeros(2, 2), torch.zeros(2)
     adamw([matrix, vector], learning_rate=0.1, weight_decay=0.5).step()
@@ -147,7 +147,7 @@ def test_weight_decay_shrinks_matrices_alone() -> None:
     assert (vector == 1).all()
 
 
-def test_train_ce_is_of_as_many_training_clips_as_validation_has_from_all_over_the_table(
+def test_train_ce_is_measured_on_evenly_spaced_training_clips(
     trial_config: MakeConfig,
 ) -> None:
     config = trial_config(epochs=1)
@@ -155,10 +155,10 @@ def test_train_ce_is_of_as_many_training_clips_as_validation_has_from_all_over_t
     (epoch,) = fit(config, model, data)
     every_other = list(range(0, len(data.train), 2))
     assert len(every_other) == len(data.validation)
-    assert epoch.metrics["train_ce"] == evaluate(config, model, data.train, every_other).named("train")["train_loss"]
+    assert epoch.metrics["train_ce"] == evaluate(config, model, data.train, every_other).metrics("train")["train_loss"]
 
 
-def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_config: MakeConfig) -> None:
+def test_early_stopping_after_patience_epochs_without_improvement(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=9, patience=2, learning_rate=0.0, augment=False)
     _, epochs = run(config)
     assert [epoch.number for epoch in epochs] == [1, 2, 3]
@@ -166,7 +166,7 @@ def test_early_stopping_ends_after_patience_epochs_without_a_better_score(trial_
     assert epochs[-1].metrics["best_epoch"] == 1
 
 
-def test_the_test_clips_are_scored_once_on_the_last_epoch_from_the_best_state(trial_config: MakeConfig) -> None:
+def test_test_clips_are_scored_once_with_the_best_state(trial_config: MakeConfig) -> None:
     config = trial_config(learning_rate=3e-3)
     model, data = open_trial(config)
     epochs = list(fit(config, model, data))
@@ -174,36 +174,36 @@ def test_the_test_clips_are_scored_once_on_the_last_epoch_from_the_best_state(tr
     assert [sorted(k for k in e.metrics if k.startswith("test_")) != [] for e in epochs] == [False, False, True]
     best = build_model(config, len(SLUGS))
     best.load_trained_state(epochs[-1].state["best"]["model"])
-    assert evaluate(config, best, data.test).named("test")["test_loss"] == epochs[-1].metrics["test_loss"]
+    assert evaluate(config, best, data.test).metrics("test")["test_loss"] == epochs[-1].metrics["test_loss"]
 
 
-def test_a_finished_trial_yields_nothing_more(trial_config: MakeConfig) -> None:
+def test_completed_trial_yields_nothing(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=1)
     _, (epoch,) = run(config)
     assert run(config, through_disk(epoch.state))[1] == []
 
 
-def test_a_state_of_another_base_or_configuration_is_refused(trial_config: MakeConfig) -> None:
+def test_state_of_another_base_or_configuration_is_rejected(trial_config: MakeConfig) -> None:
     config = trial_config(epochs=1)
     _, (epoch,) = run(config)
     with pytest.raises(UserError, match="base model"):
         run(dataclasses.replace(config, seed=1), epoch.state)
-    with pytest.raises(UserError, match="another learning_rate"):
+    with pytest.raises(UserError, match="learning_rate"):
         run(dataclasses.replace(config, learning_rate=0.5), epoch.state)
 
 
-def test_a_loss_that_is_no_number_ends_the_trial(trial_config: MakeConfig) -> None:
-    with pytest.raises(DivergedError, match="lower learning_rate"):
+def test_nan_loss_ends_the_trial(trial_config: MakeConfig) -> None:
+    with pytest.raises(DivergedError, match="learning_rate"):
         run(trial_config(epochs=5, learning_rate=1e30, strategy="full", max_grad_norm=1e30))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
-def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: str, trial_config: MakeConfig) -> None:
+def test_nano_backbone_memorises_eight_clips(name: str, trial_config: MakeConfig) -> None:
     config = trial_config(model=name, strategy="full", augment=False, head_dropout=0.0, label_smoothing=0.0)
     config = dataclasses.replace(config, epochs=60, patience=60, micro_batch=8, learning_rate=1e-3)
     model, data = open_trial(config)
-    data = dataclasses.replace(data, train=_first_eight(data))
+    data = dataclasses.replace(data, train=first_eight(data))
     for epoch in fit(config, model, data):
         model_state = epoch.state["model"]
     model.load_trained_state(model_state)
@@ -211,8 +211,8 @@ def test_every_nano_backbone_trained_in_full_learns_eight_clips_by_heart(name: s
     assert (scores.logits.argmax(1) == scores.labels).all()
 
 
-def _first_eight(data: TrialData) -> Any:
-    """The first eight training clips, always their centre window."""
+def first_eight(data: TrialData) -> Any:
+    """The centre windows of the first eight training clips."""
     clips = data.train
 
     class Eight:
@@ -231,8 +231,8 @@ def _first_eight(data: TrialData) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DEFAULT_SWEEP)  # beats-ft has the architecture of beats
-def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config: MakeConfig) -> None:
+@pytest.mark.parametrize("name", BACKBONES)
+def test_full_size_backbone_trains_on_a_cpu(name: str, trial_config: MakeConfig) -> None:
     torch.set_num_threads(2)
     config = trial_config(model=name, scale="base", clip_seconds=5.0, epochs=1, micro_batch=1, eval_batch=1)
     config = dataclasses.replace(config, limit_train_batches=2, limit_eval_batches=1)
@@ -246,7 +246,7 @@ def test_a_full_size_backbone_takes_real_steps_on_a_cpu(name: str, trial_config:
     assert any("classifier" in key for key in changed)
 
 
-def test_a_held_out_timbre_and_a_further_set_are_scored_apart_and_change_nothing_else(
+def test_held_out_timbre_and_additional_set_are_scored_separately(
     trial_config: MakeConfig, make_sousa: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_sousa(tmp_path / "set", players=4, takes=4)
@@ -254,34 +254,34 @@ def test_a_held_out_timbre_and_a_further_set_are_scored_apart_and_change_nothing
     table = pd.read_parquet(labels)
     table["soundfont"] = ["A", "B"] * (len(table) // 2)
     table.to_parquet(labels)
-    further = make_sousa(tmp_path / "further", players=3)
+    also = make_sousa(tmp_path / "also", players=3)
     config = dataclasses.replace(trial_config(epochs=1), data_dir=str(root), hold_out="soundfont=A")
     _, (alone,) = run(config)
-    _, (both,) = run(dataclasses.replace(config, test_also=str(further)))
+    _, (both,) = run(dataclasses.replace(config, test_also=str(also)))
     assert set(both.tests) == {"test", "held_out", "also"}
     assert len(both.tests["also"].labels) == 9
     assert {"held_out_acc", "also_macro_f1"} <= both.metrics.keys()
-    without = {name: value for name, value in timeless(both.metrics).items() if not name.startswith("also_")}
-    assert without == timeless(alone.metrics)
+    without = {name: value for name, value in without_clock(both.metrics).items() if not name.startswith("also_")}
+    assert without == without_clock(alone.metrics)
 
 
-def test_a_model_that_breaks_in_the_last_step_of_an_epoch_has_diverged(trial_config: MakeConfig) -> None:
-    # A single step: its loss is still finite, the weights after it are not.
+def test_divergence_in_the_last_step_of_an_epoch_is_detected(trial_config: MakeConfig) -> None:
+    # After a single step the loss is still finite, the weights are not.
     config = dataclasses.replace(trial_config(epochs=1, learning_rate=1e30, max_grad_norm=1e30), limit_train_batches=1)
     model, data = open_trial(dataclasses.replace(config, warmup_epochs=0.0))
     with pytest.raises(DivergedError, match="val_loss"):
         list(fit(dataclasses.replace(config, warmup_epochs=0.0), model, data))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells mapped files apart")
-def test_mapped_files_are_no_memory_of_a_trials_own(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux distinguishes mapped files")
+def test_mapped_files_do_not_count_as_private_memory(tmp_path: Path) -> None:
     size = 64 * 2**20
     path = tmp_path / "wave"
     path.write_bytes(bytes(size))
-    before = _own_memory()
+    before = private_memory()
     mapped = np.memmap(path, np.uint8, "r")
-    assert mapped.sum() == 0  # every page is there now
-    assert _own_memory() - before < size / 4
+    assert mapped.sum() == 0  # loads every page
+    assert private_memory() - before < size / 4
     held = np.ones(size, np.uint8)
-    assert _own_memory() - before > size / 2
+    assert private_memory() - before > size / 2
     assert len(held) == len(mapped)

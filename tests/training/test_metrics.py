@@ -1,4 +1,4 @@
-"""Metrics against hand-worked cases and scikit-learn's definition."""
+"""Metrics equal hand-computed cases and scikit-learn's definition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOGITS = torch.tensor([[2.0, 1.0, 0.0], [0.0, 3.0, 1.0], [0.0, 1.0, 0.5], [1.0, 
 LABELS = torch.tensor([0, 1, 2, 2])
 
 
-def test_accuracy_and_top_k_count_hits() -> None:
+def test_accuracy_and_top_k_are_fractions_of_hits() -> None:
     assert metrics.accuracy(LOGITS, LABELS) == 0.5
     assert metrics.top_k(LOGITS, LABELS, 2) == 1.0
     assert metrics.top_k(LOGITS, LABELS, 5) == 1.0
@@ -27,9 +27,9 @@ def test_macro_f1_averages_over_the_classes_that_occur() -> None:
     assert metrics.macro_f1(padded, LABELS) == pytest.approx(4 / 9)
 
 
-def test_a_class_that_is_only_predicted_counts_with_an_f1_of_nothing() -> None:
+def test_class_that_is_only_predicted_has_an_f1_of_zero() -> None:
     assert metrics.macro_f1(torch.eye(4)[[0, 2, 1]], torch.tensor([0, 0, 1])) == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
-def test_cross_entropy_of_even_odds_is_the_log_of_the_classes() -> None:
+def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes() -> None:
     assert metrics.cross_entropy(torch.zeros(5, 40), torch.arange(5)) == pytest.approx(math.log(40))

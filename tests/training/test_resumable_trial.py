@@ -1,4 +1,4 @@
-"""One trial's ends without Ray: what each leaves behind, and how the trial goes on from it."""
+"""The ends of a trial without Ray: the files that each leaves, and how the trial is resumed."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ Row = dict[str, Any]
 
 
 def timeless(history: list[Row]) -> list[Row]:
-    """Without what a clock or the machine's memory says."""
+    """The history without measured times and memory."""
     return [{key: value for key, value in row.items() if key not in CLOCK} for row in history]
 
 
 def uninterrupted(config: TrainConfig) -> list[Row]:
-    """The history of the same trial by `fit` alone."""
+    """The history of an uninterrupted trial."""
     model = build_model(config, len(SLUGS))
     data = open_trial_data(config, model.backbone.spec.sample_rate)
     return timeless([epoch.metrics for epoch in fit(config, model, data)])
 
 
 class Trial:
-    """A trial in a run directory of its own, started as often as one likes."""
+    """A trial in its own run directory, which can be started repeatedly."""
 
     def __init__(self, config: TrainConfig, run: Path) -> None:
         self.config, self.run = config, RunDirectory(run)
         self.directory = self.run.trial(config.trial_id)
 
     def start(self, limits: Limits | None = None, after_epoch: Callable[[], None] = lambda: None) -> list[int]:
-        """Run it as far as it goes; the epochs that it reported."""
+        """Run the trial until it ends; return the epochs that it reported."""
         reported: list[int] = []
 
         def report(metrics: Row) -> None:
@@ -74,18 +74,16 @@ class Trial:
         return record
 
 
-def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the_limit_is_lifted(
-    trial_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_trial_is_resumed_exactly_after_its_time_limit(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(epochs=EPOCHS), tmp_path)
-    limit = Limits(trial_seconds=2.0)
-    trial.start(limit, after_epoch=lambda: time.sleep(0.7))
+    limit = Limits(trial_seconds=3.0)
+    trial.start(limit, after_epoch=lambda: time.sleep(1.0))
     cut = trial.record
     done = len(cut.history)
     assert 1 <= done < EPOCHS
     assert (cut.status, cut.cause) == (Status.TIME_LIMIT, Cause.TRIAL_TIME_LIMIT)
-    assert cut.reason == f"its time limit of 2 s was reached in epoch {done + 1}"
-    assert cut.seconds >= 2.0
+    assert f"epoch {done + 1}" in str(cut.reason)
+    assert cut.seconds >= 3.0
     assert 0 <= cut.test["test_acc"] <= 1
     predictions = pd.read_parquet(trial.directory / PREDICTIONS_NAME)
     assert len(predictions) == 6
@@ -93,84 +91,79 @@ def test_a_trial_cut_by_its_limit_keeps_its_epochs_and_ends_as_if_uncut_once_the
     assert (trial.directory / ADAPTER_NAME).is_file()
     assert sorted((trial.directory / "checkpoints").iterdir())[-1].name.startswith(f"epoch_{done:04d}-")
 
-    # What it took before counts: under the same limit there is no time for another epoch.
+    # The earlier time counts: under the same limit there is no time for another epoch.
     trial.start(limit)
     assert trial.record.status == "time_limit"
     assert timeless(trial.record.history) == timeless(cut.history)
 
     assert trial.start() == list(range(done + 1, EPOCHS + 1))
     assert trial.record.cause is Cause.ALL_EPOCHS
-    assert trial.record.reason == "every planned epoch is done"
     assert timeless(trial.record.history) == uninterrupted(trial.config)
 
 
-@pytest.mark.slow
-def test_scoring_after_a_limit_is_no_hang_and_out_of_memory_it_begins_again_under_the_same_limit(
+def test_scoring_after_a_limit_is_watched_and_retried_when_out_of_memory(
     trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempts: list[int] = []
-    armed: list[Watchdog] = []
+    beats: list[tuple[int, float]] = []
 
     def cut_short(config: TrainConfig, *others: Any) -> Epoch:
         attempts.append(config.micro_batch)
         if len(attempts) == 1:
             raise MemoryError("out of memory")
-        monkeypatch.setattr(Watchdog, "_arm", lambda watch: armed.append(watch))
+        beats.clear()
         return loop.cut_short(config, *others)
 
+    monkeypatch.setattr(Watchdog, "beat", lambda watchdog, *progress: beats.append(progress))
     monkeypatch.setattr("sousaphone.training.resumable_trial.cut_short", cut_short)
     trial = Trial(trial_config(epochs=EPOCHS, eval_batch=4), tmp_path)
     trial.start(Limits(trial_seconds=3.0), after_epoch=lambda: time.sleep(3.0))
     assert attempts == [4, 2]
     assert (trial.record.status, len(trial.record.history), trial.record.oom_retries) == ("time_limit", 1, 1)
     assert trial.record.cause is Cause.TRIAL_TIME_LIMIT
-    assert len(armed) == 3  # six test clips, in twos by now
+    assert beats == [(1, 1.0)] * 3  # six test clips in batches of two
 
 
-def test_a_limit_too_short_for_one_epoch_says_so_and_invents_no_metric(
-    trial_config: MakeConfig, tmp_path: Path
-) -> None:
+def test_limit_within_the_first_epoch_leaves_no_metrics(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(epochs=1), tmp_path)
     assert trial.start(Limits(trial_seconds=0.001)) == []
     assert (trial.record.status, trial.record.history) == ("time_limit", [])
-    assert trial.record.reason is not None
-    assert trial.record.reason.endswith("was reached in epoch 1")
+    assert "epoch 1" in str(trial.record.reason)
 
 
-def test_a_trial_not_begun_by_the_sweeps_deadline_leaves_nothing(trial_config: MakeConfig, tmp_path: Path) -> None:
+def test_trial_does_not_start_after_the_deadline(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(), tmp_path)
     assert trial.start(Limits(deadline=time.monotonic() - 1)) == []
     assert list(trial.directory.iterdir()) == []
 
 
-def test_a_diverged_trial_says_so_and_is_not_tried_again(trial_config: MakeConfig, tmp_path: Path) -> None:
-    # Adapters of 1e30 times 1e30 overflow in the second step: really NaN.
+def test_diverged_trial_is_not_retried(trial_config: MakeConfig, tmp_path: Path) -> None:
+    # The product of adapters of 1e30 overflows in the second step, so that the loss is NaN.
     trial = Trial(trial_config(learning_rate=1e30, max_grad_norm=1e30), tmp_path)
     with pytest.raises(DivergedError):
         trial.start()
     assert trial.record.cause is Cause.LOSS_NOT_FINITE
-    assert trial.record.reason is not None
-    assert "train_loss is nan in epoch 1; try a lower learning_rate" in trial.record.reason
+    assert "learning_rate" in str(trial.record.reason)
     assert trial.record.history == []
     assert not trial.record.status.is_retried
 
 
-def test_what_ended_is_not_begun_again(trial_config: MakeConfig, tmp_path: Path) -> None:
+def test_completed_trial_only_reports_its_last_epoch_again(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(epochs=2), tmp_path)
     assert trial.start() == [1, 2]
     before = {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()}
-    assert trial.start() == [2]  # what Ray is to hear again
+    assert trial.start() == [2]
     assert {path: path.read_bytes() for path in trial.directory.rglob("*") if path.is_file()} == before
 
 
-def test_a_trial_killed_between_its_last_checkpoint_and_its_record_ends_with_the_cause_of_that_checkpoint(
+def test_trial_killed_before_its_last_record_ends_with_the_cause_of_its_checkpoint(
     trial_config: MakeConfig, tmp_path: Path
 ) -> None:
     trial = Trial(trial_config(epochs=2), tmp_path)
     trial.start()
     state = checkpoint.newest(trial.directory)
     assert state is not None
-    assert type(state["end"]) is str  # a checkpoint is read without any class
+    assert type(state["end"]) is str  # checkpoints contain no classes
     whole = trial.record
     torn = dataclasses.replace(whole, status=Status.RUNNING, cause=None, reason=None, history=whole.history[:1])
     torn.write(trial.directory)
@@ -179,7 +172,7 @@ def test_a_trial_killed_between_its_last_checkpoint_and_its_record_ends_with_the
     assert trial.record.history == whole.history
 
 
-def test_an_epoch_is_on_disk_before_it_is_reported(trial_config: MakeConfig, tmp_path: Path) -> None:
+def test_epoch_is_on_disk_before_it_is_reported(trial_config: MakeConfig, tmp_path: Path) -> None:
     trial = Trial(trial_config(epochs=2), tmp_path)
     kept: list[tuple[int, int]] = []
 
@@ -191,26 +184,26 @@ def test_an_epoch_is_on_disk_before_it_is_reported(trial_config: MakeConfig, tmp
     assert kept == [(1, 1), (2, 2)]
 
 
-def test_a_disk_without_room_beside_the_next_checkpoint_interrupts_the_trial_before_it_writes_one(
+def test_full_disk_interrupts_the_trial_before_it_writes_a_checkpoint(
     trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trial = Trial(trial_config(epochs=1), tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 10 * 2**20))
-    with pytest.raises(OSError, match="the disk is full: 10 MB are free and the next checkpoint wants 20 MB"):
+    with pytest.raises(OSError, match=r"10 MB .* 20 MB"):
         trial.start()
     assert (trial.record.status, trial.record.cause) == (Status.INTERRUPTED, Cause.DISK_FULL)
     assert checkpoint.newest(trial.directory) is None
 
 
-def test_halving_changes_the_micro_batch_and_no_step(trial_config: MakeConfig) -> None:
+def test_smaller_micro_batch_keeps_the_effective_batch(trial_config: MakeConfig) -> None:
     config = trial_config(micro_batch=32, accumulation=2, eval_batch=1)
     half = with_smaller_micro_batch(config, 2)
     assert (half.micro_batch, half.accumulation, half.eval_batch) == (8, 8, 1)
     assert dataclasses.replace(half, micro_batch=32, accumulation=2) == config
 
 
-# In a process of its own, whose memory is then limited to less and less. What a step needs is measured beforehand.
-_STARVED = """
+# Runs in a separate process with less and less memory; the need of a step is measured first.
+_MEMORY_PROGRAM = """
 import gc, json, resource, sys
 from pathlib import Path
 import torch
@@ -223,12 +216,12 @@ def megabytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) / 1024
 
-def live(name, micro_batch, room=None):
-    '''Run one trial of one step in so many more MB than the process has; how many it took at its peak, and its end.'''
+def run(name, micro_batch, room=None):
+    '''Run a trial of one step with `room` MB more than the process uses; return its peak MB and its outcome.'''
     config = TrainConfig(**{**options, "micro_batch": micro_batch, "accumulation": 32 // micro_batch})
     trial = Trial(config, Path(sys.argv[1], name))
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak, VmHWM, starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM
     before, limit = megabytes("VmRSS"), resource.RLIM_INFINITY
     if room is not None:
         limit = int((megabytes("VmData") + room) * 2**20)
@@ -241,35 +234,35 @@ def live(name, micro_batch, room=None):
         resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     record, config = trial.record, trial.record.config
     return megabytes("VmHWM") - before, {
-        "status": record.status, "reason": record.reason, "halvings": record.oom_retries,
+        "status": record.status, "reason": record.reason, "oom_retries": record.oom_retries,
         "micro_batch": config["micro_batch"], "effective": config["micro_batch"] * config["accumulation"],
         "train_loss": [row["train_loss"] for row in record.history],
     }
 
 options = json.loads(sys.argv[2])
-live("warm", 1)
-half, _ = live("half", 16)
-whole, plenty = live("whole", 32)
+run("warm", 1)
+half, _ = run("half", 16)
+whole, plenty = run("whole", 32)
 print(json.dumps({
     "peaks": [half, whole],
     "plenty": plenty,
-    "short": live("short", 32, (half + whole) / 2)[1],
-    "starved": live("starved", 32, half / 4)[1],
+    "short": run("short", 32, (half + whole) / 2)[1],
+    "starved": run("starved", 32, half / 4)[1],
 }))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="limits a process's memory as Linux does")
-def test_a_trial_out_of_memory_goes_on_in_half_micro_batches_and_gives_up_after_two_halvings(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="uses the memory limits of Linux")
+def test_trial_out_of_memory_is_retried_twice_with_half_the_micro_batch(tmp_path: Path) -> None:
     data = write_sousa(tmp_path / "sousa", players=["a", "b", "c"], takes=12, long_clips=0)
     options = {"data_dir": str(data), "cache_dir": str(tmp_path / "cache"), "augment": False, "epochs": 1}
     options |= {"model": "beats", "clip_seconds": 4.0, "eval_batch": 1, "limit_train_batches": 1}
     options |= {"limit_eval_batches": 1, "head_dropout": 0.0, "lora_dropout": 0.0}
     done = subprocess.run(
-        [sys.executable, "-c", _STARVED, str(tmp_path), json.dumps(options)],
+        [sys.executable, "-c", _MEMORY_PROGRAM, str(tmp_path), json.dumps(options)],
         cwd=ROOT,
-        # Memory that is freed goes back to the system at once, so that the limit means what it says.
+        # Freed memory is returned to the system at once, so that the limit is exact.
         env={"PATH": "/usr/bin:/bin", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"},
         capture_output=True,
         text=True,
@@ -277,11 +270,11 @@ def test_a_trial_out_of_memory_goes_on_in_half_micro_batches_and_gives_up_after_
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    said = f"{found['peaks']}\n{done.stderr}"
+    output = f"{found['peaks']}\n{done.stderr}"
     plenty, short, starved = (found[name] for name in ("plenty", "short", "starved"))
-    assert (plenty["status"], plenty["oom_retries"], plenty["micro_batch"]) == ("completed", 0, 32), said
-    assert (short["status"], short["oom_retries"], short["micro_batch"]) == ("completed", 1, 16), said
+    assert (plenty["status"], plenty["oom_retries"], plenty["micro_batch"]) == ("completed", 0, 32), output
+    assert (short["status"], short["oom_retries"], short["micro_batch"]) == ("completed", 1, 16), output
     assert plenty["effective"] == short["effective"] == 32
     assert short["train_loss"] == pytest.approx(plenty["train_loss"], rel=1e-4)
-    assert (starved["status"], starved["oom_retries"], starved["train_loss"]) == ("out_of_memory", 2, []), said
-    assert "out of memory with micro_batch=8" in starved["reason"]
+    assert (starved["status"], starved["oom_retries"], starved["train_loss"]) == ("out_of_memory", 2, []), output
+    assert "micro_batch=8" in starved["reason"]
