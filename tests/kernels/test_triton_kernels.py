@@ -19,7 +19,9 @@ DEVICE = torch.device("cuda" if ON_GPU else "cpu")
 KIND = torch.bfloat16 if ON_GPU else torch.float32
 LEVEL = 6_554  # of 65,536: a tenth
 # Sizes that are not multiples of tile and block; single rows; a rank above the minimum that is not a power of two.
-shapes = pytest.mark.parametrize(("rows", "width", "rank"), [(70, 48, 8), (1, 16, 1), (300, 200, 20)])
+shapes = pytest.mark.parametrize(
+    ("rows", "width", "rank"), [(70, 48, 8), (1, 16, 1), pytest.param(300, 200, 20, marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(autouse=True)
