@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sousaphone import lora
-from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet
-from sousaphone.backbones.efficientat_filenames import OfficialName, read_name
+from sousaphone.backbones.efficientat import Channels, EfficientAtBackbone, MobileNet, OfficialName, read_name
 from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
