@@ -48,13 +48,10 @@ class Recipe:
 
 
 RECIPES = {
-    recipe.model: recipe
-    for recipe in (
-        Recipe("ast", 2e-3, 8, first=2, bands=8),
-        Recipe("htsat", 2e-3, 8, first=0, bands=2),
-        Recipe("efficientat", 3e-3, 8, first=0, bands=2),
-        Recipe("beats", 2e-3, 8, first=0, bands=8, time_last=False),
-    )
+    "ast": Recipe("ast", 2e-3, 8, first=2, bands=8),
+    "htsat": Recipe("htsat", 2e-3, 8, first=0, bands=2),
+    "efficientat": Recipe("efficientat", 3e-3, 8, first=0, bands=2),
+    "beats": Recipe("beats", 2e-3, 8, first=0, bands=8, time_last=False),
 }
 
 

@@ -24,7 +24,6 @@ from sousaphone.errors import UserError
 from sousaphone.text import Announce
 
 VERSION = 1  # increase it when the same corpus gives other bytes
-_PLAN, _DONE = "corpus.json", "done.txt"
 _CHUNK = 50  # clips per job of a worker
 
 
@@ -38,19 +37,19 @@ def render_corpus(
     """
     root.mkdir(parents=True, exist_ok=True)
     plan = {"version": VERSION, "rates": sorted(rates), **dataclasses.asdict(corpus)}
-    plan_file = root / _PLAN
+    plan_file = root / "corpus.json"
     if plan_file.is_file() and json.loads(plan_file.read_text(encoding="utf-8")) != plan:
-        raise UserError(f"{root} holds another corpus (see {_PLAN}); give another directory or remove it")
+        raise UserError(f"{root} holds another corpus (see {plan_file.name}); give another directory or remove it")
     directories = {rate: root / f"{rate}hz" for rate in sorted(rates)}
     if not plan_file.is_file():
         for rate, directory in directories.items():
             directory.mkdir(exist_ok=True)
-            samples = samples_at(rate)
+            samples = round(CLIP_SECONDS * rate)
             np.save(directory / OFFSETS, np.arange(corpus.clips + 1, dtype=np.int64) * samples)
             with (directory / WAVE).open("wb") as file:
                 file.truncate(corpus.clips * samples * 2)
         plan_file.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
-    done_file = root / _DONE
+    done_file = root / "done.txt"
     done = set(map(int, done_file.read_text(encoding="utf-8").split())) if done_file.is_file() else set()
     jobs = [(corpus, root, at) for at in range(0, corpus.clips, _CHUNK) if at not in done]
     if jobs:
@@ -62,11 +61,6 @@ def render_corpus(
                 if count % 40 == 0:
                     announce(f"{count} of {len(jobs)} chunks")
     return {rate: WaveformCache(directory, rate) for rate, directory in directories.items()}
-
-
-def samples_at(rate: int) -> int:
-    """Samples per clip at a rate in Hz."""
-    return round(CLIP_SECONDS * rate)
 
 
 def _start_worker() -> None:
@@ -84,7 +78,7 @@ def _render_chunk(job: tuple[Corpus, Path, int]) -> int:
         audio = record(clip, perform(clip), drum, room)
         wave = torch.from_numpy(audio).float() / 32768
         for rate, into in waves.items():
-            samples = samples_at(rate)
+            samples = round(CLIP_SECONDS * rate)
             into[index * samples : (index + 1) * samples] = to_int16(resampler(SAMPLE_RATE, rate)(wave))[:samples]
     for into in waves.values():
         into.flush()

@@ -30,9 +30,7 @@ class AstBackbone(Backbone):
     def __init__(self, spec: BackboneSpec, net: ASTModel, clip_seconds: float | None) -> None:
         super().__init__()
         config: Any = net.config
-        self.spec = spec
-        self.net = net
-        self.width = config.hidden_size
+        self.spec, self.net, self.width = spec, net, config.hidden_size
         frames = config.max_length if clip_seconds is None else _frames(clip_seconds, spec, config)
         self.frontend = AstFrontend(spec.frontend, frames)
         # Patches along mel and time in the checkpoint's position embeddings.

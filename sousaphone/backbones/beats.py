@@ -52,9 +52,7 @@ class BeatsBackbone(Backbone):
 
     def __init__(self, spec: BackboneSpec, net: Beats) -> None:
         super().__init__()
-        self.spec = spec
-        self.net = net
-        self.width = net.config.encoder_embed_dim
+        self.spec, self.net, self.width = spec, net, net.config.encoder_embed_dim
         self.frontend = BeatsFrontend(spec.frontend)
 
     @classmethod

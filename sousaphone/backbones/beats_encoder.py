@@ -90,11 +90,11 @@ class BeatsConfig:
 def _check(name: str, kind: str, value: Any) -> None:
     """Check the type and the range of a field; an int may be used as a bool, but not the reverse."""
     types: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
-    if not isinstance(value, types[kind]) or (isinstance(value, bool) and kind != "bool"):
+    fits = isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
+    if not fits:
         raise UserError(f"BEATs cfg: {name}={value!r} is not of type {kind}")
-    limits: dict[str, tuple[float, float]] = {"int": (1, math.inf), "float": (0.0, 0.999)}
-    low, high = limits.get(kind, (0, 0))
-    if kind in limits and not low <= value <= high:
+    low, high = {"int": (1, math.inf), "float": (0.0, 0.999)}.get(kind, (None, None))
+    if low is not None and not low <= value <= high:
         raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
 
 

@@ -34,10 +34,8 @@ class EfficientAtBackbone(Backbone):
 
     def __init__(self, spec: BackboneSpec, net: MobileNet, hop: int, bins: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.net, self.width = spec, net, net.width
         self.frontend = EfficientAtFrontend(dataclasses.replace(spec.frontend, hop=hop, mels=bins))
-        self.net = net
-        self.width = net.width
         score = nn.Linear(128, 1)
         # Equal scores: before training the pooling is the mean over positions, as in the checkpoint.
         nn.init.zeros_(score.weight)

@@ -32,9 +32,7 @@ class HtsatBackbone(Backbone):
 
     def __init__(self, spec: BackboneSpec, model: ClapAudioModel) -> None:
         super().__init__()
-        self.spec = spec
-        self.net = model.audio_encoder
-        self.width = self.net.num_features
+        self.spec, self.net, self.width = spec, model.audio_encoder, model.audio_encoder.num_features
         self.frontend = ClapFrontend(spec.frontend, _seconds(model.config, spec.frontend))
         # The input norm keeps the type of the features; only its output is cast.
         self.net.patch_embed.proj.register_forward_pre_hook(lambda conv, inputs: (inputs[0].to(conv.weight.dtype),))

@@ -12,12 +12,6 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone
 
-# Kaldi's filter bank for AST and BEATs: 25 ms every 10 ms.
-_KALDI: dict[str, Any] = {
-    **{"sample_rate": 16_000, "mels": 128, "window": 400, "hop": 160},
-    **{"low_hz": 20.0, "high_hz": 8_000.0, "log": "ln"},
-}
-
 # Published for AST: LoRA and adapters 5e-3, linear probe 1e-3, full fine-tuning 5e-5 (Cappellazzo et al., arXiv
 # 2312.03694). They are the defaults of the others until tuned. Nano backbones train from random weights, so under the
 # full strategy they use a common rate for training from scratch.
@@ -34,7 +28,17 @@ _AST = BackboneSpec(
     name="ast",
     title="AST",
     implementation="sousaphone.backbones.ast:AstBackbone",
-    frontend=FrontendContract(**_KALDI, mean=-4.2677393, scale=2 * 4.5689974),
+    frontend=FrontendContract(
+        sample_rate=16_000,
+        mels=128,
+        window=400,
+        hop=160,
+        low_hz=20.0,
+        high_hz=8_000.0,
+        log="ln",
+        mean=-4.2677393,
+        scale=2 * 4.5689974,
+    ),
     scales={
         "base": {},
         "nano": {
@@ -145,7 +149,7 @@ _BEATS = BackboneSpec(
     name="beats",
     title="BEATs",
     implementation="sousaphone.backbones.beats:BeatsBackbone",
-    frontend=FrontendContract(**_KALDI, mean=15.41663, scale=2 * 6.55582),
+    frontend=dataclasses.replace(_AST.frontend, mean=15.41663, scale=2 * 6.55582),
     scales={
         "base": {**_BEATS_SHAPE, "embed_dim": 512, "encoder_layerdrop": 0.05},
         "nano": {

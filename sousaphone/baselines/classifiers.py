@@ -29,7 +29,7 @@ from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import Baseline
+from sousaphone.runs.baseline_results import SCORES, Baseline
 from sousaphone.training import metrics
 
 NEIGHBOURS = (1, 5, 20)
@@ -117,8 +117,8 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
             raise ValueError(f"features of the {split} clips are not finite")
     fitted = fit(data["train"], data["validation"])
     tested = fitted.predict(data["test"].features)
-    scores = _scores("val", fitted.predict(data["validation"].features), data["validation"].labels)
-    scores |= _scores("test", tested, data["test"].labels)
+    validated = _scores(fitted.predict(data["validation"].features), data["validation"].labels)
+    scores = dict(zip(SCORES, (*validated, *_scores(tested, data["test"].labels)), strict=True))
     predictions = clips["test"].table[["sample_id", "player", "rudiment"]]
     predictions = predictions.assign(predicted=[SLUGS[label] for label in tested.tolist()])
     title = titles(setup.trials)[name]
@@ -140,9 +140,10 @@ def _method(name: str, setup: EvaluationSetup) -> tuple[Extract, Fit, int, torch
     return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, setup.device
 
 
-def _scores(prefix: str, predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    logits = F.one_hot(predicted, len(SLUGS))  # the trials' metrics take logits
-    return {f"{prefix}_acc": metrics.accuracy(logits, labels), f"{prefix}_macro_f1": metrics.macro_f1(logits, labels)}
+def _scores(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and macro F1, as of the trials."""
+    logits = F.one_hot(predicted, len(SLUGS))
+    return metrics.accuracy(logits, labels), metrics.macro_f1(logits, labels)
 
 
 def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
@@ -211,8 +212,4 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
 
 def select_best(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:
     """The candidate with the highest macro F1 on the validation clips; ties go to the first."""
-
-    def score(fitted: Fitted) -> float:
-        return _scores("val", fitted.predict(validation.features), validation.labels)["val_macro_f1"]
-
-    return max(candidates, key=score)
+    return max(candidates, key=lambda fitted: _scores(fitted.predict(validation.features), validation.labels)[1])
