@@ -14,7 +14,7 @@ from sousaphone.model import load_backbone
 from tests.backbones.beats_nets import GATED, load, official, perturbed, written
 
 
-def test_a_nano_backbone_saved_in_the_official_format_loads_as_it_was(tmp_path: Path) -> None:
+def test_nano_backbone_round_trips_through_the_official_format(tmp_path: Path) -> None:
     nano = load_backbone("beats", "nano", seed=3)
     path = written(tmp_path / "nano.pt", official(nano.net))
     loaded = load_backbone("beats", "base", str(path))
@@ -25,7 +25,7 @@ def test_a_nano_backbone_saved_in_the_official_format_loads_as_it_was(tmp_path: 
     )
 
 
-def test_a_predictor_is_dropped_and_half_precision_becomes_single(tmp_path: Path) -> None:
+def test_predictor_is_dropped_and_half_precision_is_converted(tmp_path: Path) -> None:
     net = perturbed(**GATED)
     plain = load(written(tmp_path / "plain.pt", official(net)))
     tuned = official(net, **{"predictor.weight": torch.rand(5, 32), "predictor.bias": torch.rand(5)})
@@ -36,7 +36,7 @@ def test_a_predictor_is_dropped_and_half_precision_becomes_single(tmp_path: Path
     assert all(p.dtype == torch.float32 for p in load(written(tmp_path / "half.pt", half)).parameters())
 
 
-def test_the_table_of_relative_positions_may_be_in_the_first_layer_alone(tmp_path: Path) -> None:
+def test_position_table_may_be_stored_once(tmp_path: Path) -> None:
     net = perturbed(**GATED)
     content = official(net)
     for i in (1, 2):
@@ -91,7 +91,7 @@ def edited(change: str) -> Any:
         ("max_distance=4", "max_distance=4"),
     ],
 )
-def test_a_file_that_does_not_fit_is_one_clear_line(change: str, message: str | None, tmp_path: Path) -> None:
+def test_mismatched_file_is_refused_in_one_line(change: str, message: str | None, tmp_path: Path) -> None:
     path = written(tmp_path / "beats.pt", edited(change))
     if message is None:
         # Another order of the same layers: a valid file.
@@ -103,13 +103,13 @@ def test_a_file_that_does_not_fit_is_one_clear_line(change: str, message: str | 
     assert "\n" not in str(caught.value)
 
 
-def test_both_norms_at_once_are_refused() -> None:
+def test_pre_norm_with_deep_norm_is_refused() -> None:
     with pytest.raises(UserError, match="exclude one another"):
         BeatsConfig(input_patch_size=16, deep_norm=True, layer_norm_first=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF....WAVE", b"PK\x03\x04 broken", b"\x80\x02}q\x00.", b"{}\n"])
-def test_a_file_that_torch_did_not_write_is_one_clear_line(content: bytes, tmp_path: Path) -> None:
+def test_file_not_written_by_torch_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "beats.pt"
     path.write_bytes(content)
     with pytest.raises(UserError, match="'cfg' and 'model'") as caught:
@@ -117,12 +117,12 @@ def test_a_file_that_torch_did_not_write_is_one_clear_line(content: bytes, tmp_p
     assert "\n" not in str(caught.value)
 
 
-def test_a_directory_is_one_clear_line(tmp_path: Path) -> None:
+def test_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no file"):
         load(tmp_path)
 
 
-def test_fine_tuned_and_pretrained_files_are_arms_of_their_own_and_refused_as_the_other(tmp_path: Path) -> None:
+def test_fine_tuned_and_pretrained_files_are_not_interchangeable(tmp_path: Path) -> None:
     net = perturbed(**GATED)
     pretrained = written(tmp_path / "pretrained.pt", official(net))
     said = official(net)

@@ -34,7 +34,7 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize("frames", [256, 512, 1024])
-def test_a_clip_gives_the_official_features(frames: int) -> None:
+def test_features_equal_official_features(frames: int) -> None:
     frontend = AstFrontend(REGISTRY["ast"].frontend, frames)
     for clip in clips(LENGTHS):
         ours = frontend(clip[None])
@@ -42,7 +42,7 @@ def test_a_clip_gives_the_official_features(frames: int) -> None:
         assert relative_error(ours[0], official(clip, frames)) <= 1e-4, len(clip)
 
 
-def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> None:
+def test_padded_batch_equals_official_features_of_each_clip() -> None:
     sounds = clips(LENGTHS)
     # What lies beyond a clip's length is garbage, to show that it is not heard.
     batch = torch.full((len(sounds), max(LENGTHS)), 0.7)
@@ -53,7 +53,7 @@ def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> No
         assert relative_error(features, official(sound)) <= 1e-4, len(sound)
 
 
-def test_a_clip_shorter_than_one_frame_is_padding_throughout() -> None:
+def test_clip_shorter_than_a_frame_is_all_padding() -> None:
     frontend = AstFrontend(REGISTRY["ast"].frontend, 16)
     padding = -frontend.contract.mean / frontend.contract.scale
     assert torch.allclose(frontend(torch.ones(1, 399)), torch.tensor(padding))

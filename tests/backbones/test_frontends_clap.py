@@ -39,14 +39,14 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_clip_gives_the_official_features(length: int) -> None:
+def test_features_equal_official_features(length: int) -> None:
     (clip,) = clips([length])
     ours = ClapFrontend(CONTRACT)(clip[None])
     assert ours.shape == (1, 1, 1001, 64)
     assert relative_error(ours[0], official(clip)) <= 1e-4
 
 
-def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> None:
+def test_padded_batch_equals_official_features_of_each_clip() -> None:
     sounds = clips(LENGTHS)
     # What lies beyond a clip's length is garbage, to show that it is not heard.
     batch = torch.full((len(sounds), max(LENGTHS)), 0.7)
@@ -57,14 +57,14 @@ def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> No
         assert relative_error(features, official(sound)) <= 1e-4
 
 
-def test_a_shorter_window_repeats_and_pads_by_the_same_rule() -> None:
+def test_shorter_window_equals_official_features() -> None:
     frontend = ClapFrontend(CONTRACT, 2.55)
     for sound in clips([30_000, 61_200, 61_201, 122_400]):
         assert relative_error(frontend(sound[None])[0], official(sound, 122_400)) <= 1e-4
     assert frontend(sound[None]).shape == (1, 1, 256, 64)
 
 
-def test_of_a_clip_longer_than_the_window_the_centre_is_heard() -> None:
+def test_longer_clip_is_cut_to_its_centre() -> None:
     # The official extractor draws a random part here, so only a part's features can be compared.
     (clip,) = clips([200_001])
     start = (200_001 - 122_400) // 2
@@ -77,10 +77,10 @@ def test_of_a_clip_longer_than_the_window_the_centre_is_heard() -> None:
     assert relative_error(mixed[0], expected) <= 1e-4
 
 
-def test_silence_is_the_floor_of_minus_100_db() -> None:
+def test_silence_is_minus_100_db() -> None:
     assert torch.equal(ClapFrontend(CONTRACT, 2.55)(torch.zeros(1, 1000)), torch.full((1, 1, 256, 64), -100.0))
 
 
-def test_a_clip_of_length_zero_is_silence() -> None:
+def test_clip_of_length_zero_is_silence() -> None:
     features = ClapFrontend(CONTRACT, 2.55)(torch.ones(1, 1000), torch.tensor([0]))
     assert torch.equal(features, torch.full((1, 1, 256, 64), -100.0))

@@ -86,19 +86,19 @@ def a_matrix(state: State) -> str:
     )
 
 
-def test_the_right_file_loads(format: Format, tmp_path: Path) -> None:
+def test_valid_file_loads(format: Format, tmp_path: Path) -> None:
     path = format.write(tmp_path, format.state)
     given = path.parent if format.name in ("ast", "htsat") else path
     assert load_backbone(format.name, "base", str(given)).spec.name == format.name
 
 
-def test_a_missing_tensor_is_named(format: Format, tmp_path: Path) -> None:
+def test_missing_tensor_is_named(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {k: v for k, v in format.state.items() if k != key})
     assert f"missing: {key}" in format.refusal(path)
 
 
-def test_a_renamed_tensor_is_named_twice(format: Format, tmp_path: Path) -> None:
+def test_renamed_tensor_is_missing_and_unknown(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {("renamed" if k == key else k): v for k, v in format.state.items()})
     text = format.refusal(path)
@@ -106,21 +106,21 @@ def test_a_renamed_tensor_is_named_twice(format: Format, tmp_path: Path) -> None
     assert "unknown: renamed" in text
 
 
-def test_a_transposed_tensor_is_named(format: Format, tmp_path: Path) -> None:
+def test_transposed_tensor_is_named(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {**format.state, key: format.state[key].transpose(0, 1).contiguous()})
     assert f"of another shape: {key}" in format.refusal(path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_file_is_refused(format: Format, tmp_path: Path, share: float) -> None:
+def test_truncated_file_is_refused(format: Format, tmp_path: Path, share: float) -> None:
     path = format.write(tmp_path, format.state)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     format.refusal(path)
 
 
-def test_another_models_file_is_refused(format: Format, tmp_path: Path) -> None:
+def test_file_of_another_model_is_refused(format: Format, tmp_path: Path) -> None:
     format.refusal(format.write(tmp_path, torch.nn.TransformerEncoderLayer(8, 2, 16).state_dict()))
 
 
@@ -135,7 +135,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("archive", ["zip", "legacy", "plain pickle"])
-def test_code_in_a_file_is_refused_and_never_runs(format: Format, tmp_path: Path, archive: str) -> None:
+def test_code_in_a_file_is_never_executed(format: Format, tmp_path: Path, archive: str) -> None:
     mark = tmp_path / "executed"
     path = format.write(tmp_path, format.state)
     content = {**format.state, "code": Hostile(mark)}

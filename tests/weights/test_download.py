@@ -29,7 +29,7 @@ def accept(path: Path) -> None:
     """A check that finds nothing wrong."""
 
 
-def test_a_whole_file_gets_its_name_and_a_note_of_where_it_came_from(server: Published, tmp_path: Path) -> None:
+def test_complete_file_is_stored_with_its_origin(server: Published, tmp_path: Path) -> None:
     target = tmp_path / "cache" / "mn10.pt"
     download(f"{server.url}/mn10.pt", target, SHA256, accept)
     assert target.read_bytes() == CONTENT
@@ -52,7 +52,7 @@ def refuse(path: Path) -> None:
         ("nowhere.pt", None, None, accept, r"/nowhere\.pt answers 404"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_leaves_nothing(
+def test_failed_download_is_one_line_and_leaves_no_file(
     server: Published,
     tmp_path: Path,
     file: str,
@@ -68,6 +68,6 @@ def test_what_is_wrong_is_one_line_and_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_server_that_is_gone_is_one_line(tmp_path: Path) -> None:
+def test_unreachable_server_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="Connection refused"):
         download("http://127.0.0.1:9/mn10.pt", tmp_path / "mn10.pt", None, accept)

@@ -65,7 +65,7 @@ def ast(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_repository_is_fetched_once_without_what_nobody_reads(ast: Path, tmp_path: Path) -> None:
+def test_repository_is_fetched_once_without_unused_files(ast: Path, tmp_path: Path) -> None:
     server, cache = Published(), tmp_path / "cache"
     publish(server, "someone/ast", ast)
     with server.served():
@@ -79,7 +79,7 @@ def test_a_repository_is_fetched_once_without_what_nobody_reads(ast: Path, tmp_p
     assert again.stdout == result.stdout, again.stderr
 
 
-def test_a_checkpoint_of_another_size_under_the_published_name_is_refused(ast: Path, tmp_path: Path) -> None:
+def test_published_name_with_another_size_is_refused(ast: Path, tmp_path: Path) -> None:
     server = Published()
     publish(server, "MIT/ast-finetuned-audioset-10-10-0.4593", ast)
     with server.served():
@@ -88,7 +88,7 @@ def test_a_checkpoint_of_another_size_under_the_published_name_is_refused(ast: P
     assert "parameters, where that has 86,187,264" in result.stderr
 
 
-def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
+def test_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     server = Published()
     (tmp_path / "mirror").mkdir()
     torch.save(official(perturbed()), tmp_path / "mirror" / "BEATs_iter3_plus_AS2M.pt")
@@ -99,7 +99,7 @@ def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     assert "not d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in result.stderr
 
 
-def test_a_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_repository_is_named(tmp_path: Path) -> None:
     server = Published()
     with server.served():
         result = resolve("ast", "hub:someone/nothing", tmp_path / "cache", server.url)
@@ -107,7 +107,7 @@ def test_a_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert "https://huggingface.co/someone/nothing cannot be fetched: there is no such repository" in result.stderr
 
 
-def test_a_repository_without_what_is_wanted_is_named_and_nothing_of_it_is_fetched(tmp_path: Path) -> None:
+def test_repository_without_the_file_is_named_and_not_fetched(tmp_path: Path) -> None:
     server = Published()
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "README.md").write_text("moved")

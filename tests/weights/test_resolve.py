@@ -35,7 +35,7 @@ def without_hash(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> 
     return source
 
 
-def test_the_users_own_directory_comes_first_then_the_caches(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_directory_takes_precedence_over_caches(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     without_hash("efficientat", monkeypatch)
     (machine.torch / MN10.name).write_bytes(b"cached")
     assert resolve("efficientat", "base", "auto") == str(machine.torch / MN10.name)
@@ -48,7 +48,7 @@ def test_the_users_own_directory_comes_first_then_the_caches(machine: Machine, m
 
 
 @pytest.mark.parametrize("called", ["ast", AST])
-def test_a_checkpoint_in_the_users_directory_is_called_as_its_backbone_or_its_repository(
+def test_checkpoint_in_user_directory_has_backbone_or_repository_name(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, called: str
 ) -> None:
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", str(machine.own))
@@ -56,13 +56,13 @@ def test_a_checkpoint_in_the_users_directory_is_called_as_its_backbone_or_its_re
     assert resolve("ast", "base", "auto") == str(machine.own / called)
 
 
-def test_a_users_directory_that_is_not_there_is_one_line(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_user_directory_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", "/nowhere")
     with pytest.raises(UserError, match="SOUSAPHONE_WEIGHTS='/nowhere' is no directory"):
         resolve("ast", "base", "auto")
 
 
-def test_what_the_hubs_cache_holds_whole_is_taken_without_a_network(machine: Machine) -> None:
+def test_complete_snapshot_is_used_offline(machine: Machine) -> None:
     snapshot = machine.into_hub_cache(f"MIT/{AST}", WHOLE)
     assert resolve("ast", "base", "auto") == str(snapshot)
     (snapshot / "model.safetensors").unlink()
@@ -70,13 +70,13 @@ def test_what_the_hubs_cache_holds_whole_is_taken_without_a_network(machine: Mac
         resolve("ast", "base", "auto")
 
 
-def test_beats_lies_among_the_hubs_data_sets(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_beats_is_found_in_a_data_set_repository(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     source = without_hash("beats", monkeypatch)
     snapshot = machine.into_hub_cache("Bencr/beats-checkpoints", {source.name: b"weights"}, "datasets")
     assert resolve("beats", "base", "auto") == str(snapshot / source.name)
 
 
-def test_a_spread_checkpoint_is_whole_with_all_its_parts(tmp_path: Path) -> None:
+def test_sharded_checkpoint_is_complete_with_all_shards(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors.index.json").write_text(
         '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'
@@ -87,7 +87,7 @@ def test_a_spread_checkpoint_is_whole_with_all_its_parts(tmp_path: Path) -> None
     assert is_whole(tmp_path)
 
 
-def test_a_file_of_the_published_name_and_other_bytes_is_refused_unless_given_by_hand(
+def test_other_bytes_under_published_name_need_an_explicit_path(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", str(machine.own))
@@ -100,7 +100,7 @@ def test_a_file_of_the_published_name_and_other_bytes_is_refused_unless_given_by
     assert resolve("efficientat", "base", str(path)) == str(path)
 
 
-def test_a_damaged_blob_in_the_hubs_cache_is_refused(machine: Machine) -> None:
+def test_damaged_blob_in_hub_cache_is_refused(machine: Machine) -> None:
     snapshot = machine.into_hub_cache(f"MIT/{AST}", WHOLE)
     blob = snapshot.parents[1] / ("ab" * 32)
     (snapshot / "model.safetensors").rename(blob)
@@ -109,7 +109,7 @@ def test_a_damaged_blob_in_the_hubs_cache_is_refused(machine: Machine) -> None:
         resolve("ast", "base", "auto")
 
 
-def test_a_repository_of_the_hub_may_be_named(machine: Machine) -> None:
+def test_hub_repository_is_resolved(machine: Machine) -> None:
     snapshot = machine.into_hub_cache("someone/ast", WHOLE)
     assert resolve("ast", "base", "someone/ast") == resolve("ast", "base", "hub:someone/ast") == str(snapshot)
     file = machine.into_hub_cache("someone/beats", {"tuned.pt": b"x"}, "datasets") / "tuned.pt"
@@ -118,9 +118,7 @@ def test_a_repository_of_the_hub_may_be_named(machine: Machine) -> None:
         resolve("beats", "base", "hub:someone/beats")
 
 
-def test_a_path_that_is_not_there_is_one_line(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_path_is_refused_in_one_line(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for given in ("/nowhere/ast", "mine/ast", "ast", ""):
@@ -131,7 +129,7 @@ def test_a_path_that_is_not_there_is_one_line(
         assert "\n" not in str(error.value)
 
 
-def test_all_that_is_missing_is_named_at_once_with_its_address_and_its_place(
+def test_one_message_lists_all_missing_weights(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     begun = time.monotonic()
@@ -153,9 +151,7 @@ def test_all_that_is_missing_is_named_at_once_with_its_address_and_its_place(
         resolve("efficientat", "base", "auto")
 
 
-def test_a_network_that_swallows_everything_is_given_up_on_within_seconds(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_silent_network_times_out_within_seconds(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def hang(*_: object, **__: object) -> None:
         time.sleep(1)
         raise URLError("too late")
@@ -168,7 +164,7 @@ def test_a_network_that_swallows_everything_is_given_up_on_within_seconds(
     assert time.monotonic() - begun < 4
 
 
-def test_a_server_that_refuses_is_there_and_one_that_is_not_is_named() -> None:
+def test_http_error_counts_as_reachable() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -178,7 +174,7 @@ def test_a_server_that_refuses_is_there_and_one_that_is_not_is_named() -> None:
             }
 
 
-def test_a_missing_file_is_fetched_checked_and_found_the_next_time(
+def test_missing_file_is_fetched_once_and_checked(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, small_mn: bytes
 ) -> None:
     from urllib.request import urlopen
@@ -201,12 +197,12 @@ def test_a_missing_file_is_fetched_checked_and_found_the_next_time(
 
 
 @pytest.mark.parametrize(("scale", "choice"), [("nano", "auto"), ("base", "random")])
-def test_without_its_weights_the_fine_tuned_beats_is_the_other_one_and_is_refused(scale: str, choice: str) -> None:
+def test_fine_tuned_beats_without_weights_is_refused(scale: str, choice: str) -> None:
     assert weights.resolve("beats", scale, choice) == "random"
     with pytest.raises(UserError, match="beats-ft is beats with other weights, and without them it is the same arm"):
         weights.resolve("beats-ft", scale, choice)
 
 
-def test_a_sweep_that_names_no_backbones_leaves_the_fine_tuned_beats_out() -> None:
+def test_default_sweep_excludes_fine_tuned_beats() -> None:
     assert DEFAULT_SWEEP == ("ast", "htsat", "efficientat", "beats")
     assert set(REGISTRY) - set(DEFAULT_SWEEP) == {"beats-ft"}
