@@ -1,4 +1,4 @@
-"""AST equals transformers' at its own length, follows its authors at others, and loads strictly."""
+"""AST equals transformers at its pretrained length and the authors' rule at others, and loads strictly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {
     "intermediate_size": 48,
     "max_length": 128,
 }
-# transformers' names of a layer's parts before version 5, and since.
+# transformers' names of the modules of a layer before version 5, and since.
 OLDER = {
     "attention.attention.query": "attention.q_proj",
     "attention.attention.key": "attention.k_proj",
@@ -58,7 +58,7 @@ def older_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def present_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def current_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     renamed = {}
     for name, tensor in tensors.items():
         for old, new in OLDER.items():
@@ -113,13 +113,13 @@ def test_other_configurations_equal_transformers(changes: dict[str, Any], tmp_pa
     assert torch.allclose(backbone.pool(backbone.encode(features(128))), official.pooler_output, atol=1e-5)
 
 
-@pytest.mark.parametrize("naming", [present_names, older_names])
+@pytest.mark.parametrize("naming", [current_names, older_names])
 def test_fine_tuned_checkpoint_loads_under_current_and_older_names(
     checkpoint: Path, naming: Callable[..., Any]
 ) -> None:
     change_tensors(checkpoint, naming)
     names = load_file(checkpoint / "model.safetensors")
-    marker = "layers.0.attention.q_proj" if naming is present_names else "encoder.layer.0.attention.attention.query"
+    marker = "layers.0.attention.q_proj" if naming is current_names else "encoder.layer.0.attention.attention.query"
     assert f"audio_spectrogram_transformer.{marker}.weight" in names
     backbone = load_backbone("ast", "base", str(checkpoint))
     expected = small_ast().audio_spectrogram_transformer(features(128))
@@ -203,16 +203,16 @@ def test_directory_without_an_ast_checkpoint_is_refused(checkpoint: Path, tmp_pa
     config = checkpoint / "config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "hidden_size": "wide"}))
-    with pytest.raises(UserError, match=r"config.json cannot be read: .*hidden_size"):
+    with pytest.raises(UserError, match=r"config.json .*hidden_size"):
         load_backbone("ast", weights=str(checkpoint))
     config.write_text(json.dumps({**content, "model_type": "wav2vec2"}))
-    with pytest.raises(UserError, match="holds a 'wav2vec2' checkpoint; this backbone wants 'audio-spectrogram-transf"):
+    with pytest.raises(UserError, match=r"'wav2vec2' .*'audio-spectrogram-transformer'"):
         load_backbone("ast", weights=str(checkpoint))
     config.write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         load_backbone("ast", weights=str(checkpoint))
     config.unlink()
-    with pytest.raises(UserError, match="give the directory of a transformers checkpoint"):
+    with pytest.raises(UserError, match=r"has no config\.json"):
         load_backbone("ast", weights=str(checkpoint))
     with pytest.raises(UserError, match="no such file or directory"):
         load_backbone("ast", weights=str(tmp_path / "nowhere"))

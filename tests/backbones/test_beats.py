@@ -1,4 +1,4 @@
-"""BEATs equals its authors' code, in every configuration that their files can hold."""
+"""BEATs equals the authors' code in every configuration of official files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.backbones.beats_nets import GATED, RELATIVE, SMALL, load, official, p
 
 SPEC = REGISTRY["beats"]
 DIRECTORY = Path(__file__).parents[1] / "reference"
-# A small, randomly initialised checkpoint in the official format, two clips, and what the authors' code made of them:
-# every eighth token of the last layer, the norms over all tokens, and the predictor's probabilities.
+# A small random checkpoint in the official format, two clips, and the output of the authors' code for them: every
+# eighth token of the last layer, the norms over all tokens, and the predictor's probabilities.
 CHECKPOINT = DIRECTORY / "beats_small_official.pt"
 REFERENCE = np.load(DIRECTORY / "beats.npz")
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def test_tokens_and_predictions_equal_official_ones() -> None:
 
 
 def by_definition(cfg: BeatsConfig, w: dict[str, Tensor], features: Tensor) -> Tensor:
-    """One clip [F, 128] to [L, D], token by token and head by head, straight from the paper and the file's names."""
+    """One clip [F, 128] to [L, D], token by token and head by head, from the paper and the names in the file."""
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
@@ -166,7 +166,7 @@ def test_clip_shorter_than_a_patch_is_padded_with_silence(samples: int) -> None:
     clip = torch.rand(1, samples) - 0.5
     assert torch.isfinite(backbone(clip)).all()
     if samples >= 400:
-        # Silence after the last whole frame: what ends in it is left out by the front end.
+        # The front end drops the incomplete last frame.
         features = backbone.frontend(clip)
         assert torch.equal(
             backbone.encode(features),

@@ -1,4 +1,4 @@
-"""EfficientAT: official files of any width load, and the network computes what the official one does."""
+"""EfficientAT: official files of any width load, and the outputs equal the official ones."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from sousaphone.errors import UserError
 from sousaphone.model import build_model, load_backbone
 
 # Mean over positions of the official `features` on `mel` for the states of `official_state`, by width in hundredths.
-# The code that made them reproduces the authors' outputs for their own mn04 to 1e-7.
+# The code that computed them reproduces the authors' outputs for their mn04 to 1e-7.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "efficientat.npz")
 WIDTHS = {"mn01": 0.1, "mn04": 0.4, "mn10": 1.0, "mn035": 0.35}
 
 
 def official_state(width: float) -> dict[str, Tensor]:
-    """A state dict in the official format and order, its numbers from a formula."""
+    """A state dict in the official format and order, with values from a formula."""
     net = MobileNet(Channels.of_width(width))
     shapes = {official: net.state_dict()[key].shape for key, official in net.official_keys().items()}
     state = {}
@@ -100,7 +100,6 @@ def test_nano_and_base_have_the_same_module_types() -> None:
 
 
 def test_random_network_output_depends_on_its_input() -> None:
-    """Without statistics of sound a frozen random network would answer every clip alike."""
     backbone = load_backbone("efficientat", "nano")
     generator = torch.Generator().manual_seed(0)
     wave = (torch.rand(4, 32_000, generator=generator) - 0.5) * torch.tensor([[0.01], [0.1], [0.5], [1.0]])
@@ -126,20 +125,6 @@ def test_sweep_targets_are_fresh_layers_and_train_in_full() -> None:
     assert len(model.trained_state()) == 6
 
 
-def test_a_file_that_is_no_weights_file_is_one_clear_line(tmp_path: Path) -> None:
-    path = tmp_path / "notes.pt"
-    path.write_text("not a checkpoint")
-    with pytest.raises(UserError, match=r"notes\.pt is not a torch file of plain tensors, .*; give an official"):
-        load_backbone("efficientat", weights=str(path))
-
-
-def test_a_damaged_file_is_one_clear_line(mn01: tuple[Path, dict[str, Tensor]]) -> None:
-    path, _ = mn01
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(UserError, match="damaged"):
-        load_backbone("efficientat", weights=str(path))
-
-
 @pytest.mark.parametrize("content", [{"model": {"a": torch.zeros(1)}}, [1, 2], {"features.0.0.weight": torch.zeros(1)}])
 def test_file_of_another_format_is_refused(content: object, tmp_path: Path) -> None:
     path = tmp_path / "other.pt"
@@ -150,7 +135,7 @@ def test_file_of_another_format_is_refused(content: object, tmp_path: Path) -> N
 
 
 def test_directory_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no file; give an official"):
+    with pytest.raises(UserError, match="not a file"):
         load_backbone("efficientat", weights=str(tmp_path))
 
 
@@ -191,7 +176,7 @@ def test_released_file_names_are_parsed(name: str, expected: OfficialName) -> No
 
 
 def test_hop_out_of_range_in_a_file_name_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hop .* is in ms, from 1 to 100, and 160 is none"):
+    with pytest.raises(UserError, match=r"hop 160 .* 1 to 100 ms"):
         read_name("mn04_as_hop_160_mAP_432.pt")
 
 
@@ -221,10 +206,10 @@ def test_file_name_sets_hop_bands_and_strides_unless_overridden(
 
 def test_file_that_contradicts_its_name_is_refused(mn01: tuple[Path, dict[str, Tensor]]) -> None:
     path = mn01[0].rename(mn01[0].with_name("mn10_as_mAP_400.pt"))
-    with pytest.raises(UserError, match="holds a network of another width than its name says, mn10; give the right"):
+    with pytest.raises(UserError, match="another width than mn10"):
         load_backbone("efficientat", weights=str(path))
     path = path.rename(path.with_name("mn01_im.pt"))
-    with pytest.raises(UserError, match="was trained on images alone, as its name says; give an official"):
+    with pytest.raises(UserError, match="trained on images"):
         load_backbone("efficientat", weights=str(path))
 
 

@@ -1,4 +1,4 @@
-"""On a CPU the front ends work on a few clips at a time; what they give is what they give for the whole batch."""
+"""Front ends process groups of clips on a CPU; the features equal those of the whole batch."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def test_features_do_not_depend_on_groups(name: str, clips: int, monkeypatch: py
     generator = torch.Generator().manual_seed(clips)
     wave = torch.rand(clips, frontend.sample_rate, generator=generator) - 0.5
     lengths = torch.randint(2_000, frontend.sample_rate + 1, (clips,), generator=generator)
-    monkeypatch.setattr(frontends, "_SAMPLES", 2 * frontend.sample_rate)
+    monkeypatch.setattr(frontends, "GROUP_SAMPLES", 2 * frontend.sample_rate)
     grouped = frontend(wave, lengths)
-    monkeypatch.setattr(frontends, "_SAMPLES", 10**9)
+    monkeypatch.setattr(frontends, "GROUP_SAMPLES", 10**9)
     assert torch.allclose(grouped, frontend(wave, lengths), rtol=1e-6, atol=1e-6)
 
 
@@ -76,9 +76,9 @@ def test_gradient_reaches_the_waveform(name: str) -> None:
     samples = frontend.sample_rate
     wave, lengths = torch.rand(2, samples) - 0.5, torch.tensor([samples, samples // 2])
     plain = frontend(wave, lengths)
-    heard = frontend(wave.requires_grad_(), lengths)
-    torch.testing.assert_close(heard.detach(), plain, rtol=1e-4, atol=1e-4)
-    heard.sum().backward()
+    found = frontend(wave.requires_grad_(), lengths)
+    torch.testing.assert_close(found.detach(), plain, rtol=1e-4, atol=1e-4)
+    found.sum().backward()
     assert wave.grad is not None
     assert wave.grad[0].any()
     assert wave.grad[1, : samples // 2].any()
@@ -90,9 +90,9 @@ def test_fast_fill_equals_general_fill(width: int) -> None:
     wave = torch.rand(3, width) - 0.5
     once = torch.tensor([501, 700, min(width, 1_000)])
     alone = frontend.fill(wave, once)
-    # A short clip among them sends all of them the long way.
-    beside = frontend.fill(torch.cat([wave, wave[:1]]), torch.cat([once, torch.tensor([300])]))
-    assert torch.equal(alone, beside[:3])
+    # With a short clip in the batch the general path is used.
+    general = frontend.fill(torch.cat([wave, wave[:1]]), torch.cat([once, torch.tensor([300])]))
+    assert torch.equal(alone, general[:3])
 
 
 def test_int16_is_scaled_and_float_is_unchanged() -> None:

@@ -1,4 +1,4 @@
-"""Features are what the weights were trained on, or it was asked for by name and is on record."""
+"""Features equal those that the weights were trained on, or the difference is accepted and recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_contract_is_described_in_one_line() -> None:
 
 
 def checkpoint(name: str, path: Path, **changes: Any) -> Path:
-    """A small checkpoint with its feature extractor's settings beside it, as transformers writes them."""
+    """A small checkpoint with the settings of its feature extractor, as written by transformers."""
     if name == "ast":
         ASTModel(ASTConfig(**SMALL)).save_pretrained(path)
         ASTFeatureExtractor().save_pretrained(path)
@@ -85,9 +85,10 @@ def test_other_features_are_refused_unless_accepted(
     name: str, change: dict[str, Any], difference: str, tmp_path: Path
 ) -> None:
     path = checkpoint(name, tmp_path / name, **change)
-    with pytest.raises(UserError, match=f"--set frontend_mismatch={name}, and the report will say so") as error:
+    with pytest.raises(UserError, match=f"--set frontend_mismatch={name}") as error:
         load_backbone(name, "base", str(path))
-    assert f"than {REGISTRY[name].title}'s front end computes: {difference}; " in str(error.value)
+    assert REGISTRY[name].title in str(error.value)
+    assert difference in str(error.value)
     assert "\n" not in str(error.value)
     accepted = load_backbone(name, "base", str(path), overrides=FrontendOverrides(mismatch=(name,)))
     assert ", ".join(accepted.mismatches) == difference
@@ -101,7 +102,7 @@ def test_accepted_mismatch_is_in_the_record(tmp_path: Path) -> None:
     record = build_model(config, 40).weights_record(str(path))
     assert record["frontend_mismatch"] == ["mean -6.0 for -4.2677393"]
     assert record["frontend"]["mean"] == -4.2677393
-    with pytest.raises(UserError, match="frontend_mismatch=wavlm: backbone 'wavlm' is unknown; choose from: ast, "):
+    with pytest.raises(UserError, match=r"frontend_mismatch=wavlm.* ast, "):
         build_model(TrainConfig(frontend_mismatch="wavlm"), 40)
 
 
@@ -109,5 +110,5 @@ def test_accepted_mismatch_is_in_the_record(tmp_path: Path) -> None:
 def test_damaged_extractor_settings_are_refused(content: str, tmp_path: Path) -> None:
     path = checkpoint("ast", tmp_path / "ast")
     (path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(UserError, match=r"preprocessor_config\.json (cannot be read|holds no settings)"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json"):
         load_backbone("ast", "base", str(path))

@@ -1,4 +1,4 @@
-"""BEATs' features equal those of its authors' code, clip by clip."""
+"""BEATs' features equal those of the authors' code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchaudio.compliance.kaldi import fbank
 from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.registry import REGISTRY
 
-# What the authors' `preprocess` made of two clips of 3 s: every eighth frame, every fourth band, and the norms.
+# Output of the authors' `preprocess` for two clips of 3 s: every eighth frame, every fourth band, and the norms.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "beats.npz")
 
 
 def official(clip: Tensor) -> Tensor:
-    """[T] to [F, 128], as the authors call Kaldi's filter bank."""
+    """[T] to [F, 128] by Kaldi's filter bank with the authors' settings."""
     features = fbank(clip[None] * 2**15, num_mel_bins=128, sample_frequency=16_000, frame_length=25, frame_shift=10)
     return (features - 15.41663) / (2 * 6.55582)
 

@@ -1,4 +1,4 @@
-"""CLAP's front end equals transformers' extractor, clip by clip, at every length."""
+"""CLAP's front end equals transformers' extractor for every clip length."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.registry import REGISTRY
 
 RATE = 48_000
-# A few hops, just over and under whole fractions of 10 s, odd numbers, and the whole window.
+# A few hops, just above and below integer fractions of 10 s, odd numbers, and the full window.
 LENGTHS = (700, 4_801, 47_999, 48_000, 122_400, 239_999, 240_000, 240_001, 333_333, 479_999, 480_000)
 CONTRACT = REGISTRY["htsat"].frontend
 
 
 def clips(lengths: Sequence[int]) -> list[Tensor]:
-    """Noise at many levels, from nearly silent to loud, one clip a length."""
+    """One clip of noise per length, from nearly silent to loud."""
     rng = np.random.default_rng(0)
     return [torch.from_numpy((rng.uniform(-1, 1, n) * 10 ** rng.uniform(-4, 0)).astype(np.float32)) for n in lengths]
 
@@ -48,7 +48,7 @@ def test_features_equal_official_features(length: int) -> None:
 
 def test_padded_batch_equals_official_features_of_each_clip() -> None:
     sounds = clips(LENGTHS)
-    # What lies beyond a clip's length is garbage, to show that it is not heard.
+    # The values beyond a clip's length must not affect its features.
     batch = torch.full((len(sounds), max(LENGTHS)), 0.7)
     for row, sound in zip(batch, sounds, strict=True):
         row[: len(sound)] = sound
@@ -65,15 +65,15 @@ def test_shorter_window_equals_official_features() -> None:
 
 
 def test_longer_clip_is_cut_to_its_centre() -> None:
-    # The official extractor draws a random part here, so only a part's features can be compared.
+    # The official extractor cuts a random part, so it gets the centre here.
     (clip,) = clips([200_001])
     start = (200_001 - 122_400) // 2
     frontend = ClapFrontend(CONTRACT, 2.55)
     expected = official(clip[start : start + 122_400], 122_400)
     assert relative_error(frontend(clip[None])[0], expected) <= 1e-4
-    beside_a_longer_one = torch.zeros(2, 300_000)
-    beside_a_longer_one[0, :200_001] = clip
-    mixed = frontend(beside_a_longer_one, torch.tensor([200_001, 300_000]))
+    batch = torch.zeros(2, 300_000)
+    batch[0, :200_001] = clip
+    mixed = frontend(batch, torch.tensor([200_001, 300_000]))
     assert relative_error(mixed[0], expected) <= 1e-4
 
 

@@ -1,4 +1,4 @@
-"""EfficientAT's front end against the official extractor's numbers."""
+"""EfficientAT's front end equals the official extractor."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from sousaphone.backbones.frontends import EfficientAtFrontend
 from sousaphone.backbones.registry import REGISTRY
 
-# `wave`: the first 24,000 samples of two clips at 32 kHz; `mel`: the official features of those frames of the whole
-# clips that end within them.
+# `wave`: the first 24,000 samples of two clips at 32 kHz; `mel`: the official features of the complete clips, for the
+# frames within these samples.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "efficientat.npz")
 CONTRACT = REGISTRY["efficientat"].frontend
 FRAMES = REFERENCE["mel"].shape[2]
@@ -43,7 +43,7 @@ def test_half_the_hop_gives_twice_the_frames(wave: torch.Tensor) -> None:
 def test_fewer_bands_span_the_same_range(wave: torch.Tensor) -> None:
     few, many = EfficientAtFrontend(dataclasses.replace(CONTRACT, mels=64))(wave), EfficientAtFrontend(CONTRACT)(wave)
     assert few.shape == (2, 64, many.shape[2])
-    # A band twice as wide gathers more power than either of the two that it spans, give or take their overlap.
+    # A band twice as wide has the power of the two bands it spans, except for their overlap.
     assert (few.mean() - many.mean()).abs() < 0.5
 
 

@@ -1,4 +1,4 @@
-"""HTS-AT equals CLAP's audio encoder, takes only it from a CLAP checkpoint, and grows its window with the clip."""
+"""HTS-AT equals CLAP's audio encoder, loads CLAP checkpoints, and enlarges its window for longer clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapConfig, ClapModel
 
 from sousaphone.backbones.registry import REGISTRY
@@ -51,12 +50,6 @@ def features(frames: int = 256) -> torch.Tensor:
 def checkpoint(tmp_path: Path) -> Path:
     small_clap().save_pretrained(tmp_path / "clap")
     return tmp_path / "clap"
-
-
-def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    tensors = load_file(path / "model.safetensors")
-    change(tensors)
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
 def change_config(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -122,47 +115,29 @@ def test_longer_clip_enlarges_the_window(checkpoint: Path, clip_seconds: float |
     backbone = load_backbone("htsat", weights=str(checkpoint), clip_seconds=clip_seconds)
     assert backbone.net.spec_size == side
     wave = torch.rand(1, round(48_000 * (clip_seconds or 2.5))) - 0.5
-    heard = backbone.frontend(wave)
-    assert heard.shape == (1, 1, frames, 64)
+    inputs = backbone.frontend(wave)
+    assert inputs.shape == (1, 1, frames, 64)
     model = ClapAudioModel(ClapAudioConfig(**{**AUDIO, "spec_size": side})).eval()
     model.audio_encoder.load_state_dict(backbone.net.state_dict())
-    assert torch.allclose(backbone(wave), model(input_features=heard).pooler_output, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.pop("audio_model.audio_encoder.norm.weight"), "missing: audio_encoder.norm.weight"),
-        (lambda t: t.update({"audio_model.extra": torch.zeros(1)}), "unknown: extra"),
-        (
-            lambda t: t.update({"audio_model.audio_encoder.norm.weight": torch.zeros(3)}),
-            r"of another shape: audio_encoder.norm.weight \[3\] for \[64\]",
-        ),
-    ],
-)
-def test_error_names_tensors_that_do_not_fit(checkpoint: Path, change: Any, message: str) -> None:
-    change_tensors(checkpoint, change)
-    with pytest.raises(UserError, match=message) as caught:
-        load_backbone("htsat", weights=str(checkpoint))
-    assert "\n" not in str(caught.value)
+    assert torch.allclose(backbone(wave), model(input_features=inputs).pooler_output, atol=1e-5)
 
 
 def test_fused_checkpoint_is_refused(checkpoint: Path) -> None:
     change_config(checkpoint, lambda config: config["audio_config"].update(enable_fusion=True))
-    with pytest.raises(UserError, match=r"is a fused CLAP .*; give an unfused one: laion/clap-htsat-unfused"):
+    with pytest.raises(UserError, match=r"enable_fusion.*laion/clap-htsat-unfused"):
         load_backbone("htsat", weights=str(checkpoint))
 
 
 def test_other_mel_bands_are_refused(checkpoint: Path) -> None:
     change_config(checkpoint, lambda config: config["audio_config"].update(num_mel_bins=32))
-    with pytest.raises(UserError, match="wants 32 mel bands; the front end has 64"):
+    with pytest.raises(UserError, match=r"32 mel bands.* 64"):
         load_backbone("htsat", weights=str(checkpoint))
 
 
 @pytest.mark.parametrize("kind", ["clap_text_model", "audio-spectrogram-transformer"])
 def test_another_architecture_is_refused(checkpoint: Path, kind: str) -> None:
     change_config(checkpoint, lambda config: config.update(model_type=kind))
-    with pytest.raises(UserError, match=f"holds a '{kind}' checkpoint; this backbone wants 'clap_audio_model'"):
+    with pytest.raises(UserError, match=f"'{kind}' .*'clap_audio_model'"):
         load_backbone("htsat", weights=str(checkpoint))
 
 

@@ -1,4 +1,4 @@
-"""Every entry of the registry says all that a sweep needs to know."""
+"""Every entry of the registry is complete."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ def test_entries_cover_all_scales_strategies_and_devices(name: str) -> None:
     for scale in SCALES:
         assert scale in spec.scales
         assert all(spec.learning_rates[scale][strategy] > 0 for strategy in STRATEGIES)
-        # A step is 32 clips everywhere.
+        # The effective batch is 32 clips on every device.
         assert all(32 % spec.micro_batches[scale][device] == 0 for device in DEVICES)

@@ -1,4 +1,4 @@
-"""What a weights file is: its hash, its origin, and what record, table and report get to know of it."""
+"""Identity of weights files: hash, origin, and the record for tables and reports."""
 
 from __future__ import annotations
 
@@ -101,11 +101,11 @@ def test_record_of_random_weights_has_no_source() -> None:
 
 
 def test_registry_states_pretraining_of_each_backbone() -> None:
-    seen = {name: (spec.pretraining, spec.objective) for name, spec in REGISTRY.items()}
-    assert len(set(seen.values())) == len(seen)
-    assert seen["beats"] == ("AudioSet without its labels", "self-supervised")
-    assert "then with them" in seen["beats-ft"][0]
-    assert all("labels" in seen[name][0] for name in ("ast", "efficientat"))
+    pretraining = {name: (spec.pretraining, spec.objective) for name, spec in REGISTRY.items()}
+    assert len(set(pretraining.values())) == len(pretraining)
+    assert pretraining["beats"] == ("AudioSet without its labels", "self-supervised")
+    assert "then with them" in pretraining["beats-ft"][0]
+    assert all("labels" in pretraining[name][0] for name in ("ast", "efficientat"))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Where weights come from: what `--weights` finds, in which order, and the one message about what is missing."""
+"""Resolution of `--weights`: order of the sources, and the message about missing weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.weights import download
-from sousaphone.weights.locate import is_whole
+from sousaphone.weights.locate import is_complete
 from sousaphone.weights.resolve import resolve, resolve_all
 from tests.weights.conftest import Machine
 from tests.weights.server import Published
@@ -28,7 +28,7 @@ WHOLE = {"config.json": b"{}", "model.safetensors": b"weights"}
 
 
 def without_hash(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> WeightSource:
-    """The registry's source with no hash that a test's file cannot have."""
+    """Replace the registry's source by one without a hash."""
     spec = REGISTRY[name]
     source = dataclasses.replace(spec.weights[0], sha256=None, **changes)
     monkeypatch.setitem(REGISTRY, name, dataclasses.replace(spec, weights=(source,)))
@@ -47,18 +47,18 @@ def test_user_directory_takes_precedence_over_caches(machine: Machine, monkeypat
     assert resolve("efficientat", "base", str(other)) == str(other)
 
 
-@pytest.mark.parametrize("called", ["ast", AST])
+@pytest.mark.parametrize("name", ["ast", AST])
 def test_checkpoint_in_user_directory_has_backbone_or_repository_name(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch, called: str
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", str(machine.own))
-    (machine.own / called).mkdir()
-    assert resolve("ast", "base", "auto") == str(machine.own / called)
+    (machine.own / name).mkdir()
+    assert resolve("ast", "base", "auto") == str(machine.own / name)
 
 
 def test_missing_user_directory_is_refused(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", "/nowhere")
-    with pytest.raises(UserError, match="SOUSAPHONE_WEIGHTS='/nowhere' is no directory"):
+    with pytest.raises(UserError, match=r"SOUSAPHONE_WEIGHTS.*/nowhere"):
         resolve("ast", "base", "auto")
 
 
@@ -82,9 +82,9 @@ def test_sharded_checkpoint_is_complete_with_all_shards(tmp_path: Path) -> None:
         '{"weight_map": {"a": "1.safetensors", "b": "2.safetensors"}}'
     )
     (tmp_path / "1.safetensors").touch()
-    assert not is_whole(tmp_path)
+    assert not is_complete(tmp_path)
     (tmp_path / "2.safetensors").touch()
-    assert is_whole(tmp_path)
+    assert is_complete(tmp_path)
 
 
 def test_other_bytes_under_published_name_need_an_explicit_path(
@@ -93,9 +93,7 @@ def test_other_bytes_under_published_name_need_an_explicit_path(
     monkeypatch.setenv("SOUSAPHONE_WEIGHTS", str(machine.own))
     path = machine.own / MN10.name
     path.write_bytes(b"mine")
-    with pytest.raises(
-        UserError, match=f"is not what {MN10.url} publishes: its SHA-256 is .*--weights efficientat={path}"
-    ):
+    with pytest.raises(UserError, match=f"{MN10.url}.* SHA-256 .*--weights efficientat={path}"):
         resolve("efficientat", "base", "auto")
     assert resolve("efficientat", "base", str(path)) == str(path)
 
@@ -105,7 +103,7 @@ def test_damaged_blob_in_hub_cache_is_refused(machine: Machine) -> None:
     blob = snapshot.parents[1] / ("ab" * 32)
     (snapshot / "model.safetensors").rename(blob)
     (snapshot / "model.safetensors").symlink_to(blob)
-    with pytest.raises(UserError, match=r"model\.safetensors is not what https://huggingface.co/MIT/.* publishes"):
+    with pytest.raises(UserError, match=r"model\.safetensors .*https://huggingface.co/MIT/.* SHA-256"):
         resolve("ast", "base", "auto")
 
 
@@ -114,7 +112,7 @@ def test_hub_repository_is_resolved(machine: Machine) -> None:
     assert resolve("ast", "base", "someone/ast") == resolve("ast", "base", "hub:someone/ast") == str(snapshot)
     file = machine.into_hub_cache("someone/beats", {"tuned.pt": b"x"}, "datasets") / "tuned.pt"
     assert resolve("beats", "base", "hub:datasets/someone/beats/tuned.pt") == str(file)
-    with pytest.raises(UserError, match=r"BEATs takes a BEATs file .*; give hub:OWNER/NAME/FILE.pt"):
+    with pytest.raises(UserError, match=r"hub:OWNER/NAME/FILE\.pt"):
         resolve("beats", "base", "hub:someone/beats")
 
 
@@ -122,9 +120,7 @@ def test_missing_path_is_refused_in_one_line(machine: Machine, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     for given in ("/nowhere/ast", "mine/ast", "ast", ""):
-        with pytest.raises(
-            UserError, match="no such file or directory; give an existing path, hub:OWNER/NAME"
-        ) as error:
+        with pytest.raises(UserError, match=r"no such file or directory.*hub:OWNER/NAME") as error:
             resolve("ast", "base", given or "./ast")
         assert "\n" not in str(error.value)
 
@@ -132,10 +128,10 @@ def test_missing_path_is_refused_in_one_line(machine: Machine, tmp_path: Path, m
 def test_one_message_lists_all_missing_weights(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    begun = time.monotonic()
+    start = time.monotonic()
     options = ["--scale", "base", "--weights", "auto", "--device", "cpu", "--storage", str(tmp_path / "results")]
     assert launch.main(options) == 2
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     captured = capsys.readouterr()
     assert captured.out == ""
     for name in DEFAULT_SWEEP:
@@ -157,11 +153,11 @@ def test_silent_network_times_out_within_seconds(machine: Machine, monkeypatch: 
         raise URLError("too late")
 
     monkeypatch.setattr(download, "urlopen", hang)
-    monkeypatch.setattr(download, "_PATIENCE", 0.3)
-    begun = time.monotonic()
-    with pytest.raises(UserError, match=r"https://huggingface.co cannot be reached \(no answer within 0.3 s\)"):
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.3)
+    start = time.monotonic()
+    with pytest.raises(UserError, match=r"https://huggingface.co .*0\.3 s"):
         resolve_all(dict.fromkeys(DEFAULT_SWEEP, "auto"), "base")
-    assert time.monotonic() - begun < 4
+    assert time.monotonic() - start < 4
 
 
 def test_http_error_counts_as_reachable() -> None:
@@ -169,9 +165,9 @@ def test_http_error_counts_as_reachable() -> None:
         unused.bind(("127.0.0.1", 0))
         closed = f"http://127.0.0.1:{unused.getsockname()[1]}"
         with Published().served() as server:
-            assert download.unreachable([server.url, closed]) == {
-                closed: f"{closed} cannot be reached (Connection refused)"
-            }
+            errors = download.unreachable([server.url, closed])
+    assert list(errors) == [closed]
+    assert "Connection refused" in errors[closed]
 
 
 def test_missing_file_is_fetched_once_and_checked(
@@ -184,23 +180,21 @@ def test_missing_file_is_fetched_once_and_checked(
         server.files["/mn.pt"] = small_mn
         source = without_hash("efficientat", monkeypatch, url=f"{server.url}/mn.pt", file="mn.pt", parameters=43_384)
         assert resolve("efficientat", "base", "auto") == str(machine.torch / "mn.pt")
-        asked = len(server.asked)
+        requests = len(server.requests)
         assert resolve("efficientat", "base", "auto") == str(machine.torch / "mn.pt")
-        assert len(server.asked) == asked
+        assert len(server.requests) == requests
         (machine.torch / "mn.pt").unlink()
         without_hash("efficientat", monkeypatch, parameters=7)
-        with pytest.raises(
-            UserError, match=f"is called as {source.address} but holds 43,384 parameters, where that has 7"
-        ):
+        with pytest.raises(UserError, match=f"{source.address}.* 43,384 .* 7;"):
             resolve("efficientat", "base", "auto")
         assert not (machine.torch / "mn.pt").exists()
 
 
-@pytest.mark.parametrize(("scale", "choice"), [("nano", "auto"), ("base", "random")])
-def test_fine_tuned_beats_without_weights_is_refused(scale: str, choice: str) -> None:
-    assert weights.resolve("beats", scale, choice) == "random"
-    with pytest.raises(UserError, match="beats-ft is beats with other weights, and without them it is the same arm"):
-        weights.resolve("beats-ft", scale, choice)
+@pytest.mark.parametrize(("scale", "option"), [("nano", "auto"), ("base", "random")])
+def test_fine_tuned_beats_without_weights_is_refused(scale: str, option: str) -> None:
+    assert weights.resolve("beats", scale, option) == "random"
+    with pytest.raises(UserError, match="--models beats"):
+        weights.resolve("beats-ft", scale, option)
 
 
 def test_default_sweep_excludes_fine_tuned_beats() -> None:
