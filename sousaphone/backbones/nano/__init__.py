@@ -10,8 +10,8 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
 ORIGIN = "shipped nano weights"
-PRETRAINING = "random stroke patterns, none of them a rudiment, by sousaphone.pretrain"
-OBJECTIVE = "supervised: which pattern, and which strokes when"
+PRETRAINING = "random stroke patterns, none of them a rudiment, by scripts.pretrain_nano"
+OBJECTIVE = "supervised: pattern classification and stroke detection"
 LICENCE = "MIT"
 
 
