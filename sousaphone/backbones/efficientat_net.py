@@ -71,10 +71,10 @@ class Channels:
         return cls(state["features.0.0.weight"].shape[0], tuple(blocks))
 
 
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of `by`, at least `by` and at least nine tenths of `channels` (MobileNet's rule)."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
+def divisible(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and at least nine tenths of `channels` (MobileNet's rule)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class ConvNorm(nn.Module):

@@ -5,6 +5,6 @@ identifies a file, `check` loads it. On the command line: `python -m sousaphone.
 """
 
 from sousaphone.weights.identity import RANDOM, content_fingerprint, fingerprint, record_of
-from sousaphone.weights.resolve import resolve, resolve_all
+from sousaphone.weights.resolve import resolve_all
 
-__all__ = ["RANDOM", "content_fingerprint", "fingerprint", "record_of", "resolve", "resolve_all"]
+__all__ = ["RANDOM", "content_fingerprint", "fingerprint", "record_of", "resolve_all"]

@@ -17,11 +17,6 @@ _DIRECTORY_FORMAT = "transformers directory"
 _ADDRESS = re.compile(r"(?P<hub>hub:)?(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./()-]+))?")
 
 
-def resolve(name: str, scale: str, option: str) -> str:
-    """Resolve the weights of one backbone; see `resolve_all`."""
-    return resolve_all({name: option}, scale)[name]
-
-
 def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
     """Resolve `--weights` options, by backbone, to 'random' or the absolute path of a file or directory.
 

@@ -13,7 +13,7 @@ from sousaphone.backbones.nano import files
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.model import load_backbone
-from sousaphone.weights import record_of, resolve
+from sousaphone.weights import record_of, resolve_all
 
 SHIPPED = [name for name in DEFAULT_SWEEP if nano.shipped(name)]
 
@@ -54,8 +54,8 @@ def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
 def test_auto_resolves_to_shipped_weights_or_random(name: str) -> None:
     path = nano.shipped(name)
-    assert resolve(name, "nano", "auto") == ("random" if path is None else str(path))
-    assert resolve(name, "nano", "random") == "random"
+    assert resolve_all({name: "auto"}, "nano") == {name: "random" if path is None else str(path)}
+    assert resolve_all({name: "random"}, "nano") == {name: "random"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)

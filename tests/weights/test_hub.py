@@ -21,9 +21,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
 import sys
 from sousaphone.errors import UserError
-from sousaphone.weights import resolve
+from sousaphone.weights import resolve_all
 try:
-    print(resolve(sys.argv[1], "base", sys.argv[2]))
+    print(*resolve_all({sys.argv[1]: sys.argv[2]}, "base").values())
 except UserError as error:
     sys.exit(str(error))
 """

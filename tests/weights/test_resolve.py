@@ -12,19 +12,22 @@ from urllib.error import URLError
 import pytest
 
 import launch
-from sousaphone import weights
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.weights import download
 from sousaphone.weights.locate import is_complete
-from sousaphone.weights.resolve import resolve, resolve_all
+from sousaphone.weights.resolve import resolve_all
 from tests.weights.conftest import Machine
 from tests.weights.server import Published
 
 MN10 = REGISTRY["efficientat"].weights[0]
 AST = "ast-finetuned-audioset-10-10-0.4593"
 WHOLE = {"config.json": b"{}", "model.safetensors": b"weights"}
+
+
+def resolve(name: str, scale: str, option: str) -> str:
+    return resolve_all({name: option}, scale)[name]
 
 
 def without_hash(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> WeightSource:
@@ -192,9 +195,9 @@ def test_missing_file_is_fetched_once_and_checked(
 
 @pytest.mark.parametrize(("scale", "option"), [("nano", "auto"), ("base", "random")])
 def test_fine_tuned_beats_without_weights_is_refused(scale: str, option: str) -> None:
-    assert weights.resolve("beats", scale, option) == "random"
+    assert resolve("beats", scale, option) == "random"
     with pytest.raises(UserError, match="--models beats"):
-        weights.resolve("beats-ft", scale, option)
+        resolve("beats-ft", scale, option)
 
 
 def test_default_sweep_excludes_fine_tuned_beats() -> None:
