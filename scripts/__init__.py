@@ -1,1 +1,1 @@
-"""What a maintainer runs from a checkout; not installed, and never imported by the package."""
+"""Maintainer scripts, run from a checkout; not installed, and never imported by the package."""

@@ -1,7 +1,7 @@
-"""Weights for the nano backbones, by a recipe that does not know the 40 rudiments: `python -m scripts.pretrain_nano`.
+"""Pretrain weights of the nano backbones without using the 40 rudiments: `python -m scripts.pretrain_nano`.
 
-    motifs -> sounds (what is played, on which drum, in which room) -> waves (rendered once) -> examples -> learn
+    motifs -> sounds (player, drum and room of each clip) -> waves (rendered once) -> examples -> learn
 
-A backbone learns to tell random stroke patterns apart, across players, tempi, drums and rooms. Whether that helps it
-to tell rudiments apart is measured by a sweep, `python launch.py --weights NAME=PATH`.
+A backbone learns to distinguish random stroke patterns across players, tempi, drums and rooms. A sweep with
+`python launch.py --weights NAME=PATH` measures the effect on rudiments.
 """

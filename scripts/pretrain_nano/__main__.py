@@ -1,10 +1,9 @@
 """Pretrain the nano backbones: render the corpus, pretrain all four, write their weights.
 
-Every step goes on where it was interrupted. Two processes with different --models may work beside each other, once the
-corpus is rendered. On one core it takes about four minutes to render and 20 to 25 to pretrain each: half an hour for
-one backbone.
+Every step resumes after an interruption. Once the corpus is rendered, several processes with different --models may run
+at the same time. On one core rendering takes about four minutes, and each backbone 20 to 25 minutes.
 
-Under LoRA, from these weights or from random ones:
+To compare these weights with random ones under LoRA:
 
     python launch.py --scale nano --seeds 0 1 2 --models efficientat --weights efficientat=PATH
     python launch.py --scale nano --seeds 0 1 2 --models efficientat --weights random
@@ -32,8 +31,8 @@ def main() -> int:
     prepare_process()
     parser = Parser(prog="python -m scripts.pretrain_nano", description=__doc__)
     parser.add_argument("--models", nargs="+", choices=DEFAULT_SWEEP, default=list(DEFAULT_SWEEP))
-    parser.add_argument("--work", type=Path, help="where all of it is kept (default: pretrain in SOUSAPHONE_CACHE)")
-    parser.add_argument("--workers", type=int, default=count_cpus(), help="processes that render (%(default)s)")
+    parser.add_argument("--work", type=Path, help="directory of all files (default: pretrain in SOUSAPHONE_CACHE)")
+    parser.add_argument("--workers", type=int, default=count_cpus(), help="rendering processes (%(default)s)")
     arguments = parser.parse_args()
     try:
         require_torchaudio()
@@ -45,32 +44,32 @@ def main() -> int:
 
 
 def pretrain(models: list[str], work: Path, workers: int) -> None:
-    """Render, pretrain, and write each backbone's weights to `work`/weights/NAME.safetensors."""
+    """Render the corpus, pretrain, and write each backbone's weights to `work`/weights/NAME.safetensors."""
     import torch
 
     from scripts.pretrain_nano.examples import open_examples
-    from scripts.pretrain_nano.learn import RECIPES, learn, make_learner, rates
+    from scripts.pretrain_nano.learn import RECIPES, learn, make_learner
     from scripts.pretrain_nano.sounds import Corpus
     from scripts.pretrain_nano.waves import render_corpus
     from sousaphone.backbones.nano import files
 
-    torch.set_num_threads(1)  # results repeat bit for bit at an equal number of threads
+    torch.set_num_threads(1)  # results depend on the number of threads
     corpus = Corpus()
-    caches = render_corpus(corpus, rates(), work / "corpus", workers, _say)
+    rates = {REGISTRY[name].sample_rate for name in RECIPES}
+    caches = render_corpus(corpus, rates, work / "corpus", workers, _announce)
     for name in models:
-        recipe = RECIPES[name]
-        frontend_of = make_learner(recipe, corpus.motifs).backbone
-        cache = caches[REGISTRY[name].sample_rate]
-        examples = open_examples(corpus, cache, frontend_of, work / "examples", _say)
-        learner = learn(recipe, corpus, examples, work / "learn", _say)
+        recipe, cache = RECIPES[name], caches[REGISTRY[name].sample_rate]
+        backbone = make_learner(recipe, corpus.motifs).backbone
+        examples = open_examples(corpus, cache, backbone, work / "examples", _announce)
+        learner = learn(recipe, corpus, examples, work / "learn", _announce)
         path = work / "weights" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         about = {"recipe": dataclasses.asdict(recipe), "corpus": dataclasses.asdict(corpus), "version": __version__}
         files.save(learner.backbone, path, about)
-        _say(f"weights: {path}")
+        _announce(f"weights: {path}")
 
 
-def _say(text: str) -> None:
+def _announce(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", flush=True)
 
 

@@ -1,12 +1,11 @@
-"""What a backbone trains on: the features of one window of each clip, computed once and mapped, and what was struck.
+"""Training examples: the features of one window of each clip, computed once and mapped, and two targets.
 
-Beside the motif's number there is a score of the window, 10 ms a line: a motif can be told only by who hears its
-strokes, and a small Transformer does not find them by itself.
+The targets are the motif and a score of the strokes in lines of 10 ms. A small Transformer needs the score, because it
+does not learn to detect strokes from the motifs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,15 +17,15 @@ from scripts.pretrain_nano.sounds import CLIP_SECONDS, Corpus, take
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.config import TrainConfig
 from sousaphone.data.cache.build import WaveformCache
-from sousaphone.data.synthetic.players import Performance, perform
+from sousaphone.data.synthetic.players import perform
 from sousaphone.files import atomic_write
+from sousaphone.text import Announce
 
 WINDOW_SECONDS = TrainConfig.clip_seconds
 LINE_MS = 10
-LINES = 256  # of a score: the window's 250 and a rest that stays empty
-# Of every line: whether a stroke begins, and if so which: bits of a byte.
-MARKS = ("onset", "accent", "grace", "buzz", "weak hand")
-_AT_ONCE = 64
+LINES = 256  # per score: 250 of the window, then padding
+MARKS = ("onset", "accent", "grace", "buzz", "weak hand")  # of the stroke that starts in a line, as bits of a byte
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -34,31 +33,25 @@ class Examples:
     features: np.ndarray  # float16 [N, ...], mapped, in the backbone's layout
     scores: np.ndarray  # uint8 [N, LINES], bits of MARKS
     motifs: np.ndarray  # int64 [N]
-    training: int  # how many of them, from the first, are for training; the rest is held out
+    training: int  # the number of training examples, which come first; the others are held out
 
     def batch(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Features float32 [B, ...], marks float32 [B, LINES, 5], motifs int64 [B]."""
         at = rows.numpy()
-        bits = (self.scores[at][..., None] >> np.arange(len(MARKS))) & 1
-        return (
-            torch.from_numpy(self.features[at]).float(),
-            torch.from_numpy(bits.astype(np.float32)),
-            torch.from_numpy(self.motifs[at]),
-        )
+        marks = ((self.scores[at][..., None] >> np.arange(len(MARKS))) & 1).astype(np.float32)
+        return torch.from_numpy(self.features[at]).float(), torch.from_numpy(marks), torch.from_numpy(self.motifs[at])
 
 
-def open_examples(
-    corpus: Corpus, cache: WaveformCache, backbone: Backbone, root: Path, say: Callable[[str], None]
-) -> Examples:
-    """The examples of one backbone, computed below `root` where they are not there yet."""
+def open_examples(corpus: Corpus, cache: WaveformCache, backbone: Backbone, root: Path, announce: Announce) -> Examples:
+    """Open the examples of one backbone below `root`, after computing missing files."""
     root.mkdir(parents=True, exist_ok=True)
     scores, features = root / "scores.npy", root / f"{backbone.spec.name}.npy"
     if not scores.is_file():
-        say("writing the scores")
+        announce("writing the scores")
         with atomic_write(scores) as temporary, temporary.open("wb") as file:
             np.save(file, np.stack([score(corpus, index) for index in range(corpus.clips)]))
     if not features.is_file():
-        say(f"{backbone.spec.name}: computing features of {corpus.clips:,} windows")
+        announce(f"{backbone.spec.name}: computing features of {corpus.clips:,} windows")
         with atomic_write(features) as temporary:
             _write_features(corpus, cache, backbone, temporary)
     index = np.arange(corpus.clips)
@@ -67,48 +60,37 @@ def open_examples(
 
 
 def window_ms(corpus: Corpus, index: int) -> int:
-    """Where the window of a clip begins: whole milliseconds, so that it is the same at every rate."""
+    """Start of the window of a clip in whole milliseconds, which are the same at every sample rate."""
     rng = np.random.default_rng((corpus.seed, 6, index))
     return int(rng.integers(round(1000 * (CLIP_SECONDS - WINDOW_SECONDS))))
 
 
 def score(corpus: Corpus, index: int) -> np.ndarray:
-    """What is struck in a clip's window: uint8 [LINES]."""
-    clip = take(corpus, index)
-    return mark(perform(clip), window_ms(corpus, index), clip.player.dominant)
-
-
-def mark(performance: Performance, start_ms: int, dominant: str) -> np.ndarray:
-    """A performance as lines of 10 ms from `start_ms`: uint8 [LINES], bits of MARKS."""
+    """Score of the strokes in a clip's window in lines of 10 ms: uint8 [LINES], bits of MARKS."""
+    clip, start_ms = take(corpus, index), window_ms(corpus, index)
     lines = np.zeros(LINES, np.uint8)
-    strokes = performance.columns
-    for time, kind, grace, accent, hand in zip(
-        *(strokes[name] for name in ("actual_time_ms", "stroke_type", "is_grace_note", "is_accent", "hand")),
-        strict=True,
-    ):
+    columns = perform(clip).columns
+    names = ("actual_time_ms", "stroke_type", "is_grace_note", "is_accent", "hand")
+    strokes = zip(*(columns[name] for name in names), strict=True)
+    for time, kind, grace, accent, hand in strokes:
         line = int((time - start_ms) // LINE_MS)
         if 0 <= line < round(1000 * WINDOW_SECONDS / LINE_MS):
-            own = (True, accent, grace and kind == "grace", kind == "buzz", hand != dominant)
-            lines[line] |= sum(bit << place for place, bit in enumerate(map(int, own)))
+            marks = (True, accent, grace and kind == "grace", kind == "buzz", hand != clip.player.dominant)
+            lines[line] |= sum(bit << place for place, bit in enumerate(map(int, marks)))
     return lines
 
 
 def _write_features(corpus: Corpus, cache: WaveformCache, backbone: Backbone, path: Path) -> None:
     samples = round(WINDOW_SECONDS * cache.sample_rate)
     into: np.memmap | None = None
-    for first in range(0, corpus.clips, _AT_ONCE):
-        rows = range(first, min(first + _AT_ONCE, corpus.clips))
-        begins = [int(cache.offsets[i]) + window_ms(corpus, i) * cache.sample_rate // 1000 for i in rows]
-        wave = torch.from_numpy(np.stack([cache.wave[begin : begin + samples] for begin in begins])).float() / 32768
+    for first in range(0, corpus.clips, _BATCH):
+        rows = range(first, min(first + _BATCH, corpus.clips))
+        starts = [int(cache.offsets[i]) + window_ms(corpus, i) * cache.sample_rate // 1000 for i in rows]
+        wave = torch.from_numpy(np.stack([cache.wave[start : start + samples] for start in starts])).float() / 32768
         with torch.inference_mode():
             features = backbone.frontend(wave).numpy()
         if into is None:
-            shape = (corpus.clips, *features.shape[1:])
-            with path.open("wb") as file:
-                np.lib.format.write_array_header_2_0(file, {"descr": "<f2", "fortran_order": False, "shape": shape})
-                offset = file.tell()
-                file.truncate(offset + 2 * int(np.prod(shape)))
-            into = np.memmap(path, "<f2", "r+", offset, shape)
+            into = np.lib.format.open_memmap(path, "w+", "<f2", (corpus.clips, *features.shape[1:]), version=(2, 0))
         into[first : rows.stop] = features
     if into is not None:
         into.flush()

@@ -1,7 +1,7 @@
-"""What is pretrained on: who plays which motif, on which drum, in which room. None of it is the demo's.
+"""The clips of the pretraining corpus: player, motif, drum and room of each; none of them is in the built-in set.
 
-Players are drawn as the built-in set's, from another seed; drums are the SoundFont's other percussion, and made-up ones
-of noise and two partials; rooms are drawn anew for every clip.
+Players come from the built-in set's generator with another seed. Drums are other percussion of the SoundFont, or
+synthesised from noise and two partials. Every clip has its own room.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sousaphone.data.synthetic.render import Room
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
 from sousaphone.rudiments import Rudiment
 
-CLIP_SECONDS = 3.2  # of which training hears 2.5
-PLAYERS_SEED = 1_000_003  # the built-in set's is 0
+CLIP_SECONDS = 3.2  # training uses windows of 2.5
+PLAYERS_SEED = 1_000_003  # the built-in set uses 0
 NOTES = range(27, 88)  # General MIDI percussion
-HEARD_SECONDS = (0.05, 0.6)  # shorter is a click, longer a cymbal
-MADE_UP = 0.5  # the share of drums that come from no recording
+DRUM_SECONDS = (0.05, 0.6)  # shorter sounds are clicks, longer ones cymbals
+SYNTHETIC = 0.5  # fraction of synthesised drums
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """What decides every byte: so many motifs, so often each, in training and held out (by other players)."""
+    """The parameters of the corpus: motifs, and clips per motif for training and held out (by other players)."""
 
     motifs: int = 200
     takes: int = 80
@@ -38,13 +38,13 @@ class Corpus:
         return self.motifs * (self.takes + self.held_out)
 
     def split(self, index: int) -> str:
-        """The split of a clip: those of training come first."""
+        """The split of a clip; training clips come first."""
         return "train" if index < self.motifs * self.takes else "validation"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Take(Task):
-    """One clip to be rendered, and which sound it has."""
+    """One clip to render."""
 
     motif: Rudiment
 
@@ -53,16 +53,16 @@ class Take(Task):
         return self.motif
 
     def sound(self) -> tuple[np.ndarray, Room]:
-        """One stroke of its drum, float32 [T] of unit energy at 44.1 kHz, and its room."""
+        """One stroke of the drum, float32 [T] of unit energy at 44.1 kHz, and the room."""
         rng = np.random.default_rng((*self.seed, 4))
-        if rng.random() < MADE_UP:
-            return _made_up(rng), _room(rng)
+        if rng.random() < SYNTHETIC:
+            return _synthesise(rng), _room(rng)
         drums = other_drums()
         return drums[rng.integers(len(drums))], _room(rng)
 
 
 def take(corpus: Corpus, index: int) -> Take:
-    """Clip `index`: motifs in turn, so that every motif has as many takes."""
+    """Clip `index`; motifs take turns, so that all have equally many takes."""
     seed = (corpus.seed, 5, index)
     rng = np.random.default_rng(seed)
     motif = _motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
@@ -90,7 +90,7 @@ def _players(split: str) -> tuple[Player, ...]:
 
 @functools.cache
 def other_drums() -> tuple[np.ndarray, ...]:
-    """One stroke of each percussion sound of the SoundFont that shares no recording with its snares."""
+    """One stroke of each percussion sound of the SoundFont that shares no recording with the snares."""
     snares = frozenset[int]().union(*(recordings(kit, SNARE) for kit in builtin_kits()))
     drums: dict[bytes, np.ndarray] = {}
     for kit in builtin_kits():
@@ -99,13 +99,13 @@ def other_drums() -> tuple[np.ndarray, ...]:
             if not own or own & snares:
                 continue
             wave = strike(kit, note)
-            if HEARD_SECONDS[0] <= len(wave) / SAMPLE_RATE <= HEARD_SECONDS[1]:
+            if DRUM_SECONDS[0] <= len(wave) / SAMPLE_RATE <= DRUM_SECONDS[1]:
                 drums.setdefault(wave.tobytes(), wave)
     return tuple(drums.values())
 
 
-def _made_up(rng: np.random.Generator) -> np.ndarray:
-    """A drum that nobody built: noise in a band, two decaying partials, a click."""
+def _synthesise(rng: np.random.Generator) -> np.ndarray:
+    """A drum stroke of decaying band noise and two decaying partials."""
     time = np.arange(round(0.4 * SAMPLE_RATE)) / SAMPLE_RATE
     low = np.exp(rng.uniform(np.log(100), np.log(2500)))
     high = low * np.exp(rng.uniform(np.log(2), np.log(12)))
@@ -118,13 +118,13 @@ def _made_up(rng: np.random.Generator) -> np.ndarray:
         partial = np.exp(rng.uniform(np.log(120), np.log(1800)))
         decay = np.exp(rng.uniform(np.log(0.01), np.log(0.1)))
         wave += rng.uniform(0, 0.6) * np.sin(2 * np.pi * partial * time) * np.exp(-time / decay)
-    heard = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())
-    wave = wave[: heard[-1] + 1] * np.minimum(1, np.arange(heard[-1] + 1, 0, -1) / 500)
+    length = np.flatnonzero(np.abs(wave) > 1e-3 * np.abs(wave).max())[-1] + 1
+    wave = wave[:length] * np.minimum(1, np.arange(length, 0, -1) / 500)
     return (wave / np.sqrt(np.sum(wave**2))).astype(np.float32)
 
 
 def _room(rng: np.random.Generator) -> Room:
-    """Any room, any microphone: the numbers that make the built-in set's six, drawn from wider ranges."""
+    """A room and microphone with the parameters of the built-in set's six rooms, drawn from wider ranges."""
     return Room(
         name="any",
         kind="any",

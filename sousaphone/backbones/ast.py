@@ -1,6 +1,6 @@
-"""AST, the Audio Spectrogram Transformer (Gong et al., arXiv 2104.01778), as transformers builds it.
+"""AST, the Audio Spectrogram Transformer (Gong et al., arXiv 2104.01778), built by transformers.
 
-Ours is what transformers leaves out: other clip lengths, by the authors' rule for the time positions.
+In addition to transformers it supports other clip lengths, by the authors' rule for the position embeddings.
 """
 
 from __future__ import annotations
@@ -25,17 +25,15 @@ from sousaphone.backbones.transformers_files import load_config, load_extractor,
 
 
 class AstBackbone(Backbone):
-    """AST with its class and distillation tokens; the embedding is the mean of these two, as pretrained."""
+    """AST. The embedding is the mean of the class and distillation tokens, as in pretraining."""
 
     def __init__(self, spec: BackboneSpec, net: ASTModel, clip_seconds: float | None) -> None:
         super().__init__()
         config: Any = net.config
-        self.spec = spec
-        self.net = net
-        self.width = config.hidden_size
+        self.spec, self.net, self.width = spec, net, config.hidden_size
         frames = config.max_length if clip_seconds is None else _frames(clip_seconds, spec, config)
         self.frontend = AstFrontend(spec.frontend, frames)
-        # Patches along mel and time for which the checkpoint holds positions.
+        # Patches along mel and time in the checkpoint's position embeddings.
         self.position_grid = (
             (config.num_mel_bins - config.patch_size) // config.frequency_stride + 1,
             (config.max_length - config.patch_size) // config.time_stride + 1,
@@ -44,8 +42,8 @@ class AstBackbone(Backbone):
     @classmethod
     def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         net = ASTModel(ASTConfig(**spec.scales[scale]))
-        # transformers starts these at zero, which frozen would leave the model deaf to order; the authors' code
-        # draws them with this deviation.
+        # transformers initialises these with zeros; frozen, the model would ignore the order of patches. The standard
+        # deviation is the authors'.
         for tokens in (net.embeddings.cls_token, net.embeddings.distillation_token, net.embeddings.position_embeddings):
             nn.init.trunc_normal_(tokens, std=0.02)
         return cls(spec, net, clip_seconds)
@@ -61,7 +59,8 @@ class AstBackbone(Backbone):
         return backbone
 
     def encode(self, features: Tensor) -> Tensor:
-        """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised; the first two are no patches."""
+        """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised. The first two are the class and
+        distillation tokens."""
         embeddings = self.net.embeddings
         project = embeddings.patch_embeddings.projection
         patches = project(features.to(project.weight.dtype).transpose(1, 2).unsqueeze(1))  # [B, D, M', F']
@@ -72,7 +71,7 @@ class AstBackbone(Backbone):
         )
         x = embeddings.dropout(x)
         layers: list[Any] = list(self.net.layers)
-        # Each sum is normalised for what comes next, so both are done in one.
+        # Each residual sum is followed by a norm; add_norm fuses the two.
         following = [layer.layernorm_before for layer in layers[1:]] + [self.net.layernorm]
         normed = layers[0].layernorm_before(x)
         for layer, norm in zip(layers, following, strict=True):
@@ -88,13 +87,13 @@ def _attend(attention: Any, x: Tensor) -> Tensor:
     """[B, L, D] to [B, L, D]: self-attention as transformers' ASTAttention computes it."""
     q, k, v = to_heads(x, attention.num_attention_heads, attention.q_proj, attention.k_proj, attention.v_proj)
     dropout = attention.attention_dropout if attention.training else 0.0
-    heard = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
-    y: Tensor = attention.o_proj(heard.transpose(1, 2).flatten(2))
+    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
+    y: Tensor = attention.o_proj(x.transpose(1, 2).flatten(2))
     return y
 
 
 def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
-    """What the settings of an ASTFeatureExtractor say of its features, as fields of FrontendContract."""
+    """Settings of an ASTFeatureExtractor as fields of FrontendContract."""
     stated = {"sample_rate": "sampling_rate", "mels": "num_mel_bins"}
     found = {field: extractor[key] for field, key in stated.items() if key in extractor}
     if not extractor.get("do_normalize", True):
@@ -102,17 +101,16 @@ def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
     if "mean" in extractor:
         found["mean"] = extractor["mean"]
     if "std" in extractor:
-        # A value of another kind is shown as it is.
-        deviation = extractor["std"]
-        found["scale"] = 2 * deviation if isinstance(deviation, int | float) else deviation
+        std = extractor["std"]
+        found["scale"] = 2 * std if isinstance(std, int | float) else std
     return found
 
 
 def fit_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, int]) -> Tensor:
-    """Position embeddings [1, 2 + M' * F', D] for another number of patches.
+    """Fit position embeddings [1, 2 + M' * F', D] to another grid of patches.
 
-    Along each axis the wanted positions are cut from the centre where there are enough, otherwise interpolated
-    (bilinear), as the authors' ASTModel does. The first two belong to the class and distillation tokens.
+    Like the authors' ASTModel, it cuts positions from the centre along an axis with enough of them and interpolates
+    (bilinear) along others. The first two belong to the class and distillation tokens.
     """
     if grid == wanted:
         return positions
@@ -128,7 +126,7 @@ def fit_positions(positions: Tensor, grid: tuple[int, int], wanted: tuple[int, i
 
 
 def _frames(clip_seconds: float, spec: BackboneSpec, config: Any) -> int:
-    """Frames that hold a clip, rounded up to whole patches (5 s: 498, so 512)."""
+    """Number of frames of a clip, rounded up to whole patches (5 s: 498, so 512)."""
     window, hop = (samples / spec.sample_rate for samples in (spec.frontend.window, spec.frontend.hop))
     frames = math.floor((clip_seconds - window) / hop + 1e-6) + 1
     return config.patch_size * math.ceil(frames / config.patch_size)

@@ -1,4 +1,4 @@
-"""What every backbone is: waveform in, embedding out."""
+"""Base class of the backbones: waveform to embedding."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from sousaphone.backbones.frontends import Frontend
 class Backbone(nn.Module, ABC):
     """A front end and a pretrained encoder."""
 
-    spec: BackboneSpec  # what the program knows of it
+    spec: BackboneSpec
     frontend: Frontend  # waveform to features
     width: int  # D, the size of the embedding
-    mismatches: tuple[str, ...] = ()  # in what the features differ from its weights' training, as was asked for
+    mismatches: tuple[str, ...] = ()  # accepted differences from the features its weights were trained on
 
     def is_fresh(self, name: str) -> bool:
-        """Whether a parameter or buffer is of a layer that no checkpoint holds."""
+        """Whether a parameter or buffer belongs to a layer that no checkpoint holds."""
         return any(name.startswith(f"{module}.") for module in self.spec.fresh)
 
     @classmethod
     @abstractmethod
     def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
-        """A randomly initialised one of the given scale. `clip_seconds`: the longest clip it will hear, where the
-        architecture can save work by knowing it; None is the length it was pretrained with."""
+        """Build a randomly initialised backbone. `clip_seconds` is the longest clip it will process, by which some
+        architectures reduce their input; None is the length of pretraining."""
 
     @classmethod
     @abstractmethod
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
-        """One with the weights of an official file; its size comes from the file.
+        """Load an official file, which also determines the size.
 
         Raises:
-            UserError: the file is not of this backbone's format, which the message lists, or was trained on other
-                features, which `overrides` does not ask for.
+            UserError: the file is not in this backbone's format, or was trained on features that `overrides` does not
+                accept.
         """
 
     @abstractmethod
     def encode(self, features: Tensor) -> Tensor:
-        """Features, as the front end gives them, to tokens [B, L, D]: pretrained layers only."""
+        """Features of the front end to tokens [B, L, D], by pretrained layers only."""
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """Tokens [B, L, D] to the embedding [B, D]: their mean, unless the architecture says otherwise."""
+        """Tokens [B, L, D] to the embedding [B, D]: their mean by default."""
         return tokens.mean(1)
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:

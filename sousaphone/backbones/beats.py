@@ -1,9 +1,8 @@
-"""BEATs (Chen et al., arXiv 2212.09058): a Transformer over patches of a spectrogram, and its official file format."""
+"""BEATs (Chen et al., arXiv 2212.09058), a Transformer over spectrogram patches, and its official file format."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,13 +18,12 @@ from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 
-# What a file may hold beside the encoder: the classifier of fine-tuned files, the mask of pretraining.
-DROPPED = ("predictor.", "mask_emb")
-TABLE = "self_attn.relative_attention_bias.weight"
+_DROPPED = ("predictor.", "mask_emb")  # classifier of fine-tuned files, mask of pretraining
+_TABLE = "self_attn.relative_attention_bias.weight"
 
 
 class Beats(nn.Module):
-    """Patches, their projection to the encoder's width, and the encoder; its state dict is the official one."""
+    """Patch embedding, projection to the encoder's width, and encoder, with the official state dict."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
@@ -38,8 +36,7 @@ class Beats(nn.Module):
         self.encoder = Encoder(config)
 
     def forward(self, features: Tensor) -> Tensor:
-        """[B, F, M] to [B, L, D]: for each stretch of time its patches from low to high; a last, incomplete patch
-        of frames is left out."""
+        """[B, F, M] to [B, L, D]; patches in order of time, then from low to high; incomplete ones are dropped."""
         patches = self.patch_embedding(features.to(self.patch_embedding.weight.dtype).unsqueeze(1))  # [B, E, F', M']
         x = self.layer_norm(patches.flatten(2).transpose(1, 2))  # [B, L, E]
         if self.post_extract_proj is not None:
@@ -48,16 +45,14 @@ class Beats(nn.Module):
 
 
 class BeatsBackbone(Backbone):
-    """BEATs from self-supervised pretraining alone; the embedding is the mean over its tokens."""
+    """BEATs after self-supervised pretraining. The embedding is the mean of its tokens."""
 
     frontend: BeatsFrontend
     fine_tuned = False
 
     def __init__(self, spec: BackboneSpec, net: Beats) -> None:
         super().__init__()
-        self.spec = spec
-        self.net = net
-        self.width = net.config.encoder_embed_dim
+        self.spec, self.net, self.width = spec, net, net.config.encoder_embed_dim
         self.frontend = BeatsFrontend(spec.frontend)
 
     @classmethod
@@ -66,26 +61,25 @@ class BeatsBackbone(Backbone):
 
     @classmethod
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
-        cfg, state = read_official(path)
-        found = is_fine_tuned(cfg, state)
-        if found != cls.fine_tuned:
-            name, other = ("beats-ft", "a fine-tuned") if found else ("beats", "a pretrained, not fine-tuned")
+        cfg, state = _read_official(path)
+        fine_tuned = bool(cfg.get("finetuned_model")) or any(key.startswith("predictor.") for key in state)
+        if fine_tuned != cls.fine_tuned:
+            name, other = ("beats-ft", "a fine-tuned") if fine_tuned else ("beats", "a pretrained, not fine-tuned")
             raise UserError(
-                f"{path} holds {other} BEATs, which is another arm than {spec.name}: give it as {name}, with "
+                f"{path} holds {other} BEATs, which is another arm than {spec.name}; give it as {name}, with "
                 f"--models {name} --weights {name}={path}"
             )
         try:
             config = BeatsConfig.from_official(cfg)
         except UserError as error:
             raise UserError(f"{path} cannot be loaded: {error}") from error
-        # Without memory or random numbers of its own: every tensor comes from the file.
-        with torch.device("meta"):
+        with torch.device("meta"):  # every tensor comes from the file
             net = Beats(config)
         net.load_state_dict(_fitting(state, net, path), assign=True)
         return cls(spec, net)
 
     def encode(self, features: Tensor) -> Tensor:
-        """[B, F, 128] to tokens [B, L, D]; less than one patch of frames is filled up with silence."""
+        """[B, F, 128] to tokens [B, L, D]; input shorter than one patch is padded with silence."""
         missing = self.net.config.input_patch_size - features.shape[1]
         if missing > 0:
             features = F.pad(features, (0, 0, 0, missing), value=self.frontend.silence)
@@ -93,23 +87,13 @@ class BeatsBackbone(Backbone):
 
 
 class FineTunedBeatsBackbone(BeatsBackbone):
-    """BEATs that went on to learn AudioSet's labels; its predictor is dropped, and a fresh head takes its place. The
-    embedding is what that predictor took the mean of."""
+    """BEATs fine-tuned on AudioSet's labels. The predictor is dropped; its mean input is the embedding."""
 
     fine_tuned = True
 
 
-def is_fine_tuned(cfg: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
-    """Whether an official file says that it is, or holds a predictor."""
-    return bool(cfg.get("finetuned_model")) or any(key.startswith("predictor.") for key in state)
-
-
-def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The `cfg` and the `model` (in float32) of an official file.
-
-    Raises:
-        UserError: no such file, or one of another format.
-    """
+def _read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read `cfg` and `model` (as float32) from an official file; raises UserError for other files."""
     wanted = "give an official BEATs file, a dict of 'cfg' and 'model'"
     content = read_torch_file(path, wanted)
     if not isinstance(content, dict) or not all(isinstance(content.get(key), dict) for key in ("cfg", "model")):
@@ -117,18 +101,18 @@ def read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise UserError(f"{path} holds a {type(content).__name__}{keys}; {wanted}")
     model = content["model"]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in model.items()):
-        raise UserError(f"{path} holds a 'model' that is no dict of tensors; {wanted}")
+        raise UserError(f"{path} holds a 'model' that is not a dict of tensors; {wanted}")
     return content["cfg"], {key: value.float() for key, value in model.items()}
 
 
 def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tensor]:
-    """The tensors of `state` that `net` takes; a UserError where one is missing, unknown or of another shape."""
+    """Select the tensors of `net` from `state`; raises UserError for missing, unknown or misshapen ones."""
     wanted = net.state_dict()
-    state = {key: value for key, value in state.items() if not key.startswith(DROPPED)}
-    # One table serves all layers: a file may hold it once or in each.
-    tables = {key: state[key] for key in wanted if key.endswith(TABLE) and key in state}
+    state = {key: value for key, value in state.items() if not key.startswith(_DROPPED)}
+    # All layers share one table, which a file may contain once or for each layer.
+    tables = {key: state[key] for key in wanted if key.endswith(_TABLE) and key in state}
     for key in wanted:
-        if key.endswith(TABLE) and tables:
+        if key.endswith(_TABLE) and tables:
             state.setdefault(key, next(iter(tables.values())))
     refuse_misfits(f"{path} does not fit its own cfg", misfits(wanted, state))
     if any(not torch.equal(a, b) for a, b in itertools.pairwise(tables.values())):

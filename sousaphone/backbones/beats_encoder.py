@@ -1,7 +1,7 @@
 """The Transformer of BEATs (Chen et al., arXiv 2212.09058), with the module names of the official checkpoints.
 
 Source of names, defaults and initialisation: https://github.com/microsoft/unilm/tree/master/beats. Its layer-wise decay
-of gradients, on which no output depends, is left out: one recipe trains every contender.
+of gradients is omitted, because one recipe trains all backbones; it does not affect outputs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "tanh": torch.tanh,
     "linear": lambda x: x,
-    # The first feed-forward layer holds the gate.
-    "glu": lambda x: x,
+    "glu": lambda x: x,  # the gate is in the first feed-forward layer
 }
 
 
 @dataclass(frozen=True)
 class BeatsConfig:
-    """The `cfg` of an official file, as far as it shapes the encoder; names and defaults are the official ones."""
+    """The fields of an official file's `cfg` that determine the encoder, with the official names and defaults."""
 
     input_patch_size: int = -1
     embed_dim: int = 512
@@ -66,15 +65,15 @@ class BeatsConfig:
         for divisor in ("encoder_attention_heads", "conv_pos_groups"):
             if self.encoder_embed_dim % getattr(self, divisor):
                 raise UserError(
-                    f"BEATs cfg: encoder_embed_dim={self.encoder_embed_dim} is no multiple of "
+                    f"BEATs cfg: encoder_embed_dim={self.encoder_embed_dim} is not a multiple of "
                     f"{divisor}={getattr(self, divisor)}"
                 )
         if self.input_patch_size > MEL_BANDS:
             raise UserError(f"BEATs cfg: input_patch_size={self.input_patch_size} is above the {MEL_BANDS} mel bands")
         if self.activation_fn not in ACTIVATIONS:
-            raise UserError(f"BEATs cfg: activation_fn={self.activation_fn!r} is none of: {', '.join(ACTIVATIONS)}")
+            raise UserError(f"BEATs cfg: activation_fn={self.activation_fn!r} is not one of: {', '.join(ACTIVATIONS)}")
         if self.layer_norm_first and self.deep_norm:
-            raise UserError("BEATs cfg: layer_norm_first and deep_norm exclude one another; one must be False")
+            raise UserError("BEATs cfg: layer_norm_first and deep_norm are mutually exclusive; set one to False")
         if self.relative_position_embedding and not 1 <= self.num_buckets // 4 < self.max_distance:
             raise UserError(
                 f"BEATs cfg: num_buckets={self.num_buckets} must be 4 or more and below four times "
@@ -83,54 +82,49 @@ class BeatsConfig:
 
     @classmethod
     def from_official(cls, cfg: dict[str, Any]) -> Self:
-        """The known keys of a file's `cfg`; the others (predictor, training) do not concern the encoder."""
+        """Read a file's `cfg` without the keys that do not concern the encoder (predictor, training)."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in cfg.items() if name in known})
 
 
 def _check(name: str, kind: str, value: Any) -> None:
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
-    # bool is an int to Python; here a flag is no number, though a number may be a flag.
-    fits = isinstance(value, kinds[kind]) and (kind == "bool" or not isinstance(value, bool))
+    """Check the type and the range of a field; an int may be used as a bool, but not the reverse."""
+    types: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
+    fits = isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
     if not fits:
         raise UserError(f"BEATs cfg: {name}={value!r} is not of type {kind}")
-    limits = {"int": (1, math.inf), "float": (0.0, 0.999)}
-    if kind in limits:
-        low, high = limits[kind]
-        if not low <= value <= high:
-            raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
+    low, high = {"int": (1, math.inf), "float": (0.0, 0.999)}.get(kind, (None, None))
+    if low is not None and not low <= value <= high:
+        raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
 
 
 class Attention(nn.Module):
-    """Self-attention whose scores get a bias by relative position, gated by the query (WavLM, arXiv 2110.13900)."""
+    """Self-attention with a relative position bias, gated by the query (WavLM, arXiv 2110.13900)."""
 
     def __init__(self, config: BeatsConfig, relative: nn.Embedding | None) -> None:
         super().__init__()
         width, self.heads = config.encoder_embed_dim, config.encoder_attention_heads
         self.dropout = config.attention_dropout
-        self.q_proj = nn.Linear(width, width)
-        self.k_proj = nn.Linear(width, width)
-        self.v_proj = nn.Linear(width, width)
-        self.out_proj = nn.Linear(width, width)
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.out_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.gated = config.gru_rel_pos
         if self.gated:
             self.grep_linear = nn.Linear(width // self.heads, 8)
             self.grep_a = nn.Parameter(torch.ones(1, self.heads, 1, 1))
         if relative is not None:
-            # One table for all layers; each holds it because each layer's copy is in the file.
-            self.relative_attention_bias = relative
+            self.relative_attention_bias = relative  # shared by all layers; the file has a copy for each
 
     def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
         q, k, v = to_heads(x, self.heads, self.q_proj, self.k_proj, self.v_proj)  # [B, H, L, D / H]
         dropout = self.dropout if self.training else 0.0
         if bias is not None and self.gated:
-            # Each gate is a sum of four outputs, so of their weights.
+            # Each gate is the sum of four outputs; summing their weights is equivalent.
             sums = (p.unflatten(0, (2, 4)).sum(1) for p in (self.grep_linear.weight, self.grep_linear.bias))
             first, second = F.linear(q, *sums).sigmoid().split(1, -1)  # [B, H, L, 1]
             gate = first * (second * self.grep_a - 1) + 2
             if x.device.type != "cuda":
-                # By hand: with a mask that takes a gradient the fused kernel falls back to one half again as slow.
+                # Not scaled_dot_product_attention: its fallback for masks with gradients takes half as long again.
                 scores = torch.addcmul((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), gate, bias)
                 return self.out_proj((F.dropout(scores.softmax(-1), dropout) @ v).transpose(1, 2).flatten(2))
             bias = gate * bias
@@ -139,7 +133,7 @@ class Attention(nn.Module):
 
 
 class GatedLinear(nn.Module):
-    """Twice the features, one half gating the other by swish (Shazeer, arXiv 2002.05202)."""
+    """Gated linear unit with swish (Shazeer, arXiv 2002.05202)."""
 
     def __init__(self, width: int, features: int) -> None:
         super().__init__()
@@ -151,8 +145,10 @@ class GatedLinear(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention and feed-forward, each with a residual: normalised before (pre-norm), or after it (post-norm), where
-    deep norm (arXiv 2203.00555) weighs the residual up by (2 * layers) ** (1 / 4)."""
+    """Attention and feed-forward with residual connections, in pre-norm or post-norm order.
+
+    In post-norm order deep norm (arXiv 2203.00555) scales the residual by (2 * layers) ** (1 / 4).
+    """
 
     def __init__(self, config: BeatsConfig, relative: nn.Embedding | None) -> None:
         super().__init__()
@@ -182,7 +178,7 @@ class Layer(nn.Module):
 
 
 class PositionConv(nn.Module, HasFusedPath):
-    """Grouped convolution along the tokens whose weight has a norm of its own for each tap (weight norm)."""
+    """Grouped convolution along the tokens, with weight norm for each tap."""
 
     def __init__(self, width: int, taps: int, groups: int) -> None:
         super().__init__()
@@ -193,34 +189,31 @@ class PositionConv(nn.Module, HasFusedPath):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, D, L] to [B, D, L]; an even number of taps looks one token further back than ahead."""
+        """[B, D, L] to [B, D, L]; an even number of taps reaches one token further back than ahead."""
         length, kind = x.shape[-1], x.dtype
         weight = self.weight_v.float()
         weight = weight * (self.weight_g.float() / weight.norm(dim=(0, 1), keepdim=True))
-        if not self.fused or x.device.type == "mps":  # where complex products are missing
+        if not self.fused or x.device.type == "mps":  # mps lacks complex products
             y = F.conv1d(x, weight.to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
             return y[..., :length]
-        # By frequencies: to slide so many taps over so few channels a group took over a third of a step on a GPU.
-        size = -(-(length + self.taps) // 32) * 32  # no sound meets its own end, and 2 divides it often
-        sound = torch.fft.rfft(F.pad(x.float(), (self.taps // 2, 0)), size).unflatten(1, (self.groups, -1))
+        # By FFT: with many taps and few channels per group conv1d took over a third of a training step on a GPU.
+        size = -(-(length + self.taps) // 32) * 32  # long enough to avoid wrap-around, and a multiple of 32 for speed
+        spectrum = torch.fft.rfft(F.pad(x.float(), (self.taps // 2, 0)), size).unflatten(1, (self.groups, -1))
         response = torch.fft.rfft(weight, size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]
-        product = sound.permute(1, 3, 0, 2) @ response.permute(0, 3, 2, 1).conj()  # [G, frequencies, B, O]
+        product = spectrum.permute(1, 3, 0, 2) @ response.permute(0, 3, 2, 1).conj()  # [G, frequencies, B, O]
         y = torch.fft.irfft(product.permute(2, 0, 3, 1), size)[..., :length].flatten(1, 2)
         return (y + self.bias.float()[:, None]).to(kind)
 
 
 class Encoder(nn.Module):
-    """Convolutional positions, then the layers, which share one table of relative positions."""
+    """Convolutional position embedding, then layers that share one table of relative positions."""
 
     def __init__(self, config: BeatsConfig) -> None:
         super().__init__()
         self.config = config
-        width = config.encoder_embed_dim
-        relative = (
-            nn.Embedding(config.num_buckets, config.encoder_attention_heads)
-            if config.relative_position_embedding
-            else None
-        )
+        width, relative = config.encoder_embed_dim, None
+        if config.relative_position_embedding:
+            relative = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
         self.pos_conv = nn.Sequential(PositionConv(width, config.conv_pos, config.conv_pos_groups), nn.GELU())
         self.layers = nn.ModuleList(Layer(config, relative) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(width)
@@ -228,7 +221,7 @@ class Encoder(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """BERT's initialisation, and with deep norm the one its authors derive from the depth."""
+        """Initialise as BERT, and for deep norm by the depth, as its authors do."""
         beta = (8 * self.config.encoder_layers) ** -0.25
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -241,7 +234,7 @@ class Encoder(nn.Module):
                     nn.init.xavier_normal_(module.weight, gain=beta)
 
     def relative_bias(self, length: int) -> Tensor | None:
-        """What every head adds to the scores of a query and a key so far apart: [1, H, L, L], once for all layers."""
+        """The bias of each head by the distance of query and key, [1, H, L, L]; the same for all layers."""
         if not self.config.relative_position_embedding:
             return None
         first: Any = self.layers[0]
@@ -269,15 +262,15 @@ class Encoder(nn.Module):
 def distance_buckets(length: int, buckets: int, max_distance: int, device: torch.device) -> Tensor:
     """The bucket of every distance key - query from 1 - length to length - 1, [2 * length - 1] (T5's scheme).
 
-    Half of the buckets are for keys after the query. In each half the first half is for one distance each, the rest
-    widen logarithmically up to `max_distance`; the last one takes all beyond.
+    Half of the buckets are for keys after the query. In each half, the first half of the buckets hold one distance
+    each, the others widen logarithmically up to `max_distance`, and the last includes all greater distances.
     """
-    # A tensor made in inference mode could take no part in training later, and this one is kept.
+    # The tensor is cached, and one made in inference mode could not be used in training.
     with torch.inference_mode(False):
         distance = torch.arange(1 - length, length)
         half = buckets // 2
         exact = half // 2
-        # On the CPU whatever the device: logarithms differ in the last bit, and a bucket's edge may lie there.
+        # Always on the CPU: logarithms of other devices differ in the last bit, which may change a bucket.
         ratio = torch.log(distance.abs().clamp_min(exact).float() / exact) / math.log(max_distance / exact)
         wide = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
         bucket = torch.where(distance.abs() < exact, distance.abs(), wide) + half * (distance > 0)

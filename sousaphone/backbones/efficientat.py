@@ -1,13 +1,16 @@
-"""EfficientAT (Schmid et al., arXiv 2211.04772; fschmid56/EfficientAT): its network, and its official file format.
+"""EfficientAT (Schmid et al., arXiv 2211.04772; fschmid56/EfficientAT) and its official file format.
 
-Loads the official `mn` files of any width, from mn01 to mn40. The official classifier is dropped; in its place a fresh
-attention pooling starts as the official mean over positions.
+Loads the official `mn` files of any width from mn01 to mn40. A new attention pooling, which starts as the official mean
+over positions, replaces the official classifier. Hop, mel bands, strides and training data are only in the names of the
+released files: `mn10_as_hop_15_mAP_463.pt` has width 1.0 and was trained on AudioSet with a hop of 15 ms.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,25 +19,25 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.efficientat_filenames import read_name
-from sousaphone.backbones.efficientat_net import Channels, MobileNet
+from sousaphone.backbones.efficientat_net import STRIDES, Channels, MobileNet
 from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import EfficientAtFrontend
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.errors import UserError
 
+LONGEST_HOP_MS = 100
+_NAME = re.compile(r"mn(?P<width>\d\d)_(?P<data>as|im)(?=[_.(])(?P<rest>.*)")
+
 
 class EfficientAtBackbone(Backbone):
-    """MobileNet and a fresh attention over positions: one score a position, softmax, weighted mean."""
+    """MobileNet and a new attention pooling: one score per position, softmax, weighted mean."""
 
     def __init__(self, spec: BackboneSpec, net: MobileNet, hop: int, bins: int) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.net, self.width = spec, net, net.width
         self.frontend = EfficientAtFrontend(dataclasses.replace(spec.frontend, hop=hop, mels=bins))
-        self.net = net
-        self.width = net.width
         score = nn.Linear(128, 1)
-        # Equal scores: before training this is the mean over positions that the checkpoint knows.
+        # Equal scores: before training the pooling is the mean over positions, as in the checkpoint.
         nn.init.zeros_(score.weight)
         nn.init.zeros_(score.bias)
         self.attention_pool = nn.Sequential(nn.Linear(self.width, 128), nn.Tanh(), score)
@@ -57,7 +60,7 @@ class EfficientAtBackbone(Backbone):
         return backbone
 
     def encode(self, features: Tensor) -> Tensor:
-        """[B, M, F] to tokens [B, L, D], L = ceil(M / 32) * ceil(F / 32), the times of a band together."""
+        """[B, M, F] to tokens [B, L, D], L = ceil(M / 32) * ceil(F / 32), time fastest."""
         features = features.to(self.net.stem.conv.weight.dtype)
         return self.net(features.unsqueeze(1)).flatten(2).transpose(1, 2)
 
@@ -67,10 +70,10 @@ class EfficientAtBackbone(Backbone):
 
 
 def calibrate(backbone: EfficientAtBackbone) -> None:
-    """Give a randomly drawn network the batch-norm statistics of drum-like noise, in place.
+    """Set the batch-norm statistics of a random network to those of drum-like noise, in place.
 
-    Statistics that never saw sound (mean 0, variance 1) let the signal die out within a few blocks, and frozen they
-    would stay so. In float64, so that every machine rounds to the same float32 base.
+    With the default statistics (mean 0, variance 1) the signal would vanish within a few blocks of a frozen network.
+    Computed in float64, so that the float32 result is the same on every machine.
     """
     rate = backbone.frontend.sample_rate
     since_stroke = torch.arange(rate) % torch.randint(rate // 20, rate // 4, (4, 1))  # [B, T]
@@ -82,49 +85,81 @@ def calibrate(backbone: EfficientAtBackbone) -> None:
         backbone.double().train().encode(backbone.frontend(wave.double()))
     backbone.float().eval()
     for norm in norms:
-        # The authors' 0.01 is for millions of clips; trained from scratch on a few hundred the weights outrun it.
-        norm.momentum = 0.1
+        norm.momentum = 0.1  # the authors' 0.01 is too slow for training from scratch on a few hundred clips
 
 
 def load_official(path: Path) -> MobileNet:
-    """The network of an official file: a bare state dict, as the releases of fschmid56/EfficientAT hold them, its
-    strides as the file's name says.
+    """Load an official file, a bare state dict whose file name gives the strides.
 
     Raises:
-        UserError: the file is no such thing, or tensors are missing, unknown or of another shape.
+        UserError: the file is of another kind, or tensors are missing, unknown or of another shape.
     """
     remedy = "give an official EfficientAT file, such as mn10_as_mAP_471.pt"
     name = read_name(path.name)
     if name.images:
-        raise UserError(f"{path} was trained on images alone, as its name says; {remedy}")
+        raise UserError(f"{path} was trained on images only, according to its name; {remedy}")
     state = read_torch_file(path, remedy)
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no bare state dict; {remedy}")
+        raise UserError(f"{path} is not a bare state dict; {remedy}")
     state = {key: value for key, value in state.items() if not key.startswith("classifier.")}
     try:
         channels = Channels.of_state(state)
     except (KeyError, IndexError):
-        # A tensor that tells its own is missing: of the released widths the one that fits best.
+        # A tensor that determines the width is missing: use the released width with the fewest misfits.
         released = (Channels.of_width(width) for width in (0.1, 0.2, 0.4, 0.5, 1.0, 2.0, 3.0, 4.0))
         channels = min(released, key=lambda channels: sum(map(len, _misfits(state, channels).values())))
-    amiss = _misfits(state, channels)
-    if sum(map(len, amiss.values())) > len(state) / 2:
-        raise UserError(f"{path} holds no MobileNet of the mn family; {remedy}")
-    refuse_misfits(f"{path} does not fit EfficientAT (mn)", amiss, remedy)
+    names = _misfits(state, channels)
+    if sum(map(len, names.values())) > len(state) / 2:
+        raise UserError(f"{path} is not a MobileNet of the mn family; {remedy}")
+    refuse_misfits(f"{path} does not fit EfficientAT (mn)", names, remedy)
     if name.width is not None and channels != Channels.of_width(name.width):
         raise UserError(
-            f"{path} holds a network of another width than its name says, mn{round(10 * name.width):02d}; give the "
-            "right file, or rename this one"
+            f"{path} holds a network of another width than mn{round(10 * name.width):02d} in its name; give the right "
+            "file, or rename this one"
         )
     net = MobileNet(channels, name.strides)
-    keys = net.official_keys()
-    net.load_state_dict({key: state[official] for key, official in keys.items()})
+    net.load_state_dict({key: state[official] for key, official in net.official_keys().items()})
     return net
 
 
 def _misfits(state: Mapping[str, Tensor], channels: Channels) -> dict[str, set[str]]:
-    """What keeps an official state dict from being that of a network of these channels."""
-    with torch.device("meta"):  # names and shapes alone
+    """Compare an official state dict with a network of these channels; see `misfits`."""
+    with torch.device("meta"):  # names and shapes only
         net = MobileNet(channels)
     own = net.state_dict()
     return misfits({official: own[key] for key, official in net.official_keys().items()}, state)
+
+
+@dataclass(frozen=True)
+class OfficialName:
+    width: float | None = None  # factor of MobileNetV3's channels; None for other names
+    images: bool = False  # trained on images only (ImageNet)
+    hop: int = 320  # samples between frames
+    bins: int = 128  # mel bands
+    strides: tuple[int, ...] = STRIDES  # of the four stages with stride 2 by default
+
+
+def read_name(name: str) -> OfficialName:
+    """Parse a file name; names other than the released ones give the defaults.
+
+    Raises:
+        UserError: the hop in the name is out of range.
+    """
+    match = _NAME.match(name)
+    if match is None:
+        return OfficialName()
+    hop, bins, strides = (
+        re.search(rf"_{part}(?=[_.])", match["rest"]) for part in (r"hop_(\d+)", r"mels_(\d+)", "s([12]{4})")
+    )
+    if hop and not 1 <= int(hop[1]) <= LONGEST_HOP_MS:
+        raise UserError(
+            f"{name}: hop {hop[1]} in the name is not from 1 to {LONGEST_HOP_MS} ms; rename the file as its authors "
+            "do, or give --set efficientat_hop=, in samples"
+        )
+    return OfficialName(
+        width=int(match["width"]) / 10,
+        images=match["data"] == "im",
+        hop=int(hop[1]) * 32 if hop else 320,
+        bins=int(bins[1]) if bins else 128,
+        strides=tuple(map(int, strides[1])) if strides else STRIDES,
+    )

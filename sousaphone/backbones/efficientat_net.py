@@ -5,14 +5,12 @@ Source of layers, names and initialisation: models/mn/model.py of https://github
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor, nn
-
-from sousaphone.backbones.efficientat_filenames import STRIDES
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class Stage:
     stride: int = 1
 
 
+STRIDES = (2, 2, 2, 2)  # of the stages with stride 2
 _STEM = 16
 _STAGES = (
     Stage(3, 16, 16, False, nn.ReLU),
@@ -49,37 +48,33 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class Channels:
-    """How wide each layer is: the stem, and (expanded, out) of each block."""
+    """Channels of the stem, and (expanded, out) of each block."""
 
     stem: int
     blocks: tuple[tuple[int, int], ...]
 
     @classmethod
     def of_width(cls, width: float) -> Self:
-        """MobileNetV3's channels times `width`, rounded as the authors round them (mn10 is width 1)."""
+        """MobileNetV3's channels times `width`, with the authors' rounding (mn10 has width 1)."""
         blocks = tuple((divisible(stage.expanded * width), divisible(stage.out * width)) for stage in _STAGES)
         return cls(divisible(_STEM * width), blocks)
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """Those of an official state dict, whatever its width.
-
-        Raises:
-            KeyError: it holds no stem or lacks the last convolution of a block.
-        """
+        """Channels of an official state dict; raises KeyError if the stem or a block's last convolution is missing."""
         blocks = []
         for number in range(1, len(_STAGES) + 1):
-            # The projection, [out, expanded, 1, 1], is the last of a block's at most four parts.
+            # The projection, [out, expanded, 1, 1], is the last of up to four parts of a block.
             names = [f"features.{number}.block.{part}.0.weight" for part in (3, 2, 1)]
             project = state[next((name for name in names if name in state), names[0])]
             blocks.append((project.shape[1], project.shape[0]))
         return cls(state["features.0.0.weight"].shape[0], tuple(blocks))
 
 
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of `by`, at least one, yet never more than a tenth below (MobileNet's rule)."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
+def divisible(channels: float) -> int:
+    """The nearest multiple of 8, at least 8 and at least nine tenths of `channels` (MobileNet's rule)."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
 class ConvNorm(nn.Module):
@@ -105,7 +100,7 @@ class ConvNorm(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate drawn from the means of all (Hu et al., arXiv 1709.01507)."""
+    """Scale each channel by a gate computed from the means of all channels (Hu et al., arXiv 1709.01507)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -119,7 +114,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, squeeze and excite, project; added to its input where the shapes agree."""
+    """Expansion, depthwise convolution, squeeze and excitation, projection; residual if the shapes agree."""
 
     def __init__(self, stage: Stage, inputs: int, expanded: int, outputs: int) -> None:
         super().__init__()
@@ -131,19 +126,15 @@ class InvertedResidual(nn.Module):
         self.residual = stage.stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
-        y = self.depthwise(y)
-        y = y if self.se is None else self.se(y)
-        y = self.project(y)
+        y = self.depthwise(x if self.expand is None else self.expand(x))
+        y = self.project(y if self.se is None else self.se(y))
         return x + y if self.residual else y
 
 
 class MobileNet(nn.Module):
-    """The official `features`: [B, 1, M, F] to [B, D, M / 32, F / 32], rounded up, D six times the last block's width.
+    """The official `features`: [B, 1, M, F] to [B, D, M / 32, F / 32], rounded up. D is 6 times the last block's width.
 
-    Args:
-        channels: how wide each layer is.
-        strides: of the four stages that halve the resolution in MobileNetV3.
+    `strides` are those of the four stages that halve the resolution in MobileNetV3.
     """
 
     def __init__(self, channels: Channels, strides: Sequence[int] = STRIDES) -> None:
@@ -171,24 +162,17 @@ class MobileNet(nn.Module):
         return y
 
     def official_keys(self) -> dict[str, str]:
-        """Each key of this state dict with its name in the official files."""
-        prefixes = dict(self._official_prefixes())
+        """The official name of each key of this state dict."""
         keys = {}
         for key in self.state_dict():
-            prefix = next(prefix for prefix in prefixes if key.startswith(prefix + "."))
-            keys[key] = prefixes[prefix] + key.removeprefix(prefix)
+            layer, *path = key.split(".")
+            if layer == "blocks":
+                number, part, *path = path
+                block = self.blocks[int(number)]
+                parts = [each for each in ("expand", "depthwise", "se", "project") if getattr(block, each) is not None]
+                official = f"features.{int(number) + 1}.block.{parts.index(part)}"
+            else:
+                official = f"features.{0 if layer == 'stem' else len(self.blocks) + 1}"
+            operation = {"conv": "0", "norm": "1"}.get(path[0], f"conc_se_layers.0.{path[0]}")
+            keys[key] = ".".join([official, operation, *path[1:]])
         return keys
-
-    def _official_prefixes(self) -> Iterator[tuple[str, str]]:
-        layers = {"stem": "features.0", "last": f"features.{len(self.blocks) + 1}"}
-        for number, block in enumerate(self.blocks):
-            parts = [part for part in ("expand", "depthwise", "se", "project") if getattr(block, part) is not None]
-            for place, part in enumerate(parts):
-                official = f"features.{number + 1}.block.{place}"
-                if part == "se":
-                    yield f"blocks.{number}.se", f"{official}.conc_se_layers.0"
-                else:
-                    layers[f"blocks.{number}.{part}"] = official
-        for layer, official in layers.items():
-            yield f"{layer}.conv", f"{official}.0"
-            yield f"{layer}.norm", f"{official}.1"

@@ -1,4 +1,4 @@
-"""What a front end computes, as data, to be compared with what weights were trained on. Imports no torch."""
+"""Front end parameters as data, to compare with those that weights were trained with. Imports no torch."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class FrontendContract:
 
     @property
     def fft(self) -> int:
-        """Samples of the FFT: the window, filled up to a power of two."""
+        """FFT size: the window padded to a power of two."""
         return 1 << (self.window - 1).bit_length()
 
     def differences(self, stated: Mapping[str, Any]) -> tuple[str, ...]:
-        """Which of the `stated` fields are otherwise here: 'mels 64 for 128' is their 64 for our 128."""
+        """The `stated` fields that differ from these: 'mels 64 for 128' is a stated 64 where this contract has 128."""
         ours = dataclasses.asdict(self)
         return tuple(
             f"{name} {value} for {ours[name] if isinstance(ours[name], str) else format(ours[name], '.10g')}"
@@ -38,7 +38,7 @@ class FrontendContract:
         )
 
     def in_words(self) -> str:
-        """One line for tables and terminals."""
+        """Describe the features in one line."""
         window, hop = (1000 * samples / self.sample_rate for samples in (self.window, self.hop))
         scaling = f"({self.log} {'-' if self.mean > 0 else '+'} {abs(self.mean):.8g}) / {self.scale:.8g}"
         return (
@@ -48,7 +48,7 @@ class FrontendContract:
 
 
 def _equal(stated: Any, ours: float | str) -> bool:
-    """Equal as far as a configuration file's digits go; a value of another type is not equal."""
+    """Compare to the precision of configuration files; values of different types are not equal."""
     if isinstance(ours, str) or isinstance(stated, bool) or not isinstance(stated, int | float):
         return bool(stated == ours)
     return math.isclose(stated, ours, rel_tol=1e-4)
@@ -56,10 +56,10 @@ def _equal(stated: Any, ours: float | str) -> bool:
 
 @dataclass(frozen=True)
 class FrontendOverrides:
-    """What is asked for by name instead of what weights were trained on."""
+    """Features requested instead of those that the weights were trained on."""
 
-    efficientat_hop: int | None = None  # samples at 32 kHz between frames; None: as the file's name says, else 320
-    mismatch: tuple[str, ...] = ()  # backbones that may hear other features than their weights were trained on
+    efficientat_hop: int | None = None  # samples between frames at 32 kHz; None: from the file's name, else 320
+    mismatch: tuple[str, ...] = ()  # backbones whose features may differ from those of their weights
 
 
 AS_TRAINED = FrontendOverrides()

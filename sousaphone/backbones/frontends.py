@@ -1,10 +1,10 @@
-"""Waveform to features, one front end a backbone, each as its backbone was pretrained; its numbers are its contract's.
+"""Front ends: from waveform to the features that each backbone was pretrained on.
 
-Each is a batched module without parameters: it takes a float waveform [B, T] in [-1, 1] at its own rate, on any
-device, and optionally `lengths` [B], the number of samples that are sound in each row (the rest is padding and is
-ignored). Each names the layout of what it returns: `time_dim` and `mel_dim` (negative axes) and `hop_seconds`.
+Each is a batched module without parameters. Input: a float waveform [B, T] in [-1, 1] at its own rate, on any device,
+and optionally `lengths` [B], the number of valid samples in each row; the rest is padding. The layout of the output is
+in `time_dim` and `mel_dim` (negative axes) and `hop_seconds`.
 
-Sources: Kaldi's feature-fbank.cc by way of torchaudio.compliance.kaldi (AST, BEATs, EfficientAT's mel bank);
+Sources: Kaldi's feature-fbank.cc through torchaudio.compliance.kaldi (AST, BEATs, EfficientAT's mel bank);
 transformers' ClapFeatureExtractor (HTS-AT).
 """
 
@@ -22,17 +22,13 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 
 _EPSILON = torch.finfo(torch.float32).eps
 _PREEMPHASIS = 0.97
-# On a CPU so many samples a thread at a time: intermediates that fit its caches make a front end up to twice as fast.
-_SAMPLES = 160_000
-_BANDS = 32  # of a block of a mel bank
+# Samples per thread and group on a CPU; intermediates that fit its caches make a front end up to twice as fast.
+GROUP_SAMPLES = 160_000
+_BANDS = 32  # per block of a mel bank
 
 
 class Frontend(nn.Module):
-    """Base of the front ends: see the module's docstring for what a call takes.
-
-    Attributes:
-        contract: what it computes, as data.
-    """
+    """Base class of the front ends; the module's docstring describes the call."""
 
     time_dim: int
     mel_dim: int
@@ -45,15 +41,15 @@ class Frontend(nn.Module):
 
 
 def to_float(wave: Tensor) -> Tensor:
-    """int16 samples as float32 in [-1, 1); what is float already, as it is."""
+    """Convert int16 samples to float32 in [-1, 1); return float samples unchanged."""
     return wave if wave.is_floating_point() else wave * (1 / 32768)  # exact, and in one pass
 
 
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
-    """`wave` [B, T] with everything beyond each row's length set to zero."""
+    """Set `wave` [B, T] to zero beyond each row's length."""
     if lengths is None:
         return wave
-    if wave.device.type == "cpu":  # a GPU would have to be waited for
+    if wave.device.type == "cpu":  # on a GPU these reads would synchronise
         if int(lengths.min()) >= wave.shape[-1]:
             return wave
         silenced = wave.clone()
@@ -65,26 +61,22 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def clip_groups(wave: Tensor) -> tuple[Tensor, ...]:
-    """The clips of a batch [B, T] in groups that are fast to work on; one group, on a GPU."""
+    """Split a batch [B, T] into groups of clips that fit a CPU's caches; one group on a GPU."""
     if wave.device.type != "cpu":
         return wave.split(max(1, len(wave)))
-    return wave.split(max(1, _SAMPLES // max(1, wave.shape[-1])) * torch.get_num_threads())
+    return wave.split(max(1, GROUP_SAMPLES // max(1, wave.shape[-1])) * torch.get_num_threads())
 
 
 def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes, real, of a complex tensor."""
-    squares = torch.view_as_real(spectrum).square()  # in one stride: its two parts apart are slow to read
+    """Squared magnitudes of a complex tensor."""
+    squares = torch.view_as_real(spectrum).square()  # one contiguous read
     return squares[..., 0] + squares[..., 1]
 
 
 class MelBank(nn.Module):
-    """Power to mel bands: a product with a matrix that is zero but for a diagonal of triangles.
+    """Multiplication of power spectra by a mel matrix [bins, M], which is zero except for a diagonal of triangles.
 
-    On a CPU the product is taken in blocks of neighbouring bands, each over the bins that it hears alone: a quarter of
-    the operations.
-
-    Args:
-        matrix: [bins, M].
+    On a CPU it multiplies blocks of adjacent bands by their nonzero bins only, a quarter of the operations.
     """
 
     matrix: Tensor
@@ -97,13 +89,13 @@ class MelBank(nn.Module):
         self.blocks: list[tuple[int, int, int, int]] = []
         for first in range(0, self.bands, _BANDS):
             last = min(first + _BANDS, self.bands)
-            heard = matrix[:, first:last].any(1).nonzero()
-            low, high = (int(heard.min()), int(heard.max()) + 1) if len(heard) else (0, 1)
+            bins = matrix[:, first:last].any(1).nonzero()
+            low, high = (int(bins.min()), int(bins.max()) + 1) if len(bins) else (0, 1)
             self.blocks.append((low, high, first, last))
 
     def forward(self, power: Tensor) -> Tensor:
         """[..., bins] to [..., M]."""
-        if power.device.type != "cpu" or power.requires_grad:  # gradients do not pass `out`
+        if power.device.type != "cpu" or power.requires_grad:  # `out` has no gradient
             return power @ self.matrix
         flat = power.reshape(-1, power.shape[-1])
         bands = flat.new_empty(len(flat), self.bands)
@@ -113,21 +105,17 @@ class MelBank(nn.Module):
 
 
 def kaldi_bank(contract: FrontendContract) -> MelBank:
-    """Kaldi's mel bank."""
     bands = (contract.low_hz, contract.high_hz, 100.0, -500.0, 1.0)
     bank, _ = get_mel_banks(contract.mels, contract.fft, float(contract.sample_rate), *bands)
-    # Kaldi's bank leaves out the Nyquist bin; a zero row keeps the product whole.
+    # Kaldi's bank has no Nyquist bin.
     return MelBank(F.pad(bank, (0, 1)).T)
 
 
 class KaldiFbank(nn.Module):
-    """Kaldi's log mel filter bank, batched.
+    """Kaldi's log mel filter bank as `torchaudio.compliance.kaldi.fbank` computes it, batched.
 
-    Pre-emphasis 0.97, mean of each frame removed, no dither, frames that do not fit are dropped (snip_edges), as
-    `torchaudio.compliance.kaldi.fbank` does for one clip.
-
-    Args:
-        window: [W] window, applied after pre-emphasis.
+    Pre-emphasis 0.97, mean of each frame removed, no dither, incomplete frames dropped (snip_edges). `window` [W] is
+    applied after pre-emphasis.
     """
 
     window: Tensor
@@ -139,7 +127,7 @@ class KaldiFbank(nn.Module):
         self.bank = kaldi_bank(contract)
 
     def frames(self, lengths: Tensor) -> Tensor:
-        """How many whole frames fit in each length (samples)."""
+        """Number of complete frames in each length in samples."""
         return torch.clamp((lengths - self.frame) // self.hop + 1, min=0)
 
     def forward(self, wave: Tensor) -> Tensor:
@@ -157,12 +145,9 @@ class KaldiFbank(nn.Module):
 
 
 class AstFrontend(Frontend):
-    """AST's features: Kaldi filter bank with a Hann window, padded with zero rows, then normalised.
+    """AST's features: Kaldi filter bank with a Hann window, cut or zero-padded to `frames`, then normalised.
 
     Equal to transformers' ASTFeatureExtractor (AudioSet mean and deviation).
-
-    Args:
-        frames: length of the output; longer clips are cut, shorter ones padded.
     """
 
     time_dim, mel_dim = -2, -1
@@ -185,12 +170,10 @@ class AstFrontend(Frontend):
 class ClapFrontend(Frontend):
     """CLAP's features for its HTS-AT: log mel bands (Slaney, dB) of Hann frames.
 
-    A clip shorter than the window is repeated as often as it fits whole, and silence follows; of a longer one the
-    centre is taken (the official extractor draws a random part). As transformers' ClapFeatureExtractor with
-    `truncation="rand_trunc", padding="repeatpad"` and the preprocessor settings of laion/clap-htsat-unfused.
-
-    Args:
-        seconds: the window.
+    A clip shorter than the window of `seconds` is repeated as often as it fits completely, followed by silence. A
+    longer one is cut to its centre (the official extractor cuts a random part). Otherwise equal to transformers'
+    ClapFeatureExtractor with `truncation="rand_trunc", padding="repeatpad"` and the preprocessor settings of
+    laion/clap-htsat-unfused.
     """
 
     time_dim, mel_dim = -2, -1
@@ -204,19 +187,19 @@ class ClapFrontend(Frontend):
         self.bank = MelBank(melscale_fbanks(contract.fft // 2 + 1, *bands, "slaney", "slaney"))  # [513, 64]
 
     def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
-        """[B, T] to the window [B, self.samples]: each clip repeated whole, then silence, or its centre."""
+        """Fill the window: [B, T] to [B, self.samples]."""
         batch, width = wave.shape
         if lengths is None:
             lengths = torch.full((batch,), width)
         if lengths.device.type == "cpu" and self.samples < 2 * lengths.min() and lengths.max() <= self.samples:
-            # Each clip fits once, as nearly all do at nano scale: nothing is to be looked up.
+            # Fast path: every clip fits exactly once, the usual case at nano scale.
             return silence_padding(F.pad(wave[:, : self.samples], (0, max(0, self.samples - width))), lengths)
         lengths = lengths.to(wave.device)[:, None]  # [B, 1]
         once = lengths.clamp(min=1)
         repeats = (self.samples // once).clamp(min=1)
         start = (lengths - self.samples).clamp(min=0) // 2
         position = torch.arange(self.samples, device=wave.device)  # [samples]
-        # Beyond the sound the index may be any; what it fetches is silenced.
+        # Indices beyond the repeats are arbitrary; the result is masked.
         filled = wave.gather(1, (position % once + start).clamp_(max=width - 1))
         return filled.masked_fill_(position >= repeats * lengths, 0.0)
 
@@ -234,10 +217,10 @@ class ClapFrontend(Frontend):
 
 
 class EfficientAtFrontend(Frontend):
-    """EfficientAT's features: Kaldi mel bands of a 25 ms window, log, roughly normalised.
+    """EfficientAT's features: log Kaldi mel bands of a 25 ms window, approximately normalised.
 
-    Equal to the evaluation mode of AugmentMelSTFT in fschmid56/EfficientAT: pre-emphasis 0.97, Hann window of 800
-    samples (symmetric) in an FFT of 1024, frames centred, reflected at the ends. Padding is silence.
+    Equal to AugmentMelSTFT in fschmid56/EfficientAT in evaluation mode: pre-emphasis 0.97, symmetric Hann window of 800
+    samples in an FFT of 1024, centred frames, reflection at the ends. Padding is silence.
     """
 
     time_dim, mel_dim = -1, -2
@@ -268,10 +251,8 @@ class EfficientAtFrontend(Frontend):
 class BeatsFrontend(Frontend):
     """BEATs' features: Kaldi filter bank with a Povey window on 16-bit amplitudes, then normalised.
 
-    Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence.
-
-    Attributes:
-        silence: what a frame of digital silence comes to in every band.
+    Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence; `silence`
+    is the value of every band of a silent frame.
     """
 
     time_dim, mel_dim = -2, -1

@@ -1,4 +1,4 @@
-"""Every backbone the sweep can compare. A new one is one file beside this one and one entry here."""
+"""The registry of backbones. A new backbone takes one module in this package and one entry here."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone
 
-# Kaldi's filter bank as AST and BEATs take it: 25 ms every 10 ms.
-_KALDI: dict[str, Any] = {
-    **{"sample_rate": 16_000, "mels": 128, "window": 400, "hop": 160},
-    **{"low_hz": 20.0, "high_hz": 8_000.0, "log": "ln"},
-}
-
 # Published for AST: LoRA and adapters 5e-3, linear probe 1e-3, full fine-tuning 5e-5 (Cappellazzo et al., arXiv
-# 2312.03694). The others start from these until they are tuned; a nano backbone trains from random weights, for which
-# a published fine-tuning rate says nothing, so the full strategy takes a usual rate for training from scratch.
+# 2312.03694). They are the defaults of the others until tuned. Nano backbones train from random weights, so under the
+# full strategy they use a common rate for training from scratch.
 _RATES = {
     "base": {"lora": 5e-3, "head": 1e-3, "full": 5e-5},
     "nano": {"lora": 5e-3, "head": 5e-3, "full": 1e-3},
 }
-# What fits with room to spare: 16 GB on a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB serve
-# everything else as well; a few GB on a CPU, where a larger one is no faster. A trial that runs out of memory all the
-# same halves it by itself. The effective batch is the same everywhere: 32, or what `--set` comes to.
+# Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
+# a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory halves its own. The effective
+# batch is the same on every device: 32, or as set with `--set`.
 _NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
 
 _AST = BackboneSpec(
     name="ast",
     title="AST",
     implementation="sousaphone.backbones.ast:AstBackbone",
-    frontend=FrontendContract(**_KALDI, mean=-4.2677393, scale=2 * 4.5689974),
+    frontend=FrontendContract(
+        sample_rate=16_000,
+        mels=128,
+        window=400,
+        hop=160,
+        low_hz=20.0,
+        high_hz=8_000.0,
+        log="ln",
+        mean=-4.2677393,
+        scale=2 * 4.5689974,
+    ),
     scales={
         "base": {},
         "nano": {
@@ -78,8 +82,8 @@ _HTSAT = BackboneSpec(
     ),
     scales={
         "base": {},
-        # 256 frames (2.55 s) in a square of side 128. Patches twice as tall as the base's and a stage fewer leave 16
-        # time steps of 160 ms; the base's last 320 ms.
+        # 256 frames (2.55 s) in a square of side 128. Patches of twice the base's height and one stage fewer leave 16
+        # time steps of 160 ms; the base's are 320 ms.
         "nano": {
             "spec_size": 128,
             "window_size": 4,
@@ -93,10 +97,10 @@ _HTSAT = BackboneSpec(
             "mlp_ratio": 2.0,
         },
     },
-    lora_targets={
-        "all-linear": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
-        "sweep": ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
-    },
+    lora_targets=dict.fromkeys(
+        ("all-linear", "sweep"),
+        ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
+    ),
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
@@ -113,16 +117,13 @@ _EFFICIENTAT = BackboneSpec(
     frontend=FrontendContract(
         sample_rate=32_000, mels=128, window=800, hop=320, low_hz=0.0, high_hz=15_000.0, log="ln", mean=-4.5, scale=5.0
     ),
-    scales={
-        "base": {"width": 1.0, "hop": 320, "bins": 128},
-        "nano": {"width": 0.1, "hop": 160, "bins": 64},
-    },
+    scales={"base": {"width": 1.0, "hop": 320, "bins": 128}, "nano": {"width": 0.1, "hop": 160, "bins": 64}},
     lora_targets={
         "all-linear": ("expand.conv", "project.conv", "last.conv", "se.fc1", "se.fc2"),
         "sweep": ("attention_pool.0", "attention_pool.2", "classifier.1"),
     },
     learning_rates={**_RATES, "nano": {**_RATES["nano"], "full": 3e-3}},
-    # Smaller where the first layers' maps are so large that a batch of them leaves the processor's caches.
+    # The first layers' feature maps are large; smaller batches stay in the processor's caches.
     micro_batches={"base": {"cuda": 32, "mps": 16, "cpu": 4}, "nano": dict.fromkeys(_NANO_BATCHES, 16)},
     weights=(
         WeightSource(
@@ -139,7 +140,7 @@ _EFFICIENTAT = BackboneSpec(
     fresh=("attention_pool",),
 )
 
-# Names of the official cfg; what is not named has the official default.
+# Names of the official cfg; other fields have the official defaults.
 _BEATS_SHAPE: dict[str, Any] = {
     **{"input_patch_size": 16, "deep_norm": True, "gru_rel_pos": True},
     **{"relative_position_embedding": True, "num_buckets": 320, "max_distance": 800},
@@ -148,7 +149,7 @@ _BEATS = BackboneSpec(
     name="beats",
     title="BEATs",
     implementation="sousaphone.backbones.beats:BeatsBackbone",
-    frontend=FrontendContract(**_KALDI, mean=15.41663, scale=2 * 6.55582),
+    frontend=dataclasses.replace(_AST.frontend, mean=15.41663, scale=2 * 6.55582),
     scales={
         "base": {**_BEATS_SHAPE, "embed_dim": 512, "encoder_layerdrop": 0.05},
         "nano": {
@@ -163,15 +164,12 @@ _BEATS = BackboneSpec(
             "attention_dropout": 0.0,
         },
     },
-    lora_targets={
-        "all-linear": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
-        "sweep": ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
-    },
-    # Files whose activation is a gated linear unit keep the first layer one level deeper.
+    lora_targets=dict.fromkeys(("all-linear", "sweep"), ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+    # With a gated linear unit the first layer is one level deeper.
     aliases={"fc1": ("fc1", "fc1.linear")},
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
-    # The hub keeps this mirror among its data sets.
+    # This mirror is a data set repository.
     weights=(
         WeightSource(
             hub="Bencr/beats-checkpoints",
@@ -210,7 +208,7 @@ DEFAULT_SWEEP = tuple(name for name, spec in REGISTRY.items() if spec.in_default
 
 
 def implementation(spec: BackboneSpec) -> type[Backbone]:
-    """The class that builds a backbone; torch and all that it needs are imported now."""
+    """Import the class of a backbone, and with it torch."""
     module, _, name = spec.implementation.partition(":")
     found: type[Backbone] = getattr(importlib.import_module(module), name)
     return found

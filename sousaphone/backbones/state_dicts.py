@@ -1,4 +1,4 @@
-"""What all loaders of weights files share: reading a torch file without running it, and saying what does not fit."""
+"""Helpers of the weights loaders: read a torch file without executing code, and report tensors that do not fit."""
 
 from __future__ import annotations
 
@@ -18,26 +18,25 @@ _SHOWN = 5
 
 
 def read_torch_file(path: Path, remedy: str) -> Any:
-    """The content of a torch file that holds tensors and plain data only; no code in it is ever run.
+    """Read a torch file of tensors and plain data; code in it is never executed.
 
     Raises:
-        UserError: it is no such file, or damaged; the message ends with `remedy`.
+        UserError: the file is missing, damaged or of another kind; the message ends with `remedy`.
     """
     if not path.is_file():
-        raise UserError(f"{path} is no file; {remedy}")
+        raise UserError(f"{path} is not a file; {remedy}")
     try:
-        with warnings.catch_warnings():  # of its own about odd pickles: what matters becomes an error of ours
+        with warnings.catch_warnings():  # about unusual pickles
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    # The unpickler meets arbitrary bytes here and can fail in any way at all.
-    except Exception as error:
+    except Exception as error:  # unpickling arbitrary bytes can raise anything
         raise UserError(
             f"{path} is not a torch file of plain tensors, or damaged ({type(error).__name__}); {remedy}"
         ) from error
 
 
 def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, set[str]]:
-    """Names of the tensors of a file that do not fit those of a network, by what is wrong with them."""
+    """Names of the tensors in which a file differs from a network, by kind of difference."""
     return {
         "missing": wanted.keys() - state.keys(),
         "unknown": state.keys() - wanted.keys(),
@@ -45,39 +44,33 @@ def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[s
     }
 
 
-def refuse_misfits(what: str, amiss: Mapping[str, Collection[str]], remedy: str = "") -> None:
-    """
-    Args:
-        amiss: names of tensors by what is wrong with them; see `misfits`.
-
-    Raises:
-        UserError: a tensor is amiss; the message lists the first few of each kind.
-    """
+def refuse_misfits(what: str, names_by_kind: Mapping[str, Collection[str]], remedy: str = "") -> None:
+    """Raise a UserError that lists the first few names of each kind, if there are any; see `misfits`."""
     kinds = [
         f"{kind}: {', '.join(sorted(names)[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"
-        for kind, names in amiss.items()
+        for kind, names in names_by_kind.items()
         if names
     ]
     if kinds:
-        raise UserError("; ".join([f"{what}; {'; '.join(kinds)}", *([remedy] if remedy else [])]))
+        raise UserError("; ".join([what, *kinds, *([remedy] if remedy else [])]))
 
 
 def refuse_other_features(
     spec: BackboneSpec, path: Path, stated: Mapping[str, Any], overrides: FrontendOverrides
 ) -> tuple[str, ...]:
-    """In what the features that weights were trained on differ from those that the backbone will hear.
+    """The differences between the features that weights were trained on and those of the backbone's front end.
 
     Args:
-        stated: what the files say of them, as fields of FrontendContract.
+        stated: what the files contain about the features, as fields of FrontendContract.
 
     Raises:
-        UserError: in anything, unless it was asked for by the backbone's name.
+        UserError: there are differences, and `overrides` does not accept them for this backbone.
     """
     differences = spec.frontend.differences(stated)
     if differences and spec.name not in overrides.mismatch:
         raise UserError(
             f"{path} was trained on other features than {spec.title}'s front end computes: {', '.join(differences)}; "
-            f"give weights that were trained on these, or accept it with --set frontend_mismatch={spec.name}, and the "
-            "report will say so"
+            f"give weights trained on these, or accept it with --set frontend_mismatch={spec.name}, which the report "
+            "will note"
         )
     return differences

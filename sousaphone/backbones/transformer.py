@@ -1,4 +1,4 @@
-"""What the layers of Transformers share, each with a short way on CUDA once what is frozen is in bfloat16."""
+"""Operations shared by Transformer layers, each with a fused path on CUDA for frozen weights in bfloat16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sousaphone.kernels.dispatch import kernels_for
 
 
 def to_heads(x: Tensor, heads: int, *layers: Any) -> list[Tensor]:
-    """What each layer makes of x [B, L, D], by heads: [B, H, L, D / H]. One that has a `beside` may do all at once."""
+    """Apply each layer to x [B, L, D] and split by heads: [B, H, L, D / H]. A layer with `beside` may fuse them all."""
     first, *others = layers
     ys: tuple[Tensor, ...] | None = first.beside(others, x) if hasattr(first, "beside") else None
     each = [layer(x) for layer in layers] if ys is None else ys
@@ -19,7 +19,7 @@ def to_heads(x: Tensor, heads: int, *layers: Any) -> list[Tensor]:
 
 
 def add_norm(x: Tensor, y: Tensor, norm: nn.LayerNorm, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
-    """alpha * x + y [..., D], and that normalised."""
+    """Return alpha * x + y [..., D], and the norm of it."""
     kernels = kernels_for(y) if x.dtype == y.dtype == norm.weight.dtype and not norm.weight.requires_grad else None
     if kernels is not None:
         both: tuple[Tensor, Tensor] = kernels.add_norm(x, y, alpha, norm.weight, norm.bias, norm.eps)

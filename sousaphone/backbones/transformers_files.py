@@ -1,4 +1,4 @@
-"""Strict loading of transformers checkpoints (a directory or a hub repository already resolved to one)."""
+"""Strict loading of transformers checkpoints from a directory."""
 
 from __future__ import annotations
 
@@ -19,41 +19,37 @@ from sousaphone.backbones.state_dicts import refuse_misfits
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
-# What reading a damaged or ill-fitting checkpoint ends in, by file format and by how far it got.
+# Errors of reading a damaged or mismatched checkpoint, which depend on the file format and on the damage.
 _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
 
 
 def load_config(config_class: Any, path: Path) -> Any:
-    """The checkpoint's configuration.
+    """Read the checkpoint's configuration.
 
     Raises:
-        UserError: no config.json there, a damaged one, or one of another architecture.
+        UserError: config.json is missing, damaged or of another architecture.
     """
     if not (path / "config.json").is_file():
-        raise UserError(f"{path} holds no config.json; give the directory of a transformers checkpoint")
-    if (path / "adapter_config.json").exists():  # transformers would load the model that it names instead
-        raise UserError(f"{path} holds an adapter (adapter_config.json) for some other model; merge it first")
+        raise UserError(f"{path} has no config.json; give the directory of a transformers checkpoint")
+    if (path / "adapter_config.json").exists():  # transformers would load the adapter's base model instead
+        raise UserError(f"{path} has an adapter (adapter_config.json) for another model; merge it first")
     wanted = config_class.model_type
     try:
         raw, _ = config_class.get_config_dict(path)
         found = raw.get("model_type")
-        # A whole CLAP holds the configuration of its audio model.
+        # A full CLAP contains the configuration of its audio model.
         whole = f"{found}_audio_model" == wanted and isinstance(raw.get(config_class.base_config_key), dict)
         config = config_class.from_pretrained(path) if found == wanted or whole else None
     except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {one_line(error, 300)}") from error
     if config is None:
-        raise UserError(f"{path} holds a {found!r} checkpoint; this backbone wants {wanted!r}")
+        raise UserError(f"{path} is a {found!r} checkpoint; this backbone needs {wanted!r}")
     return config
 
 
 def load_extractor(path: Path) -> dict[str, Any]:
-    """The settings of the feature extractor that lie beside a checkpoint; empty where there are none.
-
-    Raises:
-        UserError: a damaged file.
-    """
-    # transformers 5 may write them into the processor's settings.
+    """Read the feature extractor's settings from a checkpoint's directory; empty if there are none."""
+    # transformers 5 may store them in the processor's settings.
     for name, key in (("preprocessor_config.json", None), ("processor_config.json", "feature_extractor")):
         if not (file := path / name).is_file():
             continue
@@ -63,7 +59,7 @@ def load_extractor(path: Path) -> dict[str, Any]:
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{file} cannot be read: {one_line(error, 300)}") from error
         if not isinstance(found, dict):
-            raise UserError(f"{file} holds no settings of a feature extractor")
+            raise UserError(f"{file} has no feature extractor settings")
         if found:
             return found
     return {}
@@ -72,19 +68,18 @@ def load_extractor(path: Path) -> dict[str, Any]:
 def load_pretrained(
     model_class: Any, path: Path, config: Any, dropped: tuple[str, ...], renamed: Mapping[str, str] | None = None
 ) -> Any:
-    """The checkpoint's model in float32 and evaluation mode, every tensor accounted for.
+    """Load the checkpoint's model in float32 and evaluation mode.
 
     Args:
-        dropped: prefixes of tensors that the checkpoint may hold and the backbone does without (its old head).
-        renamed: regular expressions of tensor names, each with what to put in its place; transformers knows the
-            older names of its own models.
+        dropped: prefixes of tensors that the backbone does not need, such as the classifier's.
+        renamed: regular expressions of tensor names and their replacements, in addition to those of transformers.
 
     Raises:
         UserError: a tensor is missing, unknown or of another shape, or the file is damaged.
     """
     try:
         with _quiet():
-            # By itself transformers fails on the first tensor of another shape; told to ignore them it reports all.
+            # Without ignore_mismatched_sizes transformers reports only the first tensor of another shape.
             model, info = model_class.from_pretrained(
                 path,
                 config=config,
@@ -105,7 +100,7 @@ def load_pretrained(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bar and no load report: what matters of it becomes an error of ours."""
+    """Turn off progress bar, load report and warnings of transformers."""
     verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

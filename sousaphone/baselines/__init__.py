@@ -1,1 +1,1 @@
-"""What trials are held against: simple classifiers, and the time that a clip takes on a CPU."""
+"""Baseline results of a run: simple classifiers, and the inference time of each arm on a CPU."""

@@ -1,7 +1,7 @@
-"""Simple ways to tell the rudiments, on the very seconds that the trials are scored on: what a trial must beat.
+"""Simple classifiers on the same centre windows that the trials are evaluated on: the scores a trial has to beat.
 
-Each is trained on the training clips' centre windows; what there is to choose is chosen on the validation clips, by
-macro F1 as among trials; the test clips, of which no baseline sees a label, are scored once.
+Each is fitted on the training clips. Hyperparameters are selected on the validation clips by macro F1, as among trials.
+The test clips are scored once; no baseline sees their labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines.descriptors import Heard, embeddings, log_mel_features, onset_features
+from sousaphone.baselines.descriptors import Progress, embeddings, log_mel_features, onset_features
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
@@ -29,24 +29,24 @@ from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import Baseline
+from sousaphone.runs.baseline_results import SCORES, Baseline
 from sousaphone.training import metrics
 
 NEIGHBOURS = (1, 5, 20)
-STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C, the inverse of the regularisation
-FEW_CLIPS = 200  # that a full-size backbone hears on a CPU in bearable time
+STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C of the logistic regression, the inverse regularisation strength
+MAX_CPU_CLIPS = 200  # limit for a full-size backbone on a CPU, which would take too long
 _KNN = "knn-"
-_STEPS = 300  # of the logistic regression's optimiser; one that has not converged by then is good enough
+_STEPS = 300  # of the logistic regression's optimiser; convergence is not required
 
-Describe = Callable[[ClipSet, int, Heard], Tensor]  # clips at a rate, Hz, to features float32 [N, D] on the CPU
+Extract = Callable[[ClipSet, int, Progress], Tensor]  # clips at a rate (Hz) to features float32 [N, D] on the CPU
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A baseline that is ready to be scored."""
+    """A fitted baseline."""
 
     predict: Callable[[Tensor], Tensor]  # features [N, D] to labels int64 [N]
-    chosen: str  # what was chosen for it, in words
+    chosen: str  # the selected hyperparameter, class or setting, for tables
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ class Labelled:
     labels: Tensor
 
 
-Fit = Callable[[Labelled, Labelled], Fitted]  # of training and of validation clips
+Fit = Callable[[Labelled, Labelled], Fitted]  # training and validation clips to a fitted baseline
 
 
 @dataclass(frozen=True)
-class Hearing:
-    """A run's clips as its trials hear them in evaluation."""
+class EvaluationSetup:
+    """A run's clips, loaded as its trials load them for evaluation."""
 
     dataset: Dataset
-    trials: Mapping[str, TrainConfig]  # the first trial of each backbone, by its name
-    device: torch.device  # where backbones are run
-    heard: Heard = lambda clips: None  # called between batches; a baseline hears all clips once
+    trials: Mapping[str, TrainConfig]  # the first trial of each backbone, by backbone name
+    device: torch.device  # of the backbones
+    progress: Progress = lambda clips: None  # each baseline reads every clip once
 
     def clips(self, rate: int, device: torch.device) -> dict[str, ClipSet]:
-        """Training, validation and test clips at a sample rate, Hz."""
+        """Training, validation and test clips at a sample rate in Hz."""
         trial = next(iter(self.trials.values()))
         cache = build_caches(self.dataset, [rate], Path(trial.cache_dir), progress=False)[rate]
         return {
@@ -79,7 +79,7 @@ class Hearing:
 
 
 def titles(models: Iterable[str]) -> dict[str, str]:
-    """What each baseline of a run over these backbones is, by its name."""
+    """Titles of the baselines of a run over these backbones, by name."""
     return {
         "majority": "the most frequent class",
         "onsets": "nearest neighbour by count and rate of onsets",
@@ -88,78 +88,77 @@ def titles(models: Iterable[str]) -> dict[str, str]:
     }
 
 
-def skipped(name: str, hearing: Hearing) -> str:
-    """Why a baseline is not to be measured; empty if it is."""
-    trial = hearing.trials.get(name.removeprefix(_KNN))
-    heavy = trial is not None and trial.scale == "base" and hearing.device.type == "cpu"
-    if heavy and len(hearing.dataset.clips) > FEW_CLIPS:
-        return f"a full-size model on a CPU, and more than {FEW_CLIPS} clips"
+def skip_reason(name: str, setup: EvaluationSetup) -> str:
+    """The reason not to measure a baseline; empty if there is none."""
+    trial = setup.trials.get(name.removeprefix(_KNN))
+    slow = trial is not None and trial.scale == "base" and setup.device.type == "cpu"
+    if slow and len(setup.dataset.clips) > MAX_CPU_CLIPS:
+        return f"a full-size model on a CPU, and more than {MAX_CPU_CLIPS} clips"
     return ""
 
 
-def measure_baseline(name: str, hearing: Hearing) -> tuple[Baseline, pd.DataFrame]:
-    """One baseline, fitted and scored, and its answers to the test clips: sample_id, player, rudiment, predicted.
+def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.DataFrame]:
+    """Fit and score one baseline of `titles`.
 
-    Args:
-        name: one of `titles`.
+    Returns:
+        The result, and the test predictions: sample_id, player, rudiment, predicted.
 
     Raises:
         RuntimeError, MemoryError: out of memory, or the device fails.
-        ValueError: there is nothing to tell apart (one class), or nothing to tell it by (features without a number).
+        ValueError: the training clips have one class only, or features are not finite.
         OSError, UserError: waveforms or weights cannot be read.
     """
-    began = time.perf_counter()
-    describe, fit, rate, device = _way(name, hearing)
-    clips = hearing.clips(rate, device)
-    split = {which: Labelled(describe(own, rate, hearing.heard), own.labels) for which, own in clips.items()}
-    for which, data in split.items():
-        if not data.features.isfinite().all():
-            raise ValueError(f"what it makes of the {which} clips is not finite")
-    fitted = fit(split["train"], split["validation"])
-    validated, tested = fitted.predict(split["validation"].features), fitted.predict(split["test"].features)
-    scores = _scores("val", validated, split["validation"].labels) | _scores("test", tested, split["test"].labels)
-    answers = clips["test"].table[["sample_id", "player", "rudiment"]]
-    answers = answers.assign(predicted=[SLUGS[label] for label in tested.tolist()])
-    title = titles(hearing.trials)[name]
-    return Baseline(name, title, scores, time.perf_counter() - began, fitted.chosen), answers
+    start = time.perf_counter()
+    extract, fit, rate, device = _method(name, setup)
+    clips = setup.clips(rate, device)
+    data = {split: Labelled(extract(own, rate, setup.progress), own.labels) for split, own in clips.items()}
+    for split, labelled in data.items():
+        if not labelled.features.isfinite().all():
+            raise ValueError(f"features of the {split} clips are not finite")
+    fitted = fit(data["train"], data["validation"])
+    tested = fitted.predict(data["test"].features)
+    validated = _scores(fitted.predict(data["validation"].features), data["validation"].labels)
+    scores = dict(zip(SCORES, (*validated, *_scores(tested, data["test"].labels)), strict=True))
+    predictions = clips["test"].table[["sample_id", "player", "rudiment"]]
+    predictions = predictions.assign(predicted=[SLUGS[label] for label in tested.tolist()])
+    title = titles(setup.trials)[name]
+    return Baseline(name, title, scores, time.perf_counter() - start, fitted.chosen), predictions
 
 
-def _way(name: str, hearing: Hearing) -> tuple[Describe, Fit, int, torch.device]:
-    """How a baseline hears, how it is fitted, at which sample rate and where."""
-    # There are waveforms at the rates of the run's backbones; what is looked at here, all of them have.
-    rates, cpu = sorted({REGISTRY[model].sample_rate for model in hearing.trials}), torch.device("cpu")
+def _method(name: str, setup: EvaluationSetup) -> tuple[Extract, Fit, int, torch.device]:
+    """The feature extractor, the fit function, the sample rate and the device of a baseline."""
+    # Waveforms are cached at the rates of the run's backbones; the lowest of them is enough for these features.
+    rate, cpu = min(REGISTRY[model].sample_rate for model in setup.trials), torch.device("cpu")
     if name == "majority":
-        return _nothing, fit_majority, rates[0], cpu
+        return _no_features, fit_majority, rate, cpu
     if name == "onsets":
-        return onset_features, fit_nearest, rates[0], cpu
+        return onset_features, fit_nearest, rate, cpu
     if name == "logmel":
-        return log_mel_features, fit_logistic, rates[0], hearing.device
-    trial = hearing.trials[name.removeprefix(_KNN)]
-    backbone = backbone_of(trial).to(hearing.device)
-    return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, hearing.device
+        return log_mel_features, fit_logistic, rate, setup.device
+    trial = setup.trials[name.removeprefix(_KNN)]
+    backbone = backbone_of(trial).to(setup.device)
+    return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, setup.device
 
 
-def _scores(prefix: str, predicted: Tensor, labels: Tensor) -> dict[str, float]:
-    certain = F.one_hot(predicted, len(SLUGS))  # as logits, for trials and baselines share their metrics
-    return {
-        f"{prefix}_acc": metrics.accuracy(certain, labels),
-        f"{prefix}_macro_f1": metrics.macro_f1(certain, labels),
-    }
+def _scores(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy and macro F1, as of the trials."""
+    logits = F.one_hot(predicted, len(SLUGS))
+    return metrics.accuracy(logits, labels), metrics.macro_f1(logits, labels)
 
 
-def _nothing(clips: ClipSet, rate: int, heard: Heard) -> Tensor:
-    heard(len(clips))
+def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    progress(len(clips))
     return torch.zeros(len(clips), 0)
 
 
 def fit_majority(train: Labelled, validation: Labelled) -> Fitted:
-    """The training clips' most frequent class; of equally frequent ones the first."""
+    """Always predict the most frequent training class; ties go to the first class."""
     label = int(train.labels.bincount().argmax())
     return Fitted(lambda features: torch.full((len(features),), label), SLUGS[label])
 
 
 def fit_nearest(train: Labelled, validation: Labelled) -> Fitted:
-    """One nearest neighbour by columns of unit deviation; the equally near vote, and of a tie the first class wins."""
+    """Fit one nearest neighbour on columns of unit deviation. Equally near clips vote; ties go to the first class."""
     scale = train.features.std(dim=0, correction=0).clamp(min=1e-12)
     known, labels = (train.features / scale).numpy(), train.labels.numpy()
 
@@ -170,7 +169,7 @@ def fit_nearest(train: Labelled, validation: Labelled) -> Fitted:
 
 
 def fit_neighbours(train: Labelled, validation: Labelled) -> Fitted:
-    """k nearest neighbours by cosine, k chosen on the validation clips; of a tie the first class wins."""
+    """Fit k nearest neighbours by cosine, with k selected on the validation clips; ties go to the first class."""
     known = F.normalize(train.features, dim=1)
 
     def predict(features: Tensor, k: int) -> Tensor:
@@ -180,16 +179,16 @@ def fit_neighbours(train: Labelled, validation: Labelled) -> Fitted:
             votes.append(F.one_hot(train.labels[nearest], len(SLUGS)).sum(1))
         return torch.cat(votes).argmax(1)
 
-    return _best_on(validation, (Fitted(partial(predict, k=k), f"k={k}") for k in NEIGHBOURS))
+    return select_best(validation, (Fitted(partial(predict, k=k), f"k={k}") for k in NEIGHBOURS))
 
 
 def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
-    """Logistic regression on standardised columns, its regularisation chosen on the validation clips.
+    """Fit logistic regression on standardised columns, with C selected on the validation clips.
 
     Raises:
-        ValueError: the training clips are all of one class.
+        ValueError: the training clips have one class only.
     """
-    from sklearn.exceptions import ConvergenceWarning  # takes a second to import
+    from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -201,20 +200,16 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
     def candidates() -> Iterator[Fitted]:
         for strength in STRENGTHS:
             model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_STEPS))
-            # Its products are so small that BLAS's threads spend ten times as long waiting for each other.
+            # The products are small: several BLAS threads take ten times as long as one.
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                warnings.filterwarnings("ignore", "The number of unique classes")  # of few clips: 40 are meant
+                warnings.filterwarnings("ignore", "The number of unique classes")  # 40 classes, few clips
                 model.fit(train.features.numpy(), train.labels.numpy())
             yield Fitted(partial(predict, model), f"C={strength:g}")
 
-    return _best_on(validation, candidates())
+    return select_best(validation, candidates())
 
 
-def _best_on(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:
-    """The best by macro F1, as among trials; of equally good ones the first."""
-
-    def score(fitted: Fitted) -> float:
-        return _scores("val", fitted.predict(validation.features), validation.labels)["val_macro_f1"]
-
-    return max(candidates, key=score)
+def select_best(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:
+    """The candidate with the highest macro F1 on the validation clips; ties go to the first."""
+    return max(candidates, key=lambda fitted: _scores(fitted.predict(validation.features), validation.labels)[1])

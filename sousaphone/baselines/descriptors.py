@@ -1,7 +1,7 @@
-"""What baselines look at: a clip as a few numbers.
+"""Features of the baselines.
 
-Each function takes the clips of one split and gives float32 [N, D] on the CPU. What is heard is each clip's centre
-window, as in evaluation; padding is left out where it can be.
+Each function maps the clips of one split to float32 [N, D] on the CPU. The input is each clip's centre window, as in
+evaluation; padding is excluded where possible.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.data.cache.decode import in_threads
 from sousaphone.data.onsets import onsets
 
-_BATCH = 8  # eight threads of them need no more memory than one evaluation batch
-# The log-mels: 25 ms frames every 10 ms, bands that every backbone's sample rate has.
+CPU_BATCH = 8  # in eight threads it needs no more memory than one evaluation batch
+# Log-mels: 25 ms frames every 10 ms, up to the Nyquist frequency of 16 kHz audio.
 _FRAME_SECONDS, _HOP_SECONDS, _BANDS, _BAND_HERTZ = 0.025, 0.010, 64, (50.0, 8_000.0)
 
-Heard = Callable[[int], None]  # told how many more clips have been heard
+Progress = Callable[[int], None]  # called with the number of clips just processed
 
 
-def onset_features(clips: ClipSet, rate: int, heard: Heard) -> Tensor:
-    """How many onsets are detected in each window, and how many a second of what is heard, [N, 2]."""
+def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    """Number of detected onsets in each window, and onsets per second of unpadded audio, [N, 2]."""
 
-    def describe(batch: Batch) -> Tensor:
+    def extract(batch: Batch) -> Tensor:
         rows = []
         for wave, length in zip(to_float(batch.wave).cpu(), batch.lengths.tolist(), strict=True):
             count = len(onsets(wave[:length].numpy(), rate))
             rows.append((count, count * rate / max(length, 1)))
         return torch.tensor(rows, dtype=torch.float32)
 
-    return _of_batches(describe, clips, 64, heard)
+    return _by_batch(extract, clips, 64, progress)
 
 
-def log_mel_features(clips: ClipSet, rate: int, heard: Heard) -> Tensor:
-    """Mean and deviation of each log-mel band over the frames of what is heard, [N, 2 · bands]."""
-    return _of_batches(lambda batch: pooled_log_mels(to_float(batch.wave), batch.lengths, rate), clips, 64, heard)
+def log_mel_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    """Mean and standard deviation of each log-mel band over the unpadded frames, [N, 2 · bands]."""
+    return _by_batch(lambda batch: pooled_log_mels(to_float(batch.wave), batch.lengths, rate), clips, 64, progress)
 
 
 def pooled_log_mels(wave: Tensor, lengths: Tensor, rate: int) -> Tensor:
-    """
-    Args:
-        wave: float [B, T], at least a frame long.
-        lengths: int64 [B], samples of each row that are sound.
-        rate: Hz, 16,000 or more.
+    """Means, then standard deviations of each band over the frames within each row's length, [B, 2 · bands].
 
-    Returns:
-        Means, then deviations over the frames that lie within a row's sound (the first one always does), of each band.
+    The first frame always counts.
+
+    Args:
+        wave: float [B, T], at least one frame long.
+        lengths: int64 [B], samples of each row without padding.
+        rate: Hz, at least 16,000.
     """
     frame, hop = round(_FRAME_SECONDS * rate), round(_HOP_SECONDS * rate)
     bank = melscale_fbanks(frame // 2 + 1, *_BAND_HERTZ, _BANDS, rate, "slaney", "slaney").to(wave.device)
@@ -65,27 +65,27 @@ def pooled_log_mels(wave: Tensor, lengths: Tensor, rate: int) -> Tensor:
     return torch.cat([mean, spread.sqrt()], dim=1)
 
 
-def embeddings(backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, heard: Heard) -> Tensor:
-    """The mean of each clip's tokens, [N, D]: of what is pretrained alone, since pooling may be a fresh layer."""
+def embeddings(backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    """The mean of each clip's tokens, [N, D]; the backbone's own pooling may have untrained layers."""
     kind = clips.device.type
 
-    def describe(batch: Batch) -> Tensor:
+    def extract(batch: Batch) -> Tensor:
         with torch.inference_mode():
             features = backbone.frontend(to_float(batch.wave), batch.lengths)
             with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):  # as in training
                 tokens = backbone.encode(features)  # [B, L, D]
             return tokens.float().mean(1)
 
-    return _of_batches(describe, clips, batch_size, heard)
+    return _by_batch(extract, clips, batch_size, progress)
 
 
-def _of_batches(describe: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, heard: Heard) -> Tensor:
-    """What all batches come to, in the table's order."""
-    # On a CPU several at a time, one thread each: torch's own would wait for each other at many small operations.
+def _by_batch(extract: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, progress: Progress) -> Tensor:
+    """Features of all clips in the table's order."""
+    # On a CPU batches run in parallel, one thread each: torch's own threads are slow for many small operations.
     on_cpu = clips.device.type == "cpu"
-    batches = clips.evaluation_batches(min(batch_size, _BATCH) if on_cpu else batch_size)
+    batches = clips.evaluation_batches(min(batch_size, CPU_BATCH) if on_cpu else batch_size)
     rows = []
-    for described in in_threads(describe, batches) if on_cpu else map(describe, batches):
-        rows.append(described.cpu())
-        heard(len(described))
+    for features in in_threads(extract, batches) if on_cpu else map(extract, batches):
+        rows.append(features.cpu())
+        progress(len(features))
     return torch.cat(rows)

@@ -1,4 +1,4 @@
-"""What a clip costs an arm on one CPU core: waveform in, logits out, one clip at a time, front end included."""
+"""Inference time of an arm on one CPU core: from waveform to logits, one clip at a time, front end included."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import InferenceTime
 
-REPEATS = (2, 20)  # at least and at most
-_SECONDS = 3.0  # after which the least repeats are enough
+REPEATS = (2, 20)  # minimum and maximum
+_SECONDS = 3.0  # time limit after the minimum of repeats
 
 
-def models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str], TrainConfig]:
-    """The first trial of each model: trials whose models are built alike cost the same, augmented or not."""
+def distinct_models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str], TrainConfig]:
+    """The first trial of each (model, strategy, LoRA targets); augmentation and seeds do not change the time."""
     found: dict[tuple[str, str, str], TrainConfig] = {}
     for trial in trials:
         found.setdefault((trial.model, trial.strategy, trial.lora_targets), trial)
@@ -29,31 +29,31 @@ def time_arm(trial: TrainConfig) -> InferenceTime:
 
     Raises:
         RuntimeError, MemoryError: out of memory.
-        UserError: its weights cannot be read.
+        UserError: the weights cannot be read.
     """
     milliseconds = time_model(build_model(trial, len(SLUGS)), trial.clip_seconds)
-    # Whatever else the machine does can make a pass longer, and none shorter.
+    # The minimum is least disturbed by other processes.
     return InferenceTime(trial.model, trial.strategy, trial.lora_targets, min(milliseconds), len(milliseconds))
 
 
 def time_model(model: RudimentClassifier, clip_seconds: float) -> list[float]:
-    """Milliseconds of each of some passes of one clip, after one that is not counted.
+    """Milliseconds of repeated forward passes of one clip on one thread, after a warm-up pass.
 
-    The model is on the CPU; it has one thread of it, and is left in evaluation mode.
+    The model must be on the CPU; it is left in evaluation mode.
     """
     rate = model.backbone.spec.sample_rate
-    # Cost does not depend on content. A generator of its own: the caller's random state stays as it is.
+    # The content does not matter. A separate generator leaves the global random state unchanged.
     noise = torch.rand(1, round(clip_seconds * rate), generator=torch.Generator().manual_seed(0)) - 0.5
-    usual = torch.get_num_threads()
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
             model.eval()(noise)
-            taken: list[float] = []
-            while len(taken) < REPEATS[0] or (len(taken) < REPEATS[1] and sum(taken) < 1000 * _SECONDS):
-                began = time.perf_counter()
+            times: list[float] = []
+            while len(times) < REPEATS[0] or (len(times) < REPEATS[1] and sum(times) < 1000 * _SECONDS):
+                start = time.perf_counter()
                 model(noise)
-                taken.append(1000 * (time.perf_counter() - began))
+                times.append(1000 * (time.perf_counter() - start))
     finally:
-        torch.set_num_threads(usual)
-    return taken
+        torch.set_num_threads(threads)
+    return times

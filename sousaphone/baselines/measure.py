@@ -1,4 +1,4 @@
-"""Measure a run's yardsticks before its trials: what is there already is kept, and the rest is written as it comes."""
+"""Measure a run's baselines before its trials. Existing results are kept; each new result is written at once."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from sousaphone.baselines.classifiers import Hearing, measure_baseline, skipped, titles
-from sousaphone.baselines.latency import models, time_arm
+from sousaphone.baselines.classifiers import EvaluationSetup, measure_baseline, skip_reason, titles
+from sousaphone.baselines.latency import distinct_models, time_arm
 from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
@@ -21,141 +21,131 @@ from sousaphone.runs.baseline_results import Baseline, BaselineResults, Inferenc
 from sousaphone.text import Announce, counted, in_words, one_line, progress_bar
 from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 
-# What may go wrong with one yardstick and leave the trials as they are: the device, its memory, the disk, a weights or
-# waveform file, features that tell nothing, scikit-learn not installed. Anything else is a defect and ends the launch.
-_TROUBLE = (RuntimeError, MemoryError, OSError, ValueError, ImportError)
+# Failures of one measurement that do not concern the trials: device, memory, disk, a weights or waveform file, features
+# that are not finite, a missing scikit-learn. Any other exception is a bug and ends the launch.
+_EXPECTED = (RuntimeError, MemoryError, OSError, ValueError, ImportError)
 
 
 def measure_baselines(
     run: Path, trials: Sequence[TrainConfig], dataset: Dataset, announce: Announce
 ) -> BaselineResults | None:
-    """Measure what a run lacks of its yardsticks; each is written as it comes.
+    """Measure the baselines and CPU times that a run lacks, and write each result at once.
 
-    Those with a result are kept, if they are of the same clips and seconds; those without one are tried again. One
-    that cannot be measured says why and stops nothing. Threads and random state are left as they were.
+    Results of the same clips and clip length are kept; failed measurements are repeated. A failure is announced and
+    stops nothing. Threads and random state are restored.
 
     Args:
         run: the run's directory.
-        trials: all that are planned.
-        dataset: the clips that they are drawn, of every split.
+        trials: all planned trials.
+        dataset: the clips of the trials, of every split.
 
     Returns:
-        All of the run's; None if the disk takes none.
+        All results of the run; None if they could not be written.
     """
     firsts: dict[str, TrainConfig] = {}
     for trial in trials:
         firsts.setdefault(trial.model, trial)
-    # A device that only a cluster's other machines have is none to measure on.
+    # A cluster may have devices that this machine lacks.
     device = torch.device(trials[0].device if is_here(trials[0].device) else "cpu")
-    hearing = Hearing(dataset, firsts, device)
-    planned, names = models(trials), list(titles(firsts))
+    setup = EvaluationSetup(dataset, firsts, device)
+    planned, names = distinct_models(trials), titles(firsts)
     blank = BaselineResults((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
-    there = _there(run, blank)
-    times = {each.built: each for each in there.inference if each.built in planned and each.ms is not None}
-    if there.cpu != blank.cpu and len(times) < len(planned):
-        times = {}  # of two processors' times none could be compared
-    blank = replace(blank, cpu=there.cpu if times else blank.cpu)
-    scored = {each.name: each for each in there.baselines if each.name in names and _is_whole(run, each)}
+    existing = _existing(run, blank)
+    times = {each.built: each for each in existing.inference if each.built in planned and each.ms is not None}
+    if existing.cpu != blank.cpu and len(times) < len(planned):
+        times = {}  # times of different processors cannot be compared
+    blank = replace(blank, cpu=existing.cpu if times else blank.cpu)
+    scored = {
+        each.name: each
+        for each in existing.baselines
+        if each.name in names and each.scores and predictions_path(run, each.name).is_file()
+    }
     for name in names:
-        if name not in scored and (why := skipped(name, hearing)):
-            scored[name] = _without(name, hearing, 0.0, why)
+        if name not in scored and (why := skip_reason(name, setup)):
+            scored[name] = Baseline(name, names[name], {}, 0.0, why=why)
 
-    def found() -> BaselineResults:
+    def results() -> BaselineResults:
         baselines = tuple(scored[name] for name in names if name in scored)
         return replace(blank, baselines=baselines, inference=tuple(times[built] for built in planned if built in times))
 
-    lacking = [name for name in names if name not in scored]
+    missing = [name for name in names if name not in scored]
     arms = [trial for built, trial in planned.items() if built not in times]
-    if lacking or arms:
-        parts = [counted(len(lacking), "baseline")] if lacking else []
+    if missing or arms:
+        parts = [counted(len(missing), "baseline")] if missing else []
         work = " and ".join([*parts, *([f"the CPU time of {counted(len(arms), 'arm')}"] if arms else [])])
         announce(
-            f"measuring {work} to hold the trials against: seconds for 1,000 clips and nano models, minutes for more "
-            "(--no-baselines leaves it out)"
+            f"measuring {work}: takes seconds for 1,000 clips and nano models, minutes for more "
+            "(skip with --no-baselines)"
         )
-        began, clips = time.perf_counter(), len(dataset.clips)
+        start, clips = time.perf_counter(), len(dataset.clips)
         try:
-            with progress_bar("baselines and CPU times", len(lacking) + len(arms)) as advance:
-                telling = replace(hearing, heard=lambda heard: advance(heard / clips))
-                for name in lacking:
-                    scored[name] = _baseline(name, telling, run)
-                    found().write(run)
+            with progress_bar("baselines and CPU times", len(missing) + len(arms)) as advance:
+                setup = replace(setup, progress=lambda done: advance(done / clips))
+                for name in missing:
+                    scored[name] = _measure(name, setup, run)
+                    results().write(run)
                 for trial in arms:
-                    timed = _inference(trial)
+                    timed = _time(trial)
                     times[timed.built] = timed
-                    found().write(run)
+                    results().write(run)
                     advance(1.0)
         except OSError as error:
-            announce(f"they cannot be kept in {run} ({error.strerror or error}); the trials go on without them")
+            announce(f"Could not save the baselines to {run} ({error.strerror or error}); continuing without them")
             return None
         finally:
             free_memory(device)
-        announce(f"measured {work} in {in_words(time.perf_counter() - began)}")
-    for why, which in _without_result(found()).items():
-        announce(f"  without a result: {', '.join(which)} ({why})")
-    if best := found().best:
+        announce(f"measured {work} in {in_words(time.perf_counter() - start)}")
+    found = results()
+    failed: defaultdict[str, list[str]] = defaultdict(list)
+    for baseline in found.baselines:
+        failed[baseline.why].append(baseline.name)
+    for inference in found.inference:
+        failed[inference.why].append(f"the CPU time of {'-'.join(inference.built)}")
+    for why, what in failed.items():
+        if why:
+            announce(f"  no result for {', '.join(what)}: {why}")
+    if best := found.best:
         scores = f"test_acc {best.scores['test_acc']:.3f}  test_macro_f1 {best.scores['test_macro_f1']:.3f}"
         announce(f"best baseline by val_macro_f1: {best.name} ({best.title})  {scores}")
-    return found()
+    return found
 
 
-def _there(run: Path, blank: BaselineResults) -> BaselineResults:
-    """What an earlier launch has measured; nothing if that is damaged, or of other clips or seconds."""
+def _existing(run: Path, blank: BaselineResults) -> BaselineResults:
+    """The results of an earlier launch; `blank` if they are damaged or of other clips or another clip length."""
     try:
         found = BaselineResults.read(run)
     except (ValueError, OSError):
         return blank
-    of = attrgetter("clip_seconds", "data_fingerprint", "threads")
-    return found if found is not None and of(found) == of(blank) else blank
+    setting = attrgetter("clip_seconds", "data_fingerprint", "threads")
+    return found if found is not None and setting(found) == setting(blank) else blank
 
 
-def _is_whole(run: Path, baseline: Baseline) -> bool:
-    """Whether it has a result, its answers included."""
-    return bool(baseline.scores) and predictions_path(run, baseline.name).is_file()
-
-
-def _baseline(name: str, hearing: Hearing, run: Path) -> Baseline:
-    """Measured, its answers kept; or without a result, and why."""
-    began = time.perf_counter()
+def _measure(name: str, setup: EvaluationSetup, run: Path) -> Baseline:
+    """Measure a baseline and write its predictions; on failure return the reason instead of scores."""
+    start = time.perf_counter()
     try:
-        baseline, answers = measure_baseline(name, hearing)
+        baseline, predictions = measure_baseline(name, setup)
         path = predictions_path(run, name)
         path.parent.mkdir(exist_ok=True)
         with atomic_write(path) as temporary:
-            answers.to_parquet(temporary)
+            predictions.to_parquet(temporary)
         return baseline
-    except _TROUBLE as error:
-        why = _why(error)
-    # Past the handler nothing holds the tensors of the attempt any more.
-    free_memory(hearing.device)
-    return _without(name, hearing, time.perf_counter() - began, why)
+    except _EXPECTED as error:
+        why = _reason(error)
+    free_memory(setup.device)  # not in the handler, whose traceback holds tensors
+    return Baseline(name, titles(setup.trials)[name], {}, time.perf_counter() - start, why=why)
 
 
-def _without(name: str, hearing: Hearing, seconds: float, why: str) -> Baseline:
-    return Baseline(name, titles(hearing.trials)[name], {}, seconds, why=why)
-
-
-def _inference(trial: TrainConfig) -> InferenceTime:
-    """Timed; or without a result, and why."""
+def _time(trial: TrainConfig) -> InferenceTime:
+    """The inference time of an arm; on failure the reason instead."""
     try:
         return time_arm(trial)
-    except _TROUBLE as error:
-        return InferenceTime(trial.model, trial.strategy, trial.lora_targets, None, why=_why(error))
+    except _EXPECTED as error:
+        return InferenceTime(trial.model, trial.strategy, trial.lora_targets, None, why=_reason(error))
 
 
-def _why(error: Exception) -> str:
-    """In one line."""
+def _reason(error: Exception) -> str:
+    """An error in one line."""
     if is_out_of_memory(error):
         return "out of memory"
-    said = one_line(error, 300)
-    return f"{said}; install the requirements again" if isinstance(error, ImportError) else said
-
-
-def _without_result(found: BaselineResults) -> dict[str, list[str]]:
-    """What has no result, by why."""
-    names: defaultdict[str, list[str]] = defaultdict(list)
-    for baseline in found.baselines:
-        names[baseline.why].append(baseline.name)
-    for inference in found.inference:
-        names[inference.why].append(f"the CPU time of {'-'.join(inference.built)}")
-    return {why: which for why, which in names.items() if why}
+    return one_line(error, 300) + ("; install the requirements again" if isinstance(error, ImportError) else "")

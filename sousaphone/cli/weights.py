@@ -1,4 +1,4 @@
-"""python -m sousaphone.weights: what is here and what is missing, fetch it, and whether it is the right thing."""
+"""python -m sousaphone.weights: list, fetch and verify pretrained weights."""
 
 from __future__ import annotations
 
@@ -17,47 +17,46 @@ from sousaphone.weights.resolve import resolve_all
 
 EXIT_MISSING = 1
 _PROGRAM = "python -m sousaphone.weights"
-_LIST = "Say of every backbone which weights it starts from, where they are here or where they come from, and licences."
+_LIST = "List every backbone's weights: training data, licence, source, and path on this machine."
 _FETCH = f"""\
-Fetch what is missing (default: {" ".join(DEFAULT_SWEEP)}): from the Hugging Face hub into its cache, EfficientAT's from
-its authors' release into SOUSAPHONE_WEIGHTS, else torch's cache, where each file is checked before it gets its name.
+Fetch missing weights (default: {" ".join(DEFAULT_SWEEP)}): from the Hugging Face hub into its cache, EfficientAT's from
+its authors' release into SOUSAPHONE_WEIGHTS, else torch's cache. Every file is checked before it is used.
 """
 _VERIFY = """\
-Say what is here, exactly: origin, SHA-256, parameters, and what the loaded network makes of a fixed clip. NAME=PATH
-takes a file or directory of yours. On two machines with the same weights the fingerprints are equal and the numbers
+Verify weights on this machine: origin, SHA-256, number of parameters, and the network's output for a fixed clip.
+NAME=PATH verifies any file or directory. The same weights give equal fingerprints on all machines, and outputs that
 agree to about 1e-4.
 """
 _END = """\
 examples:
   %(prog)s list
   %(prog)s fetch beats efficientat
-  %(prog)s verify                            all that is here
-  %(prog)s verify efficientat=/data/mn10.pt  a file of yours
+  %(prog)s verify                            all weights on this machine
+  %(prog)s verify efficientat=/data/mn10.pt  any other file
 
-exit codes: 0; 1 what is to be verified is missing, damaged or not what it should be; 2 wrong argument, or what is to
-be fetched cannot be had; 130 interrupted
+exit codes: 0; 1 weights to verify are missing, damaged or wrong; 2 wrong argument, or weights cannot be fetched;
+130 interrupted
 """
 
 
 def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
-    parser = Parser(prog=prog, description="Published weights: what is here, fetch it, check it.", epilog=_END)
+    parser = Parser(prog=prog, description="List, fetch and verify published weights.", epilog=_END)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("list", _LIST), ("fetch", _FETCH), ("verify", _VERIFY)):
         command = commands.add_parser(name, help=re.split(r"[:.(]", text)[0].strip(), description=text)
         if name != "list":
-            command.add_argument("names", nargs="*", metavar="NAME", help=f"of {' '.join(REGISTRY)}")
+            command.add_argument("names", nargs="*", metavar="NAME", help=f"one of {' '.join(REGISTRY)}")
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line and return the exit code."""
     prepare_process()
     arguments = build_parser(prog).parse_args(argv)
 
     def run() -> int:
         if arguments.command == "list":
-            for line in listed():
-                print(line)
+            print("\n".join(listed()))
             return EXIT_OK
         require_torchaudio()
         if arguments.command == "fetch":
@@ -68,17 +67,17 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 
 
 def listed() -> Iterator[str]:
-    """The registry's weights, in words, line by line."""
+    """Lines that describe the registry's weights."""
     for name, spec in REGISTRY.items():
         millions = spec.weights[0].parameters / 1e6
-        extra = "" if spec.in_default_sweep else f"; compared where --models names {name}"
+        extra = "" if spec.in_default_sweep else f"; only with --models {name}"
         yield f"{name}: {spec.title}, {millions:.2f} M parameters, {spec.format}, {spec.licence}{extra}"
         yield f"  trained on: {spec.pretraining} ({spec.objective})"
-        yield f"  hears: {spec.frontend.in_words()}"
+        yield f"  features: {spec.frontend.in_words()}"
         for source in spec.weights:
             yield f"  from: {source.address}" + (f" (SHA-256 {source.sha256})" if source.sha256 else "")
-        path = _here(spec)
-        yield f"  here, unchecked: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
+        path = _local(spec)
+        yield f"  found, not verified: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
 
 
 def fetch(names: Sequence[str]) -> int:
@@ -88,32 +87,30 @@ def fetch(names: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def verify(words: Sequence[str]) -> int:
-    """Those that are named, else all that are here; a missing or a wrong one does not keep the others from being
-    looked at."""
-    wanted: dict[str, Path | None] = {}
-    for word in words or [name for name in REGISTRY if _here(REGISTRY[name]) is not None]:
-        name, sign, given = word.partition("=")
+def verify(arguments: Sequence[str]) -> int:
+    """Verify the weights in `arguments` (NAME or NAME=PATH), or all on this machine; errors do not stop the others."""
+    paths: dict[str, Path | None] = {}
+    for argument in arguments or [name for name, spec in REGISTRY.items() if _local(spec) is not None]:
+        name, sign, path = argument.partition("=")
         spec = _spec(name)
-        wanted[name] = Path(given).expanduser().absolute() if sign else _here(spec)
-    if not wanted:
+        paths[name] = Path(path).expanduser().absolute() if sign else _local(spec)
+    if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")
         return EXIT_MISSING
-    wrong = 0
-    for name, path in wanted.items():
+    code = EXIT_OK
+    for name, found in paths.items():
         try:
-            if path is None:
+            if found is None:
                 raise UserError(f"not on this machine; to fetch it: {_PROGRAM} fetch {name}")
-            lines = list(_verified(REGISTRY[name], path))
+            print("\n".join(_verified(REGISTRY[name], found)))
         except UserError as error:
-            wrong += 1
+            code = EXIT_MISSING
             print(f"{name}: {error}", file=sys.stderr)
-            continue
-        print("\n".join(lines))
-    return EXIT_MISSING if wrong else EXIT_OK
+    return code
 
 
 def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
+    """Lines that describe verified weights."""
     import torch
 
     from sousaphone.weights.check import fixed_clip, load_checked, pretrained_parameters
@@ -125,23 +122,21 @@ def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
     if found.published is not None:
         refuse_other_bytes(spec.name, found.published, path)
     backbone = load_checked(spec, path).eval()
-    published, as_published = found.published is not None, " (as published)"
-    same_bytes = found.published is not None and found.published.sha256 == found.sha256
+    published = found.published is not None
+    as_published = " (as published)" * published
+    same_bytes = " (as published)" * (found.published is not None and found.published.sha256 == found.sha256)
     yield f"{spec.name}: {path}"
     yield f"  origin: {found.origin}"
     yield f"  licence: {spec.licence if published else 'not known'}"
-    yield f"  SHA-256: {found.sha256}{as_published * same_bytes}"
-    yield f"  parameters: {pretrained_parameters(backbone):,}{as_published * published}"
+    yield f"  SHA-256: {found.sha256}{same_bytes}"
+    yield f"  parameters: {pretrained_parameters(backbone):,}{as_published}"
     yield f"  fingerprint of the loaded tensors: {fingerprint(backbone.get_submodule('net'))}"
-    yield f"  hears: {backbone.frontend.contract.in_words()}"
+    yield f"  features: {backbone.frontend.contract.in_words()}"
     clip = torch.from_numpy(fixed_clip(spec.sample_rate)).float()[None] / 32768
     with torch.no_grad():
         embedding = backbone(clip)[0].double()
-    first = ", ".join(f"{value:.6g}" for value in embedding[:4])
-    yield (
-        f"  fixed clip: {len(embedding)} numbers of mean {embedding.mean():.6g} and norm {embedding.norm():.6g}, the "
-        f"first {first}"
-    )
+    norm, first = embedding.norm(), ", ".join(f"{value:.6g}" for value in embedding[:4])
+    yield f"  fixed clip: {len(embedding)} outputs, mean {embedding.mean():.6g}, norm {norm:.6g}, first {first}"
 
 
 def _spec(name: str) -> BackboneSpec:
@@ -150,5 +145,5 @@ def _spec(name: str) -> BackboneSpec:
     return REGISTRY[name]
 
 
-def _here(spec: BackboneSpec) -> Path | None:
+def _local(spec: BackboneSpec) -> Path | None:
     return next((path for source in spec.weights if (path := locate.find(spec.name, source)) is not None), None)

@@ -1,10 +1,10 @@
-"""Where pretrained weights come from, and how we know which ones a trial started from.
+"""Pretrained weights: their sources, and the identity of the files that a trial starts from.
 
-`resolve` turns `--weights` into a path, `locate` knows where files lie, `network` fetches what is missing, `identity`
-says what a file is, `check` loads it. On the command line: `python -m sousaphone.weights`.
+`resolve` turns `--weights` into a path, `locate` finds local files, `download` fetches missing ones, `identity`
+identifies a file, `check` loads it. On the command line: `python -m sousaphone.weights`.
 """
 
 from sousaphone.weights.identity import RANDOM, content_fingerprint, fingerprint, record_of
-from sousaphone.weights.resolve import resolve, resolve_all
+from sousaphone.weights.resolve import resolve_all
 
-__all__ = ["RANDOM", "content_fingerprint", "fingerprint", "record_of", "resolve", "resolve_all"]
+__all__ = ["RANDOM", "content_fingerprint", "fingerprint", "record_of", "resolve_all"]

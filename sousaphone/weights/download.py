@@ -1,4 +1,4 @@
-"""Fetching published weights: first whether the network is there at all, then each source, then whether it is right."""
+"""Fetch published weights: test the connection, try each source, and check what was downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from http.client import HTTPException
 from pathlib import Path
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
@@ -24,67 +24,65 @@ from sousaphone.weights.check import load_checked
 from sousaphone.weights.identity import file_sha256, note_origin, refuse_other_bytes
 from sousaphone.weights.locate import SETTINGS, own_directory, torch_cache
 
-_PATIENCE = 5.0  # seconds that hosts get to answer at all, together
-_STALL = 30.0  # seconds without a byte after which a connection counts as lost
-_WANTED = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]
+CONNECT_SECONDS = 5.0  # time limit for the first answer of all servers together
+_STALL_SECONDS = 30.0  # without a byte; then the connection has failed
+_PATTERNS = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]
 
 
 def fetch(wanted: Mapping[str, Iterable[WeightSource]]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Fetch what is missing, each from the first of its sources that has it.
+    """Fetch weights, each from the first source that works.
 
     Args:
-        wanted: by backbone, sources of the same bytes.
+        wanted: sources of the same bytes, by backbone.
 
     Returns:
-        What is here now, by backbone, and why the others are not.
+        Paths of the fetched weights, and the reasons why the others failed, by backbone.
     """
     silent = unreachable({_server(source) for sources in wanted.values() for source in sources})
-    here: dict[str, Path] = {}
+    fetched: dict[str, Path] = {}
     failed: dict[str, str] = {}
     for name, sources in wanted.items():
-        why = []
+        reasons = []
         for source in sources:
-            if reason := silent.get(_server(source)):
-                why.append(reason)
-                continue
             try:
-                here[name] = _fetch(name, source)
+                if reason := silent.get(_server(source)):
+                    raise UserError(reason)
+                fetched[name] = _fetch(name, source)
                 break
             except UserError as error:
-                why.append(str(error))
-        if name not in here:
-            failed[name] = "; ".join(dict.fromkeys(why))
-    return here, failed
+                reasons.append(str(error))
+        else:
+            failed[name] = "; ".join(dict.fromkeys(reasons))
+    return fetched, failed
 
 
 def unreachable(servers: Iterable[str]) -> dict[str, str]:
-    """Which of these addresses give no answer of any kind within seconds, and why."""
-    answers: dict[str, str | None] = {}
-    asked = list(servers)
+    """The servers that do not answer in time, and why; an HTTP error is an answer too."""
+    errors: dict[str, str | None] = {}
     if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        answers[_hub()] = "HF_HUB_OFFLINE is set"
-    # Looking up a name has no time limit of its own, so each waits in a thread that is left behind if need be.
-    threads = [threading.Thread(target=_ask, args=(s, answers), daemon=True) for s in asked if s not in answers]
+        errors[_hub()] = "HF_HUB_OFFLINE is set"
+    servers = list(servers)
+    # Name lookup has no time limit, so each runs in a daemon thread that may be left behind.
+    threads = [threading.Thread(target=_probe, args=(s, errors), daemon=True) for s in servers if s not in errors]
     for thread in threads:
         thread.start()
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + CONNECT_SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
-    found = {server: answers.get(server, f"no answer within {_PATIENCE:g} s") for server in asked}
+    found = {server: errors.get(server, f"no answer within {CONNECT_SECONDS:g} s") for server in servers}
     return {server: f"{server} cannot be reached ({why})" for server, why in found.items() if why is not None}
 
 
-def _ask(server: str, answers: dict[str, str | None]) -> None:
-    """Any answer will do, one of refusal too; None stands for one."""
+def _probe(server: str, errors: dict[str, str | None]) -> None:
+    """Request a server's root and store the connection error, or None if it answers."""
     try:
-        with urlopen(Request(server, method="HEAD"), timeout=_PATIENCE):
-            answers[server] = None
+        with urlopen(Request(server, method="HEAD"), timeout=CONNECT_SECONDS):
+            errors[server] = None
     except HTTPError:
-        answers[server] = None
-    except URLError as error:
-        answers[server] = str(getattr(error.reason, "strerror", None) or error.reason)
+        errors[server] = None
     except (OSError, ValueError) as error:
-        answers[server] = str(error)
+        reason = getattr(error, "reason", error)
+        errors[server] = str(getattr(reason, "strerror", None) or reason)
 
 
 def _server(source: WeightSource) -> str:
@@ -101,7 +99,7 @@ def _hub() -> str:
 
 
 def _fetch(name: str, source: WeightSource) -> Path:
-    """A UserError where it cannot be fetched, or is not what it should be."""
+    """Fetch and check weights; raises UserError if either fails."""
     spec = REGISTRY[name]
     if source.url is not None:
         own = own_directory()
@@ -115,20 +113,20 @@ def _fetch(name: str, source: WeightSource) -> Path:
 
 
 def download(url: str, target: Path, sha256: str | None, check: Callable[[Path], object]) -> None:
-    """Fetch `url` into a temporary directory; only a whole file that passes its checks becomes `target`.
+    """Download `url` to `target`. The file is complete and checked before it appears; a failure leaves no file.
 
     Args:
-        sha256: what the file must have; None where that is not known.
-        check: called with the file, under its own name in the temporary directory; raises UserError to refuse it.
+        sha256: expected hash; None if it is not known.
+        check: called with the file, under its own name in a temporary directory; raises UserError to reject it.
 
     Raises:
-        UserError: it cannot be fetched or stored, or is not the file that it should be. Nothing of it is kept.
+        UserError: the file cannot be fetched or stored, or is rejected.
     """
     import torch
 
     print(f"fetching {target.name} from {url}", file=sys.stderr)
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_STALL)  # torch sets no time limit
+    socket.setdefaulttimeout(_STALL_SECONDS)  # torch sets no time limit
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=target.parent) as directory:
@@ -145,22 +143,18 @@ def download(url: str, target: Path, sha256: str | None, check: Callable[[Path],
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         raise UserError(f"{url} cannot be fetched to {target.parent} ({reason})") from error
     except RuntimeError as error:  # torch's, for another hash
-        raise UserError(f"{url} gave a damaged or another file, not kept: {error}") from error
+        raise UserError(f"{url} returned a damaged or different file, which was removed: {error}") from error
     except UserError as error:
-        raise UserError(f"{url} gave a file that is not right, not kept: {error}") from None
+        raise UserError(f"{url} returned a wrong file, which was removed: {error}") from None
     finally:
         socket.setdefaulttimeout(before)
 
 
 def _from_hub(source: WeightSource) -> Path:
-    """A file or a checkpoint in the hub's cache; the hub's library shows progress, resumes and renames by itself.
-
-    Raises:
-        UserError: the hub has no such thing for us, or there is no room for it.
-    """
-    patterns = [source.file] if source.file is not None else _WANTED
+    """Fetch a file or a checkpoint into the hub's cache; raises UserError if that fails."""
+    patterns = [source.file] if source.file is not None else _PATTERNS
     try:
-        directory = fetch_snapshot(source.address, str(source.hub), source.hub_type, patterns, choose=_one_of_each)
+        directory = fetch_snapshot(source.address, str(source.hub), source.hub_type, patterns, choose=_skip_duplicates)
     except RefusedError:
         why = "there is no such repository or file, or it is open to its members only (hf auth login)"
         raise UserError(f"{source.address} cannot be fetched: {why}") from None
@@ -169,7 +163,7 @@ def _from_hub(source: WeightSource) -> Path:
     return directory if source.file is None else directory / source.file
 
 
-def _one_of_each(names: list[str]) -> list[str]:
-    """Without the other form of weights that are there as safetensors."""
+def _skip_duplicates(names: list[str]) -> list[str]:
+    """Drop pickled weights (.bin) if there are safetensors files."""
     safe = any(name.endswith(".safetensors") for name in names)
     return [name for name in names if not (safe and ".bin" in name)]

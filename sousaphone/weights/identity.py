@@ -1,4 +1,4 @@
-"""Which weights a file or a directory holds: its hash, where it came from, and what is known of that."""
+"""Identify the weights in a file or directory: hash, origin, and whether they are the published ones."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def content_fingerprint(source: str) -> str:
-    """SHA-256 of a weights file; of a directory, over the files that are read and their names; 'random' is itself.
+    """SHA-256 of a weights file, or of the names and contents of the files read from a directory; 'random' for random.
 
-    It tells whether a run that goes on still starts from the same weights, wherever they lie now.
+    A resumed run compares it, so that weights may be moved but not changed.
     """
     if source == RANDOM:
         return RANDOM
@@ -42,7 +42,7 @@ def content_fingerprint(source: str) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Read once for as long as the file stays as it is: some have 350 MB, and every trial of a sweep asks."""
+    """SHA-256 of a file, cached until the file changes: some have 350 MB, and every trial needs it."""
     state = path.stat()
     return _sha256(str(path.resolve()), state.st_size, state.st_mtime_ns)
 
@@ -54,10 +54,7 @@ def _sha256(path: str, size: int, modified: int) -> str:
 
 
 def fingerprint(module: nn.Module) -> str:
-    """SHA-256 over every parameter and buffer that a state dict would hold: names, shapes and bytes.
-
-    Two machines that start from the same weights, loaded or drawn from a seed, get the same.
-    """
+    """SHA-256 over names, shapes, types and bytes of a state dict; equal weights have it on every machine."""
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
@@ -67,19 +64,19 @@ def fingerprint(module: nn.Module) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    origin: str  # an address and what tells its version, or 'local'
-    published: WeightSource | None  # the registry's source that it is, by place, name or hash; None for any other
+    origin: str  # an address with its version, or 'local'
+    published: WeightSource | None  # the matching source of the registry by location, name or hash, if any
     sha256: str  # see `content_fingerprint`
 
 
 def identify(spec: BackboneSpec, path: Path) -> Identity:
-    """What is at a path, from where it lies, what was noted when it was fetched, its name, and its hash."""
+    """Identify a path by its location, its name, its hash and the note written when it was fetched."""
     sha256 = content_fingerprint(str(path))
     source = claimed(spec, path)
     by_hash = next((each for each in spec.weights if each.sha256 == sha256), None)
     if by_hash is not None:
         source = by_hash
-    elif source is not None and source.sha256 is not None:  # of that name, but other bytes
+    elif source is not None and source.sha256 is not None:  # that name, but other bytes
         source = None
     origin = _hub_origin(path) or _noted(path, sha256)
     if origin is None:
@@ -88,7 +85,7 @@ def identify(spec: BackboneSpec, path: Path) -> Identity:
 
 
 def claimed(spec: BackboneSpec, path: Path) -> WeightSource | None:
-    """The published source that a path says it is, by its place in the hub's cache or by its name; nothing is read."""
+    """The published source that a path claims to be, by its location in the hub's cache or by its name."""
     place = _hub_place(path)
     for source in spec.weights:
         if path.name == source.name or (place is not None and source.file is None and place[1] == source.hub):
@@ -97,57 +94,55 @@ def claimed(spec: BackboneSpec, path: Path) -> WeightSource | None:
 
 
 def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:
-    """Raise a UserError where a file's SHA-256 is neither the published one nor the hub cache's name for it."""
+    """Raise a UserError if a file's SHA-256 differs from the published one or from its name in the hub's cache."""
     for file in [path] if path.is_file() else used_files(path):
-        # The hub's cache names a large file's content by its SHA-256.
-        blob = file.resolve().name
-        wanted = source.sha256 if path.is_file() and source.sha256 else blob if _SHA256.fullmatch(blob) else None
-        if wanted is not None and (found := file_sha256(file)) != wanted:
+        blob = file.resolve().name  # the hub's cache names large files by their SHA-256
+        expected = source.sha256 if path.is_file() and source.sha256 else blob if _SHA256.fullmatch(blob) else None
+        if expected is not None and (found := file_sha256(file)) != expected:
             raise UserError(
-                f"{file} is not what {source.address} publishes: its SHA-256 is {found}, not {wanted}; delete it and "
-                f"fetch it anew (python -m sousaphone.weights fetch {name}), or give it by hand if it is meant: "
-                f"--weights {name}={path}"
+                f"{file} differs from {source.address}: its SHA-256 is {found}, not {expected}; delete it and fetch it "
+                f"again (python -m sousaphone.weights fetch {name}), or use it anyway with --weights {name}={path}"
             )
 
 
 def note_origin(path: Path, url: str, sha256: str) -> None:
-    """Leave beside a fetched file where it came from, and its hash."""
+    """Write the origin and the hash of a fetched file next to it."""
     with atomic_write(path.with_name(path.name + _NOTE)) as temporary:
         temporary.write_text(json.dumps({"url": url, "sha256": sha256}, indent=1), encoding="utf-8")
 
 
 def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
-    """What a record, a table or a report needs to know of the weights that a backbone was built with.
+    """Describe the weights that a backbone was built with, for records, tables and reports.
 
     Returns:
-        source (the path, or 'random'), origin, published (whether it is the registry's), sha256 (of the file),
-        format, licence, pretraining, objective, frontend (what is computed), frontend_mismatch (in what that differs
-        from what the weights were trained on, as was asked for).
+        source (the path, or 'random'), origin, published (whether it is the registry's), sha256 (of the file), format,
+        licence, pretraining, objective, frontend (the features that are computed), frontend_mismatch (accepted
+        differences of those from the features that the weights were trained on).
     """
     spec, path = backbone.spec, Path(source)
-    told: dict[str, Any] = {"source": source, "origin": RANDOM, "published": False}
+    record: dict[str, Any] = {"source": source, "origin": RANDOM, "published": False}
     if source == RANDOM:
-        told |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
+        record |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
     elif path.parent == nano.DIRECTORY:
-        told |= {"origin": nano.ORIGIN, "sha256": file_sha256(path), "format": "safetensors", "licence": nano.LICENCE}
-        told |= {"pretraining": nano.PRETRAINING, "objective": nano.OBJECTIVE}
+        record |= {"origin": nano.ORIGIN, "sha256": file_sha256(path), "format": "safetensors"}
+        record |= {"licence": nano.LICENCE, "pretraining": nano.PRETRAINING, "objective": nano.OBJECTIVE}
     else:
         found = identify(spec, path)
         known = found.published is not None
-        told |= {"origin": found.origin, "published": known, "sha256": found.sha256, "format": spec.format}
-        told["licence"] = spec.licence if known else None
-        told["pretraining"] = spec.pretraining if known else "not known: not one of the published files"
-        told["objective"] = spec.objective if known else "not known"
-    told["frontend"] = dataclasses.asdict(backbone.frontend.contract)
-    return {**told, "frontend_mismatch": list(backbone.mismatches)}
+        record |= {"origin": found.origin, "published": known, "sha256": found.sha256, "format": spec.format}
+        record["licence"] = spec.licence if known else None
+        record["pretraining"] = spec.pretraining if known else "not known: not one of the published files"
+        record["objective"] = spec.objective if known else "not known"
+    record["frontend"] = dataclasses.asdict(backbone.frontend.contract)
+    return {**record, "frontend_mismatch": list(backbone.mismatches)}
 
 
 def _hub_place(path: Path) -> tuple[str, str, str] | None:
-    """Kind ('models', 'datasets'), repository and commit of a path in the hub's cache."""
-    for at, part in enumerate(path.parts[:-2]):
+    """Kind ('models' or 'datasets'), repository and commit of a path in the hub's cache, or None elsewhere."""
+    for part, snapshots, commit in zip(path.parts, path.parts[1:], path.parts[2:], strict=False):
         kind, *repository = part.split("--")
-        if kind in ("models", "datasets") and len(repository) == 2 and path.parts[at + 1] == "snapshots":
-            return kind, "/".join(repository), path.parts[at + 2]
+        if kind in ("models", "datasets") and len(repository) == 2 and snapshots == "snapshots":
+            return kind, "/".join(repository), commit
     return None
 
 
@@ -160,7 +155,7 @@ def _hub_origin(path: Path) -> str | None:
 
 
 def _noted(path: Path, sha256: str) -> str | None:
-    """Where a file was fetched from, if it is still the one that was."""
+    """The address that a file was fetched from, if it has not changed since."""
     try:
         note = json.loads(path.with_name(path.name + _NOTE).read_text(encoding="utf-8"))
         return str(note["url"]) if note["sha256"] == sha256 else None

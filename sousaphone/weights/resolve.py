@@ -1,4 +1,4 @@
-"""From what `--weights` says to what a trial takes. Nothing is ever taken in place of what was asked for."""
+"""Resolve `--weights` to the weights of a trial. The requested weights are never replaced by others."""
 
 from __future__ import annotations
 
@@ -13,88 +13,76 @@ from sousaphone.errors import UserError
 from sousaphone.weights.identity import RANDOM, refuse_other_bytes
 from sousaphone.weights.locate import DIRECTORY, SETTINGS, find, in_hub_cache, own_directory
 
-_WHOLE = "transformers directory"
-_HUB_WORD = re.compile(r"(?P<mark>hub:)?(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./()-]+))?")
+_DIRECTORY_FORMAT = "transformers directory"
+_ADDRESS = re.compile(r"(?P<hub>hub:)?(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./()-]+))?")
 
 
-def resolve(name: str, scale: str, choice: str) -> str:
-    """What one backbone starts from; see `resolve_all`."""
-    return resolve_all({name: choice}, scale)[name]
+def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
+    """Resolve `--weights` options, by backbone, to 'random' or the absolute path of a file or directory.
 
-
-def resolve_all(choices: Mapping[str, str], scale: str) -> dict[str, str]:
-    """`--weights` choices as what trials take: 'random', or the absolute path of a file or directory.
-
-    A choice is 'random', a path, a repository of the hub (`OWNER/NAME`, `hub:OWNER/NAME[/FILE]`), or 'auto': the
-    published weights, from the directory named by SOUSAPHONE_WEIGHTS, else the hub's or torch's cache, else the
-    network. The nano scale has no published weights: there 'auto' is what comes with this package, else random.
+    An option is 'random', a path, a repository of the hub (`OWNER/NAME`, `hub:OWNER/NAME[/FILE]`), or 'auto': the
+    published weights from SOUSAPHONE_WEIGHTS, else from the hub's or torch's cache, else from the network. The nano
+    scale has no published weights: 'auto' is the file shipped with this package, else 'random'.
 
     Raises:
-        UserError: something is not to be had; all that is missing is in the one message, and where it belongs.
+        UserError: weights are missing or wrong; one message lists all missing ones and where to put them.
     """
     found: dict[str, str] = {}
     missing: dict[str, tuple[WeightSource, ...]] = {}
-    for name, choice in choices.items():
+    for name, option in options.items():
         spec = REGISTRY[name]
-        if choice == "auto" and scale == "nano" and (ours := shipped(name)) is not None:
+        if option == "auto" and scale == "nano" and (ours := shipped(name)) is not None:
             found[name] = str(ours)
-        elif choice == RANDOM or (choice == "auto" and scale == "nano"):
-            found[name] = _at_random(spec)
-        elif choice == "auto":
-            here = [(source, path) for source in spec.weights if (path := find(name, source)) is not None]
-            if here:
-                refuse_other_bytes(name, *here[0])
-                found[name] = str(here[0][1])
+        elif option == RANDOM or (option == "auto" and scale == "nano"):
+            if spec.twin is not None:
+                raise UserError(
+                    f"{name} is {spec.twin} with other weights, and without them it is the same arm (nano has none); "
+                    f"give --scale base with its weights, or --models {spec.twin}"
+                )
+            found[name] = RANDOM
+        elif option == "auto":
+            local = [(source, path) for source in spec.weights if (path := find(name, source)) is not None]
+            if local:
+                refuse_other_bytes(name, *local[0])
+                found[name] = str(local[0][1])
             else:
                 missing[name] = spec.weights
-        elif (path := Path(choice).expanduser().absolute()).exists():
+        elif (path := Path(option).expanduser().absolute()).exists():
             found[name] = str(path)
+        elif (cached := in_hub_cache(source := _hub_source(spec, option))) is not None:
+            found[name] = str(cached)
         else:
-            source = _hub_source(spec, choice)
-            cached = in_hub_cache(source)
-            if cached is None:
-                missing[name] = (source,)
-            else:
-                found[name] = str(cached)
+            missing[name] = (source,)
     if missing:
-        from sousaphone.weights.download import fetch  # brings torch and what checks weights
+        from sousaphone.weights.download import fetch  # imports torch
 
-        here_now, failed = fetch(missing)
+        fetched, failed = fetch(missing)
         if failed:
-            raise UserError(_all_missing({name: (missing[name], why) for name, why in failed.items()}))
-        found |= {name: str(path) for name, path in here_now.items()}
-    return {name: found[name] for name in choices}
+            raise UserError(_missing_message({name: (missing[name], why) for name, why in failed.items()}))
+        found |= {name: str(path) for name, path in fetched.items()}
+    return {name: found[name] for name in options}
 
 
-def _at_random(spec: BackboneSpec) -> str:
-    """'random'; a UserError where the backbone would then be another one."""
-    if spec.twin is not None:
+def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
+    """Parse the address of a hub repository or of a file in it; raises UserError if it does not fit the backbone."""
+    expected = "OWNER/NAME" if spec.format == _DIRECTORY_FORMAT else "OWNER/NAME/FILE.pt"
+    match = _ADDRESS.fullmatch(option)
+    # OWNER/NAME without the prefix is a missing path if the directory OWNER exists.
+    if match is None or (not match["hub"] and Path(option).parent.is_dir()):
         raise UserError(
-            f"{spec.name} is {spec.twin} with other weights, and without them it is the same arm (nano has none); give "
-            f"--scale base with its weights, or --models {spec.twin}"
-        )
-    return RANDOM
-
-
-def _hub_source(spec: BackboneSpec, choice: str) -> WeightSource:
-    """A word for a repository of the hub, or for a file in one; a UserError where it is neither that nor a path."""
-    wanted = "OWNER/NAME" if spec.format == _WHOLE else "OWNER/NAME/FILE.pt"
-    match = _HUB_WORD.fullmatch(choice)
-    # Without its mark a word that may be a path is one, unless nothing of it is there.
-    if match is None or (not match["mark"] and Path(choice).parent.is_dir()):
-        raise UserError(
-            f"--weights {spec.name}={choice}: no such file or directory; give an existing path, hub:{wanted}, or "
+            f"--weights {spec.name}={option}: no such file or directory; give an existing path, hub:{expected}, or "
             "'random'"
         )
-    if (match["file"] is None) != (spec.format == _WHOLE):
-        raise UserError(f"--weights {spec.name}={choice}: {spec.title} takes a {spec.format}; give hub:{wanted}")
+    if (match["file"] is None) != (spec.format == _DIRECTORY_FORMAT):
+        raise UserError(f"--weights {spec.name}={option}: {spec.title} needs a {spec.format}; give hub:{expected}")
     kind = "dataset" if match["kind"] else "model"
     return WeightSource(parameters=0, hub=match["repository"], hub_type=kind, file=match["file"])
 
 
-def _all_missing(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> str:
+def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> str:
+    """The error for missing weights: by backbone its sources, and the reason why they could not be fetched."""
     own = own_directory()
-    root = str(own) if own is not None else "DIR"
+    root = "DIR" if own is None else str(own)
     lines = [f"weights of {', '.join(missing)} are not on this machine and could not be fetched:"]
     for name, (sources, why) in missing.items():
         source = sources[0]
@@ -105,8 +93,7 @@ def _all_missing(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) ->
             lines.append(f"    and put them into {root}/{source.name}/")
         else:
             lines.append(f"    get {' or '.join(each.address for each in sources)} and put it into {root}/")
-    where = "there" if own is not None else f"there and set {DIRECTORY}=DIR"
-    by_hand = " ".join(f"{name}=PATH" for name in missing)
-    lines.append(f"  Put them {where}, or say where each lies: --weights {by_hand}")
-    lines.append("  (--weights random does without, and compares nothing published)")
+    where = f"there and set {DIRECTORY}=DIR" if own is None else "there"
+    lines.append(f"  Put them {where}, or give their paths: --weights {' '.join(f'{name}=PATH' for name in missing)}")
+    lines.append("  (--weights random needs no files; such a run does not compare the published models)")
     return "\n".join(lines)

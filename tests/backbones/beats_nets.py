@@ -1,4 +1,4 @@
-"""Small BEATs nets and the files that hold them."""
+"""Small BEATs networks and files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ GATED = {**RELATIVE, "gru_rel_pos": True}
 
 
 def perturbed(**cfg: Any) -> Beats:
-    """A small net in which no tensor has a value that would hide a mistake, such as zero or one."""
+    """A small network whose tensors have no special values, such as zeros or ones, which could hide an error."""
     torch.manual_seed(0)
     net = Beats(BeatsConfig(**{**SMALL, **cfg}))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""AST equals transformers' at its own length, follows its authors at others, and loads strictly."""
+"""AST equals transformers at its pretrained length and the authors' rule at others, and loads strictly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = {
     "intermediate_size": 48,
     "max_length": 128,
 }
-# transformers' names of a layer's parts before version 5, and since.
+# transformers' names of the modules of a layer before version 5, and since.
 OLDER = {
     "attention.attention.query": "attention.q_proj",
     "attention.attention.key": "attention.k_proj",
@@ -58,7 +58,7 @@ def older_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return renamed
 
 
-def present_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def current_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     renamed = {}
     for name, tensor in tensors.items():
         for old, new in OLDER.items():
@@ -85,7 +85,7 @@ def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], Any])
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
-def test_at_its_own_length_it_equals_transformers() -> None:
+def test_tokens_equal_transformers_at_pretrained_length() -> None:
     backbone = load_backbone("ast", "nano")
     model = ASTModel(backbone.net.config).eval()
     model.load_state_dict(backbone.net.state_dict())
@@ -102,7 +102,7 @@ def test_at_its_own_length_it_equals_transformers() -> None:
         {"patch_size": 8, "frequency_stride": 6, "time_stride": 8, "hidden_act": "relu", "num_attention_heads": 4},
     ],
 )
-def test_other_configurations_load_and_equal_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
+def test_other_configurations_equal_transformers(changes: dict[str, Any], tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = ASTModel(ASTConfig(**{**SMALL, **changes})).eval()
     torch.nn.init.normal_(model.embeddings.position_embeddings)
@@ -113,13 +113,13 @@ def test_other_configurations_load_and_equal_transformers(changes: dict[str, Any
     assert torch.allclose(backbone.pool(backbone.encode(features(128))), official.pooler_output, atol=1e-5)
 
 
-@pytest.mark.parametrize("naming", [present_names, older_names])
-def test_a_fine_tuned_checkpoint_loads_under_present_and_older_names(
+@pytest.mark.parametrize("naming", [current_names, older_names])
+def test_fine_tuned_checkpoint_loads_under_current_and_older_names(
     checkpoint: Path, naming: Callable[..., Any]
 ) -> None:
     change_tensors(checkpoint, naming)
     names = load_file(checkpoint / "model.safetensors")
-    marker = "layers.0.attention.q_proj" if naming is present_names else "encoder.layer.0.attention.attention.query"
+    marker = "layers.0.attention.q_proj" if naming is current_names else "encoder.layer.0.attention.attention.query"
     assert f"audio_spectrogram_transformer.{marker}.weight" in names
     backbone = load_backbone("ast", "base", str(checkpoint))
     expected = small_ast().audio_spectrogram_transformer(features(128))
@@ -128,13 +128,13 @@ def test_a_fine_tuned_checkpoint_loads_under_present_and_older_names(
     assert not any("classifier" in name for name, _ in backbone.named_parameters())
 
 
-def test_shorter_input_takes_the_positions_at_the_centre() -> None:
+def test_shorter_input_uses_central_positions() -> None:
     positions = torch.arange(2 + 2 * 6.0)[None, :, None]  # two special tokens, then 2 mel rows of 6 times
     fitted = fit_positions(positions, (2, 6), (2, 3))
     assert fitted.flatten().tolist() == [0, 1, 4, 5, 6, 10, 11, 12]
 
 
-def test_longer_input_interpolates_the_positions_along_time_only() -> None:
+def test_longer_input_interpolates_positions_along_time() -> None:
     positions = torch.randn(1, 2 + 2 * 4, 3)
     fitted = fit_positions(positions, (2, 4), (2, 7))
     assert torch.equal(fitted[:, :2], positions[:, :2])
@@ -145,7 +145,7 @@ def test_longer_input_interpolates_the_positions_along_time_only() -> None:
 
 
 @pytest.mark.parametrize("clip_seconds", [0.5, 2.5])
-def test_other_lengths_equal_a_model_whose_positions_were_fitted(checkpoint: Path, clip_seconds: float) -> None:
+def test_other_lengths_equal_a_model_with_fitted_positions(checkpoint: Path, clip_seconds: float) -> None:
     backbone = load_backbone("ast", weights=str(checkpoint), clip_seconds=clip_seconds)
     frames = backbone.frontend.length
     config = ASTConfig(**{**SMALL, "max_length": frames})
@@ -172,7 +172,7 @@ QUERY = "audio_spectrogram_transformer.encoder.layer.0.attention.attention.query
         (lambda t: t.update(extra=torch.zeros(1)), "unknown: extra"),
     ],
 )
-def test_a_tensor_that_does_not_fit_is_named(checkpoint: Path, change: Any, message: str) -> None:
+def test_error_names_tensors_that_do_not_fit(checkpoint: Path, change: Any, message: str) -> None:
     change_tensors(checkpoint, older_names)
     change_tensors(checkpoint, change)
     with pytest.raises(UserError, match=message) as caught:
@@ -181,7 +181,7 @@ def test_a_tensor_that_does_not_fit_is_named(checkpoint: Path, change: Any, mess
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.99])
-def test_a_truncated_file_is_refused(checkpoint: Path, kept: float) -> None:
+def test_truncated_file_is_refused(checkpoint: Path, kept: float) -> None:
     file = checkpoint / "model.safetensors"
     content = file.read_bytes()
     file.write_bytes(content[: kept if isinstance(kept, int) else int(len(content) * kept)])
@@ -189,7 +189,7 @@ def test_a_truncated_file_is_refused(checkpoint: Path, kept: float) -> None:
         load_backbone("ast", weights=str(checkpoint))
 
 
-def test_a_pickled_checkpoint_loads_too_and_a_truncated_one_is_refused(checkpoint: Path) -> None:
+def test_pickled_checkpoint_loads_unless_truncated(checkpoint: Path) -> None:
     torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
     (checkpoint / "model.safetensors").unlink()
     load_backbone("ast", weights=str(checkpoint))
@@ -199,26 +199,26 @@ def test_a_pickled_checkpoint_loads_too_and_a_truncated_one_is_refused(checkpoin
         load_backbone("ast", weights=str(checkpoint))
 
 
-def test_a_directory_that_is_no_ast_is_refused(checkpoint: Path, tmp_path: Path) -> None:
+def test_directory_without_an_ast_checkpoint_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     config = checkpoint / "config.json"
     content = json.loads(config.read_text())
     config.write_text(json.dumps({**content, "hidden_size": "wide"}))
-    with pytest.raises(UserError, match=r"config.json cannot be read: .*hidden_size"):
+    with pytest.raises(UserError, match=r"config.json .*hidden_size"):
         load_backbone("ast", weights=str(checkpoint))
     config.write_text(json.dumps({**content, "model_type": "wav2vec2"}))
-    with pytest.raises(UserError, match="holds a 'wav2vec2' checkpoint; this backbone wants 'audio-spectrogram-transf"):
+    with pytest.raises(UserError, match=r"'wav2vec2' .*'audio-spectrogram-transformer'"):
         load_backbone("ast", weights=str(checkpoint))
     config.write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         load_backbone("ast", weights=str(checkpoint))
     config.unlink()
-    with pytest.raises(UserError, match="give the directory of a transformers checkpoint"):
+    with pytest.raises(UserError, match=r"has no config\.json"):
         load_backbone("ast", weights=str(checkpoint))
     with pytest.raises(UserError, match="no such file or directory"):
         load_backbone("ast", weights=str(tmp_path / "nowhere"))
 
 
-def test_loading_says_nothing_on_the_terminal(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_loading_prints_nothing(checkpoint: Path, capfd: pytest.CaptureFixture[str]) -> None:
     load_backbone("ast", weights=str(checkpoint))
     captured = capfd.readouterr()
     assert captured.out + captured.err == ""

@@ -1,4 +1,4 @@
-"""BEATs equals its authors' code, in every configuration that their files can hold."""
+"""BEATs equals the authors' code in every configuration of official files."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from tests.backbones.beats_nets import GATED, RELATIVE, SMALL, load, official, p
 
 SPEC = REGISTRY["beats"]
 DIRECTORY = Path(__file__).parents[1] / "reference"
-# A small, randomly initialised checkpoint in the official format, two clips, and what the authors' code made of them:
-# every eighth token of the last layer, the norms over all tokens, and the predictor's probabilities.
+# A small random checkpoint in the official format, two clips, and the output of the authors' code for them: every
+# eighth token of the last layer, the norms over all tokens, and the predictor's probabilities.
 CHECKPOINT = DIRECTORY / "beats_small_official.pt"
 REFERENCE = np.load(DIRECTORY / "beats.npz")
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
-def test_the_last_layer_and_the_predictor_equal_the_official_ones() -> None:
+def test_tokens_and_predictions_equal_official_ones() -> None:
     backbone = load(CHECKPOINT, "beats-ft")
     with torch.no_grad():
         tokens = backbone.encode(backbone.frontend(torch.from_numpy(REFERENCE["wav16k"]) / 32768))
@@ -55,7 +55,7 @@ def test_the_last_layer_and_the_predictor_equal_the_official_ones() -> None:
 
 
 def by_definition(cfg: BeatsConfig, w: dict[str, Tensor], features: Tensor) -> Tensor:
-    """One clip [F, 128] to [L, D], token by token and head by head, straight from the paper and the file's names."""
+    """One clip [F, 128] to [L, D], token by token and head by head, from the paper and the names in the file."""
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, w[f"{name}.weight"], w.get(f"{name}.bias"))
@@ -138,9 +138,7 @@ def by_definition(cfg: BeatsConfig, w: dict[str, Tensor], features: Tensor) -> T
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_configuration_is_what_the_paper_defines_and_survives_the_official_format(
-    name: str, tmp_path: Path
-) -> None:
+def test_every_configuration_equals_the_definition(name: str, tmp_path: Path) -> None:
     net = perturbed(**CONFIGS[name])
     backbone = load(written(tmp_path / "beats.pt", official(net)))
     features = torch.randn(2, 3 * net.config.input_patch_size + 5, 128)
@@ -152,7 +150,7 @@ def test_every_configuration_is_what_the_paper_defines_and_survives_the_official
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 300, 2_000])
-def test_buckets_are_those_of_each_pair_of_positions(length: int) -> None:
+def test_distance_buckets_are_symmetric_and_exact_for_near_distances(length: int) -> None:
     found = distance_buckets(length, 320, 800, torch.device("cpu"))
     assert found.shape == (2 * length - 1,)
     assert found[length - 1] == 0
@@ -163,12 +161,12 @@ def test_buckets_are_those_of_each_pair_of_positions(length: int) -> None:
 
 
 @pytest.mark.parametrize("samples", [0, 100, 500, 2_000])
-def test_a_clip_shorter_than_a_patch_is_filled_up_with_silence(samples: int) -> None:
+def test_clip_shorter_than_a_patch_is_padded_with_silence(samples: int) -> None:
     backbone = load_backbone("beats", "nano")
     clip = torch.rand(1, samples) - 0.5
     assert torch.isfinite(backbone(clip)).all()
     if samples >= 400:
-        # Silence after the last whole frame: what ends in it is left out by the front end.
+        # The front end drops the incomplete last frame.
         features = backbone.frontend(clip)
         assert torch.equal(
             backbone.encode(features),
@@ -176,13 +174,13 @@ def test_a_clip_shorter_than_a_patch_is_filled_up_with_silence(samples: int) -> 
         )
 
 
-def test_adapters_reach_the_first_feed_forward_layer_of_gated_linear_units_too() -> None:
+def test_lora_targets_include_gated_linear_units() -> None:
     net = perturbed(activation_fn="glu")
     targets = lora.resolve_targets(net, SPEC.lora_targets["all-linear"], SPEC.aliases, [])
     assert targets.matches == dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"), 3)
 
 
-def test_layers_and_units_drop_out_in_training_alone() -> None:
+def test_dropout_applies_only_in_training() -> None:
     net = perturbed(dropout=0.5, encoder_layerdrop=0.5)
     features = torch.randn(1, 32, 128)
     assert torch.equal(net(features), net(features))
@@ -190,7 +188,7 @@ def test_layers_and_units_drop_out_in_training_alone() -> None:
     assert not torch.equal(net(features), net(features))
 
 
-def test_deep_norm_starts_with_its_authors_deviations() -> None:
+def test_deep_norm_initialisation_has_the_official_deviations() -> None:
     torch.manual_seed(0)
     net = Beats(BeatsConfig(**{**SMALL, "encoder_embed_dim": 256, "deep_norm": True}))
     layer = net.encoder.layers[0]

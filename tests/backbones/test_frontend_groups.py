@@ -1,4 +1,4 @@
-"""On a CPU the front ends work on a few clips at a time; what they give is what they give for the whole batch."""
+"""Front ends process groups of clips on a CPU; the features equal those of the whole batch."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ MAKERS: dict[str, Callable[[], Frontend]] = {
 
 @pytest.mark.parametrize("name", MAKERS)
 @pytest.mark.parametrize("clips", [1, 2, 5])
-def test_groups_change_no_feature(name: str, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_features_do_not_depend_on_groups(name: str, clips: int, monkeypatch: pytest.MonkeyPatch) -> None:
     frontend = MAKERS[name]()
     generator = torch.Generator().manual_seed(clips)
     wave = torch.rand(clips, frontend.sample_rate, generator=generator) - 0.5
     lengths = torch.randint(2_000, frontend.sample_rate + 1, (clips,), generator=generator)
-    monkeypatch.setattr(frontends, "_SAMPLES", 2 * frontend.sample_rate)
+    monkeypatch.setattr(frontends, "GROUP_SAMPLES", 2 * frontend.sample_rate)
     grouped = frontend(wave, lengths)
-    monkeypatch.setattr(frontends, "_SAMPLES", 10**9)
+    monkeypatch.setattr(frontends, "GROUP_SAMPLES", 10**9)
     assert torch.allclose(grouped, frontend(wave, lengths), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_mel_bank_in_blocks_is_the_whole_product(name: str) -> None:
+def test_mel_bank_blocks_equal_the_full_product(name: str) -> None:
     frontend: Any = MAKERS[name]()
     bank = getattr(frontend, "fbank", frontend).bank
     power = torch.rand(3, 7, len(bank.matrix))
@@ -53,13 +53,13 @@ def test_a_mel_bank_in_blocks_is_the_whole_product(name: str) -> None:
     torch.testing.assert_close(bank(power), power @ bank.matrix, rtol=1e-5, atol=1e-6)
 
 
-def test_power_is_that_of_the_two_parts_to_the_last_bit() -> None:
+def test_power_is_bit_equal_to_sum_of_squares() -> None:
     spectrum = torch.fft.rfft(torch.rand(3, 64) - 0.5)
     expected = spectrum.real.square() + spectrum.imag.square()
     assert torch.equal(power(spectrum), expected)
 
 
-def test_what_lies_beyond_a_clips_length_is_silenced_and_nothing_else_nor_the_callers_wave() -> None:
+def test_silence_padding_leaves_clips_and_input_unchanged() -> None:
     wave = torch.rand(3, 50) + 0.1
     given = wave.clone()
     silenced = silence_padding(wave, torch.tensor([50, 20, 0]))
@@ -71,31 +71,31 @@ def test_what_lies_beyond_a_clips_length_is_silenced_and_nothing_else_nor_the_ca
 
 
 @pytest.mark.parametrize("name", MAKERS)
-def test_a_gradient_reaches_the_waveform_where_there_is_sound_and_changes_no_feature(name: str) -> None:
+def test_gradient_reaches_the_waveform(name: str) -> None:
     frontend = MAKERS[name]()
     samples = frontend.sample_rate
     wave, lengths = torch.rand(2, samples) - 0.5, torch.tensor([samples, samples // 2])
     plain = frontend(wave, lengths)
-    heard = frontend(wave.requires_grad_(), lengths)
-    torch.testing.assert_close(heard.detach(), plain, rtol=1e-4, atol=1e-4)
-    heard.sum().backward()
+    found = frontend(wave.requires_grad_(), lengths)
+    torch.testing.assert_close(found.detach(), plain, rtol=1e-4, atol=1e-4)
+    found.sum().backward()
     assert wave.grad is not None
     assert wave.grad[0].any()
     assert wave.grad[1, : samples // 2].any()
 
 
 @pytest.mark.parametrize("width", [900, 1_000, 1_300])
-def test_a_clip_that_fits_the_window_once_is_filled_the_same_beside_one_that_is_repeated(width: int) -> None:
+def test_fast_fill_equals_general_fill(width: int) -> None:
     frontend = ClapFrontend(REGISTRY["htsat"].frontend, 1_000 / 48_000)
     wave = torch.rand(3, width) - 0.5
     once = torch.tensor([501, 700, min(width, 1_000)])
     alone = frontend.fill(wave, once)
-    # A short clip among them sends all of them the long way.
-    beside = frontend.fill(torch.cat([wave, wave[:1]]), torch.cat([once, torch.tensor([300])]))
-    assert torch.equal(alone, beside[:3])
+    # With a short clip in the batch the general path is used.
+    general = frontend.fill(torch.cat([wave, wave[:1]]), torch.cat([once, torch.tensor([300])]))
+    assert torch.equal(alone, general[:3])
 
 
-def test_int16_becomes_float_in_minus_one_to_one_and_float_stays_as_it_is() -> None:
+def test_int16_is_scaled_and_float_is_unchanged() -> None:
     wave = to_float(torch.tensor([-32768, 0, 16384, 32767], dtype=torch.int16))
     assert wave.dtype == torch.float32
     assert wave.tolist() == [-1.0, 0.0, 0.5, 32767 / 32768]

@@ -1,4 +1,4 @@
-"""Features are what the weights were trained on, or it was asked for by name and is on record."""
+"""Features equal those that the weights were trained on, or the difference is accepted and recorded."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tests.backbones.test_htsat import AUDIO
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_what_the_registry_says_of_a_front_end_is_what_it_computes(name: str) -> None:
+def test_front_end_matches_the_registry(name: str) -> None:
     frontend = load_backbone(name, "base").frontend
     assert frontend.contract == REGISTRY[name].frontend
     assert frontend(torch.rand(1, 2 * frontend.sample_rate)).shape[frontend.mel_dim] == REGISTRY[name].frontend.mels
 
 
-def test_a_contract_reads_in_one_line() -> None:
+def test_contract_is_described_in_one_line() -> None:
     words = {name: spec.frontend.in_words() for name, spec in REGISTRY.items()}
     assert words["ast"] == "16 kHz, 128 mels from 20 to 8000 Hz, 25 ms every 10 ms, (ln + 4.2677393) / 9.1379948"
     assert words["beats"].endswith("(ln - 15.41663) / 13.11164")
@@ -41,7 +41,7 @@ def test_a_contract_reads_in_one_line() -> None:
 
 
 def checkpoint(name: str, path: Path, **changes: Any) -> Path:
-    """A small checkpoint with its feature extractor's settings beside it, as transformers writes them."""
+    """A small checkpoint with the settings of its feature extractor, as written by transformers."""
     if name == "ast":
         ASTModel(ASTConfig(**SMALL)).save_pretrained(path)
         ASTFeatureExtractor().save_pretrained(path)
@@ -55,7 +55,7 @@ def checkpoint(name: str, path: Path, **changes: Any) -> Path:
 
 @pytest.mark.parametrize("name", ["ast", "htsat"])
 @pytest.mark.parametrize("place", ["preprocessor_config.json", "processor_config.json", "nowhere"])
-def test_the_official_extractors_settings_fit(name: str, place: str, tmp_path: Path) -> None:
+def test_official_extractor_settings_are_accepted(name: str, place: str, tmp_path: Path) -> None:
     path = checkpoint(name, tmp_path / name)
     settings = path / "preprocessor_config.json"
     if place == "processor_config.json":
@@ -81,13 +81,14 @@ MISMATCHES = [
 
 
 @pytest.mark.parametrize(("name", "change", "difference"), MISMATCHES)
-def test_other_features_are_refused_unless_asked_for_by_name(
+def test_other_features_are_refused_unless_accepted(
     name: str, change: dict[str, Any], difference: str, tmp_path: Path
 ) -> None:
     path = checkpoint(name, tmp_path / name, **change)
-    with pytest.raises(UserError, match=f"--set frontend_mismatch={name}, and the report will say so") as error:
+    with pytest.raises(UserError, match=f"--set frontend_mismatch={name}") as error:
         load_backbone(name, "base", str(path))
-    assert f"than {REGISTRY[name].title}'s front end computes: {difference}; " in str(error.value)
+    assert REGISTRY[name].title in str(error.value)
+    assert difference in str(error.value)
     assert "\n" not in str(error.value)
     accepted = load_backbone(name, "base", str(path), overrides=FrontendOverrides(mismatch=(name,)))
     assert ", ".join(accepted.mismatches) == difference
@@ -95,19 +96,19 @@ def test_other_features_are_refused_unless_asked_for_by_name(
         load_backbone(name, "base", str(path), overrides=FrontendOverrides(mismatch=("beats",)))
 
 
-def test_what_was_asked_for_reaches_the_model_and_the_record(tmp_path: Path) -> None:
+def test_accepted_mismatch_is_in_the_record(tmp_path: Path) -> None:
     path = checkpoint("ast", tmp_path / "ast", mean=-6.0)
     config = TrainConfig(model="ast", weights=str(path), frontend_mismatch="ast, htsat")
     record = build_model(config, 40).weights_record(str(path))
     assert record["frontend_mismatch"] == ["mean -6.0 for -4.2677393"]
     assert record["frontend"]["mean"] == -4.2677393
-    with pytest.raises(UserError, match="frontend_mismatch=wavlm: backbone 'wavlm' is unknown; choose from: ast, "):
+    with pytest.raises(UserError, match=r"frontend_mismatch=wavlm.* ast, "):
         build_model(TrainConfig(frontend_mismatch="wavlm"), 40)
 
 
 @pytest.mark.parametrize("content", ["{", "[]"])
-def test_damaged_settings_are_one_line(content: str, tmp_path: Path) -> None:
+def test_damaged_extractor_settings_are_refused(content: str, tmp_path: Path) -> None:
     path = checkpoint("ast", tmp_path / "ast")
     (path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(UserError, match=r"preprocessor_config\.json (cannot be read|holds no settings)"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json"):
         load_backbone("ast", "base", str(path))

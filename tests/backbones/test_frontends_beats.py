@@ -1,4 +1,4 @@
-"""BEATs' features equal those of its authors' code, clip by clip."""
+"""BEATs' features equal those of the authors' code."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchaudio.compliance.kaldi import fbank
 from sousaphone.backbones.frontends import BeatsFrontend
 from sousaphone.backbones.registry import REGISTRY
 
-# What the authors' `preprocess` made of two clips of 3 s: every eighth frame, every fourth band, and the norms.
+# Output of the authors' `preprocess` for two clips of 3 s: every eighth frame, every fourth band, and the norms.
 REFERENCE = np.load(Path(__file__).parents[1] / "reference" / "beats.npz")
 
 
 def official(clip: Tensor) -> Tensor:
-    """[T] to [F, 128], as the authors call Kaldi's filter bank."""
+    """[T] to [F, 128] by Kaldi's filter bank with the authors' settings."""
     features = fbank(clip[None] * 2**15, num_mel_bins=128, sample_frequency=16_000, frame_length=25, frame_shift=10)
     return (features - 15.41663) / (2 * 6.55582)
 
@@ -27,7 +27,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return ((found - expected).norm() / expected.norm()).item()
 
 
-def test_features_equal_the_official_ones() -> None:
+def test_features_equal_official_features() -> None:
     features = BeatsFrontend(REGISTRY["beats"].frontend)(torch.from_numpy(REFERENCE["wav16k"]) / 32768)
     assert features.shape == (2, 298, 128)
     assert relative_error(features[:, ::8, ::4], torch.from_numpy(REFERENCE["fbank"])) < 1e-5
@@ -35,7 +35,7 @@ def test_features_equal_the_official_ones() -> None:
 
 
 @pytest.mark.parametrize("samples", [400, 559, 560, 4_000, 16_001, 40_000, 163_840])
-def test_any_length_has_the_official_frames(samples: int) -> None:
+def test_features_of_any_length_equal_kaldi(samples: int) -> None:
     clip = torch.rand(samples, generator=torch.Generator().manual_seed(samples)) - 0.5
     expected = official(clip)
     found = BeatsFrontend(REGISTRY["beats"].frontend)(clip[None])[0]
@@ -43,11 +43,11 @@ def test_any_length_has_the_official_frames(samples: int) -> None:
     assert relative_error(found, expected) < 1e-4
 
 
-def test_less_than_a_frame_has_no_features() -> None:
+def test_clip_shorter_than_a_frame_has_no_features() -> None:
     assert BeatsFrontend(REGISTRY["beats"].frontend)(torch.rand(2, 399)).shape == (2, 0, 128)
 
 
-def test_a_mixed_length_batch_begins_with_each_clips_own_frames_and_ends_in_silence() -> None:
+def test_padded_clips_have_their_own_frames_then_silence() -> None:
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([399, 400, 9_999, 24_000, 30_000])
     wave = torch.rand(len(lengths), 30_000, generator=generator) - 0.5

@@ -1,4 +1,4 @@
-"""CLAP's front end equals transformers' extractor, clip by clip, at every length."""
+"""CLAP's front end equals transformers' extractor for every clip length."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from sousaphone.backbones.frontends import ClapFrontend
 from sousaphone.backbones.registry import REGISTRY
 
 RATE = 48_000
-# A few hops, just over and under whole fractions of 10 s, odd numbers, and the whole window.
+# A few hops, just above and below integer fractions of 10 s, odd numbers, and the full window.
 LENGTHS = (700, 4_801, 47_999, 48_000, 122_400, 239_999, 240_000, 240_001, 333_333, 479_999, 480_000)
 CONTRACT = REGISTRY["htsat"].frontend
 
 
 def clips(lengths: Sequence[int]) -> list[Tensor]:
-    """Noise at many levels, from nearly silent to loud, one clip a length."""
+    """One clip of noise per length, from nearly silent to loud."""
     rng = np.random.default_rng(0)
     return [torch.from_numpy((rng.uniform(-1, 1, n) * 10 ** rng.uniform(-4, 0)).astype(np.float32)) for n in lengths]
 
@@ -39,16 +39,16 @@ def relative_error(ours: Tensor, theirs: Tensor) -> float:
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_a_clip_gives_the_official_features(length: int) -> None:
+def test_features_equal_official_features(length: int) -> None:
     (clip,) = clips([length])
     ours = ClapFrontend(CONTRACT)(clip[None])
     assert ours.shape == (1, 1, 1001, 64)
     assert relative_error(ours[0], official(clip)) <= 1e-4
 
 
-def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> None:
+def test_padded_batch_equals_official_features_of_each_clip() -> None:
     sounds = clips(LENGTHS)
-    # What lies beyond a clip's length is garbage, to show that it is not heard.
+    # The values beyond a clip's length must not affect its features.
     batch = torch.full((len(sounds), max(LENGTHS)), 0.7)
     for row, sound in zip(batch, sounds, strict=True):
         row[: len(sound)] = sound
@@ -57,30 +57,30 @@ def test_a_mixed_length_batch_equals_the_official_extractor_clip_by_clip() -> No
         assert relative_error(features, official(sound)) <= 1e-4
 
 
-def test_a_shorter_window_repeats_and_pads_by_the_same_rule() -> None:
+def test_shorter_window_equals_official_features() -> None:
     frontend = ClapFrontend(CONTRACT, 2.55)
     for sound in clips([30_000, 61_200, 61_201, 122_400]):
         assert relative_error(frontend(sound[None])[0], official(sound, 122_400)) <= 1e-4
     assert frontend(sound[None]).shape == (1, 1, 256, 64)
 
 
-def test_of_a_clip_longer_than_the_window_the_centre_is_heard() -> None:
-    # The official extractor draws a random part here, so only a part's features can be compared.
+def test_longer_clip_is_cut_to_its_centre() -> None:
+    # The official extractor cuts a random part, so it gets the centre here.
     (clip,) = clips([200_001])
     start = (200_001 - 122_400) // 2
     frontend = ClapFrontend(CONTRACT, 2.55)
     expected = official(clip[start : start + 122_400], 122_400)
     assert relative_error(frontend(clip[None])[0], expected) <= 1e-4
-    beside_a_longer_one = torch.zeros(2, 300_000)
-    beside_a_longer_one[0, :200_001] = clip
-    mixed = frontend(beside_a_longer_one, torch.tensor([200_001, 300_000]))
+    batch = torch.zeros(2, 300_000)
+    batch[0, :200_001] = clip
+    mixed = frontend(batch, torch.tensor([200_001, 300_000]))
     assert relative_error(mixed[0], expected) <= 1e-4
 
 
-def test_silence_is_the_floor_of_minus_100_db() -> None:
+def test_silence_is_minus_100_db() -> None:
     assert torch.equal(ClapFrontend(CONTRACT, 2.55)(torch.zeros(1, 1000)), torch.full((1, 1, 256, 64), -100.0))
 
 
-def test_a_clip_of_length_zero_is_silence() -> None:
+def test_clip_of_length_zero_is_silence() -> None:
     features = ClapFrontend(CONTRACT, 2.55)(torch.ones(1, 1000), torch.tensor([0]))
     assert torch.equal(features, torch.full((1, 1, 256, 64), -100.0))

@@ -1,4 +1,4 @@
-"""HTS-AT equals CLAP's audio encoder, takes only it from a CLAP checkpoint, and grows its window with the clip."""
+"""HTS-AT equals CLAP's audio encoder, loads CLAP checkpoints, and enlarges its window for longer clips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import ClapAudioConfig, ClapAudioModel, ClapAudioModelWithProjection, ClapConfig, ClapModel
 
 from sousaphone.backbones.registry import REGISTRY
@@ -53,19 +52,13 @@ def checkpoint(tmp_path: Path) -> Path:
     return tmp_path / "clap"
 
 
-def change_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    tensors = load_file(path / "model.safetensors")
-    change(tensors)
-    save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-
-
 def change_config(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     config = json.loads((path / "config.json").read_text())
     change(config)
     (path / "config.json").write_text(json.dumps(config))
 
 
-def test_the_mean_over_tokens_is_the_encoders_pooled_output() -> None:
+def test_mean_of_tokens_equals_pooled_output() -> None:
     backbone = load_backbone("htsat", "nano")
     model = ClapAudioModel(backbone.net.config).eval()
     model.audio_encoder.load_state_dict(backbone.net.state_dict())
@@ -74,7 +67,7 @@ def test_the_mean_over_tokens_is_the_encoders_pooled_output() -> None:
 
 
 @pytest.mark.slow
-def test_the_base_is_the_published_encoder_and_always_hears_ten_seconds() -> None:
+def test_base_equals_the_published_encoder_with_ten_second_input() -> None:
     backbone = load_backbone("htsat", "base", clip_seconds=5.0)
     assert sum(p.numel() for p in backbone.parameters()) == pytest.approx(27.5e6, rel=0.01)
     model = ClapAudioModel(ClapAudioConfig()).eval()
@@ -85,7 +78,7 @@ def test_the_base_is_the_published_encoder_and_always_hears_ten_seconds() -> Non
     assert torch.allclose(tokens.mean(1), model(input_features=features(1001)).pooler_output, atol=1e-5)
 
 
-def test_every_kind_of_module_of_the_base_occurs_in_nano() -> None:
+def test_nano_and_base_have_the_same_module_types() -> None:
     def kinds(scale: str) -> set[str]:
         backbone = load_backbone("htsat", scale)
         return {type(module).__name__ for module in backbone.modules()}
@@ -95,12 +88,12 @@ def test_every_kind_of_module_of_the_base_occurs_in_nano() -> None:
     assert {shift > 0 for shift in shifts} == {True, False}
 
 
-def test_a_random_one_starts_with_an_input_norm_that_fits_decibels() -> None:
+def test_random_input_norm_is_scaled_to_decibels() -> None:
     norm = load_backbone("htsat", "nano").net.batch_norm
     assert norm(torch.full((1, 64, 256, 1), -40.0)).abs().max() < 1e-4
 
 
-def test_a_whole_clap_a_bare_audio_model_and_one_with_projection_load_alike(tmp_path: Path) -> None:
+def test_full_clap_audio_model_and_projection_model_load_alike(tmp_path: Path) -> None:
     clap = small_clap()
     clap.save_pretrained(tmp_path / "clap")
     clap.audio_model.save_pretrained(tmp_path / "audio")
@@ -118,57 +111,37 @@ def test_a_whole_clap_a_bare_audio_model_and_one_with_projection_load_alike(tmp_
 @pytest.mark.parametrize(
     ("clip_seconds", "side", "frames"), [(None, 128, 256), (2.5, 128, 256), (2.6, 192, 576), (9.0, 256, 1001)]
 )
-def test_a_longer_clip_gets_a_larger_window_with_the_same_parameters(
-    checkpoint: Path, clip_seconds: float | None, side: int, frames: int
-) -> None:
+def test_longer_clip_enlarges_the_window(checkpoint: Path, clip_seconds: float | None, side: int, frames: int) -> None:
     backbone = load_backbone("htsat", weights=str(checkpoint), clip_seconds=clip_seconds)
     assert backbone.net.spec_size == side
     wave = torch.rand(1, round(48_000 * (clip_seconds or 2.5))) - 0.5
-    heard = backbone.frontend(wave)
-    assert heard.shape == (1, 1, frames, 64)
+    inputs = backbone.frontend(wave)
+    assert inputs.shape == (1, 1, frames, 64)
     model = ClapAudioModel(ClapAudioConfig(**{**AUDIO, "spec_size": side})).eval()
     model.audio_encoder.load_state_dict(backbone.net.state_dict())
-    assert torch.allclose(backbone(wave), model(input_features=heard).pooler_output, atol=1e-5)
+    assert torch.allclose(backbone(wave), model(input_features=inputs).pooler_output, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.pop("audio_model.audio_encoder.norm.weight"), "missing: audio_encoder.norm.weight"),
-        (lambda t: t.update({"audio_model.extra": torch.zeros(1)}), "unknown: extra"),
-        (
-            lambda t: t.update({"audio_model.audio_encoder.norm.weight": torch.zeros(3)}),
-            r"of another shape: audio_encoder.norm.weight \[3\] for \[64\]",
-        ),
-    ],
-)
-def test_a_tensor_that_does_not_fit_is_named(checkpoint: Path, change: Any, message: str) -> None:
-    change_tensors(checkpoint, change)
-    with pytest.raises(UserError, match=message) as caught:
-        load_backbone("htsat", weights=str(checkpoint))
-    assert "\n" not in str(caught.value)
-
-
-def test_a_fused_checkpoint_is_refused(checkpoint: Path) -> None:
+def test_fused_checkpoint_is_refused(checkpoint: Path) -> None:
     change_config(checkpoint, lambda config: config["audio_config"].update(enable_fusion=True))
-    with pytest.raises(UserError, match=r"is a fused CLAP .*; give an unfused one: laion/clap-htsat-unfused"):
+    with pytest.raises(UserError, match=r"enable_fusion.*laion/clap-htsat-unfused"):
         load_backbone("htsat", weights=str(checkpoint))
 
 
 def test_other_mel_bands_are_refused(checkpoint: Path) -> None:
     change_config(checkpoint, lambda config: config["audio_config"].update(num_mel_bins=32))
-    with pytest.raises(UserError, match="wants 32 mel bands; the front end has 64"):
+    with pytest.raises(UserError, match=r"32 mel bands.* 64"):
         load_backbone("htsat", weights=str(checkpoint))
 
 
 @pytest.mark.parametrize("kind", ["clap_text_model", "audio-spectrogram-transformer"])
 def test_another_architecture_is_refused(checkpoint: Path, kind: str) -> None:
     change_config(checkpoint, lambda config: config.update(model_type=kind))
-    with pytest.raises(UserError, match=f"holds a '{kind}' checkpoint; this backbone wants 'clap_audio_model'"):
+    with pytest.raises(UserError, match=f"'{kind}' .*'clap_audio_model'"):
         load_backbone("htsat", weights=str(checkpoint))
 
 
-def test_the_six_kinds_of_linear_layer_get_adapters_and_patch_merging_does_not() -> None:
+def test_all_linear_excludes_patch_merging() -> None:
     from sousaphone import lora
 
     backbone = load_backbone("htsat", "nano")

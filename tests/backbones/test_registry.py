@@ -1,4 +1,4 @@
-"""Every entry of the registry says all that a sweep needs to know."""
+"""Every entry of the registry is complete."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from sousaphone.config import DEVICES, SCALES, STRATEGIES
 
 
 @pytest.mark.parametrize("name", REGISTRY)
-def test_an_entry_has_sizes_rates_and_micro_batches_for_all_that_can_be_asked(name: str) -> None:
+def test_entries_cover_all_scales_strategies_and_devices(name: str) -> None:
     spec = REGISTRY[name]
     for scale in SCALES:
         assert scale in spec.scales
         assert all(spec.learning_rates[scale][strategy] > 0 for strategy in STRATEGIES)
-        # A step is 32 clips everywhere.
+        # The effective batch is 32 clips on every device.
         assert all(32 % spec.micro_batches[scale][device] == 0 for device in DEVICES)

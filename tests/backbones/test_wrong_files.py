@@ -1,4 +1,4 @@
-"""Whatever is wrong with a file, in any of the formats: one clear line, and nothing in it is executed."""
+"""A wrong file of any format is refused in one line, and code in it is never executed."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ State = dict[str, Tensor]
 
 
 class Format:
-    """One official format: how its tensors are written to disk, and the file that holds them."""
+    """An official format: the tensors of a valid file, and a function that writes tensors to disk."""
 
     def __init__(self, name: str, state: State, write: Callable[[Path, State], Path]) -> None:
         self.name, self.state, self.write = name, state, write
 
     def refusal(self, path: Path) -> str:
-        """The one line with which the path is refused."""
+        """The error for a file, which is one line with its path."""
         given = path.parent if self.name in ("ast", "htsat") else path
         with pytest.raises(UserError) as error:
             load_backbone(self.name, "base", str(given))
@@ -78,7 +78,7 @@ def format(request: pytest.FixtureRequest, tmp_path: Path) -> Format:
 
 
 def a_matrix(state: State) -> str:
-    """A tensor that is another one when turned over."""
+    """A tensor whose shape changes when it is transposed."""
     return next(
         key
         for key, tensor in state.items()
@@ -86,19 +86,19 @@ def a_matrix(state: State) -> str:
     )
 
 
-def test_the_right_file_loads(format: Format, tmp_path: Path) -> None:
+def test_valid_file_loads(format: Format, tmp_path: Path) -> None:
     path = format.write(tmp_path, format.state)
     given = path.parent if format.name in ("ast", "htsat") else path
     assert load_backbone(format.name, "base", str(given)).spec.name == format.name
 
 
-def test_a_missing_tensor_is_named(format: Format, tmp_path: Path) -> None:
+def test_missing_tensor_is_named(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {k: v for k, v in format.state.items() if k != key})
     assert f"missing: {key}" in format.refusal(path)
 
 
-def test_a_renamed_tensor_is_named_twice(format: Format, tmp_path: Path) -> None:
+def test_renamed_tensor_is_missing_and_unknown(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {("renamed" if k == key else k): v for k, v in format.state.items()})
     text = format.refusal(path)
@@ -106,26 +106,26 @@ def test_a_renamed_tensor_is_named_twice(format: Format, tmp_path: Path) -> None
     assert "unknown: renamed" in text
 
 
-def test_a_transposed_tensor_is_named(format: Format, tmp_path: Path) -> None:
+def test_transposed_tensor_is_named(format: Format, tmp_path: Path) -> None:
     key = a_matrix(format.state)
     path = format.write(tmp_path, {**format.state, key: format.state[key].transpose(0, 1).contiguous()})
     assert f"of another shape: {key}" in format.refusal(path)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_a_truncated_file_is_refused(format: Format, tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])
+def test_truncated_file_is_refused(format: Format, tmp_path: Path, fraction: float) -> None:
     path = format.write(tmp_path, format.state)
     content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    path.write_bytes(content[: int(fraction * len(content))])
     format.refusal(path)
 
 
-def test_another_models_file_is_refused(format: Format, tmp_path: Path) -> None:
+def test_file_of_another_model_is_refused(format: Format, tmp_path: Path) -> None:
     format.refusal(format.write(tmp_path, torch.nn.TransformerEncoderLayer(8, 2, 16).state_dict()))
 
 
 class Hostile:
-    """Whoever unpickles it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -135,7 +135,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("archive", ["zip", "legacy", "plain pickle"])
-def test_code_in_a_file_is_refused_and_never_runs(format: Format, tmp_path: Path, archive: str) -> None:
+def test_code_in_a_file_is_never_executed(format: Format, tmp_path: Path, archive: str) -> None:
     mark = tmp_path / "executed"
     path = format.write(tmp_path, format.state)
     content = {**format.state, "code": Hostile(mark)}
@@ -146,6 +146,6 @@ def test_code_in_a_file_is_refused_and_never_runs(format: Format, tmp_path: Path
         assert zipfile.is_zipfile(path) == (archive == "zip")
     format.refusal(path)
     assert not mark.exists()
-    # It would have, if anyone had let it.
+    # Unrestricted loading does execute it.
     torch.load(path, weights_only=False) if archive != "plain pickle" else pickle.loads(path.read_bytes())
     assert mark.exists()

@@ -1,4 +1,4 @@
-"""What baselines look at depends on what is heard alone: not on padding, nor on how clips are batched."""
+"""Features of the baselines depend neither on padding nor on batches."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import descriptors
-from sousaphone.baselines.classifiers import Hearing
+from sousaphone.baselines.classifiers import EvaluationSetup
 from sousaphone.baselines.descriptors import embeddings, log_mel_features, onset_features, pooled_log_mels
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
@@ -24,18 +24,18 @@ CPU = torch.device("cpu")
 RATE = 16_000
 
 
-def unheard(clips: int) -> None:
+def no_progress(clips: int) -> None:
     pass
 
 
 @pytest.fixture(scope="module")
 def clips(trial_config: Callable[..., TrainConfig]) -> dict[str, ClipSet]:
     config = trial_config()
-    return Hearing(read_subset(Path(config.data_dir), "tiny"), {"ast": config}, CPU).clips(RATE, CPU)
+    return EvaluationSetup(read_subset(Path(config.data_dir), "tiny"), {"ast": config}, CPU).clips(RATE, CPU)
 
 
 @pytest.mark.parametrize("rate", [16_000, 32_000, 48_000])
-def test_padding_changes_no_log_mel(rate: int) -> None:
+def test_log_mels_do_not_depend_on_padding(rate: int) -> None:
     wave = 0.1 * torch.randn(1, rate, generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([rate // 2])
     padded = torch.cat([wave[:, : rate // 2], torch.zeros(1, rate // 2)], dim=1)
@@ -46,7 +46,7 @@ def test_padding_changes_no_log_mel(rate: int) -> None:
     torch.testing.assert_close(pooled_log_mels(noisy, lengths, rate), alone)
 
 
-def test_a_clips_log_mels_are_mean_and_deviation_of_those_of_its_frames() -> None:
+def test_log_mels_are_mean_and_deviation_over_frames() -> None:
     wave = 0.1 * torch.randn(1, 2_000, generator=torch.Generator().manual_seed(0))
     frames = wave[0].unfold(0, 400, 160)  # 25 ms every 10 ms, [F, 400]
     each = pooled_log_mels(frames, torch.full((len(frames),), 400), RATE)[:, :64]
@@ -54,11 +54,11 @@ def test_a_clips_log_mels_are_mean_and_deviation_of_those_of_its_frames() -> Non
     torch.testing.assert_close(pooled_log_mels(wave, torch.tensor([2_000]), RATE)[0], expected)
 
 
-def test_log_mels_are_finite_for_silence_and_for_less_than_a_frame_of_sound() -> None:
+def test_log_mels_of_silence_and_short_clips_are_finite() -> None:
     assert pooled_log_mels(torch.zeros(2, 4_000), torch.tensor([4_000, 10]), RATE).isfinite().all()
 
 
-def test_a_tone_is_loudest_in_its_band_at_every_rate() -> None:
+def test_tone_is_in_the_same_band_at_every_rate() -> None:
     bands = set()
     for rate in (16_000, 32_000, 48_000):
         wave = torch.sin(2 * torch.pi * 1_000 * torch.arange(rate) / rate)[None]
@@ -66,37 +66,35 @@ def test_a_tone_is_loudest_in_its_band_at_every_rate() -> None:
     assert len(bands) == 1
 
 
-def test_onsets_are_counted_in_the_window_alone_and_their_rate_is_by_what_is_heard(clips: dict[str, ClipSet]) -> None:
+def test_onsets_are_counted_within_the_clip_length(clips: dict[str, ClipSet]) -> None:
     (batch,) = clips["train"].evaluation_batches(100)
-    found = onset_features(clips["train"], RATE, unheard)
+    found = onset_features(clips["train"], RATE, no_progress)
     for row, wave, length in zip(found, to_float(batch.wave).numpy(), batch.lengths.tolist(), strict=True):
         count = len(onsets(np.ascontiguousarray(wave[:length]), RATE))
         assert row.tolist() == pytest.approx([count, count / (length / RATE)])
     assert (found[:, 0] > 2).all()
 
 
-def test_the_order_of_the_clips_is_the_tables_and_all_are_told_of(
+def test_features_do_not_depend_on_batches_and_progress_counts_all_clips(
     clips: dict[str, ClipSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for describe in (onset_features, log_mel_features):
-        monkeypatch.setattr(descriptors, "_BATCH", 100)
-        whole = describe(clips["train"], RATE, unheard)
-        monkeypatch.setattr(descriptors, "_BATCH", 5)
-        told: list[int] = []
-        torch.testing.assert_close(describe(clips["train"], RATE, told.append), whole)
-        assert sum(told) == len(clips["train"]) == len(whole)
-        assert len(told) > 1
+        monkeypatch.setattr(descriptors, "CPU_BATCH", 100)
+        whole = describe(clips["train"], RATE, no_progress)
+        monkeypatch.setattr(descriptors, "CPU_BATCH", 5)
+        counts: list[int] = []
+        torch.testing.assert_close(describe(clips["train"], RATE, counts.append), whole)
+        assert sum(counts) == len(clips["train"]) == len(whole)
+        assert len(counts) > 1
 
 
 @pytest.mark.parametrize("model", REGISTRY)
-def test_an_embedding_is_the_mean_of_the_tokens_whatever_the_fresh_layers_are(
-    model: str, trial_config: Callable[..., TrainConfig]
-) -> None:
+def test_embedding_is_the_mean_of_tokens(model: str, trial_config: Callable[..., TrainConfig]) -> None:
     config, rate = trial_config(model=model), REGISTRY[model].sample_rate
-    hearing = Hearing(read_subset(Path(config.data_dir), "tiny"), {model: config}, CPU)
-    test = hearing.clips(rate, CPU)["test"]
+    setup = EvaluationSetup(read_subset(Path(config.data_dir), "tiny"), {model: config}, CPU)
+    test = setup.clips(rate, CPU)["test"]
     backbone = load_backbone(model, "nano", clip_seconds=1.0)
-    found = embeddings(backbone, 4, test, rate, unheard)
+    found = embeddings(backbone, 4, test, rate, no_progress)
     (batch,) = test.evaluation_batches(100)
     with torch.inference_mode():
         tokens = backbone.encode(backbone.frontend(to_float(batch.wave), batch.lengths))
@@ -104,5 +102,5 @@ def test_an_embedding_is_the_mean_of_the_tokens_whatever_the_fresh_layers_are(
     for name in backbone.spec.fresh:
         for parameter in backbone.get_submodule(name).parameters():
             parameter.data.normal_()
-    assert torch.equal(embeddings(backbone, 4, test, rate, unheard), found)
+    assert torch.equal(embeddings(backbone, 4, test, rate, no_progress), found)
     assert not found.requires_grad

@@ -1,4 +1,4 @@
-"""What a clip costs on one core: a number for each arm, and nothing else is left behind."""
+"""Inference time of each arm on one core, without side effects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import latency
-from sousaphone.baselines.latency import models, time_arm, time_model
+from sousaphone.baselines.latency import distinct_models, time_arm, time_model
 from sousaphone.config import TrainConfig
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
@@ -17,10 +17,10 @@ from sousaphone.rudiments import SLUGS
 SMALL = TrainConfig(model="ast", clip_seconds=1.0)
 
 
-def test_trials_that_are_built_alike_are_one_arm() -> None:
+def test_trials_with_equal_models_are_timed_once() -> None:
     alike = [dataclasses.replace(SMALL, seed=seed, augment=augment) for seed in (0, 1) for augment in (True, False)]
     others = [dataclasses.replace(SMALL, **change) for change in ({"model": "beats"}, {"strategy": "full"})]
-    assert list(models([*alike, *others]).values()) == [alike[0], *others]
+    assert list(distinct_models([*alike, *others]).values()) == [alike[0], *others]
 
 
 @pytest.mark.parametrize("model", REGISTRY)
@@ -32,53 +32,53 @@ def test_every_backbone_can_be_timed(model: str) -> None:
     assert timed.repeats >= latency.REPEATS[0]
 
 
-def test_the_pass_that_was_disturbed_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minimum_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "time_model", lambda model, seconds: [3.0, 1.5, 9.0])
     timed = time_arm(SMALL)
     assert (timed.ms, timed.repeats) == (1.5, 3)
 
 
 class Fake(torch.nn.Module):
-    """Stands for a model: notes what it hears, and the clock goes on by `seconds` at each clip."""
+    """A model that collects its inputs, and advances the clock by `seconds` per clip."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         super().__init__()
         self.backbone = build_model(SMALL, len(SLUGS)).backbone
         self.now, self.seconds = 0.0, seconds
-        self.heard: list[torch.Tensor] = []
+        self.inputs: list[torch.Tensor] = []
         self.conditions: set[tuple[int, bool, bool]] = set()
         monkeypatch.setattr(latency.time, "perf_counter", lambda: self.now)
 
     def forward(self, wave: torch.Tensor) -> torch.Tensor:
-        self.heard.append(wave)
+        self.inputs.append(wave)
         self.conditions.add((torch.get_num_threads(), self.training, torch.is_inference_mode_enabled()))
         self.now += self.seconds
         return wave
 
 
 @pytest.mark.parametrize(("seconds", "repeats"), [(0.01, 20), (0.5, 6), (2.0, 2), (60.0, 2)])
-def test_slow_models_are_repeated_less_and_the_first_pass_is_not_counted(
+def test_repeats_depend_on_time_and_exclude_the_warm_up(
     seconds: float, repeats: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake = Fake(monkeypatch, seconds)
-    taken = time_model(fake, 1.0)  # type: ignore[arg-type]
-    assert taken == pytest.approx([1000 * seconds] * repeats)
-    assert len(fake.heard) == repeats + 1
+    times = time_model(fake, 1.0)  # type: ignore[arg-type]
+    assert times == pytest.approx([1000 * seconds] * repeats)
+    assert len(fake.inputs) == repeats + 1
 
 
-def test_one_clip_at_a_time_on_one_thread_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_clip_on_one_thread_in_evaluation_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
     fake = Fake(monkeypatch, 1.0)
     time_model(fake.train(), 0.5)  # type: ignore[arg-type]
-    assert {tuple(wave.shape) for wave in fake.heard} == {(1, 8_000)}
+    assert {tuple(wave.shape) for wave in fake.inputs} == {(1, 8_000)}
     assert fake.conditions == {(1, False, True)}
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_threads_and_random_state_are_as_before(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_and_random_state_are_restored(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(2)
-    chance = torch.get_rng_state()
+    state = torch.get_rng_state()
     if fails:
         monkeypatch.setattr(latency.time, "perf_counter", lambda: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -86,4 +86,4 @@ def test_threads_and_random_state_are_as_before(fails: bool, monkeypatch: pytest
     else:
         time_arm(SMALL)
     assert torch.get_num_threads() == 2
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), state)

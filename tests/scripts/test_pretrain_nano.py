@@ -1,4 +1,4 @@
-"""The corpus is the same on every machine; pretraining goes on as if it had never stopped."""
+"""The corpus is reproducible, and resumed pretraining equals uninterrupted pretraining."""
 
 from __future__ import annotations
 
@@ -37,43 +37,43 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_any_number_of_workers_and_an_interruption_give_the_same_bytes(root: Path, tmp_path: Path) -> None:
+def test_corpus_does_not_depend_on_workers_or_interruptions(root: Path, tmp_path: Path) -> None:
     render_corpus(TOY, (16_000,), tmp_path, 2, silent)
     assert (tmp_path / "16000hz" / WAVE).read_bytes() == (root / "16000hz" / WAVE).read_bytes()
     wave = np.memmap(tmp_path / "16000hz" / WAVE, np.int16, "r+")
     assert wave.any()
-    wave[:] = 0  # as after a kill: planned and made room for, but nothing rendered
+    wave[:] = 0  # as after a kill before the first clip
     wave.flush()
     (tmp_path / "done.txt").unlink()
     render_corpus(TOY, (16_000,), tmp_path, 1, silent)
     assert (tmp_path / "16000hz" / WAVE).read_bytes() == (root / "16000hz" / WAVE).read_bytes()
 
 
-def test_another_corpus_in_the_same_place_is_refused(root: Path) -> None:
+def test_another_corpus_in_the_same_directory_is_refused(root: Path) -> None:
     with pytest.raises(UserError, match="another corpus"):
         render_corpus(dataclasses.replace(TOY, takes=5), (16_000,), root, 1, silent)
 
 
-def test_players_and_drums_are_not_those_of_the_built_in_set() -> None:
+def test_players_and_drums_differ_from_the_built_in_set() -> None:
     snares = [snare(kit) for kit in builtin_kits()]
     assert len(other_drums()) > 20
     assert not any(len(a) == len(b) and np.allclose(a, b) for a in other_drums() for b in snares)
     demo = {dataclasses.replace(player, split="", profile_id="") for player in make_players(0)}
     takes = [take(TOY, index) for index in range(TOY.clips)]
     assert not demo & {dataclasses.replace(clip.player, split="", profile_id="") for clip in takes}
-    heard = {
+    players = {
         split: {c.player for i, c in enumerate(takes) if TOY.split(i) == split} for split in ("train", "validation")
     }
-    assert not heard["train"] & heard["validation"]
+    assert not players["train"] & players["validation"]
 
 
-def test_the_score_says_when_a_stroke_is_heard(root: Path, tmp_path: Path) -> None:
+def test_score_matches_onsets_in_the_waveform(root: Path, tmp_path: Path) -> None:
     caches = render_corpus(TOY, (16_000,), root, 1, silent)
     examples = open_examples(TOY, caches[16_000], make_learner(RECIPES["ast"], 4).backbone, tmp_path, silent)
     _, marks, motifs = examples.batch(torch.tensor([0, 5]))
     assert marks.shape == (2, 256, len(MARKS))
     assert motifs.tolist() == [0, 1]
-    # Around an onset the wave is louder than right before it.
+    # The wave is louder at an onset than just before it.
     begin = window_ms(TOY, 0) * 16
     wave = np.abs(caches[16_000].wave[begin : begin + 40_000].astype(float)).reshape(250, 160).max(1)
     onsets = marks[0, :250, 0].nonzero()[:, 0].numpy()
@@ -91,18 +91,18 @@ def test_every_backbone_has_tokens_for_every_160_ms(model: str) -> None:
     assert marks.shape[1] in (240, 256)
 
 
-def test_pretraining_resumed_equals_uninterrupted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_pretraining_equals_uninterrupted(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     caches = render_corpus(TOY, (16_000,), root, 1, silent)
     recipe = dataclasses.replace(RECIPES["ast"], epochs=3, batch=8, warmup_steps=2)
     examples = open_examples(TOY, caches[16_000], make_learner(recipe, 4).backbone, tmp_path / "examples", silent)
     whole = learn(recipe, TOY, examples, tmp_path / "whole", silent)
 
-    def die(text: str) -> None:
+    def fail(text: str) -> None:
         raise KilledError
 
     for _ in range(2):  # after the first and after the second epoch
         with pytest.raises(KilledError):
-            learn(recipe, TOY, examples, tmp_path / "parts", die)
+            learn(recipe, TOY, examples, tmp_path / "parts", fail)
     resumed = learn(recipe, TOY, examples, tmp_path / "parts", silent)
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key

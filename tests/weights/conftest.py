@@ -1,4 +1,4 @@
-"""A machine without any weights and without a network, unless a test brings them."""
+"""A machine without weights and without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sousaphone.weights import download
 
 
 class Machine:
-    """Where weights may lie on it."""
+    """The directories of weights."""
 
     def __init__(self, root: Path) -> None:
         self.own, self.hub, self.torch = root / "own", root / "hub", root / "torch" / "checkpoints"
@@ -23,7 +23,7 @@ class Machine:
             directory.mkdir(parents=True)
 
     def into_hub_cache(self, repository: str, files: dict[str, bytes], kind: str = "models") -> Path:
-        """Files as the hub's cache keeps them; returns the snapshot."""
+        """Write files in the layout of the hub's cache and return the snapshot."""
         commit = "0123456789abcdef0123456789abcdef01234567"
         place = self.hub / f"{kind}--{repository.replace('/', '--')}"
         snapshot = place / "snapshots" / commit

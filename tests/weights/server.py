@@ -10,18 +10,19 @@ from typing import Self
 
 
 class Published:
-    """
+    """Files to serve.
+
     Attributes:
-        files: what is served, by path; headers: what is said of them beside their length.
-        cut: the connection ends after so many bytes; None: never early.
-        asked: 'METHOD path' of every request so far.
+        files, headers: contents and additional headers by path.
+        cut: number of bytes after which the connection is closed; None: not early.
+        requests: 'METHOD path' of every request so far.
     """
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.headers: dict[str, dict[str, str]] = {}
         self.cut: int | None = None
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.url = ""
 
     @contextmanager
@@ -45,7 +46,7 @@ class Published:
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
-                published.asked.append(f"{self.command} {path}")
+                published.requests.append(f"{self.command} {path}")
                 if path not in published.files:
                     self.send_error(404)
                     return

@@ -1,4 +1,4 @@
-"""The hub, from a local server that answers as it does: fetched once, checked, then found without it."""
+"""Weights from a local server that imitates the hub: fetched once, checked, then found offline."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
 import sys
 from sousaphone.errors import UserError
-from sousaphone.weights import resolve
+from sousaphone.weights import resolve_all
 try:
-    print(resolve(sys.argv[1], "base", sys.argv[2]))
+    print(*resolve_all({sys.argv[1]: sys.argv[2]}, "base").values())
 except UserError as error:
     sys.exit(str(error))
 """
 
 
 def publish(server: Published, repository: str, directory: Path, kind: str = "models") -> None:
-    """Serve a directory as the hub serves a repository."""
+    """Serve a directory like a repository of the hub."""
     paths = (path for path in directory.rglob("*") if path.is_file())
     files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
     prefix = "" if kind == "models" else f"/{kind}"
@@ -49,7 +49,7 @@ def publish(server: Published, repository: str, directory: Path, kind: str = "mo
 
 
 def resolve(name: str, choice: str, cache: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
-    """A process of its own: the hub's library reads its environment once."""
+    """Resolve in a new process, because the hub's library reads its environment once."""
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     environment.pop("SOUSAPHONE_WEIGHTS", None)
     command = [sys.executable, "-c", RESOLVE, name, choice]
@@ -66,7 +66,7 @@ def ast(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_repository_is_fetched_once_without_what_nobody_reads(ast: Path, tmp_path: Path) -> None:
+def test_repository_is_fetched_once_without_unused_files(ast: Path, tmp_path: Path) -> None:
     server, cache = Published(), tmp_path / "cache"
     publish(server, "someone/ast", ast)
     with server.served():
@@ -75,21 +75,21 @@ def test_a_repository_is_fetched_once_without_what_nobody_reads(ast: Path, tmp_p
     snapshot = Path(result.stdout.strip())
     assert snapshot == cache / "models--someone--ast" / "snapshots" / COMMIT
     assert {path.name for path in snapshot.iterdir()} == {"config.json", "model.safetensors"}
-    # The server is gone, and is not missed.
+    # The server has ended.
     again = resolve("ast", "hub:someone/ast", cache, "http://127.0.0.1:9")
     assert again.stdout == result.stdout, again.stderr
 
 
-def test_a_checkpoint_of_another_size_under_the_published_name_is_refused(ast: Path, tmp_path: Path) -> None:
+def test_published_name_with_another_size_is_refused(ast: Path, tmp_path: Path) -> None:
     server = Published()
     publish(server, "MIT/ast-finetuned-audioset-10-10-0.4593", ast)
     with server.served():
         result = resolve("ast", "auto", tmp_path / "cache", server.url)
     assert result.returncode == 1
-    assert "parameters, where that has 86,187,264" in result.stderr
+    assert "86,187,264" in result.stderr
 
 
-def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
+def test_file_with_another_hash_is_refused(tmp_path: Path) -> None:
     server = Published()
     (tmp_path / "mirror").mkdir()
     torch.save(official(perturbed()), tmp_path / "mirror" / "BEATs_iter3_plus_AS2M.pt")
@@ -97,18 +97,19 @@ def test_a_file_of_another_hash_is_refused(tmp_path: Path) -> None:
     with server.served():
         result = resolve("beats", "auto", tmp_path / "cache", server.url)
     assert result.returncode == 1
-    assert "not d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in result.stderr
+    assert "d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in result.stderr
 
 
-def test_a_repository_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_repository_is_named(tmp_path: Path) -> None:
     server = Published()
     with server.served():
         result = resolve("ast", "hub:someone/nothing", tmp_path / "cache", server.url)
     assert result.returncode == 1
-    assert "https://huggingface.co/someone/nothing cannot be fetched: there is no such repository" in result.stderr
+    assert "https://huggingface.co/someone/nothing" in result.stderr
+    assert "no such repository" in result.stderr
 
 
-def test_a_repository_without_what_is_wanted_is_named_and_nothing_of_it_is_fetched(tmp_path: Path) -> None:
+def test_repository_without_the_file_is_named_and_not_fetched(tmp_path: Path) -> None:
     server = Published()
     (tmp_path / "mirror").mkdir()
     (tmp_path / "mirror" / "README.md").write_text("moved")
@@ -116,5 +117,5 @@ def test_a_repository_without_what_is_wanted_is_named_and_nothing_of_it_is_fetch
     with server.served():
         result = resolve("beats", "auto", tmp_path / "cache", server.url)
     assert result.returncode == 1
-    assert "holds none of BEATs_iter3_plus_AS2M.pt" in result.stderr
+    assert "BEATs_iter3_plus_AS2M.pt" in result.stderr
     assert not list((tmp_path / "cache").rglob("README.md"))

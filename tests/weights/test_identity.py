@@ -1,4 +1,4 @@
-"""What a weights file is: its hash, its origin, and what record, table and report get to know of it."""
+"""Identity of weights files: hash, origin, and the record for tables and reports."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MN = REGISTRY["efficientat"]
 AST = "ast-finetuned-audioset-10-10-0.4593"
 
 
-def test_the_hash_of_a_checkpoint_covers_what_is_read_of_it_and_nothing_else(tmp_path: Path) -> None:
+def test_checkpoint_hash_covers_only_files_that_are_read(tmp_path: Path) -> None:
     ASTModel(ASTConfig(**SMALL)).save_pretrained(tmp_path)
     before = content_fingerprint(str(tmp_path))
     (tmp_path / "README.md").write_text("fetched later")
@@ -30,20 +30,20 @@ def test_the_hash_of_a_checkpoint_covers_what_is_read_of_it_and_nothing_else(tmp
     assert content_fingerprint(str(tmp_path)) != before
 
 
-def test_tensors_of_other_names_or_shapes_have_another_fingerprint() -> None:
+def test_fingerprint_depends_on_names_and_shapes() -> None:
     ones = [("a", (2, 3)), ("b", (2, 3)), ("a", (3, 2)), ("a", (6,))]
     modules = [torch.nn.ParameterDict({name: torch.ones(shape)}) for name, shape in ones]
     assert len({fingerprint(module) for module in modules}) == len(ones)
 
 
-def test_a_file_that_changes_has_another_hash(tmp_path: Path) -> None:
+def test_changed_file_has_another_hash(tmp_path: Path) -> None:
     path = tmp_path / "mn.pt"
     for content in (b"one", b"others"):
         path.write_bytes(content)
         assert content_fingerprint(str(path)) == hashlib.sha256(content).hexdigest()
 
 
-def test_the_origin_is_the_hub_with_its_commit_or_the_address_noted_or_local(machine: Machine) -> None:
+def test_origin_is_hub_commit_or_noted_address_or_local(machine: Machine) -> None:
     snapshot = machine.into_hub_cache(f"MIT/{AST}", {"config.json": b"{}"})
     found = identify(REGISTRY["ast"], snapshot)
     assert found.origin == f"https://huggingface.co/MIT/{AST} at {snapshot.name}"
@@ -61,7 +61,7 @@ def test_the_origin_is_the_hub_with_its_commit_or_the_address_noted_or_local(mac
     assert identify(MN, fetched).origin == "local"
 
 
-def test_the_published_bytes_are_known_by_their_hash_whatever_they_are_called(tmp_path: Path) -> None:
+def test_published_bytes_are_identified_by_hash(tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
     path.write_bytes(b"weights")
     sha256 = hashlib.sha256(b"weights").hexdigest()
@@ -74,9 +74,7 @@ def test_the_published_bytes_are_known_by_their_hash_whatever_they_are_called(tm
     assert identify(MN, named).published is None
 
 
-def test_a_record_says_what_was_loaded_and_what_that_had_learnt(
-    tmp_path: Path, small_mn: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_record_describes_loaded_weights(tmp_path: Path, small_mn: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "mine.pt"
     path.write_bytes(small_mn)
     model = build_model(TrainConfig(model="efficientat", weights=str(path)), 40)
@@ -95,24 +93,24 @@ def test_a_record_says_what_was_loaded_and_what_that_had_learnt(
     assert (record["pretraining"], record["objective"], record["licence"]) == (MN.pretraining, MN.objective, "MIT")
 
 
-def test_a_record_of_random_weights_claims_nothing() -> None:
+def test_record_of_random_weights_has_no_source() -> None:
     record = record_of(load_backbone("ast", "nano"), "random")
     assert (record["origin"], record["published"], record["sha256"]) == ("random", False, None)
     assert record["pretraining"] is None
     assert record["frontend"]["mels"] == 128
 
 
-def test_the_arms_differ_in_what_they_saw_and_the_registry_says_so() -> None:
-    seen = {name: (spec.pretraining, spec.objective) for name, spec in REGISTRY.items()}
-    assert len(set(seen.values())) == len(seen)
-    assert seen["beats"] == ("AudioSet without its labels", "self-supervised")
-    assert "then with them" in seen["beats-ft"][0]
-    assert all("labels" in seen[name][0] for name in ("ast", "efficientat"))
+def test_registry_states_pretraining_of_each_backbone() -> None:
+    pretraining = {name: (spec.pretraining, spec.objective) for name, spec in REGISTRY.items()}
+    assert len(set(pretraining.values())) == len(pretraining)
+    assert pretraining["beats"] == ("AudioSet without its labels", "self-supervised")
+    assert "then with them" in pretraining["beats-ft"][0]
+    assert all("labels" in pretraining[name][0] for name in ("ast", "efficientat"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REGISTRY)
-def test_the_registry_counts_the_parameters_that_a_published_file_fills(name: str) -> None:
+def test_registry_counts_pretrained_parameters(name: str) -> None:
     from sousaphone.weights.check import pretrained_parameters
 
     count = pretrained_parameters(load_backbone(name, "base"))

@@ -1,7 +1,7 @@
-"""The weights of nano backbones that come with this package: NAME.safetensors beside this file, in half precision.
+"""The weights of nano backbones shipped with this package: NAME.safetensors in this directory, in half precision.
 
-They are made by `scripts.pretrain_nano`, and only those are here that were shown to help. CARD.md says what they are,
-`files.py` writes and reads them. Light: imports no torch.
+`scripts.pretrain_nano` makes them; only weights with a significant effect are shipped. CARD.md describes them,
+`files.py` writes and reads them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from pathlib import Path
 
 DIRECTORY = Path(__file__).parent
 ORIGIN = "shipped nano weights"
-PRETRAINING = "random stroke patterns, none of them a rudiment, by sousaphone.pretrain"
-OBJECTIVE = "supervised: which pattern, and which strokes when"
+PRETRAINING = "random stroke patterns, none of them a rudiment, by scripts.pretrain_nano"
+OBJECTIVE = "supervised: pattern classification and stroke detection"
 LICENCE = "MIT"
 
 
 def shipped(name: str) -> Path | None:
-    """The file of a backbone's nano weights; None where none earned its place."""
+    """The file of a backbone's shipped nano weights, or None."""
     path = DIRECTORY / f"{name}.safetensors"
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""Writing and reading nano weights: a safetensors file of a backbone's pretrained tensors, strict on the way in."""
+"""Write and strictly read nano weights: a safetensors file of a backbone's pretrained tensors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -21,17 +20,14 @@ _FORMAT = "sousaphone-nano"
 
 
 def is_nano(path: Path) -> bool:
-    """Whether a file holds nano weights as this module writes them."""
+    """Whether a file was written by `save`."""
     return bool(_about(path))
 
 
 def save(backbone: Backbone, path: Path, about: dict) -> None:
-    """Write a nano backbone's pretrained tensors in half precision.
-
-    Args:
-        about: what the file says of itself: objective, data, steps, seeds.
-    """
-    state = {key: _halved(value) for key, value in _pretrained(backbone).items()}
+    """Write a nano backbone's pretrained tensors in half precision; `about` is stored as metadata."""
+    state = {key: value.detach().cpu().contiguous() for key, value in _pretrained(backbone).items()}
+    state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
     metadata = {"format": _FORMAT, "model": backbone.spec.name, "about": json.dumps(about, sort_keys=True)}
     save_file(state, path, metadata)
 
@@ -39,7 +35,7 @@ def save(backbone: Backbone, path: Path, about: dict) -> None:
 def load(
     spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides = AS_TRAINED
 ) -> Backbone:
-    """The nano backbone of a file that `save` wrote, in float32; fresh layers are drawn from torch's generator.
+    """Load a file written by `save`, in float32; fresh layers are drawn from torch's generator.
 
     Raises:
         UserError: it is of another backbone, or a tensor is missing, unknown or of another shape.
@@ -49,9 +45,9 @@ def load(
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
     backbone = implementation(spec).create(spec, "nano", clip_seconds, overrides)
     trained = implementation(spec).create(spec, "nano", clip_seconds, AS_TRAINED)
-    given, made = trained.frontend.contract, backbone.frontend.contract
-    if given != made:
-        backbone.mismatches = (f"hop {given.hop} for {made.hop}",)
+    hop, used = trained.frontend.contract.hop, backbone.frontend.contract.hop
+    if hop != used:
+        backbone.mismatches = (f"hop {hop} for {used}",)
     state, own = load_file(path), _pretrained(backbone)
     refuse_misfits(f"{path} does not fit {spec.title} at nano scale", misfits(own, state))
     backbone.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, strict=False)
@@ -59,7 +55,7 @@ def load(
 
 
 def _about(path: Path) -> dict[str, str]:
-    """A file's metadata; nothing if it is not of our format."""
+    """The metadata of a file; empty if it has another format."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
@@ -71,10 +67,5 @@ def _about(path: Path) -> dict[str, str]:
 
 
 def _pretrained(backbone: Backbone) -> dict[str, Tensor]:
-    """What of a backbone comes from its weights: all but its fresh layers."""
+    """The state dict without fresh layers."""
     return {key: value for key, value in backbone.state_dict().items() if not backbone.is_fresh(key)}
-
-
-def _halved(value: Tensor) -> Tensor:
-    value = value.detach().cpu().contiguous()
-    return value.to(torch.float16) if value.is_floating_point() else value
