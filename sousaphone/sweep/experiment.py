@@ -136,7 +136,7 @@ def run_sweep(
                 at_once -= 1
                 resources = dataclasses.replace(resources, max_concurrent=at_once)
                 announce(f"{_NO_MEMORY}; at most {counted(at_once, 'trial')} at a time from now on")
-            else:
+            elif left:
                 announce(f"{left[0].trial_id}: {_NO_MEMORY}")
                 _end_for_memory(run, left[0])
                 left = left[1:]
