@@ -89,14 +89,8 @@ class RunDirectory:
     def next_steps(self, ends: Iterable[tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
         """Return (purpose, command or None) of each way to continue trials with these statuses and causes."""
         counts = Counter(status.continuation(cause) for status, cause in ends)
-        return [
-            (
-                f"{c.purpose} ({counted(counts[c], 'trial')})",
-                None if c.options is None else self.resume_command + c.options,
-            )
-            for c in Continuation
-            if counts[c]
-        ]
+        commands = {each: self.resume_command + each.options for each in Continuation if each.options is not None}
+        return [(f"{c.purpose} ({counted(counts[c], 'trial')})", commands.get(c)) for c in Continuation if counts[c]]
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""
