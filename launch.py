@@ -79,7 +79,7 @@ def _run(job: Job, options: Options, prog: str) -> int:
             runtime.start()  # in its own process, while this one imports torch
         require_torchaudio()
         from sousaphone.planning.plan import prepare
-        from sousaphone.sweep.experiment import MovedRunError, SweepEnd, run_job
+        from sousaphone.sweep.experiment import MovedRunError, run_job
 
         prepared = prepare(job, options, resources, at_once, print)
         if prepared is None:
@@ -87,11 +87,11 @@ def _run(job: Job, options: Options, prog: str) -> int:
         job, dataset = prepared
         runtime.wait()
         try:
-            end = run_job(runtime, job, dataset, resources, at_once, print)
+            interrupted = run_job(runtime, job, dataset, resources, at_once, print)
         except MovedRunError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_FAILED
-    return _report(job, end is SweepEnd.INTERRUPTED)
+    return _report(job, interrupted)
 
 
 def _finish_done(job: Job, options: Options) -> int:

@@ -54,11 +54,7 @@ def prepare_process() -> None:
 
 
 def require_torchaudio() -> None:
-    """Import torchaudio, which transformers and PEFT import as well; its binary must match that of torch.
-
-    Raises:
-        UserError: the installed torchaudio does not load with the installed torch.
-    """
+    """Raise a UserError if torchaudio, which transformers and PEFT import, does not load with the installed torch."""
     try:
         with stops_deferred():  # an exception during torch's import may abort the process in its C++ code
             import torch  # noqa: F401

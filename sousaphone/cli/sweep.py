@@ -54,11 +54,7 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
 
 
 def make_sweep(config: str, request: Request) -> Sweep:
-    """Make the sweep of tune_configs with this name.
-
-    Raises:
-        UserError: the name is unknown.
-    """
+    """Make the sweep `tune_configs.CONFIG`; raise a UserError if there is none."""
     if config not in config_names():
         raise UserError(f"--config {config!r} is unknown; choose from: {', '.join(config_names())}")
     sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(request)

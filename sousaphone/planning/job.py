@@ -66,9 +66,13 @@ class Job:
     tracker: str = "none"  # destination of metrics in addition to TensorBoard; may differ between launches
     remarks: tuple[str, ...] = ()  # automatic choices, for the terminal
 
+    @property
+    def trial_ids(self) -> list[str]:
+        return [trial.trial_id for trial in self.trials]
+
     def at(self, data_dir: str) -> Job:
         """Return the job with this data directory and with the cache directory of this machine."""
-        places = {"data_dir": data_dir, "cache_dir": self.request.cache_dir}
+        places: dict[str, Any] = {"data_dir": data_dir, "cache_dir": self.request.cache_dir}
         return dataclasses.replace(
             self,
             trials=tuple(dataclasses.replace(trial, **places) for trial in self.trials),
@@ -77,7 +81,7 @@ class Job:
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""
-        found = {trial.trial_id: self.directory.record(trial.trial_id) for trial in self.trials}
+        found = {trial_id: self.directory.record(trial_id) for trial_id in self.trial_ids}
         return {trial_id: record for trial_id, record in found.items() if record is not None}
 
     def left(self) -> list[TrainConfig]:
@@ -269,11 +273,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
 
 
 def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, list[str]]:
-    """Return the best finished trial by val_macro_f1, and lines with the scores of all finished trials.
-
-    Raises:
-        UserError: no trial has finished.
-    """
+    """Return the best finished trial by val_macro_f1, and lines with the scores of all finished trials."""
     records = [record for trial_id in plan["trial_ids"] if (record := source.record(trial_id)) and record.history]
     finished = [record for record in records if record.status.is_full]
     if not finished:

@@ -54,11 +54,7 @@ def existing_run(options: Options) -> tuple[RunDirectory, list[str]]:
 
 
 def new_run(options: Options, default: str) -> RunDirectory:
-    """Return the directory of a new run, called `default` with the time if --name is not given.
-
-    Raises:
-        UserError: the directory is in use or cannot be created.
-    """
+    """Return the directory of a new run, by default called `default` and the time; raise a UserError if it is in use."""
     storage = storage_directory(options)
     name = _checked_name(options) or f"{default}-{datetime.now():%Y%m%d-%H%M%S}"
     existing = next(path for path in (storage, *storage.parents) if path.exists())
@@ -163,11 +159,7 @@ def check_lowest(options: Options) -> None:
 
 
 def refuse_changes(options: Options, saved: Request, config: str, trials: Sequence[TrainConfig]) -> None:
-    """Check that options given again are those of the run. The content of data and weights is compared elsewhere.
-
-    Raises:
-        UserError: an option differs.
-    """
+    """Raise a UserError if a given option differs from the run's; data and weights are compared elsewhere."""
     fixed = {Later.SAME} if options.extend else {Later.SAME, Later.GROWS}
     changed = [
         f"{name} {new} (was {old})"
@@ -320,11 +312,7 @@ def not_downloaded(source: str) -> bool:
 
 
 def data_directory(request: Request) -> str:
-    """Return the directory or hub name of the data; generate the built-in set if needed.
-
-    Raises:
-        UserError: the cache directory cannot be written.
-    """
+    """Return the directory or hub name of the data; generate the built-in set if needed."""
     if not request.built_in:
         return request.data_dir
     from sousaphone.data.synthetic.generate import builtin_dataset

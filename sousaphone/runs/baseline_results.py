@@ -89,11 +89,7 @@ class BaselineResults:
 
     @classmethod
     def read(cls, run_path: Path) -> Self | None:
-        """Read the results of a run; None if there are none.
-
-        Raises:
-            ValueError: the file is damaged, or of another version of this program.
-        """
+        """Read the results of a run; None if there are none. Raise a ValueError if they are damaged."""
         names = (BASELINE_RESULTS_NAME, _OLD_NAME)
         path = next((path for name in names if (path := run_path / name).is_file()), None)
         if path is None:

@@ -107,11 +107,7 @@ class RunDirectory:
         return all(path.name == _LOCK_NAME for path in self.path.iterdir())
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        """Write run.json, atomically; create the directory if needed.
-
-        Raises:
-            UserError: the directory cannot be written.
-        """
+        """Write run.json, atomically; create the directory if needed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "run.json") as temporary:
@@ -124,11 +120,7 @@ class RunDirectory:
         return UserError(f"{self.path} cannot be written ({why}); fix that, or give another --storage")
 
     def read_plan(self) -> dict[str, Any]:
-        """Read run.json.
-
-        Raises:
-            UserError: there is no run, or its plan is damaged or of another version.
-        """
+        """Read run.json; raise a UserError if it is missing, damaged or of another version."""
         file = self.path / "run.json"
         if not self.exists:
             raise UserError(f"{self.path} is not a run directory: it holds no run.json; give one that launch.py wrote")

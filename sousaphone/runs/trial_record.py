@@ -78,11 +78,6 @@ class TrialRecord:
         last = self.history[-1] if self.history else {}
         return {key: value for key, value in last.items() if key.startswith("test_")}
 
-    @property
-    def train_seconds(self) -> float:
-        """Seconds spent in training steps, over all epochs and restarts."""
-        return sum(row["epoch_seconds"] for row in self.history)
-
     def write(self, directory: Path) -> None:
         """Write trial.json to the directory, atomically; numbers that are not finite become null."""
         self.updated = now()
@@ -92,11 +87,7 @@ class TrialRecord:
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:
-        """Read the record in the directory; None if there is none.
-
-        Raises:
-            ValueError: the record is damaged.
-        """
+        """Read the record in the directory; None if there is none. Raise a ValueError if it is damaged."""
         path = directory / RECORD_NAME
         if not path.is_file():
             return None

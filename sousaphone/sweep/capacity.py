@@ -25,11 +25,7 @@ class Capacity:
 
     @classmethod
     def find(cls, cpus: int, gpus: int, device: str, runtime: Runtime) -> Capacity:
-        """Return the capacity of this machine, given by the arguments, or of the cluster, for which Ray is started.
-
-        Raises:
-            UserError: RAY_ADDRESS does not answer.
-        """
+        """Return the capacity of this machine, given by the arguments, or of the cluster, for which Ray is started."""
         if "RAY_ADDRESS" not in os.environ:
             return cls(({"CPU": cpus, "GPU": gpus, "mps": float(device == "mps")},))
         runtime.start()
@@ -49,11 +45,7 @@ class Capacity:
         return min(trials, fits, trials if resources.max_concurrent is None else resources.max_concurrent)
 
     def check(self, resources: Resources) -> None:
-        """Check that a trial can start.
-
-        Raises:
-            UserError: a trial needs more than any machine has, or an amount that Ray cannot assign.
-        """
+        """Raise a UserError if a trial needs more than any machine has, or an amount that Ray cannot assign."""
         gpus = resources.gpus_per_trial
         if gpus > 1 and gpus != int(gpus):
             raise UserError(f"--gpus-per-trial {gpus:g} is neither a fraction of a GPU nor a whole number; give 1")
@@ -74,11 +66,7 @@ class Capacity:
 
 
 def pick_resources(request: Request, sweep: Sweep, capacity: Capacity) -> Resources:
-    """Return the resources given on the command line, else those of the sweep.
-
-    Raises:
-        UserError: no trial could start with them.
-    """
+    """Return the resources given on the command line, else those of the sweep, after `Capacity.check`."""
     cpus = sweep.cpus_per_trial if request.cpus_per_trial is None else request.cpus_per_trial
     gpus = sweep.gpus_per_trial if request.gpus_per_trial is None else request.gpus_per_trial
     limit = sweep.max_concurrent if request.max_concurrent is None else request.max_concurrent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import pickle
 from collections.abc import Mapping, Sequence
@@ -37,17 +36,8 @@ if TYPE_CHECKING:
     from sousaphone.planning.job import Job
 
 _NO_MEMORY = "the machine's memory ran out while a worker started"
-_KILLED = "the driver was killed"
 RESOURCES_NAME = "resources.json"
 _CLOSING_SECONDS = 20.0  # for a tracker
-
-
-class SweepEnd(enum.Enum):
-    """How a sweep ended; the status of each trial is in its record."""
-
-    RAN = "every trial that was left has ended"
-    INTERRUPTED = "stopped by a signal"
-    RAY_STOPPED = "Ray stopped"
 
 
 class MovedRunError(RuntimeError):
@@ -56,8 +46,11 @@ class MovedRunError(RuntimeError):
 
 def run_job(
     runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int, announce: Announce
-) -> SweepEnd:
+) -> bool:
     """Lock the run directory, write its plan, measure the baselines and run the trials that are left.
+
+    Returns:
+        Whether a stop (Ctrl-C, SIGTERM) interrupted it.
 
     Raises:
         UserError: another launch has taken the directory; nothing is started.
@@ -67,7 +60,7 @@ def run_job(
     from sousaphone.baselines.measure import measure_baselines
     from sousaphone.planning.plan import plan_json
 
-    run, ids = job.directory, [trial.trial_id for trial in job.trials]
+    run = job.directory
     with run.held(job.limits.from_now()):
         if job.plan is None and run.exists:
             raise UserError(f"{run.path} was just started by another process; give another --name")
@@ -76,59 +69,42 @@ def run_job(
         run.write_plan(plan_json(job, resources, at_once, dataset))
         announce(f"progress: {run.status_page}")
         try:
+            # Trials that a killed driver left "running" become interrupted.
+            name_ends(run, job.trial_ids, Cause.DRIVER_KILLED, "the driver was killed")
             if job.baselines and any(trial.score_test for trial in job.trials):
-                # The status page must be current if the launch is stopped here.
-                name_ends(run, ids, Cause.DRIVER_KILLED, _KILLED)
                 measure_baselines(run.path, job.trials, dataset, announce)
-            run_sweep(runtime, run, job.sweep, job.trials, job.left(), resources, at_once, job.tracker, announce)
-            return SweepEnd.RAN
+            _run_trials(runtime, job, resources, at_once, announce)
+            return False
         except KeyboardInterrupt:
             ignore_stops()
-            end = SweepEnd.INTERRUPTED
+            interrupted = True
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
-            end = SweepEnd.RAY_STOPPED
+            interrupted = False
         except UserError as error:  # about the directory's content, not the command line
             raise MovedRunError(str(error)) from error
     runtime.kill()
-    return end
+    return interrupted
 
 
-def run_sweep(
-    runtime: Runtime,
-    run: RunDirectory,
-    sweep: Sweep,
-    trials: Sequence[TrainConfig],
-    left: Sequence[TrainConfig],
-    resources: Resources,
-    at_once: int,
-    tracker: str,
-    announce: Announce,
-) -> None:
+def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, announce: Announce) -> None:
     """Run the trials that are left; return when all of them and Ray have ended.
 
-    A trial that fails does not stop the others.
-
-    Args:
-        trials: all planned trials.
-        left: trials to run now.
-        at_once: trials at a time; reduced by one each time the machine's memory runs out while a worker starts.
-        tracker: destination of metrics in addition to TensorBoard: `none` or `wandb`.
+    A trial that fails does not stop the others. Each time the machine's memory runs out while a worker starts, one
+    trial fewer runs at a time.
 
     Raises:
         KeyboardInterrupt: a stop; unfinished trials are marked as interrupted.
         StoppedRayError: Ray stopped; unfinished trials are marked as interrupted.
         MovedRunError, UserError: the run directory was renamed, removed or damaged.
     """
-    ids = [trial.trial_id for trial in trials]
-    # Trials that a killed driver left "running" become interrupted.
-    name_ends(run, ids, Cause.DRIVER_KILLED, _KILLED)
+    run, ids, left = job.directory, job.trial_ids, job.left()
     for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
     check = partial(_refuse_moved, DriverWatch.begin(run.path))
 
     try:
-        while left and not runtime.call(_fit, run, sweep, left, resources, tracker, check=check):
+        while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
             runtime.restart()
             name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
             left = [trial for trial in left if _is_unfinished(run, trial)]
@@ -144,7 +120,7 @@ def run_sweep(
     except KeyboardInterrupt as stop:
         ignore_stops()
         announce("interrupted: stopping the trials and writing the report, which takes some seconds")
-        if tracker == "wandb":
+        if job.tracker == "wandb":
             runtime.interrupt(_CLOSING_SECONDS)
         runtime.kill()  # before their records are written here
         name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped ({stop})")

@@ -35,11 +35,7 @@ _SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # maximum path of 
 
 
 def _check_address(address: str) -> None:
-    """Check that the cluster answers; Ray itself would retry for minutes.
-
-    Raises:
-        UserError: nothing answers at HOST:PORT.
-    """
+    """Raise a UserError if nothing answers at HOST:PORT; Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "/" in address:  # Ray resolves "auto" and client addresses
         return
@@ -52,11 +48,7 @@ def _check_address(address: str) -> None:
 
 
 def _check_machine() -> None:
-    """Check what Ray needs to start here; Ray itself would retry for minutes, or fail with an obscure message.
-
-    Raises:
-        UserError: a requirement is missing.
-    """
+    """Raise a UserError if Ray cannot start here; Ray itself would retry for minutes, or fail with an obscure message."""
     home_directory()  # holds Ray's token
     if (memory := memory_bytes()) < _LEAST_BYTES:
         raise UserError(
@@ -144,11 +136,7 @@ class Runtime:
         theirs.close()
 
     def wait(self) -> None:
-        """Wait until Ray is up.
-
-        Raises:
-            UserError: Ray cannot start.
-        """
+        """Wait until Ray is up; raise a UserError if it cannot start."""
         if self._address:
             return
         try:
@@ -158,11 +146,7 @@ class Runtime:
         self._vital = [p for p in psutil.Process(self._process.pid).children() if p.name() in ("gcs_server", "raylet")]
 
     def restart(self) -> None:
-        """Kill Ray and start it again.
-
-        Raises:
-            StoppedRayError: Ray does not start again.
-        """
+        """Kill Ray and start it again; raise a StoppedRayError if it does not start."""
         self.kill()
         try:
             self.start()
@@ -202,12 +186,9 @@ class Runtime:
         raise value
 
     def _check(self) -> None:
-        """Detect the loss of Ray within a second, for which Ray itself takes a minute.
+        """Raise a StoppedRayError if Ray's processes have ended; Ray itself takes a minute to notice.
 
         Of a cluster only the address can be checked from here, three times because it may be slow.
-
-        Raises:
-            StoppedRayError: Ray's processes have ended.
         """
         if self._vital:
             alive = all(map(_is_running, self._vital))
@@ -260,11 +241,7 @@ def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encodi
 
 
 def start_ray(options: Mapping[str, Any], dashboard: bool) -> str:
-    """Call `ray.init(**options)` and return Ray's address.
-
-    Raises:
-        UserError: Ray cannot start.
-    """
+    """Call `ray.init(**options)` and return Ray's address; raise a UserError if Ray cannot start."""
     address = options.get("address")
     try:
         context = ray.init(**options)

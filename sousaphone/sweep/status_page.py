@@ -24,9 +24,9 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
     trial takes the place that becomes free first.
     """
     epoch_seconds: dict[str, list[float]] = {}
-    for record in filter(None, records):
-        for row in record.history:
-            epoch_seconds.setdefault(record.config["model"], []).append(row["wall_seconds"])
+    for begun in filter(None, records):
+        for row in begun.history:
+            epoch_seconds.setdefault(begun.config["model"], []).append(row["wall_seconds"])
     if not epoch_seconds:
         return {}
     overall = [seconds for model in epoch_seconds.values() for seconds in model]

@@ -111,8 +111,7 @@ def _finish(trial: str, exit_code: int = 0) -> None:
 
 
 def _drop_unsent(run: RunDirectory, identity: str) -> None:
-    """Remove a trial's unsent offline files: all epochs are logged again, and a killed start often leaves an empty
-    file."""
+    """Remove a trial's unsent offline files, often empty after a kill; all epochs are logged again."""
     for directory in (run.path / "wandb").glob(f"offline-run-*-{identity}"):
         if not any(directory.glob("*.synced")):
             shutil.rmtree(directory, ignore_errors=True)
@@ -126,11 +125,7 @@ def wandb_id(run: RunDirectory, trial_id: str) -> str:
 
 
 def check_tracker() -> None:
-    """Check that W&B can be used.
-
-    Raises:
-        UserError: WANDB_MODE requires an account, and W&B has none.
-    """
+    """Raise a UserError if WANDB_MODE requires an account and W&B has none."""
     wandb, mode = _wandb(), os.environ["WANDB_MODE"]
     try:
         ready = mode in _ACCOUNTLESS or wandb.login(prompt=False, verify=False)
