@@ -13,48 +13,35 @@ from collections.abc import Sequence
 
 from sousaphone.cli.command import (
     EXIT_FAILED,
-    EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
     discard_output,
     prepare_process,
     require_torchaudio,
+    run_command,
 )
 from sousaphone.cli.report import finish_sweep
 from sousaphone.cli.sweep import make_sweep, parse
-from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.sweep_options import Options
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:
     """Run the command line and return the exit code."""
-    with signals.interrupts():
-        try:
-            prepare_process()
-            options = parse(argv, prog)
-            return run(options, prog)
-        except UserError as error:
-            print(f"{prog}: error: {error}", file=sys.stderr)
-            return EXIT_INPUT
-        except BrokenPipeError:
-            discard_output()
-            return EXIT_OK if options.plan else EXIT_INTERRUPTED
-        except KeyboardInterrupt:
-            signals.ignore_stops()
-            print(f"\n{prog}: {_NOT_STARTED}", file=sys.stderr)
-            return EXIT_INTERRUPTED
+    prepare_process()
+    return run_command(prog, lambda: run(parse(argv, prog), prog), _NOT_STARTED)
 
 
 def run(options: Options, prog: str) -> int:
     """Make the job of the options, then run it, or only report it if all of its trials have ended."""
     job = make_job(options, make_sweep)
-    for line in job.remarks:
-        print(line)
-    if job.is_done:
-        return _finish_done(job, options)
     try:
-        return _run(job, options, prog)
+        for line in job.remarks:
+            print(line)
+        return _finish_done(job, options) if job.is_done else _run(job, options, prog)
+    except BrokenPipeError:
+        discard_output()
+        return EXIT_OK if options.plan else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         signals.ignore_stops()
         state = f"interrupted; to resume: {job.directory.resume_command}" if job.directory.exists else _NOT_STARTED

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
@@ -32,7 +32,6 @@ examples:
 
 exit codes: 0 done; 1 not confirmed, nothing deleted; 2 wrong argument; 130 interrupted
 """
-EXIT_KEPT = 1
 # Waveforms and built-in data sets; other contents of the cache directory are never deleted.
 _CACHED = re.compile(r"[0-9a-f]+-\d+hz|builtin-\d+-[a-z]+(\.\w+)?")
 
@@ -110,7 +109,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     print(f"{_size(sum(sizes.values())):>9}  in all")
     if not arguments.yes and not _confirmed():
         print("nothing deleted")
-        return EXIT_KEPT
+        return EXIT_FAILED
     for path, owner in paths.items():
         with owner.held() if owner else nullcontext():  # fails if a driver has started in the meantime
             shutil.rmtree(path)

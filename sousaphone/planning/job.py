@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,20 +34,6 @@ MakeSweep = Callable[[str, Request], Sweep]
 
 
 @dataclass(frozen=True)
-class TimeLimits:
-    """Time limits in seconds, None for no limit: of a trial with its earlier starts, of this launch, and without a
-    batch."""
-
-    trial: float | None
-    sweep: float | None
-    stall: float | None
-
-    def from_now(self) -> Limits:
-        """Return the limits of the trials, with the deadline of a launch that starts now."""
-        return Limits(self.trial, None if self.sweep is None else time.monotonic() + self.sweep, self.stall)
-
-
-@dataclass(frozen=True)
 class Job:
     """A resolved command line."""
 
@@ -57,11 +42,12 @@ class Job:
     config: str  # the sweep's name in tune_configs
     sweep: Sweep
     trials: tuple[TrainConfig, ...]  # all planned trials, finished ones included
-    limits: TimeLimits
+    limits: Limits  # without the deadline of a launch
     plan: dict[str, Any] | None = None  # content of run.json; None for a new run
     added: tuple[str, ...] = ()  # ids of the trials that --extend adds
     promoted_from: Mapping[str, Any] = field(default_factory=dict)  # run and trial of --promote, or empty
     retry_failed: bool = False
+    time_limit: float | None = None  # of this launch, s; None: no limit
     baselines: bool = True  # whether they are measured before the trials
     tracker: str = "none"  # destination of metrics in addition to TensorBoard; may differ between launches
     remarks: tuple[str, ...] = ()  # automatic choices, for the terminal
@@ -103,7 +89,8 @@ class Job:
         if record is None or not record.status.has_ended:
             return True
         if record.status is Status.TIME_LIMIT:  # it resumes after a sweep's limit, or under a longer limit of its own
-            return self.limits.trial is None or record.seconds < self.limits.trial
+            limit = self.limits.trial_seconds
+            return limit is None or record.seconds < limit
         return self.retry_failed and record.status.is_retried
 
 
@@ -133,8 +120,12 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         job = _start(options, make_sweep)
     check_trials(job.trials)
     saved = (job.plan or {}).get("baselines", True)
-    baselines = saved if options.baselines is None else options.baselines
-    return dataclasses.replace(job, tracker=_tracker(options, job.plan or {}), baselines=baselines)
+    return dataclasses.replace(
+        job,
+        time_limit=parse_duration("--time-limit", "none" if options.time_limit is None else options.time_limit),
+        baselines=saved if options.baselines is None else options.baselines,
+        tracker=_tracker(options, job.plan or {}),
+    )
 
 
 def _start(options: Options, make_sweep: MakeSweep) -> Job:
@@ -303,8 +294,8 @@ def _tracker(options: Options, plan: Mapping[str, Any]) -> str:
     return tracker
 
 
-def _limits(options: Options, saved: Mapping[str, float | None]) -> TimeLimits:
-    """Return the given limits, else those of the run, else the defaults; a sweep's limit is not saved."""
+def _limits(options: Options, saved: Mapping[str, float | None]) -> Limits:
+    """Return the given limits of the trials, else those of the run, else the defaults."""
 
     def limit(name: str, option: str, default: str) -> float | None:
         given = getattr(options, option)
@@ -312,8 +303,7 @@ def _limits(options: Options, saved: Mapping[str, float | None]) -> TimeLimits:
             return saved[name]
         return parse_duration(flag(option), default if given is None else given)
 
-    return TimeLimits(
-        trial=limit("trial", "trial_time_limit", TRIAL_TIME_LIMIT),
-        stall=limit("stall", "stall_timeout", STALL_TIMEOUT),
-        sweep=limit("sweep", "time_limit", "none"),
+    return Limits(
+        trial_seconds=limit("trial", "trial_time_limit", TRIAL_TIME_LIMIT),
+        stall_seconds=limit("stall", "stall_timeout", STALL_TIMEOUT),
     )

@@ -77,7 +77,7 @@ def prepare(
     forecast = predict(left, clips, speeds, trainable, at_once, records)
     for line in describe(forecast):
         announce(line)
-    limits = (None, None) if options.yes else (job.limits.trial, job.limits.sweep)
+    limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
     if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
         raise UserError("\n  ".join(["this sweep would exceed its limits; not started:", *why]))
     if options.plan or dataset is None:
@@ -128,7 +128,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
         "at_once": at_once,
-        "limits": {"trial": job.limits.trial, "stall": job.limits.stall},
+        "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,
         "weights": {**weights_of(job.trials), **plan.get("weights", {})},
@@ -197,8 +197,7 @@ def describe_trials(
         if (alike := (trial.model, trial.strategy, trial.lora_targets)) not in built:
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
-            yield from describe_model(model)
-            yield from describe_weights(model, trial.weights)
+            yield from describe_model(model, trial.weights)
         trainable[workload(trial)] = built[alike]
 
 
@@ -238,31 +237,24 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
     yield f"writes: {job.directory.path} (records, checkpoints, {result}) and {request.cache_dir} (waveforms, once)"
 
 
-def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:
-    """Yield the pretrained weights of an arm, and differences between its features and those of pretraining."""
-    record = model.weights_record(source)
+def describe_model(model: RudimentClassifier, source: str) -> Iterator[str]:
+    """Yield parameters, LoRA targets and pretrained weights of an arm, and unusual input features."""
+    counts, targets = model.counts(), model.targets
+    yield (
+        f"    {REGISTRY[model.backbone.spec.name].title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
+        f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
+    )
+    if targets.matches:
+        yield f"      LoRA on {', '.join(f'{pattern} × {number}' for pattern, number in targets.matches.items())}"
+    if targets.trained_in_full:
+        yield f"      trained in full: {', '.join(targets.trained_in_full)}"
+    if model.strategy == "lora" and not targets.modules:
+        yield "      no adapters: all of its targets are new layers, so this arm equals --strategy head"
+    record, contract = model.weights_record(source), model.backbone.frontend.contract
     if source != RANDOM:
         origin, sha256 = record["origin"], record["sha256"][:12]
         yield f"      weights: {origin}, SHA-256 {sha256}; trained on: {record['pretraining']}"
-        contract = model.backbone.frontend.contract
         if contract != model.backbone.spec.frontend:
             yield f"      features: {contract.in_words()}"
     if record["frontend_mismatch"]:
         yield f"      pretrained on other features (as configured): {', '.join(record['frontend_mismatch'])}"
-
-
-def describe_model(model: RudimentClassifier) -> Iterator[str]:
-    """Yield the number of parameters and the LoRA targets of an arm."""
-    counts = model.counts()
-    title = REGISTRY[model.backbone.spec.name].title
-    yield (
-        f"    {title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
-        f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
-    )
-    if model.targets.matches:
-        matched = ", ".join(f"{pattern} × {number}" for pattern, number in model.targets.matches.items())
-        yield f"      LoRA on {matched}"
-    if model.targets.trained_in_full:
-        yield f"      trained in full: {', '.join(model.targets.trained_in_full)}"
-    if model.strategy == "lora" and not model.targets.modules:
-        yield "      no adapters: all of its targets are new layers, so this arm equals --strategy head"

@@ -54,7 +54,7 @@ def existing_run(options: Options) -> tuple[RunDirectory, list[str]]:
 
 
 def new_run(options: Options, default: str) -> RunDirectory:
-    """Return the directory of a new run, by default called `default` and the time; raise a UserError if it is in use."""
+    """Return the directory of a new run, by default called `default` and the time."""
     storage = storage_directory(options)
     name = _checked_name(options) or f"{default}-{datetime.now():%Y%m%d-%H%M%S}"
     existing = next(path for path in (storage, *storage.parents) if path.exists())
@@ -187,7 +187,8 @@ def _compare(
         return
     old: Any = config if name == "config" else getattr(saved, name)
     if name == "weights":  # only the word for all backbones; NAME=PATH may change
-        others = {weights for model, weights in old.items() if model not in named(new)}
+        named = {word.partition("=")[0] for word in new if "=" in word}
+        others = {weights for model, weights in old.items() if model not in named}
         old = "random" if others <= {"random"} else "pretrained"
         new = "random" if "random" in new else old
     elif name == "augment":
@@ -246,22 +247,28 @@ def check_source(origin: str, given: str) -> str:
     return str(path)
 
 
-def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]:
-    """Return the value of `--weights` for each model: auto, random or a path.
+def resolve_weights(
+    words: Sequence[str], models: Sequence[str], scale: str, saved: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the weights of each model: 'random' or an absolute path.
 
     Args:
-        words: `auto` or `random` for all models (default auto), NAME=PATH for one.
+        words: of `--weights`: `auto` or `random` for all models (default auto), NAME=PATH for one.
+        saved: weights of an existing run, by model; kept unless NAME=PATH names the model.
 
     Raises:
-        UserError: a word is neither, or names a backbone that is not in the sweep.
+        UserError: a word is wrong, names a backbone that is not in the sweep, or its weights cannot be found.
     """
-    chosen = dict.fromkeys(models, "auto")
+    from sousaphone import weights
+
+    saved = saved or {}
+    chosen = dict.fromkeys((model for model in models if model not in saved), "auto")
     for word in sorted(words, key=lambda word: "=" in word):  # first those for all models
         name, sign, path = word.partition("=")
         if not sign:
             if word not in ("auto", "random"):
                 raise UserError(f"--weights {word!r} is unknown; give auto, random or NAME=PATH")
-            chosen = dict.fromkeys(models, word)
+            chosen = dict.fromkeys(chosen, word)
         elif name not in models:
             problem = "is not in this sweep" if name in REGISTRY else "is unknown"
             raise UserError(f"--weights {word!r}: backbone {name!r} {problem}; choose from: {', '.join(models)}")
@@ -269,32 +276,7 @@ def parse_weights(words: Sequence[str], models: Sequence[str]) -> dict[str, str]
             raise UserError(f"--weights {word!r} names no file; give {name}=PATH, or random")
         else:
             chosen[name] = path
-    return chosen
-
-
-def resolve_weights(
-    words: Sequence[str], models: Sequence[str], scale: str, saved: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """Return the weights of each model: 'random' or an absolute path.
-
-    Args:
-        words: of `--weights`.
-        saved: weights of an existing run, by model; kept unless NAME=PATH names the model.
-
-    Raises:
-        UserError: see `parse_weights` and `sousaphone.weights.resolve_all`.
-    """
-    from sousaphone import weights
-
-    saved = saved or {}
-    chosen = parse_weights(words, models)
-    new = {model: word for model, word in chosen.items() if model not in saved or model in named(words)}
-    return {**saved, **weights.resolve_all(new, scale)}
-
-
-def named(words: Sequence[str]) -> set[str]:
-    """Return the models with a NAME=PATH among the words of `--weights`."""
-    return {word.partition("=")[0] for word in words if "=" in word}
+    return {**saved, **weights.resolve_all(chosen, scale)}
 
 
 def data_is_missing(request: Request) -> bool:

@@ -69,6 +69,12 @@ def switch(group: str, help: str) -> Any:
 
 _SIZES = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
 _MODELS = f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})"
+_ON_OR_OFF = argparse.BooleanOptionalAction
+_BASELINES = (
+    "measure the baselines first: simple classifiers, CPU time per clip (default: on; about 15 s for tiny and nano on "
+    "two cores, minutes for many clips)"
+)
+_SET = "further settings, listed below; the last value of a key is used"
 _WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
 
 
@@ -96,13 +102,7 @@ class Options:
     epochs: int | None = option(
         COMPARED, f"default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS}", later=Later.SAME, type=int, metavar="N"
     )
-    set: Sequence[str] | None = fixed(
-        COMPARED,
-        "further settings, listed below; the last value of a key is used",
-        nargs="+",
-        action="extend",
-        metavar="KEY=VALUE",
-    )
+    set: Sequence[str] | None = fixed(COMPARED, _SET, nargs="+", action="extend", metavar="KEY=VALUE")
 
     dataset: str | None = option(
         DATA, f"maximum number of clips: {_SIZES} (default tiny)", later=Later.SAME, choices=DATASET_SIZES
@@ -122,15 +122,8 @@ class Options:
     name: str | None = option(RUN, "name of the run (default: made from sweep, size and time)")
     storage: str | None = option(RUN, "directory of runs (default results)", metavar="DIR")
     plan: bool = switch(RUN, "print the plan and a time forecast, then stop")
-    timing: bool | None = option(
-        RUN, "time a few steps of each arm first (default: if cheap)", action=argparse.BooleanOptionalAction
-    )
-    baselines: bool | None = option(
-        RUN,
-        "measure the baselines first: simple classifiers, CPU time per clip (default: on; about 15 s for tiny and nano "
-        "on two cores, minutes for many clips)",
-        action=argparse.BooleanOptionalAction,
-    )
+    timing: bool | None = option(RUN, "time a few steps of each arm first (default: if cheap)", action=_ON_OR_OFF)
+    baselines: bool | None = option(RUN, _BASELINES, action=_ON_OR_OFF)
     yes: bool = switch(RUN, "start even if a time limit will cut trials off")
     tracker: str | None = option(
         RUN, "log metrics to Weights & Biases as well, offline unless WANDB_MODE is set", choices=TRACKERS

@@ -16,7 +16,7 @@ import json
 import math
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,27 +149,22 @@ def time_arms(
     cached = _read(cache_dir)
     speeds = {arm: _speed(cached.get(_key(arm))) for arm in steps}
     earlier = sum(speed is not None for speed in speeds.values())
-    missing: list[TrainConfig] = []
-    skipped: defaultdict[str, list[str]] = defaultdict(list)  # names of arms, by reason
-    for arm in (arm for arm, speed in speeds.items() if speed is None):
-        if reason := _skip_reason(arm, steps[arm], budget):
-            skipped[reason].append(arm.arm_name)
-        else:
-            missing.append(arm)
+    skipped = {arm: _skip_reason(arm, steps[arm], budget) for arm, speed in speeds.items() if speed is None}
+    missing = [arm for arm, reason in skipped.items() if not reason]
     if missing:
         names = ", ".join(arm.arm_name for arm in missing)
         announce(f"timing a few steps of {names}, for about {budget.seconds:g} s at most")
     began, timed = time.perf_counter(), 0
     for arm in missing:
         if time.perf_counter() - began >= budget.seconds:
-            skipped[f"the {budget.seconds:g} s for timing were used up"].append(arm.arm_name)
+            skipped[arm] = f"the {budget.seconds:g} s for timing were used up"
             continue
         try:
             speeds[arm] = speed = measure_arm(arm)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            skipped[f"out of memory with micro_batch={arm.micro_batch}"].append(arm.arm_name)
+            skipped[arm] = f"out of memory with micro_batch={arm.micro_batch}"
             continue
         timed += 1
         _remember(cache_dir, arm, speed)
@@ -179,8 +174,9 @@ def time_arms(
     counts += [f"{earlier} known from an earlier launch"] if earlier else []
     if counts:
         announce(f"speed of {timed + earlier} of {len(speeds)} arms: {', '.join(counts)}")
-    for reason, arms in skipped.items():
-        announce(f"not timed: {', '.join(arms)} ({reason})")
+    for reason in dict.fromkeys(filter(None, skipped.values())):
+        names = ", ".join(arm.arm_name for arm in skipped if skipped[arm] == reason)
+        announce(f"not timed: {names} ({reason})")
     return speeds
 
 

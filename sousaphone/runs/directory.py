@@ -52,7 +52,6 @@ class Limits:
     stall_seconds: float | None = None  # limit of the time without a batch (failed); None: no limit
 
 
-_NO_LIMITS = Limits()
 _LOCK_NAME = ".lock"
 
 
@@ -161,7 +160,7 @@ class RunDirectory:
             return _is_running(read_driver(self.path))
 
     @contextmanager
-    def held(self, limits: Limits = _NO_LIMITS) -> Iterator[None]:
+    def held(self, limits: Limits | None = None) -> Iterator[None]:
         """Lock the run against other drivers, and set the limits of its trials.
 
         Raises:
@@ -174,7 +173,7 @@ class RunDirectory:
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
-                    temporary.write_text(json.dumps(_this_driver(limits)), encoding="utf-8")
+                    temporary.write_text(json.dumps(_this_driver(limits or Limits())), encoding="utf-8")
             except Timeout:
                 driver = read_driver(self.path) or {}
                 raise UserError(

@@ -36,7 +36,7 @@ class LiveCallback(tune.Callback):
         # Values restored from an earlier launch belong to a clock that restarts with the machine.
         self._checked, self._printed = 0.0, {}
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         deadline = DriverWatch.begin(run.path).limits.deadline
         if deadline is not None and time.monotonic() >= deadline:  # it is not started; on_trial_complete reports it
@@ -45,9 +45,7 @@ class LiveCallback(tune.Callback):
         done = len(record.history) if record else 0
         self._print(trial, f"resumes after epoch {done}/{trial.config['epochs']}" if done else "starts")
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **info: Any) -> None:
         if "epoch" not in result:  # it ended before its first epoch
             return
         run = run_of(trial.storage)
@@ -56,7 +54,7 @@ class LiveCallback(tune.Callback):
         self._print(trial, f"epoch {result['epoch']}/{trial.config['epochs']}  {metrics}{_left(run, str(trial))}")
         write_status(run)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         record = TrialRecord.find(run.trial(str(trial)))
         if record is None or record.status is Status.INTERRUPTED:
@@ -65,7 +63,7 @@ class LiveCallback(tune.Callback):
             self._print(trial, f"{record.status}: {record.reason}")
         write_status(run)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         directory = run.trial(str(trial))
         record = TrialRecord.find(directory)
@@ -81,7 +79,7 @@ class LiveCallback(tune.Callback):
         self._print(trial, f"{record.status}: {record.error}")
         write_status(run)
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+    def on_step_end(self, trials: list[Any], **info: Any) -> None:
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         self._checked = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -61,7 +62,8 @@ def run_job(
     from sousaphone.planning.plan import plan_json
 
     run = job.directory
-    with run.held(job.limits.from_now()):
+    deadline = None if job.time_limit is None else time.monotonic() + job.time_limit
+    with run.held(dataclasses.replace(job.limits, deadline=deadline)):
         if job.plan is None and run.exists:
             raise UserError(f"{run.path} was just started by another process; give another --name")
         if job.plan is not None and job.plan != run.read_plan():
@@ -107,7 +109,8 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
         while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
             runtime.restart()
             name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
-            left = [trial for trial in left if _is_unfinished(run, trial)]
+            records = [(trial, TrialRecord.read(run.trial(trial.trial_id))) for trial in left]
+            left = [trial for trial, record in records if record is None or record.status is Status.INTERRUPTED]
             if at_once > 1:
                 at_once -= 1
                 resources = dataclasses.replace(resources, max_concurrent=at_once)
@@ -172,11 +175,6 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
     return True
 
 
-def _is_unfinished(run: RunDirectory, trial: TrainConfig) -> bool:
-    record = TrialRecord.read(run.trial(trial.trial_id))
-    return record is None or record.status is Status.INTERRUPTED
-
-
 def _end_for_memory(run: RunDirectory, trial: TrainConfig) -> None:
     directory = run.trial(trial.trial_id)
     record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
@@ -212,6 +210,11 @@ def _tuner(
         space = {k: tune.sample_from(v) if isinstance(v, PerModel) else v for k, v in sweep.param_space.items()}
     else:  # contains `points`; the search algorithm runs only these
         space = {key: tune.choice(list(dict.fromkeys(point[key] for point in points))) for key in points[0]}
+    callbacks: list[tune.Callback] = [JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()]
+    if tracker == "wandb":
+        from sousaphone.sweep.wandb_logger import TrackerCallback
+
+        callbacks.append(TrackerCallback())
     return tune.Tuner(
         trainable,
         param_space=space,
@@ -231,20 +234,12 @@ def _tuner(
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(run.tune),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback(), *_trackers(tracker)],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
         ),
     )
-
-
-def _trackers(tracker: str) -> list[tune.Callback]:
-    if tracker != "wandb":
-        return []
-    from sousaphone.sweep.wandb_logger import TrackerCallback
-
-    return [TrackerCallback()]
 
 
 def _resume_errored(experiment: Path, left: Sequence[TrainConfig], settings: Mapping[str, Any]) -> bool | None:

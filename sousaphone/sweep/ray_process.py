@@ -48,7 +48,7 @@ def _check_address(address: str) -> None:
 
 
 def _check_machine() -> None:
-    """Raise a UserError if Ray cannot start here; Ray itself would retry for minutes, or fail with an obscure message."""
+    """Raise a UserError if Ray cannot start here; Ray itself would retry for minutes, or fail obscurely."""
     home_directory()  # holds Ray's token
     if (memory := memory_bytes()) < _LEAST_BYTES:
         raise UserError(

@@ -34,23 +34,21 @@ _open: dict[str, tuple[Any, Path]] = {}
 class TrackerCallback(tune.Callback):
     """Writes each trial to its own W&B run: named by the trial, grouped by the run, one row per epoch."""
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, trial: Any, **info: Any) -> None:
         _finish(str(trial), 1)  # left open by an experiment that Ray aborted
         _begin(trial)
         _log(str(trial))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **info: Any) -> None:
         _log(str(trial))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, trial: Any, **info: Any) -> None:
         _finish(str(trial))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, trial: Any, **info: Any) -> None:
         _finish(str(trial), 1)
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+    def on_experiment_end(self, **info: Any) -> None:
         close_trackers()
 
 
