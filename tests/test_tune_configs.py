@@ -104,7 +104,7 @@ def test_found_learning_rate_replaces_the_default() -> None:
 
 def test_different_effective_batches_are_refused() -> None:
     first, *others = sweep(request()).trials()
-    with pytest.raises(UserError, match="32, 64.*micro_batch × accumulation"):
+    with pytest.raises(UserError, match=r"32, 64.*micro_batch × accumulation"):
         check_trials([dataclasses.replace(first, accumulation=2), *others])
 
 

@@ -236,7 +236,7 @@ def test_stop_while_a_resumed_run_is_planned_names_the_resume_command(
 
 
 def test_extend_without_additions_is_refused(begun: Path) -> None:
-    with pytest.raises(UserError, match="--extend.*--models, --augment or --seeds"):
+    with pytest.raises(UserError, match=r"--extend.*--models, --augment or --seeds"):
         job_of(begun, "--extend", "--name", "run")
 
 
