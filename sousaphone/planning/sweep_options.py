@@ -84,23 +84,17 @@ class Options:
 
     config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
-    augment: str | None = fixed(
-        COMPARED, "augmentation (default both: with and without)", later=Later.GROWS, choices=AUGMENT
-    )
-    strategy: str | None = fixed(
-        COMPARED, "what is trained in addition to the new layers (default lora)", choices=STRATEGIES
-    )
+    augment: str | None = fixed(COMPARED, "augmentation (default both)", later=Later.GROWS, choices=AUGMENT)
+    strategy: str | None = fixed(COMPARED, "adapters, head only or all parameters (default lora)", choices=STRATEGIES)
     lora_targets: str | None = fixed(COMPARED, "layers with adapters (default all-linear)", choices=LORA_TARGETS)
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
-    rates: str | None = option(
-        COMPARED, "learning rates found by --config rates (default: those of the backbones)", metavar="FILE"
-    )
+    rates: str | None = option(COMPARED, "learning rates of --config rates (default: each backbone's)", metavar="FILE")
     seeds: Sequence[int] | None = option(
         COMPARED, "random seeds, one trial each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
     )
     epochs: int | None = option(
-        COMPARED, f"default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS}", later=Later.SAME, type=int, metavar="N"
+        COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
     )
     set: Sequence[str] | None = fixed(COMPARED, _SET, nargs="+", action="extend", metavar="KEY=VALUE")
 
@@ -131,16 +125,12 @@ class Options:
 
     trial_time_limit: str | None = option(LIMITS, f"of each trial (default {TRIAL_TIME_LIMIT})", metavar="T")
     time_limit: str | None = option(LIMITS, "of this launch, all trials together (default none)", metavar="T")
-    stall_timeout: str | None = option(
-        LIMITS, f"of the time without a batch; the trial then fails (default {STALL_TIMEOUT})", metavar="T"
-    )
+    stall_timeout: str | None = option(LIMITS, f"of a trial without a batch (default {STALL_TIMEOUT})", metavar="T")
 
     resume: bool = switch(EXISTING, "continue the run called --name (default: the newest)")
     retry_failed: bool = switch(EXISTING, "with --resume: try failed trials again")
     extend: bool = switch(EXISTING, "add --models, --augment or --seeds to the run, and continue it")
-    promote: str | None = option(
-        EXISTING, "train the best trial of RUN as a new run (with --dataset, --epochs)", metavar="RUN"
-    )
+    promote: str | None = option(EXISTING, "train the best trial of RUN (with --dataset, --epochs)", metavar="RUN")
 
     device: str | None = fixed(MACHINE, "default auto: CUDA, else mps, else cpu", choices=("auto", *DEVICES))
     cpus_per_trial: float | None = option(
