@@ -72,7 +72,7 @@ def prepare(
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
         # Before a real start, timing must be cheap compared with the sweep.
-        budget = Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
+        budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
         speeds = time_arms(left, clips, Path(job.request.cache_dir), budget, announce, records or {})
     forecast = predict(left, clips, speeds, trainable, at_once, records)
     for line in describe(forecast):

@@ -65,7 +65,7 @@ class Budget:
     """Limits of the time spent on timing."""
 
     seconds: float = 60.0  # after which no further arm is timed
-    share: float | None = 0.03  # maximum fraction of an arm's training time; None: no limit
+    fraction: float | None = 0.03  # maximum fraction of an arm's training time; None: no limit
     base_on_cpu: bool = False  # whether full-size models are timed on a CPU, where a step takes long
 
 
@@ -186,7 +186,7 @@ def _skip_reason(arm: TrainConfig, steps: int, budget: Budget) -> str:
         return f"this machine has no {arm.device} device"
     if _is_slow(arm) and not budget.base_on_cpu:
         return "a full-size model on a CPU; pass --timing to time it"
-    if budget.share is not None and budget.share * steps < 1 + STEPS:
+    if budget.fraction is not None and budget.fraction * steps < 1 + STEPS:
         return "its training is too short for timing to be worthwhile"
     return ""
 

@@ -29,12 +29,12 @@ class LiveCallback(tune.Callback):
     """
 
     def __init__(self) -> None:
-        self._checked = 0.0
-        self._printed: dict[str, float] = {}  # time of the last line of each trial
+        self.setup()
 
     def setup(self, **info: Any) -> None:
-        # Values restored from an earlier launch belong to a clock that restarts with the machine.
-        self._checked, self._printed = 0.0, {}
+        # Tune calls it again after a restore: saved times belong to a clock that restarts with the machine.
+        self._checked = 0.0
+        self._printed: dict[str, float] = {}  # time of the last line of each trial
 
     def on_trial_start(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)

@@ -116,9 +116,13 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
                 resources = dataclasses.replace(resources, max_concurrent=at_once)
                 announce(f"{_NO_MEMORY}; at most {counted(at_once, 'trial')} at a time from now on")
             elif left:
-                announce(f"{left[0].trial_id}: {_NO_MEMORY}")
-                _end_for_memory(run, left[0])
-                left = left[1:]
+                trial, *left = left
+                announce(f"{trial.trial_id}: {_NO_MEMORY}")
+                directory = run.trial(trial.trial_id)
+                record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
+                record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
+                directory.mkdir(parents=True, exist_ok=True)
+                record.write(directory)
         runtime.kill()
     except KeyboardInterrupt as stop:
         ignore_stops()
@@ -173,14 +177,6 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
             raise
         return False
     return True
-
-
-def _end_for_memory(run: RunDirectory, trial: TrainConfig) -> None:
-    directory = run.trial(trial.trial_id)
-    record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
-    record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
-    directory.mkdir(parents=True, exist_ok=True)
-    record.write(directory)
 
 
 def _tuner(

@@ -163,7 +163,7 @@ def test_short_arm_is_timed_only_for_a_plan(fake: Fake, tmp_path: Path) -> None:
     assert len(lines) == 1
     assert "not timed: efficientat-lora-aug-on" in lines[0]
     assert run([just], tmp_path / "other")[0] != [None]
-    assert run([short], tmp_path, Budget(share=None))[0] != [None]
+    assert run([short], tmp_path, Budget(fraction=None))[0] != [None]
 
 
 def test_finished_epochs_do_not_count_for_timing(fake: Fake, tmp_path: Path) -> None:
