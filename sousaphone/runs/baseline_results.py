@@ -19,7 +19,7 @@ from typing import Any, Self
 from sousaphone.files import atomic_write
 
 BASELINE_RESULTS_NAME = "baselines.json"
-_OLD_NAME = "yardsticks.json"  # in runs of version 1.0 and before
+_OLD_NAME = "yardsticks.json"  # in older runs
 SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 _SCHEMA = 1  # raise it when older files cannot be read
 

@@ -95,7 +95,7 @@ class TrialRecord:
         known = {f.name for f in dataclasses.fields(cls)}
         if not isinstance(content, dict) or not {"trial_id", "config"} <= content.keys():
             raise ValueError(f"{path} is not a trial record")
-        content.setdefault("oom_retries", content.get("halvings", 0))  # the name until version 1.0
+        content.setdefault("oom_retries", content.get("halvings", 0))  # its name in older records
         return cls(**{key: value for key, value in content.items() if key in known})
 
     @classmethod
