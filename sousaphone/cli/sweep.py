@@ -20,7 +20,7 @@ examples:
   %(prog)s --dataset small --data-dir SOUSA --plan     forecast the time, train nothing
   %(prog)s --dataset small --data-dir SOUSA --name first --trial-time-limit 12h
   %(prog)s --resume --name first                       resume after a stop or a crash
-  %(prog)s --resume --name first --retry-failed        resume, and try failed trials again
+  %(prog)s --resume --name first --retry-failed        resume, and retry failed trials
   %(prog)s --extend --name first --seeds 0 1 2         add two seeds to the run
   %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 

@@ -62,7 +62,7 @@ def new_run(options: Options, default: str) -> RunDirectory:
         raise UserError(f"--storage {storage}: {existing} is not a writable directory; give another one")
     directory = RunDirectory(storage / name)
     if directory.path.exists() and not (directory.path.is_dir() and directory.is_empty):
-        remedy = "add --resume to continue it, or give another name" if directory.exists else "give another name"
+        remedy = "add --resume, or give another name" if directory.exists else "give another name"
         raise UserError(f"--name {name}: {directory.path} is in use; {remedy}")
     return directory
 

@@ -127,9 +127,9 @@ class Options:
     time_limit: str | None = option(LIMITS, "of this launch, all trials together (default none)", metavar="T")
     stall_timeout: str | None = option(LIMITS, f"of a trial without a batch (default {STALL_TIMEOUT})", metavar="T")
 
-    resume: bool = switch(EXISTING, "continue the run called --name (default: the newest)")
-    retry_failed: bool = switch(EXISTING, "with --resume: try failed trials again")
-    extend: bool = switch(EXISTING, "add --models, --augment or --seeds to the run, and continue it")
+    resume: bool = switch(EXISTING, "resume the run called --name (default: the newest)")
+    retry_failed: bool = switch(EXISTING, "with --resume: retry failed trials")
+    extend: bool = switch(EXISTING, "add --models, --augment or --seeds to the run, and resume it")
     promote: str | None = option(EXISTING, "train the best trial of RUN (with --dataset, --epochs)", metavar="RUN")
 
     device: str | None = fixed(MACHINE, "default auto: CUDA, else mps, else cpu", choices=("auto", *DEVICES))

@@ -8,10 +8,10 @@ import enum
 class Continuation(enum.Enum):
     """A way to continue or retry trials: the `options` in addition to --resume (None: impossible) and the `purpose`."""
 
-    RESUME = "", "To continue after a stop, or after the time limit of a sweep"
-    RETRY = " --retry-failed", "To try failed trials again, once the cause is removed"
-    LONGER_LIMIT = " --trial-time-limit none", "To continue under a longer time limit of a trial (such as 2h), or none"
-    NEW_RUN = None, "Diverged trials would diverge again: begin a new run with a lower --set learning_rate"
+    RESUME = "", "To resume after a stop, or after the time limit of a sweep"
+    RETRY = " --retry-failed", "To retry failed trials, once the cause is removed"
+    LONGER_LIMIT = " --trial-time-limit none", "To resume under a longer time limit of a trial (such as 2h), or none"
+    NEW_RUN = None, "Diverged trials would diverge again: start a new run with a lower --set learning_rate"
 
     def __init__(self, options: str | None, purpose: str) -> None:
         self.options, self.purpose = options, purpose
