@@ -1,69 +1,56 @@
-"""Compare audio backbones under LoRA on drum rudiments: options, job, data and plan, trials, report."""
+"""Compare audio backbones under LoRA on drum rudiments: resolve the options, plan, run the trials, write the report."""
 
 from __future__ import annotations
 
 from sousaphone.sweep import signals
 
-_NOTHING_BEGUN = "interrupted before anything was begun"
-if __name__ == "__main__":  # before what takes long to import
-    signals.exit_on_stop(f"launch.py: {_NOTHING_BEGUN}")
+_NOT_STARTED = "interrupted before anything was started"
+if __name__ == "__main__":  # before the slow imports
+    signals.exit_on_stop(f"launch.py: {_NOT_STARTED}")
 
 import sys
 from collections.abc import Sequence
 
 from sousaphone.cli.command import (
     EXIT_FAILED,
-    EXIT_INPUT,
     EXIT_INTERRUPTED,
     EXIT_OK,
+    discard_output,
     prepare_process,
     require_torchaudio,
-    stop_talking,
+    run_command,
 )
 from sousaphone.cli.report import finish_sweep
 from sousaphone.cli.sweep import make_sweep, parse
-from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
 from sousaphone.planning.sweep_options import Options
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:
-    """Run the command line; returns the exit code."""
-    with signals.interrupts():
-        try:
-            prepare_process()
-            options = parse(argv, prog)
-            return run(options, prog)
-        except UserError as error:
-            print(f"{prog}: error: {error}", file=sys.stderr)
-            return EXIT_INPUT
-        except BrokenPipeError:
-            stop_talking()
-            return EXIT_OK if options.plan else EXIT_INTERRUPTED
-        except KeyboardInterrupt:
-            signals.ignore_stops()
-            print(f"\n{prog}: {_NOTHING_BEGUN}", file=sys.stderr)
-            return EXIT_INTERRUPTED
+    """Run the command line and return the exit code."""
+    prepare_process()
+    return run_command(prog, lambda: run(parse(argv, prog), prog), _NOT_STARTED)
 
 
 def run(options: Options, prog: str) -> int:
-    """Resolve, check, plan, run, report."""
+    """Make the job of the options, then run it, or only report it if all of its trials have ended."""
     job = make_job(options, make_sweep)
-    for line in job.remarks:
-        print(line)
-    if job.is_done:
-        return _finish_done(job, options)
     try:
-        return _run(job, options, prog)
+        for line in job.remarks:
+            print(line)
+        return _finish_done(job, options) if job.is_done else _run(job, options, prog)
+    except BrokenPipeError:
+        discard_output()
+        return EXIT_OK if options.plan else EXIT_INTERRUPTED
     except KeyboardInterrupt:
         signals.ignore_stops()
-        how = f"interrupted; to resume: {job.directory.resume_command}" if job.directory.exists else _NOTHING_BEGUN
-        print(f"\n{prog}: {how}", file=sys.stderr)
+        state = f"interrupted; to resume: {job.directory.resume_command}" if job.directory.exists else _NOT_STARTED
+        print(f"\n{prog}: {state}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
 def _run(job: Job, options: Options, prog: str) -> int:
-    # Ray and torch take seconds to import, and a wrong option shows before.
+    # Ray and torch take seconds to import; wrong options are reported before.
     from sousaphone.sweep.capacity import Capacity, pick_resources
     from sousaphone.sweep.ray_process import Runtime
 
@@ -76,10 +63,10 @@ def _run(job: Job, options: Options, prog: str) -> int:
         resources = pick_resources(job.request, job.sweep, capacity)
         at_once = capacity.trials_at_once(resources, len(job.left()))
         if not options.plan:
-            runtime.start()  # in a process of its own, while this one imports torch
+            runtime.start()  # in its own process, while this one imports torch
         require_torchaudio()
         from sousaphone.planning.plan import prepare
-        from sousaphone.sweep.experiment import MovedRunError, SweepEnd, run_job
+        from sousaphone.sweep.experiment import MovedRunError, run_job
 
         prepared = prepare(job, options, resources, at_once, print)
         if prepared is None:
@@ -87,37 +74,37 @@ def _run(job: Job, options: Options, prog: str) -> int:
         job, dataset = prepared
         runtime.wait()
         try:
-            end = run_job(runtime, job, dataset, resources, at_once, print)
+            interrupted = run_job(runtime, job, dataset, resources, at_once, print)
         except MovedRunError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_FAILED
-    return _report(job, end is SweepEnd.INTERRUPTED)
+    return _report(job, interrupted)
 
 
 def _finish_done(job: Job, options: Options) -> int:
-    """Of a run whose trials have all ended: what can be typed, and the report anew."""
+    """Report a run whose trials have all ended: print the next steps and rewrite its report."""
     from sousaphone.sweep.status_page import write_status
 
     print("nothing is left to train")
-    # A plain --resume leaves all of them as they are, whatever the cause.
-    for what, command in job.directory.next_steps((record.status, None) for record in job.records().values()):
-        print(f"{what}: {command}" if command else what)
+    # A plain --resume trains none of them, whatever the cause of their end.
+    for purpose, command in job.directory.next_steps((record.status, None) for record in job.records().values()):
+        print(f"{purpose}: {command}" if command else purpose)
     if options.baselines and job.plan and not job.plan.get("baselines", True):
-        print("baselines are not measured: that comes before trials, and none is left")
+        print("baselines are not measured: they run before the trials, and no trial is left")
     if options.plan:
         return EXIT_OK
-    with job.directory.held():  # whoever died just before the end has left the page and temporary files behind
+    with job.directory.held():  # removes temporary files of a driver killed near its end
         write_status(job.directory)
     return _report(job, interrupted=False)
 
 
 def _report(job: Job, interrupted: bool) -> int:
-    """A signal may cut off the report of trials that have ended; after an interrupt, signals are ignored already."""
+    """Write the report. A stop cuts it off unless `interrupted`, when stops are ignored already."""
     try:
         return finish_sweep(job, interrupted)
     except KeyboardInterrupt:
         signals.ignore_stops()
-        print(f"\ninterrupted amid the report; to write it: {job.directory.resume_command}")
+        print(f"\ninterrupted while writing the report; to resume: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
 
 

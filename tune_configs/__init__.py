@@ -1,5 +1,5 @@
-"""Sweeps as Python. Each module has `sweep(request) -> Sweep`; `--config NAME` picks `tune_configs/NAME.py`.
+"""Sweeps in Python. Each module defines `sweep(request) -> Sweep`; `--config NAME` selects `tune_configs/NAME.py`.
 
-`request` (`sousaphone.planning.sweep_options.Request`) is what the command line says, resolved. A variant calls another
-module's `sweep` and changes what differs with `dataclasses.replace`.
+`request` (`sousaphone.planning.sweep_options.Request`) holds the resolved command line. A variant calls the `sweep` of
+another module and changes its result with `dataclasses.replace`.
 """

@@ -11,7 +11,7 @@ from tune_configs.resources import gpus, steps, threads
 
 
 def sweep(request: Request) -> Sweep:
-    """A grid of model × augmentation × seed, at the same seconds, clips, epochs and effective batch for all."""
+    """Return a grid of model × augmentation × seed, with equal clips, clip length, epochs and effective batch."""
     sizes = {model: steps(model, request) for model in request.models}
     space = {
         "model": tune.grid_search(list(request.models)),
@@ -31,7 +31,7 @@ def sweep(request: Request) -> Sweep:
         "learning_rate": PerModel(rates(request)),
         "micro_batch": PerModel({model: size for model, (size, _) in sizes.items()}),
         "accumulation": PerModel({model: times for model, (_, times) in sizes.items()}),
-        # Evaluation keeps no activations, so it has room for more.
+        # Evaluation keeps no activations, so larger batches fit in memory.
         "eval_batch": PerModel({model: 2 * size for model, (size, _) in sizes.items()}),
         "device": request.device,
         "threads": threads(request),
@@ -41,26 +41,25 @@ def sweep(request: Request) -> Sweep:
         param_space=space,
         cpus_per_trial=float(threads(request)),
         gpus_per_trial=gpus(request),
-        tuning=how_tuned(request),
+        tuning=describe_tuning(request),
     )
 
 
 def rates(request: Request) -> dict[str, float]:
-    """By backbone: what a search found (`--rates`), else the backbone's own rate."""
-    own = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
-    return {m: request.rates.get(m, rate) for m, rate in own.items()}
+    """Return the learning rate of each backbone: the one a search found (`--rates`), else its default."""
+    default = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    return {m: request.rates.get(m, rate) for m, rate in default.items()}
 
 
-def how_tuned(request: Request) -> str:
-    """What a report is to say of the rates."""
+def describe_tuning(request: Request) -> str:
+    """Return the report's sentence about how the learning rates were chosen."""
     if "learning_rate" in request.settings:
-        return f"learning rate {request.settings['learning_rate']:g} for every backbone, as given; not tuned for each"
+        return f"learning rate {request.settings['learning_rate']:g} for every backbone, as given; not tuned"
     untuned = [model for model in request.models if model not in request.rates]
     found = ", ".join(f"{model} {request.rates[model]:g}" for model in request.models if model in request.rates)
     found += f" ({request.rates_message})" if request.rates_message and found else ""
     if not untuned:
         return f"learning rates found on validation clips, each backbone with the same budget: {found}"
     which = "all backbones" if len(untuned) == len(request.models) else ", ".join(untuned)
-    return f"learning rates are untuned for {which}: starting points, not searched for on these data" + (
-        f"; found on validation clips: {found}" if found else ""
-    )
+    message = f"learning rates are untuned for {which}: default values, not searched for on these data"
+    return message + (f"; found on validation clips: {found}" if found else "")

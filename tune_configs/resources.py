@@ -1,5 +1,4 @@
-"""What a trial of each backbone takes on each kind of device: threads, a share of a GPU, micro-batches and how many
-make a step."""
+"""Resources of a trial by backbone and device: CPU threads, fraction of a GPU, micro-batch and accumulation."""
 
 from __future__ import annotations
 
@@ -7,13 +6,13 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.hardware import shares
 from sousaphone.planning.sweep_options import Request
 
-EFFECTIVE_BATCH = 32  # clips in a step of the optimiser
+EFFECTIVE_BATCH = 32  # clips per optimiser step
 
 
 def steps(model: str, request: Request) -> tuple[int, int]:
-    """Clips in one forward pass, and how many of these make one step of the optimiser.
+    """Return the micro-batch (clips per forward pass) and the accumulation (micro-batches per optimiser step).
 
-    Of the two `--set` may give either: the other comes as near to the effective batch as it can.
+    If `--set` gives one of them, the other is chosen to come closest to the effective batch.
     """
     size, times = request.settings.get("micro_batch"), request.settings.get("accumulation")
     if size is None and times is not None:
@@ -23,17 +22,16 @@ def steps(model: str, request: Request) -> tuple[int, int]:
 
 
 def gpus(request: Request) -> float:
-    """The share of a GPU that a trial gets: a whole one, unless asked for otherwise."""
+    """Return the fraction or number of GPUs of a trial: `--gpus-per-trial`, else one on CUDA."""
     if request.gpus_per_trial is not None:
         return request.gpus_per_trial
     return 1.0 if request.device == "cuda" else 0.0
 
 
 def threads(request: Request) -> int:
-    """CPU threads of a trial; the trials that share the machine share its cores.
+    """Return the CPU threads of a trial: the machine's cores divided by the trials that run at a time.
 
-    On a GPU as many run at a time as it has room for, on mps one; a nano trial on a CPU takes a core, a full-size one
-    all of them.
+    A GPU runs as many trials as fit, mps runs one. On a CPU, a nano trial takes one core, a full-size trial all cores.
     """
     if "threads" in request.settings:
         return int(request.settings["threads"])

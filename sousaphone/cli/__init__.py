@@ -1,1 +1,1 @@
-"""What is typed: the commands, their options and their help."""
+"""The commands, their options and their help."""

@@ -1,4 +1,4 @@
-"""What all command lines of the package have in common."""
+"""Parts shared by all command lines: exit codes, the parser, the preparation of the process, error handling."""
 
 from __future__ import annotations
 
@@ -17,32 +17,31 @@ from sousaphone.runs.provenance import package_version
 from sousaphone.sweep.signals import ignore_stops, interrupts, stops_deferred
 from sousaphone.text import one_line
 
-# 1: what a command was to do did not end well.
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
-# A pair that loads, as setup.cfg asks for it.
+# The compatible pair that setup.cfg requires.
 TORCHAUDIO_REMEDY = "pip install 'torch>=2.11,<2.13' torchaudio==2.11.0"
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line (the rest of the usage is a `--help` away) and whose texts keep lines."""
+    """An argparse parser whose errors are one line, without the usage, and whose texts keep their line breaks."""
 
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **given})
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
 
 
 def prepare_process() -> None:
-    """Make this process, and those that it will start, independent of the user's terminal, notebook and account."""
+    """Make this process and its children independent of the user's terminal, notebook and account."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Line by line, so that a log file is in order and in time. An ASCII or Latin-1 terminal lacks some characters.
+        # Log files are written line by line. An ASCII or Latin-1 terminal lacks some characters.
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
-    os.environ["PYTHONIOENCODING"] = "utf-8"  # of Ray's workers, whose output goes to files
-    # A notebook's names a package that this environment may lack; then Matplotlib does not import.
+    os.environ["PYTHONIOENCODING"] = "utf-8"  # for Ray's workers, whose output goes to files
+    # A notebook sets a backend whose package may not be installed; Matplotlib then fails to import.
     os.environ.pop("MPLBACKEND", None)
-    # Where HOME cannot be written to it advises another place for its fonts, and works all the same.
+    # If HOME is not writable, Matplotlib warns about its font cache but works.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         getpass.getuser()
@@ -55,27 +54,23 @@ def prepare_process() -> None:
 
 
 def require_torchaudio() -> None:
-    """Import torchaudio, which is bound to torch by its binary interface; transformers and PEFT import it as well.
-
-    Raises:
-        UserError: the installed torchaudio does not load beside the installed torch.
-    """
+    """Raise a UserError if torchaudio, which transformers and PEFT import, does not load with the installed torch."""
     try:
-        with stops_deferred():  # an exception amid torch's import may abort the process in its C++
+        with stops_deferred():  # an exception during torch's import may abort the process in its C++ code
             import torch  # noqa: F401
         import torchaudio  # noqa: F401
-    except Exception as error:  # whatever a library built for another torch raises
+    except Exception as error:  # a library built for another torch may raise anything
         raise UserError(
-            f"torchaudio {package_version('torchaudio')} does not load beside torch {package_version('torch')} "
-            f"({one_line(error, 200)}); install a pair that does: {TORCHAUDIO_REMEDY}"
+            f"torchaudio {package_version('torchaudio')} does not load with torch {package_version('torch')} "
+            f"({one_line(error, 200)}); install a compatible pair: {TORCHAUDIO_REMEDY}"
         ) from error
 
 
 def run_command(prog: str, command: Callable[[], int], interrupted: str = "interrupted") -> int:
-    """A command's exit code; what goes wrong is one line.
+    """Run a command and return its exit code; print an error as one line.
 
     Args:
-        interrupted: what to say after Ctrl-C or SIGTERM.
+        interrupted: message after Ctrl-C or SIGTERM.
     """
     with interrupts():
         try:
@@ -86,7 +81,7 @@ def run_command(prog: str, command: Callable[[], int], interrupted: str = "inter
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_INPUT
         except BrokenPipeError:
-            stop_talking()
+            discard_output()
             return EXIT_OK
         except KeyboardInterrupt:
             ignore_stops()
@@ -94,6 +89,6 @@ def run_command(prog: str, command: Callable[[], int], interrupted: str = "inter
             return EXIT_INTERRUPTED
 
 
-def stop_talking() -> None:
-    """Whoever read the output, as `| head` does, has seen enough; the interpreter must not try to flush once more."""
+def discard_output() -> None:
+    """Discard further output, once its reader (such as `| head`) has closed the pipe and a flush would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""The `sousaphone` command: one name for every command line of the project."""
+"""The `sousaphone` command, which runs every command line of the project."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sousaphone.cli.command import Parser, prepare_process
 from sousaphone.sweep.signals import exit_on_stop, ignore_stops
 
-# What it is for, and the module whose `main(argv, prog)` runs it; imported when it is called.
+# Description, and the module whose `main(argv, prog)` runs the command; imported when it is called.
 _COMMANDS = {
     "sweep": ("train backbones and compare them (python launch.py)", "launch"),
     "report": ("write the report of a run, or compare two (python -m analysis)", "sousaphone.cli.report"),
@@ -20,12 +19,14 @@ _COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    if argv is None:  # as a program
-        exit_on_stop("sousaphone: interrupted before anything was begun")
+    """Run the command line and return the exit code."""
+    if argv is None:  # as a program; before the slow imports
+        exit_on_stop("sousaphone: interrupted before anything was started")
+    from sousaphone.cli.command import Parser, prepare_process
+
     prepare_process()
-    given = sys.argv[1:] if argv is None else list(argv)
-    rows = [f"  {name:<8} {what}" for name, (what, _) in _COMMANDS.items()]
+    words = sys.argv[1:] if argv is None else list(argv)
+    rows = [f"  {name:<8} {description}" for name, (description, _) in _COMMANDS.items()]
     parser = Parser(
         prog="sousaphone",
         usage="sousaphone COMMAND [arguments]",
@@ -33,8 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="\n".join(["commands (each has its own --help):", *rows]),
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="see below")
-    command = parser.parse_args(given[:1]).command
-    code: int = importlib.import_module(_COMMANDS[command][1]).main(given[1:], f"sousaphone {command}")
+    command = parser.parse_args(words[:1]).command
+    code: int = importlib.import_module(_COMMANDS[command][1]).main(words[1:], f"sousaphone {command}")
     if argv is None:
         ignore_stops()
     return code

@@ -1,4 +1,4 @@
-"""sousaphone runs: list runs with their state and size, and prune what is not needed any more."""
+"""sousaphone runs: list runs with their state and size, and free disk space."""
 
 from __future__ import annotations
 
@@ -9,57 +9,51 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
-_LIST = "List the runs of a storage directory: when each began, how many trials ended, its size."
+_LIST = "List the runs of a storage directory: start time, number of ended trials, state and size."
 _PRUNE = """\
-Free disk space. Shows what would be deleted and how much that is, then asks. A run that a driver works on is never
-touched.
+Free disk space. Shows the paths to delete with their sizes, then asks for confirmation. A running run is never touched.
 
-  RUN ...         delete these runs, whole
-  --checkpoints   of the named runs (default: all) only the checkpoints of trials that have ended completely; records,
-                  reports, predictions and adapters stay, so report and --promote still work
-  --caches        decoded waveforms and built-in data sets; the next launch makes them again
+  RUN ...         delete these runs
+  --checkpoints   delete only the checkpoints of completed trials, in the named runs (default: all runs); records,
+                  reports, predictions and adapters are kept, so report and --promote still work
+  --caches        delete decoded waveforms and built-in data sets; the next launch makes them again
 """
-_END = """\
+_EXAMPLES = """\
 examples:
   %(prog)s --checkpoints            checkpoints that no trial needs any more
   %(prog)s first second             two whole runs
-  %(prog)s --caches --yes           without asking
+  %(prog)s --caches --yes           without confirmation
 
-exit codes: 0; 1 not confirmed, nothing deleted; 2 wrong argument; 130 interrupted
+exit codes: 0 done; 1 not confirmed, nothing deleted; 2 wrong argument; 130 interrupted
 """
-EXIT_KEPT = 1
-# Waveforms, and built-in data sets; whatever else is in the cache directory is not ours to delete.
+# Waveforms and built-in data sets; other contents of the cache directory are never deleted.
 _CACHED = re.compile(r"[0-9a-f]+-\d+hz|builtin-\d+-[a-z]+(\.\w+)?")
 
 
-def build_parser(prog: str = "sousaphone runs") -> argparse.ArgumentParser:
-    parser = Parser(prog=prog, description="Runs on disk: list them, prune what is not needed any more.")
+def main(argv: Sequence[str] | None = None, prog: str = "sousaphone runs") -> int:
+    """Run the command line and return the exit code."""
+    prepare_process()
+    parser = Parser(prog=prog, description="List runs on disk, and free disk space.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="runs with their state and size", description=_LIST)
-    prune = commands.add_parser("prune", help="free disk space", description=_PRUNE, epilog=_END)
+    listing = commands.add_parser("list", help="list runs with their state and size", description=_LIST)
+    prune = commands.add_parser("prune", help="free disk space", description=_PRUNE, epilog=_EXAMPLES)
     prune.add_argument("runs", nargs="*", metavar="RUN", help="names in the storage directory")
-    prune.add_argument("--checkpoints", action="store_true", help="only checkpoints of ended trials")
+    prune.add_argument("--checkpoints", action="store_true", help="only checkpoints of completed trials")
     prune.add_argument("--caches", action="store_true", help="decoded waveforms and built-in data sets")
-    prune.add_argument("--yes", action="store_true", help="do not ask")
+    prune.add_argument("--yes", action="store_true", help="delete without confirmation")
     for command in (listing, prune):
         command.add_argument(
-            "--storage", metavar="DIR", type=Path, default=Path("results"), help="where runs are (default results)"
+            "--storage", metavar="DIR", type=Path, default=Path("results"), help="directory of runs (default results)"
         )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None, prog: str = "sousaphone runs") -> int:
-    """Run the command line; returns the exit code."""
-    prepare_process()
-    arguments = build_parser(prog).parse_args(argv)
-    command = _list if arguments.command == "list" else _prune
-    return run_command(f"{prog} {arguments.command}", lambda: command(arguments))
+    arguments = parser.parse_args(argv)
+    function = _list if arguments.command == "list" else _prune
+    return run_command(f"{prog} {arguments.command}", lambda: function(arguments))
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -90,14 +84,14 @@ def _is_full(run: RunDirectory, trial_id: str) -> bool:
 
 def _prune(arguments: argparse.Namespace) -> int:
     if not (arguments.runs or arguments.checkpoints or arguments.caches):
-        raise UserError("nothing is named to delete; give RUN ..., --checkpoints or --caches")
+        raise UserError("nothing to delete is given; give RUN ..., --checkpoints or --caches")
     found = {run.path.name: run for run in _runs(arguments.storage)}
     if unknown := [name for name in arguments.runs if name not in found]:
-        raise UserError(f"{unknown[0]} is not a run in {arguments.storage}; there are: {', '.join(found) or 'none'}")
+        raise UserError(f"{unknown[0]} is not a run in {arguments.storage}; its runs: {', '.join(found) or 'none'}")
     named = [found[name] for name in arguments.runs] or list(found.values())
     if live := [run for run in named if arguments.runs and run.is_live()]:
         raise UserError(f"{live[0].path} is running; stop it first")
-    paths: dict[Path, RunDirectory | None] = {}  # and the run that each belongs to
+    paths: dict[Path, RunDirectory | None] = {}  # path to delete, and its run
     for run in named:
         if arguments.checkpoints and not run.is_live():
             paths |= dict.fromkeys(_ended_checkpoints(run), run)
@@ -115,9 +109,9 @@ def _prune(arguments: argparse.Namespace) -> int:
     print(f"{_size(sum(sizes.values())):>9}  in all")
     if not arguments.yes and not _confirmed():
         print("nothing deleted")
-        return EXIT_KEPT
+        return EXIT_FAILED
     for path, owner in paths.items():
-        with owner.held() if owner else nullcontext():  # refused where a driver has started meanwhile
+        with owner.held() if owner else nullcontext():  # fails if a driver has started in the meantime
             shutil.rmtree(path)
     print(f"freed {_size(sum(sizes.values()))}")
     return EXIT_OK
@@ -126,13 +120,13 @@ def _prune(arguments: argparse.Namespace) -> int:
 def _confirmed() -> bool:
     try:
         return input("delete these? [y/N] ").strip().lower() in ("y", "yes")
-    except EOFError:  # nobody can answer
-        print("(--yes does not ask)")
+    except EOFError:  # no terminal
+        print("(pass --yes to delete without confirmation)")
         return False
 
 
 def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
-    """The checkpoints that no trial continues from, and that the report does not read."""
+    """Yield the checkpoints that neither a resumed trial nor the report reads."""
     for trial_id in run.read_plan()["trial_ids"]:
         checkpoints = run.trial(trial_id) / CHECKPOINTS_NAME
         if checkpoints.is_dir() and not checkpoints.is_symlink() and _is_full(run, trial_id):
@@ -140,13 +134,13 @@ def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
 
 
 def _runs(storage: Path) -> list[RunDirectory]:
-    """The oldest first; links are not followed."""
+    """Return the runs, the oldest first; links are not followed."""
     plans = [path for path in storage.expanduser().glob("*/run.json") if not path.parent.is_symlink()]
     return [RunDirectory(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
 
 
 def _bytes(directory: Path) -> int:
-    """What deleting a directory frees."""
+    """Return the bytes on disk that deleting a directory frees."""
     return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
 
 

@@ -16,56 +16,53 @@ from sousaphone.planning.sweep_options import Options, Request, flag
 
 _EXAMPLES = """\
 examples:
-  %(prog)s                                             eight small trials on built-in data, in minutes
-  %(prog)s --dataset small --data-dir SOUSA --plan     how long would it take?
+  %(prog)s                                             eight small trials on built-in data, a few minutes
+  %(prog)s --dataset small --data-dir SOUSA --plan     forecast the time, train nothing
   %(prog)s --dataset small --data-dir SOUSA --name first --trial-time-limit 12h
-  %(prog)s --resume --name first                       after a stop or a crash
-  %(prog)s --resume --name first --retry-failed        and try the failed trials again
-  %(prog)s --extend --name first --seeds 0 1 2         add two seeds to what is there
-  %(prog)s --promote first --dataset full --epochs 50  train the best of them on everything
+  %(prog)s --resume --name first                       resume after a stop or a crash
+  %(prog)s --resume --name first --retry-failed        resume, and retry failed trials
+  %(prog)s --extend --name first --seeds 0 1 2         add two seeds to the run
+  %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 
-exit codes: 0 every trial ended well; 1 one did not, or Ray was lost; 2 wrong input, or Ray cannot start: nothing
-begun; 130 interrupted"""
+exit codes: 0 every trial ended well; 1 a trial did not, or Ray stopped; 2 wrong input, or Ray cannot start (nothing is
+written); 130 interrupted"""
 
 
 def parse(argv: Sequence[str] | None, prog: str) -> Options:
-    """Exits with 2 and one line where an argument is wrong."""
+    """Parse the command line; exit with code 2 and one line on a wrong argument."""
     return Options(**vars(build_parser(prog).parse_args(argv)))
 
 
 def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
-    """The parser of `Options`."""
+    """Build the parser of `Options`."""
     rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
     parser = Parser(
         prog=prog,
         usage="%(prog)s [options]",
         description="Fine-tune pretrained audio backbones with LoRA on the 40 drum rudiments and compare them.",
-        epilog="\n".join(["settings for --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES]),
+        epilog="\n".join(["settings of --set (a sweep may have its own defaults):", *rows, "", _EXAMPLES]),
     )
     groups: dict[str, Any] = {}
     for declared in dataclasses.fields(Options):
-        title, given = declared.metadata["group"], dict(declared.metadata["parser"])
+        title, arguments = declared.metadata["group"], dict(declared.metadata["parser"])
         if declared.name == "config":
-            given["help"] += f": {', '.join(config_names())}"
+            arguments["help"] += f": {', '.join(config_names())}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(flag(declared.name), default=declared.default, **given)
+        groups[title].add_argument(flag(declared.name), default=declared.default, **arguments)
     return parser
 
 
 def make_sweep(config: str, request: Request) -> Sweep:
-    """
-    Raises:
-        UserError: no module of tune_configs has this name.
-    """
+    """Make the sweep `tune_configs.CONFIG`; raise a UserError if there is none."""
     if config not in config_names():
-        raise UserError(f"--config {config!r} is unknown; choose one of: {', '.join(config_names())}")
+        raise UserError(f"--config {config!r} is unknown; choose from: {', '.join(config_names())}")
     sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(request)
     return sweep
 
 
 def config_names() -> list[str]:
-    """The sweeps that `--config` names."""
+    """Return the names that `--config` accepts."""
     import tune_configs
 
     return [m.name for m in pkgutil.iter_modules(tune_configs.__path__) if m.name != "resources"]

@@ -1,1 +1,1 @@
-"""What will happen: from options to a job; its plan, forecast, speed and resources."""
+"""From options to a job: its trials, resources, speed, forecast and plan."""

@@ -1,4 +1,4 @@
-"""What a sweep would do, before it does it: run.json's content, and the words of `--plan`."""
+"""The plan of a sweep: its description on the terminal (`--plan`), its checks, and the content of run.json."""
 
 from __future__ import annotations
 
@@ -41,14 +41,13 @@ _MB = 2**20
 def prepare(
     job: Job, options: Options, resources: Resources, at_once: int, announce: Announce
 ) -> tuple[Job, Dataset] | None:
-    """Say what will be done and get ready what it needs, before the run directory is touched: all that can be wrong
-    with weights, data and time shows here.
+    """Describe the sweep and prepare its data, before the run directory is touched.
 
     Returns:
-        The job with its data in place, and the data; None where --plan is given.
+        The job with its data directory, and the data; None with --plan.
 
     Raises:
-        UserError: what is wrong, or that a trial or the sweep would exceed its limits.
+        UserError: weights or data are wrong, or a trial or the sweep would exceed its limits.
     """
     left = job.left()
     trainable: dict[TrainConfig, int] = {}
@@ -57,7 +56,7 @@ def prepare(
     also = job.request.test_also
     further = [read_further(Path(also))] if also and not (options.plan and not_downloaded(also)) else []
     dataset: Dataset | None = None
-    if not (options.plan and data_is_missing(job.request)):  # a plan makes and downloads nothing
+    if not (options.plan and data_is_missing(job.request)):  # a plan generates and downloads nothing
         job = job.at(data_directory(job.request))
         left = job.left()
         dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)
@@ -66,21 +65,21 @@ def prepare(
         announce(line)
     if dataset is not None:
         clips = dataset.clips["split"].value_counts().to_dict()
-    else:  # the usual shares
+    else:  # the usual fractions
         size = builtin_clips(job.request.dataset)
         clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
     records = job.records() if job.plan is not None else None
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
-        # A plan is for its forecast; before a real start the timing must be cheap against the sweep.
-        budget = Budget(share=None if options.plan else Budget.share, base_on_cpu=bool(options.timing))
+        # Before a real start, timing must be cheap compared with the sweep.
+        budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
         speeds = time_arms(left, clips, Path(job.request.cache_dir), budget, announce, records or {})
     forecast = predict(left, clips, speeds, trainable, at_once, records)
     for line in describe(forecast):
         announce(line)
-    limits = (None, None) if options.yes else (job.limits.trial, job.limits.sweep)
+    limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
     if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
-        raise UserError("\n  ".join(["it would not come to its end, so it does not start:", *why]))
+        raise UserError("\n  ".join(["this sweep would exceed its limits; not started:", *why]))
     if options.plan or dataset is None:
         return None
     for needed in (dataset, *further):
@@ -93,7 +92,7 @@ def prepare(
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
-    """Root, fingerprint and sizes of a data set, as run.json holds them."""
+    """Return root, fingerprint and sizes of a data set, as in run.json."""
     by_split = dataset.clips.groupby("split")
     return {
         "root": str(dataset.root),
@@ -106,8 +105,8 @@ def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
 
 
 def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) -> dict[str, Any]:
-    """The content of run.json: of a new run, or of an old one brought up to date (limits, resources, extensions)."""
-    begun = job.plan or {
+    """Return the content of run.json; of an existing run, with the new limits, resources and extensions."""
+    plan = job.plan or {
         "schema": SCHEMA,
         "created": now(),
         "name": job.directory.path.name,
@@ -119,68 +118,63 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "provenance": {**provenance(), "device": _device_here(job.request.device)},
         **({"promoted_from": dict(job.promoted_from)} if job.promoted_from else {}),
     }
-    extensions = list(begun.get("extensions", []))
+    extensions = list(plan.get("extensions", []))
     if job.added:
         extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
     return {
-        **begun,
+        **plan,
         "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
-        "trial_ids": [trial.trial_id for trial in job.trials],
+        "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
         "at_once": at_once,
-        "limits": {"trial": job.limits.trial, "stall": job.limits.stall},
+        "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,
-        "weights": {**weights_of(job.trials), **begun.get("weights", {})},
+        "weights": {**weights_of(job.trials), **plan.get("weights", {})},
         "extensions": extensions,
     }
 
 
 def _device_here(device: str) -> str | None:
-    """None for a device that only a cluster's other machines have; each trial's record has its own."""
+    """Return the device's name; None if only other machines of a cluster have it (each record has its own)."""
     try:
         return device_name(device)
-    except (RuntimeError, AssertionError):  # torch without CUDA has either
+    except (RuntimeError, AssertionError):  # torch without CUDA raises either
         return None
 
 
 def weights_of(trials: Sequence[TrainConfig]) -> dict[str, str]:
-    """The fingerprint of what each backbone starts from, by content."""
+    """Return the fingerprint of the content of each backbone's pretrained weights."""
     return {trial.model: content_fingerprint(trial.weights) for trial in trials}
 
 
 def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset) -> None:
-    """A run goes on with the data and the weights that it was begun with, wherever they lie now.
-
-    Raises:
-        UserError: they are others; the message lists what differs.
-    """
+    """Raise a UserError if data or weights of a resumed run differ by content; their paths may change."""
     if job.plan is None:
         return
-    was, here = job.plan["data"]["fingerprint"], dataset.fingerprint
-    changed = [] if here == was else [f"the data in {dataset.root} (fingerprint {here[:12]}, was {was[:12]})"]
+    old, new = job.plan["data"]["fingerprint"], dataset.fingerprint
+    changed = [] if new == old else [f"the data in {dataset.root} (fingerprint {new[:12]}, was {old[:12]})"]
     known = job.plan["weights"]
-    was_at = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
-    moved = [trial for trial in job.trials if trial.weights != was_at.get(trial.model)]
+    old_paths = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
+    moved = [trial for trial in job.trials if trial.weights != old_paths.get(trial.model)]
     for model, content in weights_of([*left, *moved]).items():
         if model in known and content != known[model]:
-            changed.append(f"the weights of {model} ({content[:12]}, were {known[model][:12]})")
+            changed.append(f"the weights of {model} (fingerprint {content[:12]}, was {known[model][:12]})")
     if changed:
         raise UserError(
-            f"the run was begun with other content; changed: {'; '.join(changed)}; restore it, say where it lies with "
-            "--data-dir or --weights, or begin a new run"
+            f"the content of data or weights has changed: {'; '.join(changed)}; restore it, give its new path with "
+            "--data-dir or --weights, or start a new run"
         )
 
 
 def describe_trials(
     job: Job, left: Sequence[TrainConfig], resources: Resources, at_once: int, trainable: dict[TrainConfig, int]
 ) -> Iterator[str]:
-    """What would be trained, in words, line by line. Every arm's model is built for it, for real: counts are counted,
-    weights files are read, LoRA targets are matched.
+    """Yield a description of the trials, line by line. The model of every arm is built for it.
 
     Args:
-        trainable: filled with the number of parameters that train, by `throughput.workload(trial)`.
+        trainable: filled with the number of trainable parameters, by `throughput.workload(trial)`.
 
     Raises:
         UserError: a weights file is not of its backbone's format.
@@ -191,42 +185,41 @@ def describe_trials(
         planned += f", {len(left)} of them left"
     yield f"{planned}, {at_once} at a time, on {job.request.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
-    yield f"  each takes {resources.cpus_per_trial:g} CPU{gpus} and hears clips of {first.clip_seconds:g} s"
+    yield f"  per trial: {resources.cpus_per_trial:g} CPU{gpus}; clips of {first.clip_seconds:g} s"
     if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
         yield warning
     records = job.records()
     built: dict[tuple[str, ...], int] = {}
     for trial in left:
         record = records.get(trial.trial_id)
-        done = f", goes on after epoch {len(record.history)}" if record and record.history else ""
+        done = f", resumes after epoch {len(record.history)}" if record and record.history else ""
         yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}{done}"
         if (alike := (trial.model, trial.strategy, trial.lora_targets)) not in built:
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
-            yield from describe_model(model)
-            yield from describe_weights(model, trial.weights)
+            yield from describe_model(model, trial.weights)
         trainable[workload(trial)] = built[alike]
 
 
 def _room(job: Job, at_once: int, resources: Resources) -> Room:
-    standing = next(path for path in job.directory.path.parents if path.exists())
-    disk = shutil.disk_usage(standing).free / _MB
+    existing = next(path for path in job.directory.path.parents if path.exists())
+    disk = shutil.disk_usage(existing).free / _MB
     if job.request.device == "cpu":
         return Room(memory_bytes() / _MB, at_once, disk)
     if job.request.device == "cuda" and torch.cuda.is_available():
-        share = resources.gpus_per_trial
-        sharing = min(at_once, max(1, int(1 / share))) if share else at_once
+        fraction = resources.gpus_per_trial
+        sharing = min(at_once, max(1, int(1 / fraction))) if fraction else at_once
         return Room(torch.cuda.get_device_properties(0).total_memory / _MB, sharing, disk)
     return Room(math.inf, 1, disk)
 
 
 def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
-    """What would be read and written. `dataset` is None while the data is not there yet."""
-    request = job.request
+    """Yield what will be read and written; `dataset` is None if the data does not exist yet."""
+    request, search = job.request, job.config == SEARCH
     if dataset is None and not request.built_in:
-        yield f"reads: {request.data_dir}, downloaded once into the hub's cache (clip counts are those of the size)"
+        yield f"reads: {request.data_dir}, downloaded once into the hub's cache (clip counts: those of --dataset)"
     elif dataset is None:
-        yield f"reads: the built-in synthetic set ({request.dataset}), generated once under {request.cache_dir}"
+        yield f"reads: the built-in synthetic set ({request.dataset}), generated once in {request.cache_dir}"
     else:
         sizes = describe_data(dataset, request.built_in)
         counts = ", ".join(
@@ -235,43 +228,33 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
         )
         yield f"reads: {dataset.root} ({counts})"
         yield from (f"  note: {note}" for note in dataset.notes)
-        search = job.config == SEARCH  # by validation alone
-        if not search and (players := sizes["players"].get("test", 0)) < FEW_PLAYERS:
-            yield (
-                f"  note: only {counted(players, 'test player')}: the report will name no winner, which takes "
-                f"{FEW_PLAYERS} at least"
-            )
+        players = sizes["players"].get("test", 0)
+        if not search and players < FEW_PLAYERS:
+            yield f"  note: only {counted(players, 'test player')}; the report names a winner from {FEW_PLAYERS} on"
     if request.test_also:
-        yield f"tests also on: {request.test_also}"
-    result = learning_rates.FILE if job.config == SEARCH else "report"
+        yield f"also tests on: {request.test_also}"
+    result = learning_rates.FILE if search else "report"
     yield f"writes: {job.directory.path} (records, checkpoints, {result}) and {request.cache_dir} (waveforms, once)"
 
 
-def describe_weights(model: RudimentClassifier, source: str) -> Iterator[str]:
-    """Which weights one arm begins with, and in what it hears other features than they were trained on."""
-    record = model.weights_record(source)
+def describe_model(model: RudimentClassifier, source: str) -> Iterator[str]:
+    """Yield parameters, LoRA targets and pretrained weights of an arm, and unusual input features."""
+    counts, targets = model.counts(), model.targets
+    yield (
+        f"    {REGISTRY[model.backbone.spec.name].title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
+        f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
+    )
+    if targets.matches:
+        yield f"      LoRA on {', '.join(f'{pattern} × {number}' for pattern, number in targets.matches.items())}"
+    if targets.trained_in_full:
+        yield f"      trained in full: {', '.join(targets.trained_in_full)}"
+    if model.strategy == "lora" and not targets.modules:
+        yield "      no adapters: all of its targets are new layers, so this arm equals --strategy head"
+    record, contract = model.weights_record(source), model.backbone.frontend.contract
     if source != RANDOM:
         origin, sha256 = record["origin"], record["sha256"][:12]
         yield f"      weights: {origin}, SHA-256 {sha256}; trained on: {record['pretraining']}"
-    contract = model.backbone.frontend.contract
-    if source != RANDOM and contract != model.backbone.spec.frontend:
-        yield f"      hears: {contract.in_words()}"
+        if contract != model.backbone.spec.frontend:
+            yield f"      features: {contract.in_words()}"
     if record["frontend_mismatch"]:
-        yield f"      trained on other features, as asked for: {', '.join(record['frontend_mismatch'])}"
-
-
-def describe_model(model: RudimentClassifier) -> Iterator[str]:
-    """Parameters and LoRA matches of one arm."""
-    counts = model.counts()
-    title = REGISTRY[model.backbone.spec.name].title
-    yield (
-        f"    {title}: {counts.total:,} parameters, {counts.trainable:,} trainable "
-        f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
-    )
-    if model.targets.matches:
-        matched = ", ".join(f"{pattern} × {number}" for pattern, number in model.targets.matches.items())
-        yield f"      LoRA on {matched}"
-    if model.targets.trained_in_full:
-        yield f"      trained in full: {', '.join(model.targets.trained_in_full)}"
-    if model.strategy == "lora" and not model.targets.modules:
-        yield "      no adapters: all of its targets are fresh layers, so this arm trains what --strategy head trains"
+        yield f"      pretrained on other features (as configured): {', '.join(record['frontend_mismatch'])}"

@@ -1,4 +1,4 @@
-"""What a trial takes of a machine."""
+"""Resources of a trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Resources:
-    """What one trial takes, and how many may run at once (None: as many as fit)."""
+    """Resources of each trial, and the maximum of trials at a time (None: as many as fit)."""
 
     cpus_per_trial: float
     gpus_per_trial: float
@@ -16,6 +16,6 @@ class Resources:
 
     @property
     def request(self) -> dict[str, float]:
-        """As Ray counts it. A Mac has one GPU that Ray knows nothing of: a resource of our own stands for it."""
-        asked = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial, "mps": float(self.device == "mps")}
-        return {name: amount for name, amount in asked.items() if amount}
+        """Ray's resource request; Ray does not detect a Mac's GPU, so a custom resource, "mps", represents it."""
+        amounts = {"CPU": self.cpus_per_trial, "GPU": self.gpus_per_trial, "mps": float(self.device == "mps")}
+        return {name: amount for name, amount in amounts.items() if amount}

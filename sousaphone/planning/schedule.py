@@ -1,4 +1,4 @@
-"""When jobs end that take turns in a number of places, and how a moment is written."""
+"""End times of jobs that run in a number of places, and the format of a time of day."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from datetime import datetime
 
 
 def schedule(needs: Iterable[float], places: Iterable[float]) -> list[float]:
-    """When each job ends, if each in turn takes the place that is free first.
+    """Return the end of each job, if each in turn takes the place that becomes free first.
 
     Args:
-        needs: seconds of each job.
-        places: when each place is free.
+        needs: duration of each job, s.
+        places: time at which each place becomes free, s.
     """
     free = list(places)
     heapq.heapify(free)
@@ -21,6 +21,6 @@ def schedule(needs: Iterable[float], places: Iterable[float]) -> list[float]:
 
 
 def clock(seconds_from_now: float = 0.0) -> str:
-    """The time of day then, with the date if it is another day."""
+    """Return the time of day, with the date if it is on another day."""
     then = datetime.fromtimestamp(time.time() + seconds_from_now)
     return f"{then:%H:%M:%S}" if then.date() == datetime.now().date() else f"{then:%Y-%m-%d %H:%M}"

@@ -1,4 +1,4 @@
-"""What a sweep may be asked for: `Options`, as typed, each declared once; and `Request`, the same resolved."""
+"""Declarations of a sweep's options: `Options`, as given on the command line, and `Request`, resolved."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGETS, SCALES, STRATEGIES
 
-# A demonstration must end in minutes on two cores.
-TINY_EPOCHS = 10
-SEARCH_EPOCHS = 3  # of a search for learning rates, for each of them
+TINY_EPOCHS = 10  # a demonstration takes minutes on two cores
+SEARCH_EPOCHS = 3  # of each trial of a learning-rate search
 TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
 TRACKERS = ("none", "wandb")
 AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
 
-# Titles of --help.
+# Groups of --help.
 COMPARED = "what is compared"
 DATA = "data"
 RUN = "the run"
-LIMITS = "time limits, such as 45s, 90m, 2h or 1h30m; none lifts one"
-EXISTING = "a run that exists"
+LIMITS = "time limits, such as 45s, 90m, 2h or 1h30m; none means no limit"
+EXISTING = "an existing run"
 MACHINE = "the machine"
 
 
 class Later(enum.Enum):
-    """What an option may do to a run that exists."""
+    """Whether an option may change in an existing run."""
 
-    SAME = "stays as the run was started"
-    GROWS = "stays, but --extend adds to it"
-    FREE = "may change from launch to launch"
+    SAME = "keeps its value"
+    GROWS = "keeps its value, but --extend adds to it"
+    FREE = "may change between launches"
 
 
 def option(
@@ -45,11 +44,11 @@ def option(
     default: Any = None,
     **parser: Any,
 ) -> Any:
-    """One option; its flag follows from its name.
+    """Declare an option, whose flag follows from its name.
 
     Args:
-        group: its title in --help.
-        promoted: --promote takes it from the best trial, so it cannot be given.
+        group: its group in --help.
+        promoted: whether --promote takes it from the best trial, so that it cannot be given.
         low: its lowest value.
         parser: further arguments of `argparse.ArgumentParser.add_argument`.
     """
@@ -58,69 +57,49 @@ def option(
     return field(default=default, metadata=metadata)
 
 
-def fixed(group: str, help: str, **parser: Any) -> Any:
-    """An option that stays as the run was started, and that --promote takes from the best trial."""
-    return option(group, help, later=Later.SAME, promoted=True, **parser)
+def fixed(group: str, help: str, *, later: Later = Later.SAME, **parser: Any) -> Any:
+    """Declare an option that an existing run keeps, and that --promote takes from the best trial."""
+    return option(group, help, later=later, promoted=True, **parser)
 
 
 def switch(group: str, help: str) -> Any:
-    """An option that is on where it is given."""
+    """Declare an option without a value."""
     return option(group, help, default=False, action="store_true")
 
 
 _SIZES = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size in DATASET_SIZES.items())
+_MODELS = f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})"
+_ON_OR_OFF = argparse.BooleanOptionalAction
+_BASELINES = (
+    "measure the baselines first: simple classifiers, CPU time per clip (default: on; about 15 s for tiny and nano on "
+    "two cores, minutes for many clips)"
+)
+_SET = "further settings, listed below; the last value of a key is used"
+_WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """A command line as typed; None where an option is not given, so that a resumed run keeps its own value."""
+    """The options as given; None if an option is not given, so that a resumed run keeps its value."""
 
     config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
-    models: Sequence[str] | None = option(
-        COMPARED,
-        f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})",
-        later=Later.GROWS,
-        promoted=True,
-        nargs="+",
-        metavar="MODEL",
-    )
-    augment: str | None = option(
-        COMPARED,
-        "augmentation (default both: every backbone with and without)",
-        later=Later.GROWS,
-        promoted=True,
-        choices=AUGMENT,
-    )
-    strategy: str | None = fixed(COMPARED, "what trains beside the fresh layers (default lora)", choices=STRATEGIES)
-    lora_targets: str | None = fixed(COMPARED, "layers that get adapters (default all-linear)", choices=LORA_TARGETS)
+    models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
+    augment: str | None = fixed(COMPARED, "augmentation (default both)", later=Later.GROWS, choices=AUGMENT)
+    strategy: str | None = fixed(COMPARED, "adapters, head only or all parameters (default lora)", choices=STRATEGIES)
+    lora_targets: str | None = fixed(COMPARED, "layers with adapters (default all-linear)", choices=LORA_TARGETS)
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
-    weights: Sequence[str] | None = option(
-        COMPARED,
-        "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)",
-        later=Later.GROWS,
-        promoted=True,
-        nargs="+",
-        metavar="W",
-    )
-    rates: str | None = option(
-        COMPARED, "learning rates that --config rates found (default: the backbones' own)", metavar="FILE"
-    )
+    weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
+    rates: str | None = option(COMPARED, "learning rates of --config rates (default: each backbone's)", metavar="FILE")
     seeds: Sequence[int] | None = option(
-        COMPARED, "one trial each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
+        COMPARED, "random seeds, one trial each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
     )
     epochs: int | None = option(
-        COMPARED, f"default {DEFAULT_EPOCHS}, at tiny {TINY_EPOCHS}", later=Later.SAME, type=int, metavar="N"
+        COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
     )
-    set: Sequence[str] | None = fixed(
-        COMPARED,
-        "further settings, listed below; of one that is given twice the last counts",
-        nargs="+",
-        action="extend",
-        metavar="KEY=VALUE",
-    )
+    set: Sequence[str] | None = fixed(COMPARED, _SET, nargs="+", action="extend", metavar="KEY=VALUE")
 
     dataset: str | None = option(
-        DATA, f"clips, at most: {_SIZES} (default tiny)", later=Later.SAME, choices=DATASET_SIZES
+        DATA, f"maximum number of clips: {_SIZES} (default tiny)", later=Later.SAME, choices=DATASET_SIZES
     )
     data_dir: str | None = option(
         DATA,
@@ -128,47 +107,36 @@ class Options:
         metavar="DIR",
     )
     hold_out: str | None = fixed(
-        DATA, "soundfont=NAME or preset=NAME: kept from training, scored apart", metavar="WHAT=NAME"
+        DATA, "soundfont=NAME or preset=NAME: excluded from training, scored separately", metavar="WHAT=NAME"
     )
     test_also: str | None = fixed(
-        DATA, "a further data set of any of these forms, scored apart, never selected on", metavar="DIR"
+        DATA, "a further data set of any of these forms, only for testing, scored separately", metavar="DIR"
     )
 
-    name: str | None = option(RUN, "of the run (default: made from sweep, size and time)")
-    storage: str | None = option(RUN, "where runs are (default results)", metavar="DIR")
-    plan: bool = switch(RUN, "say what would be done and how long it takes, and stop")
-    timing: bool | None = option(
-        RUN, "time a few steps of each arm first (default: where cheap)", action=argparse.BooleanOptionalAction
-    )
-    baselines: bool | None = option(
-        RUN,
-        "measure the baselines first: simple classifiers, CPU time of a clip (default: on; about 15 s at tiny and nano "
-        "on two cores, minutes for many clips)",
-        action=argparse.BooleanOptionalAction,
-    )
-    yes: bool = switch(RUN, "start although a time limit will cut trials off")
+    name: str | None = option(RUN, "name of the run (default: made from sweep, size and time)")
+    storage: str | None = option(RUN, "directory of runs (default results)", metavar="DIR")
+    plan: bool = switch(RUN, "print the plan and a time forecast, then stop")
+    timing: bool | None = option(RUN, "time a few steps of each arm first (default: if cheap)", action=_ON_OR_OFF)
+    baselines: bool | None = option(RUN, _BASELINES, action=_ON_OR_OFF)
+    yes: bool = switch(RUN, "start even if a time limit will cut trials off")
     tracker: str | None = option(
-        RUN, "metrics also to Weights & Biases, offline unless WANDB_MODE says otherwise", choices=TRACKERS
+        RUN, "log metrics to Weights & Biases as well, offline unless WANDB_MODE is set", choices=TRACKERS
     )
 
     trial_time_limit: str | None = option(LIMITS, f"of each trial (default {TRIAL_TIME_LIMIT})", metavar="T")
     time_limit: str | None = option(LIMITS, "of this launch, all trials together (default none)", metavar="T")
-    stall_timeout: str | None = option(
-        LIMITS, f"a trial without a batch for so long is hung (default {STALL_TIMEOUT})", metavar="T"
-    )
+    stall_timeout: str | None = option(LIMITS, f"of a trial without a batch (default {STALL_TIMEOUT})", metavar="T")
 
-    resume: bool = switch(EXISTING, "continue the run called --name (default: the newest)")
-    retry_failed: bool = switch(EXISTING, "with --resume: try failed trials again, too")
-    extend: bool = switch(EXISTING, "add --models, --augment or --seeds to it, and continue it")
-    promote: str | None = option(
-        EXISTING, "train the best trial of RUN as a run of its own (--dataset, --epochs)", metavar="RUN"
-    )
+    resume: bool = switch(EXISTING, "resume the run called --name (default: the newest)")
+    retry_failed: bool = switch(EXISTING, "with --resume: retry failed trials")
+    extend: bool = switch(EXISTING, "add --models, --augment or --seeds to the run, and resume it")
+    promote: str | None = option(EXISTING, "train the best trial of RUN (with --dataset, --epochs)", metavar="RUN")
 
-    device: str | None = fixed(MACHINE, "default auto: the best there is", choices=("auto", *DEVICES))
+    device: str | None = fixed(MACHINE, "default auto: CUDA, else mps, else cpu", choices=("auto", *DEVICES))
     cpus_per_trial: float | None = option(
-        MACHINE, "default: one at nano scale on a CPU, else a fair share", low=1, type=float, metavar="X"
+        MACHINE, "default: one for nano on a CPU, else an equal share", low=1, type=float, metavar="X"
     )
-    gpus_per_trial: float | None = option(MACHINE, "default: one where there is one", low=0, type=float, metavar="X")
+    gpus_per_trial: float | None = option(MACHINE, "default: one if there is one", low=0, type=float, metavar="X")
     max_concurrent: int | None = option(
         MACHINE, "trials at a time (default: as many as fit)", low=1, type=int, metavar="N"
     )
@@ -176,13 +144,13 @@ class Options:
 
 
 def flag(name: str) -> str:
-    """An option's flag by its name."""
+    """Return the flag of an option."""
     return f"--{name.replace('_', '-')}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a sweep is made from; `tune_configs.NAME.sweep(request)` turns it into a grid."""
+    """The resolved options, from which `tune_configs.NAME.sweep(request)` makes a grid."""
 
     models: tuple[str, ...]  # backbones to compare
     augment: tuple[bool, ...]  # augmentation on, off or both, as flags
@@ -198,20 +166,18 @@ class Request:
     cache_dir: str
     cpus: int  # of this machine
     gpus: int  # of this machine
-    cpus_per_trial: float | None = None  # as given, like the next two; None leaves it to the sweep
+    cpus_per_trial: float | None = None  # as given, like the next two; None: chosen by the sweep
     gpus_per_trial: float | None = None
     max_concurrent: int | None = None
-    # Further TrainConfig fields (`--set`), which win over a sweep's own.
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    hold_out: str = ""  # a timbre kept out of training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
+    settings: Mapping[str, Any] = field(default_factory=dict)  # TrainConfig fields (`--set`), which override the sweep
+    hold_out: str = ""  # a timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
     test_also: str = ""  # a further data set to score, as data_dir; empty: none
-    # Learning rates found by a search (`--rates`), by backbone; empty: the backbones' own.
-    rates: Mapping[str, float] = field(default_factory=dict)
-    rates_message: str = ""  # how that search was made, in words
+    rates: Mapping[str, float] = field(default_factory=dict)  # learning rates of a search, by backbone (`--rates`)
+    rates_message: str = ""  # description of that search
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:
-        """The inverse of `dataclasses.asdict` after a trip through JSON."""
+        """Restore a request from `dataclasses.asdict`, saved as JSON."""
         lists = ("models", "augment", "seeds")
         values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in saved.items()}
         values["rates_message"] = values.pop("rates_told", values.get("rates_message", ""))  # its name in older runs

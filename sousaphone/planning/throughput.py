@@ -1,7 +1,7 @@
-"""How fast an arm trains on this machine: a few real steps of it on noise, remembered from one launch to the next.
+"""Training speed of an arm on this machine, measured with a few real steps on noise and cached between launches.
 
-What costs the same is a workload: trials that differ in nothing but their seed, their data and how long they train.
-Cost does not depend on content, so noise clips in memory do; the steps are those of `training.loop`.
+Trials of the same workload take the same time: they differ only in seed, data, learning rate and length of training.
+The time does not depend on content, so noise clips in memory suffice; the steps are those of `training.loop`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import math
 import socket
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 
 FILE = "timings.json"
 STEPS = 2
-_GENERATION = 2  # raised whenever training itself gets faster: older figures are forgotten
-# Fields without a say in the cost of a clip. Any other, a new one too, makes another workload.
+_GENERATION = 2  # raised when training becomes faster, so that older measurements are not used
+# Fields that do not affect the time per clip. Any other field, new ones included, defines another workload.
 _COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"}
 _COSTLESS |= {"score_test", "warmup_epochs", "max_grad_norm", "label_smoothing", "lora_alpha", "gain_db", "freq_mask"}
 _COSTLESS |= {"noise_snr_db", "time_mask_ms", "limit_train_batches", "limit_eval_batches"}
@@ -53,59 +53,59 @@ _COSTLESS |= {"noise_snr_db", "time_mask_ms", "limit_train_batches", "limit_eval
 
 @dataclass(frozen=True)
 class Speed:
-    """What an arm costs while no trial runs."""
+    """Speed and memory of an arm while nothing else runs."""
 
-    train: float  # clips per second in training steps: front end, augmentation, both passes and the optimiser
+    train: float  # clips per second in training: front end, augmentation, forward, backward and optimiser
     evaluation: float  # clips per second in evaluation
-    memory_mb: float | None = None  # peak, of the process on a CPU, of the device otherwise; None: it cannot be told
+    memory_mb: float | None = None  # peak of the process on a CPU, else of the device; None: unknown
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much time the timing itself may take."""
+    """Limits of the time spent on timing."""
 
-    seconds: float = 60.0  # after which no further arm is begun
-    share: float | None = 0.03  # of the time of an arm's trials that timing it may take; None: any
+    seconds: float = 60.0  # after which no further arm is timed
+    fraction: float | None = 0.03  # maximum fraction of an arm's training time; None: no limit
     base_on_cpu: bool = False  # whether full-size models are timed on a CPU, where a step takes long
 
 
-@functools.cache  # a configuration checks all its fields when it is made
+@functools.cache  # creating a configuration checks all its fields
 def workload(trial: TrainConfig) -> TrainConfig:
-    """The trial with every field that costs nothing at its default: equal for all trials of a workload."""
+    """Return the trial with all fields that do not affect its speed at their defaults."""
     defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(TrainConfig) if f.name in _COSTLESS}
     return dataclasses.replace(trial, **defaults)
 
 
 def epochs_left(trial: TrainConfig, record: TrialRecord | None) -> int:
-    """Those that an earlier start has not trained."""
+    """Return the number of epochs that earlier starts have not trained."""
     return max(0, trial.epochs - (len(record.history) if record else 0))
 
 
 def train_steps(trial: TrainConfig, clips: int) -> int:
-    """Optimiser steps in an epoch over so many training clips."""
+    """Return the optimiser steps of an epoch over so many training clips."""
     steps = math.ceil(clips / (trial.micro_batch * trial.accumulation))
     return steps if trial.limit_train_batches is None else min(steps, trial.limit_train_batches)
 
 
 def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) -> Speed:
-    """Take real training steps and score one evaluation batch. Model and random state are left as they were.
+    """Time training steps and an evaluation batch; model and random state are restored.
 
     Args:
-        model: as `build_model(config)` gives it.
-        steps: counted ones, after a first that is not; 0: that first one is what counts.
+        model: from `build_model(config)`.
+        steps: number of timed steps, after one untimed step; 0: time the first step.
     """
     device, home = torch.device(config.device), next(model.parameters()).device
-    before, usual = model.trained_state(), torch.get_num_threads()
+    before, threads = model.trained_state(), torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
-            # A rate of zero cannot diverge, whatever the noise, and costs the same.
+            # At a learning rate of zero training on noise cannot diverge, and takes the same time.
             config = dataclasses.replace(config, learning_rate=0.0, limit_eval_batches=None)
-            # What is frozen is rounded on CUDA, so a copy goes there.
+            # Frozen weights are rounded on CUDA, so a copy is placed there.
             placed = copy.deepcopy(model) if device.type == "cuda" else model
             return _measure(config, placed.place(device), steps, device)
     finally:
-        torch.set_num_threads(usual)
+        torch.set_num_threads(threads)
         model.zero_grad(set_to_none=True)
         model.load_trained_state(before)
         model.to(home)
@@ -122,7 +122,7 @@ def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device:
     rows = [i % len(clips) for i in range(config.eval_batch)]
     loop.evaluate(config, model, clips, rows[:2], micro_batch=micro_batch)
     began = time.perf_counter()
-    # Its scores come to the CPU, so nothing is left under way.
+    # The scores are copied to the CPU, so the device has finished.
     loop.evaluate(config, model, clips, rows, micro_batch=micro_batch)
     evaluation = len(rows) / (time.perf_counter() - began)
     return Speed(row["samples_per_second"], evaluation, max(row["peak_memory_mb"], _peak_mb(device)) or None)
@@ -136,78 +136,76 @@ def time_arms(
     announce: Callable[[str], None],
     records: Mapping[str, TrialRecord] = MappingProxyType({}),
 ) -> dict[TrainConfig, Speed | None]:
-    """The speed of each arm by `workload(trial)`, known from an earlier launch or measured now; None: neither.
+    """Return the speed of each arm by `workload(trial)`, cached or measured now; None if it is not timed.
 
     Args:
-        trials: those to be trained.
-        clips: by split.
-        records: what earlier starts left, by trial.
+        trials: trials to train.
+        clips: number of clips by split.
+        records: records of earlier starts, by trial.
     """
     steps: Counter[TrainConfig] = Counter()
     for trial in trials:
         steps[workload(trial)] += epochs_left(trial, records.get(trial.trial_id)) * train_steps(trial, clips["train"])
-    known = _read(cache_dir)
-    speeds = {which: _speed(known.get(_key(which))) for which in steps}
-    missing: list[TrainConfig] = []
-    skipped: defaultdict[str, list[str]] = defaultdict(list)  # arms by why they are
-    for which in (which for which, speed in speeds.items() if speed is None):
-        if why := _not_worth(which, steps[which], budget):
-            skipped[why].append(which.arm_name)
-        else:
-            missing.append(which)
-    earlier, began, timed = sum(speed is not None for speed in speeds.values()), time.perf_counter(), 0
+    cached = _read(cache_dir)
+    speeds = {arm: _speed(cached.get(_key(arm))) for arm in steps}
+    earlier = sum(speed is not None for speed in speeds.values())
+    skipped = {arm: _skip_reason(arm, steps[arm], budget) for arm, speed in speeds.items() if speed is None}
+    missing = [arm for arm, reason in skipped.items() if not reason]
     if missing:
-        listed = ", ".join(which.arm_name for which in missing)
-        announce(f"timing a few steps of {listed}; none is begun after {budget.seconds:g} s")
-    for which in missing:
+        names = ", ".join(arm.arm_name for arm in missing)
+        announce(f"timing a few steps of {names}, for about {budget.seconds:g} s at most")
+    began, timed = time.perf_counter(), 0
+    for arm in missing:
         if time.perf_counter() - began >= budget.seconds:
-            skipped[f"the {budget.seconds:g} s for timing were used up"].append(which.arm_name)
+            skipped[arm] = f"the {budget.seconds:g} s for timing were used up"
             continue
         try:
-            speeds[which] = speed = _measure_arm(which)
+            speeds[arm] = speed = measure_arm(arm)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            skipped[f"out of memory with micro_batch={which.micro_batch}"].append(which.arm_name)
+            skipped[arm] = f"out of memory with micro_batch={arm.micro_batch}"
             continue
         timed += 1
-        _remember(cache_dir, which, speed)
+        _remember(cache_dir, arm, speed)
     if missing:
-        free_memory(torch.device(missing[0].device))  # also of what an arm held that ran out of memory
-    words = [f"{timed} timed in {time.perf_counter() - began:.0f} s"] if timed else []
-    words += [f"{earlier} known from an earlier launch"] if earlier else []
-    if words:
-        announce(f"speed of {timed + earlier} of {len(speeds)} arms: {', '.join(words)}")
-    for why, names in skipped.items():
-        announce(f"not timed: {', '.join(names)} ({why})")
+        free_memory(torch.device(missing[0].device))  # of arms that ran out of memory, too
+    counts = [f"{timed} timed in {time.perf_counter() - began:.0f} s"] if timed else []
+    counts += [f"{earlier} known from an earlier launch"] if earlier else []
+    if counts:
+        announce(f"speed of {timed + earlier} of {len(speeds)} arms: {', '.join(counts)}")
+    for reason in dict.fromkeys(filter(None, skipped.values())):
+        names = ", ".join(arm.arm_name for arm in skipped if skipped[arm] == reason)
+        announce(f"not timed: {names} ({reason})")
     return speeds
 
 
-def _not_worth(which: TrainConfig, steps: int, budget: Budget) -> str:
-    """Why an arm with so many optimiser steps before it is not to be timed; empty if it is."""
-    if not is_here(which.device):
-        return f"this machine has no {which.device} device"
-    if _is_heavy(which) and not budget.base_on_cpu:
-        return "a full-size model on a CPU; pass --timing to time it all the same"
-    if budget.share is not None and budget.share * steps < 1 + STEPS:
-        return "too short to be worth it"
+def _skip_reason(arm: TrainConfig, steps: int, budget: Budget) -> str:
+    """Return why an arm with so many optimiser steps left is not timed; empty if it is."""
+    if not is_here(arm.device):
+        return f"this machine has no {arm.device} device"
+    if _is_slow(arm) and not budget.base_on_cpu:
+        return "a full-size model on a CPU; pass --timing to time it"
+    if budget.fraction is not None and budget.fraction * steps < 1 + STEPS:
+        return "its training is too short for timing to be worthwhile"
     return ""
 
 
-def _is_heavy(which: TrainConfig) -> bool:
-    return which.scale == "base" and which.device == "cpu"
+def _is_slow(arm: TrainConfig) -> bool:
+    return arm.scale == "base" and arm.device == "cpu"
 
 
-def _measure_arm(which: TrainConfig) -> Speed:
+def measure_arm(arm: TrainConfig) -> Speed:
+    """Build an arm's model and measure its speed."""
     steps = STEPS
-    if _is_heavy(which):  # a micro-batch tells the cost of a clip as well as the many that make its step
-        which, steps = dataclasses.replace(which, accumulation=1), 1
-    return measure(which, build_model(which, len(SLUGS)), steps)
+    if _is_slow(arm):  # the time per clip of one micro-batch is that of a whole step
+        arm, steps = dataclasses.replace(arm, accumulation=1), 1
+    return measure(arm, build_model(arm, len(SLUGS)), steps)
 
 
 @dataclass(frozen=True)
 class _Noise:
-    """What `ClipSet` wants of a WaveformCache: equally long clips of noise, in memory."""
+    """Clips of noise of equal length in memory, with the attributes of a WaveformCache that `ClipSet` uses."""
 
     wave: np.ndarray
     offsets: np.ndarray
@@ -218,7 +216,7 @@ class _Noise:
 
 
 def _noise_clips(config: TrainConfig, rate: int, steps: int, device: torch.device) -> ClipSet:
-    """Clips enough for so many steps, each as long as the window that training hears."""
+    """Return clips for so many steps, each as long as a training window."""
     count, samples = steps * config.micro_batch * config.accumulation, round(augment.window_seconds(config) * rate)
     wave = np.random.default_rng(0).integers(-(2**13), 2**13, count * samples, dtype=np.int16)
     noise = cast("WaveformCache", _Noise(wave, np.arange(count + 1, dtype=np.int64) * samples, rate))
@@ -227,14 +225,14 @@ def _noise_clips(config: TrainConfig, rate: int, steps: int, device: torch.devic
 
 
 def _reset_peak() -> None:
-    """Linux counts a process's peak from here on; else an earlier arm's would stand for this one."""
+    """Reset the process's peak memory (on Linux), which would otherwise include earlier arms."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def _peak_mb(device: torch.device) -> float:
-    """The process's peak where the kernel tells it (it sees what lies between two samples), or the card's, with what
-    recordings hold; else 0."""
+    """Return the kernel's peak of the process on a CPU, or the device's peak on CUDA, memory of captured graphs
+    included; 0 if unknown."""
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device) / 2**20
     if device.type != "cpu":
@@ -246,17 +244,17 @@ def _peak_mb(device: torch.device) -> float:
     return 0.0
 
 
-def _key(which: TrainConfig) -> str:
-    """SHA-256 of all that a figure depends on."""
-    device = device_name(which.device) if is_here(which.device) else which.device
+def _key(arm: TrainConfig) -> str:
+    """Return the SHA-256 of everything that a measurement depends on."""
+    device = device_name(arm.device) if is_here(arm.device) else arm.device
     versions = [__version__, _GENERATION, torch.__version__, importlib.metadata.version("transformers")]
-    costs = {name: value for name, value in dataclasses.asdict(which).items() if name not in _COSTLESS}
-    content = json.dumps([socket.gethostname(), device, versions, costs], sort_keys=True)
+    fields = {name: value for name, value in dataclasses.asdict(arm).items() if name not in _COSTLESS}
+    content = json.dumps([socket.gethostname(), device, versions, fields], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _read(cache_dir: Path) -> dict[str, Any]:
-    """All that is remembered; nothing if the file is not there or damaged."""
+    """Read the cached measurements; empty if the file is missing or damaged."""
     try:
         content = json.loads((cache_dir / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -265,7 +263,7 @@ def _read(cache_dir: Path) -> dict[str, Any]:
 
 
 def _speed(entry: Any) -> Speed | None:
-    """A remembered figure; None if it is none."""
+    """Return a cached measurement; None if it is missing or damaged."""
     try:
         memory = entry["memory_mb"]
         speed = Speed(float(entry["train"]), float(entry["evaluation"]), None if memory is None else float(memory))
@@ -274,10 +272,10 @@ def _speed(entry: Any) -> Speed | None:
     return speed if 0 < speed.train < math.inf and 0 < speed.evaluation < math.inf else None
 
 
-def _remember(cache_dir: Path, which: TrainConfig, speed: Speed) -> None:
-    # Read again: another launch may have added its own meanwhile.
-    content = {**_read(cache_dir), _key(which): {"arm": which.arm_name, "at": now(), **dataclasses.asdict(speed)}}
-    with contextlib.suppress(OSError):  # a figure that is not kept is measured again
+def _remember(cache_dir: Path, arm: TrainConfig, speed: Speed) -> None:
+    # Read again: another launch may have added measurements in the meantime.
+    content = {**_read(cache_dir), _key(arm): {"arm": arm.arm_name, "at": now(), **dataclasses.asdict(speed)}}
+    with contextlib.suppress(OSError):  # without the file, the arm is measured again
         cache_dir.mkdir(parents=True, exist_ok=True)
         with atomic_write(cache_dir / FILE) as temporary:
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")

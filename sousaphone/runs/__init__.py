@@ -1,1 +1,1 @@
-"""What is on disk: run directory, trial records, statuses, provenance, baseline results."""
+"""The files of a run: run directory, trial records, statuses, provenance, baseline results."""

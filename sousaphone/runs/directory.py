@@ -1,15 +1,15 @@
-"""What one run leaves behind and where: the directory RUN, its plan (run.json), its lock.
+"""The directory RUN of a run: its paths, its plan (run.json), its lock.
 
-    RUN/run.json        what was asked, every planned trial, where the data is, what produced it
-    RUN/STATUS.md       how far it is, for a person
-    RUN/.lock           held by the driver while it lives; the system releases it however the driver dies
-    RUN/driver.json     which driver was the last to start, and the limits that it set its trials
-    RUN/trials/         one directory a trial: its trial.json, checkpoints, TensorBoard file, results
-    RUN/tune/001, ...   Ray Tune's experiments: of the first launch, and of each later one that Ray cannot restore
+    RUN/run.json        options, every planned trial, data, provenance
+    RUN/STATUS.md       progress, for people
+    RUN/.lock           held by the driver while it runs; the system releases it however the driver ends
+    RUN/driver.json     the latest driver, and the limits of its trials
+    RUN/trials/         one directory per trial: its trial.json, checkpoints, TensorBoard file, results
+    RUN/tune/001, ...   Ray Tune's experiments: of the first launch, and of each launch that Ray cannot restore
     RUN/report/         the report
-    RUN/wandb/          what is for Weights & Biases, with --tracker wandb
+    RUN/wandb/          files of Weights & Biases, with --tracker wandb
 
-Light: imports neither torch nor Ray.
+Imports neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -39,26 +39,25 @@ from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
 
-SCHEMA = 2  # of run.json and of the directory; raise it whenever older runs cannot be gone on with
+SCHEMA = 2  # of run.json and of the directory; raise it when older runs cannot be resumed
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a driver tells its trials; it may differ from one launch to the next, since no result depends on it."""
+    """Time limits that a driver sets its trials; they may differ between launches, since no result depends on them."""
 
-    trial_seconds: float | None = None  # after which a trial ends as time_limit, earlier starts counted in; None: never
-    # The moment at which the whole sweep ends so, by this machine's monotonic clock (s), which nobody sets; None: none.
+    trial_seconds: float | None = None  # limit of a trial over all its starts (time_limit); None: no limit
+    # Time at which all trials end (time_limit), seconds on this machine's monotonic clock; None: no limit.
     deadline: float | None = None
-    stall_seconds: float | None = None  # a trial without a batch for so long ends as failed; None: it is waited for
+    stall_seconds: float | None = None  # limit of the time without a batch (failed); None: no limit
 
 
-_NO_LIMITS = Limits()
 _LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True)
 class RunDirectory:
-    """The paths of one run, and what is read and written there."""
+    """The paths of a run, and reading and writing its files."""
 
     path: Path
 
@@ -69,7 +68,7 @@ class RunDirectory:
 
     @property
     def experiments(self) -> list[Path]:
-        """Ray Tune's experiments, the first first."""
+        """Ray Tune's experiments, the oldest first."""
         return sorted(path for path in self.tune.glob("[0-9]*") if path.is_dir())
 
     @property
@@ -82,15 +81,15 @@ class RunDirectory:
 
     @property
     def resume_command(self) -> str:
-        """The line that continues this run."""
+        """The command that resumes this run."""
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
     def next_steps(self, ends: Iterable[tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
-        """(what for, the line to type, None where there is none) for trials that came to this."""
+        """Return (purpose, command or None) of each way to continue trials with these statuses and causes."""
         counts = Counter(status.continuation(cause) for status, cause in ends)
-        lines = {each: self.resume_command + each.options for each in Continuation if each.options is not None}
-        return [(f"{c.purpose} ({counted(counts[c], 'trial')})", lines.get(c)) for c in Continuation if counts[c]]
+        commands = {each: self.resume_command + each.options for each in Continuation if each.options is not None}
+        return [(f"{c.purpose} ({counted(counts[c], 'trial')})", commands.get(c)) for c in Continuation if counts[c]]
 
     def trial(self, trial_id: str) -> Path:
         """The directory of one trial."""
@@ -98,20 +97,16 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether a run was begun here."""
+        """Whether the directory holds a run."""
         return (self.path / "run.json").is_file()
 
     @property
     def is_empty(self) -> bool:
-        """Nothing is there but the lock, as a launch leaves it that was refused at its very beginning."""
+        """Whether the directory holds nothing but a lock, which a refused launch leaves behind."""
         return all(path.name == _LOCK_NAME for path in self.path.iterdir())
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        """Write run.json, whole or not at all; the directory is made if needed.
-
-        Raises:
-            UserError: the directory cannot be written.
-        """
+        """Write run.json, atomically; create the directory if needed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "run.json") as temporary:
@@ -121,35 +116,38 @@ class RunDirectory:
 
     def _unwritable(self, error: OSError) -> UserError:
         why = error.strerror or error
-        return UserError(f"{self.path} cannot be written ({why}); mend that, or give another --storage")
+        return UserError(f"{self.path} cannot be written ({why}); fix that, or give another --storage")
 
     def read_plan(self) -> dict[str, Any]:
-        """run.json's content; a UserError where no run is there, or its plan is damaged."""
+        """Read run.json; raise a UserError if it is missing, damaged or of another version."""
+        file = self.path / "run.json"
         if not self.exists:
-            raise UserError(f"{self.path} is no run: it holds no run.json; give a directory that launch.py wrote")
+            raise UserError(f"{self.path} is not a run directory: it holds no run.json; give one that launch.py wrote")
         try:
-            plan: dict[str, Any] = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+            plan: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(plan, dict):
+                raise ValueError("it holds no object")
         except ValueError as error:
-            raise UserError(f"{self.path / 'run.json'} is damaged ({error}); restore it from a copy") from error
-        if not isinstance(plan, dict):
-            raise UserError(f"{self.path / 'run.json'} is damaged (it holds no object); restore it from a copy")
+            raise UserError(f"{file} is damaged ({error}); restore it from a copy") from error
         if plan.get("schema") != SCHEMA:
             raise UserError(
-                f"{self.path} was begun by another version of this program (schema {plan.get('schema')}, this one has "
-                f"{SCHEMA}); use that version, or begin a new run"
+                f"{self.path} was begun by another version of this program (schema {plan.get('schema')}, not "
+                f"{SCHEMA}); use that version, or start a new run"
             )
         return plan
 
     def record(self, trial_id: str) -> TrialRecord | None:
-        """A trial's record; None if it has not begun, or the record is damaged. A trial left "running" by a driver
-        that is gone has been interrupted, whatever its last record says."""
+        """Return a trial's record; None if it has not begun, or the record is damaged.
+
+        A trial whose record is "running" without a live driver is interrupted.
+        """
         record = TrialRecord.find(self.trial(trial_id))
         if record is not None and record.status is Status.RUNNING and not self.is_live():
             record.status = Status.INTERRUPTED
         return record
 
     def is_live(self) -> bool:
-        """Whether a driver holds this run at this moment."""
+        """Whether a driver holds the run's lock."""
         if not (self.path / _LOCK_NAME).exists():
             return False
         lock = FileLock(self.path / _LOCK_NAME)
@@ -158,29 +156,29 @@ class RunDirectory:
                 return False
         except Timeout:
             return True
-        except OSError:  # read-only for us: go by the driver's process
-            return _lives(read_driver(self.path))
+        except OSError:  # no write access: check the driver's process instead
+            return _is_running(read_driver(self.path))
 
     @contextmanager
-    def held(self, limits: Limits = _NO_LIMITS) -> Iterator[None]:
-        """Hold the run: no second driver may work on it. Its trials heed the limits.
+    def held(self, limits: Limits | None = None) -> Iterator[None]:
+        """Lock the run against other drivers, and set the limits of its trials.
 
         Raises:
-            UserError: another driver does, or the directory cannot be written.
+            UserError: another driver holds the run, or the directory cannot be written.
         """
         lock = FileLock(self.path / _LOCK_NAME)
         try:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                lock.acquire(timeout=2)  # who only looks whether it is held (`is_live`) lets go at once
+                lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
-                    temporary.write_text(json.dumps(_this_driver(limits)), encoding="utf-8")
+                    temporary.write_text(json.dumps(_this_driver(limits or Limits())), encoding="utf-8")
             except Timeout:
                 driver = read_driver(self.path) or {}
                 raise UserError(
                     f"{self.path} is in use by process {driver.get('pid', '?')} on {driver.get('host', '?')}; "
-                    "wait for it to end, or stop it, then resume"
+                    "wait for its end, or stop it, then resume"
                 ) from None
             except OSError as error:
                 raise self._unwritable(error) from error
@@ -190,45 +188,45 @@ class RunDirectory:
 
 
 class DriverGoneError(RuntimeError):
-    """The driver that started this trial is dead, or another one has taken the run over."""
+    """The driver that started this trial has ended, or another driver has taken over the run."""
 
 
 @dataclass(frozen=True)
 class DriverWatch:
-    """A trial's view of its driver: asked before every write, so that an orphan writes nothing."""
+    """A trial's check of its driver before every write, so that an orphaned trial writes nothing."""
 
     run: Path
     driver: dict[str, Any] | None
-    lived: bool
+    lived: bool  # whether the driver was running at the start
 
     @classmethod
     def begin(cls, run: Path) -> DriverWatch:
-        """The driver of this moment; one that is dead already is not ours (Tune was restored by other means), and
-        then only a takeover by a new one counts."""
+        """Watch the latest driver. If it has ended already (Tune was restored by other means), only a takeover by a new
+        driver stops the trial."""
         driver = read_driver(run)
-        return cls(run, driver, _lives(driver))
+        return cls(run, driver, _is_running(driver))
 
     @property
     def limits(self) -> Limits:
-        """The driver's; the deadline of one that is dead is past and means nothing to who goes on without it."""
+        """The driver's limits, without the deadline if the driver had ended already."""
         driver = self.driver or {}
         limits = Limits(**driver.get("limits", {}))
         if limits.deadline is None or not self.lived:
             return dataclasses.replace(limits, deadline=None)
-        if driver["host"] != socket.gethostname():  # whose clock starts elsewhere
+        if driver["host"] != socket.gethostname():  # its monotonic clock differs
             return dataclasses.replace(limits, deadline=time.monotonic() + driver["deadline_unix"] - time.time())
         return limits
 
     def check(self) -> None:
-        """Raise a DriverGoneError where the trial is to stop, without writing."""
+        """Raise a DriverGoneError if the trial must stop without writing."""
         if read_driver(self.run) != self.driver:
             raise DriverGoneError(f"another driver has taken over {self.run}")
-        if self.lived and not _lives(self.driver):
-            raise DriverGoneError(f"the driver of {self.run} is gone")
+        if self.lived and not _is_running(self.driver):
+            raise DriverGoneError(f"the driver of {self.run} has ended")
 
 
 def read_driver(run: Path) -> dict[str, Any] | None:
-    """driver.json, None if there is none."""
+    """Read driver.json; None if there is none."""
     try:
         driver: dict[str, Any] = json.loads((run / "driver.json").read_text(encoding="utf-8"))
         return driver
@@ -249,20 +247,20 @@ def _this_driver(limits: Limits) -> dict[str, Any]:
     }
 
 
-def _lives(driver: dict[str, Any] | None) -> bool:
-    """Whether a driver's process lives; one on another host is taken to."""
+def _is_running(driver: dict[str, Any] | None) -> bool:
+    """Whether a driver's process is running; on another host it is assumed to be."""
     if driver is None:
         return False
     if driver["host"] != socket.gethostname():
         return True
-    # A process number is used again; together with its start it is not.
+    # Process numbers are reused, so the start time is compared as well.
     return _started(driver["pid"]) == driver["started"]
 
 
 def _started(pid: int) -> float | None:
-    """When a process started, by a clock that nobody sets; None if there is none."""
+    """Return the start time of a process on a clock that cannot be set; None if there is no such process."""
     try:
-        if sys.platform == "linux":  # ticks since the system's start; psutil's Unix time moves with the clock
+        if sys.platform == "linux":  # ticks since boot; psutil's Unix time moves with the clock
             return float(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
         return float(psutil.Process(pid).create_time())
     except (OSError, psutil.Error):
@@ -270,22 +268,23 @@ def _started(pid: int) -> float | None:
 
 
 def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
-    """What must stand above results that say nothing about the published models; None for those that do.
+    """Return the warning above results that say nothing about the published models; None for other results.
 
     Args:
         arms: model, scale and weights of each trial.
     """
     known = list(arms)
     titles = {model: REGISTRY[model].title if model in REGISTRY else model for model, _, _ in known}
-    drawn = {model for model, _, weights in known if weights == "random"}
-    why = ["nano-sized backbones"] if any(scale == "nano" for _, scale, _ in known) else []
-    if drawn:
-        *most, last = (title for model, title in titles.items() if model in drawn)
+    random = {model for model, _, weights in known if weights == "random"}
+    reasons = ["nano-sized backbones"] if any(scale == "nano" for _, scale, _ in known) else []
+    if random:
+        *most, last = (title for model, title in titles.items() if model in random)
         which = f"{', '.join(most)} and {last}" if most else last
-        why.append("random weights" if len(drawn) == len(titles) else f"random weights in {which}")
-    if not why:
+        reasons.append("random weights" if len(random) == len(titles) else f"random weights in {which}")
+    if not reasons:
         return None
-    what = " and ".join(why)
+    reason = " and ".join(reasons)
     return (
-        f"{what[0].upper()}{what[1:]}: this run shows that the tool works; it says nothing about the published models."
+        f"{reason[0].upper()}{reason[1:]}: this run shows that the tool works; it says nothing about the published "
+        "models."
     )

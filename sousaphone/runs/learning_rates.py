@@ -1,4 +1,4 @@
-"""The learning rates that a search found: RUN/rates.json, written at its end, read by `--rates`."""
+"""Results of a learning-rate search: RUN/rates.json, written at its end and read by `--rates`."""
 
 from __future__ import annotations
 
@@ -20,38 +20,40 @@ _RANDOM = "random"
 
 
 def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialRecord]) -> Iterator[str]:
-    """Write what the search's trials found so far; yields it in words.
+    """Write the rates found so far to RUN/rates.json; yield them as lines for the terminal.
 
-    The best rate has the lowest validation loss at the last epoch: after so few steps accuracies are coarse.
+    The best rate of a backbone has the lowest validation loss at the last epoch; accuracies are too coarse after so few
+    steps. A backbone has none while a trial has neither completed nor diverged.
 
     Args:
-        trials: all that are planned.
-        records: of those that have begun, by trial.
+        trials: all planned trials.
+        records: records of the trials that have begun, by trial.
     """
-    waiting = {t.trial_id: TrialRecord(t.trial_id, dataclasses.asdict(t), Status.PENDING) for t in trials}
-    known = {**waiting, **records}.values()
+    pending = {t.trial_id: TrialRecord(t.trial_id, dataclasses.asdict(t), Status.PENDING) for t in trials}
+    known = {**pending, **records}.values()
     rows = sorted((_row(record) for record in known), key=lambda row: (row["model"], row["learning_rate"]))
     found: dict[str, float] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         tried = [row for row in rows if row["model"] == model]
-        whole = [row for row in tried if row["status"].is_full]
-        if len(whole) < len(tried):
-            ended = "; ".join(f"{row['learning_rate']:g} {row['status']}" for row in tried if row not in whole)
-            yield f"{model}: not every rate came to its end ({ended})"
-        if not whole or any(row["status"] is not Status.DIVERGED for row in tried if row not in whole):
-            continue  # a rate that is too high may diverge, and is out; any other end leaves the question open
-        best = min(whole, key=lambda row: row["val_loss"])
+        full = [row for row in tried if row["status"].is_full]
+        others = [row for row in tried if not row["status"].is_full]
+        if others:
+            ends = "; ".join(f"{row['learning_rate']:g} {row['status']}" for row in others)
+            yield f"{model}: some learning-rate trials did not finish ({ends})"
+        if not full or any(row["status"] is not Status.DIVERGED for row in others):
+            continue
+        best = min(full, key=lambda row: row["val_loss"])
         found[model] = best["learning_rate"]
-        edge = best in (tried[0], tried[-1])
+        edge = "; at the edge of the grid, a better rate may lie beyond" if best in (tried[0], tried[-1]) else ""
         yield (
             f"{model}: learning rate {best['learning_rate']:g}, val_loss {best['val_loss']:.3f}, val_acc "
-            f"{best['val_acc']:.1%}" + ("; at the edge of the grid, a better one may lie beyond" if edge else "")
+            f"{best['val_acc']:.1%}{edge}"
         )
     settings = {key: rows[0][key] for key in ("scale", "strategy", "lora_targets", "dataset", "epochs")}
     content = {**settings, "selected_by": "val_loss of the last epoch", "found": found, "table": rows}
     with atomic_write(run / FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    yield f"rates: {run / FILE}" + (f"; to use them: --rates {run / FILE}" if found else "; none is settled yet")
+    yield f"rates: {run / FILE}" + (f"; to use them: --rates {run / FILE}" if found else "; none is found yet")
 
 
 def _row(record: TrialRecord) -> dict[str, Any]:
@@ -70,14 +72,14 @@ def _row(record: TrialRecord) -> dict[str, Any]:
 def read(
     file: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]
 ) -> tuple[dict[str, float], str]:
-    """The rates of a file, for the backbones that it has, and how they were found, in words.
+    """Read the rates of a file, for the backbones of a sweep that it contains, and a description of the search.
 
     Args:
-        weights: by backbone, what the sweep will start from.
+        weights: pretrained weights of each backbone of the sweep.
 
     Raises:
-        UserError: it is no such file, or was found for another scale, another strategy or other weights: what suits a
-            nano or a random network says nothing about a published one.
+        UserError: it is not a rates file, or was found for another scale, strategy or kind of weights: a rate found for
+            a nano or random network says nothing about a published one.
     """
     path = Path(file).expanduser()
     try:
@@ -87,38 +89,36 @@ def read(
         searched = {key: content[key] for key in ("scale", "strategy", "lora_targets")}
         pretrained = {row["model"]: bool(row["pretrained"]) for row in content["table"]}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not in the form that such a run writes"
+        why = error.strerror if isinstance(error, OSError) else "it is not a rates file"
         raise UserError(
             f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
         ) from None
-    wanted = {"scale": scale, "strategy": strategy, "lora_targets": lora_targets}
-    if strategy != "lora":
-        del wanted["lora_targets"]
-    other = [
+    wanted = {"scale": scale, "strategy": strategy} | ({"lora_targets": lora_targets} if strategy == "lora" else {})
+    differences = [
         f"{key.replace('_', ' ')} {searched[key]}, not {value}"
         for key, value in wanted.items()
         if searched[key] != value
     ]
-    other += [
-        f"{model} with {'pretrained' if pretrained[model] else 'random'} weights"
-        for model in found
-        if model in weights and pretrained[model] != (weights[model] != _RANDOM)
-    ]
-    if other:
-        raise UserError(
-            f"--rates {file}: its rates were found for {'; '.join(other)}, and say nothing about others; search again "
-            "with --config rates and the settings of this sweep, or leave --rates out"
-        )
     used = {model: rate for model, rate in found.items() if model in weights}
-    return used, _conditions(content, used)
+    differences += [
+        f"{model} with {'pretrained' if pretrained[model] else 'random'} weights"
+        for model in used
+        if pretrained[model] != (weights[model] != _RANDOM)
+    ]
+    if differences:
+        raise UserError(
+            f"--rates {file}: its rates were found for {'; '.join(differences)}; search again with --config rates and "
+            "the settings of this sweep, or leave --rates out"
+        )
+    return used, _describe_search(content, used)
 
 
-def _conditions(content: Mapping[str, Any], used: Mapping[str, float]) -> str:
-    """What a search heard, for how long, and which of its rates stand at the edge of what was tried."""
+def _describe_search(content: Mapping[str, Any], used: Mapping[str, float]) -> str:
+    """Return data and length of a search, and the backbones whose rate is at the edge of the grid."""
     rows = [row for row in content["table"] if row["model"] in used]
     steps = {row.get("limit_train_batches") for row in rows} - {None}
-    told = f"searched on {content.get('dataset')}, {counted(content.get('epochs'), 'epoch')}"
-    told += f" of {counted(min(steps), 'step')}" if steps else ""
+    description = f"searched on {content.get('dataset')}, {counted(content.get('epochs'), 'epoch')}"
+    description += f" of {counted(min(steps), 'step')}" if steps else ""
     grids = {model: [row["learning_rate"] for row in rows if row["model"] == model] for model in used}
     edge = [model for model, rate in used.items() if rate in (min(grids[model]), max(grids[model]))]
-    return told + (f"; at the edge of the rates tried: {', '.join(edge)}" if edge else "")
+    return description + (f"; at the edge of the rates tried: {', '.join(edge)}" if edge else "")

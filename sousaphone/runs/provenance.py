@@ -1,4 +1,4 @@
-"""What produced a result: commit, versions, host."""
+"""Provenance of a result: commit, versions, host."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def provenance() -> dict[str, Any]:
-    """What produced a result: commit, versions, host."""
+    """Return the git commit, the versions of Python and packages, and the host."""
     packages = ("sousaphone", "torch", "torchaudio", "transformers", "peft", "ray", "numpy")
     return {
         "git_commit": _git("rev-parse", "HEAD") or "unknown",
@@ -24,9 +24,8 @@ def provenance() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str:
-    """A git command's output in the repository that holds this package; empty outside of one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), *arguments]
+    """Return the output of a git command in this package's repository; empty outside a repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -35,7 +34,7 @@ def _git(*arguments: str) -> str:
 
 
 def package_version(package: str) -> str | None:
-    """Of what is installed; None where it is not."""
+    """Return the installed version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -1,4 +1,4 @@
-"""What becomes of a trial: its status, what caused it, and what continues it. All that is known of that stands here."""
+"""The statuses of a trial, their causes, and how each is continued; the only place that defines these."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import enum
 
 
 class Continuation(enum.Enum):
-    """What continues trials or tries them again: `options` beside --resume, None where none do, and the `purpose`."""
+    """A way to continue or retry trials: the `options` in addition to --resume (None: impossible) and the `purpose`."""
 
-    RESUME = "", "To continue after a stop, or after the time limit of a sweep"
-    RETRY = " --retry-failed", "To try failed trials again, once the cause is gone"
-    LONGER_LIMIT = " --trial-time-limit none", "To continue under a longer time limit of a trial (such as 2h), or none"
-    NEW_RUN = None, "Diverged trials would diverge again: begin a new run with a lower --set learning_rate"
+    RESUME = "", "To resume after a stop, or after the time limit of a sweep"
+    RETRY = " --retry-failed", "To retry failed trials, once the cause is removed"
+    LONGER_LIMIT = " --trial-time-limit none", "To resume under a longer time limit of a trial (such as 2h), or none"
+    NEW_RUN = None, "Diverged trials would diverge again: start a new run with a lower --set learning_rate"
 
     def __init__(self, options: str | None, purpose: str) -> None:
         self.options, self.purpose = options, purpose
 
 
 class Status(enum.StrEnum):
-    """What a trial has come to, as trial.json holds it; `meaning` is what can be said where no reason is on record."""
+    """The status of a trial, as in trial.json; `meaning` is shown if the record has no reason."""
 
     def __new__(cls, value: str, meaning: str = "no reason is on record") -> Status:
         member = str.__new__(cls, value)
@@ -27,7 +27,7 @@ class Status(enum.StrEnum):
 
     meaning: str
     PENDING = "pending", "it has not begun"
-    RUNNING = "running", "it is at work"
+    RUNNING = "running", "it is running"
     COMPLETED = "completed", ""
     EARLY_STOPPED = "early_stopped", ""
     TIME_LIMIT = "time_limit", "it was stopped before its last planned epoch"
@@ -38,36 +38,36 @@ class Status(enum.StrEnum):
 
     @property
     def is_full(self) -> bool:
-        """Whether the trial has all its results; what any other one has is partial, and is not compared."""
+        """Whether the trial has all its results; other results are partial and not compared."""
         return self in (Status.COMPLETED, Status.EARLY_STOPPED)
 
     @property
     def is_good(self) -> bool:
-        """Whether it is a good end: a sweep is a success if every trial has one."""
+        """Whether the trial ended well; a sweep succeeds if every trial did."""
         return self.is_full or self is Status.TIME_LIMIT
 
     @property
     def is_bad(self) -> bool:
-        """Whether an error, or someone, stopped the trial before its end."""
+        """Whether an error or a stop ended the trial."""
         return not self.is_good and self not in (Status.PENDING, Status.RUNNING)
 
     @property
     def has_ended(self) -> bool:
-        """Whether it is an end; a trial without one waits: a plain --resume begins or continues it."""
+        """Whether the trial has ended; otherwise a plain --resume starts or continues it."""
         return self not in (Status.PENDING, Status.RUNNING, Status.INTERRUPTED)
 
     @property
     def is_retried(self) -> bool:
-        """Whether --retry-failed tries it again. One that diverged would do so again: its random draws are fixed."""
+        """Whether --retry-failed tries it again. A diverged trial would diverge again: its random draws are fixed."""
         return self in (Status.FAILED, Status.OUT_OF_MEMORY)
 
     @property
     def causes(self) -> tuple[Cause, ...]:
-        """All that may have caused it; none for a trial that has not begun or is at work."""
+        """The possible causes; none for pending and running."""
         return tuple(cause for cause in Cause if cause.status is self)
 
     def continuation(self, cause: Cause | None) -> Continuation | None:
-        """What continues a trial that came to this by a cause (None: not known); None for one with all its results."""
+        """Return how a trial with this status and cause (None: unknown) is continued; None if it has all results."""
         if self.is_full:
             return None
         if not self.has_ended or cause is Cause.SWEEP_TIME_LIMIT:
@@ -78,7 +78,7 @@ class Status(enum.StrEnum):
 
 
 class Cause(enum.StrEnum):
-    """Why a trial came to its `status`."""
+    """The cause of a trial's `status`."""
 
     def __new__(cls, value: str, status: Status = Status.FAILED) -> Cause:
         member = str.__new__(cls, value)
@@ -92,10 +92,10 @@ class Cause(enum.StrEnum):
     SWEEP_TIME_LIMIT = "sweep_time_limit", Status.TIME_LIMIT
     STOPPED_BY_USER = "stopped_by_user", Status.INTERRUPTED  # SIGINT or SIGTERM
     DRIVER_KILLED = "driver_killed", Status.INTERRUPTED
-    RAY_STOPPED = "ray_stopped", Status.INTERRUPTED  # its processes were killed, or it could not go on
+    RAY_STOPPED = "ray_stopped", Status.INTERRUPTED  # its processes were killed, or it raised an error
     DISK_FULL = "disk_full", Status.INTERRUPTED
     MEMORY = "memory", Status.OUT_OF_MEMORY
     LOSS_NOT_FINITE = "loss_not_finite", Status.DIVERGED
     HUNG = "hung", Status.FAILED
-    WORKER_DIED = "worker_died", Status.FAILED  # and nothing says why
+    WORKER_DIED = "worker_died", Status.FAILED  # for an unknown reason
     ERROR = "error", Status.FAILED

@@ -1,8 +1,9 @@
-"""What the terminal shows while a run goes on: a line a finished epoch, and a sign of life in long ones."""
+"""Terminal output of a running sweep: one line per finished epoch, and a progress line during long epochs."""
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from ray import tune
@@ -17,100 +18,91 @@ from sousaphone.sweep.trainable import run_of
 from sousaphone.text import in_words
 from sousaphone.training.watchdog import read_heartbeat
 
-_LOOK_SECONDS = 10.0
+_CHECK_SECONDS = 10.0
 _QUIET_SECONDS = 60.0
 
 
 class LiveCallback(tune.Callback):
-    """Driven by Tune's events in the driver; what it tells is read from the trials' own records.
+    """Prints a line at Tune's events in the driver, from the trials' own records.
 
-    It travels in the experiment's saved state and so holds no path: the run is where the trial is, also after a move.
+    Ray saves the callback with the experiment, so it holds no path; the run is found from the trial, even after a move.
     """
 
     def __init__(self) -> None:
-        self._looked = 0.0
-        self._told: dict[str, float] = {}  # when each trial last had a line
+        self.setup()
 
     def setup(self, **info: Any) -> None:
-        # What an earlier launch has saved is of a clock that starts anew with the machine.
-        self._looked, self._told = 0.0, {}
+        # Tune calls it again after a restore: saved times belong to a clock that restarts with the machine.
+        self._checked = 0.0
+        self._printed: dict[str, float] = {}  # time of the last line of each trial
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_start(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         deadline = DriverWatch.begin(run.path).limits.deadline
-        if deadline is not None and time.monotonic() >= deadline:  # it waits for another launch, as is said at its end
+        if deadline is not None and time.monotonic() >= deadline:  # it is not started; on_trial_complete reports it
             return
         record = TrialRecord.find(run.trial(str(trial)))
         done = len(record.history) if record else 0
-        self._tell(trial, f"goes on after epoch {done}/{trial.config['epochs']}" if done else "starts")
+        self._print(trial, f"resumes after epoch {done}/{trial.config['epochs']}" if done else "starts")
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if "epoch" not in result:  # it ended before its first epoch, as its record says
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **info: Any) -> None:
+        if "epoch" not in result:  # it ended before its first epoch
             return
         run = run_of(trial.storage)
         names = ("train_loss", "val_acc", "val_macro_f1", "test_acc")
-        numbers = "  ".join(f"{name} {result[name]:.3f}" for name in names if result.get(name) is not None)
-        self._tell(trial, f"epoch {result['epoch']}/{trial.config['epochs']}  {numbers}{_left(run, str(trial))}")
+        metrics = "  ".join(f"{name} {result[name]:.3f}" for name in names if result.get(name) is not None)
+        self._print(trial, f"epoch {result['epoch']}/{trial.config['epochs']}  {metrics}{_left(run, str(trial))}")
         write_status(run)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         record = TrialRecord.find(run.trial(str(trial)))
-        begun = record is not None and record.status is not Status.INTERRUPTED
-        self._tell(
-            trial,
-            f"{record.status}: {record.reason}"
-            if record and begun
-            else "not begun: the time limit of this launch is reached",
-        )
+        if record is None or record.status is Status.INTERRUPTED:
+            self._print(trial, "not started: the time limit of this launch is reached")
+        else:
+            self._print(trial, f"{record.status}: {record.reason}")
         write_status(run)
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
         directory = run.trial(str(trial))
         record = TrialRecord.find(directory)
         if record is None or record.status is Status.RUNNING:
-            # It died before it could say so; what Ray knows comes after this call, and into the record at the end.
+            # The trial could not record its end. Ray writes its error after this call; `name_ends` adds it later.
             record = record or TrialRecord(str(trial), dict(trial.config))
             explain(record, directory, None)
-            try:
-                if not run.exists:  # it was renamed, and is not to be begun anew
-                    return
+            if not run.exists:  # it was renamed; do not create it again
+                return
+            with suppress(OSError):  # a full disk; `name_ends` writes the record once there is space
                 directory.mkdir(parents=True, exist_ok=True)
                 record.write(directory)
-            except OSError:  # a full disk; its end is named as soon as there is room
-                pass
-        self._tell(trial, f"{record.status}: {record.error}")
+        self._print(trial, f"{record.status}: {record.error}")
         write_status(run)
 
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if time.monotonic() - self._looked < _LOOK_SECONDS:
+    def on_step_end(self, trials: list[Any], **info: Any) -> None:
+        if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
-        self._looked = time.monotonic()
+        self._checked = time.monotonic()
         running = [trial for trial in trials if trial.status == "RUNNING"]
         for trial in running:
-            if time.monotonic() - self._told.get(str(trial), 0.0) < _QUIET_SECONDS:
+            if time.monotonic() - self._printed.get(str(trial), 0.0) < _QUIET_SECONDS:
                 continue
             beat = read_heartbeat(run_of(trial.storage).trial(str(trial)))
             if beat is not None:
-                self._tell(
-                    trial, f"epoch {beat['epoch']}/{trial.config['epochs']} in work, {beat['share']:.0%} trained"
-                )
+                self._print(trial, f"epoch {beat['epoch']}/{trial.config['epochs']}: {beat['share']:.0%} trained")
         if running:
             write_status(run_of(running[0].storage))
 
-    def _tell(self, trial: Any, words: str) -> None:
-        self._told[str(trial)] = time.monotonic()
-        print(f"{clock()}  {trial}  {words}", flush=True)
+    def _print(self, trial: Any, message: str) -> None:
+        self._printed[str(trial)] = time.monotonic()
+        print(f"{clock()}  {trial}  {message}", flush=True)
 
 
 def _left(run: RunDirectory, trial_id: str) -> str:
-    """The time that the trial and the sweep will still take, at the pace so far."""
+    """Return the expected time left of the trial and of the sweep."""
     plan = run.read_plan()
     ends = seconds_left(plan, read_records(run, plan))
     if not ends:
         return ""
-    mine = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
-    return f"{mine}  (sweep: {in_words(max(ends.values()))})"
+    own = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
+    return f"{own}  (sweep: {in_words(max(ends.values()))})"

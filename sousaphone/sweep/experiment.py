@@ -1,11 +1,11 @@
-"""Build or restore a Ray Tune experiment and run it to its end."""
+"""Build or restore a Ray Tune experiment and run it."""
 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import json
 import pickle
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -41,113 +41,95 @@ RESOURCES_NAME = "resources.json"
 _CLOSING_SECONDS = 20.0  # for a tracker
 
 
-class SweepEnd(enum.Enum):
-    """How a sweep came to its end; what each trial came to stands in its record."""
-
-    RAN = "every trial that was left has ended"
-    INTERRUPTED = "stopped by a signal"
-    RAY_STOPPED = "Ray could not go on"
-
-
 class MovedRunError(RuntimeError):
     """The run directory was renamed, removed or damaged while its trials ran."""
 
 
 def run_job(
     runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int, announce: Announce
-) -> SweepEnd:
-    """Hold the run directory, write its plan, measure the baselines and run the trials that are left.
+) -> bool:
+    """Lock the run directory, write its plan, measure the baselines and run the trials that are left.
+
+    Returns:
+        Whether a stop (Ctrl-C, SIGTERM) interrupted it.
 
     Raises:
-        UserError: another launch has taken the directory; nothing is begun.
-        MovedRunError: see there.
+        UserError: another launch has taken the directory; nothing is started.
+        MovedRunError: the run directory was renamed, removed or damaged.
     """
-    # They bring torch, which the process that drives Ray, and imports this module, does without.
+    # Imported here because they import torch, which the process that drives Ray does not need.
     from sousaphone.baselines.measure import measure_baselines
     from sousaphone.planning.plan import plan_json
 
-    run, ids = job.directory, [trial.trial_id for trial in job.trials]
-    with run.held(job.limits.from_now()):
+    run = job.directory
+    deadline = None if job.time_limit is None else time.monotonic() + job.time_limit
+    with run.held(dataclasses.replace(job.limits, deadline=deadline)):
         if job.plan is None and run.exists:
-            raise UserError(f"{run.path} was started by another process just now; give another --name")
+            raise UserError(f"{run.path} was just started by another process; give another --name")
         if job.plan is not None and job.plan != run.read_plan():
-            raise UserError(f"{run.path} was changed by another launch just now; give the same line again")
+            raise UserError(f"{run.path} was just changed by another launch; run the same command again")
         run.write_plan(plan_json(job, resources, at_once, dataset))
         announce(f"progress: {run.status_page}")
         try:
+            # Trials that a killed driver left "running" become interrupted.
+            name_ends(run, job.trial_ids, Cause.DRIVER_KILLED, "the driver was killed")
             if job.baselines and any(trial.score_test for trial in job.trials):
-                # Should it end here, the status page tells how things stand.
-                name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
                 measure_baselines(run.path, job.trials, dataset, announce)
-            run_sweep(runtime, run, job.sweep, job.trials, job.left(), resources, at_once, job.tracker, announce)
-            return SweepEnd.RAN
+            _run_trials(runtime, job, resources, at_once, announce)
+            return False
         except KeyboardInterrupt:
             ignore_stops()
-            end = SweepEnd.INTERRUPTED
+            interrupted = True
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
-            end = SweepEnd.RAY_STOPPED
-        except UserError as error:  # of what lies in the directory; nobody has typed anything wrong
+            interrupted = False
+        except UserError as error:  # about the directory's content, not the command line
             raise MovedRunError(str(error)) from error
     runtime.kill()
-    return end
+    return interrupted
 
 
-def run_sweep(
-    runtime: Runtime,
-    run: RunDirectory,
-    sweep: Sweep,
-    trials: Sequence[TrainConfig],
-    left: Sequence[TrainConfig],
-    resources: Resources,
-    at_once: int,
-    tracker: str,
-    announce: Announce,
-) -> None:
-    """Run what is left of a run's trials, and return when all of that has ended; Ray is gone by then.
+def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, announce: Announce) -> None:
+    """Run the trials that are left; return when all of them and Ray have ended.
 
-    A trial that fails does not stop the others.
-
-    Args:
-        trials: all that are planned.
-        left: those to run now.
-        at_once: how many run at a time; one fewer whenever the machine's memory runs out while a worker starts.
-        tracker: where metrics go beside TensorBoard: `none` or `wandb`.
+    A trial that fails does not stop the others. Each time the machine's memory runs out while a worker starts, one
+    trial fewer runs at a time.
 
     Raises:
-        KeyboardInterrupt: a stop; unfinished trials are marked so.
-        StoppedRayError: Ray could not go on; the same.
-        UserError: the run directory is no longer where it was.
+        KeyboardInterrupt: a stop; unfinished trials are marked as interrupted.
+        StoppedRayError: Ray stopped; unfinished trials are marked as interrupted.
+        MovedRunError, UserError: the run directory was renamed, removed or damaged.
     """
-    ids = [trial.trial_id for trial in trials]
-    # What a killed driver left "running" waits for its turn again.
-    name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
-    for trial in left:  # where an earlier start hung explains nothing of this one
+    run, ids, left = job.directory, job.trial_ids, job.left()
+    for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
-    in_place = partial(_refuse_moved, DriverWatch.begin(run.path))
+    check = partial(_refuse_moved, DriverWatch.begin(run.path))
 
     try:
-        while not runtime.call(_fit, run, sweep, left, resources, tracker, look=in_place):
+        while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
             runtime.restart()
             name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
-            left = [trial for trial in left if _is_unfinished(run, trial)]
+            records = [(trial, TrialRecord.read(run.trial(trial.trial_id))) for trial in left]
+            left = [trial for trial, record in records if record is None or record.status is Status.INTERRUPTED]
             if at_once > 1:
                 at_once -= 1
                 resources = dataclasses.replace(resources, max_concurrent=at_once)
                 announce(f"{_NO_MEMORY}; at most {counted(at_once, 'trial')} at a time from now on")
-            else:
-                announce(f"{left[0].trial_id}: {_NO_MEMORY}")
-                _end_for_memory(run, left[0])
-                left = left[1:]
-            if not left:
-                break
+            elif left:
+                trial, *left = left
+                announce(f"{trial.trial_id}: {_NO_MEMORY}")
+                directory = run.trial(trial.trial_id)
+                record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
+                record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
+                directory.mkdir(parents=True, exist_ok=True)
+                record.write(directory)
         runtime.kill()
     except KeyboardInterrupt as stop:
         ignore_stops()
-        announce("interrupted: closing the trials and writing the report, some seconds")
-        if tracker == "wandb":
+        announce("interrupted: stopping the trials and writing the report, which takes some seconds")
+        if job.tracker == "wandb":
             runtime.interrupt(_CLOSING_SECONDS)
-        runtime.kill()  # before anything is written in the workers' name
+        runtime.kill()  # before their records are written here
         name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped ({stop})")
         raise
     except StoppedRayError as stop:
@@ -158,31 +140,28 @@ def run_sweep(
 
 
 def _refuse_moved(watch: DriverWatch) -> None:
-    """
-    Raises:
-        MovedRunError: another directory, or none, is where the run was.
-    """
+    """Raise a MovedRunError if the run is no longer at its path."""
     try:
         watch.check()
     except DriverGoneError as error:
         raise MovedRunError(
-            f"{watch.run} was renamed or removed while its trials ran, and they were stopped; give it its name back, "
-            f"then resume: {RunDirectory(watch.run).resume_command}"
+            f"{watch.run} was renamed or removed while its trials ran, so they were stopped; restore its name, then "
+            f"to resume: {RunDirectory(watch.run).resume_command}"
         ) from error
 
 
 def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
-    """In the process that drives Ray.
+    """Run an experiment, in the process that drives Ray.
 
     Returns:
-        Whether Ray came to the end of an experiment; if not, the machine's memory ran out while a worker started, which
-        is the one failure of a trial that Tune takes for its own.
+        Whether the experiment finished; if not, the machine's memory ran out while a worker started, the only failure
+        of a trial that aborts the experiment.
 
     Raises:
-        StoppedRayError: Ray could not go on.
+        StoppedRayError: Ray stopped.
     """
     try:
-        # Ray ends by reading its accounts of failures, which a full disk has torn; the trials' own are kept.
+        # At the end Ray reads its pickled errors of trials, which a full disk truncates; the trials' records are kept.
         with suppress(EOFError, pickle.UnpicklingError):
             _tuner(run, sweep, left, resources, tracker).fit()
     except KeyboardInterrupt:
@@ -191,8 +170,8 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
 
             close_trackers()
     except (OSError, ray.exceptions.RayError, tune.TuneError) as error:
-        # Ray's own log on a full disk, say; a trial's error is kept with the trial.
-        raise StoppedRayError(f"Ray could not go on: {one_line(error, 300)}") from error
+        # For example Ray's own log on a full disk; a trial's error does not arrive here.
+        raise StoppedRayError(f"Ray stopped: {one_line(error, 300)}") from error
     except RuntimeError as error:
         if not isinstance(error.__cause__, ray.exceptions.OutOfMemoryError):
             raise
@@ -200,43 +179,41 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
     return True
 
 
-def _is_unfinished(run: RunDirectory, trial: TrainConfig) -> bool:
-    record = TrialRecord.read(run.trial(trial.trial_id))
-    return record is None or record.status is Status.INTERRUPTED
-
-
-def _end_for_memory(run: RunDirectory, trial: TrainConfig) -> None:
-    directory = run.trial(trial.trial_id)
-    record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
-    record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
-    directory.mkdir(parents=True, exist_ok=True)
-    record.write(directory)
-
-
 def _tuner(
     run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str
 ) -> tune.Tuner:
-    """Ray restores an experiment if what it would go on with is just what is left, and otherwise gets a new one.
+    """Restore the newest experiment if Ray would resume exactly the trials that are left; otherwise make a new one.
 
-    It cannot restore, for one, trials that ended well by its own count (cut by a limit that is lifted now), points
-    that were added to the grid, another number of trials at a time, another tracker, or an experiment killed before
-    its first snapshot. Either way each trial goes on from its own checkpoint.
+    Ray cannot restore trials that it counts as finished (cut by a limit that is lifted now), points added to the grid,
+    another number of trials at a time, another tracker, or an experiment killed before its first snapshot. In either
+    case each trial resumes from its own checkpoint.
     """
     trainable = tune.with_resources(train_fn, tune.PlacementGroupFactory([resources.request]))
+    # Ray keeps these settings when it restores an experiment.
+    settings = {"tracker": tracker, **dataclasses.asdict(resources)}
     if run.experiments:
         newest = run.experiments[-1]
-        errored = _restorable(newest, left, _settings(resources, tracker))
+        errored = _resume_errored(newest, left, settings)
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
     whole = not run.experiments and list(left) == sweep.trials()
     experiment = run.tune / f"{len(run.experiments) + 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
-        temporary.write_text(json.dumps(_settings(resources, tracker)), encoding="utf-8")
+        temporary.write_text(json.dumps(settings), encoding="utf-8")
     points = [dataclasses.asdict(trial) for trial in left]
+    if whole:
+        space = {k: tune.sample_from(v) if isinstance(v, PerModel) else v for k, v in sweep.param_space.items()}
+    else:  # contains `points`; the search algorithm runs only these
+        space = {key: tune.choice(list(dict.fromkeys(point[key] for point in points))) for key in points[0]}
+    callbacks: list[tune.Callback] = [JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()]
+    if tracker == "wandb":
+        from sousaphone.sweep.wandb_logger import TrackerCallback
+
+        callbacks.append(TrackerCallback())
     return tune.Tuner(
         trainable,
-        param_space={key: _for_tune(value) for key, value in sweep.param_space.items()} if whole else _domains(points),
+        param_space=space,
         tune_config=tune.TuneConfig(
             metric=sweep.metric,
             mode=sweep.mode,
@@ -245,7 +222,7 @@ def _tuner(
                 points_to_evaluate=None if whole else points, max_concurrent=resources.max_concurrent or 0
             ),
             num_samples=1 if whole else len(points),
-            # A new worker spends seconds importing; a used one starts the next trial at once.
+            # A new worker takes seconds to import torch; a used one starts the next trial at once.
             reuse_actors=True,
             trial_name_creator=name_trial,
             trial_dirname_creator=name_trial,
@@ -253,7 +230,7 @@ def _tuner(
         run_config=tune.RunConfig(
             name=experiment.name,
             storage_path=str(run.tune),
-            callbacks=[JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback(), *_trackers(tracker)],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=0, fail_fast=False),
             sync_config=tune.SyncConfig(sync_period=10),
             verbose=0,
@@ -261,22 +238,9 @@ def _tuner(
     )
 
 
-def _trackers(tracker: str) -> list[tune.Callback]:
-    if tracker != "wandb":
-        return []
-    from sousaphone.sweep.wandb_logger import TrackerCallback  # brings W&B
-
-    return [TrackerCallback()]
-
-
-def _settings(resources: Resources, tracker: str) -> dict[str, Any]:
-    """What Ray keeps of an experiment and takes no other on restoring."""
-    return {"tracker": tracker, **dataclasses.asdict(resources)}
-
-
-def _restorable(experiment: Path, left: Sequence[TrainConfig], settings: Mapping[str, Any]) -> bool | None:
-    """Whether Ray must be told to go on with errored trials too, so that it runs just what is left, as it is to be run
-    now; None: it cannot."""
+def _resume_errored(experiment: Path, left: Sequence[TrainConfig], settings: Mapping[str, Any]) -> bool | None:
+    """Return the `resume_errored` with which Ray resumes exactly the trials that are left, with these settings; None if
+    it cannot."""
     try:
         if {"tracker": "none", **json.loads((experiment / RESOURCES_NAME).read_text(encoding="utf-8"))} != settings:
             return None
@@ -284,26 +248,12 @@ def _restorable(experiment: Path, left: Sequence[TrainConfig], settings: Mapping
             return None
         trials = tune.ExperimentAnalysis(str(experiment)).trials
         configs = {trial.storage.trial_dir_name: TrainConfig(**trial.config) for trial in trials}
-    except Exception:  # a torn snapshot is JSON around pickles, and fails in any way
+    except Exception:  # a damaged snapshot, JSON that contains pickles, may raise anything
         return None
     states = {trial.storage.trial_dir_name: trial.status for trial in trials}
     unfinished = {name for name, state in states.items() if state not in ("TERMINATED", "ERROR")}
     errored = {name for name, state in states.items() if state == "ERROR"}
     wanted = {trial.trial_id: trial for trial in left}
-    if any(configs.get(name) != trial for name, trial in wanted.items()):  # data or weights lie elsewhere now
+    if any(configs.get(name) != trial for name, trial in wanted.items()):  # data or weights were moved
         return None
     return {frozenset(unfinished | errored): True, frozenset(unfinished): False}.get(frozenset(wanted))
-
-
-def _domains(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A space that holds the listed points; which of its points are run, the search algorithm is told."""
-    values: dict[str, list[Any]] = {}
-    for point in points:
-        for key, value in point.items():
-            if value not in values.setdefault(key, []):
-                values[key].append(value)
-    return {key: tune.choice(known) for key, known in values.items()}
-
-
-def _for_tune(value: Any) -> Any:
-    return tune.sample_from(value) if isinstance(value, PerModel) else value

@@ -1,4 +1,4 @@
-"""The ends that trials could not name themselves: their process was killed, hung, or the disk was full."""
+"""Causes of ends that trials could not record themselves: a killed or hung process, or a full disk."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from sousaphone.training.watchdog import hang
 
 
 def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None = None, reason: str = "") -> None:
-    """Give every record that still says "running" this end, or without a cause that of a failure, as far as Ray or a
-    stack dump tells it."""
+    """Record the end of every trial whose record is still "running".
+
+    Without a cause, the cause is found from Ray's error file or the trial's stack dump; so is that of trials recorded
+    as worker_died, whose error file Ray writes later.
+    """
     for trial_id in trial_ids:
         directory = run.trial(trial_id)
         record = TrialRecord.find(directory)
@@ -25,40 +28,34 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
         if record.status is Status.RUNNING and cause is not None:
             record.end(cause, reason)
         else:
-            explain(record, directory, _account(run, trial_id))
-        with contextlib.suppress(OSError):  # a full disk; who reads "running" without a driver knows what it means
+            explain(record, directory, _ray_error(run, trial_id))
+        with contextlib.suppress(OSError):  # a full disk; "running" without a live driver is read as interrupted
             record.write(directory)
     write_status(run)
 
 
-def explain(record: TrialRecord, directory: Path, account: str | None) -> None:
-    """Put the cause of a failure on record.
+def explain(record: TrialRecord, directory: Path, ray_error: str | None) -> None:
+    """Set the cause of a failure in the record.
 
     Args:
-        account: Ray's own words, None as long as there are none.
+        ray_error: content of Ray's error file; None if it is not written yet.
     """
-    hung = hang(directory)
-    cause, said = Cause.WORKER_DIED, "its worker process died"
-    if account:
-        cause, said = cause_in(account), error_line(account)
-    if _disk_is_full(directory) or cause is Cause.DISK_FULL:
-        cause, said = Cause.DISK_FULL, "the disk is full; free some space, then resume"
+    cause, reason = Cause.WORKER_DIED, "its worker process exited unexpectedly"
+    if ray_error:
+        cause, reason = cause_in(ray_error), error_line(ray_error)
+    # Too little space even for a trial's record; the trial's own directory may not exist yet.
+    if cause is Cause.DISK_FULL or shutil.disk_usage(directory.parents[1]).free < 2**20:
+        cause, reason = Cause.DISK_FULL, "the disk is full; free some space, then resume"
     elif cause is Cause.MEMORY:
-        said = "Ray ended it because the machine's memory ran out"
-        # What --retry-failed begins with.
-        record.oom_retries = min(MAX_OOM_RETRIES, record.oom_retries + 1)
-    elif hung:
-        cause, said = Cause.HUNG, hung
-    record.end(cause, said, said)
+        reason = "Ray ended it because the machine's memory ran out"
+        record.oom_retries = min(MAX_OOM_RETRIES, record.oom_retries + 1)  # for --retry-failed
+    elif hung := hang(directory):
+        cause, reason = Cause.HUNG, hung
+    record.end(cause, reason, reason)
 
 
-def _disk_is_full(trial: Path) -> bool:
-    """Whether there is no room even for a record of the trial, whose directory may not be there yet."""
-    return shutil.disk_usage(trial.parents[1]).free < 2**20
-
-
-def _account(run: RunDirectory, trial_id: str) -> str | None:
-    """What Ray wrote of a trial's failure, which it does after it has told the callbacks."""
+def _ray_error(run: RunDirectory, trial_id: str) -> str | None:
+    """Return Ray's error file of a trial, which Ray writes after it has called the callbacks; None if there is none."""
     for experiment in reversed(run.experiments):
         path = experiment / trial_id / "error.txt"
         if path.is_file():

@@ -1,7 +1,7 @@
-"""Ray's runtime: one of this program's own, or the cluster named by RAY_ADDRESS; and its loss.
+"""Ray's runtime, started by this program or on the cluster at RAY_ADDRESS, and the detection of its loss.
 
-launch.py never starts Ray in its own process. A child does, in a session of its own (`Runtime`): so the signal handlers
-of launch.py stay its own, whatever ends Ray ends the child alone, and killing the session leaves nothing behind.
+launch.py never starts Ray in its own process. A child process in its own session does (`Runtime`): the signal handlers
+of launch.py stay in place, a crash of Ray ends only the child, and killing the session leaves no process behind.
 """
 
 from __future__ import annotations
@@ -29,19 +29,15 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, home_directory, memory_bytes
 from sousaphone.sweep.signals import stops_deferred
 
-# Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and their driver, 0.6 to 0.9 GB for a worker
-# that trains.
+# Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and driver, 0.6 to 0.9 GB for a training worker.
 _LEAST_BYTES = 2_000_000_000
-_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # of a Unix socket's address, its end not counted
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # maximum path of a Unix socket, without the final zero
 
 
 def _check_address(address: str) -> None:
-    """
-    Raises:
-        UserError: nobody answers at HOST:PORT; Ray itself would try for minutes.
-    """
+    """Raise a UserError if nothing answers at HOST:PORT; Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
-    if not port.isdigit() or "/" in address:  # "auto" and client addresses are Ray's to resolve
+    if not port.isdigit() or "/" in address:  # Ray resolves "auto" and client addresses
         return
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -52,34 +48,30 @@ def _check_address(address: str) -> None:
 
 
 def _check_machine() -> None:
-    """What Ray needs to start here. Left to itself it tries for minutes, or ends in words of its own.
-
-    Raises:
-        UserError: something of it is missing.
-    """
+    """Raise a UserError if Ray cannot start here; Ray itself would retry for minutes, or fail obscurely."""
     home_directory()  # holds Ray's token
     if (memory := memory_bytes()) < _LEAST_BYTES:
         raise UserError(
             f"{memory / 1e6:,.0f} MB of memory are too little for Ray and a trial; give this machine or container "
-            f"{_LEAST_BYTES / 1e6:,.0f} MB at least"
+            f"at least {_LEAST_BYTES / 1e6:,.0f} MB"
         )
     given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
-    os.environ["RAY_TMPDIR"] = str(Path(given).absolute())  # Ray starts from no relative or empty one
+    os.environ["RAY_TMPDIR"] = str(Path(given).absolute())  # Ray accepts neither a relative nor an empty path
     directory = Path(os.environ["RAY_TMPDIR"], "ray")
-    standing = next(path for path in (directory, *directory.parents) if path.exists() or path.is_symlink())
-    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+    existing = next(path for path in (directory, *directory.parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(
-            f"Ray's temporary directory cannot be {directory}: {standing} is not a directory that this user can write "
-            "to; set RAY_TMPDIR to one that is"
+            f"Ray's temporary directory cannot be {directory}: {existing} is not a writable directory; set RAY_TMPDIR "
+            "to one that is"
         )
     if not str(directory).isascii():
         raise UserError(f"Ray's temporary directory {directory} is not ASCII; set RAY_TMPDIR to one that is")
-    # The longest of the sockets that Ray puts there.
+    # The longest socket path in it.
     socket_path = f"{directory}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
-    most = _SOCKET_PATH_BYTES - len(os.fsencode(socket_path))
-    if most < 0:
+    excess = len(os.fsencode(socket_path)) - _SOCKET_PATH_BYTES
+    if excess > 0:
         raise UserError(
-            f"Ray's temporary directory {directory} has a path too long for sockets, by {-most} characters; set "
+            f"Ray's temporary directory {directory} has a path too long for sockets, by {excess} characters; set "
             "RAY_TMPDIR to a shorter one, such as /tmp"
         )
     try:
@@ -87,17 +79,17 @@ def _check_machine() -> None:
             socket.create_connection(server.getsockname(), timeout=2).close()
     except OSError as error:
         raise UserError(
-            f"Ray needs the loopback interface, and 127.0.0.1 does not answer ({error}); bring it up, such as by "
+            f"Ray needs the loopback interface, but 127.0.0.1 does not answer ({error}); bring it up, for example with "
             "`ip link set lo up`"
         ) from error
 
 
 class StoppedRayError(RuntimeError):
-    """Ray could not go on; the trials' own checkpoints are whole."""
+    """Ray stopped; the trials' own checkpoints are whole."""
 
 
 class Runtime:
-    """Ray, and its driver in a child process that runs what it is called with.
+    """Ray, with its driver in a child process that calls functions on request.
 
     As a context manager it leaves no process behind. Ctrl-C in a terminal does not reach the child's session.
     """
@@ -117,10 +109,10 @@ class Runtime:
             self.kill()
 
     def start(self) -> None:
-        """Let Ray start, which takes seconds; `wait` waits for it. It may be up already.
+        """Start Ray, unless it is started already, without waiting for it (see `wait`).
 
         Raises:
-            UserError: this machine, or RAY_ADDRESS, is not fit for it.
+            UserError: this machine does not meet Ray's requirements, or RAY_ADDRESS does not answer.
         """
         if self._process is not None:
             return
@@ -128,7 +120,7 @@ class Runtime:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
             _check_machine()
-            # Trials pass no objects through Ray's store, so it needs none of the memory.
+            # Trials pass no objects through Ray's store, so it can be small.
             options |= {"include_dashboard": self._dashboard, "dashboard_host": "127.0.0.1"}
             options |= {"num_cpus": count_cpus(), "object_store_memory": 100 * 2**20}
             options |= {"resources": {"mps": 1.0} if self._device == "mps" else None}
@@ -137,18 +129,14 @@ class Runtime:
             options |= {"address": address}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        resource_tracker.ensure_running()  # which unblocks signals
-        with stops_deferred():  # in the child until it is out of the terminal's reach
+        resource_tracker.ensure_running()  # its start would unblock signals
+        with stops_deferred():  # and in the child until it has its own session
             self._process = context.Process(target=_serve, args=(theirs, options, self._dashboard, sys.stdout.encoding))
             self._process.start()
         theirs.close()
 
     def wait(self) -> None:
-        """Until Ray is up.
-
-        Raises:
-            UserError: it cannot start.
-        """
+        """Wait until Ray is up; raise a UserError if it cannot start."""
         if self._address:
             return
         try:
@@ -158,11 +146,7 @@ class Runtime:
         self._vital = [p for p in psutil.Process(self._process.pid).children() if p.name() in ("gcs_server", "raylet")]
 
     def restart(self) -> None:
-        """Without any process of before.
-
-        Raises:
-            StoppedRayError: it does not start again.
-        """
+        """Kill Ray and start it again; raise a StoppedRayError if it does not start."""
         self.kill()
         try:
             self.start()
@@ -170,57 +154,57 @@ class Runtime:
         except UserError as error:
             raise StoppedRayError(str(error)) from error
 
-    def call(self, function: Callable[..., Any], *arguments: Any, look: Callable[[], None] | None = None) -> Any:
-        """What a function returns, or raises, in the child.
+    def call(self, function: Callable[..., Any], *arguments: Any, check: Callable[[], None] | None = None) -> Any:
+        """Call a function in the child; return its value or raise its UserError or StoppedRayError.
 
         Args:
-            look: called every second meanwhile; what it raises ends the waiting.
+            check: called every second while waiting; an exception of it ends the wait.
 
         Raises:
-            StoppedRayError: Ray or the child is gone.
+            StoppedRayError: Ray or the child has ended.
         """
         self._pipe.send_bytes(cloudpickle.dumps((function, arguments)))
-        return self._answer(look)
+        return self._answer(check)
 
-    def _answer(self, look: Callable[[], None] | None = None) -> Any:
+    def _answer(self, check: Callable[[], None] | None = None) -> Any:
         while not self._pipe.poll(1.0):
-            if look:
-                look()
+            if check:
+                check()
             self._check()
         try:
             returned, value = cloudpickle.loads(self._pipe.recv_bytes())
         except (EOFError, ConnectionError):
             self._process.join()
-            ended = f"the process that drives Ray ended with {_code(self._process.exitcode)}"
-            returned, value = False, StoppedRayError(ended)
+            code = self._process.exitcode
+            end = signal.Signals(-code).name if code and code < 0 else f"exit code {code}"
+            returned, value = False, StoppedRayError(f"the process that drives Ray ended with {end}")
         if returned:
             return value
-        if look:
-            look()
-        self._check()  # whatever Ray says once its own processes are gone, that is why
+        if check:
+            check()
+        self._check()  # if Ray's own processes have ended, that is the cause of any other error
         raise value
 
     def _check(self) -> None:
-        """Ray itself would wait a minute; of a cluster only its address can be seen from here, and it may be slow once.
+        """Raise a StoppedRayError if Ray's processes have ended; Ray itself takes a minute to notice.
 
-        Raises:
-            StoppedRayError: Ray's processes are gone.
+        Of a cluster only the address can be checked from here, three times because it may be slow.
         """
         if self._vital:
-            alive = all(map(_lives, self._vital))
+            alive = all(map(_is_running, self._vital))
         else:
             alive = not self._address or any(_answers(self._address) for _ in range(3))
         if not alive:
             raise StoppedRayError("Ray's own processes were killed")
 
     def interrupt(self, seconds: float) -> None:
-        """Raise KeyboardInterrupt in what the child runs, and give it so long to end."""
+        """Raise KeyboardInterrupt in the child's function, and wait at most so long for its end."""
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGINT)
         self._pipe.poll(seconds)
 
     def kill(self) -> None:
-        """The child and all that it has started are gone when this returns. A cluster sees its driver go."""
+        """Kill the child and all processes it has started, and wait for their end; a cluster loses its driver."""
         if self._process is None:
             return
         self._process.kill()
@@ -231,14 +215,14 @@ class Runtime:
 
 
 def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encoding: str) -> None:
-    """What the child does: start Ray, and call what is asked for."""
+    """Run the child process: start Ray, then call the functions that the parent sends."""
     os.setsid()
     threading.Thread(target=_follow_parent, daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # forgets those of the start
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards signals pending since the start
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     sys.stdout.reconfigure(encoding=encoding, errors="replace", line_buffering=True)  # type: ignore[union-attr]
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for Ray's workers, whose warnings nobody reads
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for Ray's workers
 
     def answer(function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -247,8 +231,8 @@ def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encodi
             value = False, error
         pipe.send_bytes(cloudpickle.dumps(value))
 
-    answer(_start, options, dashboard)
-    import sousaphone.sweep.experiment  # noqa: F401  what is called first; launch.py still plans
+    answer(start_ray, options, dashboard)
+    import sousaphone.sweep.experiment  # noqa: F401  needed by the first call; launch.py is still planning
 
     with suppress(EOFError, KeyboardInterrupt):
         while True:
@@ -256,24 +240,20 @@ def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encodi
             answer(function, *arguments)
 
 
-def _start(options: Mapping[str, Any], dashboard: bool) -> str:
-    """Returns Ray's address.
-
-    Raises:
-        UserError: it cannot start.
-    """
+def start_ray(options: Mapping[str, Any], dashboard: bool) -> str:
+    """Call `ray.init(**options)` and return Ray's address; raise a UserError if Ray cannot start."""
     address = options.get("address")
     try:
         context = ray.init(**options)
-    except Exception as error:  # Ray's own are of any class, a plain Exception among them
-        said = str(error).partition("\n")[0] or type(error).__name__
+    except Exception as error:  # Ray raises errors of any class, plain Exception among them
+        message = str(error).partition("\n")[0] or type(error).__name__
         if address is None:
-            raise UserError(f"Ray cannot start on this machine: {said}") from error
+            raise UserError(f"Ray cannot start on this machine: {message}") from error
         raise UserError(
-            f"RAY_ADDRESS {address!r} takes no connection ({said}); give HOST:PORT of a cluster with the same Ray "
-            "and Python, and if it asks for a token, set RAY_AUTH_MODE=token"
+            f"RAY_ADDRESS {address!r} takes no connection ({message}); give HOST:PORT of a cluster with the same Ray "
+            "and Python, and if it requires a token, set RAY_AUTH_MODE=token"
         ) from error
-    # A failed trial's traceback is in its record and its error.txt; the terminal has one line of it.
+    # A failed trial's traceback is in its record and in Ray's error.txt; the terminal shows one line of it.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if dashboard and context.dashboard_url:
         print(f"dashboard: http://{context.dashboard_url}")
@@ -281,7 +261,7 @@ def _start(options: Mapping[str, Any], dashboard: bool) -> str:
 
 
 def _follow_parent() -> None:
-    """However launch.py ends, nothing of Ray outlives it."""
+    """Kill this session as soon as launch.py has ended, however it ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
@@ -290,23 +270,23 @@ def _follow_parent() -> None:
 
 
 def _kill_session(session: int) -> None:
-    """All its processes but this one; they are gone when this returns."""
-    while family := [p for p in psutil.process_iter() if p.pid != os.getpid() and _session(p) == session]:
-        for process in family:
+    """Kill all other processes of a session and wait for their end."""
+    while members := [p for p in psutil.process_iter() if p.pid != os.getpid() and _session(p) == session]:
+        for process in members:
             with suppress(psutil.Error):
                 process.kill()
         time.sleep(0.05)
 
 
 def _session(process: psutil.Process) -> int | None:
-    """None of one that has ended, and may wait for ever for whoever started it to ask how."""
+    """Return the session of a process; None if it has ended, even if its parent has not waited for it."""
     try:
-        return os.getsid(process.pid) if _lives(process) else None
+        return os.getsid(process.pid) if _is_running(process) else None
     except OSError:
         return None
 
 
-def _lives(process: psutil.Process) -> bool:
+def _is_running(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
@@ -314,14 +294,7 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+    with suppress(UserError):
+        _check_address(address)
         return True
-    except OSError:
-        return False
-
-
-def _code(exit_code: int | None) -> str:
-    """An exit code, or the signal that it stands for, in words."""
-    return signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
+    return False

@@ -1,6 +1,6 @@
-"""What Ctrl-C and SIGTERM do: the first raises KeyboardInterrupt, and those that follow leave the tidying up alone.
+"""Handling of Ctrl-C and SIGTERM ("stops"): the first raises KeyboardInterrupt, later ones do not disturb the cleanup.
 
-Light: a program calls `exit_on_stop` before it imports anything that takes long.
+Imports no large package: a program calls `exit_on_stop` before its slow imports.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from types import FrameType
 from typing import Any, NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_UNWINDING_SECONDS = 2.0  # in which an exception surely reaches who catches it
+_UNWINDING_SECONDS = 2.0  # within which an exception reaches its handler
 
 
 def exit_on_stop(message: str) -> None:
-    """For a program's start: until `interrupts` a stop ends it with one line and exit code 130."""
+    """Until `interrupts` is entered, make a stop print the message once and exit with code 130."""
     lines = [message]
 
     def end(name: str) -> NoReturn:
@@ -30,18 +30,18 @@ def exit_on_stop(message: str) -> None:
             print(f"\n{lines.pop()}", file=sys.stderr, flush=True)
         sys.exit(130)
 
-    _call(end)
+    _install(end)
 
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Meanwhile a stop raises KeyboardInterrupt, which names the signal; who catches it calls `ignore_stops`."""
+    """Make a stop raise KeyboardInterrupt with the signal's name; its handler must call `ignore_stops`."""
     before, hook = [signal.getsignal(each) for each in _SIGNALS], sys.unraisablehook
 
     def interrupt(name: str) -> NoReturn:
         raise KeyboardInterrupt(name)
 
-    _call(interrupt)
+    _install(interrupt)
     try:
         yield
     finally:
@@ -51,16 +51,16 @@ def interrupts() -> Iterator[None]:
 
 
 def ignore_stops() -> None:
-    """What remains to be done is tidying up."""
+    """Ignore stops from now on, during the cleanup."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
 
 
 @contextmanager
 def stops_deferred() -> Iterator[None]:
-    """A stop waits until the block ends. A process that is started in it has the signals blocked."""
+    """Defer a stop until the block ends. A process started in the block has the signals blocked."""
     pending: list[int] = []
-    # Blocked here they still reach threads of libraries, and then Python's handler.
+    # Signals blocked in this thread still reach threads of libraries, and then Python's handler.
     handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in _SIGNALS]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
@@ -73,8 +73,8 @@ def stops_deferred() -> Iterator[None]:
             signal.raise_signal(pending[0])
 
 
-def _call(stop: Callable[[str], NoReturn]) -> None:
-    """A stop calls `stop`, which raises. Another one while that exception is on its way up is passed over."""
+def _install(stop: Callable[[str], NoReturn]) -> None:
+    """Call `stop`, which raises, on a stop. Further stops are ignored while that exception propagates."""
     raised, by = -math.inf, signal.SIGINT
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -85,7 +85,7 @@ def _call(stop: Callable[[str], NoReturn]) -> None:
         stop(by.name)
 
     def lost(unraisable: Any) -> None:
-        # Raised amid a finaliser or a callback of the garbage collector, it goes no further; so once more, later.
+        # Python swallows an exception raised in a finaliser or a garbage-collector callback, so send the signal again.
         nonlocal raised
         if not issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
             sys.__unraisablehook__(unraisable)

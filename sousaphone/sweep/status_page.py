@@ -1,9 +1,10 @@
-"""How far a run is, for a person: RUN/STATUS.md."""
+"""RUN/STATUS.md, the human-readable progress of a run."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -17,38 +18,38 @@ from sousaphone.runs.trial_record import TrialRecord
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
-    """When each trial that has not ended should end, in seconds from now; empty before the first epoch is done.
+    """Return the expected end of each trial that has not ended, in seconds from now; empty before the first epoch ends.
 
-    A trial goes on at its own pace, one that has not begun at that of its backbone so far (of all, if it is the
-    first), and takes the place that is free first.
+    An epoch takes the mean time of its backbone's epochs so far, or of all epochs if the backbone has none. A waiting
+    trial takes the place that becomes free first.
     """
-    paces: dict[str, list[float]] = {}
-    for record in records:
-        for row in record.history if record else ():
-            paces.setdefault(record.config["model"] if record else "", []).append(row["wall_seconds"])
-    if not paces:
+    epoch_seconds: dict[str, list[float]] = {}
+    for begun in filter(None, records):
+        for row in begun.history:
+            epoch_seconds.setdefault(begun.config["model"], []).append(row["wall_seconds"])
+    if not epoch_seconds:
         return {}
-    overall = [pace for model in paces.values() for pace in model]
+    overall = [seconds for model in epoch_seconds.values() for seconds in model]
     ends: dict[str, float] = {}
     waiting: dict[str, float] = {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
-        known = paces.get(config["model"], overall)
+        known = epoch_seconds.get(config["model"], overall)
         need = sum(known) / len(known) * (config["epochs"] - (len(record.history) if record else 0))
         if record is not None and record.status is Status.RUNNING:
             ends[trial_id] = need
         elif record is None or record.status is Status.INTERRUPTED:
             waiting[trial_id] = need
-    free = max(plan.get("at_once", 1) - len(ends), 0)  # one trial has just ended and the next not yet begun
+    free = max(plan.get("at_once", 1) - len(ends), 0)  # a trial has just ended, and the next has not started yet
     later = schedule(waiting.values(), [*ends.values(), *[0.0] * free])
     return {**ends, **dict(zip(waiting, later, strict=True))}
 
 
 def write_status(run: RunDirectory) -> None:
-    """Bring RUN/STATUS.md up to date, whole or not at all. It is only a view: a full disk leaves it as it was."""
+    """Update RUN/STATUS.md atomically. It only repeats other files, so a full disk is not an error."""
     plan = run.read_plan()
     records = read_records(run, plan)
-    going = any(record is not None and record.status is Status.RUNNING for record in records)
-    ends = seconds_left(plan, records) if going else {}
+    is_running = any(record is not None and record.status is Status.RUNNING for record in records)
+    ends = seconds_left(plan, records) if is_running else {}
     rows, trials = [], []
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         status = record.status if record else Status.PENDING
@@ -58,35 +59,30 @@ def write_status(run: RunDirectory) -> None:
         reason = (record.reason or "").replace("|", "\\|") if record and not status.is_full else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))
         trials.append((status, record.cause if record else None))
-    done = sum(status.has_ended for status, _ in trials)
+    ended = sum(status.has_ended for status, _ in trials)
     here = shlex.quote(str(run.path))
+    head = ("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "reason")
     lines = [
-        f"# {run.path.name}: {done} of {len(rows)} trials ended",
+        f"# {run.path.name}: {ended} of {len(rows)} trials ended",
         "",
         f"Updated {datetime.now():%Y-%m-%d %H:%M:%S}.",
-        *([f"All should have ended about {clock(max(ends.values()))}."] if ends else []),
+        *([f"Expected end of the last trial: {clock(max(ends.values()))}."] if ends else []),
         "",
-        *_table(("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "why"), rows),
+        f"| {' | '.join(head)} |",
+        "|" + "---|" * len(head),
+        *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        # A search's trials are no results, and it gets no report.
-        f"- Results: `{run.path / learning_rates.FILE}`, once it has ended"
+        # A learning-rate search has no report.
+        f"- Results: `{run.path / learning_rates.FILE}`, written at the end"
         if plan.get("config") == SEARCH
-        else f"- Results: `{run.report}` (`python -m analysis {here}` brings them up to date)",
+        else f"- Results: `{run.report}` (to update: `python -m analysis {here}`)",
         f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",
-        *(f"- {what}: `{line}`" for what, line in run.next_steps(trials) if line),
+        *(f"- {purpose}: `{command}`" for purpose, command in run.next_steps(trials) if command),
     ]
-    try:
-        with atomic_write(run.status_page) as temporary:
-            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except OSError:
-        pass
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return lines + ["| " + " | ".join(row) + " |" for row in rows]
+    with suppress(OSError), atomic_write(run.status_page) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read_records(run: RunDirectory, plan: dict[str, Any]) -> list[TrialRecord | None]:
-    """The record of every planned trial; None where there is none, or a damaged one."""
+    """Return the record of every planned trial; None where it is missing or damaged."""
     return [TrialRecord.find(run.trial(trial_id)) for trial_id in plan["trial_ids"]]

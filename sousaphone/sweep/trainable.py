@@ -1,6 +1,6 @@
-"""`train_fn(config)`, the one trainable: a thin adapter between a trial's life and Ray Tune.
+"""`train_fn(config)`, the only trainable: a thin adapter between `run_trial` and Ray Tune.
 
-Light: whoever reads or restores an experiment imports this module, and torch comes where one trains.
+Imports torch only in `train_fn`: reading or restoring an experiment imports this module as well.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from sousaphone.runs.directory import DriverWatch, RunDirectory
 
 
 def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Train one trial, reporting to Ray Tune once an epoch.
+    """Train one trial and report to Ray Tune after each epoch.
 
-    The trial goes on from the newest whole checkpoint in its own directory, whatever Ray remembers; one that had
-    ended before Ray heard of it reports its last epoch and is done.
+    The trial resumes from the newest whole checkpoint in its own directory, whatever Ray has saved. A trial that had
+    ended before Ray was notified reports its last epoch and returns.
 
     Args:
-        config: TrainConfig's fields.
+        config: the fields of TrainConfig.
 
     Returns:
-        What Ray takes for a last result; None where epochs were reported.
+        The trial's last result for Ray; None if epochs were reported.
     """
     import torch
 
@@ -34,39 +34,40 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     trial = TrainConfig(**config)
     run = run_of(tune.get_context().get_storage())
     torch.set_num_threads(trial.threads)
-    # A worker serves several trials: what the one before held must be gone.
+    # A worker runs several trials: release the memory of the previous one.
     gc.collect()
     if trial.device == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(_share())
-    told: list[int] = []
+        torch.cuda.set_per_process_memory_fraction(_gpu_fraction())
+    reported = False
 
     def report(metrics: dict[str, Any]) -> None:
-        told.append(metrics["epoch"])
-        # Ray's own counter starts anew after a restart; the epoch does not.
+        nonlocal reported
+        reported = True
+        # Ray's own counter restarts at 1 after a resume; the epoch does not.
         tune.report({**metrics, "training_iteration": metrics["epoch"]})
 
     run_trial(trial, run.trial(trial.trial_id), DriverWatch.begin(run.path), report)
-    # Of a trial without any result, as one cut in its first epoch, Ray would say aloud that it was completed.
-    return None if told else {"epochs": 0}
+    # Without any result, as for a trial cut in its first epoch, Ray would print that the trial completed.
+    return None if reported else {"epochs": 0}
 
 
 def run_of(storage: Any) -> RunDirectory:
-    """The run that a trial belongs to, by its Ray storage, RUN/tune/001/TRIAL: where it is now, also after a move.
+    """Return the run of a trial by its Ray storage, RUN/tune/001/TRIAL, which is current even after a move.
 
-    (Ray runs a trial in a scratch directory, and there is nothing of ours in it.)
+    (Ray runs a trial in a scratch directory, which holds nothing of this package.)
     """
     return RunDirectory(Path(storage.trial_fs_path).parents[2])
 
 
 def name_trial(trial: Any) -> str:
-    """What Ray calls a trial, and its directory."""
-    # Tune asks before it has resolved a PerModel, so the configuration is not whole yet.
+    """Return Ray's name of a trial and of its directory."""
+    # Tune calls this before it resolves a PerModel, so the configuration is incomplete.
     return trial_id(trial.config)
 
 
-def _share() -> float:
-    """Ray counts shares of a GPU; a trial is to keep to its own."""
+def _gpu_fraction() -> float:
+    """Return the fraction of a GPU's memory that Ray has assigned to the trial."""
     resources = tune.get_context().get_trial_resources()
-    share = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
-    return min(1.0, share) if share else 1.0
+    fraction = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
+    return min(1.0, fraction) if fraction else 1.0

@@ -1,6 +1,6 @@
-"""Weights & Biases, for who wants it: each trial a W&B run with the trial's own id, whose rows are those of its record.
+"""Optional logging to Weights & Biases: each trial is a W&B run, whose rows are the epochs of the trial's record.
 
-Without WANDB_MODE all of it stays in RUN/wandb, for `wandb sync`, and needs no account.
+Unless WANDB_MODE is set, the files stay offline in RUN/wandb, for `wandb sync`, and need no account.
 """
 
 from __future__ import annotations
@@ -25,38 +25,35 @@ from sousaphone.text import one_line
 
 PROJECT = "sousaphone"
 _ACCOUNTLESS = ("offline", "disabled")
-# The driver waits for W&B while Tune waits for the driver.
-_LONGEST = {"init_timeout": 30.0, "finish_timeout": 15.0}
-# By trial, the W&B run that this process has open and the directory with the trial's record. It is not the callback's,
-# which Ray saves with an experiment.
+_TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 15.0}  # Tune waits meanwhile
+# The open W&B run of each trial, and the directory of the trial's record. Not an attribute of the callback, which Ray
+# saves with the experiment.
 _open: dict[str, tuple[Any, Path]] = {}
 
 
 class TrackerCallback(tune.Callback):
-    """Writes each trial to a W&B run of its own: named by the trial, grouped by the run, one row an epoch."""
+    """Writes each trial to its own W&B run: named by the trial, grouped by the run, one row per epoch."""
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        _finish(str(trial), 1)  # of an experiment that Ray has broken off
+    def on_trial_start(self, trial: Any, **info: Any) -> None:
+        _finish(str(trial), 1)  # left open by an experiment that Ray aborted
         _begin(trial)
         _log(str(trial))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def on_trial_result(self, trial: Any, result: dict[str, Any], **info: Any) -> None:
         _log(str(trial))
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_complete(self, trial: Any, **info: Any) -> None:
         _finish(str(trial))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def on_trial_error(self, trial: Any, **info: Any) -> None:
         _finish(str(trial), 1)
 
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+    def on_experiment_end(self, **info: Any) -> None:
         close_trackers()
 
 
 def close_trackers() -> None:
-    """End what is open, and return when it is on disk."""
+    """Finish all open W&B runs; return when they are on disk."""
     for trial in list(_open):
         _finish(trial)
     _wandb().teardown()
@@ -66,7 +63,7 @@ def _begin(trial: Any) -> None:
     wandb, run = _wandb(), run_of(trial.storage)
     identity = wandb_id(run, str(trial))
     _drop_unsent(run, identity)
-    settings = wandb.Settings(console="off", silent=True, stop_fn=lambda: None, **_LONGEST)
+    settings = wandb.Settings(console="off", silent=True, stop_fn=lambda: None, **_TIMEOUTS)
     try:
         tracked = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
@@ -74,8 +71,8 @@ def _begin(trial: Any) -> None:
             name=str(trial),
             id=identity,
             resume="allow",
-            reinit="create_new",  # beside those of the trials that run at the same time
-            dir=str(run.path),  # W&B adds the `wandb`
+            reinit="create_new",  # trials that run at the same time have their own
+            dir=str(run.path),  # W&B appends `wandb`
             mode=os.environ["WANDB_MODE"],
             config=dataclasses.asdict(TrainConfig(**trial.config)),
             allow_val_change=True,
@@ -88,10 +85,10 @@ def _begin(trial: Any) -> None:
 
 
 def _log(trial: str) -> None:
-    """Log the rows of the record that W&B has not: after a restart all so far. Ray may never have heard of some: a
-    trial writes its record before it reports.
+    """Log the rows of the trial's record that W&B does not have yet; after a restart, all of them.
 
-    A row stays open until the next one: the last epoch comes again, with the test clips scored by now.
+    The rows come from the record because a trial writes it before it reports to Ray. A row stays open until the next
+    one, so the last epoch is logged again with its test metrics.
     """
     if trial not in _open:
         return
@@ -106,32 +103,27 @@ def _log(trial: str) -> None:
 
 
 def _finish(trial: str, exit_code: int = 0) -> None:
-    _log(trial)  # the stop may have come before an epoch that the terminal has shown
+    _log(trial)  # after a stop, the last epoch may not be logged yet
     if trial in _open:
         _open.pop(trial)[0].finish(exit_code)
 
 
 def _drop_unsent(run: RunDirectory, identity: str) -> None:
-    """Remove what earlier starts of a trial left offline: the next one logs all its epochs anew, and of a killed one
-    there is often nothing but an empty file."""
+    """Remove a trial's unsent offline files, often empty after a kill; all epochs are logged again."""
     for directory in (run.path / "wandb").glob(f"offline-run-*-{identity}"):
         if not any(directory.glob("*.synced")):
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def wandb_id(run: RunDirectory, trial_id: str) -> str:
-    """A trial's id at W&B, the same after every restart and move, and another in every run: trials of two runs often
-    share their names."""
+    """Return the W&B id of a trial: the same after restarts and moves, different in each run."""
     plan = run.read_plan()
-    begun = f"{plan.get('name')} {plan.get('created')} {(plan.get('provenance') or {}).get('host')}"
-    return f"{trial_id}-{hashlib.sha256(begun.encode()).hexdigest()[:8]}"
+    origin = f"{plan.get('name')} {plan.get('created')} {(plan.get('provenance') or {}).get('host')}"
+    return f"{trial_id}-{hashlib.sha256(origin.encode()).hexdigest()[:8]}"
 
 
 def check_tracker() -> None:
-    """
-    Raises:
-        UserError: W&B is to be online and knows no account.
-    """
+    """Raise a UserError if WANDB_MODE requires an account and W&B has none."""
     wandb, mode = _wandb(), os.environ["WANDB_MODE"]
     try:
         ready = mode in _ACCOUNTLESS or wandb.login(prompt=False, verify=False)
@@ -139,21 +131,20 @@ def check_tracker() -> None:
         raise UserError(f"--tracker wandb: {one_line(error, 300)}") from error
     if not ready:
         raise UserError(
-            f"--tracker wandb: WANDB_MODE is {mode!r} and W&B knows no account; run `wandb login`, set WANDB_API_KEY, "
-            "or leave WANDB_MODE out to stay offline"
+            f"--tracker wandb: WANDB_MODE is {mode!r} and W&B has no account; run `wandb login`, set WANDB_API_KEY, "
+            "or unset WANDB_MODE to stay offline"
         )
 
 
 def sync_line(run: RunDirectory) -> str | None:
-    """The line that sends what was tracked offline; None where nothing was."""
+    """Return the command that sends the offline files; None if there are none."""
     if not any((run.path / "wandb").glob("offline-run-*")):
         return None
     return f"wandb sync {shlex.quote(str(run.path / 'wandb'))}/offline-run-*"
 
 
 def _wandb() -> ModuleType:
-    """The package, imported after its environment: offline nothing is sent anywhere, reports of its own errors
-    included."""
+    """Import wandb after setting its environment, so that offline nothing is sent, error reports included."""
     if os.environ.setdefault("WANDB_MODE", "offline") == "offline":
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb

@@ -1,4 +1,4 @@
-"""What every command line makes sure of before it begins."""
+"""The preparation of the process by every command line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sousaphone.cli import command
 from sousaphone.cli.command import prepare_process
 
 ROOT = Path(__file__).resolve().parents[2]
-# As one that was built for another torch: its import fails in its library.
+# Fails like a torchaudio built for another torch.
 BROKEN = "raise OSError('Could not load this library: libtorchaudio.so')"
 NEEDS_TORCHAUDIO = [
     ["launch.py", "--plan"],
@@ -38,7 +38,7 @@ def run(arguments: list[str], environment: dict[str, str]) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("arguments", NEEDS_TORCHAUDIO, ids=" ".join)
-def test_a_torchaudio_that_does_not_load_is_one_line_with_the_remedy(
+def test_incompatible_torchaudio_is_one_line_with_the_remedy(
     arguments: list[str], broken_torchaudio: dict[str, str]
 ) -> None:
     done = run(arguments, broken_torchaudio)
@@ -48,12 +48,12 @@ def test_a_torchaudio_that_does_not_load_is_one_line_with_the_remedy(
 
 
 @pytest.mark.parametrize("arguments", NEEDS_NONE, ids=" ".join)
-def test_what_needs_no_torchaudio_works_without_it(arguments: list[str], broken_torchaudio: dict[str, str]) -> None:
+def test_commands_without_torchaudio_work_without_it(arguments: list[str], broken_torchaudio: dict[str, str]) -> None:
     assert run(arguments, broken_torchaudio).returncode == command.EXIT_OK
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_that_lacks_a_character_shows_another(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_character_is_replaced_on_the_terminal(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
     prepare_process()
@@ -61,7 +61,7 @@ def test_a_terminal_that_lacks_a_character_shows_another(encoding: str, monkeypa
     assert written.getvalue().decode(encoding).strip().endswith("? 6")
 
 
-def test_a_user_without_a_name_or_a_home_gets_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_without_name_and_home_gets_both(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object) -> None:
         raise KeyError
 

@@ -1,4 +1,4 @@
-"""Runs are listed and pruned; what is needed, running or not ours is never touched."""
+"""Runs are listed and pruned; needed checkpoints, running runs and foreign files are kept."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
-from sousaphone.cli.runs import EXIT_KEPT, main
+from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
+from sousaphone.cli.runs import main
 from sousaphone.runs.directory import SCHEMA, RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord
 
@@ -36,36 +36,36 @@ def checkpoints(storage: Path, trial_id: str) -> Path:
     return storage / "first" / "trials" / trial_id / CHECKPOINTS_NAME
 
 
-def test_a_run_is_listed_with_how_far_it_is(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_is_listed_with_its_progress(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--storage", str(storage)]) == EXIT_OK
     assert "first" in (text := capsys.readouterr().out)
     assert "1/2" in text
 
 
-def test_no_runs_are_no_error(tmp_path: Path) -> None:
+def test_empty_storage_is_not_an_error(tmp_path: Path) -> None:
     assert main(["list", "--storage", str(tmp_path)]) == EXIT_OK
 
 
-def test_checkpoints_that_a_trial_resumes_from_stay(storage: Path) -> None:
+def test_checkpoints_of_unfinished_trials_are_kept(storage: Path) -> None:
     assert prune(storage, "--checkpoints", "--yes") == EXIT_OK
     assert not checkpoints(storage, ENDED).exists()
     assert checkpoints(storage, CUT).exists()
     assert RunDirectory(storage / "first").record(ENDED) is not None
 
 
-def test_a_named_run_goes_whole(storage: Path) -> None:
+def test_named_run_is_deleted(storage: Path) -> None:
     assert prune(storage, "first", "--yes") == EXIT_OK
     assert not (storage / "first").exists()
 
 
 @pytest.mark.parametrize("answer", ["", "n\n", "no\n", "\n"])
-def test_without_a_yes_nothing_is_deleted(storage: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_deleted_without_confirmation(storage: Path, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(answer))
-    assert prune(storage, "first", "--checkpoints") == EXIT_KEPT
+    assert prune(storage, "first", "--checkpoints") == EXIT_FAILED
     assert checkpoints(storage, ENDED).exists()
 
 
-def test_a_running_run_is_refused(storage: Path) -> None:
+def test_running_run_is_refused(storage: Path) -> None:
     with RunDirectory(storage / "first").held():
         assert prune(storage, "first", "--yes") == EXIT_INPUT
         assert prune(storage, "--checkpoints", "--yes") == EXIT_OK
@@ -73,7 +73,7 @@ def test_a_running_run_is_refused(storage: Path) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["nosuch", "--yes"], ["../runs/first", "--yes"]])
-def test_what_is_no_run_is_refused(storage: Path, arguments: list[str]) -> None:
+def test_name_that_is_not_a_run_is_refused(storage: Path, arguments: list[str]) -> None:
     assert prune(storage, *arguments) == EXIT_INPUT
     assert checkpoints(storage, ENDED).exists()
 
@@ -87,7 +87,7 @@ def test_links_are_neither_listed_nor_followed(storage: Path) -> None:
     assert (storage / "elsewhere").is_dir()
 
 
-def test_of_the_cache_only_what_is_ours_goes(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_files_in_the_cache_are_kept(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = storage.parent / "cache"
     for name in ("0123456789abcdef-16000hz", "builtin-2-tiny", "letters"):
         (cache / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Resume, extend and promote: what is left to train, and what is refused before anything on disk is touched."""
+"""Resume, extend and promote: the trials left, and refusals before any file is changed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import launch
+from sousaphone.cli.command import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
@@ -35,8 +36,8 @@ def job_of(storage: Path, *options: str) -> Job:
 
 @pytest.fixture(scope="module")
 def begun(small_sousa: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with a run of two trials, made without Ray: the first was cut short after an epoch, the second has
-    not begun. Its data and weights lie beside it."""
+    """A run of two trials, made without Ray, with its data and weights: the first trial was stopped after an epoch, the
+    second has not begun."""
     here = tmp_path_factory.mktemp("begun")
     shutil.copytree(small_sousa, here / "sousa")
     weights = written(here / "beats.pt", official(perturbed()))
@@ -66,7 +67,7 @@ def end(run: RunDirectory, status: str, seconds: float = 60.0) -> None:
 
 @pytest.fixture
 def storage(begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it all, to be spoilt at will; the plan names data and weights where they were."""
+    """A copy that a test may change; its plan has the original paths of data and weights."""
     monkeypatch.setenv("SOUSAPHONE_CACHE", str(begun / "cache"))
     monkeypatch.delenv("SOUSA_DATASET_PATH", raising=False)
     shutil.copytree(begun, tmp_path / "storage", ignore=shutil.ignore_patterns("cache"))
@@ -77,17 +78,17 @@ def ids_left(storage: Path, *options: str) -> list[str]:
     return [trial.trial_id for trial in job_of(storage, "--resume", "--name", "run", *options).left()]
 
 
-def test_what_is_left_follows_from_how_the_trials_ended(storage: Path) -> None:
+def test_trials_left_follow_from_the_statuses(storage: Path) -> None:
     run = RunDirectory(storage / "run")
     for status in Status:
         end(run, status)
-        left = not status.has_ended or status is Status.TIME_LIMIT  # its limit is not reached
+        left = not status.has_ended or status is Status.TIME_LIMIT  # below its limit
         assert ids_left(storage) == ([CUT, WAITING] if left else [WAITING]), status
         left = left or status.is_retried
         assert ids_left(storage, "--retry-failed") == ([CUT, WAITING] if left else [WAITING]), status
 
 
-def test_a_trial_cut_by_its_limit_is_left_only_under_a_longer_one(storage: Path) -> None:
+def test_trial_at_its_limit_is_left_only_under_a_longer_limit(storage: Path) -> None:
     end(RunDirectory(storage / "run"), "time_limit", seconds=3600.0)
     assert ids_left(storage) == [WAITING]  # the limit of an hour is the run's
     assert ids_left(storage, "--trial-time-limit", "30m") == [WAITING]
@@ -95,15 +96,13 @@ def test_a_trial_cut_by_its_limit_is_left_only_under_a_longer_one(storage: Path)
     assert ids_left(storage, "--trial-time-limit", "none") == [CUT, WAITING]
 
 
-def test_a_damaged_record_counts_as_none(storage: Path) -> None:
+def test_damaged_record_is_ignored(storage: Path) -> None:
     end(RunDirectory(storage / "run"), "completed")
     (storage / "run" / "trials" / CUT / "trial.json").write_text('{"torn')
     assert ids_left(storage) == [CUT, WAITING]
 
 
-def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_the_sweeps_for_a_new_one(
-    storage: Path,
-) -> None:
+def test_extension_keeps_the_settings_of_existing_backbones(storage: Path) -> None:
     job = job_of(storage, "--extend", "--name", "run", "--models", "beats", "ast", "--seeds", "1", "2")
     assert job.added == ("beats-lora-aug-off-s2", "ast-lora-aug-off-s1", "ast-lora-aug-off-s2")
     assert [trial.trial_id for trial in job.trials] == [CUT, WAITING, *job.added]
@@ -113,7 +112,7 @@ def test_an_extension_takes_the_settings_of_the_run_for_a_backbone_it_has_and_th
     assert {trial.clip_seconds for trial in job.trials} == {1.0}
 
 
-def test_a_search_for_rates_is_short_without_augmentation_and_without_test_clips(begun: Path) -> None:
+def test_learning_rate_search_is_short_without_augmentation_and_test(begun: Path) -> None:
     search = ["--config", "rates", "--models", "ast", "beats", "--weights", "random", "--scale", "nano"]
     trials = job_of(begun, *search).trials
     assert len(trials) == 2 * 4
@@ -122,7 +121,7 @@ def test_a_search_for_rates_is_short_without_augmentation_and_without_test_clips
     assert {trial.epochs for trial in job_of(begun, *search, "--epochs", "5").trials} == {5}
 
 
-def test_weights_of_a_saved_backbone_change_only_where_they_are_named(storage: Path) -> None:
+def test_weights_of_a_run_change_only_if_named(storage: Path) -> None:
     saved = job_of(storage, "--resume", "--name", "run").trials[0].weights
     extend = ["--extend", "--name", "run", "--models", "efficientat", "--seeds", "0", "--weights"]
     job = job_of(storage, *extend, "random")
@@ -146,7 +145,7 @@ def _other_weights(storage: Path) -> list[str]:
     return ["--resume", "--name", "run", "--weights", f"beats={other}"]
 
 
-def _begun_elsewhere(storage: Path) -> list[str]:
+def _other_device(storage: Path) -> list[str]:
     run = RunDirectory(storage / "run")
     plan = run.read_plan()
     device = "mps" if torch.cuda.is_available() else "cuda"
@@ -159,38 +158,40 @@ def _words(*words: str) -> Callable[[Path], list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("prepare", "said"),
+    ("prepare", "parts"),
     [
-        (_other_data, "the run was begun with other content; changed: the data in"),
-        (_other_weights, "the run was begun with other content; changed: the weights of beats ("),
-        (_begun_elsewhere, ", and torch finds none on this machine; continue it where there is one"),
-        (_words("--resume", "--name", "run", "--weights", "random"), "changed: --weights random (was pretrained)"),
-        (_words("--resume", "--name", "run", "--set", "threads=2"), "changed: --set threads 2 (was 1)"),
-        (_words("--resume", "--name", "run", "--epochs", "10"), "changed: --epochs 10 (was 9)"),
-        (_words("--resume", "--name", "run", "--seeds", "0"), "changed: --seeds 0 (was 0 1)"),
-        (_words("--extend", "--name", "run", "--epochs", "10"), "--extend keeps the settings of the run"),
-        (_words("--extend", "--name", "run", "--seeds", "0", "1"), "--extend adds nothing: every trial that it names"),
-        (_words("--promote", "run", "--name", "best"), "none of its 2 trials has finished; go on with it first"),
-        (_words("--promote", "nothing"), "is not a run directory; there are in"),
+        (_other_data, ["the data in", "fingerprint"]),
+        (_other_weights, ["the weights of beats", "fingerprint"]),
+        (_other_device, ["mps" if torch.cuda.is_available() else "cuda"]),
+        (_words("--resume", "--name", "run", "--weights", "random"), ["--weights random (was pretrained)"]),
+        (_words("--resume", "--name", "run", "--set", "threads=2"), ["--set threads 2 (was 1)"]),
+        (_words("--resume", "--name", "run", "--epochs", "10"), ["--epochs 10 (was 9)"]),
+        (_words("--resume", "--name", "run", "--seeds", "0"), ["--seeds 0 (was 0 1)"]),
+        (_words("--resume", "--name", "run", "--augment", "on"), ["--augment on (was off)"]),
+        (_words("--resume", "--name", "run", "--hold-out", "soundfont=A"), ["--hold-out soundfont=A (was none)"]),
+        (_words("--extend", "--name", "run", "--epochs", "10"), ["--extend", "--epochs 10 (was 9)"]),
+        (_words("--extend", "--name", "run", "--seeds", "0", "1"), ["--extend adds nothing"]),
+        (_words("--promote", "run", "--name", "best"), ["--promote", "--resume --name run"]),
+        (_words("--promote", "nothing"), ["--promote nothing", "is not a run directory"]),
     ],
 )
-def test_a_refusal_is_one_clear_line_and_touches_nothing(
+def test_refusal_is_one_line_and_changes_no_file(
     prepare: Callable[[Path], list[str]],
-    said: str,
+    parts: list[str],
     storage: Path,
     capsys: pytest.CaptureFixture[str],
     ray_starts: list[str],
 ) -> None:
     words = prepare(storage)
     before = contents(storage)
-    assert launch.main([*words, "--storage", str(storage), "--no-timing"]) == launch.EXIT_INPUT
+    assert launch.main([*words, "--storage", str(storage), "--no-timing"]) == EXIT_INPUT
     assert contents(storage) == before
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("launch.py: error: ")
-    assert said in line
+    assert all(part in line for part in parts)
 
 
-def test_a_run_is_tracked_as_it_was_begun_unless_a_launch_says_otherwise(storage: Path) -> None:
+def test_tracker_of_the_run_is_kept_unless_given(storage: Path) -> None:
     run = RunDirectory(storage / "run")
     run.write_plan(run.read_plan() | {"tracker": "wandb"})
     assert job_of(storage, "--resume", "--name", "run").tracker == "wandb"
@@ -202,9 +203,7 @@ def contents(storage: Path) -> dict[Path, tuple[int, bytes]]:
     return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_a_plan_of_a_finished_run_touches_nothing_and_says_that_no_baselines_will_be_measured(
-    storage: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_of_a_finished_run_changes_no_file(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = RunDirectory(storage / "run")
     run.write_plan({**run.read_plan(), "baselines": False})
     end(run, "completed")
@@ -212,37 +211,36 @@ def test_a_plan_of_a_finished_run_touches_nothing_and_says_that_no_baselines_wil
     TrialRecord(WAITING, {}, "completed").write(run.trial(WAITING))
     before = contents(storage)
     words = ["--resume", "--name", "run", "--storage", str(storage), "--plan", "--baselines"]
-    assert launch.main(words) == launch.EXIT_OK
+    assert launch.main(words) == EXIT_OK
     assert contents(storage) == before
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "nothing is left to train"
-    assert said[1].startswith("baselines are not measured")
+    nothing_left, baselines = capsys.readouterr().out.splitlines()
+    assert "nothing is left" in nothing_left
+    assert "baselines are not measured" in baselines
 
 
-def test_of_two_extensions_at_once_the_second_is_refused_and_undoes_nothing(storage: Path) -> None:
+def test_second_of_two_concurrent_extensions_is_refused(storage: Path) -> None:
     job = job_of(storage, "--extend", "--name", "run", "--seeds", "2")
     plan = {**job.directory.read_plan(), "extensions": ["of another launch"]}
     job.directory.write_plan(plan)
-    with pytest.raises(UserError, match="was changed by another launch just now; give the same line again"):
+    with pytest.raises(UserError, match="another launch"):
         run_job(None, job, None, Resources(1, 0, None), 1, print)
     assert job.directory.read_plan() == plan
 
 
-def test_a_stop_while_a_resumed_run_is_planned_says_how_to_go_on(
+def test_stop_while_a_resumed_run_is_planned_names_the_resume_command(
     storage: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, ray_starts: list[str]
 ) -> None:
     monkeypatch.setattr("sousaphone.planning.plan.prepare", lambda *others: signal.raise_signal(signal.SIGTERM))
-    assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == launch.EXIT_INTERRUPTED
-    resume = RunDirectory(storage / "run").resume_command
-    assert capsys.readouterr().err.strip() == f"launch.py: interrupted; to resume: {resume}"
+    assert launch.main(["--resume", "--name", "run", "--storage", str(storage)]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err.strip().endswith(f"to resume: {RunDirectory(storage / 'run').resume_command}")
 
 
-def test_extend_that_names_nothing_is_refused(begun: Path) -> None:
-    with pytest.raises(UserError, match="--extend names nothing to add; give --models, --augment or --seeds"):
+def test_extend_without_additions_is_refused(begun: Path) -> None:
+    with pytest.raises(UserError, match=r"--extend.*--models, --augment or --seeds"):
         job_of(begun, "--extend", "--name", "run")
 
 
-def test_baselines_are_measured_or_not_as_the_run_was_begun_unless_asked_for_again(begun: Path) -> None:
+def test_baselines_setting_of_the_run_is_kept_unless_given(begun: Path) -> None:
     assert job_of(begun, "--resume", "--name", "run").baselines
     run = RunDirectory(begun / "run")
     plan = run.read_plan()
@@ -254,11 +252,13 @@ def test_baselines_are_measured_or_not_as_the_run_was_begun_unless_asked_for_aga
         run.write_plan(plan)
 
 
-def test_models_that_a_file_of_rates_does_not_know_are_named_in_the_plan(small_sousa: Path, tmp_path: Path) -> None:
+def test_models_without_a_rate_in_the_file_are_named(small_sousa: Path, tmp_path: Path) -> None:
     settings = {"scale": "nano", "strategy": "lora", "lora_targets": "all-linear"}
     row = {"model": "beats", "learning_rate": 1e-3, "pretrained": False}
     content = {**settings, "dataset": "tiny", "epochs": 1, "found": {"beats": 1e-3}, "table": [row]}
     (tmp_path / "rates.json").write_text(json.dumps(content))
     options = ["--models", "beats", "ast", "--scale", "nano", "--weights", "random", "--data-dir", str(small_sousa)]
     job = job_of(tmp_path, *options, "--rates", str(tmp_path))
-    assert f"--rates {tmp_path} holds nothing for ast, whose learning rates are untuned" in job.remarks
+    (remark,) = (remark for remark in job.remarks if "--rates" in remark)
+    assert "ast" in remark
+    assert "untuned" in remark

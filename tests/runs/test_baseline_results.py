@@ -1,4 +1,4 @@
-"""The file of a run's yardsticks: it comes back as it was written, and whatever is wrong with it is one clear error."""
+"""Baseline results are read as they were written, and a damaged file is a ValueError."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WHOLE = BaselineResults(
 )
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_written_results_are_read(tmp_path: Path) -> None:
     assert BaselineResults.read(tmp_path) is None
     WHOLE.write(tmp_path)
     assert BaselineResults.read(tmp_path) == WHOLE
@@ -49,37 +49,37 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert predictions_path(tmp_path, "knn-ast") == tmp_path / "baselines" / "knn-ast.parquet"
 
 
-def test_the_best_baseline_is_chosen_on_validation_whatever_it_does_on_test() -> None:
+def test_best_baseline_is_chosen_on_validation() -> None:
     assert WHOLE.best is WHOLE.baselines[1]
     assert BaselineResults((WHOLE.baselines[2],), (), "", 1.0, "").best is None
 
 
-def test_a_clips_cost_is_looked_up_by_arm() -> None:
+def test_inference_time_is_found_by_arm() -> None:
     assert WHOLE.milliseconds("ast", "lora", "all-linear") == 12.5
     assert WHOLE.milliseconds("ast", "head", "all-linear") is None
     assert WHOLE.milliseconds("beats", "lora", "all-linear") is None
 
 
 def _without(*path: str | int) -> Callable[[Any], None]:
-    def spoil(content: Any) -> None:
+    def damage(content: Any) -> None:
         for step in path[:-1]:
             content = content[step]
         del content[path[-1]]
 
-    return spoil
+    return damage
 
 
 def _with(value: object, *path: str | int) -> Callable[[Any], None]:
-    def spoil(content: Any) -> None:
+    def damage(content: Any) -> None:
         for step in path[:-1]:
             content = content[step]
         content[path[-1]] = value
 
-    return spoil
+    return damage
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         _without("cpu"),
         _without("baselines", 0, "scores", "val_acc"),
@@ -92,34 +92,34 @@ def _with(value: object, *path: str | int) -> Callable[[Any], None]:
         _with("", "baselines", 2, "why"),
     ],
 )
-def test_a_damaged_file_is_a_value_error_that_names_it(spoil: Callable[[Any], None], tmp_path: Path) -> None:
+def test_damaged_file_is_a_value_error_that_names_it(damage: Callable[[Any], None], tmp_path: Path) -> None:
     WHOLE.write(tmp_path)
     path = tmp_path / BASELINE_RESULTS_NAME
     content = json.loads(path.read_text())
-    spoil(content)
+    damage(content)
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"{BASELINE_RESULTS_NAME} is damaged \("):
         BaselineResults.read(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["", "{ torn", "[]", "null", "\x00\xff"])
-def test_a_torn_file_is_a_value_error_too(content: str, tmp_path: Path) -> None:
+def test_truncated_file_is_a_value_error(content: str, tmp_path: Path) -> None:
     (tmp_path / BASELINE_RESULTS_NAME).write_bytes(content.encode("latin-1"))
     with pytest.raises(ValueError, match="is damaged"):
         BaselineResults.read(tmp_path)
 
 
-def test_a_baseline_has_all_its_scores_or_says_why_it_has_none() -> None:
+def test_baseline_has_all_scores_or_a_reason() -> None:
     assert set(WHOLE.baselines[0].scores) == set(SCORES)
-    with pytest.raises(ValueError, match="has the scores"):
+    with pytest.raises(ValueError, match="majority"):
         Baseline("majority", "", {}, 0.0)
-    with pytest.raises(ValueError, match="has the scores"):
+    with pytest.raises(ValueError, match="out of memory"):
         Baseline("majority", "", scores(0.1), 0.0, why="out of memory")
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="nan"):
         Baseline("majority", "", scores(float("nan")), 0.0)
 
 
-def test_reading_takes_nothing_heavy() -> None:
+def test_reading_imports_no_large_package() -> None:
     code = (
         "import sys, sousaphone.runs.baseline_results; print({'torch', 'ray', 'sklearn', 'pandas'} & set(sys.modules))"
     )

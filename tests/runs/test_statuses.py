@@ -1,4 +1,4 @@
-"""A status alone knows what it means, what may have caused it and what continues it; a record keeps both."""
+"""Statuses, their causes and continuations are consistent, and a record keeps both."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 
 
-def test_every_cause_leads_to_one_status_and_every_end_has_a_cause() -> None:
+def test_every_cause_has_a_status_and_every_end_has_a_cause() -> None:
     assert {cause for status in Status for cause in status.causes} == set(Cause)
     assert [status for status in Status if not status.causes] == [Status.PENDING, Status.RUNNING]
 
 
 @pytest.mark.parametrize("status", Status)
-def test_what_a_status_means_and_what_continues_it_agree(status: Status) -> None:
+def test_continuation_agrees_with_the_status(status: Status) -> None:
     for cause in (None, *status.causes):
         found = status.continuation(cause)
         assert (found is None) is status.is_full
@@ -34,7 +34,7 @@ def test_what_a_status_means_and_what_continues_it_agree(status: Status) -> None
 
 
 def written(directory: Path, **changes: Any) -> Path:
-    """A directory with a record, changed by hand; None stands for a field that is missing."""
+    """Return a directory with a changed record; None removes a field."""
     TrialRecord("trial", {}).write(directory)
     content = {**json.loads((directory / "trial.json").read_text()), **changes}
     whole = {key: value for key, value in content.items() if value is not None}
@@ -43,7 +43,7 @@ def written(directory: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize("cause", Cause)
-def test_a_record_keeps_status_and_cause(tmp_path: Path, cause: Cause) -> None:
+def test_record_keeps_status_and_cause(tmp_path: Path, cause: Cause) -> None:
     record = TrialRecord("trial", {})
     record.end(cause, "because")
     record.write(tmp_path)
@@ -55,7 +55,7 @@ def test_a_record_keeps_status_and_cause(tmp_path: Path, cause: Cause) -> None:
 
 
 @pytest.mark.parametrize("status", Status)
-def test_a_record_that_is_older_than_causes_reads(tmp_path: Path, status: Status) -> None:
+def test_record_without_a_cause_is_read(tmp_path: Path, status: Status) -> None:
     record = TrialRecord.read(written(tmp_path, status=status.value, cause=None))
     assert record is not None
     assert (record.status, record.cause) == (status, None)
@@ -66,18 +66,18 @@ def test_a_record_that_is_older_than_causes_reads(tmp_path: Path, status: Status
     [{"status": "done"}, {"status": 3}, {"status": ["failed"]}, {"status": "failed", "cause": "luck"},
      {"status": "failed", "cause": "memory"}, {"status": "running", "cause": "patience"}],
 )  # fmt: skip
-def test_an_unknown_status_or_cause_or_a_pair_that_cannot_be_is_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_unknown_or_contradictory_status_and_cause_are_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"is not a valid|does not lead to"):
         TrialRecord.read(written(tmp_path, **changes))
     assert TrialRecord.find(tmp_path) is None
 
 
-def test_each_line_to_type_is_named_once_with_its_number_of_trials(tmp_path: Path) -> None:
+def test_each_next_step_is_listed_once_with_its_number_of_trials(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     ends = [(status, None) for status in Status] + [(Status.TIME_LIMIT, Cause.SWEEP_TIME_LIMIT)]
     steps = run.next_steps(ends)
     resume = run.resume_command
     lines = [resume, f"{resume} --retry-failed", f"{resume} --trial-time-limit none", None]
     assert [line for _, line in steps] == lines
-    assert [what.rpartition(" (")[2] for what, _ in steps] == ["4 trials)", "2 trials)", "1 trial)", "1 trial)"]
+    assert [purpose.rpartition(" (")[2] for purpose, _ in steps] == ["4 trials)", "2 trials)", "1 trial)", "1 trial)"]
     assert run.next_steps([(Status.COMPLETED, Cause.ALL_EPOCHS)]) == []

@@ -1,4 +1,4 @@
-"""launch.py as a user starts it, in a process of its own."""
+"""Fixtures that start launch.py as a user does, in its own process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EPOCHS = 8
 
 
 class Launcher:
-    """launch.py as a user starts it, on a small data set, with everything it writes under one directory."""
+    """Starts launch.py on a small data set; all its files are in one directory."""
 
     def __init__(self, data: Path, storage: Path) -> None:
         self.storage = storage
@@ -33,7 +33,7 @@ class Launcher:
         self.options += ["--set", *settings]
 
     def start(self, *options: str, name: str = "run", under: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Baselines are measured where a test asks for them, with --baselines. `under` is a command that runs it."""
+        """Start launch.py, without baselines unless --baselines is given; `under` is a command that runs it."""
         command = [
             *under,
             sys.executable,
@@ -71,10 +71,10 @@ class Launcher:
 
 @pytest.fixture
 def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
-    """A launcher whose processes, Ray's included, are gone after the test."""
+    """A launcher whose processes, Ray's included, are killed after the test."""
     yield Launcher(small_sousa, tmp_path)
     for process in psutil.process_iter():
-        # All that a launcher starts, and nothing else, has its cache directory in the environment.
+        # Exactly the launcher's processes have its cache directory in the environment.
         if environment_of(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
             process.kill()
 
@@ -89,14 +89,14 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class SmallDisk:
-    """A file system of 40 MB: where a process that is started behind `prefix` finds it, and where this one does."""
+    """A file system of 40 MB at `path` for a process started with `prefix`, and at `seen` for this process."""
 
     path: Path
     seen: Path
     prefix: tuple[str, ...] = ()
 
     def start(self, launcher: Launcher, *options: str, name: str = "run") -> subprocess.Popen[str]:
-        """launch.py with its runs on this file system, and its log and waveforms elsewhere."""
+        """Start launch.py with its runs on this file system, its log and waveforms elsewhere."""
         command = [*self.prefix, sys.executable, str(ROOT / "launch.py"), "--name", name, "--storage", str(self.path)]
         with (launcher.storage / "log.txt").open("a") as log:
             return subprocess.Popen(
@@ -121,7 +121,7 @@ class SmallDisk:
 
 @pytest.fixture
 def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
-    """Mounted here by who may, else in a name space of its own; a test may give its options."""
+    """A small disk, mounted here with sufficient rights, else in its own name space; a test may set its options."""
     path = tmp_path / "disk"
     path.mkdir()
     options = getattr(request, "param", "size=40m")
@@ -139,7 +139,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Small
     try:
         assert keeper.stdout is not None
         if keeper.stdout.readline() != "mounted\n":
-            pytest.skip("this system lets us mount no tmpfs")
+            pytest.skip("this system does not allow mounting a tmpfs")
         enter = ("nsenter", "--target", str(keeper.pid), "--user", "--mount", "--preserve-credentials")
         yield SmallDisk(path, Path(f"/proc/{keeper.pid}/root{path}"), enter)
     finally:

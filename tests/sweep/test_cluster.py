@@ -1,4 +1,4 @@
-"""A cluster named by RAY_ADDRESS: a real one, of one small node."""
+"""A sweep on a real cluster of one small node, given by RAY_ADDRESS."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def record(launcher: Launcher, model: str) -> TrialRecord:
 
 @pytest.fixture
 def cluster() -> Iterator[dict[str, str]]:
-    """The environment of who may use it: its address and a token made for it."""
+    """The environment variables to use the cluster: its address and its token."""
     access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
     directory = tempfile.mkdtemp(prefix="ray")  # a short path: Ray puts sockets there
     port = free_port()
@@ -57,20 +57,21 @@ def cluster() -> Iterator[dict[str, str]]:
                 time.sleep(0.2)
             yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **access}
         finally:
-            node.terminate()  # it ends what it has started
+            node.terminate()  # and its children
             node.wait(timeout=60)
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refused(
+def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     launcher: Launcher, cluster: dict[str, str]
 ) -> None:
     launcher.environment |= cluster
-    # Steps of 1e30 overflow wherever adapters multiply; EfficientAT has none here, and its one layer stays finite.
+    # Steps of 1e30 overflow in the product of adapters; EfficientAT has none here, and its trained layer stays finite.
     options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
     options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0", "--no-timing"]
     assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
-    assert "--cpus-per-trial 2 is too much: the cluster has 1; give --cpus-per-trial 1 or less" in launcher.log
+    assert "--cpus-per-trial 2" in launcher.log
+    assert "the cluster has 1" in launcher.log
     assert not (launcher.storage / "run").exists()
 
     assert launcher.start(*options).wait(timeout=120) == 1, launcher.log
@@ -78,21 +79,22 @@ def test_a_sweep_runs_on_a_cluster_to_its_end_and_what_no_node_can_meet_is_refus
     adapted, plain = record(launcher, "ast"), record(launcher, "efficientat")
     assert (plain.status, len(plain.history)) == ("completed", 2)
     assert (adapted.status, adapted.history) == ("diverged", [])
-    assert "train_loss is nan in epoch 1; try a lower learning_rate" in launcher.log
+    assert "learning_rate" in str(adapted.reason)
+    assert str(adapted.reason) in launcher.log
 
-    # It would diverge again.
+    # It would diverge again, so it is not retried.
     assert not adapted.status.is_retried
-    said = len(launcher.log)
+    before = len(launcher.log)
     assert launcher.start("--resume", "--retry-failed").wait(timeout=60) == 1, launcher.log
-    assert "nothing is left to train" in launcher.log[said:]
+    assert "nothing is left to train" in launcher.log[before:]
     assert record(launcher, "ast") == adapted
 
 
 @pytest.mark.parametrize("address", [None, "nonsense"])
-def test_a_cluster_that_does_not_answer_is_one_clear_line(address: str | None, launcher: Launcher) -> None:
+def test_cluster_that_does_not_answer_is_one_line(address: str | None, launcher: Launcher) -> None:
     launcher.environment["RAY_ADDRESS"] = address = address or f"127.0.0.1:{free_port()}"
     assert launcher.start(*launcher.options, "--no-timing").wait(timeout=60) == 2
     assert launcher.log.splitlines()[-1].startswith(f"launch.py: error: RAY_ADDRESS '{address}' ")
-    assert "CPUs of a trial: by this machine's cores, not the cluster's" in launcher.log
+    assert "--cpus-per-trial" in launcher.log
     assert "Traceback" not in launcher.log
     assert not (launcher.storage / "run").exists()

@@ -1,4 +1,4 @@
-"""A run that grows, moves, and has its best trial taken up by another; real processes throughout."""
+"""A run that is moved, extended and promoted, with real processes."""
 
 from __future__ import annotations
 
@@ -50,8 +50,7 @@ def table(run: Path) -> dict[str, str]:
 
 
 def stop(launcher: Launcher, options: list[str], run: Path, trial_id: str, epochs: int) -> int:
-    """Launch, and terminate once the trial has so many epochs; how many its newest checkpoint has then (its record may
-    be one behind)."""
+    """Launch, terminate once the trial has so many epochs, and return the epochs of its newest checkpoint."""
     driver = launcher.start(*options, "--no-timing", name=run.name)
     launcher.wait_until(lambda: done(run, trial_id) >= epochs, driver)
     driver.terminate()
@@ -60,18 +59,18 @@ def stop(launcher: Launcher, options: list[str], run: Path, trial_id: str, epoch
 
 
 def newest(run: Path, trial_id: str) -> tuple[int, Path]:
-    """The epoch of a trial's newest checkpoint, and its file."""
+    """Return the epoch of a trial's newest checkpoint, and its file."""
     directory = max((run / "trials" / trial_id / "checkpoints").glob("epoch_*"))
     return int(directory.name.removeprefix("epoch_").partition("-")[0]), directory / "state.pt"
 
 
 def first_epoch(log: str, trial_id: str) -> str:
-    """The number of the first epoch that a launch tells of."""
+    """Return the first epoch of a trial in the log."""
     line = next(line for line in log.splitlines() if f"{trial_id}  epoch" in line)
     return line.partition("  epoch ")[2].partition("/")[0]
 
 
-def test_a_run_is_interrupted_damaged_moved_resumed_extended_twice_and_promoted(launcher: Launcher) -> None:
+def test_run_is_interrupted_damaged_moved_resumed_extended_twice_and_promoted(launcher: Launcher) -> None:
     run, moved = launcher.storage / "run", launcher.storage / "moved"
     begin = [*launcher.options, "--augment", "off", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
     reached = stop(launcher, begin, run, AST, epochs=3)
@@ -79,38 +78,38 @@ def test_a_run_is_interrupted_damaged_moved_resumed_extended_twice_and_promoted(
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
     run.rename(moved)
 
-    # Ray restores its experiment where it is now; the trial goes on from the checkpoint before the damaged one.
-    said = len(launcher.log)
+    # Ray restores its moved experiment; the trial resumes from the checkpoint before the damaged one.
+    before = len(launcher.log)
     again = stop(launcher, ["--resume"], moved, AST, epochs=reached + 2)
-    assert first_epoch(launcher.log[said:], AST) == str(reached)
+    assert first_epoch(launcher.log[before:], AST) == str(reached)
     assert experiments(moved) == ["001"]
     assert again < EPOCHS
 
-    # Extended while it is unfinished: Ray gets a new experiment of what is left and what is added.
-    said = len(launcher.log)
+    # Extended before its end: Ray gets a new experiment of the trials left and added.
+    before = len(launcher.log)
     assert launcher.start("--extend", "--models", "beats", "--no-timing", name="moved").wait(timeout=120) == 0
-    assert first_epoch(launcher.log[said:], AST) == str(again + 1)
+    assert first_epoch(launcher.log[before:], AST) == str(again + 1)
     assert experiments(moved) == ["001", "002"]
     assert table(moved) == {AST: "completed", BEATS: "completed"}
     assert as_uninterrupted(moved, AST)
 
-    # Extended once it is finished.
-    before = kept(moved, AST, BEATS)
+    # Extended after its end.
+    records = kept(moved, AST, BEATS)
     extended = launcher.start("--extend", "--models", "ast", "--seeds", "1", "--no-timing", name="moved")
     assert extended.wait(timeout=120) == 0, launcher.log
     assert experiments(moved) == ["001", "002", "003"]
-    assert kept(moved, AST, BEATS) == before
+    assert kept(moved, AST, BEATS) == records
     assert table(moved) == dict.fromkeys((AST, BEATS, SECOND), "completed")
     assert not run.exists()
 
-    # Promoted: the best by validation, as a run of its own, which says where it comes from.
+    # Promoted: the best trial by validation becomes a new run, with a link to its origin.
     scores = {trial_id: record.best["val_macro_f1"] for trial_id in (AST, BEATS, SECOND)
               if (record := record_of(moved, trial_id))}  # fmt: skip
-    said = len(launcher.log)
+    before = len(launcher.log)
     promoted = launcher.start("--promote", "moved", "--epochs", "2", "--no-timing", name="best")
     assert promoted.wait(timeout=120) == 0, launcher.log
     best = max(scores, key=lambda trial_id: scores[trial_id])
-    assert f"promotes {best} of {moved}, the best of 3 finished by val_macro_f1:" in launcher.log[said:]
+    assert f"promotes {best} of {moved}" in launcher.log[before:]
     link = json.loads((launcher.storage / "best" / "run.json").read_text())["promoted_from"]
     assert (link["run"], link["trial_id"], link["val_macro_f1"]) == (str(moved), best, scores[best])
     assert table(launcher.storage / "best") == {best: "completed"}

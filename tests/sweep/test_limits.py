@@ -1,4 +1,4 @@
-"""Time limits of a sweep and of its trials, through Ray: what is cut, what waits, and how both go on."""
+"""Time limits of a sweep and of its trials, through Ray, and how the trials resume."""
 
 from __future__ import annotations
 
@@ -19,27 +19,25 @@ def records(launcher: Launcher) -> list[TrialRecord | None]:
     return [TrialRecord.read(launcher.storage / "run" / "trials" / trial_id) for trial_id in TRIALS]
 
 
-def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials_own_limit_counts_all_its_starts(
-    launcher: Launcher,
-) -> None:
-    # More epochs than there is time for, and one trial more than places.
+def test_sweep_limit_cuts_running_trials_and_trial_limit_counts_all_starts(launcher: Launcher) -> None:
+    # More epochs than the limit allows, and one trial more than run at a time.
     options = ["--augment", "off", "--seeds", "0", "1", "2", "--epochs", "5000", "--max-concurrent", "2"]
-    options += ["--set", "patience=5000"]  # six clips are soon learnt; the clock alone ends these trials
+    options += ["--set", "patience=5000"]  # only the clock ends these trials
     limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--no-timing", "--yes"]
     assert launcher.start(*launcher.options, *options, *limits).wait(timeout=180) == 1, launcher.log
     *cut, waiting = records(launcher)
     assert waiting is None
     assert f"{TRIALS[2]}  starts" not in launcher.log
-    assert "Last result" not in launcher.log  # Ray's own words, of a trial that has none
+    assert "Last result" not in launcher.log  # a message of Ray
     for record in cut:
         assert record is not None, launcher.log
         assert record.cause is Cause.SWEEP_TIME_LIMIT
-        assert record.reason == f"the sweep's time limit was reached in its epoch {len(record.history) + 1}"
+        assert f"epoch {len(record.history) + 1}" in str(record.reason)
         assert 0 <= record.test["test_acc"] <= 1
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
     assert table["status"].reindex(TRIALS).tolist() == ["time_limit", "time_limit", "pending"]
 
-    # All three go on, each for what its earlier start has left of its own limit.
+    # All three resume, each for the rest of its own limit.
     limit = math.ceil(max(record.seconds for record in cut if record is not None)) + 2
     resumed = launcher.start("--resume", "--trial-time-limit", f"{limit}s", "--no-timing", "--yes")
     assert resumed.wait(timeout=120) == 0, launcher.log
@@ -47,12 +45,13 @@ def test_at_the_sweeps_limit_running_trials_are_cut_and_others_wait_and_a_trials
     for record, earlier in zip(ended, [*cut, None], strict=True):
         assert record is not None
         assert record.cause is Cause.TRIAL_TIME_LIMIT
-        assert record.reason == f"its time limit of {limit} s was reached in epoch {len(record.history) + 1}"
+        assert f"{limit} s" in str(record.reason)
+        assert f"epoch {len(record.history) + 1}" in str(record.reason)
         assert limit <= record.seconds < limit + 5
         assert len(record.history) > (len(earlier.history) if earlier else 0)
 
-    # Under the limit that the run has now there is nothing to do, and no runtime is started for it.
-    said = len(launcher.log)
+    # Under the run's new limit nothing is left, and Ray is not started.
+    before = len(launcher.log)
     assert launcher.start("--resume").wait(timeout=60) == 0, launcher.log
-    assert "nothing is left to train" in launcher.log[said:]
+    assert "nothing is left to train" in launcher.log[before:]
     assert records(launcher) == ended

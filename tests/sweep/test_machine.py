@@ -1,4 +1,4 @@
-"""On machines, in accounts and under limits that are not ours a sweep runs, or says in one line what to do."""
+"""On unusual machines, accounts and limits a sweep runs, or reports in one line what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from tests.sweep.conftest import Launcher
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="asks Linux for its limits")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="sets limits of Linux")]
 SHORT = ["--augment", "off", "--epochs", "2", "--no-timing"]
 NAMELESS = ["unshare", "--user", "--map-user=54321"]
 NO_NETWORK = ["unshare", "--map-root-user", "--net"]
@@ -31,7 +31,7 @@ def last_line(launcher: Launcher) -> str:
     return launcher.log.splitlines()[-1]
 
 
-def test_a_notebooks_backend_an_ascii_terminal_and_a_user_without_a_name_do_not_matter(launcher: Launcher) -> None:
+def test_sweep_runs_with_notebook_backend_ascii_terminal_and_nameless_user(launcher: Launcher) -> None:
     if not works(NAMELESS):
         pytest.skip("no user namespaces here")
     home = launcher.storage / "home"
@@ -56,7 +56,7 @@ def test_a_notebooks_backend_an_ascii_terminal_and_a_user_without_a_name_do_not_
     ("variable", "value"),
     [("HOME", "not/writable"), ("RAY_TMPDIR", "not/writable"), ("RAY_TMPDIR", "long" * 25)],
 )
-def test_a_directory_that_ray_cannot_use_is_one_line_that_names_the_variable(
+def test_directory_that_ray_cannot_use_is_one_line_with_the_variable(
     launcher: Launcher, variable: str, value: str
 ) -> None:
     if not works(NAMELESS):
@@ -73,7 +73,7 @@ def test_a_directory_that_ray_cannot_use_is_one_line_that_names_the_variable(
     assert not (launcher.storage / "run").exists()
 
 
-def test_a_machine_without_a_loopback_interface_is_told_so(launcher: Launcher) -> None:
+def test_missing_loopback_interface_is_one_line(launcher: Launcher) -> None:
     if not works(NO_NETWORK):
         pytest.skip("no network namespaces here")
     driver = launcher.start(*launcher.options, *SHORT, under=NO_NETWORK)
@@ -89,7 +89,7 @@ def memory_group() -> Iterator[Path]:
     except OSError:
         pytest.skip("no control groups of version 1 that this user may make")
     yield group
-    for _ in range(100):  # what multiprocessing has started to clean up after us ends a moment later
+    for _ in range(100):  # helper processes of multiprocessing end a moment later
         with contextlib.suppress(OSError):
             group.rmdir()
             return
@@ -98,13 +98,13 @@ def memory_group() -> Iterator[Path]:
 
 
 def limited(group: Path, size: int) -> list[str]:
-    """A command that runs another in a control group, which it sees at the root as in a container."""
+    """Return a command that runs another in a control group, mounted at the root as in a container."""
     (group / "memory.limit_in_bytes").write_text(str(size))
     enter = f'echo $$ > {group}/cgroup.procs; mount --bind {group} {MEMORY_GROUPS}; exec "$@"'
     return ["unshare", "--mount", "bash", "-c", enter, "bash"]
 
 
-def test_memory_that_runs_out_while_workers_start_costs_no_more_than_a_trial_at_a_time(
+def test_memory_shortage_while_workers_start_ends_at_most_one_trial_at_a_time(
     launcher: Launcher, memory_group: Path
 ) -> None:
     driver = launcher.start(*launcher.options, "--epochs", "2", "--no-timing", under=limited(memory_group, 2_100 << 20))

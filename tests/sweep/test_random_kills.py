@@ -1,4 +1,4 @@
-"""Kills at random moments of one run, whatever it is that dies: each resume goes on where the last one was cut.
+"""Kills of each kind of process at random moments of one run: each resume continues where the last one was cut.
 
 One of the five kinds by default; all five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_random_kills.py`.
 """
@@ -19,20 +19,20 @@ import pytest
 
 from sousaphone.training import checkpoint
 from tests.sweep.conftest import Launcher
-from tests.sweep.test_kill import CLOCK, _uninterrupted
+from tests.sweep.test_kill import CLOCK, uninterrupted
 
 ARMS = ("on", "off")
 SEED = 2024
 KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "1"))
-EPOCHS = 20 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes takes seconds to be seen
+EPOCHS = 20 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes is detected after seconds
 RUNTIME = ("raylet", "gcs_server")
-WORKER = "ImplicitFunc"  # Ray calls it by what it runs
+WORKER = "ImplicitFunc"  # Ray's name of the process
 
 pytestmark = pytest.mark.slow
 
 
 def _whole(launcher: Launcher, arm: str) -> int:
-    """The epoch of the newest whole checkpoint."""
+    """Return the epoch of the newest whole checkpoint."""
     state = checkpoint.newest(launcher.storage / "run" / "trials" / f"ast-lora-aug-{arm}-s0")
     return len(state["history"]) if state else 0
 
@@ -42,12 +42,12 @@ def _have(launcher: Launcher, wanted: dict[str, int]) -> bool:
 
 
 def _reported(log: str, arm: str) -> list[int]:
-    """The epochs that the terminal told of."""
+    """Return the epochs in the log."""
     return [int(epoch) for epoch in re.findall(rf"ast-lora-aug-{arm}-s0  epoch (\d+)/{EPOCHS}  train_loss", log)]
 
 
 def _kill(launcher: Launcher, process: subprocess.Popen[str], what: str) -> None:
-    """Kill the driver, a worker, a process of Ray's own, or all of them; wait until that launch is over."""
+    """Kill the driver, a worker, one of Ray's own processes, or all of them; wait for the end of the launch."""
     driver = psutil.Process(process.pid)
     family = driver.children(recursive=True)
     if what == "driver":
@@ -60,22 +60,22 @@ def _kill(launcher: Launcher, process: subprocess.Popen[str], what: str) -> None
     for victim in victims:
         with suppress(psutil.NoSuchProcess):
             victim.kill()
-    # Without Ray launch.py leaves within seconds, its report written; a killed worker's neighbour goes on to its end.
+    # Without Ray, launch.py writes the report and ends within seconds; without a worker, the other trial finishes.
     code = process.wait(timeout=30 if what in RUNTIME else 120)
     assert code == (-signal.SIGKILL if driver in victims else 1), launcher.log
-    # Orphaned workers see at their next write that the driver is gone; Ray's own processes may linger.
+    # Orphaned workers detect the end of the driver at their next write; Ray's own processes may remain.
     for orphan in psutil.wait_procs(family, timeout=5)[1]:
         orphan.kill()
 
 
-def test_kills_at_random_moments_lose_an_epoch_each_at_most_and_change_no_number(launcher: Launcher) -> None:
+def test_random_kills_lose_at_most_an_epoch_each_and_change_no_result(launcher: Launcher) -> None:
     print(f"seed {SEED}")
     rng = random.Random(SEED)
-    # The worker last: the other trial goes on to its end.
+    # The worker last, because the other trial then finishes.
     order = [*RUNTIME, "driver", "all", WORKER][:KILLS]
     whole = dict.fromkeys(ARMS, 0)
     options = [*launcher.options, "--epochs", str(EPOCHS), "--no-timing"]
-    told = 0
+    read = 0
     for what in [*order, None]:
         process = launcher.start(*options)
         options = ["--resume", "--retry-failed", "--no-timing"]
@@ -86,22 +86,22 @@ def test_kills_at_random_moments_lose_an_epoch_each_at_most_and_change_no_number
             launcher.wait_until(partial(_have, launcher, wanted), process)
             time.sleep(rng.uniform(0.0, 0.4))
             _kill(launcher, process, what)
-        log = launcher.log[told:]
-        assert (what in RUNTIME) == ("Ray's own processes were killed; to resume: python launch.py --resume" in log)
+        log = launcher.log[read:]
+        assert (what in RUNTIME) == ("to resume: python launch.py --resume" in log)
         for arm in ARMS:
             first, newest = next(iter(_reported(log, arm)), None), _whole(launcher, arm)
-            print(f"{what}: {arm} went on at epoch {first} and was cut after {newest}")
+            print(f"{what}: {arm} resumed at epoch {first} and was cut after {newest}")
             assert newest >= whole[arm]
             assert first in (None, min(whole[arm] + 1, EPOCHS))
             assert max(_reported(log, arm), default=0) <= newest
             whole[arm] = newest
-        told += len(log)
+        read += len(log)
 
     for arm in ARMS:
         record = launcher.record(arm)
         assert record is not None
         assert record.status == "completed"
-        for row, expected in zip(record.history, _uninterrupted(launcher, record.trial_id), strict=True):
+        for row, expected in zip(record.history, uninterrupted(launcher, record.trial_id), strict=True):
             assert {k: v for k, v in row.items() if k not in CLOCK} == {
                 k: v for k, v in expected.items() if k not in CLOCK
             }

@@ -11,7 +11,7 @@ from tests.sweep.conftest import Launcher
 pytestmark = pytest.mark.slow
 
 
-def test_a_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher) -> None:
+def test_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher) -> None:
     options = [option for option in launcher.options if option != "learning_rate=0.001"]
     options[options.index("--epochs") + 1] = "1"
     driver = launcher.start("--config", "rates", *options, "--baselines")
@@ -29,11 +29,10 @@ def test_a_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launch
     assert not (run / "baselines.json").exists()  # baselines would be scored on test clips
     found = json.loads((run / "rates.json").read_text())["found"]["ast"]
 
-    assert not (run / "report").exists()  # its trials are no results
+    assert not (run / "report").exists()
     again = launcher.start(*options, "--rates", str(run), "--augment", "off", name="tuned")
     assert again.wait(timeout=300) == 0, launcher.log
     record = json.loads((launcher.storage / "tuned" / "trials" / "ast-lora-aug-off-s0" / "trial.json").read_text())
     assert record["config"]["learning_rate"] == found
     tuning = json.loads((launcher.storage / "tuned" / "run.json").read_text())["tuning"]
-    assert "found on validation clips" in tuning
     assert f"ast {found:g}" in tuning

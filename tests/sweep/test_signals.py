@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, within one process."""
+"""Handling of Ctrl-C and SIGTERM within a process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sousaphone.sweep import signals
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_a_stop_raises_once_and_those_that_follow_are_passed_over() -> None:
+def test_first_stop_raises_and_later_ones_are_ignored() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with signals.interrupts():
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
@@ -24,7 +24,7 @@ def test_a_stop_raises_once_and_those_that_follow_are_passed_over() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_deferred_stop_comes_at_the_end_of_the_block() -> None:
+def test_deferred_stop_raises_at_the_end_of_the_block() -> None:
     done = []
 
     def work() -> None:
@@ -37,7 +37,7 @@ def test_a_deferred_stop_comes_at_the_end_of_the_block() -> None:
     assert done
 
 
-def test_one_that_a_finaliser_swallows_comes_again() -> None:
+def test_stop_in_a_finaliser_is_repeated() -> None:
     class Slow:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGTERM)
@@ -50,7 +50,7 @@ def test_one_that_a_finaliser_swallows_comes_again() -> None:
         work()
 
 
-def test_at_a_programs_start_it_is_a_line_and_an_exit_code() -> None:
+def test_stop_at_the_start_of_a_program_is_one_line_and_an_exit_code() -> None:
     code = (
         "import signal\nfrom sousaphone.sweep import signals\nsignals.exit_on_stop('stopped')\n"
         "try:\n    signal.raise_signal(signal.SIGTERM)\nfinally:\n    signal.raise_signal(signal.SIGINT)"

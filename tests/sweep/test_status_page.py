@@ -1,4 +1,4 @@
-"""What a person is told while a run goes on."""
+"""STATUS.md, and the expected end of trials."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ def record(trial_id: str, epochs: int, seconds: float, status: str = "running") 
     return TrialRecord(trial_id, {"model": trial_id.rstrip("0123456789"), "epochs": 10}, status, history=history)
 
 
-def test_nothing_is_foretold_before_the_first_epoch() -> None:
+def test_there_is_no_forecast_before_the_first_epoch() -> None:
     assert seconds_left(plan("ast1", "ast2"), [record("ast1", 0, 0.0), None]) == {}
 
 
-def test_running_trials_end_at_their_own_pace_and_the_next_take_the_first_free_place() -> None:
+def test_waiting_trials_take_the_first_free_place() -> None:
     records = [record("ast1", 5, 2.0), record("beats1", 2, 10.0), None, None]
     left = seconds_left(plan("ast1", "beats1", "ast2", "htsat1"), records)
-    # ast2 begins when ast1 ends (10 s) and takes 20 s; htsat1 begins at 30 s, at the mean pace of all epochs.
+    # ast2 starts when ast1 ends (10 s) and takes 20 s; htsat1 starts at 30 s, with the mean time of all epochs.
     pace = (5 * 2.0 + 2 * 10.0) / 7
     assert left == pytest.approx({"ast1": 10.0, "beats1": 80.0, "ast2": 30.0, "htsat1": 30.0 + 10 * pace})
 
 
-def test_between_two_trials_the_place_that_has_just_become_free_is_counted() -> None:
+def test_free_place_between_two_trials_is_counted() -> None:
     records = [record("ast1", 10, 2.0, "completed"), record("ast2", 5, 2.0), None, None]
     left = seconds_left({**plan("ast1", "ast2", "ast3", "ast4"), "at_once": 2}, records)
     assert left == pytest.approx({"ast2": 10.0, "ast3": 20.0, "ast4": 30.0})
 
 
-def test_trials_that_have_ended_are_not_waited_for() -> None:
+def test_ended_trials_have_no_forecast() -> None:
     left = seconds_left(plan("ast1", "ast2"), [record("ast1", 5, 2.0, "failed"), record("ast2", 9, 2.0)])
     assert left == {"ast2": 2.0}
 
 
-def test_the_status_page_of_a_search_for_rates_points_to_them_and_to_no_report(tmp_path: Path) -> None:
+def test_status_page_of_a_search_names_the_rates_and_no_report(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
     run.write_plan({**plan("ast1"), "config": "rates"})
     write_status(run)
     page = run.status_page.read_text()
-    assert f"Results: `{tmp_path / 'rates.json'}`" in page
+    assert str(tmp_path / "rates.json") in page
     assert "python -m analysis" not in page
 
 
-def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_that_resumes(tmp_path: Path) -> None:
+def test_status_page_lists_trials_and_the_resume_command(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "my run")
     run.write_plan(plan("ast1", "ast2", "ast3"))
     for trial in (record("ast1", 10, 1.0, "completed"), record("ast2", 4, 1.0)):
@@ -74,20 +74,18 @@ def test_the_status_page_names_what_is_done_running_and_to_come_and_the_line_tha
     assert "| ast2 | running | 4/10 |" in page
     assert "| ast3 | pending | 0/10 |" in page
     assert f"--resume --name 'my run' --storage {tmp_path}" in page
-    assert "All should have ended about" in page
+    assert any(line.startswith("| ast2 ") and line.count(":") == 2 for line in page.splitlines())  # when it ends
 
 
 @pytest.mark.parametrize(
     ("cause", "more"),
     [
-        (None, " --trial-time-limit none"),  # of a run that is older than causes
+        (None, " --trial-time-limit none"),  # of a run older than causes
         (Cause.TRIAL_TIME_LIMIT, " --trial-time-limit none"),
         (Cause.SWEEP_TIME_LIMIT, ""),
     ],
 )
-def test_only_a_trial_that_reached_its_own_time_limit_needs_another_one(
-    tmp_path: Path, cause: Cause | None, more: str
-) -> None:
+def test_only_a_trial_at_its_own_time_limit_needs_a_longer_one(tmp_path: Path, cause: Cause | None, more: str) -> None:
     run = RunDirectory(tmp_path)
     run.write_plan(plan("ast1"))
     run.trial("ast1").mkdir(parents=True)

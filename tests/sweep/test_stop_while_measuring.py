@@ -1,4 +1,4 @@
-"""A run that is stopped before its first trial, while its baselines are measured, is a run like any other."""
+"""A stop while the baselines are measured, before the first trial."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tests.sweep.conftest import Launcher
 pytestmark = pytest.mark.slow
 
 
-def test_it_ends_as_interrupted_keeps_what_is_measured_and_goes_on(launcher: Launcher) -> None:
+def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> None:
     run = launcher.storage / "run"
     driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines", "--no-timing")
-    launcher.wait_until((run / BASELINE_RESULTS_NAME).exists, driver)  # the first is on disk, the others are to come
+    launcher.wait_until((run / BASELINE_RESULTS_NAME).exists, driver)  # the first is measured
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=60) == 130, launcher.log
     assert "Traceback" not in launcher.log
-    assert "interrupted; to resume: python launch.py --resume --name run" in launcher.log
-    assert "# run: 0 of 1 trials ended" in (run / "STATUS.md").read_text()
+    assert "to resume: python launch.py --resume --name run" in launcher.log
+    assert "0 of 1 trials ended" in (run / "STATUS.md").read_text()
     assert not (run / "trials").exists()
     first = json.loads((run / BASELINE_RESULTS_NAME).read_text())
     assert len(first["inference"]) == 0

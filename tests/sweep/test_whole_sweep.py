@@ -1,4 +1,4 @@
-"""The whole product at once: eight trials of all four backbones through Ray Tune, and what they leave behind."""
+"""A whole sweep: eight trials of all four backbones through Ray Tune, and their files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.sweep.conftest import Launcher
 pytestmark = pytest.mark.slow
 
 
-def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launcher: Launcher) -> None:
+def test_sweep_writes_table_plots_curves_predictions_and_adapters(launcher: Launcher) -> None:
     options = launcher.options.copy()
     options[options.index("--epochs") + 1] = "1"
     at = options.index("--models")
@@ -47,7 +47,6 @@ def test_eight_trials_end_with_table_plots_curves_predictions_and_adapters(launc
     assert [each.name for each in baseline_results.baselines] == list(titles(DEFAULT_SWEEP))
     assert all((run / "baselines" / f"{name}.parquet").is_file() for name in titles(DEFAULT_SWEEP))
     assert {each.model for each in baseline_results.inference if each.ms} == set(DEFAULT_SWEEP)
-    assert "best baseline by val_macro_f1: " in launcher.log
 
     for trial_id in table["trial_id"]:
         directory = run / "trials" / trial_id

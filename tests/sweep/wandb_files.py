@@ -17,7 +17,7 @@ _FILE_HEADER = 7  # ":W&B", magic, version
 
 
 def records(path: Path) -> Iterator[Any]:
-    """Every whole record; one that a kill cut off is the end."""
+    """Yield all whole records, up to one that a kill cut off."""
     content = path.read_bytes()
     assert content[:4] == b":W&B"
     at, parts = _FILE_HEADER, b""
@@ -38,7 +38,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """The rows that were logged, without what W&B adds."""
+    """Return the logged rows, without W&B's own values."""
     rows = [
         {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in record.history.item}
         for record in records(path)
@@ -48,10 +48,10 @@ def history(path: Path) -> list[dict[str, Any]]:
 
 
 def run_info(path: Path) -> Any:
-    """Id, name, group, project and configuration of the W&B run."""
+    """Return id, name, group, project and configuration of the W&B run."""
     return next(record.run for record in records(path) if record.WhichOneof("record_type") == "run")
 
 
 def is_finished(path: Path) -> bool:
-    """Whether W&B was told that the run is over."""
+    """Whether the W&B run was finished."""
     return any(record.WhichOneof("record_type") == "exit" for record in records(path))
