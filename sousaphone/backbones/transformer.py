@@ -11,9 +11,9 @@ from sousaphone.kernels.dispatch import kernels_for
 
 
 def to_heads(x: Tensor, heads: int, *layers: Any) -> list[Tensor]:
-    """Apply each layer to x [B, L, D] and split by heads: [B, H, L, D / H]. A layer with `beside` may fuse them all."""
+    """Apply each layer to x [B, L, D] and split by heads: [B, H, L, D / H]; `fused_with`, if present, fuses them."""
     first, *others = layers
-    ys: tuple[Tensor, ...] | None = first.beside(others, x) if hasattr(first, "beside") else None
+    ys: tuple[Tensor, ...] | None = first.fused_with(others, x) if hasattr(first, "fused_with") else None
     each = [layer(x) for layer in layers] if ys is None else ys
     return [y.unflatten(-1, (heads, -1)).transpose(1, 2) for y in each]
 

@@ -58,7 +58,7 @@ class FusedLinear(_Fused, peft_layer.Linear):
             return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
         return LinearFunction.apply(x, weight, bias, a, b, scale, p)
 
-    def beside(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
+    def fused_with(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
         """The outputs of this layer and others for the same input; None if they must be computed separately."""
         layers = [self, *others]
         if not x.is_cuda:

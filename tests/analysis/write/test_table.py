@@ -40,7 +40,11 @@ def test_metrics_are_of_the_best_epoch_and_times_of_all(tmp_path: Path) -> None:
     for name in ("test_acc", "test_macro_f1"):
         assert float(row[name]) == last[name]
     assert (row["epochs"], row["best_epoch"], row["augment"]) == ("3", "2", "off")
-    assert float(row["train_seconds"]) == sum(epoch["epoch_seconds"] for epoch in written.history) == 3 * float(row["seconds_per_epoch"])
+    assert (
+        float(row["train_seconds"])
+        == sum(epoch["epoch_seconds"] for epoch in written.history)
+        == 3 * float(row["seconds_per_epoch"])
+    )
     assert (float(row["samples_per_second"]), float(row["peak_memory_mb"])) == (102.0, 903.0)
     assert (row["git_commit"], row["weights"], row["error"]) == (COMMIT, "random", "")
 

@@ -88,9 +88,9 @@ def test_incomplete_snapshot_is_completed_once(published, tmp_path, present):
     snapshot = into_cache(tmp_path / "part", tmp_path / "hub")
     result = run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url)
     assert result.stdout == f"{snapshot} 8\n", result.stderr
-    published.asked.clear()
+    published.requests.clear()
     assert run(READ, ["hub:someone/drums"], tmp_path / "hub", HF_ENDPOINT=published.url).stdout == result.stdout
-    assert published.asked == []
+    assert published.requests == []
 
 
 @pytest.mark.slow
