@@ -50,7 +50,7 @@ def run(options: Options, prog: str) -> int:
 
 
 def _run(job: Job, options: Options, prog: str) -> int:
-    # Ray and torch take seconds to import; wrong options are reported before.
+    # Ray and torch take seconds to import, so wrong options are reported first.
     from sousaphone.sweep.capacity import Capacity, pick_resources
     from sousaphone.sweep.ray_process import Runtime
 
@@ -86,7 +86,7 @@ def _finish_done(job: Job, options: Options) -> int:
     from sousaphone.sweep.status_page import write_status
 
     print("nothing is left to train")
-    # A plain --resume trains none of them, whatever the cause of their end.
+    # No trial is left, so a plain --resume continues none of them, whatever their causes.
     for purpose, command in job.directory.next_steps((record.status, None) for record in job.records().values()):
         print(f"{purpose}: {command}" if command else purpose)
     if options.baselines and job.plan and not job.plan.get("baselines", True):

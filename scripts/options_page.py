@@ -44,8 +44,7 @@ def _lines() -> Iterator[str]:
     yield f"\nThe modules of `tune_configs` that `--config` accepts: {', '.join(config_names())}."
     yield _SETTINGS
     for name, declared in settable().items():
-        default = "" if declared.default in ("", None) else f"`{declared.default}`"
-        yield f"| `{name}` | {declared.metadata['help']} | {default} |"
+        yield f"| `{name}` | {declared.metadata['help']} | {declared.metadata['shown']} |"
 
 
 def _usage(name: str, parser: Mapping[str, Any]) -> str:

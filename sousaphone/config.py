@@ -28,9 +28,10 @@ DEFAULT_EPOCHS = 20
 SEARCH = "rates"  # the sweep that searches for learning rates
 
 
-def option(default: Any, help: str, **limits: Any) -> Any:
-    """A dataclass field with a one-line help text and limits: `choices`, or `low` and `high`, both inclusive."""
-    return field(default=default, metadata={"help": help, **limits})
+def option(default: Any, help: str, *, shown: str | None = None, **limits: Any) -> Any:
+    """A dataclass field with a one-line help text and limits: `choices`, or `low` and `high`, both inclusive. `shown`
+    describes the default in --help if a sweep sets it, or if the value itself does not explain it."""
+    return field(default=default, metadata={"help": help, "shown": shown or str(default), **limits})
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,26 @@ class TrainConfig:
     cache_dir: str = option("", "absolute path of the waveform cache")
     hold_out: str = option("", "timbre excluded from training and validation: soundfont=NAME or preset=NAME")
     test_also: str = option("", "additional data set on which the best state is scored")
-    clip_seconds: float = option(CLIP_SECONDS["nano"], "seconds of audio in every model's input", low=0.25, high=10.0)
-    efficientat_hop: int | None = option(
-        None, "EfficientAT's frame hop, samples at 32 kHz (none: from the file name, else 320)", low=32, high=3200
+    clip_seconds: float = option(
+        CLIP_SECONDS["nano"],
+        "seconds of each recording that every model receives: a random window in training, else the centre",
+        shown=", ".join(f"{seconds} at {scale}" for scale, seconds in CLIP_SECONDS.items()),
+        low=0.25,
+        high=10.0,
     )
-    frontend_mismatch: str = option("", "backbones A,B that may run on features unlike those of their pretraining")
+    efficientat_hop: int | None = option(
+        None, "EfficientAT's frame hop, samples at 32 kHz", shown="from the file name, else 320", low=32, high=3200
+    )
+    frontend_mismatch: str = option("", "backbones A,B whose weights may be of other features than the front end's", shown="none")
 
     # Optimisation
     epochs: int = option(DEFAULT_EPOCHS, "passes over the training clips, at most", low=1)
-    learning_rate: float = option(1e-3, "peak learning rate of AdamW; if the loss diverges, lower it", low=0.0)
+    learning_rate: float = option(1e-3, "peak learning rate of AdamW", shown="by backbone, strategy and scale", low=0.0)
     weight_decay: float = option(0.01, "AdamW weight decay of matrices; biases and norms have none", low=0.0)
     warmup_epochs: float = option(1.0, "epochs of linear warm-up, followed by cosine decay to zero", low=0.0)
-    micro_batch: int = option(32, "clips per forward pass; fewer need less memory", low=1)
-    accumulation: int = option(1, "micro-batches per optimiser step; a sweep sets it to reach 32 clips per step", low=1)
-    eval_batch: int = option(64, "clips per evaluation pass; fewer need less memory", low=1)
+    micro_batch: int = option(32, "clips per forward pass; fewer need less memory", shown="by backbone and device", low=1)
+    accumulation: int = option(1, "micro-batches per optimiser step", shown="what makes about 32 clips per step", low=1)
+    eval_batch: int = option(64, "clips per evaluation pass; fewer need less memory", shown="two micro-batches", low=1)
     max_grad_norm: float = option(1.0, "gradients with a larger norm are scaled down to this norm", low=0.0)
     label_smoothing: float = option(0.1, "fraction of each label spread over all classes", low=0.0, high=0.9)
     patience: int = option(10, "epochs without a better val_macro_f1 before early stopping", low=1)
@@ -80,7 +87,7 @@ class TrainConfig:
     # Augmentation, all of it off with augment=False
     gain_db: float = option(6.0, "random gain, up to ± this many dB", low=0.0)
     shift_ms: float = option(100.0, "random time shift, up to ± this many ms", low=0.0)
-    noise_snr_db: float = option(20.0, "white noise with a signal-to-noise ratio of this many dB, or up to 40 dB more")
+    noise_snr_db: float = option(20.0, "white noise; the signal-to-noise ratio is random, from this many dB to 40 dB more")
     speed: float = option(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
     freq_mask: float = option(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
     time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
@@ -88,10 +95,10 @@ class TrainConfig:
 
     # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
-    threads: int = option(1, "CPU threads per trial; results are bit-identical at equal threads only", low=1)
+    threads: int = option(1, "CPU threads per trial; only equal threads give bit-identical results", shown="by device", low=1)
     score_test: bool = option(True, "score the test clips at the end; a search over settings does not")
-    limit_train_batches: int | None = option(None, "maximum of optimiser steps per epoch, for a quick check", low=1)
-    limit_eval_batches: int | None = option(None, "maximum of evaluation batches, for a quick check", low=1)
+    limit_train_batches: int | None = option(None, "maximum number of optimiser steps per epoch, for a quick check", shown="none", low=1)
+    limit_eval_batches: int | None = option(None, "maximum number of evaluation batches, for a quick check", shown="none", low=1)
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone
 
 # Published for AST: LoRA and adapters 5e-3, linear probe 1e-3, full fine-tuning 5e-5 (Cappellazzo et al., arXiv
-# 2312.03694). They are the defaults of the others until tuned. Nano backbones train from random weights, so under the
-# full strategy they use a common rate for training from scratch.
+# 2312.03694). They are the defaults of the others until tuned. Most nano backbones start from random weights, so under
+# the full strategy they use a common rate for training from scratch.
 _RATES = {
     "base": {"lora": 5e-3, "head": 1e-3, "full": 5e-5},
     "nano": {"lora": 5e-3, "head": 5e-3, "full": 1e-3},
 }
 # Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
-# a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory halves its own. The effective
+# a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory is retried with half its micro-batch. The effective
 # batch is the same on every device: 32, or as set with `--set`.
 _NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
 

@@ -15,7 +15,7 @@ from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
-_LIST = "List the runs of a storage directory: start time, number of ended trials, state and size."
+_LIST = "List the runs of a storage directory: start time, number of completed trials, state and size."
 _PRUNE = """\
 Free disk space. Shows the paths to delete with their sizes, then asks for confirmation. A running run is never touched.
 
@@ -60,13 +60,13 @@ def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(Column("run", no_wrap=True), "started", "trials ended", "state", "size", box=None)
+    table = Table(Column("run", no_wrap=True), "started", "completed", "state", "size", box=None)
     for run in _runs(arguments.storage):
         try:
             plan = run.read_plan()
-            ended, planned = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
-            state = "running" if run.is_live() else "complete" if ended == planned else "can be resumed"
-            cells = plan["created"], f"{ended}/{planned}", state
+            completed, planned = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
+            state = "running" if run.is_live() else "complete" if completed == planned else "incomplete"
+            cells = plan["created"], f"{completed}/{planned}", state
         except UserError as error:
             cells = "", "", str(error)
         table.add_row(run.path.name, *cells, _size(_bytes(run.path)))

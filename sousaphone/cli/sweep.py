@@ -24,8 +24,8 @@ examples:
   %(prog)s --extend --name first --seeds 0 1 2         add two seeds to the run
   %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 
-exit codes: 0 every trial ended well; 1 a trial did not, or Ray stopped; 2 wrong input, or Ray cannot start (nothing is
-written); 130 interrupted"""
+exit codes: 0 every trial completed, stopped early, or was scored at its time limit; 1 a trial failed or has no result,
+or Ray stopped; 2 wrong input, or Ray cannot start (nothing is written); 130 interrupted"""
 
 
 def parse(argv: Sequence[str] | None, prog: str) -> Options:
@@ -35,7 +35,7 @@ def parse(argv: Sequence[str] | None, prog: str) -> Options:
 
 def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
     """Build the parser of `Options`."""
-    rows = [f"  {name:<20} {f.metadata['help']} (default {f.default})" for name, f in settable().items()]
+    rows = [f"  {name:<20} {f.metadata['help']} (default {f.metadata['shown']})" for name, f in settable().items()]
     parser = Parser(
         prog=prog,
         usage="%(prog)s [options]",
@@ -46,7 +46,7 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
     for declared in dataclasses.fields(Options):
         title, arguments = declared.metadata["group"], dict(declared.metadata["parser"])
         if declared.name == "config":
-            arguments["help"] += f": {', '.join(config_names())}"
+            arguments["help"] += f"; known: {', '.join(config_names())}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
         groups[title].add_argument(flag(declared.name), default=declared.default, **arguments)

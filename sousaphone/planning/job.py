@@ -137,7 +137,7 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
     if options.epochs is None:
         remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
     if options.scale in (None, "auto") and request.scale == "nano":
-        remarks.append("scale: nano, because this machine has no GPU (--scale base for the published sizes)")
+        remarks.append("scale: nano, because the device is the CPU (--scale base for the published sizes)")
     if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:

@@ -58,7 +58,7 @@ def option(
 
 
 def fixed(group: str, help: str, *, later: Later = Later.SAME, **parser: Any) -> Any:
-    """Declare an option that an existing run keeps, and that --promote takes from the best trial."""
+    """Declare an option that --promote takes from the best trial; by default an existing run keeps its value."""
     return option(group, help, later=later, promoted=True, **parser)
 
 
@@ -80,18 +80,18 @@ _WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The options as given; None if an option is not given, so that a resumed run keeps its value."""
+    """The options as given. One that is not given is None, so that a resumed run keeps its value; a switch is False."""
 
     config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
-    augment: str | None = fixed(COMPARED, "augmentation (default both)", later=Later.GROWS, choices=AUGMENT)
+    augment: str | None = fixed(COMPARED, "train each backbone with augmentation, without it, or both (default both)", later=Later.GROWS, choices=AUGMENT)
     strategy: str | None = fixed(COMPARED, "adapters, head only or all parameters (default lora)", choices=STRATEGIES)
-    lora_targets: str | None = fixed(COMPARED, "layers with adapters (default all-linear)", choices=LORA_TARGETS)
+    lora_targets: str | None = fixed(COMPARED, "pretrained layers with adapters: all linear ones, or a short list (default all-linear)", choices=LORA_TARGETS)
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
-    rates: str | None = option(COMPARED, "learning rates of --config rates (default: each backbone's)", metavar="FILE")
+    rates: str | None = option(COMPARED, "rates.json of a search with --config rates (default: learning rates of the registry)", metavar="FILE")
     seeds: Sequence[int] | None = option(
-        COMPARED, "random seeds, one trial each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
+        COMPARED, "random seeds; every arm is trained once with each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
     )
     epochs: int | None = option(
         COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
@@ -113,7 +113,7 @@ class Options:
         DATA, "a further data set of any of these forms, only for testing, scored separately", metavar="DIR"
     )
 
-    name: str | None = option(RUN, "name of the run (default: made from sweep, size and time)")
+    name: str | None = option(RUN, "name of the run (default: made from sweep, size and time)", metavar="NAME")
     storage: str | None = option(RUN, "directory of runs (default results)", metavar="DIR")
     plan: bool = switch(RUN, "print the plan and a time forecast, then stop")
     timing: bool | None = option(RUN, "time a few steps of each arm first (default: if cheap)", action=_ON_OR_OFF)
@@ -125,7 +125,7 @@ class Options:
 
     trial_time_limit: str | None = option(LIMITS, f"of each trial (default {TRIAL_TIME_LIMIT})", metavar="T")
     time_limit: str | None = option(LIMITS, "of this launch, all trials together (default none)", metavar="T")
-    stall_timeout: str | None = option(LIMITS, f"of a trial without a batch (default {STALL_TIMEOUT})", metavar="T")
+    stall_timeout: str | None = option(LIMITS, f"a trial that finishes no batch for this long has failed (default {STALL_TIMEOUT})", metavar="T")
 
     resume: bool = switch(EXISTING, "resume the run called --name (default: the newest)")
     retry_failed: bool = switch(EXISTING, "with --resume: retry failed trials")

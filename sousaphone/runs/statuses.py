@@ -6,11 +6,11 @@ import enum
 
 
 class Continuation(enum.Enum):
-    """A way to continue or retry trials: the `options` in addition to --resume (None: impossible) and the `purpose`."""
+    """A way to continue or retry trials: the `options` in addition to --resume (None: impossible) and what to print."""
 
     RESUME = "", "To resume after a stop, or after the time limit of a sweep"
     RETRY = " --retry-failed", "To retry failed trials, once the cause is removed"
-    LONGER_LIMIT = " --trial-time-limit none", "To resume under a longer time limit of a trial (such as 2h), or none"
+    LONGER_LIMIT = " --trial-time-limit none", "To resume without a time limit, or give a longer one"
     NEW_RUN = None, "Diverged trials would diverge again: start a new run with a lower --set learning_rate"
 
     def __init__(self, options: str | None, purpose: str) -> None:
@@ -26,7 +26,7 @@ class Status(enum.StrEnum):
         return member
 
     meaning: str
-    PENDING = "pending", "it has not begun"
+    PENDING = "pending", "it has not started"
     RUNNING = "running", "it is running"
     COMPLETED = "completed", ""
     EARLY_STOPPED = "early_stopped", ""
@@ -48,7 +48,7 @@ class Status(enum.StrEnum):
 
     @property
     def is_bad(self) -> bool:
-        """Whether an error or a stop ended the trial."""
+        """Whether an error or a stop ended or interrupted the trial."""
         return not self.is_good and self not in (Status.PENDING, Status.RUNNING)
 
     @property

@@ -83,11 +83,11 @@ def fit(
     state: dict[str, Any] | None = None,
     tick: Tick = lambda epoch, fraction: None,
 ) -> Iterator[Epoch]:
-    """Train and yield each epoch; in the last one, score the state with the best validation score on the test clips.
+    """Train and yield each epoch. The last one also has the test scores, of the weights with the best validation score.
 
     Args:
-        model: a model from `build_model(config)`; it is trained in place and finally has its best state.
-        state: the state of an earlier call's last epoch, to resume from; a completed trial yields nothing.
+        model: a model from `build_model(config)`; it is trained in place and has its best weights at the end.
+        state: the state of an epoch of an earlier call, to resume after it; a completed trial yields nothing.
         tick: called between batches.
 
     Raises:
@@ -328,4 +328,4 @@ def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClas
     if now["micro_batch"] * now["accumulation"] != then["micro_batch"] * then["accumulation"]:
         changed.append("micro_batch × accumulation")
     if changed:
-        raise UserError(f"the checkpoint was trained with another {', '.join(changed)}; resume with the same settings")
+        raise UserError(f"the checkpoint has another {', '.join(changed)}; resume with the same settings")

@@ -8,7 +8,7 @@ import torch
 
 
 class MemoryExhaustedError(RuntimeError):
-    """Out of memory with the smallest possible micro-batch."""
+    """Out of memory after the last retry with a smaller micro-batch."""
 
 
 def is_out_of_memory(error: Exception) -> bool:

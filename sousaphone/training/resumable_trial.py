@@ -140,7 +140,7 @@ class _Trial:
 
         attempt = uuid.uuid4().hex[:8]  # no two attempts write under the same name
         # The curve continues at the newest checkpoint. A process killed right after that checkpoint may not have drawn
-        # its epoch completely, so that epoch is drawn again; what the curve contains of it and of later ones is purged.
+        # its epoch completely, so that epoch is drawn again, and its points and later ones are removed from the curve.
         with SummaryWriter(str(directory), purge_step=len(record.history)) as writer:
             draw_settings(writer, config)
             if record.history:
