@@ -81,10 +81,10 @@ class EvaluationSetup:
 def titles(models: Iterable[str]) -> dict[str, str]:
     """Titles of the baselines of a run over these backbones, by name."""
     return {
-        "majority": "the most frequent class",
-        "onsets": "nearest neighbour by count and rate of onsets",
+        "majority": "majority class",
+        "onsets": "nearest neighbour by number and rate of onsets",
         "logmel": "logistic regression on pooled log-mels",
-        **{f"{_KNN}{model}": f"nearest neighbours by frozen {REGISTRY[model].title}" for model in models},
+        **{f"{_KNN}{model}": f"k nearest neighbours of frozen {REGISTRY[model].title} embeddings" for model in models},
     }
 
 

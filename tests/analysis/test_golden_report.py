@@ -42,7 +42,7 @@ def made_up_run(path: Path) -> Findings:
     run = write_run(path, plan, records)
     write_predictions(run, records, players=8)
     baselines = (
-        Baseline("majority", "the most frequent class", dict.fromkeys(SCORES, 0.025), 0.1, "single_stroke_roll"),
+        Baseline("majority", "majority class", dict.fromkeys(SCORES, 0.025), 0.1, "single_stroke_roll"),
         Baseline("logmel", "logistic regression on pooled log-mels", SCORES, 1.2, "C=10"),
     )
     times = tuple(InferenceTime(model, "lora", "all-linear", ms, 5) for model, ms in (("ast", 8.1), ("beats", 3.4)))

@@ -27,7 +27,7 @@ def scores(val: float, test: float = 0.5) -> dict[str, float]:
 
 WHOLE = BaselineResults(
     baselines=(
-        Baseline("majority", "the most frequent class", scores(0.1, 0.9), 0.1, chosen="paradiddle"),
+        Baseline("majority", "majority class", scores(0.1, 0.9), 0.1, chosen="paradiddle"),
         Baseline("logmel", "a regression", scores(0.3, 0.2), 2.0, chosen="C=1"),
         Baseline("knn-ast", "neighbours", {}, 1.0, why="out of memory"),
     ),
