@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from analysis.figures.context import Scene
 from analysis.figures.plotly_charts import escape
-from analysis.figures.rows import RowFigure, Series
-from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, row_jitter
+from analysis.figures.rows import Panel, RowFigure, Series
+from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, dots_in_row
 from analysis.stats.arms import Look, checkpoints
 from analysis.stats.slices import accuracy_of, by_player, possible
 from analysis.write.blocks import Picture
@@ -69,23 +69,20 @@ def picture(scene: Scene) -> Picture:
     if any(not row.full for row in rows):
         caption += " Pale: partial results, which are not comparable."
     limits = accuracy_range(max((row.highest for row in rows), default=0.0))
-    dots = _dots(rows, limits)
+    series, dots = [_series(rows, look) for look in dict.fromkeys(row.look for row in rows)], _dots(rows, limits)
     return RowFigure(
         name="accuracy_comparison",
         heading="Accuracy by arm",
         caption=f"{caption} {checkpoints(scene.trials)}",
         banner=scene.banner,
         labels=[row.name for row in rows],
-        axis="accuracy, %",
-        limits=limits,
-        series=[_series(rows, look) for look in dict.fromkeys(row.look for row in rows)],
+        panels=[Panel("accuracy, %", limits, series, dots)],
         keys=[
             Key("validation, best epoch", filled=False),
             Key(f"test, same epoch{', with 95 % interval' * intervals}"),
             *([Key("baseline", _BASELINE)] if scene.baselines else []),
             CHANCE,
         ],
-        dots=dots,
         separators=[len(scene.groups)] if scene.baselines and scene.groups else [],
         row=0.42 if dots and len(rows) <= 24 else None,
     ).picture()
@@ -122,11 +119,7 @@ def _dots(rows: Sequence[Row], limits: tuple[float, float]) -> list[Dot]:
     for y, row in enumerate(rows):
         for place, value in zip(_DOTS, row.values, strict=True):
             if len(value.seeds) > 1:
-                shifts = row_jitter([percent for _, percent in value.seeds], limits, step=0.08, most=0.08)
-                found += [
-                    Dot(percent, y + place + shift, row.look.colour, trial_id)
-                    for (trial_id, percent), shift in zip(value.seeds, shifts, strict=True)
-                ]
+                found += dots_in_row(value.seeds, y + place, row.look.colour, limits, step=0.08, most=0.08)
     return found
 
 

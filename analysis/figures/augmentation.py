@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
-from analysis.figures.style import GREY, Dot, Key, Spot, row_jitter
+from analysis.figures.rows import Panel, RowFigure, Series
+from analysis.figures.style import GREY, Dot, Key, Spot, dots_in_row
 from analysis.stats.arms import Look
 from analysis.stats.statistics import Contrast
 from analysis.stats.verdict import augmentation_pairs
@@ -27,6 +27,8 @@ def picture(scene: Scene) -> Picture | None:
         return None
     players = max(effect.contrast.players for effect in found)
     limits = _limits(found)
+    series = [_series(found, look) for look in dict.fromkeys(effect.look for effect in found)]
+    dots = [dot for y, effect in enumerate(found) for dot in _dots(effect, y + 0.32, limits)]
     return RowFigure(
         name="augmentation_effect",
         heading="Effect of augmentation",
@@ -36,16 +38,12 @@ def picture(scene: Scene) -> Picture | None:
         "test, without correction for the number of rows.",
         banner=scene.banner,
         labels=[effect.label for effect in found],
-        axis="change in test accuracy, points",
-        limits=limits,
-        series=[_series(found, look) for look in dict.fromkeys(effect.look for effect in found)],
+        panels=[Panel("change in test accuracy, points", limits, series, dots, number="%{x:+.1f} points")],
         keys=[
             Key("significant"),
             Key("not significant", filled=False),
             Key("one player", Look(GREY, "o", "circle"), size=3.5),
         ],
-        dots=_dots(found, limits),
-        dot_hover="%{x:+.1f} points",
         size=6.8,
         zero=True,
     ).picture()
@@ -71,17 +69,9 @@ def _limits(found: Sequence[Effect]) -> tuple[float, float]:
     return low - pad, high + pad
 
 
-def _dots(found: Sequence[Effect], limits: tuple[float, float]) -> list[Dot]:
-    dots = []
-    for y, effect in enumerate(found):
-        values = [100 * float(value) for value in effect.contrast.by_player]
-        shifts = row_jitter(values, limits, step=0.1, most=0.12)
-        names = map(str, effect.contrast.by_player.index)
-        dots += [
-            Dot(value, y + 0.32 + shift, effect.look.colour, name)
-            for name, value, shift in zip(names, values, shifts, strict=True)
-        ]
-    return dots
+def _dots(effect: Effect, y: float, limits: tuple[float, float]) -> list[Dot]:
+    players = [(str(name), 100 * float(value)) for name, value in effect.contrast.by_player.items()]
+    return dots_in_row(players, y, effect.look.colour, limits, step=0.1, most=0.12)
 
 
 def _series(found: Sequence[Effect], look: Look) -> Series:

@@ -177,12 +177,12 @@ def _keys(scene: Scene, lines: Sequence[Line]) -> list[Key]:
 
 def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
     legend = _keys(scene, lines)
-    columns, width, panel, gap, left = 4, 10.5, 2.45, 0.62, 0.62
+    columns, panel, gap = 4, 2.45, 0.62
     foot = mpl.legend_height(len(legend), columns) + 0.6
-    page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
-    each = (width - 3 * left - 0.2) / 3
-    for row, column, span, metric, label in _PANELS:
-        axes = page.panel(left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap), each, panel)
+    page = mpl.sheet("Learning curves", scene.banner, 10.5, foot + 2 * panel + gap + 0.05)
+    places = page.cells(2, len(_METRICS), gap, foot, panel, (gap, gap))
+    for place, (_, _, span, metric, label) in zip(places, _PANELS, strict=True):
+        axes = page.panel(*place)
         axes.set_xlabel(span)
         axes.set_ylabel(label)
         for line in reversed(lines):  # the best on top

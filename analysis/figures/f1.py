@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
+from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import Spot, row_jitter
 from analysis.stats.arms import Arm
 from analysis.stats.confusion import counts_of, f1_of_each, spoken
@@ -49,9 +49,7 @@ def picture(scene: Scene) -> Picture | None:
         caption=caption,
         banner=scene.banner,
         labels=names,
-        axis="F1",
-        limits=_LIMITS,
-        series=series,
+        panels=[Panel("F1", _LIMITS, series)],
         size=4.5,
         grid=True,
         separators=[begin for _, begin, _ in groups if begin],

@@ -173,19 +173,13 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
     models, others = _keys(panels, scene)
     legend = [*models, *others]
     rows, columns = _grid(len(panels) + 1)
-    width, left, gap_x, gap_y = 10.5, 0.65, 0.35, 0.65
-    each = (width - left - 0.25 - gap_x * (columns - 1)) / columns
-    tall = 2.7 if columns > 1 else 3.6
+    tall, gap = 2.7 if columns > 1 else 3.6, 0.65
     foot = mpl.legend_height(len(legend), 6) + 0.62
-    page = mpl.sheet(_HEADING, scene.banner, width, foot + rows * tall + (rows - 1) * gap_y + 0.1)
+    page = mpl.sheet(_HEADING, scene.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
     low, high = limits_of(panels)
-
-    def place(cell: int) -> tuple[float, float]:
-        row, column = divmod(cell, columns)
-        return left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y)
-
+    places = page.cells(rows, columns, gap, foot, tall, (0.35, gap))
     for number, panel in enumerate(panels):
-        axes = page.panel(*place(number), each, tall)
+        axes = page.panel(*places[number])
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
         start, end, ticks = log_axis([point.cost for point in panel.points])
@@ -210,7 +204,7 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
             axes.set_ylabel("validation accuracy, %")
         else:
             axes.tick_params(labelleft=False)
-    _key(page, numbers, *place(len(panels)), each, tall)
+    _key(page, numbers, *places[len(panels)])
     page.legend(legend, 6)
     return page.png()
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Key, Spot, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Key, Spot, shortened
 
-_ROW, _LEGEND_ROW = 25, 22  # pixels
+_LEGEND_ROW = 22  # pixels
 _AXIS = {
     "gridcolor": GRID,
     "linecolor": "#999999",
@@ -73,15 +73,6 @@ def styled(figure: go.Figure, height: float, legend_columns: int = 4) -> go.Figu
     return figure
 
 
-def row_axis(figure: go.Figure, labels: Sequence[str], headings: Sequence[str] = (), **where: int) -> float:
-    """Set a row for each label, the first on top, headings in bold; returns the height of all rows, pixels."""
-    rows = max(len(labels), 2)
-    names = [f"<b>{label(text)}</b>" if text in headings else label(text) for text in labels]
-    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": names}
-    figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False, ticklabelstandoff=5, **ticks, **where)
-    return _ROW * (1.3 if rows <= 12 else 1.0) * rows
-
-
 def error(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
     """plotly's error bars; none where a limit is NaN."""
     sizes = {"array": rounded([s.high - s.x for s in spots]), "arrayminus": rounded([-(s.low - s.x) for s in spots])}
@@ -91,27 +82,6 @@ def error(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
 def outlined(symbol: str, colour: str, face: str | Sequence[str], size: float | Sequence[float]) -> dict[str, Any]:
     """plotly's settings of a marker with an edge in this colour."""
     return {"symbol": symbol, "color": face, "size": size, "line": {"width": 2, "color": colour}}
-
-
-def dots(
-    figure: go.Figure,
-    found: Sequence[Dot],
-    hover: str,
-    colours: str | Sequence[str],
-    size: float = 5,
-    opacity: float = 0.5,
-    **more: Any,
-) -> None:
-    """Draw small dots; `hover` is plotly's template."""
-    figure.add_scatter(
-        x=packed([dot.x for dot in found]),
-        y=packed([dot.y for dot in found]),
-        mode="markers",
-        hovertemplate=hover,
-        marker={"size": size, "opacity": opacity, "color": colours, "line": {"color": "#ffffff", "width": 0.5}},
-        showlegend=False,
-        **more,
-    )
 
 
 def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:

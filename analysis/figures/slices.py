@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
+from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import CHANCE, LABEL_LETTERS, Spot, accuracy_range, shortened
 from analysis.stats.arms import Arm
 from analysis.stats.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
@@ -35,6 +35,7 @@ def picture(scene: Scene) -> Picture | None:
         caption += f" Of more than {MOST_NAMES} names, those with the most clips are shown."
     headings = [line.label for line in lines if not line.slices]
     highest = max(v for ln in lines for part in ln.slices.values() for v in (part.accuracy, part.high) if v == v)
+    series = [_series(scene, arm, lines) for arm in scene.best]
     arms = min(len(scene.best), 5)
     return RowFigure(
         name="accuracy_by_slice",
@@ -42,9 +43,7 @@ def picture(scene: Scene) -> Picture | None:
         caption=caption,
         banner=scene.banner,
         labels=[line.label for line in lines],
-        axis="test accuracy, %",
-        limits=accuracy_range(min(100 * highest, 100.0)),
-        series=[_series(scene, arm, lines) for arm in scene.best],
+        panels=[Panel("test accuracy, %", accuracy_range(min(100 * highest, 100.0)), series)],
         keys=[CHANCE],
         size=4.1,
         headings=headings,

@@ -25,6 +25,17 @@ class Dot(NamedTuple):
     name: str = ""
 
 
+class Bar(NamedTuple):
+    """A horizontal bar and the number next to it."""
+
+    x: float
+    y: float
+    colour: str
+    name: str
+    text: str
+    end: float  # where the number is
+
+
 class Spot(NamedTuple):
     """A marker and its interval along x; NaN limits: no interval."""
 
@@ -81,6 +92,14 @@ def row_jitter(
     moves = jitter([(0.0, value / size) for value in values])
     step = min(step, most / max(map(abs, moves), default=0)) if any(moves) else step
     return [step * move for move in moves]
+
+
+def dots_in_row(
+    named: Sequence[tuple[str, float]], y: float, colour: str, limits: tuple[float, float], step: float, most: float
+) -> list[Dot]:
+    """Dots for (name, value) pairs of one row, moved apart as by `row_jitter`."""
+    shifts = row_jitter([value for _, value in named], limits, step, most)
+    return [Dot(value, y + shift, colour, name) for (name, value), shift in zip(named, shifts, strict=True)]
 
 
 def shortened(text: str, most: int = LABEL_LETTERS) -> str:
