@@ -5,13 +5,12 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from analysis.figures.all_figures import Mark, pictures
+from analysis.figures.all_figures import pictures
 from analysis.load.predictions import read_predictions
 from analysis.load.ray_log import read_ray_log
 from analysis.load.trials import read_trials
 from analysis.run_summary import Findings
 from analysis.sections import sections
-from analysis.stats.arms import arms, best_of_each
 from analysis.stats.confusion import counts_of, worst_pairs
 from analysis.write import exports
 from analysis.write.audio_clips import listening
@@ -91,11 +90,9 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
 
 def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     """Return the content of every file of the report, by name."""
-    baselines = found.baseline_results.baselines if found.baseline_results else ()
-    marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
         audio = executor.submit(_listen, found) if with_sounds else None
-        figures = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
+        figures = pictures(found)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
     files = {
@@ -113,11 +110,10 @@ def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
 
 def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
     """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
-    best = next(iter(best_of_each(arms(found.trials), set(found.predictions.trial_id))), None)
     root = found.data.get("root")
-    if best is None or not root:
+    if not found.best or not root:
         return [], []
-    ids = [trial.trial_id for trial in best.shown]
-    rows = found.predictions[found.predictions.trial_id.isin(ids)]
+    best = found.best[0]
+    rows = found.rows(best)
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))
-    return listening(Path(root), rows, worst_pairs(counts_of(rows, ids)), seconds)
+    return listening(Path(root), rows, worst_pairs(counts_of(rows, found.scored(best))), seconds)

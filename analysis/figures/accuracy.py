@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.figures.context import Scene
 from analysis.figures.plotly_charts import escape
 from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, dots_in_row
+from analysis.run_summary import Findings
 from analysis.stats.arms import Look, checkpoints
 from analysis.stats.slices import accuracy_of, by_player, possible
 from analysis.write.blocks import Picture
@@ -50,8 +50,8 @@ class Row:
         return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name)}"
 
 
-def picture(scene: Scene) -> Picture:
-    rows = _rows(scene)
+def picture(run: Findings) -> Picture:
+    rows = _rows(run)
     players = max((row.players for row in rows), default=0)
     intervals = any(math.isfinite(row.values[1].low) for row in rows)
     caption = (
@@ -64,7 +64,7 @@ def picture(scene: Scene) -> Picture:
         if players
         else "measured once."
     )
-    if any(len(arm.trials) > 1 for arm in scene.groups):
+    if any(len(arm.trials) > 1 for arm in run.groups):
         caption += " Small dots: single seeds; overlapping dots are moved apart vertically."
     if any(not row.full for row in rows):
         caption += " Pale: partial results, which are not comparable."
@@ -73,25 +73,25 @@ def picture(scene: Scene) -> Picture:
     return RowFigure(
         name="accuracy_comparison",
         heading="Accuracy by arm",
-        caption=f"{caption} {checkpoints(scene.trials)}",
-        banner=scene.banner,
+        caption=f"{caption} {checkpoints(run.trials)}",
+        banner=run.banner,
         labels=[row.name for row in rows],
         panels=[Panel("accuracy, %", limits, series, dots)],
         keys=[
             Key("validation, best epoch", filled=False),
             Key(f"test, same epoch{', with 95 % interval' * intervals}"),
-            *([Key("baseline", _BASELINE)] if scene.baselines else []),
+            *([Key("baseline", _BASELINE)] if run.baselines else []),
             CHANCE,
         ],
-        separators=[len(scene.groups)] if scene.baselines and scene.groups else [],
+        separators=[len(run.groups)] if run.baselines and run.groups else [],
         row=0.42 if dots and len(rows) <= 24 else None,
     ).picture()
 
 
-def _rows(scene: Scene) -> list[Row]:
+def _rows(run: Findings) -> list[Row]:
     found = []
-    for arm in scene.groups:
-        predicted, players = scene.rows(arm), 0
+    for arm in run.groups:
+        predicted, players = run.rows(arm), 0
         if len(predicted):
             whole = accuracy_of(predicted)
             by_trial = predicted.groupby("trial_id", observed=True)
@@ -100,17 +100,18 @@ def _rows(scene: Scene) -> list[Row]:
             test, players = Value(100 * whole.accuracy, low, high, seeds), whole.players
         else:
             seeds = [(t.trial_id, 100 * t.last["test_acc"]) for t in arm.shown if "test_acc" in t.last]
-            test = Value(sum(v for _, v in seeds) / len(seeds) if seeds else math.nan, seeds=seeds)
+            test = Value(_mean(seeds), seeds=seeds)
         chosen = [(t.trial_id, 100 * t.best["val_acc"]) for t in arm.shown if "val_acc" in t.best]
-        validation = Value(_percent(arm.mean("best", "val_acc")), seeds=chosen)
-        found.append(Row(arm.name, scene.look(arm), (validation, test), arm.full, players))
-    for mark in scene.baselines:
-        found.append(Row(mark.title, _BASELINE, (Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc)))))
+        validation = Value(_mean(chosen), seeds=chosen)
+        found.append(Row(arm.name, run.look(arm), (validation, test), arm.full, players))
+    for baseline in run.baselines:
+        validation, test = (Value(100 * baseline.scores[name]) for name in ("val_acc", "test_acc"))
+        found.append(Row(baseline.title, _BASELINE, (validation, test)))
     return found
 
 
-def _percent(fraction: float | None) -> float:
-    return math.nan if fraction is None else 100 * fraction
+def _mean(seeds: Sequence[tuple[str, float]]) -> float:
+    return sum(value for _, value in seeds) / len(seeds) if seeds else math.nan
 
 
 def _dots(rows: Sequence[Row], limits: tuple[float, float]) -> list[Dot]:

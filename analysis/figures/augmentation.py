@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.figures.context import Scene
 from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import GREY, Dot, Key, Spot, dots_in_row
+from analysis.run_summary import Findings
 from analysis.stats.arms import Look
 from analysis.stats.statistics import Contrast
-from analysis.stats.verdict import augmentation_pairs
 from analysis.write.blocks import Picture
 
 
@@ -21,8 +20,8 @@ class Effect:
     contrast: Contrast
 
 
-def picture(scene: Scene) -> Picture | None:
-    found = effects(scene)
+def picture(run: Findings) -> Picture | None:
+    found = effects(run)
     if not found:
         return None
     players = max(effect.contrast.players for effect in found)
@@ -36,7 +35,7 @@ def picture(scene: Scene) -> Picture | None:
         f"players with its 95 % interval. Small dots: single players ({players} at most), averaged over seeds; "
         "overlapping dots are moved apart vertically. Filled: significant, by both the interval and the sign-flip "
         "test, without correction for the number of rows.",
-        banner=scene.banner,
+        banner=run.banner,
         labels=[effect.label for effect in found],
         panels=[Panel("change in test accuracy, points", limits, series, dots, number="%{x:+.1f} points")],
         keys=[
@@ -49,15 +48,15 @@ def picture(scene: Scene) -> Picture | None:
     ).picture()
 
 
-def effects(scene: Scene) -> list[Effect]:
+def effects(run: Findings) -> list[Effect]:
     """The difference of each pair of arms that differ in augmentation only and have all their results."""
     found = [
         Effect(
             pair.first.label.removesuffix(" · augmented").removesuffix("augmented") or "all",
-            scene.look(pair.first),
+            run.look(pair.first),
             pair.contrast,
         )
-        for pair in augmentation_pairs(scene.groups, scene.predictions)
+        for pair in run.verdict.augmentation
     ]
     return sorted(found, key=lambda effect: -effect.contrast.difference)
 

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from matplotlib.patches import Rectangle
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
 from analysis.figures.style import INK, shortened
+from analysis.run_summary import Findings
 from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
 from analysis.write.blocks import Picture
 from sousaphone.confusion import FRAME, draw_matrix, families, row_fractions
@@ -30,14 +30,14 @@ class Matrix:
     worst: Sequence[Pair]
 
 
-def picture(scene: Scene) -> Picture | None:
+def picture(run: Findings) -> Picture | None:
     found = []
-    for arm in scene.best:
-        counts = counts_of(scene.rows(arm), scene.scored(arm))
+    for arm in run.best:
+        counts = counts_of(run.rows(arm), run.scored(arm))
         found.append(Matrix(arm.name, counts, worst_pairs(counts, _MOST_NAMED)))
     if not found:
         return None
-    first, number = found[0], len(scene.scored(scene.best[0]))
+    first, number = found[0], len(run.scored(run.best[0]))
     seeds = f", {counted(number, 'seed')} summed" if number > 1 else ""
     caption = (
         f"{first.name}, the best arm by validation{seeds}. Rows: true rudiment; columns: predicted rudiment; "
@@ -47,7 +47,7 @@ def picture(scene: Scene) -> Picture | None:
         pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.heard})" for p in first.worst[:4]]
         caption += f" Most frequent confusions: {'; '.join(pairs)}."
     chart = _chart(found)
-    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), chart, min_width=650)
+    return Picture("confusion", "Confusion matrix", caption, _png(first, run.banner), chart, min_width=650)
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
-from analysis.figures.style import INK, Key, jitter, paled
+from analysis.figures.style import INK, Key, jitter
 from analysis.load.trials import Trial
-from analysis.stats.arms import Arm, Look, best_of_each, title
+from analysis.run_summary import Findings
+from analysis.stats.arms import Arm, Look, best_of_each, paled, title
 from analysis.write.blocks import Picture
 from sousaphone.rudiments import SLUGS
 from sousaphone.text import counted
@@ -49,12 +49,12 @@ _HIGHEST_LOSS = 2.2 * math.log(len(SLUGS))  # twice the loss of guessing; higher
 _MOST_POINTS = 3_000  # in one panel; longer curves are thinned, which saves a megabyte of the page
 
 
-def picture(scene: Scene) -> Picture | None:
-    known = [arm for arm in scene.groups if any(trial.history for trial in arm.trials)]
+def picture(run: Findings) -> Picture | None:
+    known = [arm for arm in run.groups if any(trial.history for trial in arm.trials)]
     if not known:
         return None
     strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
-    step = max(1, math.ceil(sum(len(trial.history) for trial in scene.trials) / _MOST_POINTS))
+    step = max(1, math.ceil(sum(len(trial.history) for trial in run.trials) / _MOST_POINTS))
     caption = "Top: over epochs; bottom: over seconds in training steps. "
     if len(strong) < len(known):
         caption += (
@@ -67,7 +67,7 @@ def picture(scene: Scene) -> Picture | None:
     if step > 1:
         caption += f" One epoch in {step} is drawn."
     lines = _lines(known, strong, step)
-    png, chart = _png(scene, lines), _chart(scene, lines)
+    png, chart = _png(run, lines), _chart(run, lines)
     return Picture("learning_curves", "Learning curves", caption, png, chart, min_width=750)
 
 
@@ -163,30 +163,30 @@ def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Lin
     return lines
 
 
-def _keys(scene: Scene, lines: Sequence[Line]) -> list[Key]:
+def _keys(run: Findings, lines: Sequence[Line]) -> list[Key]:
     """The legend: the backbones and, if there are several, the variants."""
     models = {line.arm.model for line in lines}
     dashes = {
         line.arm.variant: line.dash for line in sorted(lines, key=lambda line: not line.arm.augment) if line.strong
     }
     return [
-        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in scene.looks.items() if name in models),
+        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in run.looks.items() if name in models),
         *(Key(variant, Look(INK, "", ""), dash=dash) for variant, dash in dashes.items() if len(dashes) > 1),
     ]
 
 
-def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
-    legend = _keys(scene, lines)
+def _png(run: Findings, lines: Sequence[Line]) -> bytes:
+    legend = _keys(run, lines)
     columns, panel, gap = 4, 2.45, 0.62
     foot = mpl.legend_height(len(legend), columns) + 0.6
-    page = mpl.sheet("Learning curves", scene.banner, 10.5, foot + 2 * panel + gap + 0.05)
+    page = mpl.sheet("Learning curves", run.banner, 10.5, foot + 2 * panel + gap + 0.05)
     places = page.cells(2, len(_METRICS), gap, foot, panel, (gap, gap))
     for place, (_, _, span, metric, label) in zip(places, _PANELS, strict=True):
         axes = page.panel(*place)
         axes.set_xlabel(span)
         axes.set_ylabel(label)
         for line in reversed(lines):  # the best on top
-            look, whole = scene.looks[line.arm.model], line.whole
+            look, whole = run.looks[line.arm.model], line.whole
             shade = look.colour if line.arm.full else paled(look.colour, 0.5)
             if line.strong or whole is None:
                 # Matplotlib draws one collection many times faster than single lines.
@@ -221,15 +221,15 @@ def _limits(lines: Sequence[Line], metric: str) -> tuple[float, float]:
     return max(0.0, lowest - pad), highest + pad
 
 
-def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
+def _chart(run: Findings, lines: Sequence[Line]) -> go.Figure:
     """The chart; a click on a name in the legend hides its lines in all panels."""
     figure = make_subplots(2, len(_METRICS), horizontal_spacing=0.07, vertical_spacing=0.13)
     few = len(lines) <= _FEW
     if not few:
-        for key in _keys(scene, lines):
+        for key in _keys(run, lines):
             plotly_charts.legend(figure, [key], legendgroup=key.label)
     for line in reversed(lines):
-        look, name = scene.looks[line.arm.model], plotly_charts.label(line.arm.label)
+        look, name = run.looks[line.arm.model], plotly_charts.label(line.arm.label)
         for row, column, span, metric, _ in _PANELS:
             where = {"row": row, "col": column, "name": name, "showlegend": False}
             where["legendgroup"] = name if few else title(line.arm.model)

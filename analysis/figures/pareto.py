@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
 from analysis.figures.style import CHANCE, CHANCE_PERCENT, GREY, Key, Spot, jitter, log_axis, short_count, shortened
 from analysis.load.trials import Trial
+from analysis.run_summary import Findings
 from analysis.stats.arms import STRATEGIES, Arm, Look, title
 from analysis.write.blocks import Picture
 from sousaphone.text import counted
@@ -79,15 +79,15 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     return found
 
 
-def panels_of(scene: Scene) -> list[Panel]:
+def panels_of(run: Findings) -> list[Panel]:
     measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
         ("trainable parameters", lambda trial: trial.trainable_params),
         ("all parameters", lambda trial: trial.parameters.get("total")),
         ("training time, s", lambda trial: trial.train_seconds),
-        ("CPU time per clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
-        ("size of the trained weights, kB", lambda trial: scene.adapter_bytes.get(trial.trial_id, 0) / 1000),
+        ("CPU time per clip, ms", lambda trial: run.cpu_ms.get(trial.trial_id)),
+        ("size of the trained weights, kB", lambda trial: run.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )
-    groups = [arm for arm in scene.groups if arm.full and arm.mean("best", "val_acc") is not None]
+    groups = [arm for arm in run.groups if arm.full and arm.mean("best", "val_acc") is not None]
     found = []
     for name, measure in measures:
         points = []
@@ -96,7 +96,7 @@ def panels_of(scene: Scene) -> list[Panel]:
             if costs:
                 values = [100 * value for value in arm.values("best", "val_acc")]
                 mean, cost = sum(values) / len(values), sum(costs) / len(costs)
-                points.append(Point(arm, scene.look(arm), cost, mean, min(values), max(values), cost))
+                points.append(Point(arm, run.look(arm), cost, mean, min(values), max(values), cost))
         if points:
             points = _visible(points)
             best = front([point.cost for point in points], [point.accuracy for point in points])
@@ -128,10 +128,10 @@ def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
     return (low if low > 4 * CHANCE_PERCENT else 0.0), min(highest + 0.12 * span, 104.0)
 
 
-def picture(scene: Scene) -> Picture:
-    panels = panels_of(scene)
+def picture(run: Findings) -> Picture:
+    panels = panels_of(run)
     if not panels:
-        return _nothing_yet(scene)
+        return _nothing_yet(run)
     numbers = numbers_of(panels)
     caption = (
         "Upper left is better. The line is the Pareto front: each of its arms is more accurate than all other arms "
@@ -142,17 +142,17 @@ def picture(scene: Scene) -> Picture:
         caption += " Overlapping markers are moved apart horizontally."
     if len({len(panel.points) for panel in panels}) > 1:
         caption += " An arm with an unknown cost is missing in that panel."
-    missing = len(scene.trials) - sum(trial.full and "val_acc" in trial.best for trial in scene.trials)
+    missing = len(run.trials) - sum(trial.full and "val_acc" in trial.best for trial in run.trials)
     if missing:
-        caption += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial or no results."
-    png, chart = _png(panels, numbers, scene), _chart(panels, numbers, scene)
+        caption += f" Not shown: {missing} of {counted(len(run.trials), 'trial')}, with partial or no results."
+    png, chart = _png(panels, numbers, run), _chart(panels, numbers, run)
     return Picture("efficiency_scatter", _HEADING, caption, png, chart, min_width=600)
 
 
-def _nothing_yet(scene: Scene) -> Picture:
+def _nothing_yet(run: Findings) -> Picture:
     """A PNG without data, so that documents that embed this figure find a file."""
-    caption = f"None of {counted(len(scene.trials), 'trial')} has all its results yet."
-    page = mpl.sheet(_HEADING, scene.banner, 7.0, 1.6)
+    caption = f"None of {counted(len(run.trials), 'trial')} has all its results yet."
+    page = mpl.sheet(_HEADING, run.banner, 7.0, 1.6)
     page.figure.text(0.15 / page.width, 0.7 / page.height, caption, fontsize=10, color=GREY, fontstyle="italic")
     return Picture("efficiency_scatter", _HEADING, caption, page.png())
 
@@ -169,13 +169,13 @@ def _grid(cells: int) -> tuple[int, int]:
     return math.ceil(cells / columns), columns
 
 
-def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> bytes:
-    models, others = _keys(panels, scene)
+def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> bytes:
+    models, others = _keys(panels, run)
     legend = [*models, *others]
     rows, columns = _grid(len(panels) + 1)
     tall, gap = 2.7 if columns > 1 else 3.6, 0.65
     foot = mpl.legend_height(len(legend), 6) + 0.62
-    page = mpl.sheet(_HEADING, scene.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
+    page = mpl.sheet(_HEADING, run.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
     low, high = limits_of(panels)
     places = page.cells(rows, columns, gap, foot, tall, (0.35, gap))
     for number, panel in enumerate(panels):
@@ -220,10 +220,10 @@ def _key(page: mpl.Sheet, numbers: Mapping[str, int], left: float, bottom: float
     axes.text(0.0, 1.0, "\n".join(["On a Pareto front:", *lines]), **style)
 
 
-def _keys(panels: Sequence[Panel], scene: Scene) -> tuple[list[Key], list[Key]]:
+def _keys(panels: Sequence[Panel], run: Findings) -> tuple[list[Key], list[Key]]:
     """The legend: the backbones, and what size, filling and lines mean."""
     shown = [point.arm for panel in panels for point in panel.points]
-    models = [model for model in scene.models if model in {arm.model for arm in shown}]
+    models = [model for model in run.looks if model in {arm.model for arm in shown}]
     strategies = [name for name in _SIZES if name in {arm.strategy for arm in shown}]
     others = []
     if len(strategies) > 1:
@@ -232,10 +232,10 @@ def _keys(panels: Sequence[Panel], scene: Scene) -> tuple[list[Key], list[Key]]:
     if len({arm.augment for arm in shown}) > 1:
         others += [Key("augmented"), Key("unaugmented", filled=False)]
     others += [_FRONT, *([CHANCE] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
-    return [Key(title(model), scene.looks[model]) for model in models], others
+    return [Key(title(model), run.looks[model]) for model in models], others
 
 
-def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> go.Figure:
+def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> go.Figure:
     rows, columns = _grid(len(panels) + 1)
     figure = make_subplots(rows, columns, horizontal_spacing=0.05, vertical_spacing=0.16, shared_yaxes="all")
     low, high = limits_of(panels)
@@ -247,11 +247,11 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
         x, y = _steps(panel, end)
         style = {"mode": "lines", "line": {"shape": "hv", "color": "#999999", "width": 1.5}}
         figure.add_scatter(x=x, y=plotly_charts.rounded(y), hoverinfo="skip", showlegend=False, **style, **where)
-        for model in scene.models:
+        for model in run.looks:
             own = [p for p in panel.points if p.arm.model == model]
             if not own:
                 continue
-            look = scene.looks[model]
+            look = run.looks[model]
             bars = plotly_charts.error([Spot(p.accuracy, 0, low=p.low, high=p.high) for p in own], look.colour)
             face = [look.colour if p.arm.augment else "#ffffff" for p in own]
             marker = plotly_charts.outlined(look.symbol, look.colour, face, [1.4 * p.size**0.5 for p in own])
@@ -281,7 +281,7 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title="validation accuracy, %", col=1)
     _chart_key(figure, numbers, *divmod(len(panels), columns))
-    plotly_charts.legend(figure, _keys(panels, scene)[1], legendrank=2000)
+    plotly_charts.legend(figure, _keys(panels, run)[1], legendrank=2000)
     return plotly_charts.styled(figure, 330 * rows)
 
 

@@ -12,7 +12,6 @@ from sousaphone.rudiments import SLUGS
 
 CHANCE_PERCENT = 100 / len(SLUGS)
 INK, GREY, GRID = "#222222", "#767676", "#e6e6e6"
-PALE = 0.4  # opacity of partial results
 LABEL_LETTERS = 64  # of an arm's label, at most
 
 
@@ -106,12 +105,6 @@ def shortened(text: str, most: int = LABEL_LETTERS) -> str:
     """The text on one line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def paled(colour: str, opaque: float = PALE) -> str:
-    """The opaque colour that looks like this colour on white at this opacity; overlaps do not get darker."""
-    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
 
 
 def accuracy_range(percent: float) -> tuple[float, float]:

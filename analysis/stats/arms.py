@@ -88,6 +88,12 @@ class Look:
     symbol: str  # plotly
 
 
+def paled(colour: str, opaque: float = 0.4) -> str:
+    """The opaque colour that looks like this colour on white at this opacity; overlaps do not get darker."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
+
+
 def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:
     """Return a look for each backbone; a registered backbone has the same in every run."""
     models = dict.fromkeys([*REGISTRY, *(trial.config.get("model", "") for trial in trials)])
