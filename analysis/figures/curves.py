@@ -73,12 +73,12 @@ def picture(run: Findings) -> Picture | None:
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: of a trial, or the mean of several; `best` is the index of the best epoch."""
+    """One line: the mean of one or several trials; `best` is the index of the best epoch."""
 
     epochs: Sequence[float]
     seconds: Sequence[float]
     values: Mapping[str, Sequence[float]]  # by metric; NaN where missing
-    best: int | None
+    best: int
 
     def along(self, span: str) -> Sequence[float]:
         return self.epochs if span == "epoch" else self.seconds
@@ -87,35 +87,23 @@ class Curve:
         """Keep every `step`th epoch, the best and the last."""
         kept = [i for i in range(len(self.epochs)) if i % step == 0 or i in (self.best, len(self.epochs) - 1)]
         values = {name: [line[i] for i in kept] for name, line in self.values.items()}
-        best = None if self.best is None else kept.index(self.best)
-        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, best)
-
-
-def curve_of(trial: Trial) -> Curve:
-    rows = trial.history
-    epochs = [float(row["epoch"]) for row in rows]
-    seconds = list(accumulate(row.get("epoch_seconds", math.nan) for row in rows))
-    values = {name: [scale * row.get(name, math.nan) for row in rows] for name, _, scale in _METRICS}
-    wanted = trial.best.get("epoch")
-    return Curve(epochs, seconds, values, epochs.index(wanted) if wanted in epochs else None)
+        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, kept.index(self.best))
 
 
 def mean_curve(trials: Sequence[Trial]) -> Curve:
-    """The mean of several trials at each epoch that all of them finished.
+    """The mean of trials at each epoch that all of them finished.
 
     Its best epoch has the highest mean macro F1, or accuracy in an old run without F1.
     """
-    curves = [curve_of(trial) for trial in trials]
-    length = min(len(curve.epochs) for curve in curves)
+    epochs = list(zip(*(trial.history for trial in trials), strict=False))
 
-    def mean(lines: Sequence[Sequence[float]]) -> list[float]:
-        return [sum(line[i] for line in lines) / len(lines) for i in range(length)]
+    def mean(metric: str, scale: float = 1.0) -> list[float]:
+        return [sum(scale * row.get(metric, math.nan) for row in rows) / len(rows) for rows in epochs]
 
-    values = {name: mean([curve.values[name] for curve in curves]) for name, _, _ in _METRICS}
     chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
-    scores = [sum(trial.history[i].get(chosen_by, -math.inf) for trial in trials) for i in range(length)]
-    best = scores.index(max(scores)) if scores else None
-    return Curve(curves[0].epochs[:length], mean([curve.seconds for curve in curves]), values, best)
+    scores = [-math.inf if math.isnan(score) else score for score in mean(chosen_by)]
+    values = {name: mean(name, scale) for name, _, scale in _METRICS}
+    return Curve(mean("epoch"), list(accumulate(mean("epoch_seconds"))), values, scores.index(max(scores)))
 
 
 @dataclass(frozen=True)
@@ -125,14 +113,14 @@ class Line:
     arm: Arm
     strong: bool
     dash: tuple[Any, str]  # Matplotlib's style, plotly's
-    single: Sequence[tuple[Trial, Curve]]  # one for each of several trials
-    whole: Curve | None  # None if no epoch is common to all trials
+    single: Sequence[tuple[Trial, Curve]]  # one for each of a strong arm's trials, if there are several
+    whole: Curve
     moves: dict[tuple[str, str], float] = field(default_factory=dict)  # of the best epoch's marker along x, by panel
 
     @property
     def marked(self) -> bool:
         """Whether the best epoch is marked; a line of one epoch is invisible without its marker."""
-        return self.whole is not None and self.whole.best is not None and (self.strong or len(self.whole.epochs) == 1)
+        return self.strong or len(self.whole.epochs) == 1
 
 
 def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Line]:
@@ -141,21 +129,19 @@ def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Lin
     dashes = {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
     lines = []
     for arm in known:
-        single = [(trial, curve_of(trial).thinned(step)) for trial in arm.trials if trial.history]
-        shown = [trial for trial in arm.shown if trial.history]
-        whole = single[0][1] if len(single) == 1 else mean_curve(shown).thinned(step) if shown else None
-        dash = dashes[arm.variant] if arm.label in strong else _DASHES[0]
-        several = single if len(single) > 1 else []
-        lines.append(Line(arm, arm.label in strong, dash, several, whole if whole and whole.epochs else None))
+        trials = [trial for trial in arm.trials if trial.history]
+        single = [(trial, mean_curve([trial]).thinned(step)) for trial in trials]
+        whole = mean_curve([trial for trial in arm.shown if trial.history] or trials).thinned(step)
+        is_strong = arm.label in strong
+        dash = dashes[arm.variant] if is_strong else _DASHES[0]
+        lines.append(Line(arm, is_strong, dash, single if is_strong and len(single) > 1 else [], whole))
     for _, _, span, metric, _ in _PANELS:
         # Sizes of a marker in the panel's units.
         low, high = _limits(lines, metric)
-        width = 0.028 * max((line.whole.along(span)[-1] for line in lines if line.whole), default=1.0)
+        width = 0.028 * max(line.whole.along(span)[-1] for line in lines)
         height = 0.03 * (high - low)
         points = [
             (line.whole.along(span)[line.whole.best] / width, line.whole.values[metric][line.whole.best] / height)
-            if line.whole is not None and line.whole.best is not None
-            else (math.nan, math.nan)
             for line in lines
         ]
         for line, move in zip(lines, jitter(points), strict=True):
@@ -188,19 +174,17 @@ def _png(run: Findings, lines: Sequence[Line]) -> bytes:
         for line in reversed(lines):  # the best on top
             look, whole = run.looks[line.arm.model], line.whole
             shade = look.colour if line.arm.full else paled(look.colour, 0.5)
-            if line.strong or whole is None:
-                # Matplotlib draws one collection many times faster than single lines.
-                thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
-                axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
-            if whole is not None:
-                x, y = whole.along(span), whole.values[metric]
-                style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
-                if line.strong:
-                    style = {"color": shade, "linewidth": 1.5}
-                axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
-                if line.marked and whole.best is not None:
-                    at = x[whole.best] + line.moves[span, metric]
-                    axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
+            # Matplotlib draws one collection many times faster than single lines.
+            thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
+            axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
+            x, y = whole.along(span), whole.values[metric]
+            style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
+            if line.strong:
+                style = {"color": shade, "linewidth": 1.5}
+            axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
+            if line.marked:
+                at = x[whole.best] + line.moves[span, metric]
+                axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
         axes.autoscale_view()
         axes.set_ylim(*_limits(lines, metric))
         axes.set_xlim(left=0)
@@ -233,10 +217,9 @@ def _chart(run: Findings, lines: Sequence[Line]) -> go.Figure:
         for row, column, span, metric, _ in _PANELS:
             where = {"row": row, "col": column, "name": name, "showlegend": False}
             where["legendgroup"] = name if few else title(line.arm.model)
-            if line.single and (line.strong or line.whole is None):
+            if line.single:
                 _add_seeds(figure, line.single, span, metric, look, **where)
-            if line.whole is not None:
-                _add_whole(figure, line, line.whole, span, metric, look, **where)
+            _add_whole(figure, line, span, metric, look, **where)
     if few:
         named: set[str] = set()
         for trace in figure.data[::-1]:  # the best arm is drawn last
@@ -249,12 +232,13 @@ def _chart(run: Findings, lines: Sequence[Line]) -> go.Figure:
     return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
-def _add_whole(figure: go.Figure, line: Line, whole: Curve, span: str, metric: str, look: Look, **more: Any) -> None:
+def _add_whole(figure: go.Figure, line: Line, span: str, metric: str, look: Look, **more: Any) -> None:
+    whole = line.whole
     colour = look.colour if line.arm.full else paled(look.colour, 0.5)
     style = {"color": colour if line.strong else paled(colour), "dash": line.dash[1], "width": 2 if line.strong else 1}
     x, shown = np.asarray(whole.along(span), np.float32), "x"
     sizes = np.zeros(len(x), np.uint8)
-    if line.marked and whole.best is not None:
+    if line.marked:
         sizes[whole.best] = 9
         if move := line.moves[span, metric]:
             shown, more["customdata"] = "customdata", x.copy()  # the true value, for the hover text
@@ -282,7 +266,7 @@ def _add_seeds(
     figure.add_scatter(
         x=np.asarray(x, np.uint16 if span == "epoch" else np.float32),
         y=plotly_charts.packed(y),
-        customdata=np.asarray(seeds, np.uint8 if max(seeds) < 2**8 else np.float64),
+        customdata=np.asarray(seeds, np.min_scalar_type(max(seeds))),
         mode="lines",
         line={"color": paled(look.colour, 0.35), "width": 0.8},
         hovertemplate=f"seed %{{customdata}}, {span} %{{x:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",

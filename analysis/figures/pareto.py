@@ -52,20 +52,36 @@ class Panel:
     points: Sequence[Point]
     front: Sequence[Point]
 
-    def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
-        """The text at each point of the front; numbers that would overlap are joined at the most accurate of them."""
-        start, end, _ = log_axis([point.cost for point in self.points])
+    @property
+    def axis(self) -> tuple[float, float, list[float]]:
+        """Limits and ticks of the x axis."""
+        return log_axis([point.cost for point in self.points])
+
+    @property
+    def steps(self) -> tuple[list[float], list[float]]:
+        """The corners of the Pareto front's line, up to the end of the x axis."""
+        accuracies = [point.accuracy for point in self.front]
+        return [*(point.cost for point in self.front), self.axis[1]], [*accuracies, accuracies[-1]]
+
+    def labels(self, numbers: Mapping[str, int], height: float) -> list[tuple[Point, str]]:
+        """The text at each point of the front; numbers that would overlap are joined at the most accurate of them.
+
+        `height` is that of the panel, percent.
+        """
+        start, end, _ = self.axis
         found: list[tuple[list[int], Point, float]] = []
         for point in self.front:
             across = math.log(point.cost / start) / math.log(end / start)
-            own = numbers[point.arm.label]
-            if found:
-                joined, last, place = found[-1]
-                if across - place < _NEAR[0] and (point.accuracy - last.accuracy) / (high - low) < _NEAR[1]:
-                    # Points of nearly equal cost have it at the best one: nothing is above it and to its left.
-                    found[-1] = ([*joined, own], point if across - place < 0.02 else last, place)
-                    continue
-            found.append(([own], point, across))
+            joined = [numbers[point.arm.label]]
+            if (
+                found
+                and across - found[-1][2] < _NEAR[0]
+                and point.accuracy - found[-1][1].accuracy < _NEAR[1] * height
+            ):
+                others, last, place = found.pop()
+                # Points of nearly equal cost have it at the best one: nothing is above it and to its left.
+                joined, point, across = joined + others, point if across - place < 0.02 else last, place
+            found.append((joined, point, across))
         return [(point, ", ".join(map(str, sorted(joined)))) for joined, point, _ in found]
 
 
@@ -157,12 +173,6 @@ def _nothing_yet(run: Findings) -> Picture:
     return Picture("efficiency_scatter", _HEADING, caption, page.png())
 
 
-def _steps(panel: Panel, end: float) -> tuple[list[float], list[float]]:
-    """The corners of the Pareto front's line, up to the end of the x axis."""
-    best = panel.front
-    return [*(p.cost for p in best), end], [*(p.accuracy for p in best), best[-1].accuracy]
-
-
 def _grid(cells: int) -> tuple[int, int]:
     """Rows and columns of a grid with so many cells."""
     columns = cells if cells <= 3 else 2 if cells == 4 else 3
@@ -182,20 +192,19 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
         axes = page.panel(*places[number])
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
-        start, end, ticks = log_axis([point.cost for point in panel.points])
+        start, end, ticks = panel.axis
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(start, end)
         axes.set_ylim(low, high)
-        x, y = _steps(panel, end)
-        axes.plot(x, y, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
+        axes.plot(*panel.steps, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
         for p in panel.points:
             axes.vlines(p.x, p.low, p.high, colors=p.look.colour, linewidth=1.0, alpha=0.6, zorder=2)
         for look, size in dict.fromkeys((p.look, p.size) for p in panel.points):
             own = [p for p in panel.points if (p.look, p.size) == (look, size)]
             mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment) for p in own], look, size)
-        for point, words in panel.labels(numbers, low, high):
+        for point, words in panel.labels(numbers, high - low):
             # Nothing is above and to the left of a point of the front.
             style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}
             axes.annotate(words, (point.x, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
@@ -242,9 +251,9 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         where = {"row": row + 1, "col": column + 1}
-        words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
-        start, end, ticks = log_axis([point.cost for point in panel.points])
-        x, y = _steps(panel, end)
+        words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, high - low)}
+        start, end, ticks = panel.axis
+        x, y = panel.steps
         style = {"mode": "lines", "line": {"shape": "hv", "color": "#999999", "width": 1.5}}
         figure.add_scatter(x=x, y=plotly_charts.rounded(y), hoverinfo="skip", showlegend=False, **style, **where)
         for model in run.looks:

@@ -69,11 +69,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """A short audio clip: MP3, or WAV without an encoder."""
+    """A short audio clip, MP3."""
 
     label: str
     content: bytes
-    mime: str = "audio/mpeg"
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def _picture(picture: Picture, chart_id: str) -> str:
 
 
 def _player(sound: Sound) -> str:
-    source = f"data:{sound.mime};base64,{_base64(sound.content)}"
+    source = f"data:audio/mpeg;base64,{_base64(sound.content)}"
     caption = f"<figcaption>{html.escape(sound.label)}</figcaption>"
     return f'<figure>{caption}<audio controls preload="none" src="{source}"></audio></figure>'
 

@@ -14,7 +14,7 @@ from matplotlib.image import imread
 
 from analysis.figures import accuracy, augmentation, curves, pareto, slices
 from analysis.figures.augmentation import effects
-from analysis.figures.curves import curve_of, mean_curve
+from analysis.figures.curves import mean_curve
 from analysis.figures.f1 import f1_of
 from analysis.figures.pareto import front
 from analysis.figures.style import jitter, log_axis, row_jitter, short_count
@@ -218,10 +218,10 @@ def test_mean_curve_ends_at_the_last_common_epoch() -> None:
     assert mean.best == 1
     assert math.isnan(mean.values["val_loss"][0])
     for row, f1 in zip(long.history, (0.5, 0.2, 0.9), strict=True):
-        row["val_macro_f1"] = f1  # by which single trials choose their best epoch
+        row["val_macro_f1"] = f1
     long.history.pop()
     assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
-    thinned = curve_of(trial(*[0.1] * 10)).thinned(4)
+    thinned = mean_curve([trial(*[0.1] * 10)]).thinned(4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 
 
