@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -74,18 +75,23 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     """
     files = make_files(read_run(run), with_sounds)
     directory = output if output is not None else RunDirectory(run).report
+    write_files(directory, files)
+    if output is None:  # other directories may hold the user's own files
+        for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
+            if path.relative_to(directory).as_posix() not in files:
+                path.unlink()
+    return directory
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Write each file atomically; raise a UserError if that fails."""
     try:
         for name, content in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
-        if output is None:  # other directories may hold the user's own files
-            for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
-                if path.relative_to(directory).as_posix() not in files:
-                    path.unlink()
     except OSError as error:
-        raise UserError(f"cannot write the report to {directory} ({error.strerror}); use another --output") from error
-    return directory
+        raise UserError(f"cannot write to {directory} ({error.strerror}); use another --output") from error
 
 
 def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
@@ -102,9 +108,8 @@ def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
         "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
         "report.html": to_html(found.name, content, f"{_LINKS} Written {found.written}.").encode(),
     }
-    for trial in found.trials:
-        size = found.adapter_bytes.get(trial.trial_id)
-        files[f"trials/{trial.trial_id}.json"] = exports.trial_json(trial, trial.started, size)
+    sizes = found.adapter_bytes
+    files |= {f"trials/{t.trial_id}.json": exports.trial_json(t, sizes.get(t.trial_id)) for t in found.trials}
     return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
 
 

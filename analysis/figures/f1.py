@@ -56,7 +56,6 @@ def picture(run: Findings) -> Picture | None:
         groups=groups,
         width=8.0,
         row=0.215,
-        pixels=20,
         columns=2,
     ).picture()
 

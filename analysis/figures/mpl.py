@@ -41,18 +41,12 @@ def plain_text() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A figure whose body, below the heading and the banner, is laid out in inches.
-
-    Attributes:
-        width, body: width and height of the body, inches.
-        height: of the whole sheet, inches.
-    """
+    """A figure whose body, below the heading and the banner, is laid out in inches."""
 
     figure: Figure
     canvas: FigureCanvasAgg
-    width: float
-    body: float
-    height: float
+    width: float  # inches
+    height: float  # of the whole sheet, inches
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes; `left` and `bottom` are inches from the body's lower left corner."""
@@ -110,7 +104,7 @@ def sheet(heading: str, banner: str | None, width: float, body: float) -> Sheet:
     figure.text(_EDGE / width, 1 - 0.12 / height, heading, fontsize=13, fontweight="bold", va="top")
     style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
     figure.text(_EDGE / width, 1 - 0.44 / height, "\n".join(lines), **style)
-    return Sheet(figure, canvas, width, body, height)
+    return Sheet(figure, canvas, width, height)
 
 
 def _handle(key: Key) -> Line2D:

@@ -62,17 +62,21 @@ class RowFigure:
     separators: Sequence[int] = ()  # rows with a line above them
     groups: Sequence[tuple[str, int, int]] = ()  # (name, first row, one past its last), named on the right
     width: float = 9.0  # inches
-    row: float | None = None  # height of a row, inches
-    pixels: float | None = None  # height of a row in the chart
+    row: float | None = None  # height of a row, inches; by default it depends on the number of rows
     columns: int = 4  # of the legend
 
     def picture(self) -> Picture:
         min_width = 350 if len(self.panels) == 1 else 550
         return Picture(self.name, self.heading, self.caption, self._png(), self._chart(), min_width)
 
-    def _png(self) -> bytes:
+    @property
+    def _rows(self) -> tuple[int, float]:
+        """The number of rows, and the height of one, inches."""
         rows = max(len(self.labels), 2)
-        size = self.row if self.row is not None else 0.36 if rows <= 12 else 0.3 if rows <= 24 else 0.25
+        return rows, self.row if self.row is not None else 0.36 if rows <= 12 else 0.3 if rows <= 24 else 0.25
+
+    def _png(self) -> bytes:
+        rows, size = self._rows
         legend = [Key(series.name, series.look) for panel in self.panels for series in panel.series if series.name]
         legend += self.keys
         foot = mpl.legend_height(len(legend), self.columns) + 0.62
@@ -136,7 +140,7 @@ class RowFigure:
         plotly_charts.legend(figure, [key for key in self.keys if key != CHANCE])
         for column, panel in enumerate(self.panels, start=1):
             self._add(figure, panel, row=1, col=column)
-        rows = max(len(self.labels), 2)
+        rows, size = self._rows
         names = [plotly_charts.label(text) for text in self.labels]
         names = [
             f"<b>{name}</b>" if text in self.headings else name for name, text in zip(names, self.labels, strict=True)
@@ -153,10 +157,7 @@ class RowFigure:
             plotly_charts.legend(figure, [CHANCE])
         if self.zero:
             figure.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
-        height = rows * (32.5 if rows <= 12 else 25)
-        if self.pixels is not None:
-            height = self.pixels * max(len(self.labels), 3)
-        plotly_charts.styled(figure, height, self.columns)
+        plotly_charts.styled(figure, 93 * rows * size, self.columns)
         return figure.update_layout(margin={"r": 40}) if self.groups else figure
 
     def _add(self, figure: go.Figure, panel: Panel, **where: int) -> None:

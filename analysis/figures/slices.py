@@ -50,7 +50,6 @@ def picture(run: Findings) -> Picture | None:
         separators=[place for place, line in enumerate(lines) if place and not line.slices],
         width=8.5,
         row=0.13 + 0.045 * arms,
-        pixels=14 + 4 * arms,
         columns=2,
     ).picture()
 

@@ -60,14 +60,10 @@ CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "d
 
 
 def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
-    """How far to move each point so that none covers another; the same points give the same moves.
+    """How far to move the place of each (place, value) point so that none covers another.
 
-    Args:
-        points: (place, value) in units of a marker's size: two points overlap where both differ by less than 1. Only
-            the place may move.
-
-    Returns:
-        The moves of the places, in the same unit: 0, or the nearest free one of 1, -1, 2, -2, ...
+    All are in units of a marker's size: two points overlap where both differ by less than 1. A move is 0 or the nearest
+    free one of 1, -1, 2, -2, ...; the same points give the same moves.
     """
     moves: list[int] = []
     for place, value in points:
@@ -80,12 +76,9 @@ def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
 def row_jitter(
     values: Sequence[float], limits: tuple[float, float], step: float, most: float, width: float = 0.009
 ) -> list[float]:
-    """Vertical offsets, in rows, for points in one row.
+    """Vertical offsets, in rows, for points in one row; two that would overlap are `step` apart, all within `most`.
 
-    Args:
-        limits: of the x axis.
-        step: offset between two points that would overlap, unless they are so many that one exceeds `most`.
-        width: of a point, as a fraction of the x axis.
+    `limits` are those of the x axis, and `width` is that of a point as a fraction of it.
     """
     size = width * (limits[1] - limits[0])
     moves = jitter([(0.0, value / size) for value in values])
