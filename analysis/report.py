@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -75,21 +75,21 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     """
     files = make_files(read_run(run), with_sounds)
     directory = output if output is not None else RunDirectory(run).report
-    write_files(directory, files)
-    if output is None:  # other directories may hold the user's own files
-        for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
-            if path.relative_to(directory).as_posix() not in files:
-                path.unlink()
+    # Other directories may hold the user's own files.
+    write_files(directory, files, replaced=("plots/*.png", "trials/*.json") if output is None else ())
     return directory
 
 
-def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
-    """Write each file atomically; raise a UserError if that fails."""
+def write_files(directory: Path, files: Mapping[str, bytes], replaced: Sequence[str] = ()) -> None:
+    """Write each file atomically and remove other files that match `replaced`; raise a UserError if that fails."""
     try:
         for name, content in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
+        for path in (path for pattern in replaced for path in directory.glob(pattern)):
+            if path.relative_to(directory).as_posix() not in files:
+                path.unlink()
     except OSError as error:
         raise UserError(f"cannot write to {directory} ({error.strerror}); use another --output") from error
 

@@ -10,7 +10,7 @@ from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import Arm, pretrained, title
 from analysis.stats.criteria import criteria, expectation_rows
 from analysis.stats.slices import accuracy_of, possible
-from analysis.stats.verdict import effect_rows, pair_rows, players_text
+from analysis.stats.verdict import pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
@@ -117,8 +117,8 @@ def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
     return (
         arm.label,
         f"{seeds}" if tested in (0, seeds) else f"{seeds} (test: {tested})",  # some predictions are missing
-        formatted(arm.mean("best", "val_macro_f1"), ".3f"),
-        formatted(arm.mean("best", "val_acc"), ".1%"),
+        formatted(arm.mean("val_macro_f1"), ".3f"),
+        formatted(arm.mean("val_acc"), ".1%"),
         formatted(test.accuracy if test else None, ".1%"),
         "–" if test is None or math.isnan(test.low) else f"{possible(test.low):.1%} to {possible(test.high):.1%}",
         formatted(arm.shown[0].trainable_params, ","),
@@ -232,7 +232,9 @@ def _pairs(found: Findings) -> Iterator[Block]:
             f"With augmentation minus without, on the same test clips; the interval is over {units}, and over seeds "
             "if both arms have at least three. p is not adjusted."
         )
-        yield Table(("backbone", *_PAIR[1:], units), effect_rows(verdict.augmentation))
+        effects = zip(verdict.augmentation, pair_rows(verdict.augmentation), strict=True)
+        rows = [(title(pair.first.model), *row[1:]) for pair, row in effects]
+        yield Table(("backbone", *_PAIR[1:], units), rows)
     elif found.without_effect:
         yield Text(found.without_effect)
 

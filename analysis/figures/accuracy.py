@@ -36,7 +36,6 @@ class Row:
     name: str
     look: Look
     values: tuple[Value, Value]  # of validation and test
-    full: bool = True
     players: int = 0
 
     @property
@@ -66,7 +65,7 @@ def picture(run: Findings) -> Picture:
     )
     if any(len(arm.trials) > 1 for arm in run.groups):
         caption += " Small dots: single seeds; overlapping dots are moved apart vertically."
-    if any(not row.full for row in rows):
+    if not all(arm.full for arm in run.groups):
         caption += " Pale: partial results, which are not comparable."
     limits = accuracy_range(max((row.highest for row in rows), default=0.0))
     series, dots = [_series(rows, look) for look in dict.fromkeys(row.look for row in rows)], _dots(rows, limits)
@@ -103,7 +102,7 @@ def _rows(run: Findings) -> list[Row]:
             test = Value(_mean(seeds), seeds=seeds)
         chosen = [(t.trial_id, 100 * t.best["val_acc"]) for t in arm.shown if "val_acc" in t.best]
         validation = Value(_mean(chosen), seeds=chosen)
-        found.append(Row(arm.name, run.look(arm), (validation, test), arm.full, players))
+        found.append(Row(arm.name, run.look(arm), (validation, test), players))
     for baseline in run.baselines:
         validation, test = (Value(100 * baseline.scores[name]) for name in ("val_acc", "test_acc"))
         found.append(Row(baseline.title, _BASELINE, (validation, test)))

@@ -52,7 +52,7 @@ def picture(run: Findings) -> Picture | None:
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
-    page = mpl.sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
+    page = mpl.Sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
     image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:

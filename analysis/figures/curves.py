@@ -165,7 +165,7 @@ def _png(run: Findings, lines: Sequence[Line]) -> bytes:
     legend = _keys(run, lines)
     columns, panel, gap = 4, 2.45, 0.62
     foot = mpl.legend_height(len(legend), columns) + 0.6
-    page = mpl.sheet("Learning curves", run.banner, 10.5, foot + 2 * panel + gap + 0.05)
+    page = mpl.Sheet("Learning curves", run.banner, 10.5, foot + 2 * panel + gap + 0.05)
     places = page.cells(2, len(_METRICS), gap, foot, panel, (gap, gap))
     for place, (_, _, span, metric, label) in zip(places, _PANELS, strict=True):
         axes = page.panel(*place)

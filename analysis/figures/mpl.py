@@ -11,7 +11,6 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -39,14 +38,19 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
 class Sheet:
-    """A figure whose body, below the heading and the banner, is laid out in inches."""
+    """A figure with a heading and a banner, whose body below them is laid out in inches."""
 
-    figure: Figure
-    canvas: FigureCanvasAgg
-    width: float  # inches
-    height: float  # of the whole sheet, inches
+    def __init__(self, heading: str, banner: str | None, width: float, body: float) -> None:
+        """`width` and `body` (the body's height) are in inches."""
+        lines = textwrap.wrap(banner or "", round(12.5 * width))
+        self.width, self.height = width, body + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
+        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+        left = _EDGE / width
+        self.figure.text(left, 1 - 0.12 / self.height, heading, fontsize=13, fontweight="bold", va="top")
+        style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
+        self.figure.text(left, 1 - 0.44 / self.height, "\n".join(lines), **style)
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes; `left` and `bottom` are inches from the body's lower left corner."""
@@ -93,18 +97,6 @@ class Sheet:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=_DPI)
         return buffer.getvalue()
-
-
-def sheet(heading: str, banner: str | None, width: float, body: float) -> Sheet:
-    """Create a sheet with its heading and banner; `width` and `body` (its height) in inches."""
-    lines = textwrap.wrap(banner or "", round(12.5 * width))
-    height = body + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    figure.text(_EDGE / width, 1 - 0.12 / height, heading, fontsize=13, fontweight="bold", va="top")
-    style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
-    figure.text(_EDGE / width, 1 - 0.44 / height, "\n".join(lines), **style)
-    return Sheet(figure, canvas, width, height)
 
 
 def _handle(key: Key) -> Line2D:

@@ -103,14 +103,14 @@ def panels_of(run: Findings) -> list[Panel]:
         ("CPU time per clip, ms", lambda trial: run.cpu_ms.get(trial.trial_id)),
         ("size of the trained weights, kB", lambda trial: run.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )
-    groups = [arm for arm in run.groups if arm.full and arm.mean("best", "val_acc") is not None]
+    groups = [arm for arm in run.groups if arm.full and arm.mean("val_acc") is not None]
     found = []
     for name, measure in measures:
         points = []
         for arm in groups:
             costs = [cost for cost in map(measure, arm.shown) if cost is not None and cost > 0]
             if costs:
-                values = [100 * value for value in arm.values("best", "val_acc")]
+                values = [100 * value for value in arm.values("val_acc")]
                 mean, cost = sum(values) / len(values), sum(costs) / len(costs)
                 points.append(Point(arm, run.look(arm), cost, mean, min(values), max(values), cost))
         if points:
@@ -168,7 +168,7 @@ def picture(run: Findings) -> Picture:
 def _nothing_yet(run: Findings) -> Picture:
     """A PNG without data, so that documents that embed this figure find a file."""
     caption = f"None of {counted(len(run.trials), 'trial')} has all its results yet."
-    page = mpl.sheet(_HEADING, run.banner, 7.0, 1.6)
+    page = mpl.Sheet(_HEADING, run.banner, 7.0, 1.6)
     page.figure.text(0.15 / page.width, 0.7 / page.height, caption, fontsize=10, color=GREY, fontstyle="italic")
     return Picture("efficiency_scatter", _HEADING, caption, page.png())
 
@@ -185,7 +185,7 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
     rows, columns = _grid(len(panels) + 1)
     tall, gap = 2.7 if columns > 1 else 3.6, 0.65
     foot = mpl.legend_height(len(legend), 6) + 0.62
-    page = mpl.sheet(_HEADING, run.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
+    page = mpl.Sheet(_HEADING, run.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
     low, high = limits_of(panels)
     places = page.cells(rows, columns, gap, foot, tall, (0.35, gap))
     for number, panel in enumerate(panels):
@@ -201,9 +201,7 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
         axes.plot(*panel.steps, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
         for p in panel.points:
             axes.vlines(p.x, p.low, p.high, colors=p.look.colour, linewidth=1.0, alpha=0.6, zorder=2)
-        for look, size in dict.fromkeys((p.look, p.size) for p in panel.points):
-            own = [p for p in panel.points if (p.look, p.size) == (look, size)]
-            mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment) for p in own], look, size)
+            mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment)], p.look, p.size)
         for point, words in panel.labels(numbers, high - low):
             # Nothing is above and to the left of a point of the front.
             style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}

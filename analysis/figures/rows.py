@@ -80,7 +80,7 @@ class RowFigure:
         legend = [Key(series.name, series.look) for panel in self.panels for series in panel.series if series.name]
         legend += self.keys
         foot = mpl.legend_height(len(legend), self.columns) + 0.62
-        page = mpl.sheet(self.heading, self.banner, self.width, rows * size + foot + 0.05)
+        page = mpl.Sheet(self.heading, self.banner, self.width, rows * size + foot + 0.05)
         texts = [shortened(label) for label in self.labels]
         font = 9.0 if size > 0.25 else 8.0
         left = 0.23 + max(page.text_width(texts, font), page.text_width(self.headings, font, "bold"))

@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial, unlike
-from analysis.stats.arms import Arm, arms, best_of_each, by_validation, title
+from analysis.stats.arms import Arm, arms, best_of_each, by_validation
 from analysis.stats.statistics import POWER, SEEDS_FOR_SPREAD, Contrast, contrast, holm
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.text import counted
@@ -254,11 +254,6 @@ def pair_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:
         )
         for pair in pairs
     ]
-
-
-def effect_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:
-    """Return table rows of the effect of augmentation on each backbone."""
-    return [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
 
 
 def _points(fraction: float) -> str:

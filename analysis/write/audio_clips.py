@@ -32,17 +32,13 @@ def listening(
     most_pairs: int = 4,
     clips_each: int = 2,
 ) -> tuple[list[Sounds], list[str]]:
-    """Read short clips for the first of these pairs.
+    """Return a group of short clips for each of the first pairs, and remarks about unreadable clips.
 
     Args:
-        root: the data directory; unreadable clips give a remark.
-        predictions: the rows that the pairs were counted in, with sample_id, player, rudiment, predicted, audio_path
-            and tempo_bpm.
+        root: the data directory.
+        predictions: the rows that the pairs were counted in, see `analysis.load.predictions.read_predictions`.
         clip_seconds: length of the models' input: the centre of each clip, or all of a shorter one.
         clips_each: clips of the true rudiment, and as many of the predicted one, by different players if possible.
-
-    Returns:
-        One group of sounds for each pair, and remarks.
     """
     found, errors = [], dict[str, None]()
     for pair in pairs[:most_pairs]:
