@@ -46,7 +46,7 @@ class Row:
     def hover(self, test: bool) -> str:
         value = self.values[test]
         interval = f" [{value.low:.1f}, {value.high:.1f}], {self.players} players" if math.isfinite(value.low) else ""
-        return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name)}"
+        return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name, 200)}"
 
 
 def picture(run: Findings) -> Picture:
@@ -82,7 +82,7 @@ def picture(run: Findings) -> Picture:
             *([Key("baseline", _BASELINE)] if run.baselines else []),
             CHANCE,
         ],
-        separators=[len(run.groups)] if run.baselines and run.groups else [],
+        separators=[len(run.groups)] if run.baselines else [],
         row=0.42 if dots and len(rows) <= 24 else None,
     ).picture()
 

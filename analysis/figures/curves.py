@@ -162,11 +162,9 @@ def _keys(run: Findings, lines: Sequence[Line]) -> list[Key]:
 
 
 def _png(run: Findings, lines: Sequence[Line]) -> bytes:
-    legend = _keys(run, lines)
-    columns, panel, gap = 4, 2.45, 0.62
-    foot = mpl.legend_height(len(legend), columns) + 0.6
-    page = mpl.Sheet("Learning curves", run.banner, 10.5, foot + 2 * panel + gap + 0.05)
-    places = page.cells(2, len(_METRICS), gap, foot, panel, (gap, gap))
+    panel, gap = 2.45, 0.62
+    page = mpl.Sheet("Learning curves", run.banner, 10.5, 2 * panel + gap + 0.65, _keys(run, lines), columns=4)
+    places = page.cells(2, len(_METRICS), gap, page.foot + 0.6, panel, (gap, gap))
     for place, (_, _, span, metric, label) in zip(places, _PANELS, strict=True):
         axes = page.panel(*place)
         axes.set_xlabel(span)
@@ -189,7 +187,6 @@ def _png(run: Findings, lines: Sequence[Line]) -> bytes:
         axes.set_ylim(*_limits(lines, metric))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    page.legend(legend, columns)
     return page.png()
 
 
@@ -213,7 +210,7 @@ def _chart(run: Findings, lines: Sequence[Line]) -> go.Figure:
         for key in _keys(run, lines):
             plotly_charts.legend(figure, [key], legendgroup=key.label)
     for line in reversed(lines):
-        look, name = run.looks[line.arm.model], plotly_charts.label(line.arm.label)
+        look, name = run.looks[line.arm.model], plotly_charts.escape(line.arm.label)
         for row, column, span, metric, _ in _PANELS:
             where = {"row": row, "col": column, "name": name, "showlegend": False}
             where["legendgroup"] = name if few else title(line.arm.model)

@@ -41,16 +41,24 @@ def plain_text() -> Iterator[None]:
 class Sheet:
     """A figure with a heading and a banner, whose body below them is laid out in inches."""
 
-    def __init__(self, heading: str, banner: str | None, width: float, body: float) -> None:
-        """`width` and `body` (the body's height) are in inches."""
+    def __init__(
+        self, heading: str, banner: str | None, width: float, body: float, keys: Sequence[Key] = (), columns: int = 1
+    ) -> None:
+        """Draw heading, banner and a legend with so many columns below the body; `body` is the body's height."""
         lines = textwrap.wrap(banner or "", round(12.5 * width))
-        self.width, self.height = width, body + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
+        self.foot = _LEGEND_ROW * -(-len(keys) // columns) + 0.05 if keys else 0.0  # height of the legend
+        self.width, self.height = width, body + self.foot + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
         self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
         self.canvas = FigureCanvasAgg(self.figure)
         left = _EDGE / width
         self.figure.text(left, 1 - 0.12 / self.height, heading, fontsize=13, fontweight="bold", va="top")
         style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
         self.figure.text(left, 1 - 0.44 / self.height, "\n".join(lines), **style)
+        if keys:
+            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, (_EDGE / 2) / self.height)}
+            pads: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handletextpad": 0.6}
+            handles, ncols = [_handle(key) for key in keys], min(columns, len(keys))
+            self.figure.legend(handles=handles, ncols=ncols, frameon=False, fontsize=8.5, **place, **pads)
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes; `left` and `bottom` are inches from the body's lower left corner."""
@@ -85,14 +93,6 @@ class Sheet:
         widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in texts]
         return float(max(widths, default=0.0)) / float(self.figure.dpi)
 
-    def legend(self, keys: Sequence[Key], columns: int) -> None:
-        """Draw the legend at the foot of the sheet, `legend_height(len(keys), columns)` inches high."""
-        if keys:
-            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, (_EDGE / 2) / self.height)}
-            pads: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handletextpad": 0.6}
-            handles, ncols = [_handle(key) for key in keys], min(columns, len(keys))
-            self.figure.legend(handles=handles, ncols=ncols, frameon=False, fontsize=8.5, **place, **pads)
-
     def png(self) -> bytes:
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=_DPI)
@@ -104,11 +104,6 @@ def _handle(key: Key) -> Line2D:
     style |= {"linestyle": key.dash[0] if key.dash else "", "linewidth": key.width}
     face = key.look.colour if key.filled else "white"
     return Line2D([], [], markerfacecolor=face, label=shortened(key.label), **style)
-
-
-def legend_height(entries: int, columns: int) -> float:
-    """Height of the legend, inches."""
-    return _LEGEND_ROW * -(-entries // columns) + 0.05 if entries else 0.0
 
 
 def points(axes: Axes, spots: Sequence[Spot], look: Look, size: float) -> None:

@@ -181,13 +181,11 @@ def _grid(cells: int) -> tuple[int, int]:
 
 def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> bytes:
     models, others = _keys(panels, run)
-    legend = [*models, *others]
     rows, columns = _grid(len(panels) + 1)
     tall, gap = 2.7 if columns > 1 else 3.6, 0.65
-    foot = mpl.legend_height(len(legend), 6) + 0.62
-    page = mpl.Sheet(_HEADING, run.banner, 10.5, foot + rows * tall + (rows - 1) * gap + 0.1)
+    page = mpl.Sheet(_HEADING, run.banner, 10.5, rows * tall + (rows - 1) * gap + 0.72, [*models, *others], columns=6)
     low, high = limits_of(panels)
-    places = page.cells(rows, columns, gap, foot, tall, (0.35, gap))
+    places = page.cells(rows, columns, gap, page.foot + 0.62, tall, (0.35, gap))
     for number, panel in enumerate(panels):
         axes = page.panel(*places[number])
         if low < CHANCE_PERCENT:
@@ -212,7 +210,6 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
         else:
             axes.tick_params(labelleft=False)
     _key(page, numbers, *places[len(panels)])
-    page.legend(legend, 6)
     return page.png()
 
 
@@ -271,9 +268,9 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -
                 text=[words.get(p.arm.label, "") for p in own],
                 textposition="top left",
                 cliponaxis=False,
-                hovertext=[plotly_charts.escape(p.arm.label) for p in own],
+                hovertext=[plotly_charts.escape(p.arm.label, 200) for p in own],
                 hovertemplate="%{hovertext}<br>%{customdata:.4~s}, %{y:.1f} %<extra></extra>",
-                name=plotly_charts.label(title(model)),
+                name=plotly_charts.escape(title(model)),
                 legendgroup=model,
                 showlegend=number == 0,
                 # By default plotly draws markers of several sizes transparent.
@@ -297,7 +294,7 @@ def _chart_key(figure: go.Figure, numbers: Mapping[str, int], row: int, column: 
     figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
     figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
     cell = figure.get_subplot(row + 1, column + 1)
-    lines = [f"<b>{number}</b>  {plotly_charts.label(label)}" for label, number in numbers.items()]
+    lines = [f"<b>{number}</b>  {plotly_charts.escape(label)}" for label, number in numbers.items()]
     place = {"x": cell.xaxis.domain[0], "y": cell.yaxis.domain[1], "xref": "paper", "yref": "paper"}
     style = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12 if len(lines) <= 14 else 9}}
     figure.add_annotation(text="<br>".join(["On a Pareto front:", *lines]), showarrow=False, **place, **style)

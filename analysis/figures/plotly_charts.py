@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Key, Spot, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, LABEL_LETTERS, Key, Spot, shortened
 
 _LEGEND_ROW = 22  # pixels
 _AXIS = {
@@ -37,15 +37,10 @@ _TEMPLATE = go.layout.Template(
 )
 
 
-def escape(text: str, most: int = 200) -> str:
-    """Escape text for plotly's subset of HTML."""
+def escape(text: str, most: int = LABEL_LETTERS) -> str:
+    """Escape text for plotly's subset of HTML; by default it is short enough for an axis or a legend."""
     # plotly decodes these entities, but not those of quotation marks.
     return html.escape(shortened(text, most), quote=False)
-
-
-def label(text: str) -> str:
-    """The escaped text, short enough for an axis or a legend."""
-    return escape(shortened(text))
 
 
 def packed(values: Sequence[float | None]) -> np.ndarray:
@@ -91,7 +86,7 @@ def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:
         style: dict[str, Any] = {"mode": "markers", "marker": outlined(symbol, colour, colour, 1.3 * key.size)}
         if key.dash:
             style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": key.width}}
-        style |= {"name": label(key.label), "showlegend": True, "hoverinfo": "skip"}
+        style |= {"name": escape(key.label), "showlegend": True, "hoverinfo": "skip"}
         figure.add_scatter(x=[None], y=[None], **style, **more)
 
 

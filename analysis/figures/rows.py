@@ -79,12 +79,11 @@ class RowFigure:
         rows, size = self._rows
         legend = [Key(series.name, series.look) for panel in self.panels for series in panel.series if series.name]
         legend += self.keys
-        foot = mpl.legend_height(len(legend), self.columns) + 0.62
-        page = mpl.Sheet(self.heading, self.banner, self.width, rows * size + foot + 0.05)
+        page = mpl.Sheet(self.heading, self.banner, self.width, rows * size + 0.67, legend, self.columns)
         texts = [shortened(label) for label in self.labels]
         font = 9.0 if size > 0.25 else 8.0
         left = 0.23 + max(page.text_width(texts, font), page.text_width(self.headings, font, "bold"))
-        places = page.cells(1, len(self.panels), left, foot, rows * size, (0.3, 0.0))
+        places = page.cells(1, len(self.panels), left, page.foot + 0.62, rows * size, (0.3, 0.0))
         for number, (panel, place) in enumerate(zip(self.panels, places, strict=True)):
             axes = page.panel(*place, rows=True)
             axes.tick_params(axis="y", length=0, labelleft=number == 0)
@@ -94,7 +93,6 @@ class RowFigure:
                     tick.set_fontweight("bold")
             axes.set_ylim(rows - 0.5, -0.5)
             self._draw(axes, panel)
-        page.legend(legend, self.columns)
         return page.png()
 
     def _draw(self, axes: Axes, panel: Panel) -> None:
@@ -141,7 +139,7 @@ class RowFigure:
         for column, panel in enumerate(self.panels, start=1):
             self._add(figure, panel, row=1, col=column)
         rows, size = self._rows
-        names = [plotly_charts.label(text) for text in self.labels]
+        names = [plotly_charts.escape(text) for text in self.labels]
         names = [
             f"<b>{name}</b>" if text in self.headings else name for name, text in zip(names, self.labels, strict=True)
         ]
@@ -171,7 +169,7 @@ class RowFigure:
                 y=y,
                 width=_BAR_HEIGHT,
                 orientation="h",
-                hovertext=[plotly_charts.escape(bar.name) for bar in panel.bars],
+                hovertext=[plotly_charts.escape(bar.name, 200) for bar in panel.bars],
                 hovertemplate=named,
                 marker={"color": [bar.colour for bar in panel.bars]},
                 showlegend=False,
@@ -187,7 +185,7 @@ class RowFigure:
                 x=plotly_charts.packed([dot.x for dot in panel.dots]),
                 y=plotly_charts.packed([dot.y for dot in panel.dots]),
                 mode="markers",
-                hovertext=[plotly_charts.escape(dot.name) for dot in panel.dots],
+                hovertext=[plotly_charts.escape(dot.name, 200) for dot in panel.dots],
                 hovertemplate=named,
                 marker={"size": 5, "opacity": 0.5, "color": colours, "line": edge},
                 showlegend=False,
@@ -201,7 +199,7 @@ class RowFigure:
                 x=plotly_charts.rounded([spot.x for spot in series.spots], 3),
                 y=[round(spot.y, 3) for spot in series.spots],
                 mode="markers",
-                name=plotly_charts.label(series.name) or None,
+                name=plotly_charts.escape(series.name) or None,
                 customdata=list(series.hover),
                 hovertemplate=f"%{{customdata}}<extra>{'%{fullData.name}' if series.name else ''}</extra>",
                 error_x=plotly_charts.error(series.spots, colour) if intervals else None,
