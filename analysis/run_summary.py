@@ -224,10 +224,8 @@ class Findings:
         """Milliseconds per clip on one core, by trial_id, where measured."""
         if self.baseline_results is None:
             return {}
-        names = ("model", "strategy", "lora_targets")
-        measured = {
-            t.trial_id: self.baseline_results.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials
-        }
+        ways = {t.trial_id: [t.config.get(n, "") for n in ("model", "strategy", "lora_targets")] for t in self.trials}
+        measured = {trial_id: self.baseline_results.milliseconds(*way) for trial_id, way in ways.items()}
         return {trial_id: ms for trial_id, ms in measured.items() if ms is not None}
 
     @property

@@ -27,7 +27,10 @@ def picture(run: Findings) -> Picture | None:
     players = max(effect.contrast.players for effect in found)
     limits = _limits(found)
     series = [_series(found, look) for look in dict.fromkeys(effect.look for effect in found)]
-    dots = [dot for y, effect in enumerate(found) for dot in _dots(effect, y + 0.32, limits)]
+    dots: list[Dot] = []
+    for y, effect in enumerate(found):
+        own = [(str(player), 100 * float(value)) for player, value in effect.contrast.by_player.items()]
+        dots += dots_in_row(own, y + 0.32, effect.look.colour, limits, step=0.1, most=0.12)
     return RowFigure(
         name="augmentation_effect",
         heading="Effect of augmentation",
@@ -66,11 +69,6 @@ def _limits(found: Sequence[Effect]) -> tuple[float, float]:
     low, high = max(min(values), -100.0), min(max(values), 100.0)
     pad = 0.05 * max(high - low, 2.0)
     return low - pad, high + pad
-
-
-def _dots(effect: Effect, y: float, limits: tuple[float, float]) -> list[Dot]:
-    players = [(str(name), 100 * float(value)) for name, value in effect.contrast.by_player.items()]
-    return dots_in_row(players, y, effect.look.colour, limits, step=0.1, most=0.12)
 
 
 def _series(found: Sequence[Effect], look: Look) -> Series:

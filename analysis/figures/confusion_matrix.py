@@ -102,8 +102,7 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
         outlines = [_frame(SLUGS.index(p.predicted), SLUGS.index(p.true), 1, INK) for p in matrix.worst]
         seen = {"visible": [place == number for place in range(len(found))]}
         shapes = {"shapes": [*frames, *outlines]}
-        name = plotly_charts.escape(matrix.name)
-        buttons.append({"label": name, "method": "update", "args": [seen, shapes]})
+        buttons.append({"label": plotly_charts.escape(matrix.name), "method": "update", "args": [seen, shapes]})
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)
     ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}

@@ -36,12 +36,8 @@ class Point:
     accuracy: float
     low: float  # of its seeds
     high: float
+    size: float  # area of its marker, points²
     x: float  # where it is drawn: its cost, moved sideways if another point would cover it
-
-    @property
-    def size(self) -> float:
-        """The area of its marker, points²."""
-        return _SIZES.get(self.arm.strategy, 48.0)
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,8 @@ def panels_of(run: Findings) -> list[Panel]:
             if costs:
                 values = [100 * value for value in arm.values("val_acc")]
                 mean, cost = sum(values) / len(values), sum(costs) / len(costs)
-                points.append(Point(arm, run.look(arm), cost, mean, min(values), max(values), cost))
+                size = _SIZES.get(arm.strategy, 48.0)
+                points.append(Point(arm, run.look(arm), cost, mean, min(values), max(values), size, x=cost))
         if points:
             points = _visible(points)
             best = front([point.cost for point in points], [point.accuracy for point in points])
