@@ -231,8 +231,7 @@ class Findings:
     @property
     def limits(self) -> list[str]:
         """The limitations of the result."""
-        # Measured seeds of each arm.
-        seeds = [n for arm in self.groups if (n := sum(bool(trial.history) for trial in arm.shown))]
+        seeds = [n for arm in self.groups if (n := sum(bool(trial.history) for trial in arm.shown))]  # of each arm
         clips, players = ((self.data.get(key) or {}).get("test") for key in ("clips", "players"))
         found = []
         if seeds:

@@ -93,7 +93,8 @@ class Curve:
 def mean_curve(trials: Sequence[Trial]) -> Curve:
     """The mean of trials at each epoch that all of them finished.
 
-    Its best epoch has the highest mean macro F1, or accuracy in an old run without F1.
+    The best epoch of a single trial is the recorded one; that of several has the highest mean macro F1, or accuracy in
+    old runs without F1.
     """
     epochs = list(zip(*(trial.history for trial in trials), strict=False))
 
@@ -103,7 +104,9 @@ def mean_curve(trials: Sequence[Trial]) -> Curve:
     chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
     scores = [-math.inf if math.isnan(score) else score for score in mean(chosen_by)]
     values = {name: mean(name, scale) for name, _, scale in _METRICS}
-    return Curve(mean("epoch"), list(accumulate(mean("epoch_seconds"))), values, scores.index(max(scores)))
+    recorded = [row is trials[0].best for row, *_ in epochs] if len(trials) == 1 else []
+    best = recorded.index(True) if any(recorded) else scores.index(max(scores))
+    return Curve(mean("epoch"), list(accumulate(mean("epoch_seconds"))), values, best)
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class Sheet:
 
 def _handle(key: Key) -> Line2D:
     style: dict[str, Any] = {"color": key.look.colour, "marker": key.look.marker, "markersize": key.size}
-    style |= {"linestyle": key.dash[0] if key.dash else "", "linewidth": key.width}
+    style |= {"linestyle": key.dash[0] if key.dash else "", "linewidth": 1.5}
     face = key.look.colour if key.filled else "white"
     return Line2D([], [], markerfacecolor=face, label=shortened(key.label), **style)
 

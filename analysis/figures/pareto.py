@@ -23,7 +23,7 @@ _SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
 _HEADING = "Accuracy against cost"
 _NEAR = (0.08, 0.055)  # fractions of a panel's width and height within which two numbers would overlap
 _COVERED = 0.025  # the same for two markers
-_FRONT = Key("Pareto front", Look("#999999", "", ""), dash=("-", "solid"), width=1.3)
+_FRONT = Key("Pareto front", Look("#999999", "", ""), dash=("-", "solid"))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:
         colour, symbol = key.look.colour, key.look.symbol if key.filled else f"{key.look.symbol}-open"
         style: dict[str, Any] = {"mode": "markers", "marker": outlined(symbol, colour, colour, 1.3 * key.size)}
         if key.dash:
-            style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": key.width}}
+            style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": 1.5}}
         style |= {"name": escape(key.label), "showlegend": True, "hoverinfo": "skip"}
         figure.add_scatter(x=[None], y=[None], **style, **more)
 

@@ -53,10 +53,9 @@ class Key(NamedTuple):
     filled: bool = True
     size: float = 7.0  # of the marker, points
     dash: tuple[Any, str] | None = None
-    width: float = 1.6  # of the line
 
 
-CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"), width=1.2)
+CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"))
 
 
 def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
