@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from analysis.figures.all_figures import Mark, pictures
+from analysis.figures.all_figures import pictures
 from analysis.load.predictions import read_predictions
 from analysis.load.ray_log import read_ray_log
 from analysis.load.trials import read_trials
 from analysis.run_summary import Findings
 from analysis.sections import sections
-from analysis.stats.arms import arms, best_of_each
 from analysis.stats.confusion import counts_of, worst_pairs
 from analysis.write import exports
 from analysis.write.audio_clips import listening
@@ -75,27 +75,30 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     """
     files = make_files(read_run(run), with_sounds)
     directory = output if output is not None else RunDirectory(run).report
+    # Other directories may hold the user's own files.
+    write_files(directory, files, replaced=("plots/*.png", "trials/*.json") if output is None else ())
+    return directory
+
+
+def write_files(directory: Path, files: Mapping[str, bytes], replaced: Sequence[str] = ()) -> None:
+    """Write each file atomically and remove other files that match `replaced`; raise a UserError if that fails."""
     try:
         for name, content in files.items():
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(directory / name) as temporary:
                 temporary.write_bytes(content)
-        if output is None:  # other directories may hold the user's own files
-            for path in (*directory.glob("plots/*.png"), *directory.glob("trials/*.json")):
-                if path.relative_to(directory).as_posix() not in files:
-                    path.unlink()
+        for path in (path for pattern in replaced for path in directory.glob(pattern)):
+            if path.relative_to(directory).as_posix() not in files:
+                path.unlink()
     except OSError as error:
-        raise UserError(f"cannot write the report to {directory} ({error.strerror}); use another --output") from error
-    return directory
+        raise UserError(f"cannot write to {directory} ({error.strerror}); use another --output") from error
 
 
 def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     """Return the content of every file of the report, by name."""
-    baselines = found.baseline_results.baselines if found.baseline_results else ()
-    marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
         audio = executor.submit(_listen, found) if with_sounds else None
-        figures = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
+        figures = pictures(found)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
     files = {
@@ -105,19 +108,17 @@ def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
         "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
         "report.html": to_html(found.name, content, f"{_LINKS} Written {found.written}.").encode(),
     }
-    for trial in found.trials:
-        size = found.adapter_bytes.get(trial.trial_id)
-        files[f"trials/{trial.trial_id}.json"] = exports.trial_json(trial, trial.started, size)
+    sizes = found.adapter_bytes
+    files |= {f"trials/{t.trial_id}.json": exports.trial_json(t, sizes.get(t.trial_id)) for t in found.trials}
     return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
 
 
 def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
     """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
-    best = next(iter(best_of_each(arms(found.trials), set(found.predictions.trial_id))), None)
     root = found.data.get("root")
-    if best is None or not root:
+    if not found.best or not root:
         return [], []
-    ids = [trial.trial_id for trial in best.shown]
-    rows = found.predictions[found.predictions.trial_id.isin(ids)]
+    best = found.best[0]
+    rows = found.rows(best)
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))
-    return listening(Path(root), rows, worst_pairs(counts_of(rows, ids)), seconds)
+    return listening(Path(root), rows, worst_pairs(counts_of(rows, found.scored(best))), seconds)

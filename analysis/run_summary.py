@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.load.predictions import LOGITS
 from analysis.load.trials import Trial
-from analysis.stats.arms import arms, title
+from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
 from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge, players_text
 from sousaphone.config import FEW_PLAYERS
-from sousaphone.runs.baseline_results import BaselineResults
+from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.directory import RunDirectory, banner
 from sousaphone.text import counted, in_words
 
@@ -67,6 +68,46 @@ class Findings:
     @property
     def _by_score(self) -> list[Trial]:
         return sorted(self.trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+
+    @cached_property
+    def groups(self) -> list[Arm]:
+        """The arms, the best by validation (macro F1) first."""
+        return by_validation(arms(self.trials))
+
+    @cached_property
+    def best(self) -> list[Arm]:
+        """The best arm by validation of each backbone, among those with predictions."""
+        return best_of_each(self.groups, self._by_trial.keys())
+
+    def rows(self, arm: Arm) -> pd.DataFrame:
+        """The predictions, without logits, of the trials that the arm shows; empty if there are none."""
+        found = [self._by_trial[trial_id] for trial_id in self.scored(arm)]
+        return pd.concat(found) if found else self.predictions.iloc[:0]
+
+    def scored(self, arm: Arm) -> list[str]:
+        """The ids of the trials in `rows`."""
+        return [trial.trial_id for trial in arm.shown if trial.trial_id in self._by_trial]
+
+    @cached_property
+    def _by_trial(self) -> dict[str, pd.DataFrame]:
+        predictions = self.predictions.drop(columns=LOGITS, errors="ignore")
+        groups = predictions.groupby("trial_id", observed=True, sort=False) if len(predictions) else ()
+        return {str(name): rows for name, rows in groups}
+
+    @cached_property
+    def looks(self) -> Mapping[str, Look]:
+        """The colour and shape of each backbone."""
+        return looks(self.trials)
+
+    def look(self, arm: Arm) -> Look:
+        """The arm's shape and colour; the colour is pale if its results are partial."""
+        look = self.looks[arm.model]
+        return look if arm.full else replace(look, colour=paled(look.colour))
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """The baselines with results."""
+        return [each for each in self.baseline_results.baselines if each.scores] if self.baseline_results else []
 
     @property
     def tuning(self) -> list[str]:
@@ -183,17 +224,14 @@ class Findings:
         """Milliseconds per clip on one core, by trial_id, where measured."""
         if self.baseline_results is None:
             return {}
-        names = ("model", "strategy", "lora_targets")
-        measured = {
-            t.trial_id: self.baseline_results.milliseconds(*(t.config.get(n, "") for n in names)) for t in self.trials
-        }
+        ways = {t.trial_id: [t.config.get(n, "") for n in ("model", "strategy", "lora_targets")] for t in self.trials}
+        measured = {trial_id: self.baseline_results.milliseconds(*way) for trial_id, way in ways.items()}
         return {trial_id: ms for trial_id, ms in measured.items() if ms is not None}
 
     @property
     def limits(self) -> list[str]:
         """The limitations of the result."""
-        # Measured seeds of each arm.
-        seeds = [n for arm in arms(self.trials) if (n := sum(bool(trial.history) for trial in arm.shown))]
+        seeds = [n for arm in self.groups if (n := sum(bool(trial.history) for trial in arm.shown))]  # of each arm
         clips, players = ((self.data.get(key) or {}).get("test") for key in ("clips", "players"))
         found = []
         if seeds:

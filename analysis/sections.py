@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 
 from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
-from analysis.stats.arms import Arm, arms, by_validation, pretrained, title
+from analysis.stats.arms import Arm, pretrained, title
 from analysis.stats.criteria import criteria, expectation_rows
 from analysis.stats.slices import accuracy_of, possible
-from analysis.stats.verdict import effect_rows, pair_rows, players_text
+from analysis.stats.verdict import pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
@@ -100,7 +100,7 @@ def _results(found: Findings) -> Iterator[Block]:
     if not found.ranked:
         yield Text("No trial has finished yet.")
         return
-    groups = by_validation([arm for arm in arms(found.trials) if arm.full])
+    groups = [arm for arm in found.groups if arm.full]
     if any(len(arm.shown) > 1 for arm in groups):
         yield Text(
             f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval over them."
@@ -112,14 +112,13 @@ def _results(found: Findings) -> Iterator[Block]:
 
 
 def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
-    rows = found.predictions[found.predictions.trial_id.isin([trial.trial_id for trial in arm.shown])]
-    test = accuracy_of(rows) if len(rows) else None
-    tested, seeds = rows.trial_id.nunique(), len(arm.shown)
+    tested, seeds = len(found.scored(arm)), len(arm.shown)
+    test = accuracy_of(found.rows(arm)) if tested else None
     return (
         arm.label,
         f"{seeds}" if tested in (0, seeds) else f"{seeds} (test: {tested})",  # some predictions are missing
-        formatted(arm.mean("best", "val_macro_f1"), ".3f"),
-        formatted(arm.mean("best", "val_acc"), ".1%"),
+        formatted(arm.mean("val_macro_f1"), ".3f"),
+        formatted(arm.mean("val_acc"), ".1%"),
         formatted(test.accuracy if test else None, ".1%"),
         "–" if test is None or math.isnan(test.low) else f"{possible(test.low):.1%} to {possible(test.high):.1%}",
         formatted(arm.shown[0].trainable_params, ","),
@@ -208,7 +207,7 @@ def _further(found: Findings) -> Iterator[Block]:
 
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
-    evaluated = criteria(found.trials, found.baseline_results, scored, found.live)
+    evaluated = criteria(found.trials, found.baselines, scored, found.live)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
@@ -233,7 +232,9 @@ def _pairs(found: Findings) -> Iterator[Block]:
             f"With augmentation minus without, on the same test clips; the interval is over {units}, and over seeds "
             "if both arms have at least three. p is not adjusted."
         )
-        yield Table(("backbone", *_PAIR[1:], units), effect_rows(verdict.augmentation))
+        effects = zip(verdict.augmentation, pair_rows(verdict.augmentation), strict=True)
+        rows = [(title(pair.first.model), *row[1:]) for pair, row in effects]
+        yield Table(("backbone", *_PAIR[1:], units), rows)
     elif found.without_effect:
         yield Text(found.without_effect)
 

@@ -18,14 +18,13 @@ from analysis.compare.experiments import Experiment, arm_title, of_trials, read_
 from analysis.compare.shortcomings import shortcomings
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import counted_states
-from analysis.report import read_run
+from analysis.report import read_run, write_files
 from analysis.run_summary import Findings
 from analysis.stats.statistics import contrast
 from analysis.write.blocks import Block, Items, Section, Table, Text
 from analysis.write.markdown import to_markdown
 from sousaphone.config import ArmKey
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.text import counted, first_few
 
@@ -133,14 +132,9 @@ def write_comparison(run: Path, other: Path, output: Path | None = None) -> tupl
     """
     result = comparison(read_run(run), other)
     directory = output if output is not None else RunDirectory(run).report
-    path = directory / "comparison.md"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(to_markdown(f"{result.here.name} compared", [result.section]), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); use another --output") from error
-    return result.short, path
+    text = to_markdown(f"{result.here.name} compared", [result.section])
+    write_files(directory, {"comparison.md": text.encode()})
+    return result.short, directory / "comparison.md"
 
 
 def _read_side(path: Path) -> Side:
@@ -167,8 +161,8 @@ def _row(arm: ArmKey, here: Side, there: Side) -> tuple[str, ...]:
         arm_title(arm),
         counted_states(each.status for each in ours),
         counted_states(each.status for each in theirs),
-        _change("val_acc", ours, theirs, "validation", instead),
-        _change("val_macro_f1", ours, theirs, "validation", instead),
+        _change("val_acc", ours, theirs, instead),
+        _change("val_macro_f1", ours, theirs, instead),
         _test_change(ours, theirs, here.predictions, there.predictions),
     )
 
@@ -178,11 +172,9 @@ def _equal_limits(ours: Sequence[Experiment], theirs: Sequence[Experiment]) -> b
     return len({each.most_scored for each in (*ours, *theirs) if each.full}) < 2
 
 
-def _change(
-    metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment], split: str, instead: str | None = None
-) -> str:
+def _change(metric: str, ours: Sequence[Experiment], theirs: Sequence[Experiment], instead: str | None = None) -> str:
     """Format the difference of the two means and both means (or return `instead`); if one is missing, say which."""
-    means = []
+    split, means = "validation" if metric.startswith("val_") else "test", []
     for where, experiments in (("here", ours), ("there", theirs)):
         full = [each for each in experiments if each.full]
         values = [each.scores[metric] for each in full if metric in each.scores]
@@ -201,7 +193,7 @@ def _test_change(
     ours: Sequence[Experiment], theirs: Sequence[Experiment], here: pd.DataFrame, there: pd.DataFrame
 ) -> str:
     """Format the difference of test accuracy, with its interval if both sides have predictions of the same clips."""
-    means = _change("test_acc", ours, theirs, "test")
+    means = _change("test_acc", ours, theirs)
     if means.startswith("none"):
         return means
     if not any(each.validated for each in theirs):

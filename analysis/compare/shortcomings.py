@@ -73,8 +73,9 @@ def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
         if len(counts) > 1:
             differing.append(f"{arm_title(group[0].arm)}: {' and '.join(f'{count:,}' for count in counts)}")
     if differing:
-        names = first_titles(differing, _MOST_NAMES)
-        found.append(f"repetitions of a configuration have different numbers of trainable parameters: {names}")
+        found.append(
+            f"repetitions of a configuration have different numbers of trainable parameters: {first_titles(differing)}"
+        )
     return found
 
 

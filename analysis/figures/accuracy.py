@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.figures.context import Scene
 from analysis.figures.plotly_charts import escape
-from analysis.figures.rows import RowFigure, Series
-from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, row_jitter
+from analysis.figures.rows import Panel, RowFigure, Series
+from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, dots_in_row
+from analysis.run_summary import Findings
 from analysis.stats.arms import Look, checkpoints
 from analysis.stats.slices import accuracy_of, by_player, possible
 from analysis.write.blocks import Picture
@@ -36,7 +36,6 @@ class Row:
     name: str
     look: Look
     values: tuple[Value, Value]  # of validation and test
-    full: bool = True
     players: int = 0
 
     @property
@@ -47,11 +46,11 @@ class Row:
     def hover(self, test: bool) -> str:
         value = self.values[test]
         interval = f" [{value.low:.1f}, {value.high:.1f}], {self.players} players" if math.isfinite(value.low) else ""
-        return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name)}"
+        return f"{'test' if test else 'validation'} {value.mean:.1f} %{interval}<br>{escape(self.name, 200)}"
 
 
-def picture(scene: Scene) -> Picture:
-    rows = _rows(scene)
+def picture(run: Findings) -> Picture:
+    rows = _rows(run)
     players = max((row.players for row in rows), default=0)
     intervals = any(math.isfinite(row.values[1].low) for row in rows)
     caption = (
@@ -64,37 +63,34 @@ def picture(scene: Scene) -> Picture:
         if players
         else "measured once."
     )
-    if any(len(arm.trials) > 1 for arm in scene.groups):
+    if any(len(arm.trials) > 1 for arm in run.groups):
         caption += " Small dots: single seeds; overlapping dots are moved apart vertically."
-    if any(not row.full for row in rows):
+    if not all(arm.full for arm in run.groups):
         caption += " Pale: partial results, which are not comparable."
     limits = accuracy_range(max((row.highest for row in rows), default=0.0))
-    dots = _dots(rows, limits)
+    series, dots = [_series(rows, look) for look in dict.fromkeys(row.look for row in rows)], _dots(rows, limits)
     return RowFigure(
         name="accuracy_comparison",
         heading="Accuracy by arm",
-        caption=f"{caption} {checkpoints(scene.trials)}",
-        banner=scene.banner,
+        caption=f"{caption} {checkpoints(run.trials)}",
+        banner=run.banner,
         labels=[row.name for row in rows],
-        axis="accuracy, %",
-        limits=limits,
-        series=[_series(rows, look) for look in dict.fromkeys(row.look for row in rows)],
+        panels=[Panel("accuracy, %", limits, series, dots)],
         keys=[
             Key("validation, best epoch", filled=False),
             Key(f"test, same epoch{', with 95 % interval' * intervals}"),
-            *([Key("baseline", _BASELINE)] if scene.baselines else []),
+            *([Key("baseline", _BASELINE)] if run.baselines else []),
             CHANCE,
         ],
-        dots=dots,
-        separators=[len(scene.groups)] if scene.baselines and scene.groups else [],
+        separators=[len(run.groups)] if run.baselines else [],
         row=0.42 if dots and len(rows) <= 24 else None,
     ).picture()
 
 
-def _rows(scene: Scene) -> list[Row]:
+def _rows(run: Findings) -> list[Row]:
     found = []
-    for arm in scene.groups:
-        predicted, players = scene.rows(arm), 0
+    for arm in run.groups:
+        predicted, players = run.rows(arm), 0
         if len(predicted):
             whole = accuracy_of(predicted)
             by_trial = predicted.groupby("trial_id", observed=True)
@@ -103,17 +99,18 @@ def _rows(scene: Scene) -> list[Row]:
             test, players = Value(100 * whole.accuracy, low, high, seeds), whole.players
         else:
             seeds = [(t.trial_id, 100 * t.last["test_acc"]) for t in arm.shown if "test_acc" in t.last]
-            test = Value(sum(v for _, v in seeds) / len(seeds) if seeds else math.nan, seeds=seeds)
+            test = Value(_mean(seeds), seeds=seeds)
         chosen = [(t.trial_id, 100 * t.best["val_acc"]) for t in arm.shown if "val_acc" in t.best]
-        validation = Value(_percent(arm.mean("best", "val_acc")), seeds=chosen)
-        found.append(Row(arm.name, scene.look(arm), (validation, test), arm.full, players))
-    for mark in scene.baselines:
-        found.append(Row(mark.title, _BASELINE, (Value(_percent(mark.val_acc)), Value(_percent(mark.test_acc)))))
+        validation = Value(_mean(chosen), seeds=chosen)
+        found.append(Row(arm.name, run.look(arm), (validation, test), players))
+    for baseline in run.baselines:
+        validation, test = (Value(100 * baseline.scores[name]) for name in ("val_acc", "test_acc"))
+        found.append(Row(baseline.title, _BASELINE, (validation, test)))
     return found
 
 
-def _percent(fraction: float | None) -> float:
-    return math.nan if fraction is None else 100 * fraction
+def _mean(seeds: Sequence[tuple[str, float]]) -> float:
+    return sum(value for _, value in seeds) / len(seeds) if seeds else math.nan
 
 
 def _dots(rows: Sequence[Row], limits: tuple[float, float]) -> list[Dot]:
@@ -122,11 +119,7 @@ def _dots(rows: Sequence[Row], limits: tuple[float, float]) -> list[Dot]:
     for y, row in enumerate(rows):
         for place, value in zip(_DOTS, row.values, strict=True):
             if len(value.seeds) > 1:
-                shifts = row_jitter([percent for _, percent in value.seeds], limits, step=0.08, most=0.08)
-                found += [
-                    Dot(percent, y + place + shift, row.look.colour, trial_id)
-                    for (trial_id, percent), shift in zip(value.seeds, shifts, strict=True)
-                ]
+                found += dots_in_row(value.seeds, y + place, row.look.colour, limits, step=0.08, most=0.08)
     return found
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
-from analysis.figures.style import GREY, Dot, Key, Spot, row_jitter
+from analysis.figures.rows import Panel, RowFigure, Series
+from analysis.figures.style import GREY, Dot, Key, Spot, dots_in_row
+from analysis.run_summary import Findings
 from analysis.stats.arms import Look
 from analysis.stats.statistics import Contrast
-from analysis.stats.verdict import augmentation_pairs
 from analysis.write.blocks import Picture
 
 
@@ -21,12 +20,17 @@ class Effect:
     contrast: Contrast
 
 
-def picture(scene: Scene) -> Picture | None:
-    found = effects(scene)
+def picture(run: Findings) -> Picture | None:
+    found = effects(run)
     if not found:
         return None
     players = max(effect.contrast.players for effect in found)
     limits = _limits(found)
+    series = [_series(found, look) for look in dict.fromkeys(effect.look for effect in found)]
+    dots: list[Dot] = []
+    for y, effect in enumerate(found):
+        own = [(str(player), 100 * float(value)) for player, value in effect.contrast.by_player.items()]
+        dots += dots_in_row(own, y + 0.32, effect.look.colour, limits, step=0.1, most=0.12)
     return RowFigure(
         name="augmentation_effect",
         heading="Effect of augmentation",
@@ -34,32 +38,28 @@ def picture(scene: Scene) -> Picture | None:
         f"players with its 95 % interval. Small dots: single players ({players} at most), averaged over seeds; "
         "overlapping dots are moved apart vertically. Filled: significant, by both the interval and the sign-flip "
         "test, without correction for the number of rows.",
-        banner=scene.banner,
+        banner=run.banner,
         labels=[effect.label for effect in found],
-        axis="change in test accuracy, points",
-        limits=limits,
-        series=[_series(found, look) for look in dict.fromkeys(effect.look for effect in found)],
+        panels=[Panel("change in test accuracy, points", limits, series, dots, number="%{x:+.1f} points")],
         keys=[
             Key("significant"),
             Key("not significant", filled=False),
             Key("one player", Look(GREY, "o", "circle"), size=3.5),
         ],
-        dots=_dots(found, limits),
-        dot_hover="%{x:+.1f} points",
         size=6.8,
         zero=True,
     ).picture()
 
 
-def effects(scene: Scene) -> list[Effect]:
+def effects(run: Findings) -> list[Effect]:
     """The difference of each pair of arms that differ in augmentation only and have all their results."""
     found = [
         Effect(
             pair.first.label.removesuffix(" · augmented").removesuffix("augmented") or "all",
-            scene.look(pair.first),
+            run.look(pair.first),
             pair.contrast,
         )
-        for pair in augmentation_pairs(scene.groups, scene.predictions)
+        for pair in run.verdict.augmentation
     ]
     return sorted(found, key=lambda effect: -effect.contrast.difference)
 
@@ -69,19 +69,6 @@ def _limits(found: Sequence[Effect]) -> tuple[float, float]:
     low, high = max(min(values), -100.0), min(max(values), 100.0)
     pad = 0.05 * max(high - low, 2.0)
     return low - pad, high + pad
-
-
-def _dots(found: Sequence[Effect], limits: tuple[float, float]) -> list[Dot]:
-    dots = []
-    for y, effect in enumerate(found):
-        values = [100 * float(value) for value in effect.contrast.by_player]
-        shifts = row_jitter(values, limits, step=0.1, most=0.12)
-        names = map(str, effect.contrast.by_player.index)
-        dots += [
-            Dot(value, y + 0.32 + shift, effect.look.colour, name)
-            for name, value, shift in zip(names, values, shifts, strict=True)
-        ]
-    return dots
 
 
 def _series(found: Sequence[Effect], look: Look) -> Series:

@@ -11,8 +11,8 @@ import plotly.graph_objects as go
 from matplotlib.patches import Rectangle
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
 from analysis.figures.style import INK, shortened
+from analysis.run_summary import Findings
 from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
 from analysis.write.blocks import Picture
 from sousaphone.confusion import FRAME, draw_matrix, families, row_fractions
@@ -30,29 +30,29 @@ class Matrix:
     worst: Sequence[Pair]
 
 
-def picture(scene: Scene) -> Picture | None:
+def picture(run: Findings) -> Picture | None:
     found = []
-    for arm in scene.best:
-        counts = counts_of(scene.rows(arm), scene.scored(arm))
+    for arm in run.best:
+        counts = counts_of(run.rows(arm), run.scored(arm))
         found.append(Matrix(arm.name, counts, worst_pairs(counts, _MOST_NAMED)))
     if not found:
         return None
-    first, number = found[0], len(scene.scored(scene.best[0]))
+    first, number = found[0], len(run.scored(run.best[0]))
     seeds = f", {counted(number, 'seed')} summed" if number > 1 else ""
     caption = (
         f"{first.name}, the best arm by validation{seeds}. Rows: true rudiment; columns: predicted rudiment; "
         "colour: fraction of the row's test clips. Frames: families."
     )
     if first.worst:
-        pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.heard})" for p in first.worst[:4]]
+        pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.support})" for p in first.worst[:4]]
         caption += f" Most frequent confusions: {'; '.join(pairs)}."
     chart = _chart(found)
-    return Picture("confusion", "Confusion matrix", caption, _png(first, scene.banner), chart, min_width=650)
+    return Picture("confusion", "Confusion matrix", caption, _png(first, run.banner), chart, min_width=650)
 
 
 def _png(matrix: Matrix, banner: str | None) -> bytes:
     side, left, bottom = 6.6, 1.75, 1.75
-    page = mpl.sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
+    page = mpl.Sheet(f"Confusion matrix: {shortened(matrix.name)}", banner, 11.0, bottom + side + 0.1)
     axes = page.axes(left, bottom, side, side)
     image = draw_matrix(axes, matrix.counts, 7.0)
     for pair in matrix.worst:
@@ -69,8 +69,8 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
         0, 1, "Most frequent confusions\n(outlined), true as predicted:", va="top", fontsize=8.5, fontweight="bold"
     )
     for place, pair in enumerate(matrix.worst):
-        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {pair.count} of {pair.heard}"
-        lines += f" ({100 * pair.share:.0f} %)"
+        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {pair.count} of {pair.support}"
+        lines += f" ({100 * pair.fraction:.0f} %)"
         words.text(0, 0.925 - 0.075 * place, lines, va="top", fontsize=7.8, linespacing=1.3)
     return page.png()
 
@@ -89,7 +89,7 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
         percent = np.nan_to_num(100 * row_fractions(matrix.counts)).round().astype(np.uint8)
         figure.add_heatmap(
             z=percent,
-            customdata=matrix.counts.astype(np.uint16 if matrix.counts.max() < 2**16 else np.int32),
+            customdata=matrix.counts.astype(np.min_scalar_type(matrix.counts.max())),
             zmin=0,
             zmax=100,
             colorscale="Blues",
@@ -102,8 +102,7 @@ def _chart(found: Sequence[Matrix]) -> go.Figure:
         outlines = [_frame(SLUGS.index(p.predicted), SLUGS.index(p.true), 1, INK) for p in matrix.worst]
         seen = {"visible": [place == number for place in range(len(found))]}
         shapes = {"shapes": [*frames, *outlines]}
-        name = plotly_charts.label(matrix.name)
-        buttons.append({"label": name, "method": "update", "args": [seen, shapes]})
+        buttons.append({"label": plotly_charts.escape(matrix.name), "method": "update", "args": [seen, shapes]})
         if number == 0:
             figure.update_layout(**shapes, annotations=notes)
     ticks = {"tickvals": list(range(len(SLUGS))), "ticktext": _NAMES, "tickfont": {"size": 10}, "showgrid": False}

@@ -15,10 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
-from analysis.figures.style import INK, Key, jitter, paled
+from analysis.figures.style import INK, Key, jitter
 from analysis.load.trials import Trial
-from analysis.stats.arms import Arm, Look, best_of_each, title
+from analysis.run_summary import Findings
+from analysis.stats.arms import Arm, Look, best_of_each, paled, title
 from analysis.write.blocks import Picture
 from sousaphone.rudiments import SLUGS
 from sousaphone.text import counted
@@ -49,12 +49,12 @@ _HIGHEST_LOSS = 2.2 * math.log(len(SLUGS))  # twice the loss of guessing; higher
 _MOST_POINTS = 3_000  # in one panel; longer curves are thinned, which saves a megabyte of the page
 
 
-def picture(scene: Scene) -> Picture | None:
-    known = [arm for arm in scene.groups if any(trial.history for trial in arm.trials)]
+def picture(run: Findings) -> Picture | None:
+    known = [arm for arm in run.groups if any(trial.history for trial in arm.trials)]
     if not known:
         return None
     strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
-    step = max(1, math.ceil(sum(len(trial.history) for trial in scene.trials) / _MOST_POINTS))
+    step = max(1, math.ceil(sum(len(trial.history) for trial in run.trials) / _MOST_POINTS))
     caption = "Top: over epochs; bottom: over seconds in training steps. "
     if len(strong) < len(known):
         caption += (
@@ -67,18 +67,18 @@ def picture(scene: Scene) -> Picture | None:
     if step > 1:
         caption += f" One epoch in {step} is drawn."
     lines = _lines(known, strong, step)
-    png, chart = _png(scene, lines), _chart(scene, lines)
+    png, chart = _png(run, lines), _chart(run, lines)
     return Picture("learning_curves", "Learning curves", caption, png, chart, min_width=750)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line: of a trial, or the mean of several; `best` is the index of the best epoch."""
+    """One line: the mean of one or several trials; `best` is the index of the best epoch."""
 
     epochs: Sequence[float]
     seconds: Sequence[float]
     values: Mapping[str, Sequence[float]]  # by metric; NaN where missing
-    best: int | None
+    best: int
 
     def along(self, span: str) -> Sequence[float]:
         return self.epochs if span == "epoch" else self.seconds
@@ -87,35 +87,26 @@ class Curve:
         """Keep every `step`th epoch, the best and the last."""
         kept = [i for i in range(len(self.epochs)) if i % step == 0 or i in (self.best, len(self.epochs) - 1)]
         values = {name: [line[i] for i in kept] for name, line in self.values.items()}
-        best = None if self.best is None else kept.index(self.best)
-        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, best)
-
-
-def curve_of(trial: Trial) -> Curve:
-    rows = trial.history
-    epochs = [float(row["epoch"]) for row in rows]
-    seconds = list(accumulate(row.get("epoch_seconds", math.nan) for row in rows))
-    values = {name: [scale * row.get(name, math.nan) for row in rows] for name, _, scale in _METRICS}
-    wanted = trial.best.get("epoch")
-    return Curve(epochs, seconds, values, epochs.index(wanted) if wanted in epochs else None)
+        return Curve([self.epochs[i] for i in kept], [self.seconds[i] for i in kept], values, kept.index(self.best))
 
 
 def mean_curve(trials: Sequence[Trial]) -> Curve:
-    """The mean of several trials at each epoch that all of them finished.
+    """The mean of trials at each epoch that all of them finished.
 
-    Its best epoch has the highest mean macro F1, or accuracy in an old run without F1.
+    The best epoch of a single trial is the recorded one; that of several has the highest mean macro F1, or accuracy in
+    old runs without F1.
     """
-    curves = [curve_of(trial) for trial in trials]
-    length = min(len(curve.epochs) for curve in curves)
+    epochs = list(zip(*(trial.history for trial in trials), strict=False))
 
-    def mean(lines: Sequence[Sequence[float]]) -> list[float]:
-        return [sum(line[i] for line in lines) / len(lines) for i in range(length)]
+    def mean(metric: str, scale: float = 1.0) -> list[float]:
+        return [sum(scale * row.get(metric, math.nan) for row in rows) / len(rows) for rows in epochs]
 
-    values = {name: mean([curve.values[name] for curve in curves]) for name, _, _ in _METRICS}
     chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
-    scores = [sum(trial.history[i].get(chosen_by, -math.inf) for trial in trials) for i in range(length)]
-    best = scores.index(max(scores)) if scores else None
-    return Curve(curves[0].epochs[:length], mean([curve.seconds for curve in curves]), values, best)
+    scores = [-math.inf if math.isnan(score) else score for score in mean(chosen_by)]
+    values = {name: mean(name, scale) for name, _, scale in _METRICS}
+    recorded = [row is trials[0].best for row, *_ in epochs] if len(trials) == 1 else []
+    best = recorded.index(True) if any(recorded) else scores.index(max(scores))
+    return Curve(mean("epoch"), list(accumulate(mean("epoch_seconds"))), values, best)
 
 
 @dataclass(frozen=True)
@@ -125,14 +116,14 @@ class Line:
     arm: Arm
     strong: bool
     dash: tuple[Any, str]  # Matplotlib's style, plotly's
-    single: Sequence[tuple[Trial, Curve]]  # one for each of several trials
-    whole: Curve | None  # None if no epoch is common to all trials
+    single: Sequence[tuple[Trial, Curve]]  # one for each of a strong arm's trials, if there are several
+    whole: Curve
     moves: dict[tuple[str, str], float] = field(default_factory=dict)  # of the best epoch's marker along x, by panel
 
     @property
     def marked(self) -> bool:
         """Whether the best epoch is marked; a line of one epoch is invisible without its marker."""
-        return self.whole is not None and self.whole.best is not None and (self.strong or len(self.whole.epochs) == 1)
+        return self.strong or len(self.whole.epochs) == 1
 
 
 def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Line]:
@@ -141,21 +132,19 @@ def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Lin
     dashes = {variant: _DASHES[i % len(_DASHES)] for i, (_, variant) in enumerate(variants)}
     lines = []
     for arm in known:
-        single = [(trial, curve_of(trial).thinned(step)) for trial in arm.trials if trial.history]
-        shown = [trial for trial in arm.shown if trial.history]
-        whole = single[0][1] if len(single) == 1 else mean_curve(shown).thinned(step) if shown else None
-        dash = dashes[arm.variant] if arm.label in strong else _DASHES[0]
-        several = single if len(single) > 1 else []
-        lines.append(Line(arm, arm.label in strong, dash, several, whole if whole and whole.epochs else None))
+        trials = [trial for trial in arm.trials if trial.history]
+        single = [(trial, mean_curve([trial]).thinned(step)) for trial in trials]
+        whole = mean_curve([trial for trial in arm.shown if trial.history] or trials).thinned(step)
+        is_strong = arm.label in strong
+        dash = dashes[arm.variant] if is_strong else _DASHES[0]
+        lines.append(Line(arm, is_strong, dash, single if is_strong and len(single) > 1 else [], whole))
     for _, _, span, metric, _ in _PANELS:
         # Sizes of a marker in the panel's units.
         low, high = _limits(lines, metric)
-        width = 0.028 * max((line.whole.along(span)[-1] for line in lines if line.whole), default=1.0)
+        width = 0.028 * max(line.whole.along(span)[-1] for line in lines)
         height = 0.03 * (high - low)
         points = [
             (line.whole.along(span)[line.whole.best] / width, line.whole.values[metric][line.whole.best] / height)
-            if line.whole is not None and line.whole.best is not None
-            else (math.nan, math.nan)
             for line in lines
         ]
         for line, move in zip(lines, jitter(points), strict=True):
@@ -163,49 +152,44 @@ def _lines(known: Sequence[Arm], strong: Collection[str], step: int) -> list[Lin
     return lines
 
 
-def _keys(scene: Scene, lines: Sequence[Line]) -> list[Key]:
+def _keys(run: Findings, lines: Sequence[Line]) -> list[Key]:
     """The legend: the backbones and, if there are several, the variants."""
     models = {line.arm.model for line in lines}
     dashes = {
         line.arm.variant: line.dash for line in sorted(lines, key=lambda line: not line.arm.augment) if line.strong
     }
     return [
-        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in scene.looks.items() if name in models),
+        *(Key(title(name), look, size=6, dash=_DASHES[0]) for name, look in run.looks.items() if name in models),
         *(Key(variant, Look(INK, "", ""), dash=dash) for variant, dash in dashes.items() if len(dashes) > 1),
     ]
 
 
-def _png(scene: Scene, lines: Sequence[Line]) -> bytes:
-    legend = _keys(scene, lines)
-    columns, width, panel, gap, left = 4, 10.5, 2.45, 0.62, 0.62
-    foot = mpl.legend_height(len(legend), columns) + 0.6
-    page = mpl.sheet("Learning curves", scene.banner, width, foot + 2 * panel + gap + 0.05)
-    each = (width - 3 * left - 0.2) / 3
-    for row, column, span, metric, label in _PANELS:
-        axes = page.panel(left + (column - 1) * (each + left), foot + (2 - row) * (panel + gap), each, panel)
+def _png(run: Findings, lines: Sequence[Line]) -> bytes:
+    panel, gap = 2.45, 0.62
+    page = mpl.Sheet("Learning curves", run.banner, 10.5, 2 * panel + gap + 0.65, _keys(run, lines), columns=4)
+    places = page.cells(2, len(_METRICS), gap, page.foot + 0.6, panel, (gap, gap))
+    for place, (_, _, span, metric, label) in zip(places, _PANELS, strict=True):
+        axes = page.panel(*place)
         axes.set_xlabel(span)
         axes.set_ylabel(label)
         for line in reversed(lines):  # the best on top
-            look, whole = scene.looks[line.arm.model], line.whole
+            look, whole = run.looks[line.arm.model], line.whole
             shade = look.colour if line.arm.full else paled(look.colour, 0.5)
-            if line.strong or whole is None:
-                # Matplotlib draws one collection many times faster than single lines.
-                thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
-                axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
-            if whole is not None:
-                x, y = whole.along(span), whole.values[metric]
-                style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
-                if line.strong:
-                    style = {"color": shade, "linewidth": 1.5}
-                axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
-                if line.marked and whole.best is not None:
-                    at = x[whole.best] + line.moves[span, metric]
-                    axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
+            # Matplotlib draws one collection many times faster than single lines.
+            thin = [np.column_stack([curve.along(span), curve.values[metric]]) for _, curve in line.single]
+            axes.add_collection(LineCollection(thin, colors=paled(look.colour, 0.35), linewidths=0.7, zorder=1.8))
+            x, y = whole.along(span), whole.values[metric]
+            style: dict[str, Any] = {"color": paled(shade), "linewidth": 0.9}
+            if line.strong:
+                style = {"color": shade, "linewidth": 1.5}
+            axes.plot(x, y, linestyle=line.dash[0], zorder=3 if line.strong else 2, **style)
+            if line.marked:
+                at = x[whole.best] + line.moves[span, metric]
+                axes.plot(at, y[whole.best], marker=look.marker, markersize=5, zorder=4, **style)
         axes.autoscale_view()
         axes.set_ylim(*_limits(lines, metric))
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    page.legend(legend, columns)
     return page.png()
 
 
@@ -221,22 +205,21 @@ def _limits(lines: Sequence[Line], metric: str) -> tuple[float, float]:
     return max(0.0, lowest - pad), highest + pad
 
 
-def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
+def _chart(run: Findings, lines: Sequence[Line]) -> go.Figure:
     """The chart; a click on a name in the legend hides its lines in all panels."""
     figure = make_subplots(2, len(_METRICS), horizontal_spacing=0.07, vertical_spacing=0.13)
     few = len(lines) <= _FEW
     if not few:
-        for key in _keys(scene, lines):
+        for key in _keys(run, lines):
             plotly_charts.legend(figure, [key], legendgroup=key.label)
     for line in reversed(lines):
-        look, name = scene.looks[line.arm.model], plotly_charts.label(line.arm.label)
+        look, name = run.looks[line.arm.model], plotly_charts.escape(line.arm.label)
         for row, column, span, metric, _ in _PANELS:
             where = {"row": row, "col": column, "name": name, "showlegend": False}
             where["legendgroup"] = name if few else title(line.arm.model)
-            if line.single and (line.strong or line.whole is None):
+            if line.single:
                 _add_seeds(figure, line.single, span, metric, look, **where)
-            if line.whole is not None:
-                _add_whole(figure, line, line.whole, span, metric, look, **where)
+            _add_whole(figure, line, span, metric, look, **where)
     if few:
         named: set[str] = set()
         for trace in figure.data[::-1]:  # the best arm is drawn last
@@ -249,12 +232,13 @@ def _chart(scene: Scene, lines: Sequence[Line]) -> go.Figure:
     return plotly_charts.styled(figure, 560, legend_columns=3)
 
 
-def _add_whole(figure: go.Figure, line: Line, whole: Curve, span: str, metric: str, look: Look, **more: Any) -> None:
+def _add_whole(figure: go.Figure, line: Line, span: str, metric: str, look: Look, **more: Any) -> None:
+    whole = line.whole
     colour = look.colour if line.arm.full else paled(look.colour, 0.5)
     style = {"color": colour if line.strong else paled(colour), "dash": line.dash[1], "width": 2 if line.strong else 1}
     x, shown = np.asarray(whole.along(span), np.float32), "x"
     sizes = np.zeros(len(x), np.uint8)
-    if line.marked and whole.best is not None:
+    if line.marked:
         sizes[whole.best] = 9
         if move := line.moves[span, metric]:
             shown, more["customdata"] = "customdata", x.copy()  # the true value, for the hover text
@@ -282,7 +266,7 @@ def _add_seeds(
     figure.add_scatter(
         x=np.asarray(x, np.uint16 if span == "epoch" else np.float32),
         y=plotly_charts.packed(y),
-        customdata=np.asarray(seeds, np.uint8 if max(seeds) < 2**8 else np.float64),
+        customdata=np.asarray(seeds, np.min_scalar_type(max(seeds))),
         mode="lines",
         line={"color": paled(look.colour, 0.35), "width": 0.8},
         hovertemplate=f"seed %{{customdata}}, {span} %{{x:.4~g}}: %{{y:.3~g}}<extra>%{{fullData.name}}</extra>",

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
+from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import Spot, row_jitter
+from analysis.run_summary import Findings
 from analysis.stats.arms import Arm
 from analysis.stats.confusion import counts_of, f1_of_each, spoken
 from analysis.write.blocks import Picture
@@ -18,8 +18,8 @@ Scores = npt.NDArray[np.float64]
 _LIMITS = (-0.02, 1.02)
 
 
-def picture(scene: Scene) -> Picture | None:
-    scores = [f1_of(scene, arm) for arm in scene.best]
+def picture(run: Findings) -> Picture | None:
+    scores = [f1_of(run, arm) for arm in run.best]
     known = [i for i in range(len(SLUGS)) if any(np.isfinite(own[i]) for own in scores)]
     if not known:
         return None
@@ -39,31 +39,28 @@ def picture(scene: Scene) -> Picture | None:
         caption += f" {len(SLUGS) - len(known)} rudiments are not among the test clips."
     shifts = [row_jitter([float(own[i]) for own in scores], _LIMITS, 0.22, 0.35, width=0.013) for i in known]
     series = []
-    for number, (arm, own) in enumerate(zip(scene.best, scores, strict=True)):
+    for number, (arm, own) in enumerate(zip(run.best, scores, strict=True)):
         spots = [Spot(float(own[i]), y + shifts[y][number]) for y, i in enumerate(known)]
         hover = [f"{name}: {spot.x:.2f}" for name, spot in zip(names, spots, strict=True)]
-        series.append(Series(scene.look(arm), spots, hover, arm.name))
+        series.append(Series(run.look(arm), spots, hover, arm.name))
     return RowFigure(
         name="f1_by_rudiment",
         heading="F1 by rudiment",
         caption=caption,
-        banner=scene.banner,
+        banner=run.banner,
         labels=names,
-        axis="F1",
-        limits=_LIMITS,
-        series=series,
+        panels=[Panel("F1", _LIMITS, series)],
         size=4.5,
         grid=True,
         separators=[begin for _, begin, _ in groups if begin],
         groups=groups,
         width=8.0,
         row=0.215,
-        pixels=20,
         columns=2,
     ).picture()
 
 
-def f1_of(scene: Scene, arm: Arm) -> Scores:
+def f1_of(run: Findings, arm: Arm) -> Scores:
     """[C] the F1 of each class, averaged over the arm's seeds; NaN for a class without clips."""
-    rows = scene.rows(arm)
-    return np.asarray(np.mean([f1_of_each(counts_of(rows, [name])) for name in scene.scored(arm)], axis=0))
+    rows = run.rows(arm)
+    return np.asarray(np.mean([f1_of_each(counts_of(rows, [name])) for name in run.scored(arm)], axis=0))

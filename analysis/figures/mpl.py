@@ -11,19 +11,16 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Key, Spot, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Key, Spot, shortened
 from analysis.stats.arms import Look
 
 _DPI = 150
@@ -41,20 +38,27 @@ def plain_text() -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
 class Sheet:
-    """A figure whose body, below the heading and the banner, is laid out in inches.
+    """A figure with a heading and a banner, whose body below them is laid out in inches."""
 
-    Attributes:
-        width, body: width and height of the body, inches.
-        height: of the whole sheet, inches.
-    """
-
-    figure: Figure
-    canvas: FigureCanvasAgg
-    width: float
-    body: float
-    height: float
+    def __init__(
+        self, heading: str, banner: str | None, width: float, body: float, keys: Sequence[Key] = (), columns: int = 1
+    ) -> None:
+        """Draw heading, banner and a legend with so many columns below the body; `body` is the body's height."""
+        lines = textwrap.wrap(banner or "", round(12.5 * width))
+        self.foot = _LEGEND_ROW * -(-len(keys) // columns) + 0.05 if keys else 0.0  # height of the legend
+        self.width, self.height = width, body + self.foot + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
+        self.figure = Figure(figsize=(self.width, self.height), facecolor="white")
+        self.canvas = FigureCanvasAgg(self.figure)
+        left = _EDGE / width
+        self.figure.text(left, 1 - 0.12 / self.height, heading, fontsize=13, fontweight="bold", va="top")
+        style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
+        self.figure.text(left, 1 - 0.44 / self.height, "\n".join(lines), **style)
+        if keys:
+            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, (_EDGE / 2) / self.height)}
+            pads: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handletextpad": 0.6}
+            handles, ncols = [_handle(key) for key in keys], min(columns, len(keys))
+            self.figure.legend(handles=handles, ncols=ncols, frameon=False, fontsize=8.5, **place, **pads)
 
     def axes(self, left: float, bottom: float, width: float, height: float) -> Axes:
         """Add axes; `left` and `bottom` are inches from the body's lower left corner."""
@@ -69,19 +73,25 @@ class Sheet:
         axes.spines[["top", "right", "left"] if rows else ["top", "right"]].set_visible(False)
         return axes
 
+    def cells(
+        self, rows: int, columns: int, left: float, foot: float, height: float, gaps: tuple[float, float]
+    ) -> list[tuple[float, float, float, float]]:
+        """Places (left, bottom, width, height) of panels of this height in a grid, in reading order.
+
+        `left` and `foot` are kept free for labels; `gaps` are between columns and between rows.
+        """
+        width = (self.width - left - 0.25 - gaps[0] * (columns - 1)) / columns
+        return [
+            (left + column * (width + gaps[0]), foot + (rows - 1 - row) * (height + gaps[1]), width, height)
+            for row in range(rows)
+            for column in range(columns)
+        ]
+
     def text_width(self, texts: Sequence[str], size: float, weight: str = "normal") -> float:
         """Width of the longest text, inches."""
         font, renderer = FontProperties(size=size, weight=weight), self.canvas.get_renderer()
         widths = [renderer.get_text_width_height_descent(text, font, False)[0] for text in texts]
         return float(max(widths, default=0.0)) / float(self.figure.dpi)
-
-    def legend(self, keys: Sequence[Key], columns: int) -> None:
-        """Draw the legend at the foot of the sheet, `legend_height(len(keys), columns)` inches high."""
-        if keys:
-            place: dict[str, Any] = {"loc": "lower center", "bbox_to_anchor": (0.5, (_EDGE / 2) / self.height)}
-            pads: dict[str, Any] = {"borderaxespad": 0, "borderpad": 0.1, "columnspacing": 1.6, "handletextpad": 0.6}
-            handles, ncols = [_handle(key) for key in keys], min(columns, len(keys))
-            self.figure.legend(handles=handles, ncols=ncols, frameon=False, fontsize=8.5, **place, **pads)
 
     def png(self) -> bytes:
         buffer = io.BytesIO()
@@ -89,80 +99,11 @@ class Sheet:
         return buffer.getvalue()
 
 
-def sheet(heading: str, banner: str | None, width: float, body: float) -> Sheet:
-    """Create a sheet with its heading and banner; `width` and `body` (its height) in inches."""
-    lines = textwrap.wrap(banner or "", round(12.5 * width))
-    height = body + 0.5 + (0.19 * len(lines) + 0.06 if lines else 0.0)
-    figure = Figure(figsize=(width, height), facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    figure.text(_EDGE / width, 1 - 0.12 / height, heading, fontsize=13, fontweight="bold", va="top")
-    style: dict[str, Any] = {"fontsize": 9.5, "color": "#9a3412", "va": "top", "linespacing": 1.3}
-    figure.text(_EDGE / width, 1 - 0.44 / height, "\n".join(lines), **style)
-    return Sheet(figure, canvas, width, body, height)
-
-
 def _handle(key: Key) -> Line2D:
     style: dict[str, Any] = {"color": key.look.colour, "marker": key.look.marker, "markersize": key.size}
-    style |= {"linestyle": key.dash[0] if key.dash else "", "linewidth": key.width}
+    style |= {"linestyle": key.dash[0] if key.dash else "", "linewidth": 1.5}
     face = key.look.colour if key.filled else "white"
     return Line2D([], [], markerfacecolor=face, label=shortened(key.label), **style)
-
-
-def legend_height(entries: int, columns: int) -> float:
-    """Height of the legend, inches."""
-    return _LEGEND_ROW * -(-entries // columns) + 0.05 if entries else 0.0
-
-
-def row_sheet(
-    heading: str,
-    banner: str | None,
-    labels: Sequence[str],
-    width: float = 9.0,
-    panels: int = 1,
-    legend: Sequence[Key] = (),
-    columns: int = 4,
-    row: float | None = None,
-    headings: Sequence[str] = (),
-) -> tuple[Sheet, list[Axes]]:
-    """Create a sheet with a row for each label, the first on top, and panels side by side.
-
-    Args:
-        columns: of the legend.
-        row: height of a row, inches; by default it depends on the number of rows.
-        headings: labels in bold.
-    """
-    rows = max(len(labels), 2)
-    size = row if row is not None else 0.36 if rows <= 12 else 0.3 if rows <= 24 else 0.25
-    foot = legend_height(len(legend), columns) + 0.62
-    page = sheet(heading, banner, width, rows * size + foot + 0.05)
-    texts = [shortened(label) for label in labels]
-    font = 9.0 if size > 0.25 else 8.0
-    left = _EDGE + 0.08 + max(page.text_width(texts, font), page.text_width(headings, font, "bold"))
-    gap = 0.3
-    each = (width - left - 0.3 - gap * (panels - 1)) / panels
-    found = []
-    for number in range(panels):
-        axes = page.panel(left + number * (each + gap), foot, each, rows * size, rows=True)
-        axes.tick_params(axis="y", length=0)
-        axes.set_yticks(range(len(labels)), texts if number == 0 else [""] * len(labels), fontsize=font)
-        for tick in axes.get_yticklabels():
-            if tick.get_text() in headings:
-                tick.set_fontweight("bold")
-        axes.set_ylim(rows - 0.5, -0.5)
-        found.append(axes)
-    page.legend(legend, columns)
-    return page, found
-
-
-def spots(axes: Axes, spots: Sequence[Spot], look: Look, size: float) -> None:
-    """Draw markers and their intervals, which end in caps; markers without a value are left out."""
-    bars = [spot for spot in spots if np.isfinite([spot.low, spot.high]).all()]
-    if bars:
-        at, low, high = [spot.y for spot in bars], [spot.low for spot in bars], [spot.high for spot in bars]
-        axes.hlines(at, low, high, colors=look.colour, linewidth=1.6, zorder=2)
-        for ends in (low, high):
-            axes.scatter(ends, at, marker="|", s=0.85 * size, color=look.colour, linewidths=1.6, zorder=2)
-    points(axes, [spot for spot in spots if np.isfinite(spot.x)], look, size)
 
 
 def points(axes: Axes, spots: Sequence[Spot], look: Look, size: float) -> None:
@@ -170,14 +111,6 @@ def points(axes: Axes, spots: Sequence[Spot], look: Look, size: float) -> None:
     x, y, colour = [spot.x for spot in spots], [spot.y for spot in spots], look.colour
     face = [colour if spot.filled else "white" for spot in spots]
     axes.scatter(x, y, s=size, marker=look.marker, facecolor=face, edgecolor=colour, linewidth=1.7, zorder=3)
-
-
-def dots(axes: Axes, found: Sequence[Dot], opaque: float = 0.5) -> None:
-    """Draw small dots behind the markers; a white edge separates neighbours."""
-    if found:
-        place: dict[str, Any] = {"x": [dot.x for dot in found], "y": [dot.y for dot in found]}
-        shades = [to_rgba(dot.colour, opaque) for dot in found]
-        axes.scatter(**place, s=13, color=shades, edgecolors="white", linewidths=0.4, zorder=1.5)
 
 
 def chance_line(axes: Axes, vertical: bool = True) -> None:

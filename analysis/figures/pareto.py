@@ -11,9 +11,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.context import Scene
 from analysis.figures.style import CHANCE, CHANCE_PERCENT, GREY, Key, Spot, jitter, log_axis, short_count, shortened
 from analysis.load.trials import Trial
+from analysis.run_summary import Findings
 from analysis.stats.arms import STRATEGIES, Arm, Look, title
 from analysis.write.blocks import Picture
 from sousaphone.text import counted
@@ -23,7 +23,7 @@ _SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
 _HEADING = "Accuracy against cost"
 _NEAR = (0.08, 0.055)  # fractions of a panel's width and height within which two numbers would overlap
 _COVERED = 0.025  # the same for two markers
-_FRONT = Key("Pareto front", Look("#999999", "", ""), dash=("-", "solid"), width=1.3)
+_FRONT = Key("Pareto front", Look("#999999", "", ""), dash=("-", "solid"))
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,8 @@ class Point:
     accuracy: float
     low: float  # of its seeds
     high: float
+    size: float  # area of its marker, points²
     x: float  # where it is drawn: its cost, moved sideways if another point would cover it
-
-    @property
-    def size(self) -> float:
-        """The area of its marker, points²."""
-        return _SIZES.get(self.arm.strategy, 48.0)
 
 
 @dataclass(frozen=True)
@@ -52,20 +48,36 @@ class Panel:
     points: Sequence[Point]
     front: Sequence[Point]
 
-    def labels(self, numbers: Mapping[str, int], low: float, high: float) -> list[tuple[Point, str]]:
-        """The text at each point of the front; numbers that would overlap are joined at the most accurate of them."""
-        start, end, _ = log_axis([point.cost for point in self.points])
+    @property
+    def axis(self) -> tuple[float, float, list[float]]:
+        """Limits and ticks of the x axis."""
+        return log_axis([point.cost for point in self.points])
+
+    @property
+    def steps(self) -> tuple[list[float], list[float]]:
+        """The corners of the Pareto front's line, up to the end of the x axis."""
+        accuracies = [point.accuracy for point in self.front]
+        return [*(point.cost for point in self.front), self.axis[1]], [*accuracies, accuracies[-1]]
+
+    def labels(self, numbers: Mapping[str, int], height: float) -> list[tuple[Point, str]]:
+        """The text at each point of the front; numbers that would overlap are joined at the most accurate of them.
+
+        `height` is that of the panel, percent.
+        """
+        start, end, _ = self.axis
         found: list[tuple[list[int], Point, float]] = []
         for point in self.front:
             across = math.log(point.cost / start) / math.log(end / start)
-            own = numbers[point.arm.label]
-            if found:
-                joined, last, place = found[-1]
-                if across - place < _NEAR[0] and (point.accuracy - last.accuracy) / (high - low) < _NEAR[1]:
-                    # Points of nearly equal cost have it at the best one: nothing is above it and to its left.
-                    found[-1] = ([*joined, own], point if across - place < 0.02 else last, place)
-                    continue
-            found.append(([own], point, across))
+            joined = [numbers[point.arm.label]]
+            if (
+                found
+                and across - found[-1][2] < _NEAR[0]
+                and point.accuracy - found[-1][1].accuracy < _NEAR[1] * height
+            ):
+                others, last, place = found.pop()
+                # Points of nearly equal cost have it at the best one: nothing is above it and to its left.
+                joined, point, across = joined + others, point if across - place < 0.02 else last, place
+            found.append((joined, point, across))
         return [(point, ", ".join(map(str, sorted(joined)))) for joined, point, _ in found]
 
 
@@ -79,24 +91,25 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     return found
 
 
-def panels_of(scene: Scene) -> list[Panel]:
+def panels_of(run: Findings) -> list[Panel]:
     measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
         ("trainable parameters", lambda trial: trial.trainable_params),
         ("all parameters", lambda trial: trial.parameters.get("total")),
         ("training time, s", lambda trial: trial.train_seconds),
-        ("CPU time per clip, ms", lambda trial: scene.cpu_ms.get(trial.trial_id)),
-        ("size of the trained weights, kB", lambda trial: scene.adapter_bytes.get(trial.trial_id, 0) / 1000),
+        ("CPU time per clip, ms", lambda trial: run.cpu_ms.get(trial.trial_id)),
+        ("size of the trained weights, kB", lambda trial: run.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )
-    groups = [arm for arm in scene.groups if arm.full and arm.mean("best", "val_acc") is not None]
+    groups = [arm for arm in run.groups if arm.full and arm.mean("val_acc") is not None]
     found = []
     for name, measure in measures:
         points = []
         for arm in groups:
             costs = [cost for cost in map(measure, arm.shown) if cost is not None and cost > 0]
             if costs:
-                values = [100 * value for value in arm.values("best", "val_acc")]
+                values = [100 * value for value in arm.values("val_acc")]
                 mean, cost = sum(values) / len(values), sum(costs) / len(costs)
-                points.append(Point(arm, scene.look(arm), cost, mean, min(values), max(values), cost))
+                size = _SIZES.get(arm.strategy, 48.0)
+                points.append(Point(arm, run.look(arm), cost, mean, min(values), max(values), size, x=cost))
         if points:
             points = _visible(points)
             best = front([point.cost for point in points], [point.accuracy for point in points])
@@ -128,10 +141,10 @@ def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
     return (low if low > 4 * CHANCE_PERCENT else 0.0), min(highest + 0.12 * span, 104.0)
 
 
-def picture(scene: Scene) -> Picture:
-    panels = panels_of(scene)
+def picture(run: Findings) -> Picture:
+    panels = panels_of(run)
     if not panels:
-        return _nothing_yet(scene)
+        return _nothing_yet(run)
     numbers = numbers_of(panels)
     caption = (
         "Upper left is better. The line is the Pareto front: each of its arms is more accurate than all other arms "
@@ -142,25 +155,19 @@ def picture(scene: Scene) -> Picture:
         caption += " Overlapping markers are moved apart horizontally."
     if len({len(panel.points) for panel in panels}) > 1:
         caption += " An arm with an unknown cost is missing in that panel."
-    missing = len(scene.trials) - sum(trial.full and "val_acc" in trial.best for trial in scene.trials)
+    missing = len(run.trials) - sum(trial.full and "val_acc" in trial.best for trial in run.trials)
     if missing:
-        caption += f" Not shown: {missing} of {counted(len(scene.trials), 'trial')}, with partial or no results."
-    png, chart = _png(panels, numbers, scene), _chart(panels, numbers, scene)
+        caption += f" Not shown: {missing} of {counted(len(run.trials), 'trial')}, with partial or no results."
+    png, chart = _png(panels, numbers, run), _chart(panels, numbers, run)
     return Picture("efficiency_scatter", _HEADING, caption, png, chart, min_width=600)
 
 
-def _nothing_yet(scene: Scene) -> Picture:
+def _nothing_yet(run: Findings) -> Picture:
     """A PNG without data, so that documents that embed this figure find a file."""
-    caption = f"None of {counted(len(scene.trials), 'trial')} has all its results yet."
-    page = mpl.sheet(_HEADING, scene.banner, 7.0, 1.6)
+    caption = f"None of {counted(len(run.trials), 'trial')} has all its results yet."
+    page = mpl.Sheet(_HEADING, run.banner, 7.0, 1.6)
     page.figure.text(0.15 / page.width, 0.7 / page.height, caption, fontsize=10, color=GREY, fontstyle="italic")
     return Picture("efficiency_scatter", _HEADING, caption, page.png())
-
-
-def _steps(panel: Panel, end: float) -> tuple[list[float], list[float]]:
-    """The corners of the Pareto front's line, up to the end of the x axis."""
-    best = panel.front
-    return [*(p.cost for p in best), end], [*(p.accuracy for p in best), best[-1].accuracy]
 
 
 def _grid(cells: int) -> tuple[int, int]:
@@ -169,39 +176,28 @@ def _grid(cells: int) -> tuple[int, int]:
     return math.ceil(cells / columns), columns
 
 
-def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> bytes:
-    models, others = _keys(panels, scene)
-    legend = [*models, *others]
+def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> bytes:
+    models, others = _keys(panels, run)
     rows, columns = _grid(len(panels) + 1)
-    width, left, gap_x, gap_y = 10.5, 0.65, 0.35, 0.65
-    each = (width - left - 0.25 - gap_x * (columns - 1)) / columns
-    tall = 2.7 if columns > 1 else 3.6
-    foot = mpl.legend_height(len(legend), 6) + 0.62
-    page = mpl.sheet(_HEADING, scene.banner, width, foot + rows * tall + (rows - 1) * gap_y + 0.1)
+    tall, gap = 2.7 if columns > 1 else 3.6, 0.65
+    page = mpl.Sheet(_HEADING, run.banner, 10.5, rows * tall + (rows - 1) * gap + 0.72, [*models, *others], columns=6)
     low, high = limits_of(panels)
-
-    def place(cell: int) -> tuple[float, float]:
-        row, column = divmod(cell, columns)
-        return left + column * (each + gap_x), foot + (rows - 1 - row) * (tall + gap_y)
-
+    places = page.cells(rows, columns, gap, page.foot + 0.62, tall, (0.35, gap))
     for number, panel in enumerate(panels):
-        axes = page.panel(*place(number), each, tall)
+        axes = page.panel(*places[number])
         if low < CHANCE_PERCENT:
             mpl.chance_line(axes, vertical=False)
-        start, end, ticks = log_axis([point.cost for point in panel.points])
+        start, end, ticks = panel.axis
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
         axes.set_xticks([], minor=True)
         axes.set_xlim(start, end)
         axes.set_ylim(low, high)
-        x, y = _steps(panel, end)
-        axes.plot(x, y, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
+        axes.plot(*panel.steps, drawstyle="steps-post", color="#999999", linewidth=1.3, zorder=1.6)
         for p in panel.points:
             axes.vlines(p.x, p.low, p.high, colors=p.look.colour, linewidth=1.0, alpha=0.6, zorder=2)
-        for look, size in dict.fromkeys((p.look, p.size) for p in panel.points):
-            own = [p for p in panel.points if (p.look, p.size) == (look, size)]
-            mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment) for p in own], look, size)
-        for point, words in panel.labels(numbers, low, high):
+            mpl.points(axes, [Spot(p.x, p.accuracy, p.arm.augment)], p.look, p.size)
+        for point, words in panel.labels(numbers, high - low):
             # Nothing is above and to the left of a point of the front.
             style: dict[str, Any] = {"ha": "right", "va": "bottom", "fontsize": 9, "fontweight": "bold", "zorder": 5}
             axes.annotate(words, (point.x, point.accuracy), xytext=(-4, 3), textcoords="offset points", **style)
@@ -210,8 +206,7 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> b
             axes.set_ylabel("validation accuracy, %")
         else:
             axes.tick_params(labelleft=False)
-    _key(page, numbers, *place(len(panels)), each, tall)
-    page.legend(legend, 6)
+    _key(page, numbers, *places[len(panels)])
     return page.png()
 
 
@@ -226,10 +221,10 @@ def _key(page: mpl.Sheet, numbers: Mapping[str, int], left: float, bottom: float
     axes.text(0.0, 1.0, "\n".join(["On a Pareto front:", *lines]), **style)
 
 
-def _keys(panels: Sequence[Panel], scene: Scene) -> tuple[list[Key], list[Key]]:
+def _keys(panels: Sequence[Panel], run: Findings) -> tuple[list[Key], list[Key]]:
     """The legend: the backbones, and what size, filling and lines mean."""
     shown = [point.arm for panel in panels for point in panel.points]
-    models = [model for model in scene.models if model in {arm.model for arm in shown}]
+    models = [model for model in run.looks if model in {arm.model for arm in shown}]
     strategies = [name for name in _SIZES if name in {arm.strategy for arm in shown}]
     others = []
     if len(strategies) > 1:
@@ -238,26 +233,26 @@ def _keys(panels: Sequence[Panel], scene: Scene) -> tuple[list[Key], list[Key]]:
     if len({arm.augment for arm in shown}) > 1:
         others += [Key("augmented"), Key("unaugmented", filled=False)]
     others += [_FRONT, *([CHANCE] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
-    return [Key(title(model), scene.looks[model]) for model in models], others
+    return [Key(title(model), run.looks[model]) for model in models], others
 
 
-def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) -> go.Figure:
+def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> go.Figure:
     rows, columns = _grid(len(panels) + 1)
     figure = make_subplots(rows, columns, horizontal_spacing=0.05, vertical_spacing=0.16, shared_yaxes="all")
     low, high = limits_of(panels)
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         where = {"row": row + 1, "col": column + 1}
-        words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, low, high)}
-        start, end, ticks = log_axis([point.cost for point in panel.points])
-        x, y = _steps(panel, end)
+        words = {point.arm.label: f"<b>{text}</b>" for point, text in panel.labels(numbers, high - low)}
+        start, end, ticks = panel.axis
+        x, y = panel.steps
         style = {"mode": "lines", "line": {"shape": "hv", "color": "#999999", "width": 1.5}}
         figure.add_scatter(x=x, y=plotly_charts.rounded(y), hoverinfo="skip", showlegend=False, **style, **where)
-        for model in scene.models:
+        for model in run.looks:
             own = [p for p in panel.points if p.arm.model == model]
             if not own:
                 continue
-            look = scene.looks[model]
+            look = run.looks[model]
             bars = plotly_charts.error([Spot(p.accuracy, 0, low=p.low, high=p.high) for p in own], look.colour)
             face = [look.colour if p.arm.augment else "#ffffff" for p in own]
             marker = plotly_charts.outlined(look.symbol, look.colour, face, [1.4 * p.size**0.5 for p in own])
@@ -270,9 +265,9 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
                 text=[words.get(p.arm.label, "") for p in own],
                 textposition="top left",
                 cliponaxis=False,
-                hovertext=[plotly_charts.escape(p.arm.label) for p in own],
+                hovertext=[plotly_charts.escape(p.arm.label, 200) for p in own],
                 hovertemplate="%{hovertext}<br>%{customdata:.4~s}, %{y:.1f} %<extra></extra>",
-                name=plotly_charts.label(title(model)),
+                name=plotly_charts.escape(title(model)),
                 legendgroup=model,
                 showlegend=number == 0,
                 # By default plotly draws markers of several sizes transparent.
@@ -287,7 +282,7 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], scene: Scene) ->
     figure.update_yaxes(range=[low, high])
     figure.update_yaxes(title="validation accuracy, %", col=1)
     _chart_key(figure, numbers, *divmod(len(panels), columns))
-    plotly_charts.legend(figure, _keys(panels, scene)[1], legendrank=2000)
+    plotly_charts.legend(figure, _keys(panels, run)[1], legendrank=2000)
     return plotly_charts.styled(figure, 330 * rows)
 
 
@@ -296,7 +291,7 @@ def _chart_key(figure: go.Figure, numbers: Mapping[str, int], row: int, column: 
     figure.update_xaxes(visible=False, row=row + 1, col=column + 1)
     figure.update_yaxes(visible=False, row=row + 1, col=column + 1)
     cell = figure.get_subplot(row + 1, column + 1)
-    lines = [f"<b>{number}</b>  {plotly_charts.label(label)}" for label, number in numbers.items()]
+    lines = [f"<b>{number}</b>  {plotly_charts.escape(label)}" for label, number in numbers.items()]
     place = {"x": cell.xaxis.domain[0], "y": cell.yaxis.domain[1], "xref": "paper", "yref": "paper"}
     style = {"xanchor": "left", "yanchor": "top", "align": "left", "font": {"size": 12 if len(lines) <= 14 else 9}}
     figure.add_annotation(text="<br>".join(["On a Pareto front:", *lines]), showarrow=False, **place, **style)

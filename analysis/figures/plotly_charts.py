@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Dot, Key, Spot, shortened
+from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, LABEL_LETTERS, Key, Spot, shortened
 
-_ROW, _LEGEND_ROW = 25, 22  # pixels
+_LEGEND_ROW = 22  # pixels
 _AXIS = {
     "gridcolor": GRID,
     "linecolor": "#999999",
@@ -37,15 +37,10 @@ _TEMPLATE = go.layout.Template(
 )
 
 
-def escape(text: str, most: int = 200) -> str:
-    """Escape text for plotly's subset of HTML."""
+def escape(text: str, most: int = LABEL_LETTERS) -> str:
+    """Escape text for plotly's subset of HTML; by default it is short enough for an axis or a legend."""
     # plotly decodes these entities, but not those of quotation marks.
     return html.escape(shortened(text, most), quote=False)
-
-
-def label(text: str) -> str:
-    """The escaped text, short enough for an axis or a legend."""
-    return escape(shortened(text))
 
 
 def packed(values: Sequence[float | None]) -> np.ndarray:
@@ -73,15 +68,6 @@ def styled(figure: go.Figure, height: float, legend_columns: int = 4) -> go.Figu
     return figure
 
 
-def row_axis(figure: go.Figure, labels: Sequence[str], headings: Sequence[str] = (), **where: int) -> float:
-    """Set a row for each label, the first on top, headings in bold; returns the height of all rows, pixels."""
-    rows = max(len(labels), 2)
-    names = [f"<b>{label(text)}</b>" if text in headings else label(text) for text in labels]
-    ticks = {"tickmode": "array", "tickvals": list(range(len(labels))), "ticktext": names}
-    figure.update_yaxes(range=[rows - 0.5, -0.5], showgrid=False, ticklabelstandoff=5, **ticks, **where)
-    return _ROW * (1.3 if rows <= 12 else 1.0) * rows
-
-
 def error(spots: Sequence[Spot], colour: str) -> dict[str, Any]:
     """plotly's error bars; none where a limit is NaN."""
     sizes = {"array": rounded([s.high - s.x for s in spots]), "arrayminus": rounded([-(s.low - s.x) for s in spots])}
@@ -93,35 +79,14 @@ def outlined(symbol: str, colour: str, face: str | Sequence[str], size: float | 
     return {"symbol": symbol, "color": face, "size": size, "line": {"width": 2, "color": colour}}
 
 
-def dots(
-    figure: go.Figure,
-    found: Sequence[Dot],
-    hover: str,
-    colours: str | Sequence[str],
-    size: float = 5,
-    opacity: float = 0.5,
-    **more: Any,
-) -> None:
-    """Draw small dots; `hover` is plotly's template."""
-    figure.add_scatter(
-        x=packed([dot.x for dot in found]),
-        y=packed([dot.y for dot in found]),
-        mode="markers",
-        hovertemplate=hover,
-        marker={"size": size, "opacity": opacity, "color": colours, "line": {"color": "#ffffff", "width": 0.5}},
-        showlegend=False,
-        **more,
-    )
-
-
 def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:
     """Add entries to the legend that have no points of their own."""
     for key in keys:
         colour, symbol = key.look.colour, key.look.symbol if key.filled else f"{key.look.symbol}-open"
         style: dict[str, Any] = {"mode": "markers", "marker": outlined(symbol, colour, colour, 1.3 * key.size)}
         if key.dash:
-            style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": key.width}}
-        style |= {"name": label(key.label), "showlegend": True, "hoverinfo": "skip"}
+            style = {"mode": "lines", "line": {"dash": key.dash[1], "color": colour, "width": 1.5}}
+        style |= {"name": escape(key.label), "showlegend": True, "hoverinfo": "skip"}
         figure.add_scatter(x=[None], y=[None], **style, **more)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.figures.context import Scene
-from analysis.figures.rows import RowFigure, Series
+from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import CHANCE, LABEL_LETTERS, Spot, accuracy_range, shortened
+from analysis.run_summary import Findings
 from analysis.stats.arms import Arm
 from analysis.stats.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
 from analysis.write.blocks import Picture
@@ -21,8 +21,8 @@ class Line:
     slices: dict[str, Slice]  # by the arm's label
 
 
-def picture(scene: Scene) -> Picture | None:
-    lines = _lines(scene)
+def picture(run: Findings) -> Picture | None:
+    lines = _lines(run)
     if not lines:
         return None
     few = any(part.players < FEWEST_PLAYERS for line in lines for part in line.slices.values())
@@ -31,33 +31,31 @@ def picture(scene: Scene) -> Picture | None:
         f"players, with its 95 % t interval over players{f' from {FEWEST_PLAYERS} players on' * few}; n is the number "
         "of clips. Players, tempos and rooms may be correlated; the figure does not separate their effects."
     )
-    if any(scene.predictions[column].nunique() > MOST_NAMES for column, _, unit in DIMENSIONS if unit is None):
+    if any(run.predictions[column].nunique() > MOST_NAMES for column, _, unit in DIMENSIONS if unit is None):
         caption += f" Of more than {MOST_NAMES} names, those with the most clips are shown."
     headings = [line.label for line in lines if not line.slices]
     highest = max(v for ln in lines for part in ln.slices.values() for v in (part.accuracy, part.high) if v == v)
-    arms = min(len(scene.best), 5)
+    series = [_series(run, arm, lines) for arm in run.best]
+    arms = min(len(run.best), 5)
     return RowFigure(
         name="accuracy_by_slice",
         heading="Accuracy by kind of clip",
         caption=caption,
-        banner=scene.banner,
+        banner=run.banner,
         labels=[line.label for line in lines],
-        axis="test accuracy, %",
-        limits=accuracy_range(min(100 * highest, 100.0)),
-        series=[_series(scene, arm, lines) for arm in scene.best],
+        panels=[Panel("test accuracy, %", accuracy_range(min(100 * highest, 100.0)), series)],
         keys=[CHANCE],
         size=4.1,
         headings=headings,
         separators=[place for place, line in enumerate(lines) if place and not line.slices],
         width=8.5,
         row=0.13 + 0.045 * arms,
-        pixels=14 + 4 * arms,
         columns=2,
     ).picture()
 
 
-def _lines(scene: Scene) -> list[Line]:
-    rows = {arm.label: scene.rows(arm) for arm in scene.best}
+def _lines(run: Findings) -> list[Line]:
+    rows = {arm.label: run.rows(arm) for arm in run.best}
     if not rows:
         return []
     first = next(iter(rows.values()))
@@ -77,11 +75,11 @@ def _lines(scene: Scene) -> list[Line]:
     return found
 
 
-def _series(scene: Scene, arm: Arm, lines: Sequence[Line]) -> Series:
+def _series(run: Findings, arm: Arm, lines: Sequence[Line]) -> Series:
     """One arm's slices; the arms of a row are drawn one below the other."""
-    number = len(scene.best)
-    shift = 0.72 / number * (scene.best.index(arm) - (number - 1) / 2)
+    number = len(run.best)
+    shift = 0.72 / number * (run.best.index(arm) - (number - 1) / 2)
     known = [(y + shift, line.slices[arm.label]) for y, line in enumerate(lines) if arm.label in line.slices]
     spots = [Spot(100 * p.accuracy, y, True, 100 * possible(p.low), 100 * possible(p.high)) for y, p in known]
     hover = [f"{100 * part.accuracy:.1f} %, {part.players} players" for _, part in known]
-    return Series(scene.look(arm), spots, hover, arm.name)
+    return Series(run.look(arm), spots, hover, arm.name)

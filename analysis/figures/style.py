@@ -12,7 +12,6 @@ from sousaphone.rudiments import SLUGS
 
 CHANCE_PERCENT = 100 / len(SLUGS)
 INK, GREY, GRID = "#222222", "#767676", "#e6e6e6"
-PALE = 0.4  # opacity of partial results
 LABEL_LETTERS = 64  # of an arm's label, at most
 
 
@@ -23,6 +22,17 @@ class Dot(NamedTuple):
     y: float
     colour: str
     name: str = ""
+
+
+class Bar(NamedTuple):
+    """A horizontal bar and the number next to it."""
+
+    x: float
+    y: float
+    colour: str
+    name: str
+    text: str
+    end: float  # where the number is
 
 
 class Spot(NamedTuple):
@@ -43,21 +53,16 @@ class Key(NamedTuple):
     filled: bool = True
     size: float = 7.0  # of the marker, points
     dash: tuple[Any, str] | None = None
-    width: float = 1.6  # of the line
 
 
-CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"), width=1.2)
+CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"))
 
 
 def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
-    """How far to move each point so that none covers another; the same points give the same moves.
+    """How far to move the place of each (place, value) point so that none covers another.
 
-    Args:
-        points: (place, value) in units of a marker's size: two points overlap where both differ by less than 1. Only
-            the place may move.
-
-    Returns:
-        The moves of the places, in the same unit: 0, or the nearest free one of 1, -1, 2, -2, ...
+    All are in units of a marker's size: two points overlap where both differ by less than 1. A move is 0 or the nearest
+    free one of 1, -1, 2, -2, ...; the same points give the same moves.
     """
     moves: list[int] = []
     for place, value in points:
@@ -70,12 +75,9 @@ def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
 def row_jitter(
     values: Sequence[float], limits: tuple[float, float], step: float, most: float, width: float = 0.009
 ) -> list[float]:
-    """Vertical offsets, in rows, for points in one row.
+    """Vertical offsets, in rows, for points in one row; two that would overlap are `step` apart, all within `most`.
 
-    Args:
-        limits: of the x axis.
-        step: offset between two points that would overlap, unless they are so many that one exceeds `most`.
-        width: of a point, as a fraction of the x axis.
+    `limits` are those of the x axis, and `width` is that of a point as a fraction of it.
     """
     size = width * (limits[1] - limits[0])
     moves = jitter([(0.0, value / size) for value in values])
@@ -83,16 +85,18 @@ def row_jitter(
     return [step * move for move in moves]
 
 
+def dots_in_row(
+    named: Sequence[tuple[str, float]], y: float, colour: str, limits: tuple[float, float], step: float, most: float
+) -> list[Dot]:
+    """Dots for (name, value) pairs of one row, moved apart as by `row_jitter`."""
+    shifts = row_jitter([value for _, value in named], limits, step, most)
+    return [Dot(value, y + shift, colour, name) for (name, value), shift in zip(named, shifts, strict=True)]
+
+
 def shortened(text: str, most: int = LABEL_LETTERS) -> str:
     """The text on one line of at most so many characters."""
     line = " ".join(text.split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
-
-
-def paled(colour: str, opaque: float = PALE) -> str:
-    """The opaque colour that looks like this colour on white at this opacity; overlaps do not get darker."""
-    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
-    return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
 
 
 def accuracy_range(percent: float) -> tuple[float, float]:

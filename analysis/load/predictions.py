@@ -24,10 +24,7 @@ _REPEATED = ["trial_id", "player", "rudiment", "predicted", "skill_tier", "sound
 def read_predictions(
     run: RunDirectory, trials: Sequence[Trial], tested: str = "test"
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Read the predictions of all trials that have some.
-
-    Args:
-        tested: name of the test set: `test`, `held_out` or `also`.
+    """Read the predictions of all trials that have some, on the test set `tested`: `test`, `held_out` or `also`.
 
     Returns:
         The predictions, one row per trial and clip: trial_id, sample_id, player, rudiment (true), predicted, correct,

@@ -43,20 +43,19 @@ class Arm:
         """Whether the trials shown have all their results."""
         return self.shown[0].full
 
-    def values(self, kind: str, metric: str) -> list[float]:
-        """The metric of each shown trial that has it, from its `best` or `last` epoch (`kind`)."""
-        rows = (getattr(trial, kind) for trial in self.shown)
-        return [row[metric] for row in rows if metric in row]
+    def values(self, metric: str) -> list[float]:
+        """The metric of each shown trial that has it, from its best epoch."""
+        return [trial.best[metric] for trial in self.shown if metric in trial.best]
 
-    def mean(self, kind: str, metric: str) -> float | None:
+    def mean(self, metric: str) -> float | None:
         """The mean of `values`; None if there are none."""
-        values = self.values(kind, metric)
+        values = self.values(metric)
         return sum(values) / len(values) if values else None
 
     @property
     def score(self) -> float:
         """The score by which arms are ranked: validation macro F1, or accuracy for old runs without F1."""
-        means = (self.mean("best", metric) for metric in ("val_macro_f1", "val_acc"))
+        means = (self.mean(metric) for metric in ("val_macro_f1", "val_acc"))
         return next((mean for mean in means if mean is not None), -math.inf)
 
     @property
@@ -86,6 +85,12 @@ class Look:
     colour: str
     marker: str  # Matplotlib
     symbol: str  # plotly
+
+
+def paled(colour: str, opaque: float = 0.4) -> str:
+    """The opaque colour that looks like this colour on white at this opacity; overlaps do not get darker."""
+    parts = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(255 - opaque * (255 - part)):02x}" for part in parts)
 
 
 def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:

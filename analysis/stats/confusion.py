@@ -22,12 +22,12 @@ class Pair:
     true: str
     predicted: str
     count: int  # clips, summed over the trials
-    heard: int  # support: clips of the true rudiment, summed over the trials
+    support: int  # clips of the true rudiment, summed over the trials
 
     @property
-    def share(self) -> float:
+    def fraction(self) -> float:
         """The fraction of the true rudiment's clips that were predicted so."""
-        return self.count / self.heard
+        return self.count / self.support
 
 
 def counts_of(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> Counts:
@@ -50,7 +50,7 @@ def worst_pairs(counts: Counts, most: int = 8) -> list[Pair]:
         for true, predicted in np.argwhere(counts)
         if true != predicted
     ]
-    return sorted(pairs, key=lambda pair: (-pair.count, -pair.share, pair.true, pair.predicted))[:most]
+    return sorted(pairs, key=lambda pair: (-pair.count, -pair.fraction, pair.true, pair.predicted))[:most]
 
 
 def f1_of_each(counts: Counts) -> npt.NDArray[np.float64]:

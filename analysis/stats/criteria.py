@@ -10,7 +10,7 @@ from statistics import linear_regression
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import BaselineResults
+from sousaphone.runs.baseline_results import Baseline
 from sousaphone.text import counted, first_few
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
@@ -28,9 +28,7 @@ class Criterion:
     evidence: str
 
 
-def criteria(
-    trials: Sequence[Trial], baselines: BaselineResults | None, scored: set[str], live: bool
-) -> list[Criterion]:
+def criteria(trials: Sequence[Trial], baselines: Sequence[Baseline], scored: set[str], live: bool) -> list[Criterion]:
     """Evaluate the four criteria; `scored` trials have test predictions, a `live` run may still complete results."""
     return [_ended(trials, live), _falls(trials), _learns(trials, baselines, live), _complete(trials, scored, live)]
 
@@ -61,7 +59,7 @@ def _falls(trials: Sequence[Trial]) -> Criterion:
     return Criterion(name, not rising, evidence + (f"; not in {first_few(rising)}" if rising else ""))
 
 
-def _learns(trials: Sequence[Trial], baselines: BaselineResults | None, live: bool) -> Criterion:
+def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool) -> Criterion:
     name = (
         f"best validation accuracy above {LEAST_ACCURACY:.0%} (chance {1 / len(SLUGS):.1%}) and at least "
         f"{100 * LEAST_LEAD:.0f} points above the best baseline"
@@ -73,7 +71,7 @@ def _learns(trials: Sequence[Trial], baselines: BaselineResults | None, live: bo
     if any(trial.most_scored is not None for trial in trials):
         return Criterion(name, None, f"{best:.1%} ({trial_id}), on part of the clips (limit_eval_batches)")
     unmet = None if live else False  # a running trial may still meet it
-    rivals = [(b.scores["val_acc"], b.title) for b in baselines.baselines if b.scores] if baselines else []
+    rivals = [(baseline.scores["val_acc"], baseline.title) for baseline in baselines]
     if not rivals:
         met = None if best > LEAST_ACCURACY else unmet
         return Criterion(name, met, f"{best:.1%} ({trial_id}); no baselines were measured")
@@ -122,7 +120,7 @@ def _speed(arm: Arm) -> float | None:
 _BEATS_FIRST = ("beats", "ast", "htsat", "efficientat")
 # Criterion, expected ranking, measured value of an arm, its format, and the sign that sorts the best first.
 _EXPECTED: Sequence[tuple[str, Sequence[str], Callable[[Arm], float | None], str, int]] = (
-    ("accuracy", _BEATS_FIRST, lambda arm: arm.mean("best", "val_acc"), "{:.1%} on validation", -1),
+    ("accuracy", _BEATS_FIRST, lambda arm: arm.mean("val_acc"), "{:.1%} on validation", -1),
     ("speed", ("efficientat", "htsat", "ast", "beats"), _speed, "{:,.0f} clips/s in training", -1),
     (
         "smallest trainable fraction",

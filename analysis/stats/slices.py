@@ -52,14 +52,11 @@ def by_player(rows: pd.DataFrame) -> pd.Series:
 
 def accuracy_of(rows: pd.DataFrame) -> Slice:
     """Return one arm's accuracy on the clips in `rows` (sample_id, player, correct; at least one row)."""
-    return _slice(by_player(rows), rows.sample_id.nunique())
-
-
-def _slice(players: pd.Series, clips: int) -> Slice:
+    players = by_player(rows)
     mean, low, high = mean_interval(players.to_numpy())
     if len(players) < FEWEST_PLAYERS:
         low = high = math.nan
-    return Slice(mean, low, high, clips, len(players))
+    return Slice(mean, low, high, rows.sample_id.nunique(), len(players))
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:
@@ -108,10 +105,6 @@ def slices_of(rows: pd.DataFrame, parts_of_clip: pd.Series) -> dict[str, Slice]:
 
     `rows` are the arm's predictions (sample_id, player, correct), `parts_of_clip` is from `parts`, by sample_id.
     """
-    own = rows.assign(part=rows.sample_id.map(parts_of_clip.astype(object))).dropna(subset="part")
-    clips = own.groupby("sample_id", observed=True).agg(
-        part=("part", "first"), player=("player", "first"), correct=("correct", "mean")
-    )
-    players = clips.groupby(["part", "player"], observed=True).correct.mean()
-    counts = clips.part.value_counts()
-    return {part: _slice(players[part], int(counts[part])) for part in parts_of_clip.cat.categories if part in counts}
+    part_of_row = rows.sample_id.map(parts_of_clip.astype(object))
+    own = {part: rows[part_of_row == part] for part in parts_of_clip.cat.categories}
+    return {part: accuracy_of(mine) for part, mine in own.items() if len(mine)}

@@ -94,10 +94,6 @@ class Contrast:
         return len(self.by_player)
 
     @property
-    def spread_known(self) -> bool:
-        return bool(self.seed_parts)
-
-    @property
     def significant(self) -> bool:
         """Whether both the interval and the sign-flip test exclude zero."""
         return bool((self.low > 0 or self.high < 0) and self.p_flip <= 1 - LEVEL)

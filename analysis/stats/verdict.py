@@ -15,7 +15,7 @@ import pandas as pd
 
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial, unlike
-from analysis.stats.arms import Arm, arms, best_of_each, by_validation, title
+from analysis.stats.arms import Arm, arms, best_of_each, by_validation
 from analysis.stats.statistics import POWER, SEEDS_FOR_SPREAD, Contrast, contrast, holm
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.text import counted
@@ -64,8 +64,9 @@ def judge(
 ) -> Verdict:
     """Compare the arms of a run; see `Findings` for the arguments. A run with a banner gets no verdict."""
     full = [arm for arm in arms(trials) if arm.full]
-    groups = _with_predictions(full, predictions)
-    augmentation = augmentation_pairs(groups, predictions)
+    scored = set(predictions.trial_id)
+    groups = [arm for arm in full if any(trial.trial_id in scored for trial in arm.shown)]
+    augmentation = _augmentation_pairs(groups, predictions)
     if banner:
         return Verdict("none", f"No verdict. {banner}", augmentation=augmentation)
     # The best arm of each backbone, the best first; with one backbone, all of its arms.
@@ -96,11 +97,6 @@ def judge(
     adjusted = holm([pair.p for pair in others])
     others = [replace(pair, p=p) for pair, p in zip(others, adjusted, strict=True)]
     return Verdict(outcome, headline, details, winner, rival, first, others, augmentation)
-
-
-def _with_predictions(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Arm]:
-    scored = set(predictions.trial_id)
-    return [arm for arm in groups if any(trial.trial_id in scored for trial in arm.shown)]
 
 
 def _left_out(trials: Sequence[Trial], groups: Sequence[Arm]) -> list[str]:
@@ -164,7 +160,7 @@ def players_text(number: int | None, unit: str) -> str:
 
 def _scope(found: Contrast, unit: str) -> str:
     """State whether the result holds for the backbones or only for the trained models."""
-    if found.spread_known:
+    if found.seed_parts:
         seeds = " and ".join(dict.fromkeys(map(str, found.seeds)))
         return (
             f"The interval covers other {unit}s and other seeds ({seeds} per arm), so the result holds for the "
@@ -230,13 +226,10 @@ def _pairs(pairs: Sequence[tuple[Arm, Arm]], predictions: pd.DataFrame) -> list[
     return [Pair(first, second, each, each.p) for first, second, each in found if each is not None]
 
 
-def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
-    """Compare augmented with unaugmented arms that have all their results and were measured under equal conditions.
-
-    The p values are not adjusted.
-    """
+def _augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
+    """Compare augmented with unaugmented arms that were measured under equal conditions; p is not adjusted."""
     arms_of: dict[tuple[str, str, str], dict[bool, Arm]] = {}
-    for arm in _with_predictions([arm for arm in groups if arm.full], predictions):
+    for arm in groups:
         arms_of.setdefault((arm.model, arm.strategy, arm.lora_targets), {})[arm.augment] = arm
     pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
     return _pairs([(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])], predictions)
@@ -254,11 +247,6 @@ def pair_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:
         )
         for pair in pairs
     ]
-
-
-def effect_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:
-    """Return table rows of the effect of augmentation on each backbone."""
-    return [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
 
 
 def _points(fraction: float) -> str:

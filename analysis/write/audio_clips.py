@@ -32,17 +32,13 @@ def listening(
     most_pairs: int = 4,
     clips_each: int = 2,
 ) -> tuple[list[Sounds], list[str]]:
-    """Read short clips for the first of these pairs.
+    """Return a group of short clips for each of the first pairs, and remarks about unreadable clips.
 
     Args:
-        root: the data directory; unreadable clips give a remark.
-        predictions: the rows that the pairs were counted in, with sample_id, player, rudiment, predicted, audio_path
-            and tempo_bpm.
+        root: the data directory.
+        predictions: the rows that the pairs were counted in, see `analysis.load.predictions.read_predictions`.
         clip_seconds: length of the models' input: the centre of each clip, or all of a shorter one.
         clips_each: clips of the true rudiment, and as many of the predicted one, by different players if possible.
-
-    Returns:
-        One group of sounds for each pair, and remarks.
     """
     found, errors = [], dict[str, None]()
     for pair in pairs[:most_pairs]:
@@ -54,13 +50,13 @@ def listening(
         ):
             for row in _choose(candidates[candidates.rudiment == true], clips_each):
                 try:
-                    content, mime = _excerpt(root, str(row.audio_path), min(clip_seconds, MOST_SECONDS))
+                    content = _excerpt(root, str(row.audio_path), min(clip_seconds, MOST_SECONDS))
                 except (UserError, OSError, ValueError, RuntimeError) as error:  # soundfile raises RuntimeError
                     errors[one_line(error, 200)] = None
                 else:
-                    clips.append(Sound(f"{words}: {_described(row)}", content, mime))
+                    clips.append(Sound(f"{words}: {_described(row)}", content))
         if clips:
-            heading = f"{spoken(pair.true)} predicted as {spoken(pair.predicted)} ({pair.count} of {pair.heard})"
+            heading = f"{spoken(pair.true)} predicted as {spoken(pair.predicted)} ({pair.count} of {pair.support})"
             found.append(Sounds(heading, clips))
     return found, [f"Audio of some confused clips is unavailable: {next(iter(errors))}"] if errors else []
 
@@ -83,15 +79,8 @@ def _described(row: pd.Series) -> str:
     return f"{name if name.startswith('player') else f'player {name}'}{tempo}"
 
 
-def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:
-    """Encode the centre of a clip in mono.
-
-    Returns:
-        The file's content and its MIME type.
-
-    Raises:
-        UserError, OSError, ValueError, RuntimeError: the clip is unreadable.
-    """
+def _excerpt(root: Path, audio_path: str, seconds: float) -> bytes:
+    """Encode the centre of a clip in mono; raise a UserError, OSError, ValueError or RuntimeError if unreadable."""
     if not audio_path:
         raise UserError("the predictions contain no audio_path")
     # Rejects a path outside the data directory, so that the page embeds no other file.
@@ -110,20 +99,13 @@ def _excerpt(root: Path, audio_path: str, seconds: float) -> tuple[bytes, str]:
     return encoded(np.clip(wave, -1.0, 1.0))
 
 
-def encoded(wave: np.ndarray) -> tuple[bytes, str]:
-    """Encode samples [T] at RATE as a small MP3, or as WAV without an encoder; return content and MIME type."""
-    if "MP3" not in soundfile.available_formats():
-        return _written(wave, "WAV"), "audio/wav"
+def encoded(wave: np.ndarray) -> bytes:
+    """Encode samples [T] at RATE as a small MP3."""
     content = b""
     for level in _COMPRESSION:
-        content = _written(wave, "MP3", level)
+        buffer = BytesIO()
+        soundfile.write(buffer, wave, RATE, format="MP3", compression_level=level)
+        content = buffer.getvalue()
         if len(content) <= MOST_BYTES:
             break
-    return content, "audio/mpeg"
-
-
-def _written(wave: np.ndarray, form: str, compression: float | None = None) -> bytes:
-    buffer = BytesIO()
-    more = {} if compression is None else {"compression_level": compression}
-    soundfile.write(buffer, wave, RATE, format=form, **more)
-    return buffer.getvalue()
+    return content

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,11 +69,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Sound:
-    """A short audio clip: MP3, or WAV without an encoder."""
+    """A short audio clip, MP3."""
 
     label: str
     content: bytes
-    mime: str = "audio/mpeg"
 
 
 @dataclass(frozen=True)
@@ -92,4 +91,4 @@ class Section:
     """A heading and its blocks; a section without blocks is left out."""
 
     heading: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block] = ()

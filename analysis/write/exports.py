@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -18,21 +17,16 @@ _OF_TRIAL = ("trial_id", "model", "strategy", "augment", "seed")
 def epochs_csv(trials: Sequence[Trial]) -> bytes:
     """Return epochs.csv: one row for each trial and epoch with all its metrics; a missing metric is empty."""
     rows = [{**_identity(trial), **row} for trial in trials for row in trial.history]
-    metrics = dict.fromkeys(["epoch", *(name for trial in trials for row in trial.history for name in row)])
-    table = pd.DataFrame(rows, columns=[*_OF_TRIAL, *metrics])
-    return table.to_csv(index=False, lineterminator="\n").encode()
+    columns = dict.fromkeys([*_OF_TRIAL, "epoch", *(name for row in rows for name in row)])
+    return pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, lineterminator="\n").encode()
 
 
-def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | None = None) -> bytes:
+def trial_json(trial: Trial, adapter_bytes: int | None = None) -> bytes:
     """Return one trial as JSON, readable by programs that read the files of an earlier sweep.
 
     The earlier names (`augmentation`, `data`, `max_epochs`, `test_f1_macro`, `training_time_seconds`,
     `avg_epoch_time`) are given in addition to the project's own. A metric that was not measured is missing, and one
-    that is not finite is null.
-
-    Args:
-        timestamp: start of the trial, ISO 8601.
-        adapter_bytes: size of the file with the trained weights.
+    that is not finite is null. `adapter_bytes` is the size of the file with the trained weights.
     """
     config, best, last = trial.config, trial.best, trial.last
     scored = {name: value for name, value in last.items() if name.startswith(("test_", "held_out_", "also_"))}
@@ -69,7 +63,7 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
         "status": trial.status,
         "error": trial.error,
         "reason": trial.reason or trial.why or None,
-        "timestamp": timestamp,
+        "timestamp": trial.started,
         "git_commit": trial.git_commit,
     }
     return (json.dumps(plain(content), indent=2, allow_nan=False) + "\n").encode()
@@ -77,9 +71,8 @@ def trial_json(trial: Trial, timestamp: str | None = None, adapter_bytes: int | 
 
 def predictions_parquet(frame: pd.DataFrame) -> bytes:
     """Return a table, such as that of `analysis.load.predictions.read_predictions`, as a Parquet file."""
-    buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False, compression="zstd")
-    return buffer.getvalue()
+    content: bytes = frame.to_parquet(index=False, compression="zstd")
+    return content
 
 
 def _identity(trial: Trial) -> dict[str, Any]:

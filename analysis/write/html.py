@@ -52,14 +52,11 @@ footer { margin-top: 3rem; color: #666; font-size: .85rem; }
 def to_html(title: str, sections: Sequence[Section], footer: str) -> str:
     """Return the page. All text is escaped."""
     parts = [f"<h1>{html.escape(title)}</h1>"]
-    charts = 0
     for section in sections:
         if not section.blocks:
             continue
         parts += [f"<h2>{html.escape(section.heading)}</h2>"] if section.heading else []
-        for block in section.blocks:
-            parts.append(_block(block, f"chart{charts}"))
-            charts += isinstance(block, Picture)
+        parts += map(_block, section.blocks)
     parts.append(f"<footer>{html.escape(footer)}</footer>")
     head = (
         '<meta charset="utf-8">'
@@ -72,7 +69,7 @@ def to_html(title: str, sections: Sequence[Section], footer: str) -> str:
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
 
 
-def _block(block: Block, chart_id: str) -> str:
+def _block(block: Block) -> str:
     text = html.escape
     match block:
         case Text(words):
@@ -88,15 +85,17 @@ def _block(block: Block, chart_id: str) -> str:
         case Table():
             return _table(block)
         case Picture():
-            return _picture(block, chart_id)
+            return _picture(block)
         case Sounds(heading, clips):
             players = "".join(map(_player, clips))
             return f'<h3>{text(heading)}</h3><div class="sounds">{players}</div>'
 
 
-def _picture(picture: Picture, chart_id: str) -> str:
+def _picture(picture: Picture) -> str:
     if picture.chart is not None:
-        shown = picture.chart.to_html(full_html=False, include_plotlyjs=False, div_id=chart_id, config=_CHART_SETTINGS)
+        shown = picture.chart.to_html(
+            full_html=False, include_plotlyjs=False, div_id=picture.name, config=_CHART_SETTINGS
+        )
     else:
         shown = f'<img alt="{html.escape(picture.heading)}" src="data:image/png;base64,{_base64(picture.png or b"")}">'
     heading, caption = html.escape(picture.heading), html.escape(picture.caption)
@@ -105,7 +104,7 @@ def _picture(picture: Picture, chart_id: str) -> str:
 
 
 def _player(sound: Sound) -> str:
-    source = f"data:{sound.mime};base64,{_base64(sound.content)}"
+    source = f"data:audio/mpeg;base64,{_base64(sound.content)}"
     caption = f"<figcaption>{html.escape(sound.label)}</figcaption>"
     return f'<figure>{caption}<audio controls preload="none" src="{source}"></audio></figure>'
 

@@ -31,11 +31,8 @@ def comparison_table(
 
     Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
     over the epochs and peak_memory_mb the maximum; unknown values are missing. `partial` marks rows whose numbers are
-    of fewer epochs than planned. Only rows with the same `signature` are comparable.
-
-    Args:
-        cpu_ms: milliseconds of one core for each clip, by trial_id.
-        adapter_bytes: size of the file with the trained weights, by trial_id.
+    of fewer epochs than planned. Only rows with the same `signature` are comparable. `cpu_ms` (milliseconds of one core
+    for each clip) and `adapter_bytes` (size of the file with the trained weights) are by trial_id.
     """
     table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]

@@ -21,4 +21,4 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Trial], pd.Dat
 @pytest.fixture(scope="session")
 def found(eight: tuple[list[Trial], pd.DataFrame]) -> dict[str, Picture]:
     """All figures of the run."""
-    return drawn(*eight, baselines=BASELINES, banner="Nano-sized backbones.")
+    return drawn(*eight, baselines=BASELINES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,17 +10,25 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
-from analysis.figures.all_figures import Mark, pictures
-from analysis.figures.context import Scene
+from analysis.figures.all_figures import pictures
 from analysis.figures.mpl import plain_text
 from analysis.load.predictions import read_predictions
 from analysis.load.trials import Trial, read_trials
+from analysis.run_summary import Findings
 from analysis.write.blocks import Picture
 from sousaphone.backbones.registry import DEFAULT_SWEEP
+from sousaphone.runs.baseline_results import Baseline, BaselineResults, InferenceTime
 from tests.analysis.run_builders import record, write_predictions, write_run
 
 MODELS = list(DEFAULT_SWEEP)
-BASELINES = [Mark("majority class", 0.025, 0.025), Mark("stroke times", None, 0.19)]
+
+
+def baseline(title: str, validation: float, test: float) -> Baseline:
+    scores = {"val_acc": validation, "val_macro_f1": validation, "test_acc": test, "test_macro_f1": test}
+    return Baseline(title, title, scores, 1.0)
+
+
+BASELINES = [baseline("majority class", 0.025, 0.025), baseline("stroke times", 0.2, 0.19)]
 
 
 def built(
@@ -36,22 +45,30 @@ def built(
     return trials, predictions
 
 
+def findings(
+    trials: list[Trial],
+    predictions: pd.DataFrame,
+    baselines: Sequence[Baseline] = (),
+    timed: bool = False,
+    adapter_bytes: dict[str, int] | None = None,
+) -> Findings:
+    """Return the findings of these trials; `timed`: with the CPU time of a clip for each arm."""
+    ways = dict.fromkeys((t.config["model"], t.config["strategy"], t.config["lora_targets"]) for t in trials)
+    times = tuple(InferenceTime(*way, 10.0 + i) for i, way in enumerate(ways)) if timed else ()
+    results = BaselineResults(tuple(baselines), times, "a cpu", 2.5, "aaaa")
+    return Findings(Path("run"), {}, trials, False, "", [], predictions, results, adapter_bytes or {})
+
+
 def drawn(trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> dict[str, Picture]:
-    given: dict[str, Any] = {"baselines": [], "cpu_ms": {}, "adapter_bytes": {}, "banner": None, **more}
-    return {picture.name: picture for picture in pictures(trials, predictions, **given)}
+    return {picture.name: picture for picture in pictures(findings(trials, predictions, **more))}
 
 
 def one(module: ModuleType, trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> Picture:
     """Draw a single figure."""
-    given: dict[str, Any] = {"baselines": [], "cpu_ms": {}, "adapter_bytes": {}, "banner": None, **more}
     with plain_text():
-        picture = module.picture(Scene(trials, predictions, **given))
+        picture = module.picture(findings(trials, predictions, **more))
     assert isinstance(picture, Picture)
     return picture
-
-
-def scene(trials: list[Trial], predictions: pd.DataFrame) -> Scene:
-    return Scene(trials, predictions, [], {}, {}, None)
 
 
 def chart(picture: Picture) -> go.Figure:

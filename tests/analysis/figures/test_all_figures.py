@@ -12,12 +12,10 @@ import pytest
 from matplotlib.image import imread
 
 from analysis.figures import curves
-from analysis.figures.all_figures import Mark
-from analysis.figures.context import Scene
 from analysis.load.trials import Trial
 from analysis.write.blocks import Picture
 from sousaphone.config import LORA_TARGETS, STRATEGIES
-from tests.analysis.figure_builders import MODELS, built, chart, drawn, json_bytes, one, rows
+from tests.analysis.figure_builders import MODELS, baseline, built, chart, drawn, findings, json_bytes, one, rows
 from tests.analysis.run_builders import ALARM, arm
 
 NAMES = [
@@ -78,7 +76,7 @@ def test_without_predictions_only_figures_of_records_are_drawn(eight: tuple[list
 
 
 def test_predictions_without_columns_are_ignored(eight: tuple[list[Trial], pd.DataFrame]) -> None:
-    assert Scene(eight[0], pd.DataFrame(), [], {}, {}, None).best == []
+    assert findings(eight[0], pd.DataFrame()).best == []
 
 
 def test_run_without_results_shows_planned_arms_and_their_status(tmp_path: Path) -> None:
@@ -101,7 +99,7 @@ def test_outside_text_is_escaped(tmp_path: Path, harm: str) -> None:
     predictions["trial_id"] = predictions.trial_id.astype(str).map(names)
     predictions["soundfont"] = [harm if i % 2 else f"{harm} II" for i in range(len(predictions))]
     predictions["player"] = [f"{harm}{i % 3}" for i in range(len(predictions))]
-    found = drawn(trials, predictions, baselines=[Mark(harm, 0.1, 0.1)], banner=harm)
+    found = drawn(trials, predictions, baselines=[baseline(harm, 0.1, 0.1)])
     assert list(found) == NAMES
     for picture in found.values():
         assert picture.png is not None
@@ -117,9 +115,8 @@ def test_outside_text_is_escaped(tmp_path: Path, harm: str) -> None:
 def test_eighty_trials_are_drawn_fast_and_small(tmp_path: Path, kind: str) -> None:
     trials, predictions = many(tmp_path, kind)
     assert len(trials) == 80
-    known = {trial.trial_id: 10.0 + i for i, trial in enumerate(trials)}
     begun = time.process_time()
-    found = drawn(trials, predictions, cpu_ms=known, adapter_bytes=dict.fromkeys(known, 10_000))
+    found = drawn(trials, predictions, timed=True, adapter_bytes={trial.trial_id: 10_000 for trial in trials})
     assert time.process_time() - begun < 12
     assert list(found) == NAMES
     assert json_bytes(found) < 600_000

@@ -14,17 +14,17 @@ from matplotlib.image import imread
 
 from analysis.figures import accuracy, augmentation, curves, pareto, slices
 from analysis.figures.augmentation import effects
-from analysis.figures.curves import curve_of, mean_curve
+from analysis.figures.curves import mean_curve
 from analysis.figures.f1 import f1_of
 from analysis.figures.pareto import front
-from analysis.figures.style import jitter, log_axis, paled, row_jitter, short_count
+from analysis.figures.style import jitter, log_axis, row_jitter, short_count
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial
-from analysis.stats.arms import arms, best_of_each, by_validation, checkpoints, looks, pretrained
+from analysis.stats.arms import arms, best_of_each, by_validation, checkpoints, looks, paled, pretrained
 from analysis.stats.statistics import contrast, mean_interval
 from analysis.write.blocks import Picture
 from sousaphone.runs.statuses import Status
-from tests.analysis.figure_builders import MODELS, built, chart, drawn, one, rows, scene
+from tests.analysis.figure_builders import MODELS, built, chart, drawn, findings, one, rows
 from tests.analysis.run_builders import arm
 
 
@@ -98,7 +98,7 @@ def test_baselines_are_rows_below_the_arms(found: dict[str, Picture]) -> None:
     figure = chart(found["accuracy_comparison"])
     assert rows(figure)[-2:] == ["majority class", "stroke times"]
     (trace,) = (t for t in figure.data if t.marker.symbol == "diamond-tall" and t.customdata)
-    assert list(trace.x) == [2.5, 2.5, None, 19.0]  # validation and test of each
+    assert list(trace.x) == [2.5, 2.5, 20.0, 19.0]  # validation and test of each
 
 
 def test_front_contains_the_undominated_points() -> None:
@@ -127,8 +127,7 @@ def test_each_known_cost_has_a_panel(eight: tuple[list[Trial], pd.DataFrame]) ->
         return [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
 
     assert titles() == ["trainable parameters", "all parameters", "training time, s"]
-    known = {trial.trial_id: 20.0 + i for i, trial in enumerate(trials)}
-    more = titles(cpu_ms=known, adapter_bytes=dict.fromkeys(known, 1000))
+    more = titles(timed=True, adapter_bytes={trial.trial_id: 1000 for trial in trials})
     assert ["CPU" in more[3], "kB" in more[4], len(more)] == [True, True, 5]
 
 
@@ -146,8 +145,8 @@ def test_partial_results_are_labelled_and_not_averaged_with_full_ones(tmp_path: 
     trials, predictions = built(tmp_path, plan, ["completed", "time_limit", "time_limit", "completed"])
     ast, htsat, beats = arms(trials)
     assert [arm.state for arm in (ast, htsat, beats)] == ["1 of 2 seeds", "time limit", ""]
-    assert ast.values("best", "val_acc") == [trials[0].best["val_acc"]]
-    assert htsat.values("best", "val_acc") == [trials[2].best["val_acc"]]
+    assert ast.values("val_acc") == [trials[0].best["val_acc"]]
+    assert htsat.values("val_acc") == [trials[2].best["val_acc"]]
     assert sorted(rows(chart(one(accuracy, trials, predictions)))) == [
         "AST (1 of 2 seeds)",
         "BEATs",
@@ -157,7 +156,7 @@ def test_partial_results_are_labelled_and_not_averaged_with_full_ones(tmp_path: 
 
 def test_augmentation_effect_is_the_paired_contrast(eight: tuple[list[Trial], pd.DataFrame]) -> None:
     trials, predictions = eight
-    found = {effect.label: effect.contrast for effect in effects(scene(trials, predictions))}
+    found = {effect.label: effect.contrast for effect in effects(findings(trials, predictions))}
     assert sorted(found) == ["AST", "BEATs", "EfficientAT", "HTS-AT (CLAP)"]
     on, players = correct_by_clip(predictions, ["beats-lora-aug-on-s0", "beats-lora-aug-on-s1"])
     off, _ = correct_by_clip(predictions, ["beats-lora-aug-off-s0", "beats-lora-aug-off-s1"])
@@ -169,16 +168,16 @@ def test_augmentation_effect_is_the_paired_contrast(eight: tuple[list[Trial], pd
 
 def test_augmentation_effect_needs_two_players_and_both_arms(tmp_path: Path) -> None:
     both = [arm("ast", augment=True), arm("ast", augment=False)]
-    assert effects(scene(*built(tmp_path / "a", both, players=1))) == []
-    assert effects(scene(*built(tmp_path / "b", both[:1]))) == []
-    assert effects(scene(*built(tmp_path / "c", both, ["completed", "time_limit"]))) == []
+    assert effects(findings(*built(tmp_path / "a", both, players=1))) == []
+    assert effects(findings(*built(tmp_path / "b", both[:1]))) == []
+    assert effects(findings(*built(tmp_path / "c", both, ["completed", "time_limit"]))) == []
 
 
 def test_confusion_and_f1_show_the_best_arm_of_each_backbone(
     eight: tuple[list[Trial], pd.DataFrame], found: dict[str, Picture]
 ) -> None:
     trials, predictions = eight
-    own = scene(trials, predictions)
+    own = findings(trials, predictions)
     best = own.best
     expected = best_of_each(by_validation(arms(trials)), set(predictions.trial_id))
     assert [arm.label for arm in best] == [arm.label for arm in expected]
@@ -196,9 +195,9 @@ def test_confusion_and_f1_show_the_best_arm_of_each_backbone(
 
 def test_best_arm_without_predictions_is_replaced_by_the_next(eight: tuple[list[Trial], pd.DataFrame]) -> None:
     trials, predictions = eight
-    first = scene(trials, predictions).best[0]
+    first = findings(trials, predictions).best[0]
     rest = predictions[~predictions.trial_id.isin([trial.trial_id for trial in first.trials])]
-    others = scene(trials, rest).best
+    others = findings(trials, rest).best
     assert first.label not in [arm.label for arm in others]
     assert first.model in [arm.model for arm in others]
 
@@ -219,10 +218,10 @@ def test_mean_curve_ends_at_the_last_common_epoch() -> None:
     assert mean.best == 1
     assert math.isnan(mean.values["val_loss"][0])
     for row, f1 in zip(long.history, (0.5, 0.2, 0.9), strict=True):
-        row["val_macro_f1"] = f1  # by which single trials choose their best epoch
+        row["val_macro_f1"] = f1
     long.history.pop()
     assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
-    thinned = curve_of(trial(*[0.1] * 10)).thinned(4)
+    thinned = mean_curve([trial(*[0.1] * 10)]).thinned(4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 
 

@@ -42,7 +42,7 @@ def test_seeds_are_summed_and_other_trials_are_left_out() -> None:
 def test_worst_pairs_are_sorted_by_clips_then_by_fraction() -> None:
     pairs = worst_pairs(counts_of(PREDICTIONS, ["t0"]))
     assert pairs == [Pair(DRAG, FLAM, 3, 4), Pair(FLAM, DRAG, 3, 10), Pair(FLAM, FLAM_TAP, 1, 10)]
-    assert [pair.share for pair in pairs] == [0.75, 0.3, 0.1]
+    assert [pair.fraction for pair in pairs] == [0.75, 0.3, 0.1]
     assert worst_pairs(counts_of(PREDICTIONS, ["t0"]), most=1) == pairs[:1]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from analysis.load.trials import Trial
 from analysis.stats.criteria import criteria
-from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults
+from sousaphone.runs.baseline_results import SCORES, Baseline
 from sousaphone.runs.statuses import Status
 
 
@@ -16,9 +16,8 @@ def learned(val_acc: float, baseline: float | None, live: bool, **config: Any) -
     """Return whether a run of one finished trial meets the accuracy criterion."""
     row = {"epoch": 1, "best_epoch": 1, "val_acc": val_acc}
     trial = Trial("a", {"model": "ast", **config}, Status.COMPLETED, history=[row])
-    measured = () if baseline is None else (Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0),)
-    baseline_results = BaselineResults(measured, (), "a cpu", 2.5, "aaaa")
-    return criteria([trial], baseline_results, {"a"}, live)[2].met
+    measured = [] if baseline is None else [Baseline("knn", "neighbours", dict.fromkeys(SCORES, baseline), 1.0)]
+    return criteria([trial], measured, {"a"}, live)[2].met
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_accuracy_must_exceed_forty_percent_and_the_best_baseline_by_ten_points(
 
 def test_count_of_one_unfinished_trial_is_singular() -> None:
     ended, *_ = criteria(
-        [Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, Status.COMPLETED)], None, set(), True
+        [Trial("a", {"model": "ast"}), Trial("b", {"model": "ast"}, Status.COMPLETED)], [], set(), True
     )
     assert ended.evidence.endswith("1 has not ended")
 

@@ -138,17 +138,9 @@ def test_numbers_of_pairs_and_clips_are_limited(small_sousa: Path) -> None:
 @pytest.mark.parametrize("seconds", [0.1, 2.5, 5.0])
 def test_mp3_of_noise_is_small(seconds: float) -> None:
     noise = np.random.default_rng(0).uniform(-1, 1, round(seconds * RATE)).astype(np.float32)
-    content, mime = encoded(noise)
-    assert mime == "audio/mpeg"
+    content = encoded(noise)
     assert len(content) <= MOST_BYTES
     assert len(base64.b64encode(content)) < 27_000
-
-
-def test_without_an_mp3_encoder_wav_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(soundfile, "available_formats", lambda: {"WAV": ""})
-    content, mime = encoded(np.zeros(RATE, np.float32))
-    assert mime == "audio/wav"
-    assert content[:4] == b"RIFF"
 
 
 def test_audio_clips_do_not_import_torch() -> None:

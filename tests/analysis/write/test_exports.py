@@ -49,7 +49,7 @@ def test_epochs_csv_without_epochs_has_a_header() -> None:
 
 def test_trial_json_has_earlier_and_own_keys(tmp_path: Path) -> None:
     _, trials = a_run(tmp_path)
-    content = json.loads(trial_json(trials[0], "2026-01-01T00:00:00+00:00", 123_456))
+    content = json.loads(trial_json(trials[0], 123_456))
     assert list(content["config"])[:5] == ["model", "strategy", "augmentation", "data", "max_epochs"]
     assert {"metrics", "efficiency", "status", "error", "timestamp", "git_commit", "experiment_id"} <= content.keys()
     assert content["experiment_id"] == trials[0].trial_id
