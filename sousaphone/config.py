@@ -64,14 +64,18 @@ class TrainConfig:
     efficientat_hop: int | None = option(
         None, "EfficientAT's frame hop, samples at 32 kHz", shown="from the file name, else 320", low=32, high=3200
     )
-    frontend_mismatch: str = option("", "backbones A,B whose weights may be of other features than the front end's", shown="none")
+    frontend_mismatch: str = option(
+        "", "backbones A,B whose weights may be of other features than the front end's", shown="none"
+    )
 
     # Optimisation
     epochs: int = option(DEFAULT_EPOCHS, "passes over the training clips, at most", low=1)
     learning_rate: float = option(1e-3, "peak learning rate of AdamW", shown="by backbone, strategy and scale", low=0.0)
     weight_decay: float = option(0.01, "AdamW weight decay of matrices; biases and norms have none", low=0.0)
     warmup_epochs: float = option(1.0, "epochs of linear warm-up, followed by cosine decay to zero", low=0.0)
-    micro_batch: int = option(32, "clips per forward pass; fewer need less memory", shown="by backbone and device", low=1)
+    micro_batch: int = option(
+        32, "clips per forward pass; fewer need less memory", shown="by backbone and device", low=1
+    )
     accumulation: int = option(1, "micro-batches per optimiser step", shown="what makes about 32 clips per step", low=1)
     eval_batch: int = option(64, "clips per evaluation pass; fewer need less memory", shown="two micro-batches", low=1)
     max_grad_norm: float = option(1.0, "gradients with a larger norm are scaled down to this norm", low=0.0)
@@ -87,7 +91,9 @@ class TrainConfig:
     # Augmentation, all of it off with augment=False
     gain_db: float = option(6.0, "random gain, up to ± this many dB", low=0.0)
     shift_ms: float = option(100.0, "random time shift, up to ± this many ms", low=0.0)
-    noise_snr_db: float = option(20.0, "white noise; the signal-to-noise ratio is random, from this many dB to 40 dB more")
+    noise_snr_db: float = option(
+        20.0, "white noise; the signal-to-noise ratio is random, from this many dB to 40 dB more"
+    )
     speed: float = option(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
     freq_mask: float = option(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
     time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
@@ -95,10 +101,16 @@ class TrainConfig:
 
     # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
-    threads: int = option(1, "CPU threads per trial; only equal threads give bit-identical results", shown="by device", low=1)
+    threads: int = option(
+        1, "CPU threads per trial; only equal threads give bit-identical results", shown="by device", low=1
+    )
     score_test: bool = option(True, "score the test clips at the end; a search over settings does not")
-    limit_train_batches: int | None = option(None, "maximum number of optimiser steps per epoch, for a quick check", shown="none", low=1)
-    limit_eval_batches: int | None = option(None, "maximum number of evaluation batches, for a quick check", shown="none", low=1)
+    limit_train_batches: int | None = option(
+        None, "maximum number of optimiser steps per epoch, for a quick check", shown="none", low=1
+    )
+    limit_eval_batches: int | None = option(
+        None, "maximum number of evaluation batches, for a quick check", shown="none", low=1
+    )
 
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):

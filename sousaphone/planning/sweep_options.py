@@ -84,14 +84,30 @@ class Options:
 
     config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
-    augment: str | None = fixed(COMPARED, "train each backbone with augmentation, without it, or both (default both)", later=Later.GROWS, choices=AUGMENT)
+    augment: str | None = fixed(
+        COMPARED,
+        "train each backbone with augmentation, without it, or both (default both)",
+        later=Later.GROWS,
+        choices=AUGMENT,
+    )
     strategy: str | None = fixed(COMPARED, "adapters, head only or all parameters (default lora)", choices=STRATEGIES)
-    lora_targets: str | None = fixed(COMPARED, "pretrained layers with adapters: all linear ones, or a short list (default all-linear)", choices=LORA_TARGETS)
+    lora_targets: str | None = fixed(
+        COMPARED,
+        "pretrained layers with adapters: all linear ones, or a short list (default all-linear)",
+        choices=LORA_TARGETS,
+    )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
-    rates: str | None = option(COMPARED, "rates.json of a search with --config rates (default: learning rates of the registry)", metavar="FILE")
+    rates: str | None = option(
+        COMPARED, "rates.json of a search with --config rates (default: learning rates of the registry)", metavar="FILE"
+    )
     seeds: Sequence[int] | None = option(
-        COMPARED, "random seeds; every arm is trained once with each (default 0)", later=Later.GROWS, nargs="+", type=int, metavar="N"
+        COMPARED,
+        "random seeds; every arm is trained once with each (default 0)",
+        later=Later.GROWS,
+        nargs="+",
+        type=int,
+        metavar="N",
     )
     epochs: int | None = option(
         COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
@@ -125,7 +141,9 @@ class Options:
 
     trial_time_limit: str | None = option(LIMITS, f"of each trial (default {TRIAL_TIME_LIMIT})", metavar="T")
     time_limit: str | None = option(LIMITS, "of this launch, all trials together (default none)", metavar="T")
-    stall_timeout: str | None = option(LIMITS, f"a trial that finishes no batch for this long has failed (default {STALL_TIMEOUT})", metavar="T")
+    stall_timeout: str | None = option(
+        LIMITS, f"a trial that finishes no batch for this long has failed (default {STALL_TIMEOUT})", metavar="T"
+    )
 
     resume: bool = switch(EXISTING, "resume the run called --name (default: the newest)")
     retry_failed: bool = switch(EXISTING, "with --resume: retry failed trials")
