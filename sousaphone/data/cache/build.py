@@ -23,9 +23,10 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sousaphone.data.cache.decode import in_threads, read_samples, resampler, to_int16, to_mono
+from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
 from sousaphone.files import flush
 from sousaphone.text import tracked

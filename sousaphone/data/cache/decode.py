@@ -1,4 +1,4 @@
-"""Decoding and resampling of audio files."""
+"""Mixing to mono, resampling and rounding of decoded audio."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from io import BytesIO
-from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from sousaphone.data.readers.audio_files import REPLACE, undecodable
-from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 
 # Output phases filtered by one matrix product: fewer means more products, more means more zeros.
@@ -26,27 +21,6 @@ _PHASES = 32
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
-    """Decode a file: all samples, float32 [T, channels] in [-1, 1), and the rate in Hz.
-
-    Args:
-        name: name of the file for messages.
-    """
-    try:
-        with soundfile.SoundFile(source) as file:
-            rate, frames, kind = file.samplerate, file.frames, file.subtype
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise undecodable(name, source, error) from None
-    if len(samples) < frames:
-        raise UserError(f"{name} is truncated ({len(samples)} of {frames} samples); {REPLACE}")
-    if not len(samples):
-        raise UserError(f"{name} is empty (0 samples); {REPLACE}")
-    if kind in ("FLOAT", "DOUBLE") and not np.isfinite(samples).all():  # not checked for integers: it takes time
-        raise UserError(f"{name} contains NaN or infinity; {REPLACE}")
-    return samples, rate
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:

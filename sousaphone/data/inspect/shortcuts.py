@@ -15,11 +15,12 @@ import pyarrow
 import pyarrow.parquet
 
 from sousaphone.config import CLIP_SECONDS
-from sousaphone.data.cache.decode import in_threads, read_samples, to_mono
+from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.splits import draw
 
 STROKES = "labels/strokes.parquet"

@@ -1,4 +1,4 @@
-"""Audio files of a data set, also inside Parquet shards: their location, size, duration and content."""
+"""Audio files of a data set, also inside Parquet shards: their location, size and duration."""
 
 from __future__ import annotations
 
@@ -10,23 +10,13 @@ from io import BytesIO
 from itertools import groupby
 from pathlib import Path
 
-import soundfile
-
 from sousaphone.data.readers.parquet import clips_of_shard, place_in_shard
 from sousaphone.data.readers.paths import accessible
+from sousaphone.data.readers.samples import header_seconds
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
-from sousaphone.text import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
-REPLACE = "copy it again from its source, or remove it from the data set and its labels"
-
-
-def undecodable(name: str, source: Path | BytesIO, error: soundfile.SoundFileError) -> UserError:
-    """Return the error for a file that soundfile cannot open or decode."""
-    empty = isinstance(source, Path) and source.exists() and source.stat().st_size == 0
-    problem = "is empty (0 bytes)" if empty else f"cannot be decoded ({one_line(error)})"
-    return UserError(f"{name} {problem}; {REPLACE}")
 
 
 def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
@@ -85,16 +75,9 @@ def _list_folder(folder: Path) -> dict[str, os.DirEntry[str]]:
 
 
 def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
-    """Return the duration of each file (s) from its header."""
-
-    def seconds(path: Path) -> float:
-        try:
-            return float(soundfile.info(path).duration)
-        except soundfile.SoundFileError as error:
-            raise undecodable(str(path), path, error) from None
-
+    """Return the duration of each file (s) from its header, NaN if unknown."""
     with ThreadPoolExecutor(min(8, count_cpus())) as pool:
-        return list(pool.map(seconds, (root / audio_path for audio_path in audio_paths)))
+        return list(pool.map(header_seconds, (root / audio_path for audio_path in audio_paths)))
 
 
 def open_clips(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO]]:

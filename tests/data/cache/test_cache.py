@@ -18,7 +18,8 @@ import torchaudio
 
 from sousaphone.data.cache import build as cache_module
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.cache.decode import Resampler, read_samples, to_mono
+from sousaphone.data.cache.decode import Resampler, to_mono
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 
@@ -119,6 +120,7 @@ KILLED_BUILD = """
 import sys, time
 from pathlib import Path
 from sousaphone.data.cache import build
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 def stopping(name, source):
     print("started", flush=True)
