@@ -32,7 +32,7 @@ from sousaphone.files import flush
 from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
-FORMAT = 3  # increment when the samples or the files of a cache change
+FORMAT = 4  # increment when the samples or the files of a cache change
 _ROOT, _PART = "root", ".part"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
