@@ -173,10 +173,14 @@ def _shortcuts(dataset: Dataset) -> None:
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")
-    print(f"  {scores.chance:5.1f} %  chance")
+    print(f"  {scores.majority:5.1f} %  none: always the largest class")
     detected = "detected in the audio, with some missed and some false; low values do not exclude a shortcut"
     print(f"strokes are {'counted in the labels' if scores.counted == 'labels' else detected}.")
-    print("A model that does not exceed the highest value may count or measure instead of recognising rudiments.")
+    name, highest = max(scores.percent.items(), key=lambda item: item[1])
+    if highest > scores.majority:
+        print(f"A model that does not exceed {highest:.1f} % may use {name} instead of recognising rudiments.")
+    else:
+        print(f"No shortcut exceeds the largest class; a model must exceed {scores.majority:.1f} %.")
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -32,7 +32,7 @@ class ShortcutScores:
     """Accuracy of the nearest neighbour by feature."""
 
     percent: dict[str, float]  # correctly classified clips by feature name
-    chance: float  # percent
+    majority: float  # percentage of clips of the largest class, the accuracy of always predicting it
     clips: int  # number of clips
     counted: str  # source of the stroke counts: "labels" or "audio"
 
@@ -64,7 +64,8 @@ def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     }
     labels, players = clips.label.to_numpy(), clips.player.to_numpy()
     percent = {name: nearest_neighbour(values, labels, players) for name, values in features.items()}
-    return ShortcutScores(percent, chance=100 / len(np.unique(labels)), clips=len(clips), counted=counted)
+    majority = 100 * float(np.bincount(labels).max()) / len(labels)
+    return ShortcutScores(percent, majority, clips=len(clips), counted=counted)
 
 
 def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndarray) -> float:

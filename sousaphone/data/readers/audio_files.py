@@ -9,6 +9,7 @@ from contextlib import suppress
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
+from unicodedata import normalize
 
 from sousaphone.data.readers.parquet import clips_of_shard, place_in_shard
 from sousaphone.data.readers.paths import accessible
@@ -19,8 +20,10 @@ from sousaphone.hardware import count_cpus
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
 
 
-def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
-    """Return size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
+def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[str], list[int], list[int]]:
+    """Return path, size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
+
+    A path is returned as spelled on disk, which may be in another Unicode normal form than in the labels.
 
     Args:
         labels: the file that lists the paths, for messages.
@@ -29,7 +32,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
         UserError: a path leaves `root` (absolute, '..', a link), or a file is missing or inaccessible.
     """
     folders: dict[str, dict[str, os.DirEntry[str]]] = {}
-    sizes, times, missing = [], [], []
+    paths, sizes, times, missing = [], [], [], []
     with accessible(root):
         # Real locations of the files: below `root`, or in the hub's cache, which links to its blobs.
         inside, blobs = [root.resolve()], root.parent.parent / "blobs"
@@ -39,10 +42,10 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             folder, _, name = audio_path.rpartition("/")
             outside, entry = audio_path.startswith("/") or ".." in audio_path.split("/"), None
             if not outside and folder not in folders:
-                outside = not _is_below(root / folder, inside)
-                folders[folder] = {} if outside else _list_folder(root / folder)
+                outside = not _is_below(_on_disk(root, folder), inside)
+                folders[folder] = {} if outside else _list_folder(_on_disk(root, folder))
             if not outside:
-                entry = folders[folder].get(name)
+                entry = folders[folder].get(name) or folders[folder].get(normalize("NFC", name))
                 outside = entry is not None and entry.is_symlink() and not _is_below(Path(entry.path), inside)
             if outside:
                 raise UserError(
@@ -53,6 +56,9 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
                 missing.append(audio_path)
                 continue
             status = entry.stat()
+            paths.append(
+                audio_path if entry.path.endswith(audio_path) else Path(entry.path).relative_to(root).as_posix()
+            )
             sizes.append(status.st_size)
             times.append(status.st_mtime_ns)
     if missing:
@@ -60,7 +66,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             f"{len(missing)} of {len(audio_paths)} audio files are missing in {root} (the first: {missing[0]}); "
             f"copy them there or remove their rows from {labels}"
         )
-    return sizes, times
+    return paths, sizes, times
 
 
 def _is_below(path: Path, places: Sequence[Path]) -> bool:
@@ -70,8 +76,19 @@ def _is_below(path: Path, places: Sequence[Path]) -> bool:
 
 def _list_folder(folder: Path) -> dict[str, os.DirEntry[str]]:
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        return {entry.name: entry for entry in entries}
+        by_name = {entry.name: entry for entry in entries}
+        return {normalize("NFC", name): entry for name, entry in by_name.items()} | by_name
     return {}
+
+
+def _on_disk(root: Path, folder: str) -> Path:
+    """Return a folder below `root`, in the Unicode normal form of its name on disk."""
+    path = root
+    for name in folder.split("/"):
+        if not (path / name).exists() and (entry := _list_folder(path).get(normalize("NFC", name))):
+            name = entry.name
+        path /= name
+    return path
 
 
 def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
