@@ -42,8 +42,9 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             folder, _, name = audio_path.rpartition("/")
             outside, entry = audio_path.startswith("/") or ".." in audio_path.split("/"), None
             if not outside and folder not in folders:
-                outside = not _is_below(_on_disk(root, folder), inside)
-                folders[folder] = {} if outside else _list_folder(_on_disk(root, folder))
+                place = _on_disk(root, folder)
+                outside = not _is_below(place, inside)
+                folders[folder] = {} if outside else _list_folder(place)
             if not outside:
                 entry = folders[folder].get(name) or folders[folder].get(normalize("NFC", name))
                 outside = entry is not None and entry.is_symlink() and not _is_below(Path(entry.path), inside)
@@ -56,9 +57,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
                 missing.append(audio_path)
                 continue
             status = entry.stat()
-            paths.append(
-                audio_path if entry.path.endswith(audio_path) else Path(entry.path).relative_to(root).as_posix()
-            )
+            paths.append(entry.path.removeprefix(str(root)).lstrip("/"))
             sizes.append(status.st_size)
             times.append(status.st_mtime_ns)
     if missing:

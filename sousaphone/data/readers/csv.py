@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing, split_folders
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
 from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
-METADATA = ("metadata.csv", "metadata.jsonl")
 # Accepted names of our columns in addition to SOUSA's, which take precedence.
 _ALSO = {
     "sample_id": ("id",),
@@ -34,11 +33,10 @@ _ALSO = {
 
 def find_lists(root: Path) -> list[Path]:
     """Return metadata.csv or metadata.jsonl of a directory, or those of its folders that are named after splits."""
-    folders = [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES]
-    for group in ([root], folders):
-        candidates = [[folder / name for name in METADATA if (folder / name).is_file()] for folder in group]
-        if lists := [found[0] for found in candidates if found]:
-            return lists
+    for folders in ([root], [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES]):
+        for name in ("metadata.csv", "metadata.jsonl"):
+            if lists := [folder / name for folder in folders if (folder / name).is_file()]:
+                return lists
     return []
 
 
@@ -53,22 +51,22 @@ def read_lists(root: Path, lists: Sequence[Path]) -> RawLabels:
     for path in lists:
         table = _read(path)
         columns = _columns(list(table.columns))
-        names = [" or ".join((TEXT[name], *_ALSO[name])) for name in ("audio_path", "rudiment") if name not in columns]
-        refuse_missing(path, names, list(table.columns))
-        folder = path.parent.relative_to(root).as_posix()
+        missing = [name for name in ("audio_path", "rudiment") if name not in columns]
+        refuse_missing(path, [" or ".join((TEXT[name], *_ALSO[name])) for name in missing], list(table.columns))
         paths = table[columns["audio_path"]].str.strip().str.replace("\\", "/")
+        folder = path.parent.relative_to(root).as_posix()
         tables.append(table.assign(**{columns["audio_path"]: paths if folder == "." else folder + "/" + paths}))
     raw = pd.concat(tables, ignore_index=True).fillna("")
     columns = _columns(list(raw.columns))
     origin = lists[0] if len(lists) == 1 else root
     named_split = [name for name in raw.columns if name.strip().lower() == "split"]
-    above = raw[columns["audio_path"]].str.removeprefix("./").str.extract("^([^/]+)/", expand=False)
+    folders = raw[columns["audio_path"]].str.removeprefix("./").str.extract("^([^/]+)/", expand=False)
     splits = None
     if named_split:
         column = f"the column {named_split[0].strip()} of"
         splits = GivenSplits(raw[named_split[0]], f"{column} {lists[0].name}", f"correct {column} {origin}")
-    elif len(raw) and above.str.lower().isin(list(SPLIT_NAMES)).all() and not (root / "splits.json").exists():
-        splits = split_folders(root, above)
+    elif len(raw) and folders.str.lower().isin(list(SPLIT_NAMES)).all() and not (root / "splits.json").exists():
+        splits = GivenSplits(folders, str(root), f"move its recordings into one folder of {root}", separate=True)
     return RawLabels(
         root=root,
         origin=origin,
@@ -82,27 +80,24 @@ def read_lists(root: Path, lists: Sequence[Path]) -> RawLabels:
 
 def _read(path: Path) -> pd.DataFrame:
     """Read cells as text, since a player may be called NA, or 007."""
+    header, beyond = None, "cells beyond the header"
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
         if path.suffix.lower() == ".jsonl":
-            table = pd.DataFrame.from_records([json.loads(line) for line in text.split("\n") if line.strip()])
-            return table.astype(object).map(lambda cell: "" if cell is None or cell != cell else str(cell))
-        separator = max(",;\t", key=text.partition("\n")[0].count)
-        reader = csv.reader(StringIO(text), delimiter=separator, strict=True)
-        header, rows = next(reader, []), []
-        for row in reader:
-            if any(cell.strip() for cell in row[len(header) :]):
-                raise ValueError(f"line {reader.line_num} has {len(row)} cells, the header {len(header)}")
-            if any(cell.strip() for cell in row):
-                rows.append([*row, *[""] * len(header)][: len(header)])
-    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+            rows = [dict(json.loads(line)) for line in text.split("\n") if line.strip()]
+        else:
+            separator = max(",;\t", key=text.partition("\n")[0].count)
+            reader = csv.DictReader(StringIO(text), delimiter=separator, strict=True, restkey=beyond)
+            rows, header = list(reader), list(reader.fieldnames or [])
+        if excess := [row[beyond] for row in rows if "".join(row.get(beyond, ())).strip()]:
+            raise ValueError(f"{beyond}: {excess[0]}")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{path} is not readable as CSV or JSON Lines ({one_line(error)}); save it as UTF-8, with one clip per line"
+            f"{path} is not readable as {path.suffix[1:]} ({one_line(error)}); save it as UTF-8, one clip per line"
         ) from None
-    if not header:
+    if not text:
         raise UserError(f"{path} is empty; its first line must name the columns, such as path,label,player")
-    table = pd.DataFrame(rows, columns=header, dtype=object)
-    return table.loc[:, ~table.columns.duplicated()]
+    return pd.DataFrame(rows, columns=header, dtype=object).fillna("").astype(str)
 
 
 def _columns(present: list[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from sousaphone.data.readers.audio_files import SUFFIXES
-from sousaphone.data.readers.raw_labels import RawLabels, split_folders
+from sousaphone.data.readers.raw_labels import GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.rudiments import is_rudiment
@@ -67,7 +67,8 @@ def read_folder(root: Path, recordings: Recordings) -> RawLabels:
     above = [path.parts[:-2] for path in paths]  # folders above the rudiment's
     splits = None
     if all(folders and folders[0].lower() in SPLIT_NAMES for folders in above):
-        splits = split_folders(root, pd.Series([folders[0] for folders in above]))
+        cells = pd.Series([folders[0] for folders in above])
+        splits = GivenSplits(cells, str(root), f"move its recordings into one of the folders in {root}", separate=True)
         above = [folders[1:] for folders in above]
     raw["player"] = [folders[0] if folders else "" for folders in above]
     known = raw.player != ""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.data.readers.audio_files import SUFFIXES
-from sousaphone.data.readers.csv import METADATA
 from sousaphone.errors import UserError
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.text import one_line
@@ -20,7 +19,7 @@ from sousaphone.text import one_line
 _WORD = re.compile(r"hub:[\w.-]+/[\w.-]+?(?:@[\w./-]+)?")
 # All readable layouts; of SOUSA this excludes the copies of the labels and the MIDI files without audio.
 _PATTERNS = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json"]
-_PATTERNS += [pattern for name in METADATA for pattern in (name, f"*/{name}")] + [f"*{suffix}" for suffix in SUFFIXES]
+_PATTERNS += ["metadata.*", "*/metadata.*", *(f"*{suffix}" for suffix in SUFFIXES)]
 
 
 def is_word(text: str) -> bool:

@@ -49,11 +49,6 @@ class RawLabels:
     notes: tuple[str, ...] = ()  # messages for the user
 
 
-def split_folders(root: Path, names: pd.Series) -> GivenSplits:
-    """Return the splits given by the folder of each recording."""
-    return GivenSplits(names, str(root), f"move its recordings into one of the folders in {root}", separate=True)
-
-
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
     """Raise a UserError if required columns are missing."""
     if missing:

@@ -13,10 +13,9 @@ import soundfile
 from sousaphone.errors import UserError
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
-_REPLACE = "copy it again from its source, or remove it from the data set and its labels"
 _SIZED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF")  # the header states the size of the data
-_FORMATS = (*_SIZED, "FLAC", "MP3", "OGG")
-_MAX_BYTES, _MAX_SAMPLES = 2**31, 2**28  # of a file; of all its channels, 1 GiB
+_MAX_SAMPLES = 2**28  # of all channels, 1 GiB
+_TOO_LONG = f"is too long for a clip (more than {_MAX_SAMPLES:,} samples); cut it into clips"
 _BLOCK = 2**22  # samples of all channels that are decoded at once
 _UNKNOWN = 2**52  # more samples than a header states
 _PLACEHOLDER = 0x7FFFF000  # least size in the RIFF header of a program that writes to a pipe
@@ -51,20 +50,20 @@ def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
         name: name of the file for messages.
     """
     try:
-        if isinstance(source, Path) and source.stat().st_size > _MAX_BYTES:
-            raise _too_long(name)
+        if isinstance(source, Path) and source.stat().st_size > 8 * _MAX_SAMPLES:
+            raise UserError(f"{name} {_TOO_LONG}")
         content = source.read_bytes() if isinstance(source, Path) else source.getvalue()
         with _open(content) as file:
             samples = _read(name, file, content)
             rate, kind = file.samplerate, file.subtype
     except OSError as error:
-        raise UserError(f"{name} cannot be read ({error.strerror}); {_REPLACE}") from None
+        raise _refusal(name, f"cannot be read ({error.strerror})") from None
     except soundfile.LibsndfileError as error:
-        raise _undecodable(name, source, error) from None
+        raise _undecodable(name, error, len(content)) from None
     if kind in ("FLOAT", "DOUBLE"):
         peak = float(max(samples.max(), -samples.min()))
         if not np.isfinite(peak):
-            raise UserError(f"{name} contains NaN or infinity; {_REPLACE}")
+            raise _refusal(name, "contains NaN or infinity")
         if peak > _MAX_FLOAT:
             scale = 2 ** next((bits for bits in (15, 23) if peak <= 2**bits), 31)
             raise UserError(
@@ -79,7 +78,7 @@ def header_seconds(path: Path) -> float:
     try:
         header = soundfile.info(path)
     except soundfile.LibsndfileError as error:
-        raise _undecodable(str(path), path, error) from None
+        raise _undecodable(str(path), error, path.stat().st_size) from None
     return float(header.duration) if header.frames * header.channels <= _MAX_SAMPLES else float("nan")
 
 
@@ -117,7 +116,7 @@ def _has_last_page(content: bytes) -> bool:
 
 
 def _read(name: str, file: _Blocks, content: bytes) -> np.ndarray:
-    if file.format not in _FORMATS:
+    if file.format not in (*_SIZED, "FLAC", "MP3", "OGG"):
         raise UserError(f"{name} is a file of type {file.format}; convert it to WAV or FLAC")
     if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
         raise UserError(
@@ -125,7 +124,7 @@ def _read(name: str, file: _Blocks, content: bytes) -> np.ndarray:
         )
     stated = _stated_length(file, content)
     if file.frames < stated:
-        raise _truncated(name, f"{file.frames} of {stated} samples")
+        raise _refusal(name, f"is truncated ({file.frames} of {stated} samples)")
     length, blocks = 0, []
     frames = _MP3_FRAME if file.format == "MP3" and not stated else max(1, _BLOCK // file.channels)
     while length < file.frames:
@@ -140,27 +139,19 @@ def _read(name: str, file: _Blocks, content: bytes) -> np.ndarray:
         blocks.append(block)
         length += len(block)
         if length * file.channels > _MAX_SAMPLES:
-            raise _too_long(name)
+            raise UserError(f"{name} {_TOO_LONG}")
     if length < stated:
-        raise _truncated(name, f"{length} of {stated} samples")
+        raise _refusal(name, f"is truncated ({length} of {stated} samples)")
     if file.format == "OGG" and not _has_last_page(content):
-        raise _truncated(name, "its last page is missing")
+        raise _refusal(name, "is truncated (its last page is missing)")
     if not blocks:
-        raise UserError(f"{name} is empty (0 samples); {_REPLACE}")
+        raise _refusal(name, "is empty (0 samples)")
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
 
-def _truncated(name: str, problem: str) -> UserError:
-    return UserError(f"{name} is truncated ({problem}); {_REPLACE}")
+def _undecodable(name: str, error: soundfile.LibsndfileError, size: int) -> UserError:
+    return _refusal(name, f"cannot be decoded ({error.error_string})" if size else "is empty (0 bytes)")
 
 
-def _too_long(name: str) -> UserError:
-    return UserError(
-        f"{name} is too long for a clip (limits: {_MAX_BYTES:,} bytes, {_MAX_SAMPLES:,} samples); cut it into clips"
-    )
-
-
-def _undecodable(name: str, source: Path | BytesIO, error: soundfile.LibsndfileError) -> UserError:
-    empty = isinstance(source, Path) and source.exists() and source.stat().st_size == 0
-    problem = "is empty (0 bytes)" if empty else f"cannot be decoded ({error.error_string})"
-    return UserError(f"{name} {problem}; {_REPLACE}")
+def _refusal(name: str, problem: str) -> UserError:
+    return UserError(f"{name} {problem}; copy it again from its source, or remove it from the data set and its labels")

@@ -91,7 +91,7 @@ def test_stroke_counts_that_reveal_the_class_are_detected(tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(lists))
 
     detected = shortcut_scores(read_dataset(tmp_path))
-    assert (detected.counted, detected.clips, detected.chance) == ("audio", 48, 12.5)
+    assert (detected.counted, detected.clips, detected.majority) == ("audio", 48, 12.5)
     assert detected.percent["strokes"] > 90
     assert "strokes in the first 2.5 s" not in detected.percent  # no clip is longer
     pd.DataFrame(strokes).to_parquet(tmp_path / STROKES)
