@@ -222,6 +222,23 @@ def test_resampling_equals_torchaudio(rates, samples):
     assert torch.allclose(resampled, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    "rates", [(44_101, 16_000), (4_001, 48_000), (383_999, 48_000), (11_025, 31_999), (44_100, 16_000)]
+)
+def test_any_rates_are_resampled_alike(rates):
+    source, target = rates
+    resampled = Resampler(source, target)(torch.from_numpy(tone(source)))
+    assert len(resampled) == target
+    assert np.abs(resampled.numpy() - tone(target))[target // 10 : -target // 10].max() < 0.005
+    resampled = Resampler(44_101, 16_000)(torch.ones(1))
+    assert len(resampled) == 1
+
+
+def tone(rate: int) -> np.ndarray:
+    """One second of 1 kHz."""
+    return np.sin(2 * np.pi * 1_000 * np.arange(rate) / rate).astype(np.float32)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_mono_is_the_mean_of_the_channels(channels):
     samples = np.random.default_rng(0).uniform(-1, 1, (1000, channels)).astype(np.float32)

@@ -160,3 +160,12 @@ def test_undecodable_clip_is_named(tmp_path, make_sousa):
     broken.write_bytes(b"no audio")
     with pytest.raises(UserError, match=f"{broken.name} cannot be decoded"):
         shortcut_scores(read_dataset(root))
+
+
+def test_share_of_the_largest_class_is_reported(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        folder = tmp_path / f"player{index % 3}" / (SLUGS[0] if index < 9 else SLUGS[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{index}.wav", rng.normal(0, 0.1, 20_000), 16_000)
+    assert shortcut_scores(read_dataset(tmp_path)).majority == 75
