@@ -85,8 +85,7 @@ def header_seconds(path: Path) -> float:
 def _open(content: bytes) -> _Blocks:
     """Open a file. libsndfile would read an MP3 file without an info frame only up to an estimated length."""
     file = _Blocks(BytesIO(content))
-    start = 10 + sum(byte << 7 * place for place, byte in enumerate(content[9:5:-1])) if content[:3] == b"ID3" else 0
-    if file.format != "MP3" or _MP3_INFO.search(content, start, start + 256):
+    if file.format != "MP3" or _MP3_INFO.search(content):
         return file
     file.close()
     return _Blocks(_Endless(content))
