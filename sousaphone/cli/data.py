@@ -24,7 +24,8 @@ EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
 _RATES = (16_000, 32_000, 48_000)  # Hz, of the backbones
 _SOURCE = (
-    "a SOUSA directory, a folder of recordings (RUDIMENT/*.wav or PLAYER/RUDIMENT/*.wav), a CSV file, or hub:OWNER/NAME"
+    "a SOUSA directory, an audiofolder (metadata.csv or metadata.jsonl), a folder of recordings (RUDIMENT/*.wav or "
+    "PLAYER/RUDIMENT/*.wav), a CSV file, or hub:OWNER/NAME"
 )
 _DESCRIPTION = "Check, describe, make, preview and cache data sets. Each command has its own --help."
 _CHECK = """\
@@ -173,10 +174,14 @@ def _shortcuts(dataset: Dataset) -> None:
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")
-    print(f"  {scores.chance:5.1f} %  chance")
+    print(f"  {scores.majority:5.1f} %  none: always the largest class")
     detected = "detected in the audio, with some missed and some false; low values do not exclude a shortcut"
     print(f"strokes are {'counted in the labels' if scores.counted == 'labels' else detected}.")
-    print("A model that does not exceed the highest value may count or measure instead of recognising rudiments.")
+    name, highest = max(scores.percent.items(), key=lambda item: item[1])
+    if highest > scores.majority:
+        print(f"A model that does not exceed {highest:.1f} % may use {name} instead of recognising rudiments.")
+    else:
+        print(f"No shortcut exceeds the largest class; a model must exceed {scores.majority:.1f} %.")
 
 
 def _info(options: argparse.Namespace) -> int:

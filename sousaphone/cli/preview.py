@@ -20,10 +20,11 @@ from torch import Tensor
 from sousaphone.backbones.frontends import Frontend
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import CLIP_SECONDS, TrainConfig
-from sousaphone.data.cache.decode import read_samples, resampler, to_mono
+from sousaphone.data.cache.decode import resampler, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
 from sousaphone.model import load_backbone
 from sousaphone.training import augment

@@ -20,7 +20,11 @@ from sousaphone.text import counted, first_few, one_line
 
 SPLITS = ("train", "validation", "test")
 # Accepted names, in lower case.
-SPLIT_NAMES = {"train": "train", "val": "validation", "valid": "validation", "validation": "validation", "test": "test"}
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 # Split of the test players' clips of the timbre that is excluded from training.
 HELD_OUT = "held_out"
 TIMBRES = ("soundfont", "preset")

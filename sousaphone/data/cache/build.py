@@ -23,15 +23,16 @@ import torch
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from sousaphone.data.cache.decode import in_threads, read_samples, resampler, to_int16, to_mono
+from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
 from sousaphone.files import flush
 from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
-FORMAT = 3  # increment when the samples or the files of a cache change
+FORMAT = 4  # increment when the samples or the files of a cache change
 _ROOT, _PART = "root", ".part"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,

@@ -1,4 +1,4 @@
-"""Decoding and resampling of audio files."""
+"""Mixing to mono, resampling and rounding of decoded audio."""
 
 from __future__ import annotations
 
@@ -6,47 +6,25 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
-from io import BytesIO
-from pathlib import Path
+from math import gcd
 from typing import TypeVar
 
 import numpy as np
-import soundfile
 import torch
 import torch.nn.functional as F
+from scipy.signal import upfirdn
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from sousaphone.data.readers.audio_files import REPLACE, undecodable
-from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 
 # Output phases filtered by one matrix product: fewer means more products, more means more zeros.
 _PHASES = 32
+_MAX_STEPS = 2**22  # product of the reduced rates up to which torchaudio's filters are computed: 16 MB
+_WIDTH, _ROLLOFF = 6, 0.99  # torchaudio's: zero crossings on each side of the filter, cutoff re the Nyquist frequency
 
 S = TypeVar("S")
 T = TypeVar("T")
-
-
-def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
-    """Decode a file: all samples, float32 [T, channels] in [-1, 1), and the rate in Hz.
-
-    Args:
-        name: name of the file for messages.
-    """
-    try:
-        with soundfile.SoundFile(source) as file:
-            rate, frames, kind = file.samplerate, file.frames, file.subtype
-            samples = file.read(dtype="float32", always_2d=True)
-    except soundfile.SoundFileError as error:
-        raise undecodable(name, source, error) from None
-    if len(samples) < frames:
-        raise UserError(f"{name} is truncated ({len(samples)} of {frames} samples); {REPLACE}")
-    if not len(samples):
-        raise UserError(f"{name} is empty (0 samples); {REPLACE}")
-    if kind in ("FLOAT", "DOUBLE") and not np.isfinite(samples).all():  # not checked for integers: it takes time
-        raise UserError(f"{name} contains NaN or infinity; {REPLACE}")
-    return samples, rate
 
 
 def to_mono(samples: np.ndarray) -> np.ndarray:
@@ -60,15 +38,21 @@ class Resampler:
     """Compute torchaudio's Resample (windowed sinc) of one clip [T], two to five times as fast.
 
     torchaudio convolves with the filters of all phases over their common span, which is mostly zeros. Here neighbouring
-    phases share a matrix product over their own span.
+    phases share a matrix product over their own span. For rates such as 44,101 Hz and 16 kHz, whose filters would take
+    gigabytes, the clip is filtered by a single one at their common multiple, of which few samples are computed.
     """
 
     def __init__(self, source_rate: int, target_rate: int) -> None:
-        design = Resample(source_rate, target_rate)
-        self._step, self._phases = source_rate // design.gcd, target_rate // design.gcd
+        common = gcd(source_rate, target_rate)
+        self._step, self._phases = source_rate // common, target_rate // common
         self._groups: list[tuple[int, Tensor]] = []
+        self._filter: np.ndarray | None = None
         if self._step == self._phases:
             return
+        if self._step * self._phases > _MAX_STEPS:
+            self._filter = self._design()
+            return
+        design = Resample(source_rate, target_rate)
         self._margin: int = design.width
         kernel = design.kernel[:, 0]  # [phases, taps]
         self._taps = kernel.shape[1]
@@ -77,13 +61,26 @@ class Resampler:
             first, last = int(used[0]), int(used[-1])
             self._groups.append((first, filters[:, first : last + 1].T.contiguous()))
 
+    def _design(self) -> np.ndarray:
+        """Return the filter at the common multiple of the rates; its centre is a multiple of the step."""
+        cutoff = _ROLLOFF * min(self._step, self._phases)
+        centre = -(-int(_WIDTH * self._step * self._phases / cutoff) // self._step) * self._step
+        t = np.arange(-centre, centre + 1) * (cutoff / (self._step * self._phases))
+        window = np.cos(t.clip(-_WIDTH, _WIDTH) * (np.pi / 2 / _WIDTH)) ** 2
+        return (np.sinc(t) * window * (cutoff / self._step)).astype(np.float32)
+
     def __call__(self, wave: Tensor) -> Tensor:
+        length = -(-self._phases * len(wave) // self._step)
+        if self._filter is not None:
+            start = len(self._filter) // 2 // self._step
+            y = upfirdn(self._filter, wave.numpy(), self._phases, self._step)
+            return torch.from_numpy(y[start : start + length].copy())
         if not self._groups:
             return wave
         x = F.pad(wave, (self._margin, self._margin + self._step))
         steps = (len(x) - self._taps) // self._step + 1
         parts = [x.as_strided((steps, len(taps)), (self._step, 1), first) @ taps for first, taps in self._groups]
-        return torch.cat(parts, 1).flatten()[: -(-self._phases * len(wave) // self._step)]
+        return torch.cat(parts, 1).flatten()[:length]
 
 
 @cache

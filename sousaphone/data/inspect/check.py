@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from sousaphone.config import FEW_PLAYERS
-from sousaphone.data.cache.decode import in_threads, read_samples
+from sousaphone.data.cache.decode import in_threads
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
@@ -22,6 +22,7 @@ from sousaphone.data.readers.labels import canonical_slugs, check_labels
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.paths import local_path
 from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import LABELS, read_dataset
 from sousaphone.data.splits import read_splits
 from sousaphone.errors import UserError

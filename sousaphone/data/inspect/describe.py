@@ -12,8 +12,9 @@ from rich.table import Table
 
 from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.readers import csv
 from sousaphone.data.readers.parquet import place_in_shard
-from sousaphone.data.readers.sousa import LABELS, METADATA
+from sousaphone.data.readers.sousa import LABELS
 from sousaphone.data.splits import SPLITS
 from sousaphone.text import counted
 
@@ -25,12 +26,12 @@ def form(source: Path | str, dataset: Dataset) -> str:
     """Return the layout and location of a data set."""
     if place_in_shard(dataset.clips.audio_path.iloc[0])[1] is not None:
         kind = "Parquet shards with audio, as on the hub"
-    elif Path(source).suffix.lower() == ".csv":
-        return f"CSV file of labels, {Path(source).expanduser().absolute()}"
+    elif Path(source).suffix.lower() in (".csv", ".jsonl"):
+        return f"list of clips, {Path(source).expanduser().absolute()}"
     elif (dataset.root / LABELS).is_file():
         kind = f"SOUSA's local layout ({LABELS})"
-    elif (dataset.root / METADATA).is_file():
-        kind = f"SOUSA's older layout ({METADATA})"
+    elif lists := csv.find_lists(dataset.root):
+        kind = f"clips listed in {', '.join(path.relative_to(dataset.root).as_posix() for path in lists)}"
     else:
         kind = "folder of recordings"
     return f"{kind}, {dataset.root}"

@@ -15,11 +15,12 @@ import pyarrow
 import pyarrow.parquet
 
 from sousaphone.config import CLIP_SECONDS
-from sousaphone.data.cache.decode import in_threads, read_samples, to_mono
+from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.splits import draw
 
 STROKES = "labels/strokes.parquet"
@@ -31,7 +32,7 @@ class ShortcutScores:
     """Accuracy of the nearest neighbour by feature."""
 
     percent: dict[str, float]  # correctly classified clips by feature name
-    chance: float  # percent
+    majority: float  # percentage of clips of the largest class, the accuracy of always predicting it
     clips: int  # number of clips
     counted: str  # source of the stroke counts: "labels" or "audio"
 
@@ -63,7 +64,8 @@ def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     }
     labels, players = clips.label.to_numpy(), clips.player.to_numpy()
     percent = {name: nearest_neighbour(values, labels, players) for name, values in features.items()}
-    return ShortcutScores(percent, chance=100 / len(np.unique(labels)), clips=len(clips), counted=counted)
+    majority = 100 * float(np.bincount(labels).max()) / len(labels)
+    return ShortcutScores(percent, majority, clips=len(clips), counted=counted)
 
 
 def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndarray) -> float:

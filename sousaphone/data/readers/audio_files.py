@@ -1,4 +1,4 @@
-"""Audio files of a data set, also inside Parquet shards: their location, size, duration and content."""
+"""Audio files of a data set, also inside Parquet shards: their location, size and duration."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ from contextlib import suppress
 from io import BytesIO
 from itertools import groupby
 from pathlib import Path
-
-import soundfile
+from unicodedata import normalize
 
 from sousaphone.data.readers.parquet import clips_of_shard, place_in_shard
 from sousaphone.data.readers.paths import accessible
+from sousaphone.data.readers.samples import header_seconds
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
-from sousaphone.text import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")
-REPLACE = "copy it again from its source, or remove it from the data set and its labels"
 
 
-def undecodable(name: str, source: Path | BytesIO, error: soundfile.SoundFileError) -> UserError:
-    """Return the error for a file that soundfile cannot open or decode."""
-    empty = isinstance(source, Path) and source.exists() and source.stat().st_size == 0
-    problem = "is empty (0 bytes)" if empty else f"cannot be decoded ({one_line(error)})"
-    return UserError(f"{name} {problem}; {REPLACE}")
+def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[str], list[int], list[int]]:
+    """Return path, size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
 
-
-def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[int], list[int]]:
-    """Return size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
+    A path is returned as spelled on disk, which may be in another Unicode normal form than in the labels.
 
     Args:
         labels: the file that lists the paths, for messages.
@@ -39,7 +32,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
         UserError: a path leaves `root` (absolute, '..', a link), or a file is missing or inaccessible.
     """
     folders: dict[str, dict[str, os.DirEntry[str]]] = {}
-    sizes, times, missing = [], [], []
+    paths, sizes, times, missing = [], [], [], []
     with accessible(root):
         # Real locations of the files: below `root`, or in the hub's cache, which links to its blobs.
         inside, blobs = [root.resolve()], root.parent.parent / "blobs"
@@ -49,10 +42,11 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             folder, _, name = audio_path.rpartition("/")
             outside, entry = audio_path.startswith("/") or ".." in audio_path.split("/"), None
             if not outside and folder not in folders:
-                outside = not _is_below(root / folder, inside)
-                folders[folder] = {} if outside else _list_folder(root / folder)
+                place = _on_disk(root, folder)
+                outside = not _is_below(place, inside)
+                folders[folder] = {} if outside else _list_folder(place)
             if not outside:
-                entry = folders[folder].get(name)
+                entry = folders[folder].get(name) or folders[folder].get(normalize("NFC", name))
                 outside = entry is not None and entry.is_symlink() and not _is_below(Path(entry.path), inside)
             if outside:
                 raise UserError(
@@ -63,6 +57,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
                 missing.append(audio_path)
                 continue
             status = entry.stat()
+            paths.append(entry.path.removeprefix(str(root)).lstrip("/"))
             sizes.append(status.st_size)
             times.append(status.st_mtime_ns)
     if missing:
@@ -70,7 +65,7 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             f"{len(missing)} of {len(audio_paths)} audio files are missing in {root} (the first: {missing[0]}); "
             f"copy them there or remove their rows from {labels}"
         )
-    return sizes, times
+    return paths, sizes, times
 
 
 def _is_below(path: Path, places: Sequence[Path]) -> bool:
@@ -80,21 +75,25 @@ def _is_below(path: Path, places: Sequence[Path]) -> bool:
 
 def _list_folder(folder: Path) -> dict[str, os.DirEntry[str]]:
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        return {entry.name: entry for entry in entries}
+        by_name = {entry.name: entry for entry in entries}
+        return {normalize("NFC", name): entry for name, entry in by_name.items()} | by_name
     return {}
 
 
+def _on_disk(root: Path, folder: str) -> Path:
+    """Return a folder below `root`, in the Unicode normal form of its name on disk."""
+    path = root
+    for name in folder.split("/"):
+        if not (path / name).exists() and (entry := _list_folder(path).get(normalize("NFC", name))):
+            name = entry.name
+        path /= name
+    return path
+
+
 def durations(root: Path, audio_paths: Sequence[str]) -> list[float]:
-    """Return the duration of each file (s) from its header."""
-
-    def seconds(path: Path) -> float:
-        try:
-            return float(soundfile.info(path).duration)
-        except soundfile.SoundFileError as error:
-            raise undecodable(str(path), path, error) from None
-
+    """Return the duration of each file (s) from its header, NaN if unknown."""
     with ThreadPoolExecutor(min(8, count_cpus())) as pool:
-        return list(pool.map(seconds, (root / audio_path for audio_path in audio_paths)))
+        return list(pool.map(header_seconds, (root / audio_path for audio_path in audio_paths)))
 
 
 def open_clips(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO]]:

@@ -1,12 +1,20 @@
-"""Read labels from a CSV file: SOUSA's older metadata.csv, or a list with at least the columns path and label."""
+"""Read labels from lists with at least the columns path and label: CSV files, and metadata.csv or metadata.jsonl.
+
+These are SOUSA's older layout and the audiofolder layout of Hugging Face, which may have one in each split's folder.
+"""
 
 from __future__ import annotations
 
+import csv
+import json
+from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
 from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
+from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -23,46 +31,73 @@ _ALSO = {
 }
 
 
-def read_csv(path: Path) -> RawLabels:
-    """Read the clips listed in a CSV file; their paths are relative to its folder.
+def find_lists(root: Path) -> list[Path]:
+    """Return metadata.csv or metadata.jsonl of a directory, or those of its folders that are named after splits."""
+    for folders in ([root], [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES]):
+        for name in ("metadata.csv", "metadata.jsonl"):
+            if lists := [folder / name for folder in folders if (folder / name).is_file()]:
+                return lists
+    return []
 
-    A column `split` (train, validation or val, test) takes precedence over a splits.json next to the file; without
-    both, players are split 80/10/10. Without a player column, players are derived from the file names.
+
+def read_lists(root: Path, lists: Sequence[Path]) -> RawLabels:
+    """Read the clips listed in CSV or JSON Lines files; paths are relative to the folder of each file.
+
+    A column `split` (train, validation or val, test) takes precedence over a splits.json in `root`, and this over
+    folders named after splits; without all three, players are split 80/10/10. Without a player column, players are
+    derived from the file names.
     """
-    raw = _read(path)
+    tables = []
+    for path in lists:
+        table = _read(path)
+        columns = _columns(list(table.columns))
+        missing = [name for name in ("audio_path", "rudiment") if name not in columns]
+        refuse_missing(path, [" or ".join((TEXT[name], *_ALSO[name])) for name in missing], list(table.columns))
+        paths = table[columns["audio_path"]].str.strip().str.replace("\\", "/")
+        folder = path.parent.relative_to(root).as_posix()
+        tables.append(table.assign(**{columns["audio_path"]: paths if folder == "." else folder + "/" + paths}))
+    raw = pd.concat(tables, ignore_index=True).fillna("")
     columns = _columns(list(raw.columns))
-    missing = [" or ".join((TEXT[name], *_ALSO[name])) for name in ("audio_path", "rudiment") if name not in columns]
-    refuse_missing(path, missing, list(raw.columns))
-    raw[columns["audio_path"]] = raw[columns["audio_path"]].str.strip().str.replace("\\", "/")
+    origin = lists[0] if len(lists) == 1 else root
     named_split = [name for name in raw.columns if name.strip().lower() == "split"]
+    folders = raw[columns["audio_path"]].str.removeprefix("./").str.extract("^([^/]+)/", expand=False)
     splits = None
     if named_split:
         column = f"the column {named_split[0].strip()} of"
-        splits = GivenSplits(raw[named_split[0]], f"{column} {path.name}", f"correct {column} {path}")
+        splits = GivenSplits(raw[named_split[0]], f"{column} {lists[0].name}", f"correct {column} {origin}")
+    elif len(raw) and folders.str.lower().isin(list(SPLIT_NAMES)).all() and not (root / "splits.json").exists():
+        splits = GivenSplits(folders, str(root), f"move its recordings into one folder of {root}", separate=True)
     return RawLabels(
-        root=path.parent,
-        origin=path,
+        root=root,
+        origin=origin,
         table=raw[list(columns.values())],
         columns=columns,
         splits=splits,
-        file_list=path.name,
+        file_list=lists[0].name,
         read_headers="duration_sec" not in columns,
     )
 
 
 def _read(path: Path) -> pd.DataFrame:
+    """Read cells as text, since a player may be called NA, or 007."""
+    header, beyond = None, "cells beyond the header"
     try:
-        with path.open(encoding="utf-8-sig") as file:  # spreadsheets write a byte order mark
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        # Keep cells as text: a player may be called NA, or 007.
-        return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path} is empty; its first line must name the columns, such as path,label,player") from None
-    except (OSError, ValueError) as error:  # pandas' ParserError and encoding errors are ValueErrors
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets write a byte order mark
+        if path.suffix.lower() == ".jsonl":
+            rows = [dict(json.loads(line)) for line in text.split("\n") if line.strip()]
+        else:
+            separator = max(",;\t", key=text.partition("\n")[0].count)
+            reader = csv.DictReader(StringIO(text), delimiter=separator, strict=True, restkey=beyond)
+            rows, header = list(reader), list(reader.fieldnames or [])
+        if excess := [row[beyond] for row in rows if "".join(row.get(beyond, ())).strip()]:
+            raise ValueError(f"{beyond}: {excess[0]}")
+    except (OSError, ValueError, TypeError, csv.Error) as error:
         raise UserError(
-            f"{path} is not readable as CSV ({one_line(error)}); save it as UTF-8, with one clip per line"
+            f"{path} is not readable as {path.suffix[1:]} ({one_line(error)}); save it as UTF-8, one clip per line"
         ) from None
+    if not text:
+        raise UserError(f"{path} is empty; its first line must name the columns, such as path,label,player")
+    return pd.DataFrame(rows, columns=header, dtype=object).fillna("").astype(str)
 
 
 def _columns(present: list[str]) -> dict[str, str]:

@@ -11,13 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sousaphone.data.readers.audio_files import SUFFIXES
 from sousaphone.errors import UserError
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.text import one_line
 
 _WORD = re.compile(r"hub:[\w.-]+/[\w.-]+?(?:@[\w./-]+)?")
 # All readable layouts; of SOUSA this excludes the copies of the labels and the MIDI files without audio.
-_PATTERNS = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json", "metadata.csv"]
+_PATTERNS = ["audio/*", "data/*.parquet", "labels/samples.parquet", "splits.json"]
+_PATTERNS += ["metadata.*", "*/metadata.*", *(f"*{suffix}" for suffix in SUFFIXES)]
 
 
 def is_word(text: str) -> bool:

@@ -35,7 +35,8 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
     clips, split_notes = _split(raw, clips, only_test)
     audio_paths = clips.audio_path.tolist()
     if raw.file_list:
-        clips["size_bytes"], clips["modified_ns"] = find_files(raw.root, audio_paths, raw.file_list)
+        audio_paths, sizes, times = find_files(raw.root, audio_paths, raw.file_list)
+        clips = clips.assign(audio_path=audio_paths, size_bytes=sizes, modified_ns=times)
     elif "size_bytes" not in clips:
         statuses = [(raw.root / path).stat() for path in audio_paths]
         clips["size_bytes"] = [status.st_size for status in statuses]

@@ -17,15 +17,15 @@ from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
 LABELS = "labels/samples.parquet"
-METADATA = "metadata.csv"
 
 
 def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
     """Read labels and splits and locate every audio file.
 
     Args:
-        source: a directory (labels/samples.parquet, metadata.csv, Parquet shards of the hub, or one folder of
-            recordings per rudiment, tried in this order), a CSV file, or hub:OWNER/NAME.
+        source: a directory (labels/samples.parquet; metadata.csv or metadata.jsonl, also in folders named after splits;
+            Parquet shards of the hub; or one folder of recordings per rudiment, tried in this order), a CSV file,
+            or hub:OWNER/NAME.
         only_test: use every clip as a test clip and ignore splits; a single player is enough.
 
     Raises:
@@ -42,21 +42,21 @@ def located(source: Path | str) -> Path:
 
 
 def _read(root: Path) -> RawLabels:
-    if root.is_file() and root.suffix.lower() == ".csv":
-        return csv.read_csv(root)
+    if root.is_file() and root.suffix.lower() in (".csv", ".jsonl"):
+        return csv.read_lists(root.parent, [root])
     if not root.is_dir():
         raise UserError(
             f"data directory {root} is not a directory; give the directory that contains {LABELS} or one folder per "
             "rudiment, or a CSV file"
         )
     with accessible(root):
-        has_labels, has_metadata = (root / LABELS).is_file(), (root / METADATA).is_file()
+        has_labels, metadata = (root / LABELS).is_file(), csv.find_lists(root)
     if has_labels:
         raw = _read_labels(root / LABELS)
         columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
         return RawLabels(root, root / LABELS, raw, columns, file_list=LABELS)
-    if has_metadata:
-        return csv.read_csv(root / METADATA)
+    if metadata:
+        return csv.read_lists(root, metadata)
     shards = parquet.find_shards(root)
     if shards:
         return parquet.read_shards(root, shards)
@@ -70,9 +70,9 @@ def _read(root: Path) -> RawLabels:
     if recordings.audio_paths:
         return folder.read_folder(root, recordings)
     raise UserError(
-        f"{root} is not a SOUSA data set: no {LABELS}; expected {LABELS}, splits.json and audio/, or {METADATA}, or "
-        "audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); or give a CSV file with the "
-        "columns path and label"
+        f"{root} is not a SOUSA data set: no {LABELS}; expected {LABELS}, splits.json and audio/, or metadata.csv or "
+        "metadata.jsonl, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); "
+        "or give a CSV file with the columns path and label"
     )
 
 

@@ -18,7 +18,8 @@ import torchaudio
 
 from sousaphone.data.cache import build as cache_module
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.cache.decode import Resampler, read_samples, to_mono
+from sousaphone.data.cache.decode import Resampler, to_mono
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 
@@ -119,6 +120,7 @@ KILLED_BUILD = """
 import sys, time
 from pathlib import Path
 from sousaphone.data.cache import build
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 def stopping(name, source):
     print("started", flush=True)
@@ -219,6 +221,23 @@ def test_resampling_equals_torchaudio(rates, samples):
     resampled = Resampler(*rates)(wave)
     assert resampled.shape == expected.shape
     assert torch.allclose(resampled, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rates", [(44_101, 16_000), (4_001, 48_000), (383_999, 48_000), (11_025, 31_999), (44_100, 16_000)]
+)
+def test_any_rates_are_resampled_alike(rates):
+    source, target = rates
+    resampled = Resampler(source, target)(torch.from_numpy(tone(source)))
+    assert len(resampled) == target
+    assert np.abs(resampled.numpy() - tone(target))[target // 10 : -target // 10].max() < 0.005
+    resampled = Resampler(44_101, 16_000)(torch.ones(1))
+    assert len(resampled) == 1
+
+
+def tone(rate: int) -> np.ndarray:
+    """One second of 1 kHz."""
+    return np.sin(2 * np.pi * 1_000 * np.arange(rate) / rate).astype(np.float32)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])

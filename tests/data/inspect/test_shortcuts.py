@@ -91,7 +91,7 @@ def test_stroke_counts_that_reveal_the_class_are_detected(tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(lists))
 
     detected = shortcut_scores(read_dataset(tmp_path))
-    assert (detected.counted, detected.clips, detected.chance) == ("audio", 48, 12.5)
+    assert (detected.counted, detected.clips, detected.majority) == ("audio", 48, 12.5)
     assert detected.percent["strokes"] > 90
     assert "strokes in the first 2.5 s" not in detected.percent  # no clip is longer
     pd.DataFrame(strokes).to_parquet(tmp_path / STROKES)
@@ -159,3 +159,12 @@ def test_undecodable_clip_is_named(tmp_path, make_sousa):
     broken.write_bytes(b"no audio")
     with pytest.raises(UserError, match=f"{broken.name} cannot be decoded"):
         shortcut_scores(read_dataset(root))
+
+
+def test_share_of_the_largest_class_is_reported(tmp_path):
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        folder = tmp_path / f"player{index % 3}" / (SLUGS[0] if index < 9 else SLUGS[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / f"{index}.wav", rng.normal(0, 0.1, 20_000), 16_000)
+    assert shortcut_scores(read_dataset(tmp_path)).majority == 75

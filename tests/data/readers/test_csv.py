@@ -1,5 +1,7 @@
 """Labels in a CSV file: names of columns, unknown players, and error messages."""
 
+from unicodedata import normalize
+
 import pandas as pd
 import pytest
 
@@ -48,6 +50,34 @@ def test_spaces_in_headers_are_ignored(source):
         path.write_text(path.read_text().replace(now, then))
     clips = read_dataset(path).clips
     assert set(clips.player[clips.split == "test"]) == {"player000"}
+
+
+@pytest.mark.parametrize("lines", [slice(1, None), slice(1, None, 3), slice(0, None)])
+def test_commas_at_the_end_of_lines_are_ignored(source, lines):
+    path = write(source, **PLAIN, player="profile_id")
+    expected, text = read_dataset(path).clips, path.read_text().splitlines()
+    text[lines] = [f"{line}," for line in text[lines]]
+    path.write_text("\n".join(text))
+    pd.testing.assert_frame_equal(read_dataset(path).clips, expected)
+
+
+def test_cell_beyond_the_header_is_rejected(source):
+    path = write(source, **PLAIN, player="profile_id")
+    path.write_text(path.read_text() + "a.wav,flam,anna,90\n")
+    assert "90" in refusal(path)
+
+
+@pytest.mark.parametrize("listed", ["NFC", "NFD"])
+def test_file_names_are_found_in_another_normal_form(source, listed):
+    path = write(source, **PLAIN, player="profile_id")
+    (stored,) = {"NFC", "NFD"} - {listed}
+    old, name = labels(source).audio_path[0], "Zo\u00e9/caf\u00e9.flac"
+    new = source / normalize(stored, name)
+    new.parent.mkdir()
+    (source / old).rename(new)
+    path.write_text(path.read_text().replace(old, normalize(listed, name)), encoding="utf-8")
+    clips = read_dataset(path).clips
+    assert normalize(stored, name) in set(clips.audio_path)
 
 
 @pytest.mark.parametrize("spelt", ["./{}", ".//./{}", " {}", "{}"])
