@@ -16,6 +16,7 @@ from analysis.stats.confusion import Pair, spoken
 from analysis.write.blocks import Sound, Sounds
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.parquet import place_in_shard
+from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
@@ -85,14 +86,10 @@ def _excerpt(root: Path, audio_path: str, seconds: float) -> bytes:
         raise UserError("the predictions contain no audio_path")
     # Rejects a path outside the data directory, so that the page embeds no other file.
     find_files(root, [place_in_shard(audio_path)[0]], "the predictions")
-    _, source = next(open_clips(root, [audio_path]))
-    with soundfile.SoundFile(source) as file:
-        frames = min(file.frames, round(seconds * file.samplerate))
-        file.seek((file.frames - frames) // 2)
-        wave = file.read(frames, dtype="float32", always_2d=True).mean(axis=1)
-        rate = file.samplerate
-    if not len(wave):
-        raise UserError(f"{audio_path} is empty")
+    samples, rate = read_samples(*next(open_clips(root, [audio_path])))
+    frames = min(len(samples), round(seconds * rate))
+    start = (len(samples) - frames) // 2
+    wave = samples[start : start + frames].mean(axis=1)
     if rate != RATE:
         common = gcd(rate, RATE)
         wave = resample_poly(wave, RATE // common, rate // common).astype(np.float32)
