@@ -251,8 +251,8 @@ class Findings:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
             found.append(
                 f"{counted(clips, 'test clip')} of {players_text(players, self.unit)}: for independent clips, an "
-                f"accuracy near 50 % has an uncertainty of about ±{half:.0f} points; clips of one {self.unit} are "
-                "correlated, so the true uncertainty is larger."
+                f"accuracy near 50 % has a 95 % margin of error of about ±{half:.0f} percentage points; clips of one "
+                f"{self.unit} are correlated, so the true margin is larger."
             )
         if not self.players_known:
             found.append(UNKNOWN_PLAYERS)
@@ -268,7 +268,7 @@ class Findings:
                 "used in every epoch."
             )
         if self.data.get("synthetic"):
-            found.append("The clips are synthetic: no result is of real drum recordings.")
+            found.append("The clips are synthetic; nothing was evaluated on real drum recordings.")
         elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, rendered with a SoundFont
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
         return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]

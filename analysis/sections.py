@@ -21,20 +21,20 @@ _COLUMNS = {
     "val_acc, test_acc": f"accuracy over {len(SLUGS)} rudiments (chance: {100 / len(SLUGS):g} %); test is evaluated "
     "once, with the weights of the best validation epoch",
     "epochs": "finished, of those planned",
-    "trainable": "trainable parameters: adapters and new layers",
-    "seconds": "time in training steps, without evaluation",
-    "ms": "time per clip on one core of this CPU, front end included, batch size 1",
-    "MB": "peak memory: on a GPU of the device; on a CPU of the process, which runs several trials in turn, without "
-    "mapped files",
+    "trainable": "number of trainable parameters: adapters and new layers",
+    "train s": "seconds in training steps, without evaluation",
+    "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
+    "peak MB": "peak memory: on a GPU of the device; on a CPU of the process, which runs several trials in turn, "
+    "without mapped files",
     "signature": "hash of clips, split, clip length, model size, layers with adapters, evaluation limit and version; "
     "only rows with the same signature are comparable",
 }
 _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),
-    *("trainable", "seconds", "ms", "MB", "signature"),
+    *("trainable", "train s", "ms/clip", "peak MB", "signature"),
 )
-_EXTRA = ("best epoch", "ms", "MB", "signature")  # columns of _RESULTS that are shown on demand
-_PAIR = ("difference", "points", "95 % interval", "p")  # followed by the number of players
+_EXTRA = ("best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
+_PAIR = ("difference", "percentage points", "95 % interval", "p")  # followed by the number of players
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
 
@@ -54,7 +54,7 @@ def sections(
         Section("Additional test sets", list(_further(found))),
         Section("Success criteria", list(_criteria(found))),
         Section("Expected and observed rankings", list(_expectations(found))),
-        Section("Other pairs and effect of augmentation", list(_pairs(found))),
+        Section("Other comparisons", list(_pairs(found))),
         Section("Figures", pictures),
         Section("Audio of the most frequent confusions", sounds),
         Section("Failed and stopped trials", list(_failures(found))),
@@ -146,7 +146,7 @@ def _trial_row(found: Findings, trial: Trial) -> tuple[str, ...]:
 def _partial(found: Findings) -> Iterator[Block]:
     if found.partial:
         others = "the table above" if found.ranked else "those of finished trials"
-        yield Text(f"These results are of fewer epochs than planned and not comparable with {others}.")
+        yield Text(f"These trials trained for fewer epochs than planned; do not compare them with {others}.")
         rows = [(*_trial_row(found, trial), trial.why) for trial in found.partial]
         yield Table((*_RESULTS, "reason"), rows, wordy=("reason",), extra=("trainable", *_EXTRA))
 
@@ -165,7 +165,7 @@ def _backbones(found: Findings) -> Iterator[Block]:
             total = formatted(trial.parameters.get("total"), ",")
             rows[model] = (title(model), pretrained(trial), total, trial.weights_hash or "–")
     # The fingerprint is of the tensors, even random ones; a file's SHA-256 is in comparison_table.csv.
-    head = ("backbone", "weights", "parameters with adapters and head", "fingerprint of the tensors")
+    head = ("backbone", "weights", "parameters with adapters and head", "fingerprint (hash of the tensors)")
     yield Table(head, list(rows.values()), wordy=("weights",))
 
 

@@ -58,7 +58,7 @@ def picture(run: Findings) -> Picture:
         "accuracy of that epoch, "
     )
     caption += (
-        f"averaged over seeds, then over players ({players} at most)"
+        f"averaged over seeds, then over players (up to {players})"
         f"{', with its 95 % t interval over players' * intervals}."
         if players
         else "measured once."

@@ -44,7 +44,7 @@ def picture(run: Findings) -> Picture | None:
         "colour: fraction of the row's test clips. Frames: families."
     )
     if first.worst:
-        pairs = [f"{spoken(p.true)} as {spoken(p.predicted)} ({p.count} of {p.support})" for p in first.worst[:4]]
+        pairs = [f"{spoken(p.true)} → {spoken(p.predicted)} ({p.count} of {p.support})" for p in first.worst[:4]]
         caption += f" Most frequent confusions: {'; '.join(pairs)}."
     chart = _chart(found)
     return Picture("confusion", "Confusion matrix", caption, _png(first, run.banner), chart, min_width=650)
@@ -69,7 +69,7 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
         0, 1, "Most frequent confusions\n(outlined), true as predicted:", va="top", fontsize=8.5, fontweight="bold"
     )
     for place, pair in enumerate(matrix.worst):
-        lines = f"{spoken(pair.true)}\n    as {spoken(pair.predicted)}: {pair.count} of {pair.support}"
+        lines = f"{spoken(pair.true)}\n    → {spoken(pair.predicted)}: {pair.count} of {pair.support}"
         lines += f" ({100 * pair.fraction:.0f} %)"
         words.text(0, 0.925 - 0.075 * place, lines, va="top", fontsize=7.8, linespacing=1.3)
     return page.png()

@@ -1,4 +1,4 @@
-"""Figures with one row for each arm, rudiment or kind of clip, drawn from one description as a PNG and as a chart."""
+"""Figures with one row for each arm, rudiment or group of clips, drawn from one description as a PNG and as a chart."""
 
 from __future__ import annotations
 

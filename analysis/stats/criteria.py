@@ -87,7 +87,7 @@ def _complete(trials: Sequence[Trial], scored: set[str], live: bool) -> Criterio
         gaps += [name for name in _LAST if name not in trial.last]
         gaps += ["test predictions"] if trial.trial_id not in scored else []
         if gaps:
-            lacking.append(f"{trial.trial_id} lacks {', '.join(gaps) if trial.history else 'any epoch'}")
+            lacking.append(f"{trial.trial_id} has no {', '.join(gaps) if trial.history else 'finished epoch'}")
     name, total = "metrics complete", counted(len(trials), "trial")
     if not lacking:
         return Criterion(name, True, f"every metric of every epoch, and test predictions, of {total}")

@@ -20,8 +20,8 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 # (column, title, unit; None for columns of names)
 DIMENSIONS: tuple[tuple[str, str, str | None], ...] = (
     ("tempo_bpm", "Tempo", "BPM"),
-    ("duration_sec", "Length by the labels", "s"),
-    ("skill_tier", "Tier", None),
+    ("duration_sec", "Annotated duration", "s"),
+    ("skill_tier", "Skill tier", None),
     ("preset", "Room", None),
     ("soundfont", "SoundFont", None),
 )

@@ -251,7 +251,7 @@ def pair_rows(pairs: Sequence[Pair]) -> list[Sequence[str]]:
 
 def _points(fraction: float) -> str:
     value = f"{100 * fraction:.1f}".removesuffix(".0")
-    return f"{value} point{'' if value == '1' else 's'}"
+    return f"{value} percentage point{'' if value == '1' else 's'}"
 
 
 def _p(p: float) -> str:

@@ -53,7 +53,7 @@ def test_too_few_players_for_a_winner_or_for_augmentation_are_reported(
     write_predictions(run, records, players=players, clips=80)
     text = summary(read_run(run.path))
     assert ("at least 8 are needed" in text.partition("## Results")[0]) is few
-    pairs = section(text, "Other pairs and effect of augmentation")
+    pairs = section(text, "Other comparisons")
     assert ("of one player" in pairs) is one
     assert ("With augmentation minus without" in pairs) is not one
 
@@ -72,7 +72,7 @@ def test_groups_of_recordings_are_counted_if_players_are_unknown(tmp_path: Path,
     run.write_plan(content)
     found = read_run(run.path)
     text = summary(found)
-    pairs = section(text, "Other pairs and effect of augmentation")
+    pairs = section(text, "Other comparisons")
     assert "groups" in pairs
     assert "player" not in pairs
     clips = dict(found.facts)["Clips"]

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from sousaphone.data.readers.audio_files import SUFFIXES
+from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.data.readers.raw_labels import GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError

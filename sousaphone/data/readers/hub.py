@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from sousaphone.data.readers.audio_files import SUFFIXES
+from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.errors import UserError
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.text import one_line

@@ -9,6 +9,8 @@ from pathlib import Path
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
+SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of recordings
+
 
 def local_path(given: Path | str) -> Path:
     """Return the absolute path, with ~ expanded. It need not exist, but must be accessible."""

@@ -61,14 +61,14 @@ def test_better_arm_is_recommended_with_its_interval() -> None:
 def test_small_difference_with_a_narrow_interval_is_equivalent() -> None:
     found = verdict({"ast-on-s0": 0.95, "beats-on-s0": 0.95}, players=30, clips=400)
     assert found.outcome == "equivalent"
-    assert "±2 points" in found.headline
+    assert "±2 percentage points" in found.headline
 
 
 def test_undecided_verdict_has_the_number_of_players_needed() -> None:
     found = verdict({"ast-on-s0": 0.60, "beats-on-s0": 0.55}, players=8, clips=10, spread=0.1)
     assert found.outcome == "undecided"
     assert any("test players with 10 clips each" in line for line in found.details)
-    assert any("power" in line and "10 points" in line for line in found.details)
+    assert any("power" in line and "10 percentage points" in line for line in found.details)
 
 
 def test_zero_difference_with_a_wide_interval_is_undecided() -> None:
