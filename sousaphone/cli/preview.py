@@ -94,13 +94,11 @@ def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, s
     # A frame under a time mask has the same value in every band.
     image = _image(augment.mask_features(features, frontend, config, rng), frontend)
     masked = (image == image[:1]).all(0) & (_image(features, frontend) != image).any(0)
-    frames = (moved / frontend.hop_seconds).round().astype(int).clip(0, len(masked) - 1)
+    hidden = int(masked[(moved / frontend.hop_seconds).round().astype(int).clip(0, len(masked) - 1)].sum())
     original = _image(frontend(plain, length), frontend)
     return (
         View(plain[0].numpy(), frontend.sample_rate, original, frontend.hop_seconds, strokes, hidden=0),
-        View(
-            changed[0][0].numpy(), frontend.sample_rate, image, frontend.hop_seconds, moved, int(masked[frames].sum())
-        ),
+        View(changed[0][0].numpy(), frontend.sample_rate, image, frontend.hop_seconds, moved, hidden),
     )
 
 

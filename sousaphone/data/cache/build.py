@@ -107,8 +107,11 @@ def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
     with _locked(cache_dir):
         removed = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
         if root is not None:
-            name = os.fsencode(root.resolve())
-            removed = [path for path in removed if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == name]
+            removed = [
+                path
+                for path in removed
+                if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
+            ]
         for path in removed:
             shutil.rmtree(path)
     return removed
@@ -145,14 +148,12 @@ def _locked(cache_dir: Path) -> Iterator[Console]:
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache_dir / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             console.print(f"waiting: another process is building the waveform cache in {cache_dir}")
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             yield console
-        finally:
-            lock.release()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(

@@ -1,6 +1,6 @@
 """Generation of the built-in data set, in SOUSA's layout.
 
-    plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.Tables, splits.json
+    plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.write_tables
 
 It demonstrates the tool; results on it do not apply to real recordings. Equal arguments give equal bytes, whatever the
 number of workers and interruptions: every clip has its own random generator.
@@ -35,9 +35,9 @@ from sousaphone.data.synthetic.players import (
 )
 from sousaphone.data.synthetic.render import ROOMS, make_clip
 from sousaphone.data.synthetic.soundfonts import Kit, all_kits
-from sousaphone.data.synthetic.tables import Tables, audio_path, splits_table
+from sousaphone.data.synthetic.tables import audio_path, write_tables
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write
 from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 from sousaphone.text import tracked
@@ -122,9 +122,8 @@ def generate(
     plan = _plan(clips, seed, soundfonts)
     _check_directory(root, plan)
     root.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(root / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(root / _LOCK).acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(
             f"another process is generating into {str(root)!r}; wait for it or give another directory"
@@ -141,18 +140,10 @@ def generate(
 def _make(root: Path, clips: int, seed: int, workers: int, soundfonts: Sequence[Path | str]) -> None:
     for folder in ("labels", *(f"audio/{slug}" for slug in SLUGS)):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    players: dict[Player, None] = {}  # in the order of the clips
-    tables = Tables(root / "labels")
     jobs = ((clip, root / audio_path(clip)) for clip in plan_clips(clips, seed, soundfonts))
     title = f"Generating {clips:,} clips"
     start, end = f"{title} of the built-in set, once", f"Generated {clips:,} clips"
-    for clip, performance in tracked(_make_clips(jobs, workers), title, clips, start, end):
-        players[clip.player] = None
-        tables.add(clip, performance)
-    remove_temporary_files(root / "audio")  # of a killed run
-    splits = json.dumps(splits_table(list(players)), indent=2)
-    (root / "splits.json").write_text(splits + "\n", encoding="utf-8")
-    tables.close()
+    write_tables(root, tracked(_make_clips(jobs, workers), title, clips, start, end))
 
 
 def _check_space(root: Path, clips: int) -> None:
