@@ -107,11 +107,8 @@ def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
     with _locked(cache_dir):
         removed = [path for path in sorted(cache_dir.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
         if root is not None:
-            removed = [
-                path
-                for path in removed
-                if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == os.fsencode(root.resolve())
-            ]
+            name = os.fsencode(root.resolve())
+            removed = [path for path in removed if (path / _ROOT).is_file() and (path / _ROOT).read_bytes() == name]
         for path in removed:
             shutil.rmtree(path)
     return removed
