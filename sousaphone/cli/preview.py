@@ -47,12 +47,7 @@ class View:
 def preview(
     dataset: Dataset, output: Path, clips: int = 4, scales: Sequence[str] = tuple(CLIP_SECONDS), seed: int = 0
 ) -> Iterator[Path]:
-    """Plot training clips, if possible of different rudiments: one PNG per clip and scale.
-
-    Args:
-        output: the directory to write to, created if necessary.
-        seed: random seed of the clips and of augmentation.
-    """
+    """Plot training clips, if possible of different rudiments, into `output`: one PNG per clip and scale."""
     rows = _draw_rows(dataset.clips, clips, seed)
     paths = dataset.clips.audio_path[rows].tolist()
     sounds = [read_samples(*clip) for clip in open_clips(dataset.root, paths)]

@@ -68,14 +68,10 @@ def assign_splits(
 
     Args:
         tiers: the skill tier ('' if unknown) of each player with clips.
-        listed: the split of each listed player, or None.
         lister: the source of `listed`, for messages.
 
     Returns:
         The split of each player kept, and notes for the user.
-
-    Raises:
-        UserError: too few players to fill every split.
     """
     notes = []
     known = dict.fromkeys(tiers, "train") if listed is None else listed

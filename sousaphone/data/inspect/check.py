@@ -54,18 +54,15 @@ class Checked:
 
 
 def check(source: Path | str, audio: bool = True) -> Checked:
-    """Find all problems of a data set. If it is unreadable, the recordings in its directory are still checked.
-
-    Args:
-        source: as for `read_dataset`.
-        audio: decode every clip.
-    """
+    """Find all problems of a data set. If it is unreadable, the recordings in its directory are still checked."""
     try:
         dataset = read_dataset(source)
     except UserError as error:
         errors = [Finding(text, error=True) for text in (str(error), *_further_errors(source))]
         if audio:
-            errors += _undecodable(_decode_all(*_recordings(source)))
+            root = local_path(source)
+            with suppress(UserError):  # none for a CSV file, since others may share its folder
+                errors += _undecodable(_decode_all(root, find_recordings(root).audio_paths))
         return Checked(None, tuple(dict.fromkeys(errors)))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
@@ -98,14 +95,6 @@ def _further_errors(source: Path | str) -> Iterator[str]:
             validate()
         except UserError as error:
             yield str(error)
-
-
-def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
-    """List the audio files of an unreadable data set; none for a CSV file, since others may share its folder."""
-    root = local_path(source)
-    with suppress(UserError):
-        return root, find_recordings(root).audio_paths
-    return root, ()
 
 
 def _label_findings(dataset: Dataset) -> Iterator[Finding]:

@@ -40,10 +40,8 @@ class ShortcutScores:
 def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     """Classify each clip by its nearest neighbour among other players' clips, with one feature at a time.
 
-    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio.
-
-    Args:
-        size: maximum number of clips, drawn as for training. Decoding 1,000 takes about ten seconds on two cores.
+    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio. Clips are drawn as for
+    training; decoding 1,000 takes about ten seconds on two cores.
     """
     drawn = draw(dataset, size)
     clips = drawn.clips

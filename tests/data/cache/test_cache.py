@@ -140,7 +140,7 @@ def test_remains_of_a_killed_build_are_removed(dataset, cache_dir):
         process.kill()
         process.communicate(timeout=30)
     (part,) = [path for path in cache_dir.iterdir() if path.is_dir()]
-    assert part.suffix == ".part"
+    assert part.suffix == ".tmp"
     (part / "wave.int16").write_bytes(b"incomplete")
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
     assert np.abs(cache.wave[: cache.offsets[1]] - direct(dataset, 0, 16_000)).max() <= 1
