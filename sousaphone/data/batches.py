@@ -31,29 +31,19 @@ class ClipSet:
     """The clips of one split, cut to windows of one length.
 
     Order and random windows are a pure function of (seed, epoch, row), so a resumed epoch equals an uninterrupted one.
-
-    Attributes:
-        table: the split's rows of `clips`, indexed from 0.
-        labels: int64 [N], on the CPU.
+    `table` has the split's rows of `clips`, indexed from 0, and `labels` their labels, int64 [N], on the CPU.
     """
 
     def __init__(
         self,
         cache: WaveformCache,
-        clips: pd.DataFrame,
-        split: str,
-        clip_seconds: float,
+        clips: pd.DataFrame,  # from which `cache` was built, row for row
+        split: str,  # a value of the column `split`
+        clip_seconds: float,  # length of the window, s
         device: torch.device,
         seed: int,
-        resident: bool | None = None,
+        resident: bool | None = None,  # keep the waveform on the device; None: on a GPU with enough free memory
     ) -> None:
-        """
-        Args:
-            clips: the table from which `cache` was built, row for row.
-            split: a value of its column `split`.
-            clip_seconds: length of the window, s.
-            resident: keep the split's waveform on the device; None: only on a GPU with enough free memory.
-        """
         if len(cache) != len(clips):
             raise ValueError(f"cache of {len(cache)} clips and table of {len(clips)} clips differ")
         rows = np.flatnonzero((clips["split"] == split).to_numpy())

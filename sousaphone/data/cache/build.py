@@ -40,19 +40,13 @@ _TYPICAL_SECONDS, _DECAY_SECONDS = 6.0, 0.5
 
 
 class WaveformCache:
-    """The waveforms of a data set's clips at one sample rate: clip i is `wave[offsets[i]:offsets[i + 1]]`.
-
-    Attributes:
-        sample_rate: Hz.
-        wave: int16, the concatenated clips, memory-mapped, read-only.
-        offsets: int64 [N + 1], in samples.
-    """
+    """The waveforms of a data set's clips at one sample rate: clip i is `wave[offsets[i]:offsets[i + 1]]`."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         """Raise a FileNotFoundError if there is no cache at `path`, a ValueError if it is damaged."""
-        self.path, self.sample_rate = path, sample_rate
-        self.offsets: np.ndarray = np.load(path / OFFSETS)
-        self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")
+        self.path, self.sample_rate = path, sample_rate  # Hz
+        self.offsets: np.ndarray = np.load(path / OFFSETS)  # int64 [N + 1], in samples
+        self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")  # the concatenated clips
         if self.offsets[-1] != len(self.wave):
             raise ValueError(f"{len(self.wave)} samples instead of {self.offsets[-1]}")
 

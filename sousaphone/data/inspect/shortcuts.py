@@ -50,16 +50,12 @@ def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     sounds, detected = zip(*_sounds(drawn, with_onsets=times is None), strict=True)
     times = list(detected) if times is None else times
     seconds, level, centroid = np.array(sounds).T
-    counts = {"strokes": np.array([len(own) for own in times])}
+    features = {"duration": seconds, "strokes": np.array([len(own) for own in times])}
     for first in _FIRST_SECONDS:
         if first < seconds.max():
-            counts[f"strokes in the first {first:g} s"] = np.array([(own < first).sum() for own in times])
-    features = {
-        "duration": seconds,
-        **counts,
-        "strokes per second": counts["strokes"] / seconds,
-        "duration, loudness and spectral centroid": np.stack([seconds, level, np.log(centroid)], axis=1),
-    }
+            features[f"strokes in the first {first:g} s"] = np.array([(own < first).sum() for own in times])
+    features["strokes per second"] = features["strokes"] / seconds
+    features["duration, loudness and spectral centroid"] = np.stack([seconds, level, np.log(centroid)], axis=1)
     labels, players = clips.label.to_numpy(), clips.player.to_numpy()
     percent = {name: nearest_neighbour(values, labels, players) for name, values in features.items()}
     majority = 100 * float(np.bincount(labels).max()) / len(labels)

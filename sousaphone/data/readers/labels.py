@@ -10,7 +10,7 @@ import pandas as pd
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import durations, find_files
 from sousaphone.data.readers.player_groups import NAME_PLAYERS, stand_ins
-from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS, canonical_slug, is_rudiment, nearest
@@ -125,7 +125,13 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
         return clips.assign(split="test"), notes
     listed, lister = None, "splits.json"
     if given is not None:
-        by_clip = _known_splits(given, raw.origin)
+        by_clip = given.cells.str.strip().str.lower().map(SPLIT_NAMES)
+        unknown = given.cells[by_clip.isna()]
+        if len(unknown):
+            raise UserError(
+                f"{raw.origin}: {len(unknown)} of {len(by_clip)} rows have no known split (the first: "
+                f"{unknown.iloc[0]!r}); give each one of: train, validation, test"
+            )
         if separate and not named:
             clips["player"] = by_clip + "/" + clips.player
             notes = (f"players unknown: split by folder, so a player may be in two splits; {NAME_PLAYERS}",)
@@ -137,16 +143,6 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
     clips = clips[clips.player.isin(split_of.keys())].reset_index(drop=True)
     clips["split"] = clips.player.map(split_of)
     return clips, notes + split_notes if named or given is not None else notes
-
-
-def _known_splits(given: GivenSplits, origin: Path) -> pd.Series:
-    splits = given.cells.str.strip().str.lower().map(SPLIT_NAMES)
-    if splits.isna().any():
-        raise UserError(
-            f"{origin}: {splits.isna().sum()} of {len(splits)} rows have no known split (the first: "
-            f"{given.cells[splits.isna()].iloc[0]!r}); give each one of: train, validation, test"
-        )
-    return splits
 
 
 def _splits_of_players(players: pd.Series, splits: pd.Series, remedy: str) -> dict[str, str]:

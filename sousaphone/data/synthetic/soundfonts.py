@@ -130,13 +130,12 @@ class _Font:
         data = np.memmap(path, np.uint8, mode="r")
         if bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
             raise ValueError("not RIFF sfbk")
-        chunks = dict(_chunks(data, 12, len(data)))
-        begin, size = chunks["smpl"]
-        self.samples: np.ndarray = data[begin : begin + size // 2 * 2].view("<i2")
+        chunks = dict(_chunks(data[12:]))
+        smpl = chunks["smpl"]
+        self.samples: np.ndarray = smpl[: len(smpl) // 2 * 2].view("<i2")
 
         def table(name: str, form: str) -> list[tuple]:
-            begin, size = chunks[name]
-            return list(struct.iter_unpack(form, data[begin : begin + size].tobytes()))
+            return list(struct.iter_unpack(form, chunks[name].tobytes()))
 
         self.presets, self.instruments = table("phdr", "<20sHHHIII"), table("inst", "<20sH")
         # Of samples: name, start, end, loop start, loop end, rate, key, cents, ...
@@ -194,15 +193,15 @@ class _Font:
         return filtered * gain
 
 
-def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield name, offset and size of every chunk, also within LISTs."""
-    while begin + 8 <= end:
-        name, size = bytes(data[begin : begin + 4]), int(data[begin + 4 : begin + 8].view("<u4")[0])
+def _chunks(data: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and content of every chunk, also within LISTs."""
+    while len(data) >= 8:
+        name, size = bytes(data[:4]), int(data[4:8].view("<u4")[0])
         if name == b"LIST":
-            yield from _chunks(data, begin + 12, begin + 8 + size)
+            yield from _chunks(data[12 : 8 + size])
         else:
-            yield name.decode("latin-1"), (begin + 8, size)
-        begin += 8 + size + size % 2
+            yield name.decode("latin-1"), data[8 : 8 + size]
+        data = data[8 + size + size % 2 :]
 
 
 def _struck(
