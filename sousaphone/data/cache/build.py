@@ -33,7 +33,7 @@ from sousaphone.text import tracked
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
 FORMAT = 4  # increment when the samples or the files of a cache change
 _ROOT = "root"
-_NAME = re.compile(r"\.?[0-9a-f]{16}-\d+hz(\..*)?")  # also temporary names
+_NAME = re.compile(r"[0-9a-f]{16}-\d+hz(\.part)?|\.[0-9a-f]{16}-\d+hz\..*\.tmp")  # also temporary names, old and new
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
 # which SOUSA's durations do not include.
 _TYPICAL_SECONDS, _DECAY_SECONDS = 6.0, 0.5

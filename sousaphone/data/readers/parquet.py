@@ -107,8 +107,9 @@ def clips_of_shard(shard: Path, rows: Sequence[int]) -> Iterator[bytes]:
             for row, content in zip(range(start, own[-1] + 1), contents, strict=False):
                 if row not in own:
                     continue
-                if not content.as_py():
+                audio = content.as_py()
+                if not audio:
                     raise UserError(f"{shard}: row {row} has no audio; download the shard again")
-                yield content.as_py()
+                yield audio
         if beyond := [row for row in rows if row >= sum(sizes)]:
             raise UserError(f"{shard} has no row {beyond[0]}; the file changed while it was read: start again")
