@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import errno
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -185,27 +185,21 @@ def _shortcuts(dataset: Dataset) -> None:
 
 
 def _info(options: argparse.Namespace) -> int:
-    dataset = _read(options.source)
-    _describe(options.source, dataset, dataset.clips.duration_sec, decoded=False)
-    for note in dataset.notes:
-        print(f"note: {note}")
-    return EXIT_OK
-
-
-def _read(source: str) -> Dataset:
-    """Read a data set; if it is only usable for --test-also, a note gives the reason."""
-    from sousaphone.data.prepare import read_further
     from sousaphone.data.readers.sousa import located, read_dataset
 
-    root = located(source)
+    root, notes = located(options.source), []
     try:
-        return read_dataset(root)
+        dataset = read_dataset(root)
     except UserError as error:
-        try:
-            further = read_further(root)
-        except UserError:
-            raise error from None
-        return dataclasses.replace(further, notes=(f"only usable for --test-also: {error}", *further.notes))
+        with suppress(UserError):
+            dataset = read_dataset(root, only_test=True)
+            notes.append(f"only usable for --test-also: {error}")
+        if not notes:
+            raise
+    _describe(options.source, dataset, dataset.clips.duration_sec, decoded=False)
+    for note in (*notes, *dataset.notes):
+        print(f"note: {note}")
+    return EXIT_OK
 
 
 def _make(options: argparse.Namespace) -> int:

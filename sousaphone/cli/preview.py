@@ -1,4 +1,4 @@
-"""Plots of the models' input: a clip's waveform and every backbone's features, before and after augmentation.
+"""Plots of the models' input: waveform and features of a clip, before and after augmentation.
 
 They show whether the strokes are visible in the features and how many of them the masks hide.
 """
@@ -47,16 +47,10 @@ class View:
 def preview(
     dataset: Dataset, output: Path, clips: int = 4, scales: Sequence[str] = tuple(CLIP_SECONDS), seed: int = 0
 ) -> Iterator[Path]:
-    """Plot training clips, if possible of different rudiments: one PNG per clip and scale.
-
-    Args:
-        output: the directory to write to, created if necessary.
-        seed: random seed of the clips and of augmentation.
-    """
+    """Plot training clips, if possible of different rudiments, into `output`: one PNG per clip and scale."""
     rows = _draw_rows(dataset.clips, clips, seed)
     paths = dataset.clips.audio_path[rows].tolist()
-    decoded = (read_samples(*clip) for clip in open_clips(dataset.root, paths))
-    sounds = [(to_mono(samples), rate) for samples, rate in decoded]
+    sounds = [read_samples(*clip) for clip in open_clips(dataset.root, paths)]
     try:
         output.mkdir(parents=True, exist_ok=True)
         for scale in scales:
@@ -64,8 +58,8 @@ def preview(
             config = TrainConfig(scale=scale, clip_seconds=seconds)
             # The backbone determines the length and layout of the features.
             frontends = {name: load_backbone(name, scale, clip_seconds=seconds).frontend for name in DEFAULT_SWEEP}
-            for row, (mono, rate) in zip(rows, sounds, strict=True):
-                clip = dataset.clips.loc[row]
+            for clip, (samples, rate) in zip(dataset.clips.loc[rows].itertuples(), sounds, strict=True):
+                mono = to_mono(samples)
                 views = {name: look(mono, rate, frontend, config, seed) for name, frontend in frontends.items()}
                 path = output / f"{_file_name(clip.sample_id)}-{scale}.png"
                 title = f"{clip.sample_id} · {clip.rudiment} · {scale}, {seconds:g} s"
@@ -90,15 +84,16 @@ def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, s
     rng = torch.Generator()
     windows = _windows(mono, rate, rate, quiet, rng.manual_seed(seed))
     strokes, moved = (onsets(wave[0].numpy(), rate) for wave, _ in windows)
-    rng.manual_seed(seed)
-    (plain, length), (changed, changed_length) = _windows(mono, rate, frontend.sample_rate, config, rng)
-    features = frontend(changed, changed_length)
+    (plain, length), changed = _windows(mono, rate, frontend.sample_rate, config, rng.manual_seed(seed))
+    features = frontend(*changed)
     # A frame under a time mask has the same value in every band.
     image = _image(augment.mask_features(features, frontend, config, rng), frontend)
     masked = (image == image[:1]).all(0) & (_image(features, frontend) != image).any(0)
+    hidden = int(masked[(moved / frontend.hop_seconds).round().astype(int).clip(0, len(masked) - 1)].sum())
+    original = _image(frontend(plain, length), frontend)
     return (
-        _view(plain, _image(frontend(plain, length), frontend), frontend, strokes, np.zeros_like(masked)),
-        _view(changed, image, frontend, moved, masked),
+        View(plain[0].numpy(), frontend.sample_rate, original, frontend.hop_seconds, strokes, hidden=0),
+        View(changed[0][0].numpy(), frontend.sample_rate, image, frontend.hop_seconds, moved, hidden),
     )
 
 
@@ -126,17 +121,11 @@ def _image(features: Tensor, frontend: Frontend) -> np.ndarray:
     return image.reshape(image.shape[-2:]).numpy()
 
 
-def _view(wave: Tensor, image: np.ndarray, frontend: Frontend, strokes: np.ndarray, masked: np.ndarray) -> View:
-    frames = (strokes / frontend.hop_seconds).round().astype(int).clip(0, len(masked) - 1)
-    return View(wave[0].numpy(), frontend.sample_rate, image, frontend.hop_seconds, strokes, int(masked[frames].sum()))
-
-
 def _plot(views: dict[str, tuple[View, View]], title: str) -> Figure:
     figure = Figure(figsize=(14, 2.2 * (len(views) + 1)), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(len(views) + 1, 2)
-    first = next(iter(views.values()))
-    for axis, view, name in zip(axes[0], first, ("original", "augmented"), strict=True):
+    for axis, view, name in zip(axes[0], next(iter(views.values())), ("original", "augmented"), strict=True):
         wave = view.wave[:: max(1, len(view.wave) // _POINTS)]
         axis.plot(np.linspace(0, len(view.wave) / view.rate, len(wave)), wave, linewidth=0.5)
         axis.vlines(view.strokes, -1, -0.85, color="tab:red", linewidth=0.8)

@@ -31,29 +31,19 @@ class ClipSet:
     """The clips of one split, cut to windows of one length.
 
     Order and random windows are a pure function of (seed, epoch, row), so a resumed epoch equals an uninterrupted one.
-
-    Attributes:
-        table: the split's rows of `clips`, indexed from 0.
-        labels: int64 [N], on the CPU.
+    `table` has the split's rows of `clips`, indexed from 0, and `labels` their labels, int64 [N], on the CPU.
     """
 
     def __init__(
         self,
         cache: WaveformCache,
-        clips: pd.DataFrame,
-        split: str,
-        clip_seconds: float,
+        clips: pd.DataFrame,  # from which `cache` was built, row for row
+        split: str,  # a value of the column `split`
+        clip_seconds: float,  # length of the window, s
         device: torch.device,
         seed: int,
-        resident: bool | None = None,
+        resident: bool | None = None,  # keep the waveform on the device; None: on a GPU with enough free memory
     ) -> None:
-        """
-        Args:
-            clips: the table from which `cache` was built, row for row.
-            split: a value of its column `split`.
-            clip_seconds: length of the window, s.
-            resident: keep the split's waveform on the device; None: only on a GPU with enough free memory.
-        """
         if len(cache) != len(clips):
             raise ValueError(f"cache of {len(cache)} clips and table of {len(clips)} clips differ")
         rows = np.flatnonzero((clips["split"] == split).to_numpy())
@@ -67,7 +57,7 @@ class ClipSet:
             needed = 2 * int(self._samples.sum())
             on_gpu = self.device.type == "cuda"
             resident = on_gpu and needed <= _DEVICE_FRACTION * torch.cuda.mem_get_info(self.device)[0]
-        self._resident = self._upload() if resident and len(self) else None
+        self._resident = self._upload() if resident and len(self) else None  # the split's waveform, int16 [T]
 
     def __len__(self) -> int:
         return len(self.table)
@@ -101,28 +91,22 @@ class ClipSet:
     def _batches(self, order: Tensor, starts: Tensor, window: int, batch_size: int) -> Iterator[Batch]:
         if not len(order):
             return
-        # First sample of each clip, in the device's waveform or in the mapped file.
-        first = self._first if self._resident is None else self._resident[0]
-        begins, lengths = (first + starts)[order], self._samples[order].clamp(max=window)
+        begins, lengths = (self._first + starts)[order], self._samples[order].clamp(max=window)
         # Transfer the whole epoch at once: a transfer per batch would wait for the GPU's queue.
         columns = (begins, lengths, self.labels[order], order)
         on_host = zip(*(column.split(batch_size) for column in columns[:2]), strict=True)
         on_device = zip(*(column.to(self.device).split(batch_size) for column in columns), strict=True)
         for (start, samples), (begin, length, labels, rows) in zip(on_host, on_device, strict=True):
-            if self._resident is not None:
-                wave = self._gather(self._resident[1], begin, length, window)
-            else:
+            if self._resident is None:
                 wave = self._read(start, samples, window)
+            else:
+                time = torch.arange(window, device=self.device)
+                wave = self._resident[(begin[:, None] + time).clamp_(max=len(self._resident) - 1)]
+                wave.masked_fill_(time >= length[:, None], 0)
             yield Batch(wave, length, labels, rows)
 
-    def _gather(self, flat: Tensor, begins: Tensor, lengths: Tensor, window: int) -> Tensor:
-        """Cut windows from the waveform on the device, int16 [B, T]."""
-        time = torch.arange(window, device=self.device)
-        wave = flat[(begins[:, None] + time).clamp_(max=len(flat) - 1)]
-        return wave.masked_fill_(time >= lengths[:, None], 0)
-
     def _read(self, begins: Tensor, lengths: Tensor, window: int) -> Tensor:
-        """Cut the same windows from the mapped file, int16 [B, T]."""
+        """Cut windows from the mapped file, int16 [B, T]."""
         on_gpu = self.device.type == "cuda"
         wave = torch.empty(len(begins), window, dtype=torch.int16, pin_memory=on_gpu)
         for row, begin, length in zip(wave.numpy(), begins.tolist(), lengths.tolist(), strict=True):
@@ -130,11 +114,12 @@ class ClipSet:
             row[length:] = 0
         return wave.to(self.device, non_blocking=on_gpu)
 
-    def _upload(self) -> tuple[Tensor, Tensor]:
-        """Copy the split's waveform to the device; return the clips' first samples, int64 [N], and it, int16 [T]."""
+    def _upload(self) -> Tensor:
+        """Copy the split's waveform to the device; `_first` then refers to the copy."""
         ends = self._samples.cumsum(0)
         begins = ends - self._samples
         flat = torch.empty(int(ends[-1]), dtype=torch.int16, device=self.device)
         for first, begin, end in zip(self._first.tolist(), begins.tolist(), ends.tolist(), strict=True):
             flat[begin:end] = torch.from_numpy(np.array(self._cache.wave[first : first + end - begin]))
-        return begins, flat
+        self._first = begins
+        return flat

@@ -12,16 +12,11 @@ _CHUNK = 256  # rows whose distances are computed at a time
 def nearest_votes(
     features: np.ndarray, known: np.ndarray, labels: np.ndarray, groups: tuple[np.ndarray, np.ndarray] | None = None
 ) -> np.ndarray:
-    """Count the nearest known clips by class; all clips at the smallest distance count.
+    """Count the nearest known clips [K, D] of each clip [N, D] by class, [N, C]; all at the smallest distance count.
 
     Args:
-        features: [N, D].
-        known: [K, D].
         labels: int [K], indices into SLUGS.
         groups: group of each clip [N] and of each known clip [K]; known clips of a clip's own group are excluded.
-
-    Returns:
-        [N, C].
     """
     one_hot = np.eye(len(SLUGS))[labels]  # [K, C]
     votes = np.zeros((len(features), len(SLUGS)))

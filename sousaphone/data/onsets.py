@@ -24,8 +24,7 @@ def onsets(wave: np.ndarray, rate: int) -> np.ndarray:
     of a loud one are missed.
 
     Args:
-        wave: float32 [T], mono.
-        rate: Hz.
+        wave: float32 [T], mono, at `rate` Hz.
     """
     hop, frame = max(1, round(_HOP_SECONDS * rate)), max(2, round(_FRAME_SECONDS * rate))
     if len(wave) < frame + _LAG * hop:

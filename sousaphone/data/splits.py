@@ -68,29 +68,23 @@ def assign_splits(
 
     Args:
         tiers: the skill tier ('' if unknown) of each player with clips.
-        listed: the split of each listed player, or None.
         lister: the source of `listed`, for messages.
 
     Returns:
         The split of each player kept, and notes for the user.
-
-    Raises:
-        UserError: too few players to fill every split.
     """
     notes = []
-    if listed is None:
-        split_of = dict.fromkeys(tiers, "train")
-    else:
-        split_of = {player: listed[player] for player in tiers if player in listed}
-        unlisted = [player for player in tiers if player not in listed]
-        if not split_of:
-            raise UserError(
-                f"{lister} lists none of the {len(tiers)} players with clips (the first: {unlisted[0]!r}); "
-                f"list them, or delete {lister} to split players 80/10/10"
-            )
-        if unlisted:
-            excluded = f"excluded {counted(len(unlisted), 'player')} not listed in {lister}: {first_few(unlisted)}"
-            notes.append(f"{excluded}; list them in {lister}, or remove their clips")
+    known = dict.fromkeys(tiers, "train") if listed is None else listed
+    split_of = {player: known[player] for player in tiers if player in known}
+    unlisted = [player for player in tiers if player not in split_of]
+    if not split_of:
+        raise UserError(
+            f"{lister} lists none of the {len(tiers)} players with clips (the first: {unlisted[0]!r}); "
+            f"list them, or delete {lister} to split players 80/10/10"
+        )
+    if unlisted:
+        excluded = f"excluded {counted(len(unlisted), 'player')} not listed in {lister}: {first_few(unlisted)}"
+        notes.append(f"{excluded}; list them in {lister}, or remove their clips")
 
     empty = [split for split in ("test", "validation") if split not in split_of.values()]
     training = list(split_of.values()).count("train")
@@ -138,9 +132,8 @@ def hold_out(dataset: Dataset, rule: str) -> Dataset:
         raise UserError(f"--hold-out {rule}: no test clip has that {column}; choose from: {', '.join(known) or 'none'}")
     kept = dataset.clips[~has | held].copy()
     kept.loc[held[kept.index], "split"] = HELD_OUT
-    for split in SPLITS:
-        if not (kept.split == split).any():
-            raise UserError(f"--hold-out {rule}: every {split} clip has that {column}; hold out another one")
+    if emptied := [split for split in SPLITS if split not in set(kept.split)]:
+        raise UserError(f"--hold-out {rule}: every {emptied[0]} clip has that {column}; hold out another one")
     note = f"held out: {column} {name}; {len(dataset.clips) - len(kept):,} clips excluded from train and validation"
     return dataclasses.replace(dataset, clips=kept.reset_index(drop=True), notes=(*dataset.notes, note))
 
@@ -168,13 +161,12 @@ def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
             raised.append(f"{split} {quota} instead of {wanted}")
         if len(clips) < quota:
             short.append(f"{split} has {len(clips)} of {wanted}")
-    notes = list(dataset.notes)
-    if short:
-        notes.append(f"size {size} ({limit:,} clips): all clips of splits below their quota: {', '.join(short)}")
-    if raised:
-        notes.append(f"size {size} ({limit:,} clips): quotas raised to one clip per player: {', '.join(raised)}")
+    changes = {"all clips of splits below their quota": short, "quotas raised to one clip per player": raised}
+    notes = [
+        f"size {size} ({limit:,} clips): {what}: {', '.join(splits)}" for what, splits in changes.items() if splits
+    ]
     clips = dataset.clips.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
-    return dataclasses.replace(dataset, clips=clips, notes=tuple(notes))
+    return dataclasses.replace(dataset, clips=clips, notes=(*dataset.notes, *notes))
 
 
 def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
@@ -184,10 +176,10 @@ def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
     at different rudiments, so every prefix is balanced over both. Randomness is a keyed hash of the names, so it
     depends neither on the order of the rows nor on other clips.
     """
-    table = pd.DataFrame({"player": _shuffled(clips.player, seed), "rudiment": _shuffled(clips.rudiment, seed)})
-    table["group"] = clips.group_id.where(clips.group_id != "", clips.sample_id).to_numpy()
+    table = pd.DataFrame({"group": clips.group_id.where(clips.group_id != "", clips.sample_id)})
     table["random"] = _random(clips.sample_id, seed)
-    table.index = clips.index
+    for column in ("player", "rudiment"):
+        table[column] = np.unique(_random(clips[column], seed), return_inverse=True)[1]
     players, rudiments = table.player.max() + 1, table.rudiment.max() + 1
     table["distance"] = (table.rudiment - table.player * rudiments // players) % rudiments
 
@@ -198,13 +190,6 @@ def _order(clips: pd.DataFrame, seed: int) -> np.ndarray:
     table = table.sort_values(["round", "distance"])
     table["turn"] = table.groupby("player").cumcount()
     return table.sort_values(["turn", "player"]).index.to_numpy()
-
-
-def _shuffled(names: pd.Series, seed: int) -> np.ndarray:
-    """Replace each name by its position in a seeded order of the distinct names."""
-    distinct = names.drop_duplicates()
-    distinct = distinct.iloc[np.argsort(_random(distinct, seed))]
-    return pd.Index(distinct).get_indexer(names)
 
 
 def _random(names: pd.Series, seed: int) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Waveform cache: every clip decoded and resampled once, into memory-mapped int16 files that all trials share.
 
 A cache is a directory `KEY-RATEhz` with `wave.int16` (the concatenated clips), `offsets.npy`, and `root`, the directory
-of the data set. It is built as `KEY-RATEhz.part` and renamed when it is complete and on disk; the next build removes
-what a killed one has left.
+of the data set. It is built under a temporary name; the next build removes what a killed one has left.
 """
 
 from __future__ import annotations
@@ -28,32 +27,26 @@ from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
-from sousaphone.files import flush
+from sousaphone.files import atomic_write
 from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
 FORMAT = 4  # increment when the samples or the files of a cache change
-_ROOT, _PART = "root", ".part"
-_NAME = re.compile(r"[0-9a-f]{16}-\d+hz(.*\.part)?")
+_ROOT = "root"
+_NAME = re.compile(r"[0-9a-f]{16}-\d+hz(\.part)?|\.[0-9a-f]{16}-\d+hz\..*\.tmp")  # also temporary names, old and new
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
 # which SOUSA's durations do not include.
 _TYPICAL_SECONDS, _DECAY_SECONDS = 6.0, 0.5
 
 
 class WaveformCache:
-    """The waveforms of a data set's clips at one sample rate: clip i is `wave[offsets[i]:offsets[i + 1]]`.
-
-    Attributes:
-        sample_rate: Hz.
-        wave: int16, the concatenated clips, memory-mapped, read-only.
-        offsets: int64 [N + 1], in samples.
-    """
+    """The waveforms of a data set's clips at one sample rate: clip i is `wave[offsets[i]:offsets[i + 1]]`."""
 
     def __init__(self, path: Path, sample_rate: int) -> None:
         """Raise a FileNotFoundError if there is no cache at `path`, a ValueError if it is damaged."""
-        self.path, self.sample_rate = path, sample_rate
-        self.offsets: np.ndarray = np.load(path / OFFSETS)
-        self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")
+        self.path, self.sample_rate = path, sample_rate  # Hz
+        self.offsets: np.ndarray = np.load(path / OFFSETS)  # int64 [N + 1], in samples
+        self.wave = np.memmap(path / WAVE, dtype=np.int16, mode="r")  # the concatenated clips
         if self.offsets[-1] != len(self.wave):
             raise ValueError(f"{len(self.wave)} samples instead of {self.offsets[-1]}")
 
@@ -73,7 +66,6 @@ def build_caches(
     If several processes call this at once, one builds and the others wait.
 
     Args:
-        sample_rates: Hz.
         cache_dir: directory of caches, shared by data sets and runs.
         progress: show a progress bar on stderr if it is a terminal.
 
@@ -84,7 +76,7 @@ def build_caches(
     paths = {rate: cache_dir / f"{key}-{rate}hz" for rate in sorted(set(sample_rates))}
     if _missing(paths):
         with _locked(cache_dir) as console:
-            for part in cache_dir.glob(f"*{_PART}"):  # of a killed build, since the lock excludes a running one
+            for part in cache_dir.glob("*hz.*"):  # of a killed build, since the lock excludes a running one
                 if _NAME.fullmatch(part.name):
                     shutil.rmtree(part)
             if missing := _missing(paths, console):
@@ -94,13 +86,9 @@ def build_caches(
 
 
 def clear_caches(cache_dir: Path, root: Path | None = None) -> list[Path]:
-    """Remove caches and temporary directories of killed builds, after waiting for a running build.
+    """Remove caches (only of the data set in `root`, if given) and the remains of killed builds; return their paths.
 
-    Args:
-        root: remove only caches of this data set's directory, with any subset of its clips; None: remove all.
-
-    Returns:
-        The removed directories.
+    A running build is waited for.
     """
     if not cache_dir.is_dir():
         return []
@@ -145,14 +133,12 @@ def _locked(cache_dir: Path) -> Iterator[Console]:
         cache_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache_dir / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             console.print(f"waiting: another process is building the waveform cache in {cache_dir}")
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             yield console
-        finally:
-            lock.release()
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise UserError(
@@ -174,7 +160,6 @@ def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -
 
 
 def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress: bool) -> None:
-    parts = {rate: path.with_name(path.name + _PART) for rate, path in paths.items()}
     total = len(dataset.clips)
     title = f"decoding {total:,} clips to {', '.join(f'{rate / 1000:g}' for rate in paths)} kHz"
 
@@ -183,29 +168,22 @@ def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress:
         mono = torch.from_numpy(np.ascontiguousarray(to_mono(samples)))
         return {rate: to_int16(resampler(source_rate, rate)(mono)) for rate in paths}
 
-    try:
-        lengths: dict[int, list[int]] = {rate: [0] for rate in paths}
-        with ExitStack() as stack:
-            for part in parts.values():
-                part.mkdir()
-            files = {rate: stack.enter_context((part / WAVE).open("wb")) for rate, part in parts.items()}
-            decoded = in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
-            if progress:
-                decoded = tracked(decoded, title, total, f"{title}, once for all trials", f"decoded {total:,} clips")
-            else:
-                console.print(f"{title}, once for all trials")
-            for waves in decoded:
-                for rate, wave in waves.items():
-                    files[rate].write(wave.data)
-                    lengths[rate].append(len(wave))
+    lengths: dict[int, list[int]] = {rate: [0] for rate in paths}
+    with ExitStack() as stack:
+        parts = {rate: stack.enter_context(atomic_write(path)) for rate, path in paths.items()}
+        for part in parts.values():
+            part.mkdir()
+        files = {rate: stack.enter_context((part / WAVE).open("wb")) for rate, part in parts.items()}
+        decoded = in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
+        if progress:
+            decoded = tracked(decoded, title, total, f"{title}, once for all trials", f"decoded {total:,} clips")
+        else:
+            console.print(f"{title}, once for all trials")
+        for waves in decoded:
+            for rate, wave in waves.items():
+                files[rate].write(wave.data)
+                lengths[rate].append(len(wave))
         for rate, part in parts.items():
             np.save(part / OFFSETS, np.cumsum(lengths[rate], dtype=np.int64))
             (part / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
-            for file in (*part.iterdir(), part):
-                flush(file)
             shutil.rmtree(paths[rate], ignore_errors=True)  # a damaged one
-            part.rename(paths[rate])
-        flush(next(iter(paths.values())).parent)
-    finally:
-        for part in parts.values():
-            shutil.rmtree(part, ignore_errors=True)

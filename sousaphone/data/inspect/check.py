@@ -54,26 +54,22 @@ class Checked:
 
 
 def check(source: Path | str, audio: bool = True) -> Checked:
-    """Find all problems of a data set. If it is unreadable, the recordings in its directory are still checked.
-
-    Args:
-        source: as for `read_dataset`.
-        audio: decode every clip.
-    """
+    """Find all problems of a data set. If it is unreadable, the recordings in its directory are still checked."""
     try:
         dataset = read_dataset(source)
     except UserError as error:
         errors = [Finding(text, error=True) for text in (str(error), *_further_errors(source))]
         if audio:
-            errors += _undecodable(_decode_all(*_recordings(source)))
+            root = local_path(source)
+            with suppress(UserError):  # none for a CSV file, since others may share its folder
+                errors += _undecodable(_decode_all(root, find_recordings(root).audio_paths))
         return Checked(None, tuple(dict.fromkeys(errors)))
     findings = list(_label_findings(dataset))
     seconds = dataset.clips.duration_sec
     if audio:
         sounds = _decode_all(dataset.root, dataset.clips.audio_path.tolist())
-        findings += _undecodable(sounds)
-        findings += _sound_findings(dataset, sounds)
-        seconds = pd.Series([sound.seconds if isinstance(sound, _Sound) else float("nan") for sound in sounds])
+        findings += [*_undecodable(sounds), *_sound_findings(dataset, sounds)]
+        seconds = sounds.seconds
     return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds)
 
 
@@ -85,29 +81,20 @@ def _further_errors(source: Path | str) -> Iterator[str]:
         raw = pd.read_parquet(path)
     except (OSError, ValueError):
         return
-    columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
-    text = {ours: raw[theirs].dropna().astype(str) for ours, theirs in columns.items() if ours in TEXT}
-    checks: list[Callable[[], object]] = [lambda: read_splits(root / "splits.json")]
     valid = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are checked separately
-    named = {**columns, "rudiment": TEXT["rudiment"]}
-    checks.append(lambda: check_labels(RawLabels(root, path, valid, named)))
-    if "rudiment" in text:
-        checks.append(lambda: canonical_slugs(text["rudiment"].unique(), path))
-    if "audio_path" in text:
-        checks.append(lambda: find_files(root, text["audio_path"].tolist(), LABELS))
+    columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in valid}
+    slugs, paths = (raw.get(TEXT[name], pd.Series()).dropna().astype(str) for name in ("rudiment", "audio_path"))
+    checks: list[Callable[[], object]] = [
+        lambda: read_splits(root / "splits.json"),
+        lambda: check_labels(RawLabels(root, path, valid, columns)),
+        lambda: canonical_slugs(slugs.unique(), path),
+        lambda: find_files(root, paths.tolist(), LABELS),
+    ]
     for validate in checks:
         try:
             validate()
         except UserError as error:
             yield str(error)
-
-
-def _recordings(source: Path | str) -> tuple[Path, tuple[str, ...]]:
-    """List the audio files of an unreadable data set; none for a CSV file, since others may share its folder."""
-    root = local_path(source)
-    with suppress(UserError):
-        return root, find_recordings(root).audio_paths
-    return root, ()
 
 
 def _label_findings(dataset: Dataset) -> Iterator[Finding]:
@@ -147,20 +134,11 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
         )
 
 
-@dataclass(frozen=True)
-class _Sound:
-    """Properties of a decoded clip."""
-
-    seconds: float
-    peak_db: float  # re full scale
-    clipped: bool
-    digest: bytes  # hash of the samples
-
-
-def _decode_all(root: Path, audio_paths: Sequence[str]) -> list[_Sound | str]:
-    """Decode each clip; the error message for a file that is not decodable."""
+def _decode_all(root: Path, audio_paths: Sequence[str]) -> pd.DataFrame:
+    """Decode each clip; one row per clip, with an error for a file that is not decodable."""
     sounds = in_threads(_decode, _open_each(root, audio_paths))
-    return list(tracked(sounds, f"decoding {len(audio_paths):,} clips", len(audio_paths)))
+    rows = tracked(sounds, f"decoding {len(audio_paths):,} clips", len(audio_paths))
+    return pd.DataFrame(rows, columns=["error", "seconds", "peak_db", "clipped", "digest"])
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
@@ -179,52 +157,49 @@ def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Pa
                 remaining = remaining[opened + 1 :]
 
 
-def _decode(clip: tuple[str, Path | BytesIO | str]) -> _Sound | str:
+def _decode(clip: tuple[str, Path | BytesIO | str]) -> dict[str, object]:
     name, source = clip
-    if isinstance(source, str):
-        return source
     try:
+        if isinstance(source, str):
+            raise UserError(source)
         samples, rate = read_samples(name, source)
     except UserError as error:
-        return str(error)
+        return {"error": str(error)}
     level = np.abs(samples)
     full = level >= _FULL_SCALE
     digest = hashlib.blake2b(repr((rate, samples.shape)).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(samples).data)
-    return _Sound(
-        seconds=len(samples) / rate,
-        peak_db=float(20 * np.log10(max(level.max(), 1e-10))),
-        clipped=int((full[1:] & full[:-1]).sum()) >= _CLIPPED_PAIRS,
-        digest=digest.digest(),
-    )
+    return {
+        "seconds": len(samples) / rate,
+        "peak_db": float(20 * np.log10(max(level.max(), 1e-10))),  # re full scale
+        "clipped": int((full[1:] & full[:-1]).sum()) >= _CLIPPED_PAIRS,
+        "digest": digest.digest(),
+    }
 
 
-def _undecodable(sounds: Sequence[_Sound | str]) -> list[Finding]:
-    texts = list(dict.fromkeys(sound for sound in sounds if isinstance(sound, str)))
+def _undecodable(sounds: pd.DataFrame) -> list[Finding]:
+    texts = sounds.error.dropna().unique().tolist()
     if len(texts) > _MAX_FINDINGS:
-        more = f"{len(texts) - _MAX_FINDINGS} more files cannot be decoded; copy them again"
-        texts = [*texts[:_MAX_FINDINGS], more]
+        texts[_MAX_FINDINGS:] = [f"{len(texts) - _MAX_FINDINGS} more files cannot be decoded; copy them again"]
     return [Finding(text, error=True) for text in texts]
 
 
-def _sound_findings(dataset: Dataset, sounds: Sequence[_Sound | str]) -> Iterator[Finding]:
-    decoded = {row: sound for row, sound in enumerate(sounds) if isinstance(sound, _Sound)}
-    clips = dataset.clips.iloc[list(decoded)].reset_index(drop=True)
-    silent = np.array([sound.peak_db < _SILENT_DB for sound in decoded.values()], dtype=bool)
-    clipped = np.array([sound.clipped for sound in decoded.values()], dtype=bool)
-    if silent.any():
+def _sound_findings(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Finding]:
+    clips = dataset.clips.join(sounds)[sounds.error.isna()]
+    silent = clips.sample_id[clips.peak_db < _SILENT_DB]
+    clipped = clips.sample_id[clips.clipped.astype(bool)]
+    if len(silent):
         yield Finding(
-            f"{counted(int(silent.sum()), 'clip')} silent, with no sample above {_SILENT_DB:g} dB re full scale "
-            f"({first_few(clips.sample_id[silent])}); record again, or remove from the labels",
+            f"{counted(len(silent), 'clip')} silent, with no sample above {_SILENT_DB:g} dB re full scale "
+            f"({first_few(silent)}); record again, or remove from the labels",
             error=True,
         )
-    if clipped.any():
+    if len(clipped):
         yield Finding(
-            f"{counted(int(clipped.sum()), 'clip')} clipped, with runs of samples at full scale "
-            f"({first_few(clips.sample_id[clipped])}); record or render with less gain"
+            f"{counted(len(clipped), 'clip')} clipped, with runs of samples at full scale ({first_few(clipped)}); "
+            "record or render with less gain"
         )
-    clips["digest"] = [sound.digest for sound in decoded.values()]
-    repeated = clips[~silent & clips.digest.duplicated(keep=False)]
+    repeated = clips[clips.digest.duplicated(keep=False)].drop(silent.index, errors="ignore")
     kinds: dict[str, list[str]] = {}
     for _, same in repeated.groupby("digest", sort=False):
         if same.rudiment.nunique() > 1:

@@ -38,11 +38,9 @@ def form(source: Path | str, dataset: Dataset) -> str:
 
 
 def lengths(seconds: pd.Series, labels: pd.Series, decoded: bool) -> list[str]:
-    """Report the durations of the clips, and how many are shorter than a model's window.
+    """Report the durations of the clips (of their audio if `decoded`), and how many are shorter than a model's window.
 
-    Args:
-        seconds: duration of each clip, NaN if unknown; of its audio if `decoded`.
-        labels: durations in the labels. SOUSA's end with the last stroke, without its decay.
+    Durations in SOUSA's `labels` end with the last stroke, without its decay.
     """
     known = seconds.dropna()
     if known.empty:

@@ -40,10 +40,8 @@ class ShortcutScores:
 def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     """Classify each clip by its nearest neighbour among other players' clips, with one feature at a time.
 
-    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio.
-
-    Args:
-        size: maximum number of clips, drawn as for training. Decoding 1,000 takes about ten seconds on two cores.
+    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio. Clips are drawn as for
+    training; decoding 1,000 takes about ten seconds on two cores.
     """
     drawn = draw(dataset, size)
     clips = drawn.clips
@@ -52,16 +50,12 @@ def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
     sounds, detected = zip(*_sounds(drawn, with_onsets=times is None), strict=True)
     times = list(detected) if times is None else times
     seconds, level, centroid = np.array(sounds).T
-    counts = {"strokes": np.array([len(own) for own in times])}
+    features = {"duration": seconds, "strokes": np.array([len(own) for own in times])}
     for first in _FIRST_SECONDS:
         if first < seconds.max():
-            counts[f"strokes in the first {first:g} s"] = np.array([(own < first).sum() for own in times])
-    features = {
-        "duration": seconds,
-        **counts,
-        "strokes per second": counts["strokes"] / seconds,
-        "duration, loudness and spectral centroid": np.stack([seconds, level, np.log(centroid)], axis=1),
-    }
+            features[f"strokes in the first {first:g} s"] = np.array([(own < first).sum() for own in times])
+    features["strokes per second"] = features["strokes"] / seconds
+    features["duration, loudness and spectral centroid"] = np.stack([seconds, level, np.log(centroid)], axis=1)
     labels, players = clips.label.to_numpy(), clips.player.to_numpy()
     percent = {name: nearest_neighbour(values, labels, players) for name, values in features.items()}
     majority = 100 * float(np.bincount(labels).max()) / len(labels)

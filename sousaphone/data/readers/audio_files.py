@@ -19,12 +19,9 @@ from sousaphone.hardware import count_cpus
 
 
 def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[str], list[int], list[int]]:
-    """Return path, size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
+    """Return path, size (bytes) and modification time (ns) of each file in `labels`; 100,000 clips take a second.
 
     A path is returned as spelled on disk, which may be in another Unicode normal form than in the labels.
-
-    Args:
-        labels: the file that lists the paths, for messages.
 
     Raises:
         UserError: a path leaves `root` (absolute, '..', a link), or a file is missing or inaccessible.

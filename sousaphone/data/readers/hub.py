@@ -35,11 +35,10 @@ def check_word(word: str) -> str:
 
 
 def cached(word: str, complete: bool = True) -> Path | None:
-    """Return the data set's directory in the hub's cache (HF_HOME, HF_HUB_CACHE), None if there is none.
+    """Return the data set's directory in the hub's cache, None if there is none or it is not known to be `complete`.
 
-    Args:
-        complete: only return a directory that is known to be complete. The hub's library stores the list of a
-            snapshot's files, except in old versions and for downloads of single files.
+    The cache is set by HF_HOME or HF_HUB_CACHE. The hub's library stores the list of a snapshot's files, except in old
+    versions and for downloads of single files.
     """
     # Imported here because it takes half a second.
     from huggingface_hub import get_cached_repo_tree, snapshot_download

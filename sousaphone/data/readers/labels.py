@@ -10,10 +10,10 @@ import pandas as pd
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers.audio_files import durations, find_files
 from sousaphone.data.readers.player_groups import NAME_PLAYERS, stand_ins
-from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels
+from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
 from sousaphone.errors import UserError
-from sousaphone.rudiments import SLUGS, canonical_slug, nearest
+from sousaphone.rudiments import SLUGS, canonical_slug, is_rudiment, nearest
 from sousaphone.text import first_few
 
 # The table's first columns; the others of NUMBERS and TEXT follow.
@@ -22,11 +22,7 @@ _MAX_NAMES = 5  # names listed in a message
 
 
 def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
-    """Build the data set from raw labels.
-
-    Args:
-        only_test: use every clip as a test clip; ignore splits and the number of players.
-    """
+    """Build the data set from raw labels; `only_test` as for `read_dataset`."""
     clips, notes = check_labels(raw)
     if "sample_id" not in raw.columns:
         clips["sample_id"] = clips.audio_path
@@ -43,7 +39,7 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
         clips["modified_ns"] = [status.st_mtime_ns for status in statuses]
     if raw.read_headers:
         clips["duration_sec"] = durations(raw.root, audio_paths)
-    columns = [*_FIRST, *(name for name in (*NUMBERS, *TEXT) if name not in _FIRST)]
+    columns = list(dict.fromkeys((*_FIRST, *NUMBERS, *TEXT)))
     notes = (*notes, *split_notes, *raw.notes)
     return Dataset(raw.root, clips[columns], notes, players_known="player" in raw.columns)
 
@@ -82,11 +78,11 @@ def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
                 f"{invalid.iloc[0]!r}) and treated as missing; use a decimal point"
             )
     for name in ("sample_id", "audio_path"):
-        repeated = clips[name].duplicated()
-        if name in raw.columns and repeated.any():
+        repeated = clips[name][clips[name].duplicated()]
+        if name in raw.columns and len(repeated):
             raise UserError(
-                f"{raw.origin}: {raw.columns[name]} {clips[name][repeated].iloc[0]!r} occurs more than once "
-                f"({repeated.sum()} repeated rows); keep one row per clip and remove the others"
+                f"{raw.origin}: {raw.columns[name]} {repeated.iloc[0]!r} occurs more than once "
+                f"({len(repeated)} repeated rows); keep one row per clip and remove the others"
             )
     slugs = canonical_slugs(clips.rudiment.unique(), raw.origin)
     clips["rudiment"] = clips.rudiment.map(slugs)
@@ -101,15 +97,8 @@ def _text(cells: pd.Series) -> pd.Series:
 
 def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
     """Return the class of each name; all unknown names are in one error, with the nearest rudiments."""
-    slugs, unknown = {}, {}
-    for name in names:
-        try:
-            slugs[name] = canonical_slug(name)
-        except UserError as error:
-            unknown[name] = str(error)
-    if len(unknown) == 1:
-        raise UserError(f"{origin}: {next(iter(unknown.values()))}")
-    if unknown:
+    unknown = [name for name in names if not is_rudiment(name)]
+    if len(unknown) > 1:
         hints = {name: nearest(name) for name in unknown}
         near = [f"{name!r} (did you mean {hint}?)" for name, hint in hints.items() if hint]
         far = [repr(name) for name, hint in hints.items() if not hint]
@@ -117,7 +106,10 @@ def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:
             f"{origin}: {len(unknown)} of {len(names)} rudiments are unknown: {first_few([*near, *far], _MAX_NAMES)}"
             + (f"; choose from: {', '.join(SLUGS)}" if far else "")
         )
-    return slugs
+    try:
+        return {name: canonical_slug(name) for name in names}
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from None
 
 
 def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.DataFrame, tuple[str, ...]]:
@@ -133,7 +125,13 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
         return clips.assign(split="test"), notes
     listed, lister = None, "splits.json"
     if given is not None:
-        by_clip = _known_splits(given, raw.origin)
+        by_clip = given.cells.str.strip().str.lower().map(SPLIT_NAMES)
+        unknown = given.cells[by_clip.isna()]
+        if len(unknown):
+            raise UserError(
+                f"{raw.origin}: {len(unknown)} of {len(by_clip)} rows have no known split (the first: "
+                f"{unknown.iloc[0]!r}); give each one of: train, validation, test"
+            )
         if separate and not named:
             clips["player"] = by_clip + "/" + clips.player
             notes = (f"players unknown: split by folder, so a player may be in two splits; {NAME_PLAYERS}",)
@@ -145,16 +143,6 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
     clips = clips[clips.player.isin(split_of.keys())].reset_index(drop=True)
     clips["split"] = clips.player.map(split_of)
     return clips, notes + split_notes if named or given is not None else notes
-
-
-def _known_splits(given: GivenSplits, origin: Path) -> pd.Series:
-    splits = given.cells.str.strip().str.lower().map(SPLIT_NAMES)
-    if splits.isna().any():
-        raise UserError(
-            f"{origin}: {splits.isna().sum()} of {len(splits)} rows have no known split (the first: "
-            f"{given.cells[splits.isna()].iloc[0]!r}); give each one of: train, validation, test"
-        )
-    return splits
 
 
 def _splits_of_players(players: pd.Series, splits: pd.Series, remedy: str) -> dict[str, str]:

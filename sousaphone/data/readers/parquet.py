@@ -7,33 +7,29 @@ are read from the shard when the waveform cache is built.
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
-import pyarrow.parquet
 
-from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, GivenSplits, RawLabels, refuse_missing
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, open_parquet, read_labels
+from sousaphone.data.splits import SPLITS
 from sousaphone.errors import UserError
-from sousaphone.text import one_line
 
-# Folders of shards: SOUSA's, the hub's default, and the directory itself.
-_FOLDERS = ("audio", "data", ".")
-_SHARD = re.compile(r"(train|validation|test)-(?:(\d+)(?:-of-(\d+))?|.*)\.parquet")
+_SHARD = re.compile(r"(train|validation|test)-.*\.parquet")
+_NUMBERED = re.compile(r"(train|validation|test)-(\d+)-of-(\d+)\.parquet")
 _COLUMNS = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if ours != "audio_path"}
 _BATCH = 16  # rows read at a time; a clip has about a megabyte
 
 
 def find_shards(root: Path) -> list[Path]:
     """Return the shards of a data directory by split and name; none for another layout."""
-    for folder in _FOLDERS:
+    for folder in ("audio", "data", "."):  # SOUSA's, the hub's default, and the directory itself
         shards = sorted(path for path in (root / folder).glob("*.parquet") if _SHARD.fullmatch(path.name))
         if shards:
             _refuse_gaps(shards)
-            return sorted(shards, key=lambda path: ("train", "validation", "test").index(_split(path)))
+            return sorted(shards, key=lambda path: SPLITS.index(_split(path)))
     return []
 
 
@@ -43,10 +39,8 @@ def _split(shard: Path) -> str:
 
 def _refuse_gaps(shards: Sequence[Path]) -> None:
     series: dict[tuple[str, int], set[int]] = {}
-    for shard in shards:
-        match = _SHARD.fullmatch(shard.name)
-        if match and match[3]:
-            series.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for match in filter(None, (_NUMBERED.fullmatch(shard.name) for shard in shards)):
+        series.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
     for (split, total), present in series.items():
         if len(present) < total:
             raise UserError(
@@ -76,27 +70,20 @@ def read_shards(root: Path, shards: Sequence[Path]) -> RawLabels:
 
 
 def _labels(shard: Path) -> pd.DataFrame:
-    try:
-        with pyarrow.parquet.ParquetFile(shard) as file:
-            present = file.schema_arrow.names
-            required = [_COLUMNS[name] for name in REQUIRED if name in _COLUMNS]
-            refuse_missing(shard, [name for name in required if name not in present], present)
-            leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-            if "audio.bytes" not in leaves:
-                raise UserError(
-                    f"{shard} has no column audio with the bytes of the clips; it has: {', '.join(sorted(present))}; "
-                    "download the configuration with audio"
-                )
-            index = leaves.index("audio.bytes")
-            chunks = (file.metadata.row_group(group).column(index).statistics for group in range(file.num_row_groups))
-            without = sum(statistics.null_count or 0 for statistics in chunks if statistics is not None)
-            if without:
-                raise UserError(
-                    f"{shard}: {without} of {file.metadata.num_rows} clips have no audio; download it again"
-                )
-            return file.read(columns=[name for name in _COLUMNS.values() if name in present]).to_pandas()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(shard, error) from None
+    with open_parquet(shard) as file:
+        table = read_labels(file, shard, _COLUMNS)
+        leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+        if "audio.bytes" not in leaves:
+            raise UserError(
+                f"{shard} has no column audio with the bytes of the clips; it has: "
+                f"{', '.join(sorted(file.schema_arrow.names))}; download the configuration with audio"
+            )
+        index = leaves.index("audio.bytes")
+        chunks = (file.metadata.row_group(group).column(index).statistics for group in range(file.num_row_groups))
+        without = sum(statistics.null_count or 0 for statistics in chunks if statistics is not None)
+        if without:
+            raise UserError(f"{shard}: {without} of {len(table)} clips have no audio; download it again")
+        return table
 
 
 def place_in_shard(audio_path: str) -> tuple[str, int | None]:
@@ -109,35 +96,20 @@ def clips_of_shard(shard: Path, rows: Sequence[int]) -> Iterator[bytes]:
     """Yield the encoded audio of rows of a shard, in ascending order; row groups without any of them are skipped."""
     if any(after <= before for before, after in pairwise(rows)):
         raise ValueError(f"rows of {shard.name} must ascend")
-    try:
-        with pyarrow.parquet.ParquetFile(shard) as file:
-            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-            wanted = deque(rows)
-            for group, (start, end) in enumerate(pairwise(accumulate(sizes, initial=0))):
-                if wanted and wanted[0] < end:
-                    yield from _clips_of_group(file, shard, group, start, end, wanted)
-            if wanted:
-                raise UserError(f"{shard} has no row {wanted[0]}; the file changed while it was read: start again")
-    except (OSError, pyarrow.ArrowException) as error:
-        raise _unreadable(shard, error) from None
-
-
-def _clips_of_group(
-    file: pyarrow.parquet.ParquetFile, shard: Path, group: int, start: int, end: int, wanted: deque[int]
-) -> Iterator[bytes]:
-    """Yield the clips of one row group, which has the rows from `start` to `end`; remove their rows from `wanted`."""
-    for batch in file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=["audio.bytes"]):
-        contents = batch.column(0).field("bytes")
-        while wanted and wanted[0] < start + len(batch):
-            row = wanted.popleft()
-            content = contents[row - start].as_py()
-            if not content:
-                raise UserError(f"{shard}: row {row} has no audio; download the shard again")
-            yield content
-        start += len(batch)
-        if not wanted or wanted[0] >= end:
-            return
-
-
-def _unreadable(shard: Path, error: Exception) -> UserError:
-    return UserError(f"{shard} is not readable as Parquet ({one_line(error)}); download it again")
+    with open_parquet(shard) as file:
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        for group, (start, end) in enumerate(pairwise(accumulate(sizes, initial=0))):
+            own = [row for row in rows if start <= row < end]
+            if not own:
+                continue
+            batches = file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=["audio.bytes"])
+            contents = chain.from_iterable(batch.column(0).field("bytes") for batch in batches)
+            for row, content in zip(range(start, own[-1] + 1), contents, strict=False):
+                if row not in own:
+                    continue
+                audio = content.as_py()
+                if not audio:
+                    raise UserError(f"{shard}: row {row} has no audio; download the shard again")
+                yield audio
+        if beyond := [row for row in rows if row >= sum(sizes)]:
+            raise UserError(f"{shard} has no row {beyond[0]}; the file changed while it was read: start again")

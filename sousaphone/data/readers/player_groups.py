@@ -26,7 +26,6 @@ def stand_ins(
     `anna_flam_90bpm_2.wav`. Takes of one player whose names differ otherwise may be in two splits.
 
     Args:
-        origin: source of the recordings, for messages.
         labels: the rudiment of each recording, as given.
         splits: whether the substitutes are used for splits, which needs three of them.
     """

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from sousaphone.errors import UserError
+from sousaphone.text import one_line
 
 # Columns: our names and SOUSA's.
 TEXT = {
@@ -47,6 +51,25 @@ class RawLabels:
     file_list: str = ""  # the file that lists the paths, for messages; empty if the reader found the files itself
     read_headers: bool = False  # read durations from the headers of the audio files
     notes: tuple[str, ...] = ()  # messages for the user
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
+    """Open a Parquet file; convert errors to a UserError, also those of reading in the block."""
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            yield file
+    except (OSError, pyarrow.ArrowException) as error:
+        remedy = "download or copy it again from its source"
+        raise UserError(f"{path} is not readable as Parquet ({one_line(error)}); {remedy}") from None
+
+
+def read_labels(file: pyarrow.parquet.ParquetFile, origin: Path, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Read those of `columns` (our name: its name in the file) that the file has; the required ones must be present."""
+    present = file.schema_arrow.names
+    required = [columns[name] for name in REQUIRED if name in columns]
+    refuse_missing(origin, [name for name in required if name not in present], present)
+    return file.read(columns=[name for name in columns.values() if name in present]).to_pandas()
 
 
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:

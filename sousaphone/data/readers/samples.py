@@ -44,10 +44,7 @@ def read_samples(name: str, source: Path | BytesIO) -> tuple[np.ndarray, int]:
     """Decode a file: all samples, float32 [T, channels] in [-1, 1), and the rate in Hz.
 
     Memory depends on the decoded samples, not on the length in the header. A file that is shorter than its header
-    states is rejected. A file without a stated length is decoded to its end.
-
-    Args:
-        name: name of the file for messages.
+    states is rejected. A file without a stated length is decoded to its end. `name` is for messages.
     """
     try:
         if isinstance(source, Path) and source.stat().st_size > 8 * _MAX_SAMPLES:

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
-import pyarrow
-import pyarrow.parquet
-
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
 from sousaphone.data.readers.labels import finish
 from sousaphone.data.readers.paths import accessible, local_path
-from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels, refuse_missing
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, open_parquet, read_labels
 from sousaphone.errors import UserError
-from sousaphone.text import one_line
 
 LABELS = "labels/samples.parquet"
 
@@ -52,7 +47,8 @@ def _read(root: Path) -> RawLabels:
     with accessible(root):
         has_labels, metadata = (root / LABELS).is_file(), csv.find_lists(root)
     if has_labels:
-        raw = _read_labels(root / LABELS)
+        with open_parquet(root / LABELS) as file:
+            raw = read_labels(file, root / LABELS, {**TEXT, **NUMBERS})
         columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in raw}
         return RawLabels(root, root / LABELS, raw, columns, file_list=LABELS)
     if metadata:
@@ -74,16 +70,3 @@ def _read(root: Path) -> RawLabels:
         "metadata.jsonl, or audio/train-*.parquet, or recordings as RUDIMENT/*.wav (or flac, mp3, ogg); "
         "or give a CSV file with the columns path and label"
     )
-
-
-def _read_labels(path: Path) -> pd.DataFrame:
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            present = set(file.schema_arrow.names)
-            refuse_missing(path, [TEXT[name] for name in REQUIRED if TEXT[name] not in present], present)
-            known = [name for name in (*TEXT.values(), *NUMBERS.values()) if name in present]
-            return file.read(columns=known).to_pandas()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise UserError(
-            f"{path} is not readable as Parquet ({one_line(error)}); copy it again from its source"
-        ) from None

@@ -1,6 +1,6 @@
 """Generation of the built-in data set, in SOUSA's layout.
 
-    plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.Tables, splits.json
+    plan_clips -> players.perform -> render.make_clip (in worker processes) -> tables.write_tables
 
 It demonstrates the tool; results on it do not apply to real recordings. Equal arguments give equal bytes, whatever the
 number of workers and interruptions: every clip has its own random generator.
@@ -16,9 +16,8 @@ import os
 import shutil
 import signal
 import threading
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import filelock
@@ -36,9 +35,9 @@ from sousaphone.data.synthetic.players import (
 )
 from sousaphone.data.synthetic.render import ROOMS, make_clip
 from sousaphone.data.synthetic.soundfonts import Kit, all_kits
-from sousaphone.data.synthetic.tables import Tables, audio_path, splits_table
+from sousaphone.data.synthetic.tables import audio_path, write_tables
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write
 from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
 from sousaphone.text import tracked
@@ -49,16 +48,12 @@ MIN_CLIPS = 10  # fewer would leave a split empty
 
 PLAN = "generated.json"  # arguments of a complete or interrupted set
 _LOCK = ".lock"
-_CHUNK = 8  # clips per job of a worker
+_CHUNK, _BATCH = 8, 256  # clips per job of a worker, and per worker and batch of jobs
 _CLIP_BYTES = 215_000  # of disk, a little more than the mean (tests/benchmarks/generate.py)
-_AHEAD = 4  # pending chunks per worker
 
 
 def plan_clips(clips: int, seed: int, soundfonts: Sequence[Path | str] = ()) -> Iterator[Clip]:
-    """Draw the clips without playing them: 80/10/10 by player, rudiments and players evenly within a split.
-
-    SoundFonts are equally likely, and so are the kits of each.
-    """
+    """Draw the clips without playing them: 80/10/10 by player, rudiments and players evenly within a split."""
     if clips < MIN_CLIPS:
         raise UserError(f"--clips {clips} is too few for three splits; give {MIN_CLIPS} or more")
     if seed < 0:
@@ -85,6 +80,7 @@ def _in_turn(items: Iterable, count: int, rng: np.random.Generator) -> list:
 
 
 def _draw_clip(index: int, seed: int, player: Player, slug: str, fonts: tuple[tuple[Kit, ...], ...]) -> Clip:
+    """Draw a clip; SoundFonts are equally likely, and so are the kits of each."""
     rng = np.random.default_rng((seed, 2, index))
     tempo, stretch = draw_tempo(RUDIMENTS[slug], rng)
     kits = fonts[rng.integers(len(fonts))]
@@ -126,9 +122,8 @@ def generate(
     plan = _plan(clips, seed, soundfonts)
     _check_directory(root, plan)
     root.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(root / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock = filelock.FileLock(root / _LOCK).acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(
             f"another process is generating into {str(root)!r}; wait for it or give another directory"
@@ -145,19 +140,10 @@ def generate(
 def _make(root: Path, clips: int, seed: int, workers: int, soundfonts: Sequence[Path | str]) -> None:
     for folder in ("labels", *(f"audio/{slug}" for slug in SLUGS)):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    players: dict[str, Player] = {}
-    tables = Tables(root / "labels")
     jobs = ((clip, root / audio_path(clip)) for clip in plan_clips(clips, seed, soundfonts))
     title = f"Generating {clips:,} clips"
-    performed = _make_clips(jobs, workers)
     start, end = f"{title} of the built-in set, once", f"Generated {clips:,} clips"
-    for clip, performance in tracked(performed, title, clips, start, end):
-        players.setdefault(clip.player.profile_id, clip.player)
-        tables.add(clip, performance)
-    remove_temporary_files(root / "audio")  # of a killed run
-    splits = json.dumps(splits_table(list(players.values())), indent=2)
-    (root / "splits.json").write_text(splits + "\n", encoding="utf-8")
-    tables.close()
+    write_tables(root, tracked(_make_clips(jobs, workers), title, clips, start, end))
 
 
 def _check_space(root: Path, clips: int) -> None:
@@ -173,11 +159,8 @@ def _check_space(root: Path, clips: int) -> None:
 
 def _plan(clips: int, seed: int, soundfonts: Sequence[Path | str]) -> dict:
     """Return all values that determine the bytes of a set, with SoundFonts by content."""
-    files = {kits[0].font: kits[0].path for kits in all_kits(soundfonts)}
-    hashes = {}
-    for name, path in files.items():
-        with path.open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    fonts = [kits[0] for kits in all_kits(soundfonts)]
+    hashes = {kit.font: hashlib.sha256(kit.path.read_bytes()).hexdigest()[:16] for kit in fonts}
     return {"version": VERSION, "clips": clips, "seed": seed, "soundfonts": hashes}
 
 
@@ -192,9 +175,8 @@ def _saved_plan(root: Path) -> dict | None:
 def _check_directory(root: Path, plan: dict) -> None:
     saved = _saved_plan(root)
     if saved is None:
-        if root.exists() and (
-            not root.is_dir() or any(p.name != _LOCK and not p.match(f".{PLAN}.*.tmp") for p in root.iterdir())
-        ):
+        own = (_LOCK, f".{PLAN}.*.tmp")  # of a run that was killed before it wrote the plan
+        if root.exists() and not (root.is_dir() and all(any(map(p.match, own)) for p in root.iterdir())):
             raise UserError(f"{str(root)!r} is not an empty directory; give a new one or remove it")
     elif saved != plan:
         changed = "; ".join(f"{key} {saved.get(key)}, not {plan[key]}" for key in plan if saved.get(key) != plan[key])
@@ -216,9 +198,9 @@ def builtin_dataset(cache_dir: Path, size: str) -> Path:
     if size not in DATASET_SIZES:
         raise UserError(f"--dataset {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
     root = builtin_root(cache_dir, size)
-    partial = cache_dir / f"{root.name}.partial"
     if root.is_dir():
         return root
+    partial = cache_dir / f"{root.name}.partial"
     cache_dir.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(cache_dir / f"{root.name}.lock"):
         if not root.is_dir():  # unless another process generated it during the wait
@@ -231,27 +213,18 @@ def builtin_dataset(cache_dir: Path, size: str) -> Path:
 
 
 def _make_clips(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tuple[Clip, Performance]]:
-    """Make the clips a few chunks ahead; yield each with its performance, in order."""
+    """Make the clips in batches; yield each with its performance, in order."""
     if workers == 1:
         yield from ((job[0], make_clip(job)) for job in jobs)
         return
     # A forked child would inherit locks held by threads of this process (torch, Ray).
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
-    pending: deque[Future[list[tuple[Clip, Performance]]]] = deque()
     try:
-        while chunk := list(itertools.islice(jobs, _CHUNK)):
-            pending.append(pool.submit(_make_chunk, chunk))
-            if len(pending) == _AHEAD * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
+        while batch := list(itertools.islice(jobs, _BATCH * workers)):
+            yield from zip((clip for clip, _ in batch), pool.map(make_clip, batch, chunksize=_CHUNK), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _make_chunk(jobs: list[tuple[Clip, Path]]) -> list[tuple[Clip, Performance]]:
-    return [(clip, make_clip((clip, path))) for clip, path in jobs]
 
 
 def follow_parent() -> None:

@@ -96,7 +96,7 @@ class Clip(Task):
 
 @dataclass
 class Performance:
-    """Strokes as columns (SOUSA's names and units), one entry per stroke, and the number of cycles started."""
+    """Strokes as columns (SOUSA's names; ms from the clip's first sample), and the number of cycles started."""
 
     columns: dict[str, list]
     cycles: int
@@ -157,11 +157,7 @@ def draw_tempo(rudiment: Rudiment, rng: np.random.Generator) -> tuple[int, float
 
 
 def perform(clip: Task) -> Performance:
-    """Play the clip's rudiment from its phase to the end of the clip.
-
-    Returns:
-        Strokes in ms from the clip's first sample, the bounces of buzz strokes after all others.
-    """
+    """Play the clip's rudiment from its phase to the end of the clip; bounces of buzzes follow all other strokes."""
     rng = np.random.default_rng((*clip.seed, 1))
     player, cycle = clip.player, clip.rudiment.strokes
     step_ms = _step_ms(clip)

@@ -7,6 +7,7 @@ kit gives a single stroke, whose loudness and brightness then follow the velocit
 from __future__ import annotations
 
 import io
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,16 +76,6 @@ def make_voice(drum: np.ndarray, cents: float, shelf_db: float) -> Voice:
     return Voice(bright, pedalboard.LowpassFilter(1500)(bright, SAMPLE_RATE))
 
 
-def render_hand(voice: Voice, times_ms: list[float], velocities: list[int], seconds: float) -> np.ndarray:
-    """Render one hand's strokes, float [T]."""
-    wave = np.zeros(round(seconds * SAMPLE_RATE), np.float32)
-    for time, velocity in zip(times_ms, velocities, strict=True):
-        start = round(time / 1000 * SAMPLE_RATE)
-        window = wave[start : start + len(voice.bright)]
-        window += voice.stroke(velocity)[: len(window)]
-    return wave
-
-
 def render(clip: Clip, performance: Performance) -> np.ndarray:
     """Render a clip: int16 [T] at 44.1 kHz."""
     return record(clip, performance, snare(clip.kit), ROOMS[clip.room])
@@ -97,11 +88,15 @@ def record(task: Task, performance: Performance, drum: np.ndarray, room: Room) -
     strokes = performance.columns
     mix = np.zeros(round(task.duration * SAMPLE_RATE), np.float32)
     for hand in ("R", "L"):
-        own = [i for i, which in enumerate(strokes["hand"]) if which == hand]
         weak = hand != player.dominant
         voice = make_voice(drum, task.tuning_cents + player.weak_cents * weak, player.weak_shelf_db * weak)
-        times, velocities = ([strokes[name][i] for i in own] for name in ("actual_time_ms", "actual_velocity"))
-        mix += render_hand(voice, times, velocities, task.duration)
+        wave = np.zeros_like(mix)
+        columns = (strokes[name] for name in ("hand", "actual_time_ms", "actual_velocity"))
+        for _, time, velocity in (stroke for stroke in zip(*columns, strict=True) if stroke[0] == hand):
+            start = round(time / 1000 * SAMPLE_RATE)
+            window = wave[start : start + len(voice.bright)]
+            window += voice.stroke(velocity)[: len(window)]
+        mix += wave
     mix /= max(float(np.abs(mix).max()), 1e-6)
     chain = pedalboard.Pedalboard(
         [
@@ -128,8 +123,9 @@ def make_clip(job: tuple[Clip, Path]) -> Performance:
     """
     clip, path = job
     performance = perform(clip)
-    if _is_whole(path, round(clip.duration * SAMPLE_RATE)):
-        return performance
+    with suppress(soundfile.SoundFileError):
+        if soundfile.info(path).frames == round(clip.duration * SAMPLE_RATE):
+            return performance
     audio = render(clip, performance)
     # 24 bits as in SOUSA, but only the upper 16 are used: FLAC then stores 16, so the set is a third smaller.
     encoded = io.BytesIO()  # libsndfile does not report a full disk
@@ -139,10 +135,3 @@ def make_clip(job: tuple[Clip, Path]) -> Performance:
     with atomic_write(path, durable=False) as temporary:
         temporary.write_bytes(encoded.getbuffer())
     return performance
-
-
-def _is_whole(path: Path, frames: int) -> bool:
-    try:
-        return soundfile.info(path).frames == frames
-    except soundfile.SoundFileError:
-        return False

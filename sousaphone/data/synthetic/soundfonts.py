@@ -130,13 +130,12 @@ class _Font:
         data = np.memmap(path, np.uint8, mode="r")
         if bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
             raise ValueError("not RIFF sfbk")
-        chunks = dict(_chunks(data, 12, len(data)))
-        begin, size = chunks["smpl"]
-        self.samples: np.ndarray = data[begin : begin + size // 2 * 2].view("<i2")
+        chunks = dict(_chunks(data[12:]))
+        smpl = chunks["smpl"]
+        self.samples: np.ndarray = smpl[: len(smpl) // 2 * 2].view("<i2")
 
         def table(name: str, form: str) -> list[tuple]:
-            begin, size = chunks[name]
-            return list(struct.iter_unpack(form, data[begin : begin + size].tobytes()))
+            return list(struct.iter_unpack(form, chunks[name].tobytes()))
 
         self.presets, self.instruments = table("phdr", "<20sHHHIII"), table("inst", "<20sH")
         # Of samples: name, start, end, loop start, loop end, rate, key, cents, ...
@@ -177,7 +176,8 @@ class _Font:
             raise ValueError("a sample is outside the file")
         root = zone.get(_ROOT, key)
         tuning = (zone.get(_KEY, note) - root) * zone[_SCALE] + 100 * zone.get(_SEMITONES, 0) + zone.get(_CENTS, 0)
-        sweep = _sweep(zone, most)
+        time = np.arange(most) / SAMPLE_RATE  # since note on
+        sweep = _sweep(zone, time)
         steps = 2 ** ((tuning + cents + zone.get(_BEND, 0) * sweep) / 1200) * rate / SAMPLE_RATE
         places = np.cumsum(steps) - steps[0]
         if zone.get(_LOOP, 0) in (1, 3) and start <= loop < loop_end <= end:
@@ -185,7 +185,7 @@ class _Font:
             places[past] = loop - start + (places[past] - (loop - start)) % (loop_end - loop)
         places = places[places < end - start]
         wave = np.interp(places, np.arange(end - start), self.samples[start:end] / 32_768)
-        gain = 10 ** (-zone.get(_SOFTER, 0) / 200) * _loudness(zone, len(wave))
+        gain = 10 ** (-zone.get(_SOFTER, 0) / 200) * _loudness(zone, time[: len(wave)])
         filtered = _low_pass(wave, zone[_FILTER])
         if zone.get(_SWEEP, 0):  # approximated by a mixture of its two ends
             sweep = sweep[: len(wave)]
@@ -193,15 +193,15 @@ class _Font:
         return filtered * gain
 
 
-def _chunks(data: np.ndarray, begin: int, end: int) -> Iterator[tuple[str, tuple[int, int]]]:
-    """Yield name, offset and size of every chunk, also within LISTs."""
-    while begin + 8 <= end:
-        name, size = bytes(data[begin : begin + 4]), int(data[begin + 4 : begin + 8].view("<u4")[0])
+def _chunks(data: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield name and content of every chunk, also within LISTs."""
+    while len(data) >= 8:
+        name, size = bytes(data[:4]), int(data[4:8].view("<u4")[0])
         if name == b"LIST":
-            yield from _chunks(data, begin + 12, begin + 8 + size)
+            yield from _chunks(data[12 : 8 + size])
         else:
-            yield name.decode("latin-1"), (begin + 8, size)
-        begin += 8 + size + size % 2
+            yield name.decode("latin-1"), data[8 : 8 + size]
+        data = data[8 + size + size % 2 :]
 
 
 def _struck(
@@ -223,26 +223,24 @@ def _struck(
             yield zone
 
 
-def _stages(zone: dict[int, int], first: int, count: int) -> tuple[np.ndarray, list[float]]:
-    """Return the time since note on of `count` samples, and an envelope's delay, attack, hold and decay (s)."""
-    return np.arange(count) / SAMPLE_RATE, [2 ** (zone[first + stage] / 1200) for stage in range(4)]
+def _envelope(zone: dict[int, int], first: int, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an envelope's attack, 0 to 1, and the time since its hold, in units of its decay time."""
+    delay, attack, hold, decay = (2 ** (zone[first + stage] / 1200) for stage in range(4))
+    return np.clip((time - delay) / attack, 0, 1), (time - delay - attack - hold) / decay
 
 
-def _loudness(zone: dict[int, int], count: int) -> np.ndarray:
+def _loudness(zone: dict[int, int], time: np.ndarray) -> np.ndarray:
     """Return the volume envelope as a factor: it falls linearly in decibels, by 100 dB in its decay time."""
-    time, (delay, attack, hold, decay) = _stages(zone, _ENVELOPE, count)
-    sustain = np.clip(zone.get(_ENVELOPE + 4, 0) / 10, 0, 144)  # dB below the peak
-    fallen = np.clip((time - delay - attack - hold) / decay * 100, 0, sustain)
-    release = 2 ** (zone[_ENVELOPE + 5] / 1200)
-    fallen += np.maximum(0, (time - HELD_SECONDS) / release * 100)
-    return np.clip((time - delay) / attack, 0, 1) * 10 ** (-fallen / 20)
+    attack, decay = _envelope(zone, _ENVELOPE, time)
+    fallen = np.clip(decay * 100, 0, np.clip(zone.get(_ENVELOPE + 4, 0) / 10, 0, 144))  # dB below the peak
+    fallen += np.maximum(0, (time - HELD_SECONDS) / 2 ** (zone[_ENVELOPE + 5] / 1200) * 100)  # release
+    return attack * 10 ** (-fallen / 20)
 
 
-def _sweep(zone: dict[int, int], count: int) -> np.ndarray:
+def _sweep(zone: dict[int, int], time: np.ndarray) -> np.ndarray:
     """Return the modulation envelope, 0 to 1, for pitch and low-pass: it falls linearly."""
-    time, (delay, attack, hold, decay) = _stages(zone, _SWEEP_ENVELOPE, count)
-    sustain = 1 - np.clip(zone.get(_SWEEP_ENVELOPE + 4, 0) / 1000, 0, 1)
-    return np.clip(1 - (time - delay - attack - hold) / decay, sustain, 1) * np.clip((time - delay) / attack, 0, 1)
+    attack, decay = _envelope(zone, _SWEEP_ENVELOPE, time)
+    return np.clip(1 - decay, 1 - np.clip(zone.get(_SWEEP_ENVELOPE + 4, 0) / 1000, 0, 1), 1) * attack
 
 
 def _low_pass(wave: np.ndarray, cents: int) -> np.ndarray:

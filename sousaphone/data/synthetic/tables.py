@@ -5,9 +5,11 @@ Clips are discarded when their group is written, so memory does not grow with th
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -31,40 +33,25 @@ def audio_path(clip: Clip) -> str:
     return f"audio/{clip.slug}/{sample_id(clip)}.flac"
 
 
-class Tables:
-    """Writer of samples.parquet and strokes.parquet, which are renamed from temporary files in `close`."""
-
-    def __init__(self, labels: Path) -> None:
-        remove_temporary_files(labels)  # of a killed run
-        self._labels = labels
-        # The first file to be opened is the last to be renamed.
-        self._tables: dict[str, Callable] = {"samples": _samples_table, "strokes": _strokes_table}
-        self._files = ExitStack()
-        self._writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
-        self._pending: list[tuple[Clip, Performance]] = []
-
-    def add(self, clip: Clip, performance: Performance) -> None:
-        self._pending.append((clip, performance))
-        if len(self._pending) == CLIPS_PER_GROUP:
-            self._write()
-
-    def close(self) -> None:
-        """Write the remaining clips and rename the files, samples.parquet last: it marks a complete set."""
-        if self._pending:
-            self._write()
-        for writer in self._writers.values():
-            writer.close()
-        self._files.close()
-
-    def _write(self) -> None:
-        clips, performances = zip(*self._pending, strict=True)
-        for name, make in self._tables.items():
-            table = pyarrow.Table.from_pandas(make(clips, performances), preserve_index=False)
-            if name not in self._writers:
-                temporary = self._files.enter_context(atomic_write(self._labels / f"{name}.parquet"))
-                self._writers[name] = pyarrow.parquet.ParquetWriter(temporary, table.schema)
-            self._writers[name].write_table(table)
-        self._pending = []
+def write_tables(root: Path, performed: Iterator[tuple[Clip, Performance]]) -> None:
+    """Write strokes.parquet, splits.json and, last, samples.parquet: it marks a complete set."""
+    remove_temporary_files(root / "labels")  # of a killed run
+    players: dict[Player, None] = {}  # in the order of the clips
+    writers: dict[str, pyarrow.parquet.ParquetWriter] = {}
+    with ExitStack() as files:
+        while group := list(islice(performed, CLIPS_PER_GROUP)):
+            clips, performances = zip(*group, strict=True)
+            players |= dict.fromkeys(clip.player for clip in clips)
+            # The first file to be opened is the last to be closed and renamed.
+            for name, make in (("samples", _samples_table), ("strokes", _strokes_table)):
+                table = pyarrow.Table.from_pandas(make(clips, performances), preserve_index=False)
+                if name not in writers:
+                    temporary = files.enter_context(atomic_write(root / "labels" / f"{name}.parquet"))
+                    writers[name] = files.enter_context(pyarrow.parquet.ParquetWriter(temporary, table.schema))
+                writers[name].write_table(table)
+        remove_temporary_files(root / "audio")
+        splits = json.dumps(_splits_table(list(players)), indent=2)
+        (root / "splits.json").write_text(splits + "\n", encoding="utf-8")
 
 
 def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -> pd.DataFrame:
@@ -117,11 +104,10 @@ def _strokes_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
     return table.astype(dict.fromkeys(numbers, "float64"))
 
 
-def splits_table(players: Sequence[Player]) -> dict:
+def _splits_table(players: Sequence[Player]) -> dict:
     """Return SOUSA's splits.json for these players."""
     splits = {split: [p for p in players if p.split == split] for split in SPLIT_PLAYERS}
-    stats: dict = {"total_profiles": len(players)}
-    stats |= {f"{split}_profiles": len(own) for split, own in splits.items()}
-    stats |= {f"{split}_skill_distribution": Counter(p.tier for p in own) for split, own in splits.items()}
     lists = {f"{split}_profile_ids": sorted(p.profile_id for p in own) for split, own in splits.items()}
-    return {**lists, "stats": stats}
+    stats: dict = {f"{split}_profiles": len(own) for split, own in splits.items()}
+    stats |= {f"{split}_skill_distribution": Counter(p.tier for p in own) for split, own in splits.items()}
+    return {**lists, "stats": {"total_profiles": len(players), **stats}}

@@ -74,12 +74,14 @@ def test_changed_file_has_another_cache(dataset, cache_dir):
 
 
 def test_temporary_directories_of_other_builds_are_removed(dataset, cache_dir):
-    killed, foreign = cache_dir / f"{'0' * 16}-16000hz.part", cache_dir / "recordings.part"
-    for path in (killed, foreign):
+    key = f"{'0' * 16}-16000hz"
+    killed = [cache_dir / f"{key}.part", cache_dir / f".{key}.0123abcd.tmp"]
+    foreign = [cache_dir / "recordings.part", cache_dir / f"{key}.backup"]
+    for path in (*killed, *foreign):
         path.mkdir(parents=True)
     build_caches(dataset, [16_000], cache_dir)
-    assert not killed.exists()
-    assert foreign.is_dir()
+    assert not any(path.exists() for path in killed)
+    assert all(path.is_dir() for path in foreign)
 
 
 def test_infinite_duration_counts_as_unknown(dataset, cache_dir):
@@ -140,7 +142,7 @@ def test_remains_of_a_killed_build_are_removed(dataset, cache_dir):
         process.kill()
         process.communicate(timeout=30)
     (part,) = [path for path in cache_dir.iterdir() if path.is_dir()]
-    assert part.suffix == ".part"
+    assert part.suffix == ".tmp"
     (part / "wave.int16").write_bytes(b"incomplete")
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
     assert np.abs(cache.wave[: cache.offsets[1]] - direct(dataset, 0, 16_000)).max() <= 1
