@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -73,30 +72,11 @@ def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesI
 
 def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Draw a confusion matrix as RGB pixels [H, W, 3]; see `draw_matrix` for `counts`."""
-    canvas, background, artists = _sheet()
-    image = artists[0]
-    image.set_data(row_fractions(counts))
-    canvas.restore_region(background)
-    for artist in artists:
-        image.axes.draw_artist(artist)
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-@cache
-def _sheet() -> tuple[Any, Any, list[Any]]:
-    """Return the canvas, its background, and the artists to redraw: the matrix and everything above it.
-
-    A worker draws a matrix at each trial's end, and typesetting the 80 names takes longer than drawing 100 matrices.
-    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), dpi=_DPI)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.19, 0.19, 0.78, 0.78))
-    image = draw_matrix(axes, np.zeros((len(SLUGS), len(SLUGS)), np.int64), 6.0)
-    artists = [image, *axes.patches, *axes.texts, *axes.spines.values()]
-    for artist in artists:
-        artist.set_animated(True)
+    draw_matrix(figure.add_axes((0.19, 0.19, 0.78, 0.78)), counts, 6.0)
     canvas.draw()
-    return canvas, canvas.copy_from_bbox(figure.bbox), artists
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

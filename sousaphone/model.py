@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
-from sousaphone.backbones.registry import REGISTRY, implementation
+from sousaphone.backbones.registry import REGISTRY, backbone_spec, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.weights.check import load_checked
@@ -41,9 +41,7 @@ def load_backbone(
         UserError: the name or scale is unknown, or the file has another format, another size than its name states, or
             weights trained on other features.
     """
-    if name not in REGISTRY:
-        raise UserError(f"backbone {name!r} is unknown; choose one of: {', '.join(REGISTRY)}")
-    spec = REGISTRY[name]
+    spec = backbone_spec(name)
     if scale not in spec.scales:
         raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
     # Set for weights files as well, since fresh layers are initialised at random.

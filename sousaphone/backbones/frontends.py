@@ -30,8 +30,7 @@ _BANDS = 32  # per block of a mel bank
 class Frontend(nn.Module):
     """Base class of the front ends; the module's docstring describes the call."""
 
-    time_dim: int
-    mel_dim: int
+    time_dim, mel_dim = -2, -1
 
     def __init__(self, contract: FrontendContract) -> None:
         super().__init__()
@@ -49,13 +48,8 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """Set `wave` [B, T] to zero beyond each row's length."""
     if lengths is None:
         return wave
-    if wave.device.type == "cpu":  # on a GPU these reads would synchronise
-        if int(lengths.min()) >= wave.shape[-1]:
-            return wave
-        silenced = wave.clone()
-        for row, length in enumerate(lengths.tolist()):
-            silenced[row, length:] = 0.0
-        return silenced
+    if wave.device.type == "cpu" and int(lengths.min()) >= wave.shape[-1]:  # on a GPU this read would synchronise
+        return wave
     beyond = torch.arange(wave.shape[-1], device=wave.device) >= lengths.to(wave.device).unsqueeze(-1)  # [B, T]
     return wave.masked_fill(beyond, 0.0)
 
@@ -79,11 +73,9 @@ class MelBank(nn.Module):
     On a CPU it multiplies blocks of adjacent bands by their nonzero bins only, a quarter of the operations.
     """
 
-    matrix: Tensor
-
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
-        self.register_buffer("matrix", matrix.contiguous(), persistent=False)
+        self.matrix = nn.Buffer(matrix.contiguous(), persistent=False)
         self.bands = matrix.shape[1]
         # (first bin, one past the last, first band, one past the last)
         self.blocks: list[tuple[int, int, int, int]] = []
@@ -118,17 +110,11 @@ class KaldiFbank(nn.Module):
     applied after pre-emphasis.
     """
 
-    window: Tensor
-
     def __init__(self, contract: FrontendContract, window: Tensor) -> None:
         super().__init__()
-        self.register_buffer("window", window, persistent=False)
+        self.window = nn.Buffer(window, persistent=False)
         self.frame, self.hop, self.fft = contract.window, contract.hop, contract.fft
         self.bank = kaldi_bank(contract)
-
-    def frames(self, lengths: Tensor) -> Tensor:
-        """Number of complete frames in each length in samples."""
-        return torch.clamp((lengths - self.frame) // self.hop + 1, min=0)
 
     def forward(self, wave: Tensor) -> Tensor:
         """[B, T] to [B, F, M] with F = (T - W) // hop + 1."""
@@ -150,8 +136,6 @@ class AstFrontend(Frontend):
     Equal to transformers' ASTFeatureExtractor (AudioSet mean and deviation).
     """
 
-    time_dim, mel_dim = -2, -1
-
     def __init__(self, contract: FrontendContract, frames: int = 1024) -> None:
         super().__init__(contract)
         self.length = frames
@@ -161,7 +145,8 @@ class AstFrontend(Frontend):
         """[B, T] at 16 kHz to [B, frames, 128]."""
         x = self.fbank(wave)[:, : self.length]  # [B, F, M]
         if lengths is not None:
-            padding = torch.arange(x.shape[1], device=x.device) >= self.fbank.frames(lengths.to(x.device))[:, None]
+            complete = (lengths.to(x.device) - self.contract.window) // self.contract.hop + 1  # frames [B]
+            padding = torch.arange(x.shape[1], device=x.device) >= complete[:, None]
             x = x.masked_fill(padding.unsqueeze(-1), 0.0)
         x = F.pad(x, (0, 0, 0, self.length - x.shape[1]))
         return (x - self.contract.mean) / self.contract.scale
@@ -176,13 +161,10 @@ class ClapFrontend(Frontend):
     laion/clap-htsat-unfused.
     """
 
-    time_dim, mel_dim = -2, -1
-    window: Tensor
-
     def __init__(self, contract: FrontendContract, seconds: float = 10.0) -> None:
         super().__init__(contract)
         self.samples = round(seconds * contract.sample_rate)
-        self.register_buffer("window", torch.hann_window(contract.fft), persistent=False)
+        self.window = nn.Buffer(torch.hann_window(contract.fft), persistent=False)
         bands = (contract.low_hz, contract.high_hz, contract.mels, contract.sample_rate)
         self.bank = MelBank(melscale_fbanks(contract.fft // 2 + 1, *bands, "slaney", "slaney"))  # [513, 64]
 
@@ -224,14 +206,13 @@ class EfficientAtFrontend(Frontend):
     """
 
     time_dim, mel_dim = -1, -2
-    window: Tensor
 
     def __init__(self, contract: FrontendContract) -> None:
         super().__init__(contract)
         self.fft = contract.fft
         edge = (self.fft - contract.window) // 2
         window = F.pad(torch.hann_window(contract.window, periodic=False), (edge, edge))
-        self.register_buffer("window", window, persistent=False)
+        self.window = nn.Buffer(window, persistent=False)
         self.bank = kaldi_bank(contract)  # [513, M]
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -244,8 +225,7 @@ class EfficientAtFrontend(Frontend):
         x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=_PREEMPHASIS)
         x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
         frames = x.unfold(-1, self.fft, self.contract.hop)  # [B, F, 1024], a view
-        bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window)))
-        return bands
+        return self.bank.forward(power(torch.fft.rfft(frames * self.window)))
 
 
 class BeatsFrontend(Frontend):
@@ -254,8 +234,6 @@ class BeatsFrontend(Frontend):
     Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence; `silence`
     is the value of every band of a silent frame.
     """
-
-    time_dim, mel_dim = -2, -1
 
     def __init__(self, contract: FrontendContract) -> None:
         super().__init__(contract)

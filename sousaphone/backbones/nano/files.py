@@ -44,8 +44,7 @@ def load(
     if model not in (spec.name, spec.twin):
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
     backbone = implementation(spec).create(spec, "nano", clip_seconds, overrides)
-    trained = implementation(spec).create(spec, "nano", clip_seconds, AS_TRAINED)
-    hop, used = trained.frontend.contract.hop, backbone.frontend.contract.hop
+    hop, used = spec.scales["nano"].get("hop", spec.frontend.hop), backbone.frontend.contract.hop
     if hop != used:
         backbone.mismatches = (f"hop {hop} for {used}",)
     state, own = load_file(path), _pretrained(backbone)
