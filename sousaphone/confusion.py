@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,12 +33,8 @@ def row_fractions(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def families(slugs: Sequence[str] = SLUGS) -> list[tuple[str, int, int]]:
     """(family, first index, one past its last) of rudiments that are sorted by family."""
-    found, begin = [], 0
-    for family, members in itertools.groupby(slugs, key=FAMILIES.__getitem__):
-        end = begin + len(list(members))
-        found.append((family, begin, end))
-        begin = end
-    return found
+    each = [FAMILIES[slug] for slug in slugs]
+    return [(family, each.index(family), each.index(family) + each.count(family)) for family in dict.fromkeys(each)]
 
 
 def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesImage:

@@ -54,9 +54,8 @@ def open_examples(corpus: Corpus, cache: WaveformCache, backbone: Backbone, root
         announce(f"{backbone.spec.name}: computing features of {corpus.clips:,} windows")
         with atomic_write(features) as temporary:
             _write_features(corpus, cache, backbone, temporary)
-    index = np.arange(corpus.clips)
-    training = sum(corpus.split(i) == "train" for i in index.tolist())
-    return Examples(np.load(features, mmap_mode="r"), np.load(scores), index % corpus.motifs, training)
+    motifs = np.arange(corpus.clips) % corpus.motifs
+    return Examples(np.load(features, mmap_mode="r"), np.load(scores), motifs, corpus.motifs * corpus.takes)
 
 
 def window_ms(corpus: Corpus, index: int) -> int:

@@ -25,7 +25,7 @@ def load_checked(
     Raises:
         UserError: it is not in this backbone's format, or it has the name of a published file but another size.
     """
-    if nano.is_nano(path):
+    if nano.metadata(path):
         return nano.load(spec, path, clip_seconds, overrides)
     backbone = implementation(spec).load(spec, path, clip_seconds, overrides)
     published, found = claimed(spec, path), pretrained_parameters(backbone)

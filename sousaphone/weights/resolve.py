@@ -31,9 +31,9 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
     missing: dict[str, tuple[WeightSource, ...]] = {}
     for name, option in options.items():
         spec = REGISTRY[name]
-        if option == "auto" and scale == "nano" and (ours := shipped(name)) is not None:
-            found[name] = str(ours)
-        elif option == RANDOM or (option == "auto" and scale == "nano"):
+        if option == "auto" and scale == "nano":
+            option = str(shipped(name) or RANDOM)
+        if option == RANDOM:
             if spec.twin is not None:
                 raise UserError(
                     f"{name} is {spec.twin} with other weights, and without them it is the same arm (nano has none); "
