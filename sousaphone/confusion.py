@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-_SIDE_INCHES, _DPI = 8.0, 110
 FRAME = "#D55E00"  # colour of a family's frame
 
 
@@ -70,7 +69,7 @@ def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), dpi=_DPI)
+    figure = Figure(figsize=(8.0, 8.0), dpi=110)
     canvas = FigureCanvasAgg(figure)
     draw_matrix(figure.add_axes((0.19, 0.19, 0.78, 0.78)), counts, 6.0)
     canvas.draw()

@@ -36,14 +36,12 @@ def adaptable(module: nn.Module) -> bool:
 def resolve_targets(
     model: nn.Module, patterns: Iterable[str], aliases: Mapping[str, tuple[str, ...]], fresh: Iterable[str]
 ) -> Targets:
-    """Match patterns with the layers of a model. A pattern matches a layer if the layer's dotted name ends with it.
+    """Match patterns with the layers of a model. A pattern matches a layer if the layer's dotted name ends with it;
+    raises a UserError with similar names if it matches none.
 
     Args:
         aliases: older names, each with the current names that replace it.
         fresh: dotted names of modules that train in full.
-
-    Raises:
-        UserError: a pattern matches no layer; the message contains similar names.
     """
     prefixes = tuple(f"{module}." for module in fresh)
     layers = [name for name, module in model.named_modules() if adaptable(module)]

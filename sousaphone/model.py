@@ -15,6 +15,7 @@ from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY, backbone_spec, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
+from sousaphone.text import first_few
 from sousaphone.weights.check import load_checked
 
 
@@ -162,7 +163,7 @@ class RudimentClassifier(nn.Module):
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Load a `trained_state` into an equal base; raises a UserError for that of another model or strategy."""
         if different := self.trained_state().keys() ^ state.keys():
-            names = ", ".join(sorted(different)[:3])
+            names = first_few(sorted(different))
             raise UserError(f"the saved state is of another model or strategy; it differs in {names}")
         self.load_state_dict(state, strict=False)
 

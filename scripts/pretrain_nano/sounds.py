@@ -65,7 +65,7 @@ def take(corpus: Corpus, index: int) -> Take:
     """Clip `index`; motifs take turns, so that all have equally many takes."""
     seed = (corpus.seed, 5, index)
     rng = np.random.default_rng(seed)
-    motif = _motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
+    motif = make_motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
     tempo, stretch = draw_tempo(motif, rng)
     players = _players(corpus.split(index))
     return Take(
@@ -78,9 +78,6 @@ def take(corpus: Corpus, index: int) -> Take:
         duration=CLIP_SECONDS,
         tuning_cents=float(rng.uniform(-400, 400)),
     )
-
-
-_motifs = functools.cache(make_motifs)
 
 
 @functools.cache

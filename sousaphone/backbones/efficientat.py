@@ -75,7 +75,7 @@ def calibrate(backbone: EfficientAtBackbone) -> None:
     With the default statistics (mean 0, variance 1) the signal would vanish within a few blocks of a frozen network.
     Computed in float64, so that the float32 result is the same on every machine.
     """
-    rate = backbone.frontend.sample_rate
+    rate = backbone.spec.sample_rate
     since_stroke = torch.arange(rate) % torch.randint(rate // 20, rate // 4, (4, 1))  # [B, T]
     wave = (torch.rand(4, rate) - 0.5) * torch.exp(-since_stroke / (0.02 * rate))
     norms = [module for module in backbone.net.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -89,11 +89,8 @@ def calibrate(backbone: EfficientAtBackbone) -> None:
 
 
 def load_official(path: Path) -> MobileNet:
-    """Load an official file, a bare state dict whose file name gives the strides.
-
-    Raises:
-        UserError: the file is of another kind, or tensors are missing, unknown or of another shape.
-    """
+    """Load an official file, a bare state dict whose file name gives the strides. Raises a UserError if it is of
+    another kind, or tensors are missing, unknown or of another shape."""
     remedy = "give an official EfficientAT file, such as mn10_as_mAP_471.pt"
     name = read_name(path.name)
     if name.images:
@@ -140,11 +137,7 @@ class OfficialName:
 
 
 def read_name(name: str) -> OfficialName:
-    """Parse a file name; names other than the released ones give the defaults.
-
-    Raises:
-        UserError: the hop in the name is out of range.
-    """
+    """Parse a file name; unknown names give the defaults. Raises a UserError if the hop is out of range."""
     match = _NAME.match(name)
     if match is None:
         return OfficialName()

@@ -159,8 +159,7 @@ class MobileNet(nn.Sequential):
             layer, *path = key.split(".")
             if layer == "blocks":
                 number, part, *path = path
-                block = self.blocks[int(number)]
-                parts = [each for each in ("expand", "depthwise", "se", "project") if getattr(block, each) is not None]
+                parts = [each for each, _ in self.blocks[int(number)].named_children()]
                 official = f"features.{int(number) + 1}.block.{parts.index(part)}"
             else:
                 official = f"features.{0 if layer == 'stem' else len(self.blocks) + 1}"

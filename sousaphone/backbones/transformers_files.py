@@ -23,11 +23,7 @@ _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pic
 
 
 def load_config(config_class: Any, path: Path) -> Any:
-    """Read the checkpoint's configuration.
-
-    Raises:
-        UserError: config.json is missing, damaged or of another architecture.
-    """
+    """Read a checkpoint's config.json; raises a UserError if it is missing, damaged or of another architecture."""
     if not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json; give the directory of a transformers checkpoint")
     if (path / "adapter_config.json").exists():  # transformers would load the adapter's base model instead
@@ -67,14 +63,12 @@ def load_extractor(path: Path) -> dict[str, Any]:
 def load_pretrained(
     model_class: Any, path: Path, config: Any, dropped: tuple[str, ...], renamed: Mapping[str, str] | None = None
 ) -> Any:
-    """Load the checkpoint's model in float32 and evaluation mode; transformers' messages are turned off.
+    """Load the checkpoint's model in float32 and evaluation mode. Raises a UserError if a tensor is missing, unknown or
+    of another shape, or the file is damaged. Turns off transformers' messages.
 
     Args:
         dropped: prefixes of tensors that the backbone does not need, such as the classifier's.
         renamed: regular expressions of tensor names and their replacements, in addition to those of transformers.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of another shape, or the file is damaged.
     """
     try:
         logging.set_verbosity_error()  # no load report

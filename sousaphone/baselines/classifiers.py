@@ -182,11 +182,8 @@ def fit_neighbours(train: Labelled, validation: Labelled) -> Fitted:
 
 
 def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
-    """Fit logistic regression on standardised columns, with C selected on the validation clips.
-
-    Raises:
-        ValueError: the training clips have one class only.
-    """
+    """Fit logistic regression on standardised columns, with C selected on the validation clips; raises a ValueError if
+    the training clips have one class only."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

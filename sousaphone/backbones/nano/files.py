@@ -30,11 +30,8 @@ def save(backbone: Backbone, path: Path, about: dict) -> None:
 def load(
     spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides = AS_TRAINED
 ) -> Backbone:
-    """Load a file written by `save`, in float32; fresh layers are drawn from torch's generator.
-
-    Raises:
-        UserError: it is of another backbone, or a tensor is missing, unknown or of another shape.
-    """
+    """Load a file written by `save`, in float32; fresh layers are drawn from torch's generator. Raises a UserError if
+    it is of another backbone, or a tensor is missing, unknown or of another shape."""
     model = metadata(path).get("model")
     if model not in (spec.name, spec.twin):
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
