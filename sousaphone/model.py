@@ -28,7 +28,8 @@ def load_backbone(
     clip_seconds: float | None = None,
     overrides: FrontendOverrides = AS_TRAINED,
 ) -> Backbone:
-    """Build a backbone in evaluation mode.
+    """Build a backbone in evaluation mode. Raises a UserError if the name or scale is unknown, or the file has another
+    format, another size than its name states, or weights trained on other features.
 
     Args:
         name: a key of the registry.
@@ -37,10 +38,6 @@ def load_backbone(
         seed: of the random weights; the caller's RNG state does not change.
         clip_seconds: length of the longest input clip; None is the length used in pretraining.
         overrides: features allowed instead of those that the weights were trained on; see `frontend_spec`.
-
-    Raises:
-        UserError: the name or scale is unknown, or the file has another format, another size than its name states, or
-            weights trained on other features.
     """
     spec = backbone_spec(name)
     if scale not in spec.scales:

@@ -110,6 +110,6 @@ def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tens
     if tables:
         state = {**dict.fromkeys(places, tables[0]), **state}
     refuse_misfits(f"{path} does not fit its own cfg", misfits(wanted, state))
-    if any(not torch.equal(table, tables[0]) for table in tables):
+    if any(not torch.equal(table, tables[0]) for table in tables[1:]):
         raise UserError(f"{path} holds different tables of relative positions in its layers; BEATs shares one")
     return state

@@ -75,7 +75,7 @@ def calibrate(backbone: EfficientAtBackbone) -> None:
     With the default statistics (mean 0, variance 1) the signal would vanish within a few blocks of a frozen network.
     Computed in float64, so that the float32 result is the same on every machine.
     """
-    rate = backbone.spec.sample_rate
+    rate = backbone.frontend.sample_rate
     since_stroke = torch.arange(rate) % torch.randint(rate // 20, rate // 4, (4, 1))  # [B, T]
     wave = (torch.rand(4, rate) - 0.5) * torch.exp(-since_stroke / (0.02 * rate))
     norms = [module for module in backbone.net.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -36,6 +36,7 @@ class Frontend(nn.Module):
         """Store the `window` of a frame and the mel `bank` [bins, M]."""
         super().__init__()
         self.contract = contract
+        self.sample_rate = contract.sample_rate
         self.hop_seconds = contract.hop / contract.sample_rate
         self.window = nn.Buffer(window, persistent=False)
         self.bank = MelBank(bank)
