@@ -51,8 +51,13 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """Set `wave` [B, T] to zero beyond each row's length."""
     if lengths is None:
         return wave
-    if wave.device.type == "cpu" and int(lengths.min()) >= wave.shape[-1]:  # on a GPU this read would synchronise
-        return wave
+    if wave.device.type == "cpu":  # several times as fast as a mask; on a GPU these reads would synchronise
+        if int(lengths.min()) >= wave.shape[-1]:
+            return wave
+        silenced = wave.clone()
+        for row, length in enumerate(lengths.tolist()):
+            silenced[row, length:] = 0.0
+        return silenced
     beyond = torch.arange(wave.shape[-1], device=wave.device) >= lengths.to(wave.device).unsqueeze(-1)  # [B, T]
     return wave.masked_fill(beyond, 0.0)
 
