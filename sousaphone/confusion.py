@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.image import AxesImage
 
-_SIDE_INCHES, _DPI = 8.0, 110
 FRAME = "#D55E00"  # colour of a family's frame
 
 
@@ -35,12 +32,8 @@ def row_fractions(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
 
 def families(slugs: Sequence[str] = SLUGS) -> list[tuple[str, int, int]]:
     """(family, first index, one past its last) of rudiments that are sorted by family."""
-    found, begin = [], 0
-    for family, members in itertools.groupby(slugs, key=FAMILIES.__getitem__):
-        end = begin + len(list(members))
-        found.append((family, begin, end))
-        begin = end
-    return found
+    each = [FAMILIES[slug] for slug in slugs]
+    return [(family, each.index(family), each.index(family) + each.count(family)) for family in dict.fromkeys(each)]
 
 
 def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesImage:
@@ -73,30 +66,11 @@ def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesI
 
 def confusion_image(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
     """Draw a confusion matrix as RGB pixels [H, W, 3]; see `draw_matrix` for `counts`."""
-    canvas, background, artists = _sheet()
-    image = artists[0]
-    image.set_data(row_fractions(counts))
-    canvas.restore_region(background)
-    for artist in artists:
-        image.axes.draw_artist(artist)
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
-
-
-@cache
-def _sheet() -> tuple[Any, Any, list[Any]]:
-    """Return the canvas, its background, and the artists to redraw: the matrix and everything above it.
-
-    A worker draws a matrix at each trial's end, and typesetting the 80 names takes longer than drawing 100 matrices.
-    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(_SIDE_INCHES, _SIDE_INCHES), dpi=_DPI)
+    figure = Figure(figsize=(8.0, 8.0), dpi=110)
     canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.19, 0.19, 0.78, 0.78))
-    image = draw_matrix(axes, np.zeros((len(SLUGS), len(SLUGS)), np.int64), 6.0)
-    artists = [image, *axes.patches, *axes.texts, *axes.spines.values()]
-    for artist in artists:
-        artist.set_animated(True)
+    draw_matrix(figure.add_axes((0.19, 0.19, 0.78, 0.78)), counts, 6.0)
     canvas.draw()
-    return canvas, canvas.copy_from_bbox(figure.bbox), artists
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -36,42 +36,32 @@ def adaptable(module: nn.Module) -> bool:
 def resolve_targets(
     model: nn.Module, patterns: Iterable[str], aliases: Mapping[str, tuple[str, ...]], fresh: Iterable[str]
 ) -> Targets:
-    """Match patterns with the layers of a model. A pattern matches a layer if the layer's dotted name ends with it.
+    """Match patterns with the layers of a model. A pattern matches a layer if the layer's dotted name ends with it;
+    raises a UserError with similar names if it matches none.
 
     Args:
         aliases: older names, each with the current names that replace it.
         fresh: dotted names of modules that train in full.
-
-    Raises:
-        UserError: a pattern matches no layer; the message contains similar names.
     """
-    fresh = tuple(fresh)
+    prefixes = tuple(f"{module}." for module in fresh)
     layers = [name for name, module in model.named_modules() if adaptable(module)]
-    pretrained = [name for name in layers if not _inside(name, fresh)]
+    pretrained = [name for name in layers if not f"{name}.".startswith(prefixes)]
     chosen: set[str] = set()
     matches: dict[str, int] = {}
     in_full: list[str] = []
     for pattern in patterns:
-        names = aliases.get(pattern, (pattern,))
-        found = [layer for layer in pretrained if any(_ends(layer, name) for name in names)]
+        endings = tuple(f".{name}" for name in aliases.get(pattern, (pattern,)))
+        found = [layer for layer in pretrained if f".{layer}".endswith(endings)]
         if found:
             matches[pattern] = len(found)
             chosen.update(found)
-        elif any(_ends(layer, pattern) for layer in layers if _inside(layer, fresh)):
+        elif any(f".{layer}".endswith(f".{pattern}") for layer in layers if layer not in pretrained):
             in_full.append(pattern)
         else:
-            endings = sorted({".".join(layer.split(".")[-2:]) for layer in layers})
-            near = difflib.get_close_matches(pattern, endings, n=3, cutoff=0.3) or endings[:6]
+            names = sorted({".".join(layer.split(".")[-2:]) for layer in layers})
+            near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:6]
             raise UserError(f"LoRA target {pattern!r} matches no layer; near misses: {', '.join(near)}")
     return Targets(tuple(layer for layer in pretrained if layer in chosen), matches, tuple(in_full))
-
-
-def _ends(layer: str, pattern: str) -> bool:
-    return layer == pattern or layer.endswith("." + pattern)
-
-
-def _inside(layer: str, modules: tuple[str, ...]) -> bool:
-    return any(layer == module or layer.startswith(module + ".") for module in modules)
 
 
 def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: float) -> None:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
-from sousaphone.backbones.registry import REGISTRY, implementation
+from sousaphone.backbones.registry import REGISTRY, backbone_spec, implementation
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
+from sousaphone.text import first_few
 from sousaphone.weights.check import load_checked
 
 
@@ -27,7 +28,8 @@ def load_backbone(
     clip_seconds: float | None = None,
     overrides: FrontendOverrides = AS_TRAINED,
 ) -> Backbone:
-    """Build a backbone in evaluation mode.
+    """Build a backbone in evaluation mode. Raises a UserError if the name or scale is unknown, or the file has another
+    format, another size than its name states, or weights trained on other features.
 
     Args:
         name: a key of the registry.
@@ -36,14 +38,8 @@ def load_backbone(
         seed: of the random weights; the caller's RNG state does not change.
         clip_seconds: length of the longest input clip; None is the length used in pretraining.
         overrides: features allowed instead of those that the weights were trained on; see `frontend_spec`.
-
-    Raises:
-        UserError: the name or scale is unknown, or the file has another format, another size than its name states, or
-            weights trained on other features.
     """
-    if name not in REGISTRY:
-        raise UserError(f"backbone {name!r} is unknown; choose one of: {', '.join(REGISTRY)}")
-    spec = REGISTRY[name]
+    spec = backbone_spec(name)
     if scale not in spec.scales:
         raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
     # Set for weights files as well, since fresh layers are initialised at random.
@@ -164,7 +160,7 @@ class RudimentClassifier(nn.Module):
     def load_trained_state(self, state: dict[str, Any]) -> None:
         """Load a `trained_state` into an equal base; raises a UserError for that of another model or strategy."""
         if different := self.trained_state().keys() ^ state.keys():
-            names = ", ".join(sorted(different)[:3])
+            names = first_few(sorted(different))
             raise UserError(f"the saved state is of another model or strategy; it differs in {names}")
         self.load_state_dict(state, strict=False)
 

@@ -25,7 +25,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from sousaphone.errors import UserError
@@ -68,7 +68,7 @@ class Rudiment:
     @cached_property
     def strokes(self) -> tuple[Stroke, ...]:
         """The strokes of the cycle in order, with the hands of a right-handed player."""
-        notes: list[tuple[str, str, float, int | None, int | None]] = []  # hand, kind, lead, diddle, parent
+        notes: list[Stroke] = []  # with onsets relative to their positions in the cycle
         for token in self.notation.split():
             match = _TOKEN.fullmatch(token)
             if match is None:
@@ -76,15 +76,12 @@ class Rudiment:
             graces, mark, hands = match["graces"], match["mark"], match["hands"]
             parent = len(notes) + len(graces)
             for grace, lead in zip(graces, GRACE_LEAD_BEATS.get(len(graces), ()), strict=True):
-                notes.append((grace.upper(), "grace", lead, None, parent))
+                notes.append(Stroke(grace.upper(), "grace", -lead, parent=parent))
             kind = "diddle" if len(hands) == 2 else {">": "accent", "z": "buzz", "": "tap"}[mark]
             for number, hand in enumerate(hands, start=1):
-                notes.append((hand, kind, 0.0, number if kind == "diddle" else None, None))
+                notes.append(Stroke(hand, kind, 0.0, diddle=number if kind == "diddle" else None))
         step = self.beats / len(notes)
-        return tuple(
-            Stroke(hand, kind, index * step - lead, diddle, parent)
-            for index, (hand, kind, lead, diddle, parent) in enumerate(notes)
-        )
+        return tuple(replace(note, onset=index * step + note.onset) for index, note in enumerate(notes))
 
 
 # Slug, beats per cycle and cycle, in the order of the PAS sheet. The comment of a row gives the sheet's sticking or

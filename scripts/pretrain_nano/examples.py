@@ -54,9 +54,8 @@ def open_examples(corpus: Corpus, cache: WaveformCache, backbone: Backbone, root
         announce(f"{backbone.spec.name}: computing features of {corpus.clips:,} windows")
         with atomic_write(features) as temporary:
             _write_features(corpus, cache, backbone, temporary)
-    index = np.arange(corpus.clips)
-    training = sum(corpus.split(i) == "train" for i in index.tolist())
-    return Examples(np.load(features, mmap_mode="r"), np.load(scores), index % corpus.motifs, training)
+    motifs = np.arange(corpus.clips) % corpus.motifs
+    return Examples(np.load(features, mmap_mode="r"), np.load(scores), motifs, corpus.motifs * corpus.takes)
 
 
 def window_ms(corpus: Corpus, index: int) -> int:
@@ -82,15 +81,12 @@ def score(corpus: Corpus, index: int) -> np.ndarray:
 
 def _write_features(corpus: Corpus, cache: WaveformCache, backbone: Backbone, path: Path) -> None:
     samples = round(WINDOW_SECONDS * cache.sample_rate)
-    into: np.memmap | None = None
+    shape = backbone.frontend(torch.zeros(1, samples)).shape[1:]
+    into = np.lib.format.open_memmap(path, "w+", "<f2", (corpus.clips, *shape), version=(2, 0))
     for first in range(0, corpus.clips, _BATCH):
         rows = range(first, min(first + _BATCH, corpus.clips))
         starts = [int(cache.offsets[i]) + window_ms(corpus, i) * cache.sample_rate // 1000 for i in rows]
         wave = torch.from_numpy(np.stack([cache.wave[start : start + samples] for start in starts])).float() / 32768
         with torch.inference_mode():
-            features = backbone.frontend(wave).numpy()
-        if into is None:
-            into = np.lib.format.open_memmap(path, "w+", "<f2", (corpus.clips, *features.shape[1:]), version=(2, 0))
-        into[first : rows.stop] = features
-    if into is not None:
-        into.flush()
+            into[first : rows.stop] = backbone.frontend(wave).numpy()
+    into.flush()

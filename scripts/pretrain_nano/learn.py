@@ -95,11 +95,8 @@ def loss_of(recipe: Recipe, logits: Tensor, marks: Tensor, motifs: Tensor, targe
 
 
 def learn(recipe: Recipe, corpus: Corpus, examples: Examples, directory: Path, announce: Announce) -> Learner:
-    """Pretrain one backbone, starting from the checkpoint in `directory` if there is one.
-
-    Raises:
-        UserError: the checkpoint is of another recipe or corpus.
-    """
+    """Pretrain one backbone, starting from the checkpoint in `directory` if there is one; raises a UserError if that is
+    of another recipe or corpus."""
     learner = make_learner(recipe, corpus.motifs)
     optimizer = adamw(learner.parameters(), recipe.learning_rate, recipe.weight_decay)
     plan = {**dataclasses.asdict(recipe), "corpus": dataclasses.asdict(corpus)}

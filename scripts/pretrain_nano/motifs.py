@@ -17,6 +17,7 @@ _OTHER = {"R": "L", "L": "R"}
 Form = tuple[tuple[str, str], ...]  # the hand and the kind of each stroke
 
 
+@functools.cache
 def make_motifs(count: int, seed: int) -> tuple[Rudiment, ...]:
     """Draw `count` patterns from a seed. A smaller count gives a prefix of a larger one.
 

@@ -65,7 +65,7 @@ def take(corpus: Corpus, index: int) -> Take:
     """Clip `index`; motifs take turns, so that all have equally many takes."""
     seed = (corpus.seed, 5, index)
     rng = np.random.default_rng(seed)
-    motif = _motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
+    motif = make_motifs(corpus.motifs, corpus.seed)[index % corpus.motifs]
     tempo, stretch = draw_tempo(motif, rng)
     players = _players(corpus.split(index))
     return Take(
@@ -78,9 +78,6 @@ def take(corpus: Corpus, index: int) -> Take:
         duration=CLIP_SECONDS,
         tuning_cents=float(rng.uniform(-400, 400)),
     )
-
-
-_motifs = functools.cache(make_motifs)
 
 
 @functools.cache
@@ -125,17 +122,7 @@ def _synthesise(rng: np.random.Generator) -> np.ndarray:
 
 def _room(rng: np.random.Generator) -> Room:
     """A room and microphone with the parameters of the built-in set's six rooms, drawn from wider ranges."""
-    return Room(
-        name="any",
-        kind="any",
-        size=float(rng.uniform(0.0, 0.8)),
-        damping=float(rng.uniform(0.2, 0.95)),
-        wet=float(rng.uniform(0.0, 0.45)),
-        mic="any",
-        distance_m=1.0,
-        low_cut_hz=float(rng.uniform(30, 200)),
-        presence_db=float(rng.uniform(-4, 4)),
-        air_db=float(rng.uniform(-6, 4)),
-        ratio=float(rng.uniform(1, 4)),
-        noise_db=float(rng.uniform(-60, -25)),
-    )
+    ranges = {"size": (0.0, 0.8), "damping": (0.2, 0.95), "wet": (0.0, 0.45), "low_cut_hz": (30, 200)}
+    ranges |= {"presence_db": (-4, 4), "air_db": (-6, 4), "ratio": (1, 4), "noise_db": (-60, -25)}
+    drawn = {name: float(rng.uniform(low, high)) for name, (low, high) in ranges.items()}
+    return Room(name="any", kind="any", mic="any", distance_m=1.0, **drawn)

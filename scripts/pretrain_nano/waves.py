@@ -30,11 +30,8 @@ _CHUNK = 50  # clips per job of a worker
 def render_corpus(
     corpus: Corpus, rates: Collection[int], root: Path, workers: int, announce: Announce
 ) -> dict[int, WaveformCache]:
-    """Render the corpus at each rate (Hz) below `root`, or open it if it is complete.
-
-    Raises:
-        UserError: `root` holds another corpus.
-    """
+    """Render the corpus at each rate (Hz) below `root`, or open it if it is complete; raises a UserError if `root`
+    holds another corpus."""
     root.mkdir(parents=True, exist_ok=True)
     plan = {"version": VERSION, "rates": sorted(rates), **dataclasses.asdict(corpus)}
     plan_file = root / "corpus.json"

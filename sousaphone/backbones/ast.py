@@ -94,15 +94,12 @@ def _attend(attention: Any, x: Tensor) -> Tensor:
 
 def _features(extractor: Mapping[str, Any]) -> dict[str, Any]:
     """Settings of an ASTFeatureExtractor as fields of FrontendContract."""
-    stated = {"sample_rate": "sampling_rate", "mels": "num_mel_bins"}
+    stated = {"sample_rate": "sampling_rate", "mels": "num_mel_bins", "mean": "mean", "scale": "std"}
     found = {field: extractor[key] for field, key in stated.items() if key in extractor}
     if not extractor.get("do_normalize", True):
-        return {**found, "mean": 0.0, "scale": 1.0}
-    if "mean" in extractor:
-        found["mean"] = extractor["mean"]
-    if "std" in extractor:
-        std = extractor["std"]
-        found["scale"] = 2 * std if isinstance(std, int | float) else std
+        found |= {"mean": 0.0, "scale": 1.0}
+    elif isinstance(found.get("scale"), int | float):
+        found["scale"] *= 2
     return found
 
 

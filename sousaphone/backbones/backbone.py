@@ -34,12 +34,8 @@ class Backbone(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
-        """Load an official file, which also determines the size.
-
-        Raises:
-            UserError: the file is not in this backbone's format, or was trained on features that `overrides` does not
-                accept.
-        """
+        """Load an official file, which also determines the size. Raises a UserError if it is not in this backbone's
+        format, or was trained on features that `overrides` does not accept."""
 
     @abstractmethod
     def encode(self, features: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,10 +44,12 @@ class Beats(nn.Module):
 
 
 class BeatsBackbone(Backbone):
-    """BEATs after self-supervised pretraining. The embedding is the mean of its tokens."""
+    """BEATs after self-supervised pretraining, or also fine-tuned on AudioSet's labels (`beats-ft`).
+
+    The embedding is the mean of its tokens, which is also the input of the predictor of fine-tuned files.
+    """
 
     frontend: BeatsFrontend
-    fine_tuned = False
 
     def __init__(self, spec: BackboneSpec, net: Beats) -> None:
         super().__init__()
@@ -62,9 +63,9 @@ class BeatsBackbone(Backbone):
     @classmethod
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         cfg, state = _read_official(path)
-        fine_tuned = bool(cfg.get("finetuned_model")) or any(key.startswith("predictor.") for key in state)
-        if fine_tuned != cls.fine_tuned:
-            name, other = ("beats-ft", "a fine-tuned") if fine_tuned else ("beats", "a pretrained, not fine-tuned")
+        fine_tuned = cfg.get("finetuned_model") or any(key.startswith("predictor.") for key in state)
+        name, other = ("beats-ft", "a fine-tuned") if fine_tuned else ("beats", "a pretrained, not fine-tuned")
+        if spec.name != name:
             raise UserError(
                 f"{path} holds {other} BEATs, which is another arm than {spec.name}; give it as {name}, with "
                 f"--models {name} --weights {name}={path}"
@@ -86,12 +87,6 @@ class BeatsBackbone(Backbone):
         return self.net(features)
 
 
-class FineTunedBeatsBackbone(BeatsBackbone):
-    """BEATs fine-tuned on AudioSet's labels. The predictor is dropped; its mean input is the embedding."""
-
-    fine_tuned = True
-
-
 def _read_official(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read `cfg` and `model` (as float32) from an official file; raises UserError for other files."""
     wanted = "give an official BEATs file, a dict of 'cfg' and 'model'"
@@ -110,11 +105,11 @@ def _fitting(state: dict[str, Tensor], net: Beats, path: Path) -> dict[str, Tens
     wanted = net.state_dict()
     state = {key: value for key, value in state.items() if not key.startswith(_DROPPED)}
     # All layers share one table, which a file may contain once or for each layer.
-    tables = {key: state[key] for key in wanted if key.endswith(_TABLE) and key in state}
-    for key in wanted:
-        if key.endswith(_TABLE) and tables:
-            state.setdefault(key, next(iter(tables.values())))
+    places = [key for key in wanted if key.endswith(_TABLE)]
+    tables = [state[key] for key in places if key in state]
+    if tables:
+        state = {**dict.fromkeys(places, tables[0]), **state}
     refuse_misfits(f"{path} does not fit its own cfg", misfits(wanted, state))
-    if any(not torch.equal(a, b) for a, b in itertools.pairwise(tables.values())):
+    if any(not torch.equal(table, tables[0]) for table in tables[1:]):
         raise UserError(f"{path} holds different tables of relative positions in its layers; BEATs shares one")
     return state

@@ -31,6 +31,13 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda x: x,
     "glu": lambda x: x,  # the gate is in the first feed-forward layer
 }
+# Accepted types and range of the fields of each type.
+_LIMITS: dict[str, tuple[tuple[type, ...], Any, Any]] = {
+    "int": ((int,), 1, math.inf),
+    "bool": ((bool, int), None, None),
+    "float": ((float, int), 0.0, 0.999),
+    "str": ((str,), None, None),
+}
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,12 @@ class BeatsConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            _check(field.name, str(field.type), getattr(self, field.name))
+            value, (kinds, low, high) = getattr(self, field.name), _LIMITS[str(field.type)]
+            # An int may be used as a bool, but not the reverse.
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise UserError(f"BEATs cfg: {field.name}={value!r} is not of type {field.type}")
+            if low is not None and not low <= value <= high:
+                raise UserError(f"BEATs cfg: {field.name}={value!r} is not from {low} to {high}")
         for divisor in ("encoder_attention_heads", "conv_pos_groups"):
             if self.encoder_embed_dim % getattr(self, divisor):
                 raise UserError(
@@ -85,17 +97,6 @@ class BeatsConfig:
         """Read a file's `cfg` without the keys that do not concern the encoder (predictor, training)."""
         known = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in cfg.items() if name in known})
-
-
-def _check(name: str, kind: str, value: Any) -> None:
-    """Check the type and the range of a field; an int may be used as a bool, but not the reverse."""
-    types: dict[str, tuple[type, ...]] = {"int": (int,), "bool": (bool, int), "float": (float, int), "str": (str,)}
-    fits = isinstance(value, types[kind]) and (kind == "bool" or not isinstance(value, bool))
-    if not fits:
-        raise UserError(f"BEATs cfg: {name}={value!r} is not of type {kind}")
-    low, high = {"int": (1, math.inf), "float": (0.0, 0.999)}.get(kind, (None, None))
-    if low is not None and not low <= value <= high:
-        raise UserError(f"BEATs cfg: {name}={value!r} is not from {low} to {high}")
 
 
 class Attention(nn.Module):

@@ -89,11 +89,8 @@ def calibrate(backbone: EfficientAtBackbone) -> None:
 
 
 def load_official(path: Path) -> MobileNet:
-    """Load an official file, a bare state dict whose file name gives the strides.
-
-    Raises:
-        UserError: the file is of another kind, or tensors are missing, unknown or of another shape.
-    """
+    """Load an official file, a bare state dict whose file name gives the strides. Raises a UserError if it is of
+    another kind, or tensors are missing, unknown or of another shape."""
     remedy = "give an official EfficientAT file, such as mn10_as_mAP_471.pt"
     name = read_name(path.name)
     if name.images:
@@ -140,11 +137,7 @@ class OfficialName:
 
 
 def read_name(name: str) -> OfficialName:
-    """Parse a file name; names other than the released ones give the defaults.
-
-    Raises:
-        UserError: the hop in the name is out of range.
-    """
+    """Parse a file name; unknown names give the defaults. Raises a UserError if the hop is out of range."""
     match = _NAME.match(name)
     if match is None:
         return OfficialName()

@@ -26,7 +26,6 @@ class Stage:
 
 
 STRIDES = (2, 2, 2, 2)  # of the stages with stride 2
-_STEM = 16
 _STAGES = (
     Stage(3, 16, 16, False, nn.ReLU),
     Stage(3, 64, 24, False, nn.ReLU, stride=2),
@@ -57,7 +56,7 @@ class Channels:
     def of_width(cls, width: float) -> Self:
         """MobileNetV3's channels times `width`, with the authors' rounding (mn10 has width 1)."""
         blocks = tuple((divisible(stage.expanded * width), divisible(stage.out * width)) for stage in _STAGES)
-        return cls(divisible(_STEM * width), blocks)
+        return cls(divisible(16 * width), blocks)
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Self:
@@ -77,7 +76,7 @@ def divisible(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(nn.Sequential):
     """Convolution without bias, batch norm, activation; stride 1 keeps the size."""
 
     def __init__(
@@ -93,10 +92,6 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, groups=groups, bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=0.001, momentum=0.01)
         self.activation = activation()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.activation(self.norm(self.conv(x)))
-        return y
 
 
 class SqueezeExcitation(nn.Module):
@@ -131,7 +126,7 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class MobileNet(nn.Module):
+class MobileNet(nn.Sequential):
     """The official `features`: [B, 1, M, F] to [B, D, M / 32, F / 32], rounded up. D is 6 times the last block's width.
 
     `strides` are those of the four stages that halve the resolution in MobileNetV3.
@@ -157,10 +152,6 @@ class MobileNet(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(self.blocks(self.stem(x)))
-        return y
-
     def official_keys(self) -> dict[str, str]:
         """The official name of each key of this state dict."""
         keys = {}
@@ -168,8 +159,7 @@ class MobileNet(nn.Module):
             layer, *path = key.split(".")
             if layer == "blocks":
                 number, part, *path = path
-                block = self.blocks[int(number)]
-                parts = [each for each in ("expand", "depthwise", "se", "project") if getattr(block, each) is not None]
+                parts = [each for each, _ in self.blocks[int(number)].named_children()]
                 official = f"features.{int(number) + 1}.block.{parts.index(part)}"
             else:
                 official = f"features.{0 if layer == 'stem' else len(self.blocks) + 1}"

@@ -30,14 +30,16 @@ _BANDS = 32  # per block of a mel bank
 class Frontend(nn.Module):
     """Base class of the front ends; the module's docstring describes the call."""
 
-    time_dim: int
-    mel_dim: int
+    time_dim, mel_dim = -2, -1
 
-    def __init__(self, contract: FrontendContract) -> None:
+    def __init__(self, contract: FrontendContract, window: Tensor, bank: Tensor) -> None:
+        """Store the `window` of a frame and the mel `bank` [bins, M]."""
         super().__init__()
         self.contract = contract
         self.sample_rate = contract.sample_rate
         self.hop_seconds = contract.hop / contract.sample_rate
+        self.window = nn.Buffer(window, persistent=False)
+        self.bank = MelBank(bank)
 
 
 def to_float(wave: Tensor) -> Tensor:
@@ -49,7 +51,7 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
     """Set `wave` [B, T] to zero beyond each row's length."""
     if lengths is None:
         return wave
-    if wave.device.type == "cpu":  # on a GPU these reads would synchronise
+    if wave.device.type == "cpu":  # several times as fast as a mask; on a GPU these reads would synchronise
         if int(lengths.min()) >= wave.shape[-1]:
             return wave
         silenced = wave.clone()
@@ -79,11 +81,9 @@ class MelBank(nn.Module):
     On a CPU it multiplies blocks of adjacent bands by their nonzero bins only, a quarter of the operations.
     """
 
-    matrix: Tensor
-
     def __init__(self, matrix: Tensor) -> None:
         super().__init__()
-        self.register_buffer("matrix", matrix.contiguous(), persistent=False)
+        self.matrix = nn.Buffer(matrix.contiguous(), persistent=False)
         self.bands = matrix.shape[1]
         # (first bin, one past the last, first band, one past the last)
         self.blocks: list[tuple[int, int, int, int]] = []
@@ -104,64 +104,49 @@ class MelBank(nn.Module):
         return bands.view(*power.shape[:-1], self.bands)
 
 
-def kaldi_bank(contract: FrontendContract) -> MelBank:
+def kaldi_bank(contract: FrontendContract) -> Tensor:
     bands = (contract.low_hz, contract.high_hz, 100.0, -500.0, 1.0)
     bank, _ = get_mel_banks(contract.mels, contract.fft, float(contract.sample_rate), *bands)
-    # Kaldi's bank has no Nyquist bin.
-    return MelBank(F.pad(bank, (0, 1)).T)
+    return F.pad(bank, (0, 1)).T  # Kaldi's bank has no Nyquist bin
 
 
-class KaldiFbank(nn.Module):
+class KaldiFrontend(Frontend):
     """Kaldi's log mel filter bank as `torchaudio.compliance.kaldi.fbank` computes it, batched.
 
-    Pre-emphasis 0.97, mean of each frame removed, no dither, incomplete frames dropped (snip_edges). `window` [W] is
+    Pre-emphasis 0.97, mean of each frame removed, no dither, incomplete frames dropped (snip_edges). The window [W] is
     applied after pre-emphasis.
     """
 
-    window: Tensor
-
-    def __init__(self, contract: FrontendContract, window: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("window", window, persistent=False)
-        self.frame, self.hop, self.fft = contract.window, contract.hop, contract.fft
-        self.bank = kaldi_bank(contract)
-
-    def frames(self, lengths: Tensor) -> Tensor:
-        """Number of complete frames in each length in samples."""
-        return torch.clamp((lengths - self.frame) // self.hop + 1, min=0)
-
-    def forward(self, wave: Tensor) -> Tensor:
+    def log_mels(self, wave: Tensor) -> Tensor:
         """[B, T] to [B, F, M] with F = (T - W) // hop + 1."""
-        if wave.shape[-1] < self.frame:
-            return wave.new_zeros(wave.shape[0], 0, self.bank.bands)
-        return torch.cat([self._bands(part) for part in clip_groups(wave)])
+        if wave.shape[-1] < self.contract.window:
+            return wave.new_zeros(wave.shape[0], 0, self.contract.mels)
+        return torch.cat([self._log_mels(part) for part in clip_groups(wave)])
 
-    def _bands(self, wave: Tensor) -> Tensor:
-        x = wave.unfold(-1, self.frame, self.hop)  # [B, F, W]
+    def _log_mels(self, wave: Tensor) -> Tensor:
+        x = wave.unfold(-1, self.contract.window, self.contract.hop)  # [B, F, W]
         x = x - x.mean(-1, keepdim=True)
         x = x - _PREEMPHASIS * F.pad(x, (1, 0), mode="replicate")[..., :-1]
-        spectrum = torch.fft.rfft(x * self.window, n=self.fft)  # [B, F, bins]
+        spectrum = torch.fft.rfft(x * self.window, n=self.contract.fft)  # [B, F, bins]
         return self.bank(power(spectrum)).clamp_min(_EPSILON).log()
 
 
-class AstFrontend(Frontend):
+class AstFrontend(KaldiFrontend):
     """AST's features: Kaldi filter bank with a Hann window, cut or zero-padded to `frames`, then normalised.
 
     Equal to transformers' ASTFeatureExtractor (AudioSet mean and deviation).
     """
 
-    time_dim, mel_dim = -2, -1
-
     def __init__(self, contract: FrontendContract, frames: int = 1024) -> None:
-        super().__init__(contract)
+        super().__init__(contract, torch.hann_window(contract.window, periodic=False), kaldi_bank(contract))
         self.length = frames
-        self.fbank = KaldiFbank(contract, torch.hann_window(contract.window, periodic=False))
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, frames, 128]."""
-        x = self.fbank(wave)[:, : self.length]  # [B, F, M]
+        x = self.log_mels(wave)[:, : self.length]  # [B, F, M]
         if lengths is not None:
-            padding = torch.arange(x.shape[1], device=x.device) >= self.fbank.frames(lengths.to(x.device))[:, None]
+            complete = (lengths.to(x.device) - self.contract.window) // self.contract.hop + 1  # frames [B]
+            padding = torch.arange(x.shape[1], device=x.device) >= complete[:, None]
             x = x.masked_fill(padding.unsqueeze(-1), 0.0)
         x = F.pad(x, (0, 0, 0, self.length - x.shape[1]))
         return (x - self.contract.mean) / self.contract.scale
@@ -176,15 +161,11 @@ class ClapFrontend(Frontend):
     laion/clap-htsat-unfused.
     """
 
-    time_dim, mel_dim = -2, -1
-    window: Tensor
-
     def __init__(self, contract: FrontendContract, seconds: float = 10.0) -> None:
-        super().__init__(contract)
-        self.samples = round(seconds * contract.sample_rate)
-        self.register_buffer("window", torch.hann_window(contract.fft), persistent=False)
         bands = (contract.low_hz, contract.high_hz, contract.mels, contract.sample_rate)
-        self.bank = MelBank(melscale_fbanks(contract.fft // 2 + 1, *bands, "slaney", "slaney"))  # [513, 64]
+        bank = melscale_fbanks(contract.fft // 2 + 1, *bands, "slaney", "slaney")  # [513, 64]
+        super().__init__(contract, torch.hann_window(contract.fft), bank)
+        self.samples = round(seconds * contract.sample_rate)
 
     def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
         """Fill the window: [B, T] to [B, self.samples]."""
@@ -224,15 +205,11 @@ class EfficientAtFrontend(Frontend):
     """
 
     time_dim, mel_dim = -1, -2
-    window: Tensor
 
     def __init__(self, contract: FrontendContract) -> None:
-        super().__init__(contract)
-        self.fft = contract.fft
-        edge = (self.fft - contract.window) // 2
+        edge = (contract.fft - contract.window) // 2
         window = F.pad(torch.hann_window(contract.window, periodic=False), (edge, edge))
-        self.register_buffer("window", window, persistent=False)
-        self.bank = kaldi_bank(contract)  # [513, M]
+        super().__init__(contract, window, kaldi_bank(contract))
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 32 kHz to [B, M, F] with F = 1 + (T - 1) // hop; T at least 514."""
@@ -242,27 +219,23 @@ class EfficientAtFrontend(Frontend):
     def _mel(self, wave: Tensor) -> Tensor:
         """[B, T] to the power in each band [B, F, M]."""
         x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=_PREEMPHASIS)
-        x = F.pad(x, (self.fft // 2, self.fft // 2), mode="reflect")
-        frames = x.unfold(-1, self.fft, self.contract.hop)  # [B, F, 1024], a view
-        bands: Tensor = self.bank(power(torch.fft.rfft(frames * self.window)))
-        return bands
+        fft = self.contract.fft
+        frames = F.pad(x, (fft // 2, fft // 2), mode="reflect").unfold(-1, fft, self.contract.hop)  # [B, F, 1024]
+        return self.bank.forward(power(torch.fft.rfft(frames * self.window)))
 
 
-class BeatsFrontend(Frontend):
+class BeatsFrontend(KaldiFrontend):
     """BEATs' features: Kaldi filter bank with a Povey window on 16-bit amplitudes, then normalised.
 
     Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence; `silence`
     is the value of every band of a silent frame.
     """
 
-    time_dim, mel_dim = -2, -1
-
     def __init__(self, contract: FrontendContract) -> None:
-        super().__init__(contract)
-        self.fbank = KaldiFbank(contract, torch.hann_window(contract.window, periodic=False).pow(0.85))
+        super().__init__(contract, torch.hann_window(contract.window, periodic=False).pow(0.85), kaldi_bank(contract))
         self.silence = (math.log(_EPSILON) - contract.mean) / contract.scale
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, F, 128] with F = (T - 400) // 160 + 1."""
-        x = self.fbank(silence_padding(wave, lengths) * 2**15)
+        x = self.log_mels(silence_padding(wave, lengths) * 2**15)
         return (x - self.contract.mean) / self.contract.scale

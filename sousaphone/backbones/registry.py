@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.backbones.frontend_spec import FrontendContract
+from sousaphone.errors import UserError
 
 if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone
@@ -189,7 +190,6 @@ _BEATS_FT = dataclasses.replace(
     _BEATS,
     name="beats-ft",
     title="BEATs, fine-tuned",
-    implementation="sousaphone.backbones.beats:FineTunedBeatsBackbone",
     weights=(
         dataclasses.replace(
             _BEATS.weights[0],
@@ -209,6 +209,12 @@ DEFAULT_SWEEP = tuple(name for name, spec in REGISTRY.items() if spec.in_default
 
 def implementation(spec: BackboneSpec) -> type[Backbone]:
     """Import the class of a backbone, and with it torch."""
-    module, _, name = spec.implementation.partition(":")
-    found: type[Backbone] = getattr(importlib.import_module(module), name)
+    found: type[Backbone] = pkgutil.resolve_name(spec.implementation)
     return found
+
+
+def backbone_spec(name: str) -> BackboneSpec:
+    """The entry of a backbone; raises a UserError for an unknown name."""
+    if name not in REGISTRY:
+        raise UserError(f"backbone {name!r} is unknown; choose from: {', '.join(REGISTRY)}")
+    return REGISTRY[name]

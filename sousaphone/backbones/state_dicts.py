@@ -13,16 +13,12 @@ from torch import Tensor
 from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.errors import UserError
-
-_SHOWN = 5
+from sousaphone.text import first_few
 
 
 def read_torch_file(path: Path, remedy: str) -> Any:
-    """Read a torch file of tensors and plain data; code in it is never executed.
-
-    Raises:
-        UserError: the file is missing, damaged or of another kind; the message ends with `remedy`.
-    """
+    """Read a torch file of tensors and plain data; code in it is never executed. Raises a UserError that ends with
+    `remedy` if the file is missing, damaged or of another kind."""
     if not path.is_file():
         raise UserError(f"{path} is not a file; {remedy}")
     try:
@@ -46,11 +42,7 @@ def misfits(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[s
 
 def refuse_misfits(what: str, names_by_kind: Mapping[str, Collection[str]], remedy: str = "") -> None:
     """Raise a UserError that lists the first few names of each kind, if there are any; see `misfits`."""
-    kinds = [
-        f"{kind}: {', '.join(sorted(names)[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''}"
-        for kind, names in names_by_kind.items()
-        if names
-    ]
+    kinds = [f"{kind}: {first_few(sorted(names), 5)}" for kind, names in names_by_kind.items() if names]
     if kinds:
         raise UserError("; ".join([what, *kinds, *([remedy] if remedy else [])]))
 
@@ -58,14 +50,8 @@ def refuse_misfits(what: str, names_by_kind: Mapping[str, Collection[str]], reme
 def refuse_other_features(
     spec: BackboneSpec, path: Path, stated: Mapping[str, Any], overrides: FrontendOverrides
 ) -> tuple[str, ...]:
-    """The differences between the features that weights were trained on and those of the backbone's front end.
-
-    Args:
-        stated: what the files contain about the features, as fields of FrontendContract.
-
-    Raises:
-        UserError: there are differences, and `overrides` does not accept them for this backbone.
-    """
+    """The differences between the features that weights were trained on (`stated` in their files, as fields of
+    FrontendContract) and those of the front end; raises a UserError unless `overrides` accepts them."""
     differences = spec.frontend.differences(stated)
     if differences and spec.name not in overrides.mismatch:
         raise UserError(

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,7 @@ _DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pic
 
 
 def load_config(config_class: Any, path: Path) -> Any:
-    """Read the checkpoint's configuration.
-
-    Raises:
-        UserError: config.json is missing, damaged or of another architecture.
-    """
+    """Read a checkpoint's config.json; raises a UserError if it is missing, damaged or of another architecture."""
     if not (path / "config.json").is_file():
         raise UserError(f"{path} has no config.json; give the directory of a transformers checkpoint")
     if (path / "adapter_config.json").exists():  # transformers would load the adapter's base model instead
@@ -68,17 +63,18 @@ def load_extractor(path: Path) -> dict[str, Any]:
 def load_pretrained(
     model_class: Any, path: Path, config: Any, dropped: tuple[str, ...], renamed: Mapping[str, str] | None = None
 ) -> Any:
-    """Load the checkpoint's model in float32 and evaluation mode.
+    """Load the checkpoint's model in float32 and evaluation mode. Raises a UserError if a tensor is missing, unknown or
+    of another shape, or the file is damaged. Turns off transformers' messages.
 
     Args:
         dropped: prefixes of tensors that the backbone does not need, such as the classifier's.
         renamed: regular expressions of tensor names and their replacements, in addition to those of transformers.
-
-    Raises:
-        UserError: a tensor is missing, unknown or of another shape, or the file is damaged.
     """
     try:
-        with _quiet():
+        logging.set_verbosity_error()  # no load report
+        logging.disable_progress_bar()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             # Without ignore_mismatched_sizes transformers reports only the first tensor of another shape.
             model, info = model_class.from_pretrained(
                 path,
@@ -96,19 +92,3 @@ def load_pretrained(
     misfits = {"missing": info["missing_keys"], "unknown": unknown, "of another shape": reshaped}
     refuse_misfits(f"{path} does not fit {model_class.__name__}", misfits)
     return model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Turn off progress bar, load report and warnings of transformers."""
-    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -183,31 +182,24 @@ def fit_neighbours(train: Labelled, validation: Labelled) -> Fitted:
 
 
 def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
-    """Fit logistic regression on standardised columns, with C selected on the validation clips.
-
-    Raises:
-        ValueError: the training clips have one class only.
-    """
+    """Fit logistic regression on standardised columns, with C selected on the validation clips; raises a ValueError if
+    the training clips have one class only."""
     from sklearn.exceptions import ConvergenceWarning  # slow to import
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from threadpoolctl import threadpool_limits
 
-    def predict(model: Any, features: Tensor) -> Tensor:
-        return torch.from_numpy(model.predict(features.numpy()))
+    def fitted(strength: float) -> Fitted:
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_STEPS))
+        # The products are small: several BLAS threads take ten times as long as one.
+        with threadpool_limits(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            warnings.filterwarnings("ignore", "The number of unique classes")  # 40 classes, few clips
+            model.fit(train.features.numpy(), train.labels.numpy())
+        return Fitted(lambda features: torch.from_numpy(model.predict(features.numpy())), f"C={strength:g}")
 
-    def candidates() -> Iterator[Fitted]:
-        for strength in STRENGTHS:
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_STEPS))
-            # The products are small: several BLAS threads take ten times as long as one.
-            with threadpool_limits(1), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)
-                warnings.filterwarnings("ignore", "The number of unique classes")  # 40 classes, few clips
-                model.fit(train.features.numpy(), train.labels.numpy())
-            yield Fitted(partial(predict, model), f"C={strength:g}")
-
-    return select_best(validation, candidates())
+    return select_best(validation, map(fitted, STRENGTHS))
 
 
 def select_best(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:

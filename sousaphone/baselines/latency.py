@@ -25,12 +25,7 @@ def distinct_models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str],
 
 
 def time_arm(trial: TrainConfig) -> InferenceTime:
-    """Build the arm's model and time it on the CPU.
-
-    Raises:
-        RuntimeError, MemoryError: out of memory.
-        UserError: the weights cannot be read.
-    """
+    """Build the arm's model and time it on the CPU."""
     milliseconds = time_model(build_model(trial, len(SLUGS)), trial.clip_seconds)
     # The minimum is least disturbed by other processes.
     return InferenceTime(trial.model, trial.strategy, trial.lora_targets, min(milliseconds), len(milliseconds))

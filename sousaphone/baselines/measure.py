@@ -29,18 +29,10 @@ _EXPECTED = (RuntimeError, MemoryError, OSError, ValueError, ImportError)
 def measure_baselines(
     run: Path, trials: Sequence[TrainConfig], dataset: Dataset, announce: Announce
 ) -> BaselineResults | None:
-    """Measure the baselines and CPU times that a run lacks, and write each result at once.
+    """Measure the baselines and CPU times of all planned trials that a run lacks, and write each result at once.
 
     Results of the same clips and clip length are kept; failed measurements are repeated. A failure is announced and
-    stops nothing. Threads and random state are restored.
-
-    Args:
-        run: the run's directory.
-        trials: all planned trials.
-        dataset: the clips of the trials, of every split.
-
-    Returns:
-        All results of the run; None if they could not be written.
+    stops nothing. Threads and random state are restored. Returns all results, or None if they could not be written.
     """
     firsts: dict[str, TrainConfig] = {}
     for trial in trials:

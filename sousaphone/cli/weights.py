@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sousaphone.backbones.backbone_spec import BackboneSpec
-from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
+from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY, backbone_spec
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError
 from sousaphone.weights import locate
@@ -81,7 +81,7 @@ def listed() -> Iterator[str]:
 
 
 def fetch(names: Sequence[str]) -> int:
-    found = resolve_all({_spec(name).name: "auto" for name in names}, "base")
+    found = resolve_all({backbone_spec(name).name: "auto" for name in names}, "base")
     for name, path in found.items():
         print(f"{name}: {path}")
     return EXIT_OK
@@ -92,7 +92,7 @@ def verify(arguments: Sequence[str]) -> int:
     paths: dict[str, Path | None] = {}
     for argument in arguments or [name for name, spec in REGISTRY.items() if _local(spec) is not None]:
         name, sign, path = argument.partition("=")
-        spec = _spec(name)
+        spec = backbone_spec(name)
         paths[name] = Path(path).expanduser().absolute() if sign else _local(spec)
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")
@@ -119,15 +119,15 @@ def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
     if not path.exists():
         raise UserError(f"{path} does not exist")
     found = identify(spec, path)
+    as_published = same_bytes = ""
     if found.published is not None:
         refuse_other_bytes(spec.name, found.published, path)
+        as_published = " (as published)"
+        same_bytes = as_published * (found.published.sha256 == found.sha256)
     backbone = load_checked(spec, path).eval()
-    published = found.published is not None
-    as_published = " (as published)" * published
-    same_bytes = " (as published)" * (found.published is not None and found.published.sha256 == found.sha256)
     yield f"{spec.name}: {path}"
     yield f"  origin: {found.origin}"
-    yield f"  licence: {spec.licence if published else 'not known'}"
+    yield f"  licence: {spec.licence if found.published else 'not known'}"
     yield f"  SHA-256: {found.sha256}{same_bytes}"
     yield f"  parameters: {pretrained_parameters(backbone):,}{as_published}"
     yield f"  fingerprint of the loaded tensors: {fingerprint(backbone.get_submodule('net'))}"
@@ -137,12 +137,6 @@ def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
         embedding = backbone(clip)[0].double()
     norm, first = embedding.norm(), ", ".join(f"{value:.6g}" for value in embedding[:4])
     yield f"  fixed clip: {len(embedding)} outputs, mean {embedding.mean():.6g}, norm {norm:.6g}, first {first}"
-
-
-def _spec(name: str) -> BackboneSpec:
-    if name not in REGISTRY:
-        raise UserError(f"backbone {name!r} is unknown; choose from: {', '.join(REGISTRY)}")
-    return REGISTRY[name]
 
 
 def _local(spec: BackboneSpec) -> Path | None:

@@ -20,6 +20,7 @@ import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from sousaphone.backbones.frontends import to_float
 from sousaphone.config import TrainConfig
@@ -126,7 +127,8 @@ def fit(
         elif number - best["epoch"] >= config.patience:
             end = Cause.PATIENCE
         # The state at the end of this epoch, saved before the best state is loaded for the test.
-        trained, moments = model.trained_state(), _to_cpu(optimizer.state_dict())
+        trained = model.trained_state()
+        moments = tree_map_only(Tensor, lambda tensor: tensor.detach().cpu().clone(), optimizer.state_dict())
         tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
@@ -209,8 +211,7 @@ def train_epoch(
     rng = torch.Generator().manual_seed(epoch_seed(config.seed, epoch))
     effective = config.micro_batch * config.accumulation
     steps = math.ceil(len(clips) / effective)
-    if config.limit_train_batches is not None:
-        steps = min(steps, config.limit_train_batches)
+    steps = min(steps, config.limit_train_batches or steps)
     planned = min(len(clips), steps * effective)
     loss_sum = torch.zeros((), device=device)
     done, peak = 0, 0
@@ -302,17 +303,6 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, peak: float, step: int, 
 def epoch_seed(seed: int, epoch: int) -> int:
     """The seed of one epoch; the factor keeps epochs distinct between seeds (seed 0, epoch 2 and seed 1, epoch 1)."""
     return seed * 1_000_003 + epoch
-
-
-def _to_cpu(value: Any) -> Any:
-    """Copy an optimiser's state dict to the CPU, so that later steps do not change it."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, dict):
-        return {key: _to_cpu(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_to_cpu(item) for item in value]
-    return value
 
 
 def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:

@@ -25,8 +25,7 @@ class MicroBatch:
 
     def begin(self) -> None:
         """Start a new step without gradients."""
-        for parameter in self.trainable:
-            parameter.grad = None
+        self.model.zero_grad()
 
     def train(self, features: Tensor, targets: Tensor, count: int) -> Tensor:
         """Accumulate the gradients of features and targets [b, C], a part of a step of `count` clips; return the sum of

@@ -20,12 +20,9 @@ _SECONDS = 2.5
 def load_checked(
     spec: BackboneSpec, path: Path, clip_seconds: float | None = None, overrides: FrontendOverrides = AS_TRAINED
 ) -> Backbone:
-    """Load the backbone in a weights file or directory.
-
-    Raises:
-        UserError: it is not in this backbone's format, or it has the name of a published file but another size.
-    """
-    if nano.is_nano(path):
+    """Load the backbone in a weights file or directory. Raises a UserError if it is not in this backbone's format, or
+    has the name of a published file but another size."""
+    if nano.metadata(path):
         return nano.load(spec, path, clip_seconds, overrides)
     backbone = implementation(spec).load(spec, path, clip_seconds, overrides)
     published, found = claimed(spec, path), pretrained_parameters(backbone)

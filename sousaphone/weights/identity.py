@@ -121,18 +121,17 @@ def record_of(backbone: Backbone, source: str) -> dict[str, Any]:
     """
     spec, path = backbone.spec, Path(source)
     record: dict[str, Any] = {"source": source, "origin": RANDOM, "published": False}
-    if source == RANDOM:
-        record |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
-    elif path.parent == nano.DIRECTORY:
+    record |= dict.fromkeys(("sha256", "format", "licence", "pretraining", "objective"))
+    if path.parent == nano.DIRECTORY:
         record |= {"origin": nano.ORIGIN, "sha256": file_sha256(path), "format": "safetensors"}
         record |= {"licence": nano.LICENCE, "pretraining": nano.PRETRAINING, "objective": nano.OBJECTIVE}
-    else:
+    elif source != RANDOM:
         found = identify(spec, path)
-        known = found.published is not None
-        record |= {"origin": found.origin, "published": known, "sha256": found.sha256, "format": spec.format}
-        record["licence"] = spec.licence if known else None
-        record["pretraining"] = spec.pretraining if known else "not known: not one of the published files"
-        record["objective"] = spec.objective if known else "not known"
+        record |= {"origin": found.origin, "sha256": found.sha256, "format": spec.format}
+        record |= {"pretraining": "not known: not one of the published files", "objective": "not known"}
+        if found.published is not None:
+            record |= {"published": True, "licence": spec.licence}
+            record |= {"pretraining": spec.pretraining, "objective": spec.objective}
     record["frontend"] = dataclasses.asdict(backbone.frontend.contract)
     return {**record, "frontend_mismatch": list(backbone.mismatches)}
 

@@ -13,7 +13,6 @@ from sousaphone.errors import UserError
 from sousaphone.weights.identity import RANDOM, refuse_other_bytes
 from sousaphone.weights.locate import DIRECTORY, SETTINGS, find, in_hub_cache, own_directory
 
-_DIRECTORY_FORMAT = "transformers directory"
 _ADDRESS = re.compile(r"(?P<hub>hub:)?(?P<kind>datasets/)?(?P<repository>[\w.-]+/[\w.-]+)(?:/(?P<file>[\w./()-]+))?")
 
 
@@ -31,9 +30,9 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
     missing: dict[str, tuple[WeightSource, ...]] = {}
     for name, option in options.items():
         spec = REGISTRY[name]
-        if option == "auto" and scale == "nano" and (ours := shipped(name)) is not None:
-            found[name] = str(ours)
-        elif option == RANDOM or (option == "auto" and scale == "nano"):
+        if option == "auto" and scale == "nano":
+            option = str(shipped(name) or RANDOM)
+        if option == RANDOM:
             if spec.twin is not None:
                 raise UserError(
                     f"{name} is {spec.twin} with other weights, and without them it is the same arm (nano has none); "
@@ -65,7 +64,8 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
 
 def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
     """Parse the address of a hub repository or of a file in it; raises UserError if it does not fit the backbone."""
-    expected = "OWNER/NAME" if spec.format == _DIRECTORY_FORMAT else "OWNER/NAME/FILE.pt"
+    whole = spec.weights[0].file is None  # a transformers checkpoint
+    expected = "OWNER/NAME" if whole else "OWNER/NAME/FILE.pt"
     match = _ADDRESS.fullmatch(option)
     # OWNER/NAME without the prefix is a missing path if the directory OWNER exists.
     if match is None or (not match["hub"] and Path(option).parent.is_dir()):
@@ -73,7 +73,7 @@ def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
             f"--weights {spec.name}={option}: no such file or directory; give an existing path, hub:{expected}, or "
             "'random'"
         )
-    if (match["file"] is None) != (spec.format == _DIRECTORY_FORMAT):
+    if (match["file"] is None) != whole:
         raise UserError(f"--weights {spec.name}={option}: {spec.title} needs a {spec.format}; give hub:{expected}")
     kind = "dataset" if match["kind"] else "model"
     return WeightSource(parameters=0, hub=match["repository"], hub_type=kind, file=match["file"])

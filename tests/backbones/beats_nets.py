@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sousaphone.backbones.beats import Beats, BeatsBackbone, FineTunedBeatsBackbone
+from sousaphone.backbones.beats import Beats, BeatsBackbone
 from sousaphone.backbones.beats_encoder import BeatsConfig
 from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY
@@ -49,5 +49,4 @@ def written(path: Path, content: Any) -> Path:
 
 
 def load(path: Path, name: str = "beats") -> BeatsBackbone:
-    kind = FineTunedBeatsBackbone if name == "beats-ft" else BeatsBackbone
-    return kind.load(REGISTRY[name], path, None, FrontendOverrides()).eval()
+    return BeatsBackbone.load(REGISTRY[name], path, None, FrontendOverrides()).eval()

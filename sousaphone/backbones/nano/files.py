@@ -19,33 +19,24 @@ from sousaphone.errors import UserError
 _FORMAT = "sousaphone-nano"
 
 
-def is_nano(path: Path) -> bool:
-    """Whether a file was written by `save`."""
-    return bool(_about(path))
-
-
 def save(backbone: Backbone, path: Path, about: dict) -> None:
     """Write a nano backbone's pretrained tensors in half precision; `about` is stored as metadata."""
     state = {key: value.detach().cpu().contiguous() for key, value in _pretrained(backbone).items()}
     state = {key: value.half() if value.is_floating_point() else value for key, value in state.items()}
-    metadata = {"format": _FORMAT, "model": backbone.spec.name, "about": json.dumps(about, sort_keys=True)}
-    save_file(state, path, metadata)
+    description = {"format": _FORMAT, "model": backbone.spec.name, "about": json.dumps(about, sort_keys=True)}
+    save_file(state, path, description)
 
 
 def load(
     spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides = AS_TRAINED
 ) -> Backbone:
-    """Load a file written by `save`, in float32; fresh layers are drawn from torch's generator.
-
-    Raises:
-        UserError: it is of another backbone, or a tensor is missing, unknown or of another shape.
-    """
-    model = _about(path).get("model")
+    """Load a file written by `save`, in float32; fresh layers are drawn from torch's generator. Raises a UserError if
+    it is of another backbone, or a tensor is missing, unknown or of another shape."""
+    model = metadata(path).get("model")
     if model not in (spec.name, spec.twin):
         raise UserError(f"{path} holds nano weights of {model}, not of {spec.name}; give the right file")
     backbone = implementation(spec).create(spec, "nano", clip_seconds, overrides)
-    trained = implementation(spec).create(spec, "nano", clip_seconds, AS_TRAINED)
-    hop, used = trained.frontend.contract.hop, backbone.frontend.contract.hop
+    hop, used = spec.scales["nano"].get("hop", spec.frontend.hop), backbone.frontend.contract.hop
     if hop != used:
         backbone.mismatches = (f"hop {hop} for {used}",)
     state, own = load_file(path), _pretrained(backbone)
@@ -54,16 +45,16 @@ def load(
     return backbone
 
 
-def _about(path: Path) -> dict[str, str]:
-    """The metadata of a file; empty if it has another format."""
+def metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file written by `save`; empty for other files."""
     if path.suffix != ".safetensors" or not path.is_file():
         return {}
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+            found: dict[str, str] = file.metadata() or {}
     except safetensors.SafetensorError:
         return {}
-    return metadata if metadata.get("format") == _FORMAT else {}
+    return found if found.get("format") == _FORMAT else {}
 
 
 def _pretrained(backbone: Backbone) -> dict[str, Tensor]:
