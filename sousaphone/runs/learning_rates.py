@@ -35,8 +35,8 @@ def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialR
     found: dict[str, float] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         tried = [row for row in rows if row["model"] == model]
-        full = [row for row in tried if row["status"].is_full]
-        others = [row for row in tried if not row["status"].is_full]
+        full = [row for row in tried if row["status"].is_full and None not in (row["val_loss"], row["val_acc"])]
+        others = [row for row in tried if row not in full]
         if others:
             ends = "; ".join(f"{row['learning_rate']:g} {row['status']}" for row in others)
             yield f"{model}: some learning-rate trials did not finish ({ends})"
