@@ -62,18 +62,19 @@ def read_run(path: Path) -> Findings:
     return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 
 
-def write_report(run: Path, output: Path | None = None, with_sounds: bool = True) -> Path:
+def write_report(run: Path, output: Path | None = None, with_sounds: bool = True, data_dir: Path | None = None) -> Path:
     """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
     The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
     and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
     RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
-    of the most frequent confusions in report.html.
+    of the most frequent confusions in report.html, from `data_dir` or, if this installation wrote run.json, from the
+    data set of the run.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.
     """
-    files = make_files(read_run(run), with_sounds)
+    files = make_files(read_run(run), with_sounds, data_dir)
     directory = output if output is not None else RunDirectory(run).report
     try:
         for name, content in files.items():
@@ -89,12 +90,12 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     return directory
 
 
-def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
+def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None = None) -> dict[str, bytes]:
     """Return the content of every file of the report, by name."""
     baselines = found.baseline_results.baselines if found.baseline_results else ()
     marks = [Mark(b.title, b.scores.get("val_acc"), b.scores.get("test_acc")) for b in baselines if b.scores]
     with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
-        audio = executor.submit(_listen, found) if with_sounds else None
+        audio = executor.submit(_listen, found, data_dir) if with_sounds else None
         figures = pictures(found.trials, found.predictions, marks, found.cpu_ms, found.adapter_bytes, found.banner)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
@@ -111,12 +112,14 @@ def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
 
 
-def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
+def _listen(found: Findings, data_dir: Path | None) -> tuple[list[Sounds], list[str]]:
     """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
     best = next(iter(best_of_each(arms(found.trials), set(found.predictions.trial_id))), None)
-    root = found.data.get("root")
+    root = data_dir or found.data.get("root")
     if best is None or not root:
         return [], []
+    if data_dir is None and not RunDirectory(found.path).is_sealed:  # it may name any directory
+        return [], ["Audio is left out, because run.json was not written here; to embed it, give --data-dir."]
     ids = [trial.trial_id for trial in best.shown]
     rows = found.predictions[found.predictions.trial_id.isin(ids)]
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
 from sousaphone.planning.job import make_job
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.seal import pickles, seal
 from tests.analysis.run_builders import arm, record, trial_id, write_predictions, write_run
 
 CONFIGS = [arm("efficientat", seed=seed) for seed in (0, 1)]
@@ -78,6 +80,33 @@ def test_link_out_of_the_run_is_refused(
         assert error.count("\n") == 1
     assert runs(["list", "--storage", storage]) == EXIT_OK
     assert outside(run) == before
+
+
+class Payload:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.mkdir, (self.marker,)
+
+
+def test_pickles_of_an_unsealed_experiment_are_not_read(run: RunDirectory, tmp_path: Path) -> None:
+    content = pickle.dumps(Payload(tmp_path / "executed"))
+    experiment = run.tune / "001"
+    experiment.mkdir(parents=True)
+    state = {"trial_data": [], "x": {"_type": "CLOUDPICKLE_FALLBACK", "value": content.hex()}}
+    (experiment / "experiment_state-2026-01-01_00-00-00.json").write_text(json.dumps(state))
+    (experiment / "tuner.pkl").write_bytes(content)
+    other = write_run(tmp_path / "other", CONFIGS, [record(CONFIGS[0], "completed")])
+    page = write_report(run.path) / "summary_report.md"
+    assert report([str(other.path), "--compare", str(run.path)]) == EXIT_OK
+    assert not (tmp_path / "executed").exists()
+    assert "001 was not sealed" in page.read_text()
+    seal(experiment, pickles(experiment))  # the test can fail: under a seal, Ray reads them
+    read_run(run.path)
+    assert (tmp_path / "executed").exists()
 
 
 def test_link_within_the_run_is_allowed(run: RunDirectory) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sousaphone.runs.seal import is_sealed, pickles
 from sousaphone.runs.trial_record import error_line
 
 # The state is JSON that contains pickles: reading a truncated one may raise any of these.
@@ -47,6 +48,8 @@ def read_ray_log(experiments: Sequence[Path]) -> tuple[dict[str, RayTrial], list
 def _read(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
     if not any(experiment.glob("experiment_state-*.json")):
         return {}, f"Ray Tune has not written the state of its experiment {experiment.name} yet; {_INSTEAD}"
+    if not is_sealed(experiment, pickles(experiment)):
+        return {}, f"Ray Tune's experiment {experiment.name} was not sealed by this installation; {_INSTEAD}"
     logging_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # the report has its own remarks about missing state
     try:

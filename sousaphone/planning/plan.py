@@ -123,6 +123,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
     return {
         **plan,
+        "data": {**plan["data"], "root": str(dataset.root)},  # it may have been moved
         "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,

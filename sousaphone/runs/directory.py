@@ -36,6 +36,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
+from sousaphone.runs.seal import is_sealed, seal
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
@@ -79,7 +80,7 @@ class RunDirectory:
     @property
     def experiments(self) -> list[Path]:
         """Ray Tune's experiments, the oldest first."""
-        return sorted(path for path in self.tune.glob("[0-9]*") if path.is_dir())
+        return sorted(path for path in self.tune.glob("[0-9]" * 3) if path.is_dir())
 
     @property
     def report(self) -> Path:
@@ -121,12 +122,18 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "run.json") as temporary:
                 temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+            seal(self.path, [self.path / "run.json"])
         except OSError as error:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> UserError:
         why = error.strerror or error
         return UserError(f"{self.path} cannot be written ({why}); fix that, or give another --storage")
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether this installation wrote run.json."""
+        return is_sealed(self.path, [self.path / "run.json"])
 
     def read_plan(self) -> dict[str, Any]:
         """Read run.json; raise a UserError if it is missing, damaged or of another version."""
