@@ -150,7 +150,7 @@ def test_older_names_are_read(run: RunDirectory) -> None:
 
 
 JUNK: list[Any] = [
-    *(None, True, -1, 0, 10**30, 1.5, 1e300, float("nan"), "", "x" * 3000, "../../mine", "\x1b[31m", "0001-01-01"),
+    *(None, True, -1, 0, 10**30, 1.5, 1e300, float("nan"), "", "x" * 3000, "../../mine", "ast", "\x1b[31m", "0001-01-01"),
     *([], {}, [[]], {"a": 1}, [None], ["a"] * 5, {"a": {"b": [1, {"c": None}]}}),
 ]
 

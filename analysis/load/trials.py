@@ -12,7 +12,7 @@ from typing import Any
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import TrialRecord, cause_in
+from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
 from sousaphone.text import one_line
 
 _SCORED = "clips scored at most"
@@ -170,19 +170,20 @@ def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, Ra
 def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) -> Trial:
     try:
         record = TrialRecord.read(run.trial(planned.trial_id))
+        updated = datetime.fromisoformat(record.updated).timestamp() if record is not None else 0.0
         if record is not None and record.status is Status.RUNNING and not live:
             record.status = Status.INTERRUPTED
-    except (ValueError, OSError) as damage:
+    except (ValueError, OverflowError, OSError) as damage:
         # Only Ray's status is left; without it the trial counts as failed.
         status = _status_by_ray(ray, planned, live) if ray is not None else Status.FAILED
-        problem = f"{one_line(damage, 500)}; resuming writes it again"
+        problem = f"{RECORD_NAME} is damaged ({one_line(damage, 500)}); resuming writes it again"
         return replace(planned, status=status, error=problem, history=ray.history if ray else [])
     if record is None:
         if ray is None:
             return planned
         return replace(planned, status=_status_by_ray(ray, planned, live), error=ray.error, history=ray.history)
     history = by_epoch(record.history)
-    if ray is not None and _ray_is_newer(ray, record):
+    if ray is not None and _ray_is_newer(ray, record, updated):
         record.status, record.cause, record.reason = _status_by_ray(ray, planned, live), None, None
         record.error, history = ray.error, max(history, ray.history, key=len)
     copied = ("status", "cause", "reason", "error", "oom_retries", "parameters", "data", "traceback")
@@ -199,7 +200,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
     )
 
 
-def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
+def _ray_is_newer(ray: RayTrial, record: TrialRecord, updated: float) -> bool:
     """Whether Ray's log is newer than the trial's last record.
 
     A trial writes its record before it reports to Ray, so Ray is ahead only if the record is an old copy or the process
@@ -207,7 +208,7 @@ def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     """
     reported = ray.history[-1].get("timestamp") if ray.history else None
     last_update = ray.failed_at if ray.failed_at is not None else reported
-    if last_update is None or last_update < datetime.fromisoformat(record.updated).timestamp():
+    if last_update is None or last_update < updated:
         return False
     if record.ended is not None or len(ray.history) != len(record.history):
         return len(ray.history) > len(record.history)

@@ -184,8 +184,6 @@ def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[Tr
         trials = [TrainConfig(**trial) for trial in plan["trials"]]
         if not plan.get("data", {}).get("fingerprint"):
             raise ValueError("data.fingerprint is missing")
-        if [trial.trial_id for trial in trials] != plan["trial_ids"]:
-            raise ValueError("trials and trial_ids do not match")
         TrainConfig(dataset=request.dataset, strategy=request.strategy, scale=request.scale, device=request.device)
         if not {*known_models(request.models), *(trial.model for trial in trials)} <= request.weights.keys():
             raise ValueError("request.weights lacks a backbone")

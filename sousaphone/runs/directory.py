@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Required
+from typing import Any
 
 import psutil
 from filelock import FileLock, Timeout
@@ -57,12 +57,7 @@ class Limits:
 
 _LOCK_NAME = ".lock"
 _DRIVER = schema.fields(
-    host=Required[str],
-    pid=Required[schema.Count],
-    started=Required[schema.Number | None],
-    token=str,
-    limits=Limits,
-    deadline_unix=schema.Number | None,
+    True, token=str, host=str, pid=schema.Count, started=float | None, limits=Limits, deadline_unix=float | None
 )
 
 
@@ -146,7 +141,7 @@ class RunDirectory:
             if version == SCHEMA:
                 plan: dict[str, Any] = schema.read(file, schema.PLAN)
                 return plan
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise UserError(f"{error}; restore it from a copy") from error
         raise UserError(
             f"{self.path} was begun by another version of this program (schema {version!r:.20}, not {SCHEMA}); use "
@@ -167,8 +162,10 @@ class RunDirectory:
         A trial whose record is "running" without a live driver is interrupted.
         """
         record = TrialRecord.find(self.trial(trial_id))
-        if record is not None and record.status is Status.RUNNING and not self.is_live():
-            record.status = Status.INTERRUPTED
+        if record is not None:
+            record.trial_id = trial_id  # a directory may have been renamed
+            if record.status is Status.RUNNING and not self.is_live():
+                record.status = Status.INTERRUPTED
         return record
 
     def is_live(self) -> bool:

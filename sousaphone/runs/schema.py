@@ -12,7 +12,6 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Required
 
@@ -62,14 +61,6 @@ def _id(text: str) -> str:
     return text
 
 
-def _time(text: str) -> str:
-    try:
-        datetime.fromisoformat(text).timestamp()
-    except OverflowError as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
 def _metric(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is not None and not (number and -_MOST_NUMBER <= value <= _MOST_NUMBER):
@@ -97,7 +88,6 @@ def _setting(name: str, hint: Any) -> Any:
 
 
 Id = Annotated[str, Check(_id)]  # usable as the name of a file or directory
-Time = Annotated[str, Check(_time)]  # ISO 8601
 Count = Annotated[int, Ge(0), Le(10**15)]
 Epochs = Annotated[int, Ge(0), Le(MOST_EPOCHS)]
 Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]

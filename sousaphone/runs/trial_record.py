@@ -50,7 +50,7 @@ class TrialRecord:
     error: str | None = None  # the last line of `traceback`, or the error as text
     traceback: str | None = None
     started: str = ""
-    updated: schema.Time = ""
+    updated: str = ""
     ended: str | None = None
     seconds: schema.Seconds = 0.0  # wall time over all starts, compared with the trial's time limit
     oom_retries: _Retries = 0  # number of times the micro-batch was halved after running out of memory
@@ -99,8 +99,6 @@ class TrialRecord:
             return None
         record: TrialRecord = schema.read(path, cls)
         record.oom_retries = record.oom_retries or schema.read(path, _OLDER).get("halvings", 0)
-        if not record.updated:
-            raise ValueError(f"{path} is damaged (updated is missing)")
         return record
 
     @classmethod
