@@ -24,7 +24,7 @@ from sousaphone.planning.resolve_options import (
     union,
 )
 from sousaphone.planning.sweep_options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
-from sousaphone.runs import learning_rates
+from sousaphone.runs import learning_rates, schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -119,6 +119,8 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     else:
         job = _start(options, make_sweep)
     check_trials(job.trials)
+    if len(job.trials) > schema.MOST_TRIALS or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS:
+        raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
         job,

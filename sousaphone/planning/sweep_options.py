@@ -159,7 +159,7 @@ class Request:
     __pydantic_config__ = schema.STRICT
     models: Annotated[tuple[str, ...], Len(1, 32)]  # backbones to compare
     augment: Annotated[tuple[bool, ...], Len(1, 2)]  # augmentation on, off or both, as flags
-    seeds: Annotated[tuple[int, ...], Len(1, 1_000)]
+    seeds: Annotated[tuple[int, ...], Len(1, schema.MOST_TRIALS)]
     dataset: str
     strategy: str
     lora_targets: str

@@ -20,8 +20,8 @@ from typing_extensions import TypedDict  # pydantic requires it before Python 3.
 
 from sousaphone.config import TrainConfig
 
-MOST_EPOCHS = 100_000
-_MOST_NUMBER, _MOST_BYTES, _MOST_TRIALS = 1e40, 64 * 2**20, 10_000
+MOST_EPOCHS, MOST_TRIALS = 100_000, 10_000
+_MOST_NUMBER, _MOST_BYTES = 1e40, 64 * 2**20
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -83,7 +83,7 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _setting(name: str, hint: Any) -> Any:
     """The type of a field of TrainConfig; which values it may have depends on the program's version."""
-    types = {int: Epochs if name in ("epochs", "patience") else Annotated[int, Ge(0), Le(2**64)], float: Number}
+    types = {int: Epochs if name == "epochs" else Annotated[int, Ge(0), Le(2**64)], float: Number}
     return typing.Union[*(types.get(each, each) for each in typing.get_args(hint) or (hint,))]
 
 
@@ -91,7 +91,7 @@ Id = Annotated[str, Check(_id)]  # usable as the name of a file or directory
 Count = Annotated[int, Ge(0), Le(10**15)]
 Epochs = Annotated[int, Ge(0), Le(MOST_EPOCHS)]
 Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]
-Seconds = Annotated[float, Ge(0), Le(1e10)]
+Seconds = Annotated[float, Ge(0), Le(1e15)]
 Scalar = Annotated[Any, Check(lambda value: value if isinstance(value, bool | str) else _metric(value))]
 # Metrics of the epochs 1, 2, ...; those that are not finite are None.
 History = Annotated[list[dict[str, Annotated[Any, Check(_metric)]]], Len(0, MOST_EPOCHS), Check(_history)]
@@ -100,11 +100,9 @@ History = Annotated[list[dict[str, Annotated[Any, Check(_metric)]]], Len(0, MOST
 PARAMETERS = fields(total=Count, trainable=Count, adapter=Count, trainable_percent=Number)
 LORA = fields(matches=dict[str, Count], modules=list[str], trained_in_full=list[str])
 # Pretrained weights: 'random' or a path, SHA-256 of the base model's tensors and of the file, input features.
-_WEIGHTS: dict[str, Any] = dict.fromkeys(
-    ("origin", "sha256", "format", "licence", "pretraining", "objective"), str | None
-)
-_WEIGHTS |= {"published": bool | None, "frontend": dict[str, Scalar] | None, "frontend_mismatch": list[str] | None}
-WEIGHTS = fields(source=str, fingerprint=str, **_WEIGHTS)
+_WEIGHTS = dict.fromkeys(("origin", "sha256", "format", "licence", "pretraining", "objective"), str | None)
+_FRONTEND = {"frontend": dict[str, Scalar] | None, "frontend_mismatch": list[str] | None}
+WEIGHTS = fields(source=str, fingerprint=str, published=bool | None, **_WEIGHTS, **_FRONTEND)
 _TEXTS = dict.fromkeys(("git_commit", "python", "host", "platform"), str)
 PROVENANCE = fields(git_dirty=bool, versions=dict[str, str | None], device=str | None, **_TEXTS)
 # A data set: the numbers of clips and players by split.
@@ -125,9 +123,9 @@ _PLAN = fields(
     created=Required[Annotated[str, Len(0, 64)]],
     config=Required[Id],
     request=Required[Annotated[Any, _REQUEST]],
-    trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, _MOST_TRIALS)]],
+    trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
     trial_ids=Required[list[Id]],
-    at_once=Annotated[int, Ge(1), Le(_MOST_TRIALS)],
+    at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
     notes=list[str],
     data=Annotated[Any, DATA],
