@@ -25,6 +25,7 @@ from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.seal import is_sealed
 from sousaphone.runs.trial_record import ADAPTER_NAME, now
 
 _LINKS = (
@@ -118,7 +119,7 @@ def _listen(found: Findings, data_dir: Path | None) -> tuple[list[Sounds], list[
     root = data_dir or found.data.get("root")
     if best is None or not root:
         return [], []
-    if data_dir is None and not RunDirectory(found.path).is_sealed:  # it may name any directory
+    if data_dir is None and not is_sealed(found.path, [found.path / "run.json"]):  # it may name any directory
         return [], ["Audio is left out, because run.json was not written here; to embed it, give --data-dir."]
     ids = [trial.trial_id for trial in best.shown]
     rows = found.predictions[found.predictions.trial_id.isin(ids)]

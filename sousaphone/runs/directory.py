@@ -36,7 +36,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
-from sousaphone.runs.seal import is_sealed, seal
+from sousaphone.runs.seal import seal
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
@@ -124,11 +124,6 @@ class RunDirectory:
     def _unwritable(self, error: OSError) -> UserError:
         why = error.strerror or error
         return UserError(f"{self.path} cannot be written ({why}); fix that, or give another --storage")
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether this installation wrote run.json."""
-        return is_sealed(self.path, [self.path / "run.json"])
 
     def read_plan(self) -> dict[str, Any]:
         """Read run.json; raise a UserError if it is missing, damaged or of another version."""
