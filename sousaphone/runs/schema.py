@@ -12,6 +12,7 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Required
 
@@ -88,6 +89,7 @@ def _setting(name: str, hint: Any) -> Any:
 
 
 Id = Annotated[str, Check(_id)]  # usable as the name of a file or directory
+Time = Annotated[str, Check(lambda text: datetime.fromisoformat(text) and text)]  # ISO 8601
 Count = Annotated[int, Ge(0), Le(10**15)]
 Epochs = Annotated[int, Ge(0), Le(MOST_EPOCHS)]
 Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]
@@ -120,7 +122,7 @@ _REQUEST = fields(False, "allow", device=str, hold_out=str, test_also=str, setti
 _ORIGIN = fields(run=str, trial_id=str, val_macro_f1=Number | None, val_acc=Number | None, epochs=Count)
 _PLAN = fields(
     schema=int,
-    created=Required[Annotated[str, Len(0, 64)]],
+    created=Required[Time],
     config=Required[Id],
     request=Required[Annotated[Any, _REQUEST]],
     trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
