@@ -25,6 +25,7 @@ from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.seal import is_sealed
 from sousaphone.runs.trial_record import ADAPTER_NAME, now
 
 _LINKS = (
@@ -62,18 +63,19 @@ def read_run(path: Path) -> Findings:
     return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 
 
-def write_report(run: Path, output: Path | None = None, with_sounds: bool = True) -> Path:
+def write_report(run: Path, output: Path | None = None, with_sounds: bool = True, data_dir: Path | None = None) -> Path:
     """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
     The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
     and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
     RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
-    of the most frequent confusions in report.html.
+    of the most frequent confusions in report.html, from `data_dir` or, if this installation wrote run.json, from the
+    data set of the run.
 
     Raises:
         UserError: as `read_run`, or the report cannot be written.
     """
-    files = make_files(read_run(run), with_sounds)
+    files = make_files(read_run(run), with_sounds, data_dir)
     directory = output if output is not None else RunDirectory(run).report
     # Other directories may hold the user's own files.
     write_files(directory, files, replaced=("plots/*.png", "trials/*.json") if output is None else ())
@@ -94,10 +96,10 @@ def write_files(directory: Path, files: Mapping[str, bytes], replaced: Sequence[
         raise UserError(f"cannot write to {directory} ({error.strerror}); use another --output") from error
 
 
-def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
+def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None = None) -> dict[str, bytes]:
     """Return the content of every file of the report, by name."""
     with ThreadPoolExecutor(1) as executor:  # audio is decoded and encoded outside Python
-        audio = executor.submit(_listen, found) if with_sounds else None
+        audio = executor.submit(_listen, found, data_dir) if with_sounds else None
         figures = pictures(found)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
@@ -113,11 +115,13 @@ def make_files(found: Findings, with_sounds: bool = True) -> dict[str, bytes]:
     return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}
 
 
-def _listen(found: Findings) -> tuple[list[Sounds], list[str]]:
+def _listen(found: Findings, data_dir: Path | None) -> tuple[list[Sounds], list[str]]:
     """Return audio clips of the most frequent confusions of the best arm, and remarks about missing audio."""
-    root = found.data.get("root")
+    root = data_dir or found.data.get("root")
     if not found.best or not root:
         return [], []
+    if data_dir is None and not is_sealed(found.path, [found.path / "run.json"]):  # it may name any directory
+        return [], ["Audio is left out, because run.json was not written here; to embed it, give --data-dir."]
     best = found.best[0]
     rows = found.rows(best)
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))

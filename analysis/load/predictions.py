@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from analysis.load.trials import Trial
 from sousaphone.rudiments import SLUGS
@@ -15,6 +16,7 @@ from sousaphone.runs.trial_record import predictions_name
 from sousaphone.text import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
+_MOST_ROWS = 2_000_000  # test clips
 _NEEDED = ["sample_id", "player", "rudiment"]
 # Optional labels of a clip; '' or NaN where the data set lacks them.
 _CLIP = ["audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
@@ -50,10 +52,16 @@ def read_predictions(
 
 def _read(path: Path) -> pd.DataFrame:
     """Read one trial's table; raise a ValueError, KeyError, TypeError or OSError if it is damaged."""
-    table = pd.read_parquet(path)
+    with pq.ParquetFile(path) as file:
+        if (rows := file.metadata.num_rows) > _MOST_ROWS:
+            raise ValueError(f"{rows} rows, more than {_MOST_ROWS}")
+        # The pandas metadata of the file are not needed.
+        table = file.read([*_NEEDED, *_CLIP, *LOGITS]).to_pandas(ignore_metadata=True)
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
+    if not table["rudiment"].isin(SLUGS).all():
+        raise ValueError("some rudiments are unknown")
     if table["sample_id"].duplicated().any():
         raise ValueError("some clips occur twice")
     own = table[_NEEDED].astype(str)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import pickle
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sousaphone.runs.seal import is_sealed, pickles
 from sousaphone.runs.trial_record import error_line
 
 # The state is JSON that contains pickles: reading a truncated one may raise any of these.
@@ -48,6 +48,8 @@ def read_ray_log(experiments: Sequence[Path]) -> tuple[dict[str, RayTrial], list
 def _read(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
     if not any(experiment.glob("experiment_state-*.json")):
         return {}, f"Ray Tune has not written the state of its experiment {experiment.name} yet; {_INSTEAD}"
+    if not is_sealed(experiment, pickles(experiment)):
+        return {}, f"Ray Tune's experiment {experiment.name} was not sealed by this installation; {_INSTEAD}"
     logging_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # the report has its own remarks about missing state
     try:
@@ -89,4 +91,4 @@ def by_epoch(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether the value is a finite number (not a bool)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # as a float

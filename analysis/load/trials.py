@@ -10,10 +10,10 @@ from datetime import datetime
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
-from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
+from sousaphone.text import one_line
 
 _SCORED = "clips scored at most"
 
@@ -127,7 +127,8 @@ def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | No
     limit, batch = config.get("limit_eval_batches"), config.get("eval_batch")
     if not is_number(limit) or not is_number(batch):
         return None
-    return int(limit * max(1, batch // 2 ** (oom_retries if is_number(oom_retries) else 0)))
+    retries = min(max(oom_retries, 0), 64) if is_number(oom_retries) else 0
+    return int(limit * max(1, batch // 2**retries))
 
 
 def unlike(trials: Iterable[Trial]) -> list[str]:
@@ -157,18 +158,10 @@ def counted_states(statuses: Iterable[str]) -> str:
 
 
 def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, RayTrial]) -> list[Trial]:
-    """Return one Trial per planned trial, in the plan's order; missing and damaged records are allowed.
-
-    Raises:
-        UserError: the plan lists no trials.
-    """
-    ids, configs = plan.get("trial_ids"), plan.get("trials")
-    lists = isinstance(ids, list) and isinstance(configs, list) and len(ids) == len(configs) > 0
-    if not lists or not all(isinstance(config, dict) for config in configs or ()):
-        raise UserError(f"{run.path / 'run.json'} is damaged (it lists no trials); restore it from a copy")
+    """Return one Trial per planned trial, in the plan's order; missing and damaged records are allowed."""
     commit = (plan.get("provenance") or {}).get("git_commit", "unknown")
     live, trials = run.is_live(), []
-    for trial_id, config in zip(ids or (), configs or (), strict=True):
+    for trial_id, config in zip(plan["trial_ids"], plan["trials"], strict=True):
         planned = Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
         trials.append(_trial(run, planned, ray.get(trial_id), live))
     return trials
@@ -177,20 +170,20 @@ def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, Ra
 def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) -> Trial:
     try:
         record = TrialRecord.read(run.trial(planned.trial_id))
-        if record is not None:
-            history = _checked(record)
-            if record.status is Status.RUNNING and not live:
-                record.status = Status.INTERRUPTED
-    except (ValueError, OSError) as damage:
+        updated = datetime.fromisoformat(record.updated).timestamp() if record is not None else 0.0
+        if record is not None and record.status is Status.RUNNING and not live:
+            record.status = Status.INTERRUPTED
+    except (ValueError, OverflowError, OSError) as damage:
         # Only Ray's status is left; without it the trial counts as failed.
         status = _status_by_ray(ray, planned, live) if ray is not None else Status.FAILED
-        problem = f"{RECORD_NAME} is damaged ({str(damage).partition(chr(10))[0]}); resuming writes it again"
+        problem = f"{RECORD_NAME} is damaged ({one_line(damage, 500)}); resuming writes it again"
         return replace(planned, status=status, error=problem, history=ray.history if ray else [])
     if record is None:
         if ray is None:
             return planned
         return replace(planned, status=_status_by_ray(ray, planned, live), error=ray.error, history=ray.history)
-    if ray is not None and _ray_is_newer(ray, record):
+    history = by_epoch(record.history)
+    if ray is not None and _ray_is_newer(ray, record, updated):
         record.status, record.cause, record.reason = _status_by_ray(ray, planned, live), None, None
         record.error, history = ray.error, max(history, ray.history, key=len)
     copied = ("status", "cause", "reason", "error", "oom_retries", "parameters", "data", "traceback")
@@ -207,23 +200,7 @@ def _trial(run: RunDirectory, planned: Trial, ray: RayTrial | None, live: bool) 
     )
 
 
-def _checked(record: TrialRecord) -> list[dict[str, Any]]:
-    """Return the record's history; raise a ValueError if a field has the wrong type."""
-    objects = ("parameters", "weights", "provenance", "data", "lora")
-    texts = ("reason", "error", "traceback", "started", "ended")
-    wrong = [name for name in objects if not isinstance(getattr(record, name), dict)]
-    wrong += [name for name in texts if not isinstance(getattr(record, name), str | None)]
-    wrong += [name for name in ("seconds", "oom_retries") if not is_number(getattr(record, name))]
-    wrong += [] if isinstance(record.updated, str) else ["updated"]
-    if wrong:
-        raise ValueError(f"{', '.join(wrong)} of the wrong type")
-    if not isinstance(record.history, list) or not all(isinstance(row, dict) for row in record.history):
-        raise ValueError("history is not a list of epochs")
-    datetime.fromisoformat(record.updated)
-    return by_epoch(record.history)
-
-
-def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
+def _ray_is_newer(ray: RayTrial, record: TrialRecord, updated: float) -> bool:
     """Whether Ray's log is newer than the trial's last record.
 
     A trial writes its record before it reports to Ray, so Ray is ahead only if the record is an old copy or the process
@@ -231,7 +208,7 @@ def _ray_is_newer(ray: RayTrial, record: TrialRecord) -> bool:
     """
     reported = ray.history[-1].get("timestamp") if ray.history else None
     last_update = ray.failed_at if ray.failed_at is not None else reported
-    if last_update is None or last_update < datetime.fromisoformat(record.updated).timestamp():
+    if last_update is None or last_update < updated:
         return False
     if record.ended is not None or len(ray.history) != len(record.history):
         return len(ray.history) > len(record.history)

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
         help="compare the run with another run, or with a directory of JSON files, one for each experiment; the report "
         "is not written",
     )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", type=Path, help="data set of the audio clips (default: that of the run)"
+    )
     parser.add_argument("--no-sounds", action="store_true", help="leave the audio clips out of the report")
     options = parser.parse_args(argv)
     if len(options.runs) > 1 and (options.output or options.compare):
@@ -67,7 +70,7 @@ def _write(run: Path, options: argparse.Namespace) -> int:
     else:
         from analysis.report import write_report
 
-        print(f"report: {write_report(run, options.output, with_sounds=not options.no_sounds)}")
+        print(f"report: {write_report(run, options.output, not options.no_sounds, options.data_dir)}")
     return EXIT_OK
 
 

@@ -73,7 +73,7 @@ def _list(arguments: argparse.Namespace) -> int:
     if not table.row_count:
         print(f"no runs in {arguments.storage}")
         return EXIT_OK
-    Console(soft_wrap=True, highlight=False).print(table)
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)
     return EXIT_OK
 
 

@@ -119,7 +119,7 @@ def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) 
 def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
     """Return the same from the arm's finished epochs, without the test, which takes a few hundredths of an epoch."""
     arm = [record for name, record in records.items() if name.rpartition("-s")[0] == trial.arm_name]
-    seconds = [row["wall_seconds"] for record in arm for row in record.history]
+    seconds = [row.get("wall_seconds") or 0.0 for record in arm for row in record.history]
     return (sum(seconds) / len(seconds), 0.0) if seconds else None
 
 

@@ -24,7 +24,7 @@ from sousaphone.planning.resolve_options import (
     union,
 )
 from sousaphone.planning.sweep_options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
-from sousaphone.runs import learning_rates
+from sousaphone.runs import learning_rates, schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -119,6 +119,8 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     else:
         job = _start(options, make_sweep)
     check_trials(job.trials)
+    if len(job.trials) > schema.MOST_TRIALS or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS:
+        raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
         job,
@@ -151,8 +153,8 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
     """Resume or extend a run."""
     directory, remarks = existing_run(options)
     plan = directory.read_plan()
-    saved, config = Request.from_json(plan["request"]), str(plan["config"])
-    trials = [TrainConfig(**trial) for trial in plan["trials"]]
+    saved, trials = _saved(directory, plan)
+    config = str(plan["config"])
     refuse_changes(options, saved, config, trials)
     request = resolve(options, saved)
     added: list[TrainConfig] = []
@@ -175,6 +177,21 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
+
+
+def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:
+    """Return the request and the trials of a run; raise a UserError if one is damaged."""
+    try:
+        request = Request.from_json(plan["request"])
+        trials = [TrainConfig(**trial) for trial in plan["trials"]]
+        if not plan.get("data", {}).get("fingerprint"):
+            raise ValueError("data.fingerprint is missing")
+        TrainConfig(dataset=request.dataset, strategy=request.strategy, scale=request.scale, device=request.device)
+        if not {*known_models(request.models), *(trial.model for trial in trials)} <= request.weights.keys():
+            raise ValueError("request.weights lacks a backbone")
+    except ValueError as error:
+        raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
+    return request, trials
 
 
 def _extension(
@@ -232,9 +249,10 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
             f"--rates {source.path / learning_rates.FILE}"
         )
     best, remarks = _best(source, plan)
-    config = TrainConfig(**plan["trials"][plan["trial_ids"].index(best.trial_id)])
+    saved, trials = _saved(source, plan)
+    config = trials[plan["trial_ids"].index(best.trial_id)]
     request = dataclasses.replace(
-        resolve(options, Request.from_json(plan["request"])),
+        resolve(options, saved),
         models=(config.model,),
         augment=(config.augment,),
         seeds=tuple(options.seeds or (config.seed,)),
@@ -266,13 +284,14 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
 def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, list[str]]:
     """Return the best finished trial by val_macro_f1, and lines with the scores of all finished trials."""
     records = [record for trial_id in plan["trial_ids"] if (record := source.record(trial_id)) and record.history]
-    finished = [record for record in records if record.status.is_full]
+    scores = ("val_macro_f1", "val_acc")
+    finished = [r for r in records if r.status.is_full and None not in (r.best.get(name) for name in scores)]
     if not finished:
         raise UserError(
             f"--promote {source.path}: none of its {len(plan['trial_ids'])} trials has finished; "
             f"to resume: {source.resume_command}"
         )
-    finished.sort(key=lambda record: record.best["val_macro_f1"] or 0.0, reverse=True)
+    finished.sort(key=lambda record: record.best["val_macro_f1"], reverse=True)
     lines = [f"promotes {finished[0].trial_id} of {source.path}, the best of {len(finished)} finished by val_macro_f1:"]
     lines += [
         f"  {record.trial_id:<28} val_macro_f1 {record.best['val_macro_f1']:.3f}  val_acc {record.best['val_acc']:.3f}"

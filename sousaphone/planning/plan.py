@@ -123,6 +123,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
     return {
         **plan,
+        "data": {**plan["data"], "root": str(dataset.root)},  # it may have been moved
         "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
@@ -155,7 +156,7 @@ def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset
         return
     old, new = job.plan["data"]["fingerprint"], dataset.fingerprint
     changed = [] if new == old else [f"the data in {dataset.root} (fingerprint {new[:12]}, was {old[:12]})"]
-    known = job.plan["weights"]
+    known = job.plan.get("weights", {})
     old_paths = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
     moved = [trial for trial in job.trials if trial.weights != old_paths.get(trial.model)]
     for model, content in weights_of([*left, *moved]).items():

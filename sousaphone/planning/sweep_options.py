@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import enum
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Len
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGETS, SCALES, STRATEGIES
+from sousaphone.runs import schema
 
 TINY_EPOCHS = 10  # a demonstration takes minutes on two cores
 SEARCH_EPOCHS = 3  # of each trial of a learning-rate search
@@ -170,36 +174,38 @@ def flag(name: str) -> str:
 class Request:
     """The resolved options, from which `tune_configs.NAME.sweep(request)` makes a grid."""
 
-    models: tuple[str, ...]  # backbones to compare
-    augment: tuple[bool, ...]  # augmentation on, off or both, as flags
-    seeds: tuple[int, ...]
+    __pydantic_config__ = schema.STRICT
+    models: Annotated[tuple[str, ...], Len(1, 32)]  # backbones to compare
+    augment: Annotated[tuple[bool, ...], Len(1, 2)]  # augmentation on, off or both, as flags
+    seeds: Annotated[tuple[int, ...], Len(1, schema.MOST_TRIALS)]
     dataset: str
     strategy: str
     lora_targets: str
-    epochs: int
+    epochs: schema.Epochs
     scale: str
     weights: Mapping[str, str]  # 'random' or a path, by backbone
     device: str
     data_dir: str  # absolute, or hub:OWNER/NAME; empty for the built-in set
     cache_dir: str
-    cpus: int  # of this machine
-    gpus: int  # of this machine
-    cpus_per_trial: float | None = None  # as given, like the next two; None: chosen by the sweep
-    gpus_per_trial: float | None = None
-    max_concurrent: int | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)  # TrainConfig fields (`--set`), which override the sweep
+    cpus: schema.Count  # of this machine
+    gpus: schema.Count  # of this machine
+    cpus_per_trial: schema.Number | None = None  # as given, like the next two; None: chosen by the sweep
+    gpus_per_trial: schema.Number | None = None
+    max_concurrent: schema.Count | None = None
+    # TrainConfig fields (`--set`), which override the sweep.
+    settings: Mapping[str, schema.Scalar] = field(default_factory=dict)
     hold_out: str = ""  # a timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
     test_also: str = ""  # a further data set to score, as data_dir; empty: none
-    rates: Mapping[str, float] = field(default_factory=dict)  # learning rates of a search, by backbone (`--rates`)
+    # Learning rates of a search, by backbone (`--rates`).
+    rates: Mapping[str, schema.Number] = field(default_factory=dict)
     rates_message: str = ""  # description of that search
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:
-        """Restore a request from `dataclasses.asdict`, saved as JSON."""
-        lists = ("models", "augment", "seeds")
-        values: dict[str, Any] = {key: tuple(value) if key in lists else value for key, value in saved.items()}
-        values["rates_message"] = values.pop("rates_told", values.get("rates_message", ""))  # its name in older runs
-        return cls(**values)
+        """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged."""
+        text = saved.get("rates_told", saved.get("rates_message", ""))  # its name in older runs, and now
+        request: Request = schema.parse(json.dumps({**saved, "rates_message": text}), cls, "request")
+        return request
 
     @property
     def built_in(self) -> bool:

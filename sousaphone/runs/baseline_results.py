@@ -14,9 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Self
+
+from annotated_types import Len
 
 from sousaphone.files import atomic_write
+from sousaphone.runs import schema
 
 BASELINE_RESULTS_NAME = "baselines.json"
 _OLD_NAME = "yardsticks.json"  # in older runs
@@ -28,10 +31,11 @@ _SCHEMA = 1  # raise it when older files cannot be read
 class Baseline:
     """A simple classifier, trained on the training clips and scored once on the test clips."""
 
-    name: str  # majority, onsets, logmel, or knn-MODEL
+    __pydantic_config__ = schema.STRICT
+    name: schema.Id  # majority, onsets, logmel, or knn-MODEL
     title: str  # description, for tables
-    scores: Mapping[str, float]  # fractions by the names in `SCORES`; empty without a result
-    seconds: float  # time of the measurement
+    scores: Mapping[str, schema.Number]  # fractions by the names in `SCORES`; empty without a result
+    seconds: schema.Seconds  # time of the measurement
     chosen: str = ""  # settings chosen on the validation or training clips, as text
     why: str = ""  # why there is no result; empty with a result
 
@@ -39,7 +43,7 @@ class Baseline:
         """Raise a ValueError unless there are all scores or a reason why there are none."""
         if set(self.scores) != (set() if self.why else set(SCORES)):
             raise ValueError(f"baseline {self.name!r} has scores {sorted(self.scores)} and the reason {self.why!r}")
-        if not all(math.isfinite(score) for score in self.scores.values()):
+        if not all(map(math.isfinite, self.scores.values())):
             raise ValueError(f"baseline {self.name!r} has a score that is not a number: {dict(self.scores)}")
 
 
@@ -47,11 +51,12 @@ class Baseline:
 class InferenceTime:
     """Inference time of an arm on a CPU, from waveform to logits, one clip at a time."""
 
+    __pydantic_config__ = schema.STRICT
     model: str
     strategy: str
     lora_targets: str
-    ms: float | None  # minimum over the repeats, milliseconds; None if it could not be measured
-    repeats: int = 0
+    ms: schema.Number | None  # minimum over the repeats, milliseconds; None if it could not be measured
+    repeats: schema.Count = 0
     why: str = ""  # why there is no time
 
     @property
@@ -64,12 +69,13 @@ class InferenceTime:
 class BaselineResults:
     """All baseline results of a run."""
 
-    baselines: tuple[Baseline, ...]
-    inference: tuple[InferenceTime, ...]
+    __pydantic_config__ = schema.STRICT
+    baselines: Annotated[tuple[Baseline, ...], Len(0, 1_000)]
+    inference: Annotated[tuple[InferenceTime, ...], Len(0, 10_000)]
     cpu: str  # name of the processor on which `inference` was measured
-    clip_seconds: float  # length of each clip's centre window
+    clip_seconds: schema.Seconds  # length of each clip's centre window
     data_fingerprint: str  # of the clips, see `Dataset.fingerprint`
-    threads: int = 1  # CPU threads of `inference`
+    threads: schema.Count = 1  # CPU threads of `inference`
 
     @property
     def best(self) -> Baseline | None:
@@ -94,34 +100,12 @@ class BaselineResults:
         path = next((path for name in names if (path := run_path / name).is_file()), None)
         if path is None:
             return None
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["schema"] != _SCHEMA:
-                raise ValueError(f"its schema is {content['schema']}, not {_SCHEMA}")
-            return cls(
-                baselines=tuple(_baseline(entry) for entry in content["baselines"]),
-                inference=tuple(_inference(entry) for entry in content["inference"]),
-                cpu=str(content["cpu"]),
-                clip_seconds=float(content["clip_seconds"]),
-                data_fingerprint=str(content["data_fingerprint"]),
-                threads=int(content["threads"]),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged ({error})") from error
+        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
+            raise ValueError(f"{path} is damaged (its schema is {version}, not {_SCHEMA})")
+        results: Self = schema.read(path, cls)
+        return results
 
 
 def predictions_path(run_path: Path, name: str) -> Path:
     """Return the file of a baseline's predictions, one row per test clip."""
     return run_path / "baselines" / f"{name}.parquet"
-
-
-def _baseline(entry: Mapping[str, Any]) -> Baseline:
-    texts = {name: str(entry[name]) for name in ("name", "title", "chosen", "why")}
-    scores = {str(name): float(score) for name, score in entry["scores"].items()}
-    return Baseline(scores=scores, seconds=float(entry["seconds"]), **texts)
-
-
-def _inference(entry: Mapping[str, Any]) -> InferenceTime:
-    texts = {name: str(entry[name]) for name in ("model", "strategy", "lora_targets", "why")}
-    ms = None if entry["ms"] is None else float(entry["ms"])
-    return InferenceTime(ms=ms, repeats=int(entry["repeats"]), **texts)

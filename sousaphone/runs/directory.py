@@ -35,6 +35,8 @@ from filelock import FileLock, Timeout
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.runs import schema
+from sousaphone.runs.seal import seal
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
@@ -46,13 +48,17 @@ SCHEMA = 2  # of run.json and of the directory; raise it when older runs cannot 
 class Limits:
     """Time limits that a driver sets its trials; they may differ between launches, since no result depends on them."""
 
-    trial_seconds: float | None = None  # limit of a trial over all its starts (time_limit); None: no limit
+    __pydantic_config__ = schema.STRICT
+    trial_seconds: schema.Seconds | None = None  # limit of a trial over all its starts (time_limit); None: no limit
     # Time at which all trials end (time_limit), seconds on this machine's monotonic clock; None: no limit.
-    deadline: float | None = None
-    stall_seconds: float | None = None  # limit of the time without a batch (failed); None: no limit
+    deadline: schema.Number | None = None
+    stall_seconds: schema.Seconds | None = None  # limit of the time without a batch (failed); None: no limit
 
 
 _LOCK_NAME = ".lock"
+_DRIVER = schema.fields(
+    True, token=str, host=str, pid=schema.Count, started=float | None, limits=Limits, deadline_unix=float | None
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ class RunDirectory:
     @property
     def experiments(self) -> list[Path]:
         """Ray Tune's experiments, the oldest first."""
-        return sorted(path for path in self.tune.glob("[0-9]*") if path.is_dir())
+        return sorted(path for path in self.tune.glob("[0-9]" * 3) if path.is_dir())
 
     @property
     def report(self) -> Path:
@@ -111,6 +117,7 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path / "run.json") as temporary:
                 temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+            seal(self.path, [self.path / "run.json"])
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -123,18 +130,26 @@ class RunDirectory:
         file = self.path / "run.json"
         if not self.exists:
             raise UserError(f"{self.path} is not a run directory: it holds no run.json; give one that launch.py wrote")
+        self.refuse_links()
         try:
-            plan: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(plan, dict):
-                raise ValueError("it holds no object")
-        except ValueError as error:
-            raise UserError(f"{file} is damaged ({error}); restore it from a copy") from error
-        if plan.get("schema") != SCHEMA:
-            raise UserError(
-                f"{self.path} was begun by another version of this program (schema {plan.get('schema')}, not "
-                f"{SCHEMA}); use that version, or start a new run"
-            )
-        return plan
+            version = schema.read(file, schema.VERSION).get("schema")
+            if version == SCHEMA:
+                plan: dict[str, Any] = schema.read(file, schema.PLAN)
+                return plan
+        except (ValueError, OSError) as error:
+            raise UserError(f"{error}; restore it from a copy") from error
+        raise UserError(
+            f"{self.path} was begun by another version of this program (schema {version!r:.20}, not {SCHEMA}); use "
+            "that version, or start a new run"
+        )
+
+    def refuse_links(self) -> None:
+        """Raise a UserError if the directory contains a link that leads out of it, where nothing is read or written."""
+        root = Path(os.path.realpath(self.path))
+        for directory, names, files in os.walk(root):
+            for path in (Path(directory, name) for name in (*names, *files)):
+                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
+                    raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """Return a trial's record; None if it has not begun, or the record is damaged.
@@ -142,13 +157,15 @@ class RunDirectory:
         A trial whose record is "running" without a live driver is interrupted.
         """
         record = TrialRecord.find(self.trial(trial_id))
-        if record is not None and record.status is Status.RUNNING and not self.is_live():
-            record.status = Status.INTERRUPTED
+        if record is not None:
+            record.trial_id = trial_id  # a directory may have been renamed
+            if record.status is Status.RUNNING and not self.is_live():
+                record.status = Status.INTERRUPTED
         return record
 
     def is_live(self) -> bool:
         """Whether a driver holds the run's lock."""
-        if not (self.path / _LOCK_NAME).exists():
+        if not (self.path / _LOCK_NAME).is_file() or (self.path / _LOCK_NAME).is_symlink():
             return False
         lock = FileLock(self.path / _LOCK_NAME)
         try:
@@ -170,6 +187,7 @@ class RunDirectory:
         try:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
+                self.refuse_links()
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:
@@ -210,7 +228,7 @@ class DriverWatch:
     def limits(self) -> Limits:
         """The driver's limits, without the deadline if the driver had ended already."""
         driver = self.driver or {}
-        limits = Limits(**driver.get("limits", {}))
+        limits: Limits = driver.get("limits", Limits())
         if limits.deadline is None or not self.lived:
             return dataclasses.replace(limits, deadline=None)
         if driver["host"] != socket.gethostname():  # its monotonic clock differs
@@ -226,11 +244,11 @@ class DriverWatch:
 
 
 def read_driver(run: Path) -> dict[str, Any] | None:
-    """Read driver.json; None if there is none."""
+    """Read driver.json; None if there is none or it is damaged."""
     try:
-        driver: dict[str, Any] = json.loads((run / "driver.json").read_text(encoding="utf-8"))
+        driver: dict[str, Any] = schema.read(run / "driver.json", _DRIVER)
         return driver
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -6,17 +6,31 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
+from sousaphone.runs import schema
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
 
 FILE = "rates.json"
 _RANDOM = "random"
+_ROW = schema.fields(
+    model=Required[str],
+    learning_rate=Required[schema.Number],
+    pretrained=Required[bool],
+    limit_train_batches=schema.Count | None,
+)
+_CONTENT = schema.fields(
+    found=Required[dict[str, schema.Number]],
+    table=Required[list[Annotated[Any, _ROW]]],
+    dataset=str,
+    epochs=schema.Count,
+    **dict.fromkeys(("scale", "strategy", "lora_targets"), Required[str]),
+)
 
 
 def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialRecord]) -> Iterator[str]:
@@ -35,8 +49,8 @@ def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialR
     found: dict[str, float] = {}
     for model in dict.fromkeys(row["model"] for row in rows):
         tried = [row for row in rows if row["model"] == model]
-        full = [row for row in tried if row["status"].is_full]
-        others = [row for row in tried if not row["status"].is_full]
+        full = [row for row in tried if row["status"].is_full and None not in (row["val_loss"], row["val_acc"])]
+        others = [row for row in tried if row not in full]
         if others:
             ends = "; ".join(f"{row['learning_rate']:g} {row['status']}" for row in others)
             yield f"{model}: some learning-rate trials did not finish ({ends})"
@@ -84,20 +98,17 @@ def read(
     path = Path(file).expanduser()
     try:
         path = path / FILE if path.is_dir() else path
-        content = json.loads(path.read_text(encoding="utf-8"))
-        found = {str(model): float(rate) for model, rate in content["found"].items()}
-        searched = {key: content[key] for key in ("scale", "strategy", "lora_targets")}
-        pretrained = {row["model"]: bool(row["pretrained"]) for row in content["table"]}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = schema.read(path, _CONTENT)
+        pretrained = {row["model"]: row["pretrained"] for row in content["table"]}
+        found = {model: rate for model, rate in content["found"].items() if model in pretrained}
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a rates file"
         raise UserError(
             f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
         ) from None
     wanted = {"scale": scale, "strategy": strategy} | ({"lora_targets": lora_targets} if strategy == "lora" else {})
     differences = [
-        f"{key.replace('_', ' ')} {searched[key]}, not {value}"
-        for key, value in wanted.items()
-        if searched[key] != value
+        f"{key.replace('_', ' ')} {content[key]}, not {value}" for key, value in wanted.items() if content[key] != value
     ]
     used = {model: rate for model, rate in found.items() if model in weights}
     differences += [

@@ -14,9 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge, Le
 
 from sousaphone.files import atomic_write
+from sousaphone.runs import schema
 from sousaphone.runs.statuses import Cause, Status
 
 RECORD_NAME = "trial.json"
@@ -30,12 +33,17 @@ _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # above each error in Ra
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
+_Retries = Annotated[int, Ge(0), Le(64)]
+_OLDER = schema.fields(halvings=_Retries)  # name of oom_retries in older records
+
+
 @dataclass
 class TrialRecord:
     """The configuration, status, metrics and provenance of a trial; times are ISO 8601 in UTC, durations in seconds."""
 
-    trial_id: str
-    config: dict[str, Any]  # the trial's TrainConfig as a dict
+    __pydantic_config__ = schema.STRICT
+    trial_id: schema.Id
+    config: dict[str, schema.Scalar]  # the trial's TrainConfig as a dict
     status: Status = Status.RUNNING
     cause: Cause | None = None  # of the status; None until the trial ends, and in records older than this field
     reason: str | None = None  # the cause as text
@@ -44,17 +52,15 @@ class TrialRecord:
     started: str = ""
     updated: str = ""
     ended: str | None = None
-    seconds: float = 0.0  # wall time over all starts, compared with the trial's time limit
-    oom_retries: int = 0  # number of times the micro-batch was halved after running out of memory
+    seconds: schema.Seconds = 0.0  # wall time over all starts, compared with the trial's time limit
+    oom_retries: _Retries = 0  # number of times the micro-batch was halved after running out of memory
     # Metrics of each epoch, in order; the last epoch also has the test metrics.
-    history: list[dict[str, Any]] = field(default_factory=list)
-    parameters: dict[str, Any] = field(default_factory=dict)  # total, trainable, adapter (numbers), trainable_percent
-    lora: dict[str, Any] = field(default_factory=dict)  # matches (pattern: number of layers), modules, trained_in_full
-    # Source ('random' or a path), fingerprint (SHA-256 of the base model's tensors), origin, published, sha256 of the
-    # file, format, licence, pretraining, objective, frontend (input features), frontend_mismatch.
-    weights: dict[str, Any] = field(default_factory=dict)
-    data: dict[str, Any] = field(default_factory=dict)  # fingerprint, clips by split, notes
-    provenance: dict[str, Any] = field(default_factory=dict)  # git commit, versions, host, device
+    history: schema.History = field(default_factory=list)
+    parameters: Annotated[dict[str, Any], schema.PARAMETERS] = field(default_factory=dict)
+    lora: Annotated[dict[str, Any], schema.LORA] = field(default_factory=dict)
+    weights: Annotated[dict[str, Any], schema.WEIGHTS] = field(default_factory=dict)
+    data: Annotated[dict[str, Any], schema.DATA] = field(default_factory=dict)
+    provenance: Annotated[dict[str, Any], schema.PROVENANCE] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.status, self.cause = Status(self.status), None if self.cause is None else Cause(self.cause)
@@ -91,19 +97,16 @@ class TrialRecord:
         path = directory / RECORD_NAME
         if not path.is_file():
             return None
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = {f.name for f in dataclasses.fields(cls)}
-        if not isinstance(content, dict) or not {"trial_id", "config"} <= content.keys():
-            raise ValueError(f"{path} is not a trial record")
-        content.setdefault("oom_retries", content.get("halvings", 0))  # its name in older records
-        return cls(**{key: value for key, value in content.items() if key in known})
+        record: TrialRecord = schema.read(path, cls)
+        record.oom_retries = record.oom_retries or schema.read(path, _OLDER).get("halvings", 0)
+        return record
 
     @classmethod
     def find(cls, directory: Path) -> TrialRecord | None:
         """Read the record in the directory; None if there is none or it is damaged."""
         try:
             return cls.read(directory)
-        except ValueError:
+        except (ValueError, OSError):
             return None
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
 from sousaphone.planning.schedule import clock
 from sousaphone.runs.directory import DriverWatch, RunDirectory
+from sousaphone.runs.seal import pickles, seal
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.failures import explain
@@ -20,6 +22,7 @@ from sousaphone.training.watchdog import read_heartbeat
 
 _CHECK_SECONDS = 10.0
 _QUIET_SECONDS = 60.0
+_SEAL_SECONDS = 1.0
 
 
 class LiveCallback(tune.Callback):
@@ -33,7 +36,8 @@ class LiveCallback(tune.Callback):
 
     def setup(self, **info: Any) -> None:
         # Tune calls it again after a restore: saved times belong to a clock that restarts with the machine.
-        self._checked = 0.0
+        self._checked = self._sealed = 0.0
+        self._stamps: list[int] = []  # modification times of the sealed files, ns
         self._printed: dict[str, float] = {}  # time of the last line of each trial
 
     def on_trial_start(self, trial: Any, **info: Any) -> None:
@@ -80,6 +84,14 @@ class LiveCallback(tune.Callback):
         write_status(run)
 
     def on_step_end(self, trials: list[Any], **info: Any) -> None:
+        if trials and time.monotonic() - self._sealed >= _SEAL_SECONDS:
+            self._sealed = time.monotonic()
+            experiment = Path(trials[0].storage.experiment_fs_path)
+            with suppress(OSError):  # the run was renamed
+                files = pickles(experiment)
+                if (stamps := [path.stat().st_mtime_ns for path in files]) != self._stamps:
+                    self._stamps = stamps
+                    seal(experiment, files)
         if time.monotonic() - self._checked < _CHECK_SECONDS:
             return
         self._checked = time.monotonic()

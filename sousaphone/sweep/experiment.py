@@ -22,6 +22,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
+from sousaphone.runs.seal import is_sealed, pickles, seal
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.callback import LiveCallback
@@ -104,6 +105,7 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
     for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
     check = partial(_refuse_moved, DriverWatch.begin(run.path))
+    foreign = [path for path in run.experiments if not is_sealed(path, pickles(path))]  # they are never restored
 
     try:
         while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
@@ -136,6 +138,10 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
         runtime.kill()
         name_ends(run, ids, Cause.RAY_STOPPED, str(stop))
         raise
+    finally:  # Ray has ended, and its last files may be newer than their seal
+        for path in run.experiments:
+            if path not in foreign:
+                seal(path, pickles(path))
     name_ends(run, ids)
 
 
@@ -193,11 +199,14 @@ def _tuner(
     settings = {"tracker": tracker, **dataclasses.asdict(resources)}
     if run.experiments:
         newest = run.experiments[-1]
-        errored = _resume_errored(newest, left, settings)
+        sealed = is_sealed(newest, pickles(newest))  # a restore executes what the files contain
+        if not sealed:
+            print(f"{newest} has no valid seal of this installation: trials resume in a new experiment", flush=True)
+        errored = _resume_errored(newest, left, settings) if sealed else None
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
     whole = not run.experiments and list(left) == sweep.trials()
-    experiment = run.tune / f"{len(run.experiments) + 1:03d}"
+    experiment = run.tune / f"{int(run.experiments[-1].name) + 1 if run.experiments else 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
         temporary.write_text(json.dumps(settings), encoding="utf-8")

@@ -26,15 +26,15 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
     epoch_seconds: dict[str, list[float]] = {}
     for begun in filter(None, records):
         for row in begun.history:
-            epoch_seconds.setdefault(begun.config["model"], []).append(row["wall_seconds"])
+            epoch_seconds.setdefault(str(begun.config.get("model")), []).append(row.get("wall_seconds") or 0.0)
     if not epoch_seconds:
         return {}
     overall = [seconds for model in epoch_seconds.values() for seconds in model]
     ends: dict[str, float] = {}
     waiting: dict[str, float] = {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
-        known = epoch_seconds.get(config["model"], overall)
-        need = sum(known) / len(known) * (config["epochs"] - (len(record.history) if record else 0))
+        known = epoch_seconds.get(config.get("model", ""), overall)
+        need = sum(known) / len(known) * (config.get("epochs", 0) - (len(record.history) if record else 0))
         if record is not None and record.status is Status.RUNNING:
             ends[trial_id] = need
         elif record is None or record.status is Status.INTERRUPTED:
@@ -53,8 +53,8 @@ def write_status(run: RunDirectory) -> None:
     rows, trials = [], []
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         status = record.status if record else Status.PENDING
-        epochs = f"{len(record.history) if record else 0}/{config['epochs']}"
-        val_acc = f"{record.best['val_acc']:.3f}" if record and record.best else ""
+        epochs = f"{len(record.history) if record else 0}/{config.get('epochs', '?')}"
+        val_acc = f"{best:.3f}" if record and (best := record.best.get("val_acc")) is not None else ""
         end = clock(ends[trial_id]) if trial_id in ends else ""
         reason = (record.reason or "").replace("|", "\\|") if record and not status.is_full else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from sousaphone.files import atomic_write
+from sousaphone.runs import schema
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
 KEPT = 2
@@ -42,7 +43,7 @@ def newest(trial: Path) -> dict[str, Any] | None:
     """Return the state of the newest intact checkpoint, None if there is none; damaged ones are ignored."""
     for directory in _newest_first(trial / CHECKPOINTS_NAME):
         try:
-            manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+            manifest = schema.read(directory / "manifest.json", schema.MANIFEST)
             if manifest.items() >= _identity(directory / "state.pt").items():
                 return torch.load(directory / "state.pt", map_location="cpu", weights_only=True)
         except (OSError, ValueError, RuntimeError, pickle.UnpicklingError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from sousaphone.files import atomic_write
+from sousaphone.runs import schema
 from sousaphone.runs.directory import Limits
 from sousaphone.runs.statuses import Cause
 from sousaphone.text import in_words
@@ -94,7 +95,8 @@ class Watchdog:
 def read_heartbeat(trial: Path) -> dict[str, Any] | None:
     """The current `epoch`, the completed `share` of its training and the `seconds` so far; None without a heartbeat."""
     try:
-        return dict(json.loads((trial / HEARTBEAT_NAME).read_text(encoding="utf-8")))
+        beat: dict[str, Any] = schema.read(trial / HEARTBEAT_NAME, schema.HEARTBEAT)
+        return beat
     except (OSError, ValueError):
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -62,7 +63,7 @@ def test_html_in_names_and_errors_is_escaped(tmp_path: Path) -> None:
     for each, config in zip(records, plan, strict=True):
         each.trial_id, each.config = f"trial{config['seed']}", config
     run = write_run(tmp_path / "study", plan, records)
-    content = run.read_plan()
+    content = json.loads((run.path / "run.json").read_text())
     content.update(name=name, trial_ids=["trial0", "trial1"], notes=[ALARM], command=ALARM)
     run.write_plan(content)
     directory = write_report(run.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -23,10 +24,16 @@ def test_no_sounds_leaves_the_audio_out_of_the_page(small_sousa: Path, tmp_path:
     path = run.trial(records[0].trial_id) / PREDICTIONS_NAME
     clip = pd.read_parquet(small_sousa / "labels" / "samples.parquet").audio_path.iloc[0]
     pd.read_parquet(path).assign(audio_path=clip).to_parquet(path)
+    output = tmp_path / "report"
     for options, audio in (([], True), (["--no-sounds"], False)):
-        output = tmp_path / f"report-{audio}"
         assert main([str(run.path), "--output", str(output), *options]) == 0
         assert ("<audio" in (output / "report.html").read_text()) is audio
+    # Whoever wrote another run.json may have named any directory.
+    (run.path / "run.json").write_text(json.dumps(content))
+    for options, audio in (([], False), (["--data-dir", str(small_sousa)], True)):
+        assert main([str(run.path), "--output", str(output), *options]) == 0
+        assert ("<audio" in (page := (output / "report.html").read_text())) is audio
+        assert ("--data-dir" in page) is not audio
 
 
 @pytest.mark.parametrize("option", ["--output", "--compare"])

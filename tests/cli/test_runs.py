@@ -9,8 +9,9 @@ import pytest
 
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.cli.runs import main
-from sousaphone.runs.directory import SCHEMA, RunDirectory
+from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord
+from tests.analysis.run_builders import arm, write_run
 
 ENDED, CUT = "ast-lora-aug-on-s0", "ast-lora-aug-off-s0"
 
@@ -19,7 +20,7 @@ ENDED, CUT = "ast-lora-aug-on-s0", "ast-lora-aug-off-s0"
 def storage(tmp_path: Path) -> Path:
     """A run of two trials with checkpoints: one is complete, the other was interrupted."""
     run = RunDirectory(tmp_path / "runs" / "first")
-    run.write_plan({"schema": SCHEMA, "created": "2026-01-01T00:00:00+00:00", "trial_ids": [ENDED, CUT]})
+    write_run(run.path, [arm(), arm(augment=False)])
     for trial_id, status in ((ENDED, "completed"), (CUT, "interrupted")):
         checkpoint = run.trial(trial_id) / CHECKPOINTS_NAME / "epoch_0001-aa"
         checkpoint.mkdir(parents=True)
@@ -78,12 +79,13 @@ def test_name_that_is_not_a_run_is_refused(storage: Path, arguments: list[str]) 
     assert checkpoints(storage, ENDED).exists()
 
 
-def test_links_are_neither_listed_nor_followed(storage: Path) -> None:
+def test_links_are_neither_listed_nor_followed(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (storage / "link").symlink_to(storage / "first")
     assert prune(storage, "link", "--yes") == EXIT_INPUT
     checkpoints(storage, ENDED).rename(storage / "elsewhere")
     checkpoints(storage, ENDED).symlink_to(storage / "elsewhere")
-    assert prune(storage, "--checkpoints", "--yes") == EXIT_OK
+    assert prune(storage, "--checkpoints", "--yes") == EXIT_INPUT
+    assert f"{CHECKPOINTS_NAME} is a link" in capsys.readouterr().err
     assert (storage / "elsewhere").is_dir()
 
 

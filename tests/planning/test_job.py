@@ -220,7 +220,7 @@ def test_plan_of_a_finished_run_changes_no_file(storage: Path, capsys: pytest.Ca
 
 def test_second_of_two_concurrent_extensions_is_refused(storage: Path) -> None:
     job = job_of(storage, "--extend", "--name", "run", "--seeds", "2")
-    plan = {**job.directory.read_plan(), "extensions": ["of another launch"]}
+    plan = {**job.directory.read_plan(), "extensions": [{"added": ["of-another-launch"]}]}
     job.directory.write_plan(plan)
     with pytest.raises(UserError, match="another launch"):
         run_job(None, job, None, Resources(1, 0, None), 1, print)

@@ -67,7 +67,7 @@ def test_record_without_a_cause_is_read(tmp_path: Path, status: Status) -> None:
      {"status": "failed", "cause": "memory"}, {"status": "running", "cause": "patience"}],
 )  # fmt: skip
 def test_unknown_or_contradictory_status_and_cause_are_damage(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"is not a valid|does not lead to"):
+    with pytest.raises(ValueError, match=r"status|cause"):
         TrialRecord.read(written(tmp_path, **changes))
     assert TrialRecord.find(tmp_path) is None
 

@@ -18,6 +18,7 @@ from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from analysis.load.ray_log import by_epoch, read_ray_log
 from analysis.report import write_report
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.seal import pickles, seal
 from tests.analysis.run_builders import arm, history, made, record, trial_id, write_run
 
 GOOD, BAD, MUTE = (arm(epochs=2, seed=seed) for seed in range(3))
@@ -58,6 +59,7 @@ def _experiment(path: Path, reports: dict[int, list[dict[str, Any]]], raising: i
             callbacks=[JsonLoggerCallback(), CSVLoggerCallback()],  # as in a sweep
         ),
     ).fit()
+    seal(path, pickles(path))
 
 
 @pytest.fixture

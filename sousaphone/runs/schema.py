@@ -1,0 +1,174 @@
+"""Schemas of a run's JSON files.
+
+A run directory may come from anybody: each file is validated where it is read, so that a wrong field is one line and no
+number causes endless work. Unknown keys are ignored.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Required
+
+from annotated_types import Ge, Le, Len
+from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
+
+from sousaphone.config import TrainConfig
+
+MOST_EPOCHS, MOST_TRIALS = 100_000, 10_000
+_MOST_NUMBER, _MOST_BYTES = 1e40, 64 * 2**20
+STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
+
+
+@dataclass(frozen=True)
+class Check:
+    """In an annotation: a function that returns the value, or raises a ValueError."""
+
+    function: Callable[[Any], Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Callable[[Any], Any]) -> Any:
+        # pydantic is imported where it is used: it takes two tenths of a second, which --help does not need.
+        from pydantic_core.core_schema import no_info_after_validator_function
+
+        return no_info_after_validator_function(self.function, handler(source))
+
+
+@dataclass(frozen=True)
+class As:
+    """In an annotation: the type by which the value is validated."""
+
+    kind: Any
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler.generate_schema(self.kind)
+
+
+def fields(required: bool = False, extra: str = "ignore", /, **types: Any) -> As:
+    """A JSON object with these fields; all others are ignored, or allowed."""
+    kind = TypedDict("fields", types, total=required)  # type: ignore[misc]
+    setattr(kind, "__pydantic_config__", {"extra": extra})  # noqa: B010
+    return As(kind)
+
+
+def _id(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text):
+        raise ValueError("use letters, digits and . _ -")
+    return text
+
+
+def _metric(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and not (number and -_MOST_NUMBER <= value <= _MOST_NUMBER):
+        raise ValueError(f"{value!r:.40} is not a number in range")
+    return value
+
+
+def _history(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for number, row in enumerate(rows, start=1):
+        if row.get("epoch") != number or row.get("best_epoch") not in range(1, number + 1):
+            raise ValueError(f"entry {number} has epoch {row.get('epoch')} and best_epoch {row.get('best_epoch')}")
+    return rows
+
+
+def _plan(plan: dict[str, Any]) -> dict[str, Any]:
+    if not len(set(plan["trial_ids"])) == len(plan["trial_ids"]) == len(plan["trials"]):
+        raise ValueError("trials and trial_ids do not match")
+    return plan
+
+
+def _setting(name: str, hint: Any) -> Any:
+    """The type of a field of TrainConfig; which values it may have depends on the program's version."""
+    types = {int: Epochs if name == "epochs" else Annotated[int, Ge(0), Le(2**64)], float: Number}
+    return typing.Union[*(types.get(each, each) for each in typing.get_args(hint) or (hint,))]
+
+
+Id = Annotated[str, Check(_id)]  # usable as the name of a file or directory
+Time = Annotated[str, Check(lambda text: datetime.fromisoformat(text) and text)]  # ISO 8601
+Count = Annotated[int, Ge(0), Le(10**15)]
+Epochs = Annotated[int, Ge(0), Le(MOST_EPOCHS)]
+Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]
+Seconds = Annotated[float, Ge(0), Le(1e15)]
+Scalar = Annotated[Any, Check(lambda value: value if isinstance(value, bool | str) else _metric(value))]
+# Metrics of the epochs 1, 2, ...; those that are not finite are None.
+History = Annotated[list[dict[str, Annotated[Any, Check(_metric)]]], Len(0, MOST_EPOCHS), Check(_history)]
+
+# Numbers of parameters, and layers with adapters, of a trial.
+PARAMETERS = fields(total=Count, trainable=Count, adapter=Count, trainable_percent=Number)
+LORA = fields(matches=dict[str, Count], modules=list[str], trained_in_full=list[str])
+# Pretrained weights: 'random' or a path, SHA-256 of the base model's tensors and of the file, input features.
+_WEIGHTS = dict.fromkeys(("origin", "sha256", "format", "licence", "pretraining", "objective"), str | None)
+_FRONTEND = {"frontend": dict[str, Scalar] | None, "frontend_mismatch": list[str] | None}
+WEIGHTS = fields(source=str, fingerprint=str, published=bool | None, **_WEIGHTS, **_FRONTEND)
+_TEXTS = dict.fromkeys(("git_commit", "python", "host", "platform"), str)
+PROVENANCE = fields(git_dirty=bool, versions=dict[str, str | None], device=str | None, **_TEXTS)
+# A data set: the numbers of clips and players by split.
+_DATA = {"clips": dict[str, Count], "players": dict[str, Count], "synthetic": bool, "players_known": bool | None}
+DATA = fields(root=str, fingerprint=str, notes=list[str], **_DATA)
+
+VERSION = fields(schema=Any)  # of a file, whatever else it contains
+MANIFEST = fields(True, bytes=Count, sha256=str)  # of a checkpoint
+HEARTBEAT = fields(True, epoch=Count, share=Number, seconds=Seconds)
+
+_HINTS = typing.get_type_hints(TrainConfig)
+_CONFIG = fields(**{each.name: _setting(each.name, _HINTS[each.name]) for each in dataclasses.fields(TrainConfig)})
+# What the report shows of a request; `Request.from_json` validates all of it.
+_REQUEST = fields(False, "allow", device=str, hold_out=str, test_also=str, settings=dict[str, Scalar])
+_ORIGIN = fields(run=str, trial_id=str, val_macro_f1=Number | None, val_acc=Number | None, epochs=Count)
+_PLAN = fields(
+    schema=int,
+    created=Required[Time],
+    config=Required[Id],
+    request=Required[Annotated[Any, _REQUEST]],
+    trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
+    trial_ids=Required[list[Id]],
+    at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
+    limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
+    notes=list[str],
+    data=Annotated[Any, DATA],
+    provenance=Annotated[Any, PROVENANCE],
+    promoted_from=Annotated[Any, _ORIGIN] | None,
+    weights=dict[str, str],
+    baselines=bool,
+    extensions=list[Annotated[Any, fields(created=str, command=str, added=list[Id])]],
+    resources=dict[str, Scalar],
+    **dict.fromkeys(("name", "command", "tuning", "tracker"), str),
+)
+PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
+
+
+def read(path: Path, kind: Any) -> Any:
+    """Read a JSON file as this type; raise a ValueError, in one line, if it does not match, and an OSError if it cannot
+    be read."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    with path.open("rb") as file:
+        content = file.read(_MOST_BYTES + 1)
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
+    return parse(content, kind, str(path))
+
+
+def parse(content: bytes | str, kind: Any, name: str) -> Any:
+    """Read JSON text as this type; raise a ValueError that names the field if it does not match."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = repr(".".join(map(str, first["loc"])))[1:-1]  # its keys may be any text
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{name} is damaged ({f'{place[:200]}: ' if place else ''}{message})") from None
+
+
+@functools.cache
+def _adapter(kind: Any) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Annotated[Any, kind] if isinstance(kind, As) else kind)
