@@ -212,10 +212,8 @@ class Findings:
     @property
     def without_effect(self) -> str | None:
         """A sentence if augmentation varies but its effect cannot be estimated; else None."""
-        on, off = (
-            {t.config.get("model") for t in self.ranked if t.config.get("augment") is way} for way in (True, False)
-        )
-        if self.test_players != 1 or not on & off:
+        models = [{t.config.get("model") for t in self.ranked if t.config.get("augment") is on} for on in (True, False)]
+        if self.test_players != 1 or not set.intersection(*models):
             return None
         return f"No effect of augmentation is given: the test clips are of one {self.unit}; an interval needs two."
 
@@ -234,13 +232,11 @@ class Findings:
         seeds = [n for arm in self.groups if (n := sum(bool(trial.history) for trial in arm.shown))]  # of each arm
         clips, players = ((self.data.get(key) or {}).get("test") for key in ("clips", "players"))
         found = []
-        if seeds:
-            found.append(
-                "One seed per arm: the variation between repetitions is unknown."
-                if max(seeds) == 1
-                else f"{_range(seeds, 'seed')} per arm: their spread is that of initialisation and data order, not of "
-                f"{self.unit}s."
-            )
+        if seeds and max(seeds) == 1:
+            found.append("One seed per arm: the variation between repetitions is unknown.")
+        elif seeds:
+            spread = f"their spread is that of initialisation and data order, not of {self.unit}s."
+            found.append(f"{_range(seeds, 'seed')} per arm: {spread}")
         part = [most for t in self.trials if (most := t.most_scored) is not None]
         if part:
             found.append(

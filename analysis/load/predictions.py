@@ -28,10 +28,8 @@ def read_predictions(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the predictions of all trials that have some, on the test set `tested`: `test`, `held_out` or `also`.
 
-    Returns:
-        The predictions, one row per trial and clip: trial_id, sample_id, player, rudiment (true), predicted, correct,
-        audio_path, tempo_bpm, skill_tier, soundfont, preset, duration_sec, logit_SLUG × 40 (float32); and one remark
-        for each file that cannot be read.
+    Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, and the
+    float32 `LOGITS`), and one remark for each file that cannot be read.
     """
     tables, remarks = [], []
     for trial in trials:

@@ -42,10 +42,7 @@ class Trial:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """The conditions, by name, that must be equal for two trials to be comparable.
-
-        Pretrained weights are not among them: comparing those is the purpose.
-        """
+        """The conditions, by name, that must be equal for a comparison; weights may differ, as they are compared."""
         config = self.config
         return {
             "data": self.data.get("fingerprint", ""),
@@ -134,12 +131,9 @@ def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | No
 def unlike(trials: Iterable[Trial]) -> list[str]:
     """Return the conditions that differ between scored trials, with their values; empty if all are comparable."""
     known = [trial.conditions for trial in trials if trial.history and trial.data]
-    found = []
-    for name in dict.fromkeys(name for conditions in known for name in conditions):
-        values = dict.fromkeys(_in_words(name, conditions.get(name)) for conditions in known)
-        if len(values) > 1:
-            found.append(f"{name}: {' and '.join(values)}")
-    return found
+    names = dict.fromkeys(name for conditions in known for name in conditions)
+    values = {name: dict.fromkeys(_in_words(name, each.get(name)) for each in known) for name in names}
+    return [f"{name}: {' and '.join(different)}" for name, different in values.items() if len(different) > 1]
 
 
 def _in_words(condition: str, value: Any) -> str:

@@ -67,11 +67,7 @@ def require_torchaudio() -> None:
 
 
 def run_command(prog: str, command: Callable[[], int], interrupted: str = "interrupted") -> int:
-    """Run a command and return its exit code; print an error as one line.
-
-    Args:
-        interrupted: message after Ctrl-C or SIGTERM.
-    """
+    """Run a command and return its exit code; print an error, or `interrupted` after a stop signal, as one line."""
     with interrupts():
         try:
             code = command()

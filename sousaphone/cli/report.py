@@ -98,11 +98,11 @@ def _write_results(job: Job) -> bool:
         if job.config == SEARCH:  # its trials are not results to be ranked
             for line in learning_rates.write(job.directory.path, job.trials, job.records()):
                 print(line)
-            return True
-        from analysis.report import write_report
+        else:
+            from analysis.report import write_report
 
-        report = write_report(job.directory.path)
-        print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+            report = write_report(job.directory.path)
+            print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
         return True
     except (UserError, OSError) as error:  # for example a full disk; how the run ended is still printed
         print(f"no report: {error}")

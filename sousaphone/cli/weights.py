@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,11 @@ from pathlib import Path
 
 from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY, backbone_spec
-from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError
 from sousaphone.weights import locate
 from sousaphone.weights.resolve import resolve_all
 
-EXIT_MISSING = 1
 _PROGRAM = "python -m sousaphone.weights"
 _LIST = "List every backbone's weights: training data, licence, source, and path on this machine."
 _FETCH = f"""\
@@ -39,29 +37,28 @@ exit codes: 0; 1 weights to verify are missing, damaged or wrong; 2 wrong argume
 """
 
 
-def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
+    """Run the command line and return the exit code."""
+    prepare_process()
     parser = Parser(prog=prog, description="List, fetch and verify published weights.", epilog=_END)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, text in (("list", _LIST), ("fetch", _FETCH), ("verify", _VERIFY)):
         command = commands.add_parser(name, help=re.split(r"[:.(]", text)[0].strip(), description=text)
         if name != "list":
             command.add_argument("names", nargs="*", metavar="NAME", help=f"one of {' '.join(REGISTRY)}")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
-    """Run the command line and return the exit code."""
-    prepare_process()
-    arguments = build_parser(prog).parse_args(argv)
+    arguments = parser.parse_args(argv)
 
     def run() -> int:
         if arguments.command == "list":
             print("\n".join(listed()))
             return EXIT_OK
         require_torchaudio()
-        if arguments.command == "fetch":
-            return fetch(arguments.names or DEFAULT_SWEEP)
-        return verify(arguments.names)
+        if arguments.command == "verify":
+            return verify(arguments.names)
+        names = arguments.names or DEFAULT_SWEEP
+        for name, path in resolve_all({backbone_spec(name).name: "auto" for name in names}, "base").items():
+            print(f"{name}: {path}")
+        return EXIT_OK
 
     return run_command(prog, run)
 
@@ -80,13 +77,6 @@ def listed() -> Iterator[str]:
         yield f"  found, not verified: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
 
 
-def fetch(names: Sequence[str]) -> int:
-    found = resolve_all({backbone_spec(name).name: "auto" for name in names}, "base")
-    for name, path in found.items():
-        print(f"{name}: {path}")
-    return EXIT_OK
-
-
 def verify(arguments: Sequence[str]) -> int:
     """Verify the weights in `arguments` (NAME or NAME=PATH), or all on this machine; errors do not stop the others."""
     paths: dict[str, Path | None] = {}
@@ -96,7 +86,7 @@ def verify(arguments: Sequence[str]) -> int:
         paths[name] = Path(path).expanduser().absolute() if sign else _local(spec)
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")
-        return EXIT_MISSING
+        return EXIT_FAILED
     code = EXIT_OK
     for name, found in paths.items():
         try:
@@ -104,7 +94,7 @@ def verify(arguments: Sequence[str]) -> int:
                 raise UserError(f"not on this machine; to fetch it: {_PROGRAM} fetch {name}")
             print("\n".join(_verified(REGISTRY[name], found)))
         except UserError as error:
-            code = EXIT_MISSING
+            code = EXIT_FAILED
             print(f"{name}: {error}", file=sys.stderr)
     return code
 

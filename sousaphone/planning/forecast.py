@@ -63,14 +63,10 @@ def predict(
     at_once: int,
     records: Mapping[str, TrialRecord] | None = None,
 ) -> Forecast:
-    """Forecast a sweep.
+    """Forecast a sweep of at least one trial, in the order of `trials`, `at_once` at a time.
 
-    Args:
-        trials: trials to train, in the sweep's order; at least one.
-        clips: number of clips by split.
-        speeds, trainable: result of `throughput.time_arms`, and number of trainable parameters, by `workload(trial)`.
-        at_once: trials at a time.
-        records: records of earlier starts, by trial; None for a new run.
+    `clips` are the numbers of clips by split, `speeds` is the result of `throughput.time_arms`, and `trainable` has the
+    number of trainable parameters by `workload(trial)`; `records` of earlier starts are None for a new run.
     """
     earlier = [(records or {}).get(trial.trial_id) for trial in trials]
     costs = [_seconds(trial, clips, speeds.get(workload(trial))) or _pace(trial, records or {}) for trial in trials]
@@ -159,9 +155,7 @@ def describe(forecast: Forecast) -> list[str]:
 def refusals(forecast: Forecast, trial_limit: float | None, sweep_limit: float | None, room: Room) -> list[str]:
     """Return the reasons why the sweep would exceed its limits, the memory or the disk, one line each.
 
-    Args:
-        trial_limit: seconds of a trial, earlier starts included; None: no limit.
-        sweep_limit: seconds of the sweep from now; None: no limit.
+    Limits are in seconds, of a trial with its earlier starts and of the sweep from now; None: no limit.
     """
     lines = [] if trial_limit is None else list(_cut_trials(forecast, trial_limit))
     if sweep_limit is not None and forecast.seconds > sweep_limit:

@@ -30,7 +30,7 @@ from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
-MakeSweep = Callable[[str, Request], Sweep]
+MakeSweep = Callable[[str, Request], Sweep]  # of the name of a config, and a request
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,7 @@ class Job:
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""
-        found = {trial_id: self.directory.record(trial_id) for trial_id in self.trial_ids}
-        return {trial_id: record for trial_id, record in found.items() if record is not None}
+        return {name: record for name in self.trial_ids if (record := self.directory.record(name)) is not None}
 
     def left(self) -> list[TrainConfig]:
         """Return the trials to run now."""
@@ -95,14 +94,7 @@ class Job:
 
 
 def make_job(options: Options, make_sweep: MakeSweep) -> Job:
-    """Resolve the options.
-
-    Args:
-        make_sweep: makes the sweep of a config's name and a request.
-
-    Raises:
-        UserError: an option is wrong.
-    """
+    """Resolve the options; raise a UserError if one is wrong."""
     actions = {"--resume": options.resume, "--extend": options.extend, "--promote": options.promote is not None}
     given = [name for name, value in actions.items() if value]
     if len(given) > 1:

@@ -43,11 +43,8 @@ def prepare(
 ) -> tuple[Job, Dataset] | None:
     """Describe the sweep and prepare its data, before the run directory is touched.
 
-    Returns:
-        The job with its data directory, and the data; None with --plan.
-
-    Raises:
-        UserError: weights or data are wrong, or a trial or the sweep would exceed its limits.
+    Return the job with its data directory, and the data; None with --plan. Raise a UserError if weights or data are
+    wrong, or if a trial or the sweep would exceed its limits.
     """
     left = job.left()
     trainable: dict[TrainConfig, int] = {}
@@ -172,13 +169,9 @@ def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset
 def describe_trials(
     job: Job, left: Sequence[TrainConfig], resources: Resources, at_once: int, trainable: dict[TrainConfig, int]
 ) -> Iterator[str]:
-    """Yield a description of the trials, line by line. The model of every arm is built for it.
+    """Yield a description of the trials, line by line; raise a UserError if a weights file has a wrong format.
 
-    Args:
-        trainable: filled with the number of trainable parameters, by `throughput.workload(trial)`.
-
-    Raises:
-        UserError: a weights file is not of its backbone's format.
+    The model of every arm is built, and its number of trainable parameters added to `trainable` by `workload(trial)`.
     """
     first = job.trials[0]
     planned = f"{counted(len(job.trials), 'trial')} of {counted(first.epochs, 'epoch')}"

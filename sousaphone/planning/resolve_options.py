@@ -72,28 +72,23 @@ def run_names(storage: Path) -> str:
 
 
 def known_models(names: Sequence[str]) -> tuple[str, ...]:
-    for model in names:
-        if model not in REGISTRY:
-            raise UserError(f"--models {model!r} is unknown; choose from: {', '.join(REGISTRY)}")
+    if unknown := [model for model in names if model not in REGISTRY]:
+        raise UserError(f"--models {unknown[0]!r} is unknown; choose from: {', '.join(REGISTRY)}")
     return tuple(names)
 
 
 def resolve(options: Options, saved: Request | None = None) -> Request:
     """Return the given options, completed from the saved request of an existing run, else from the defaults.
 
-    Args:
-        saved: only paths and resources may have changed since; `refuse_changes` checks the other options.
-
-    Raises:
-        UserError: a value is wrong, or this machine does not have the device.
+    Only paths and resources may differ from the saved request; `refuse_changes` checks the other options. Raise a
+    UserError if a value is wrong, or if this machine does not have the device.
     """
     device = pick_device(options.device or "auto") if saved is None else _same_device(saved)
     models = known_models(options.models or (DEFAULT_SWEEP if saved is None else ()))
     machine: dict[str, Any] = {"device": device, "cpus": count_cpus(), "gpus": count_gpus(device)}
     machine["cache_dir"] = str(cache_directory())
-    for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent"):
-        if (value := getattr(options, name)) is not None:
-            machine[name] = value
+    given = {name: getattr(options, name) for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent")}
+    machine |= {name: value for name, value in given.items() if value is not None}
     if saved is None or options.data_dir is not None:
         machine["data_dir"] = pick_data_dir(options.data_dir)
     if saved is not None:
@@ -228,11 +223,8 @@ def pick_data_dir(given: str | None) -> str:
 def check_source(origin: str, given: str) -> str:
     """Return a data set's absolute path, or its hub name, which is resolved when the data is read.
 
-    Args:
-        origin: name of the option, for messages.
-
-    Raises:
-        UserError: it is neither a directory nor a CSV file nor a hub name. The content is not checked.
+    Raise a UserError that names `origin` if it is neither a directory nor a CSV file nor a hub name. The content is not
+    checked.
     """
     if hub.is_word(given):
         return hub.check_word(given)
@@ -252,12 +244,9 @@ def resolve_weights(
 ) -> dict[str, str]:
     """Return the weights of each model: 'random' or an absolute path.
 
-    Args:
-        words: of `--weights`: `auto` or `random` for all models (default auto), NAME=PATH for one.
-        saved: weights of an existing run, by model; kept unless NAME=PATH names the model.
-
-    Raises:
-        UserError: a word is wrong, names a backbone that is not in the sweep, or its weights cannot be found.
+    A word of `--weights` is `auto` or `random` for all models (default auto), or NAME=PATH for one. The saved weights
+    of an existing run are kept unless NAME=PATH names the model. Raise a UserError if a word is wrong, names a backbone
+    that is not in the sweep, or its weights cannot be found.
     """
     from sousaphone import weights
 

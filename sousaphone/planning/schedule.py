@@ -9,11 +9,9 @@ from datetime import datetime
 
 
 def schedule(needs: Iterable[float], places: Iterable[float]) -> list[float]:
-    """Return the end of each job, if each in turn takes the place that becomes free first.
+    """Return the end of each job of duration `needs`, if each in turn takes the place that becomes free first.
 
-    Args:
-        needs: duration of each job, s.
-        places: time at which each place becomes free, s.
+    `places` are the times at which the places become free.
     """
     free = list(places)
     heapq.heapify(free)

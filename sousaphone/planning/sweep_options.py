@@ -18,7 +18,6 @@ from sousaphone.runs import schema
 TINY_EPOCHS = 10  # a demonstration takes minutes on two cores
 SEARCH_EPOCHS = 3  # of each trial of a learning-rate search
 TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
-TRACKERS = ("none", "wandb")
 AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
 
 # Groups of --help.
@@ -48,13 +47,9 @@ def option(
     default: Any = None,
     **parser: Any,
 ) -> Any:
-    """Declare an option, whose flag follows from its name.
+    """Declare an option, whose flag follows from its name, for `argparse.ArgumentParser.add_argument`.
 
-    Args:
-        group: its group in --help.
-        promoted: whether --promote takes it from the best trial, so that it cannot be given.
-        low: its lowest value.
-        parser: further arguments of `argparse.ArgumentParser.add_argument`.
+    A `promoted` option cannot be given with --promote, which takes it from the best trial; `low` is the lowest value.
     """
     parser = {"help": help, **parser}
     metadata = {"group": group, "later": later, "promoted": promoted, "low": low, "parser": parser}
@@ -140,7 +135,7 @@ class Options:
     baselines: bool | None = option(RUN, _BASELINES, action=_ON_OR_OFF)
     yes: bool = switch(RUN, "start even if a time limit will cut trials off")
     tracker: str | None = option(
-        RUN, "log metrics to Weights & Biases as well, offline unless WANDB_MODE is set", choices=TRACKERS
+        RUN, "log metrics to Weights & Biases as well, offline unless WANDB_MODE is set", choices=("none", "wandb")
     )
 
     trial_time_limit: str | None = option(LIMITS, f"of each trial (default {TRIAL_TIME_LIMIT})", metavar="T")

@@ -88,11 +88,9 @@ def train_steps(trial: TrainConfig, clips: int) -> int:
 
 
 def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) -> Speed:
-    """Time training steps and an evaluation batch; model and random state are restored.
+    """Time `steps` training steps after an untimed one (0: the first step) and an evaluation batch.
 
-    Args:
-        model: from `build_model(config)`.
-        steps: number of timed steps, after one untimed step; 0: time the first step.
+    Model and random state are restored.
     """
     device, home = torch.device(config.device), next(model.parameters()).device
     before, threads = model.trained_state(), torch.get_num_threads()
@@ -138,10 +136,7 @@ def time_arms(
 ) -> dict[TrainConfig, Speed | None]:
     """Return the speed of each arm by `workload(trial)`, cached or measured now; None if it is not timed.
 
-    Args:
-        trials: trials to train.
-        clips: number of clips by split.
-        records: records of earlier starts, by trial.
+    `clips` are the numbers of clips by split, `records` the records of earlier starts by trial.
     """
     steps: Counter[TrainConfig] = Counter()
     for trial in trials:

@@ -134,8 +134,7 @@ class RunDirectory:
         try:
             version = schema.read(file, schema.VERSION).get("schema")
             if version == SCHEMA:
-                plan: dict[str, Any] = schema.read(file, schema.PLAN)
-                return plan
+                return dict(schema.read(file, schema.PLAN))
         except (ValueError, OSError) as error:
             raise UserError(f"{error}; restore it from a copy") from error
         raise UserError(
@@ -152,10 +151,7 @@ class RunDirectory:
                     raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
 
     def record(self, trial_id: str) -> TrialRecord | None:
-        """Return a trial's record; None if it has not begun, or the record is damaged.
-
-        A trial whose record is "running" without a live driver is interrupted.
-        """
+        """Return a trial's record, interrupted if it is "running" without a live driver; None if missing or damaged."""
         record = TrialRecord.find(self.trial(trial_id))
         if record is not None:
             record.trial_id = trial_id  # a directory may have been renamed
@@ -178,11 +174,7 @@ class RunDirectory:
 
     @contextmanager
     def held(self, limits: Limits | None = None) -> Iterator[None]:
-        """Lock the run against other drivers, and set the limits of its trials.
-
-        Raises:
-            UserError: another driver holds the run, or the directory cannot be written.
-        """
+        """Lock the run, and set the limits of its trials; raise a UserError if it is locked or cannot be written."""
         lock = FileLock(self.path / _LOCK_NAME)
         try:
             try:
@@ -246,8 +238,7 @@ class DriverWatch:
 def read_driver(run: Path) -> dict[str, Any] | None:
     """Read driver.json; None if there is none or it is damaged."""
     try:
-        driver: dict[str, Any] = schema.read(run / "driver.json", _DRIVER)
-        return driver
+        return dict(schema.read(run / "driver.json", _DRIVER))
     except (FileNotFoundError, ValueError):
         return None
 
@@ -286,11 +277,7 @@ def _started(pid: int) -> float | None:
 
 
 def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
-    """Return the warning above results that say nothing about the published models; None for other results.
-
-    Args:
-        arms: model, scale and weights of each trial.
-    """
+    """Return the warning if trials (model, scale, weights) say nothing about the published models, else None."""
     known = list(arms)
     titles = {model: REGISTRY[model].title if model in REGISTRY else model for model, _, _ in known}
     random = {model for model, _, weights in known if weights == "random"}
@@ -302,7 +289,5 @@ def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
     if not reasons:
         return None
     reason = " and ".join(reasons)
-    return (
-        f"{reason[0].upper()}{reason[1:]}: this run shows that the tool works; it says nothing about the published "
-        "models."
-    )
+    reason = reason[0].upper() + reason[1:]
+    return f"{reason}: this run shows that the tool works; it says nothing about the published models."

@@ -37,11 +37,7 @@ def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialR
     """Write the rates found so far to RUN/rates.json; yield them as lines for the terminal.
 
     The best rate of a backbone has the lowest validation loss at the last epoch; accuracies are too coarse after so few
-    steps. A backbone has none while a trial has neither completed nor diverged.
-
-    Args:
-        trials: all planned trials.
-        records: records of the trials that have begun, by trial.
+    steps. A backbone has none while a trial has neither completed nor diverged. `records` are of the trials begun.
     """
     pending = {t.trial_id: TrialRecord(t.trial_id, dataclasses.asdict(t), Status.PENDING) for t in trials}
     known = {**pending, **records}.values()
@@ -75,8 +71,7 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     settings = ("model", "learning_rate", "scale", "strategy", "lora_targets", "dataset", "epochs", "seed", "augment")
     last = record.history[-1] if record.history else {}
     return {
-        **{key: config.get(key) for key in settings},
-        "limit_train_batches": config.get("limit_train_batches"),
+        **{key: config.get(key) for key in (*settings, "limit_train_batches")},
         "pretrained": config.get("weights") != _RANDOM,
         "status": record.status,
         **{key: last.get(key) for key in ("val_loss", "val_acc", "val_macro_f1")},
@@ -86,14 +81,10 @@ def _row(record: TrialRecord) -> dict[str, Any]:
 def read(
     file: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]
 ) -> tuple[dict[str, float], str]:
-    """Read the rates of a file, for the backbones of a sweep that it contains, and a description of the search.
+    """Read the rates of a file, for the backbones (of `weights`) that it contains, and a description of the search.
 
-    Args:
-        weights: pretrained weights of each backbone of the sweep.
-
-    Raises:
-        UserError: it is not a rates file, or was found for another scale, strategy or kind of weights: a rate found for
-            a nano or random network says nothing about a published one.
+    Raise a UserError if it is not a rates file, or was found for another scale, strategy or kind of weights: a rate
+    found for a nano or random network does not apply to a published one.
     """
     path = Path(file).expanduser()
     try:
@@ -103,9 +94,8 @@ def read(
         found = {model: rate for model, rate in content["found"].items() if model in pretrained}
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a rates file"
-        raise UserError(
-            f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
-        ) from None
+        message = f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
+        raise UserError(message) from None
     wanted = {"scale": scale, "strategy": strategy} | ({"lora_targets": lora_targets} if strategy == "lora" else {})
     differences = [
         f"{key.replace('_', ' ')} {content[key]}, not {value}" for key, value in wanted.items() if content[key] != value

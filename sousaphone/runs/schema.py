@@ -143,8 +143,7 @@ PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 
 
 def read(path: Path, kind: Any) -> Any:
-    """Read a JSON file as this type; raise a ValueError, in one line, if it does not match, and an OSError if it cannot
-    be read."""
+    """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
     with path.open("rb") as file:

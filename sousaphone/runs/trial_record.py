@@ -32,7 +32,6 @@ _ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)\b.
 _HEADING = re.compile(r"^Failure # .*$", re.MULTILINE)  # above each error in Ray's error.txt
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
-
 _Retries = Annotated[int, Ge(0), Le(64)]
 _OLDER = schema.fields(halvings=_Retries)  # name of oom_retries in older records
 
@@ -116,10 +115,7 @@ def predictions_name(tested: str) -> str:
 
 
 def error_line(text: str) -> str:
-    """Return the last line of a traceback that names an exception, else its first line.
-
-    Ray's own errors have advice below that line.
-    """
+    """Return the last line of a traceback that names an exception, above Ray's advice, else its first line."""
     plain = _HEADING.sub("", _COLOUR.sub("", text)).strip()
     lines = _ERROR_LINE.findall(plain) or plain.splitlines()[:1] or [""]
     return str(lines[-1]).strip()

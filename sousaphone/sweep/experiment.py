@@ -51,12 +51,8 @@ def run_job(
 ) -> bool:
     """Lock the run directory, write its plan, measure the baselines and run the trials that are left.
 
-    Returns:
-        Whether a stop (Ctrl-C, SIGTERM) interrupted it.
-
-    Raises:
-        UserError: another launch has taken the directory; nothing is started.
-        MovedRunError: the run directory was renamed, removed or damaged.
+    Return whether a stop (Ctrl-C, SIGTERM) interrupted it. Raise a UserError, with nothing started, if another launch
+    has taken the directory, and a MovedRunError if it was renamed, removed or damaged.
     """
     # Imported here because they import torch, which the process that drives Ray does not need.
     from sousaphone.baselines.measure import measure_baselines
@@ -94,12 +90,8 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
     """Run the trials that are left; return when all of them and Ray have ended.
 
     A trial that fails does not stop the others. Each time the machine's memory runs out while a worker starts, one
-    trial fewer runs at a time.
-
-    Raises:
-        KeyboardInterrupt: a stop; unfinished trials are marked as interrupted.
-        StoppedRayError: Ray stopped; unfinished trials are marked as interrupted.
-        MovedRunError, UserError: the run directory was renamed, removed or damaged.
+    trial fewer runs at a time. After a stop (KeyboardInterrupt) or a StoppedRayError, unfinished trials are marked as
+    interrupted. A MovedRunError or UserError means that the run directory was renamed, removed or damaged.
     """
     run, ids, left = job.directory, job.trial_ids, job.left()
     for trial in left:  # stack dumps of earlier starts
@@ -157,14 +149,9 @@ def _refuse_moved(watch: DriverWatch) -> None:
 
 
 def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
-    """Run an experiment, in the process that drives Ray.
+    """Run an experiment, in the process that drives Ray; return whether it finished.
 
-    Returns:
-        Whether the experiment finished; if not, the machine's memory ran out while a worker started, the only failure
-        of a trial that aborts the experiment.
-
-    Raises:
-        StoppedRayError: Ray stopped.
+    If it did not, the machine's memory ran out while a worker started, the only failure of a trial that aborts it.
     """
     try:
         # At the end Ray reads its pickled errors of trials, which a full disk truncates; the trials' records are kept.
@@ -248,8 +235,7 @@ def _tuner(
 
 
 def _resume_errored(experiment: Path, left: Sequence[TrainConfig], settings: Mapping[str, Any]) -> bool | None:
-    """Return the `resume_errored` with which Ray resumes exactly the trials that are left, with these settings; None if
-    it cannot."""
+    """Return the `resume_errored` with which Ray resumes exactly the trials left, with these settings, else None."""
     try:
         if {"tracker": "none", **json.loads((experiment / RESOURCES_NAME).read_text(encoding="utf-8"))} != settings:
             return None

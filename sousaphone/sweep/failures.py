@@ -28,18 +28,16 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
         if record.status is Status.RUNNING and cause is not None:
             record.end(cause, reason)
         else:
-            explain(record, directory, _ray_error(run, trial_id))
+            # Ray writes these files after it has called the callbacks; the newest is read.
+            files = [path for each in run.experiments if (path := each / trial_id / "error.txt").is_file()]
+            explain(record, directory, files[-1].read_text(errors="replace", encoding="utf-8") if files else None)
         with contextlib.suppress(OSError):  # a full disk; "running" without a live driver is read as interrupted
             record.write(directory)
     write_status(run)
 
 
 def explain(record: TrialRecord, directory: Path, ray_error: str | None) -> None:
-    """Set the cause of a failure in the record.
-
-    Args:
-        ray_error: content of Ray's error file; None if it is not written yet.
-    """
+    """Set the cause of a failure in the record, from the content of Ray's error file (None: not written yet)."""
     cause, reason = Cause.WORKER_DIED, "its worker process exited unexpectedly"
     if ray_error:
         cause, reason = cause_in(ray_error), error_line(ray_error)
@@ -52,12 +50,3 @@ def explain(record: TrialRecord, directory: Path, ray_error: str | None) -> None
     elif hung := hang(directory):
         cause, reason = Cause.HUNG, hung
     record.end(cause, reason, reason)
-
-
-def _ray_error(run: RunDirectory, trial_id: str) -> str | None:
-    """Return Ray's error file of a trial, which Ray writes after it has called the callbacks; None if there is none."""
-    for experiment in reversed(run.experiments):
-        path = experiment / trial_id / "error.txt"
-        if path.is_file():
-            return path.read_text(errors="replace", encoding="utf-8")
-    return None

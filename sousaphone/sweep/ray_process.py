@@ -109,11 +109,7 @@ class Runtime:
             self.kill()
 
     def start(self) -> None:
-        """Start Ray, unless it is started already, without waiting for it (see `wait`).
-
-        Raises:
-            UserError: this machine does not meet Ray's requirements, or RAY_ADDRESS does not answer.
-        """
+        """Start Ray unless it is started, without waiting (see `wait`); raise a UserError if it cannot start here."""
         if self._process is not None:
             return
         address = os.environ.get("RAY_ADDRESS")
@@ -155,13 +151,9 @@ class Runtime:
             raise StoppedRayError(str(error)) from error
 
     def call(self, function: Callable[..., Any], *arguments: Any, check: Callable[[], None] | None = None) -> Any:
-        """Call a function in the child; return its value or raise its UserError or StoppedRayError.
+        """Call a function in the child; return its value or raise its error, or a StoppedRayError if Ray ended.
 
-        Args:
-            check: called every second while waiting; an exception of it ends the wait.
-
-        Raises:
-            StoppedRayError: Ray or the child has ended.
+        `check` is called every second while waiting; an exception of it ends the wait.
         """
         self._pipe.send_bytes(cloudpickle.dumps((function, arguments)))
         return self._answer(check)

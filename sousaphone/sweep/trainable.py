@@ -16,16 +16,10 @@ from sousaphone.runs.directory import DriverWatch, RunDirectory
 
 
 def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Train one trial and report to Ray Tune after each epoch.
+    """Train the trial with these fields of TrainConfig and report to Ray Tune after each epoch.
 
     The trial resumes from the newest whole checkpoint in its own directory, whatever Ray has saved. A trial that had
     ended before Ray was notified reports its last epoch and returns.
-
-    Args:
-        config: the fields of TrainConfig.
-
-    Returns:
-        The trial's last result for Ray; None if epochs were reported.
     """
     import torch
 
@@ -38,7 +32,9 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     gc.collect()
     if trial.device == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(_gpu_fraction())
+        resources = tune.get_context().get_trial_resources()
+        gpus = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gpus) if gpus else 1.0)
     reported = False
 
     def report(metrics: dict[str, Any]) -> None:
@@ -53,10 +49,7 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def run_of(storage: Any) -> RunDirectory:
-    """Return the run of a trial by its Ray storage, RUN/tune/001/TRIAL, which is current even after a move.
-
-    (Ray runs a trial in a scratch directory, which holds nothing of this package.)
-    """
+    """Return the run of a trial by its Ray storage, RUN/tune/001/TRIAL, which is current even after a move."""
     return RunDirectory(Path(storage.trial_fs_path).parents[2])
 
 
@@ -64,10 +57,3 @@ def name_trial(trial: Any) -> str:
     """Return Ray's name of a trial and of its directory."""
     # Tune calls this before it resolves a PerModel, so the configuration is incomplete.
     return trial_id(trial.config)
-
-
-def _gpu_fraction() -> float:
-    """Return the fraction of a GPU's memory that Ray has assigned to the trial."""
-    resources = tune.get_context().get_trial_resources()
-    fraction = resources.required_resources.get("GPU", 1.0) if resources is not None else 1.0
-    return min(1.0, fraction) if fraction else 1.0

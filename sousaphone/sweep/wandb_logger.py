@@ -24,7 +24,6 @@ from sousaphone.sweep.trainable import run_of
 from sousaphone.text import one_line
 
 PROJECT = "sousaphone"
-_ACCOUNTLESS = ("offline", "disabled")
 _TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 15.0}  # Tune waits meanwhile
 # The open W&B run of each trial, and the directory of the trial's record. Not an attribute of the callback, which Ray
 # saves with the experiment.
@@ -62,8 +61,10 @@ def close_trackers() -> None:
 def _begin(trial: Any) -> None:
     wandb, run = _wandb(), run_of(trial.storage)
     identity = wandb_id(run, str(trial))
-    _drop_unsent(run, identity)
-    settings = wandb.Settings(console="off", silent=True, stop_fn=lambda: None, **_TIMEOUTS)
+    # Unsent offline files, often empty after a kill, are removed: all epochs are logged again.
+    for directory in (run.path / "wandb").glob(f"offline-run-*-{identity}"):
+        if not any(directory.glob("*.synced")):
+            shutil.rmtree(directory, ignore_errors=True)
     try:
         tracked = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
@@ -76,7 +77,7 @@ def _begin(trial: Any) -> None:
             mode=os.environ["WANDB_MODE"],
             config=dataclasses.asdict(TrainConfig(**trial.config)),
             allow_val_change=True,
-            settings=settings,
+            settings=wandb.Settings(console="off", silent=True, stop_fn=lambda: None, **_TIMEOUTS),
         )
     except wandb.Error as error:
         print(f"{trial} is not tracked: {one_line(error, 300)}", flush=True)
@@ -108,13 +109,6 @@ def _finish(trial: str, exit_code: int = 0) -> None:
         _open.pop(trial)[0].finish(exit_code)
 
 
-def _drop_unsent(run: RunDirectory, identity: str) -> None:
-    """Remove a trial's unsent offline files, often empty after a kill; all epochs are logged again."""
-    for directory in (run.path / "wandb").glob(f"offline-run-*-{identity}"):
-        if not any(directory.glob("*.synced")):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
 def wandb_id(run: RunDirectory, trial_id: str) -> str:
     """Return the W&B id of a trial: the same after restarts and moves, different in each run."""
     plan = run.read_plan()
@@ -126,7 +120,7 @@ def check_tracker() -> None:
     """Raise a UserError if WANDB_MODE requires an account and W&B has none."""
     wandb, mode = _wandb(), os.environ["WANDB_MODE"]
     try:
-        ready = mode in _ACCOUNTLESS or wandb.login(prompt=False, verify=False)
+        ready = mode in ("offline", "disabled") or wandb.login(prompt=False, verify=False)
     except (wandb.Error, ValueError) as error:
         raise UserError(f"--tracker wandb: {one_line(error, 300)}") from error
     if not ready:
