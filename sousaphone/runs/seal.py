@@ -29,7 +29,7 @@ def pickles(experiment: Path) -> list[Path]:
 
 def seal(directory: Path, paths: Iterable[Path]) -> None:
     """Seal the files, which are below the directory; without a key, or on a full disk, there is no seal."""
-    with suppress(OSError, RuntimeError), atomic_write(directory / _NAME, durable=False) as temporary:
+    with suppress(OSError, RuntimeError), atomic_write(directory / _NAME) as temporary:
         temporary.write_text(_code(directory, paths, _key(create=True)), encoding="utf-8")
 
 

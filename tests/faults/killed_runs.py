@@ -30,7 +30,7 @@ from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import SCHEMA, DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Cause
-from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord, now
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.status_page import write_status
 from sousaphone.training import checkpoint, resumable_trial
@@ -153,7 +153,8 @@ class KilledRuns:
         resumable_trial.fit = _sending(resumable_trial.fit, send)
         ids = [config.trial_id]
         with run.held(Limits(stall_seconds=_TIMEOUT_SECONDS)):
-            new = {"schema": SCHEMA, "trials": [dataclasses.asdict(config)], "trial_ids": ids}
+            new = {"schema": SCHEMA, "created": now(), "config": "backbones", "request": {}}
+            new |= {"trials": [dataclasses.asdict(config)], "trial_ids": ids}
             run.write_plan(run.read_plan() if run.exists else new)
             name_ends(run, ids, Cause.DRIVER_KILLED, "the driver was killed")
             resumable_trial.run_trial(config, run.trial(config.trial_id), DriverWatch.begin(run.path), report)

@@ -16,6 +16,9 @@ from sousaphone.sweep.status_page import seconds_left, write_status
 def plan(*models: str) -> dict[str, object]:
     return {
         "schema": SCHEMA,
+        "created": "2026-01-01T00:00:00+00:00",
+        "config": "backbones",
+        "request": {},
         "trial_ids": list(models),
         "trials": [{"model": name.rstrip("0123456789"), "epochs": 10} for name in models],
     }
