@@ -149,6 +149,8 @@ class RunDirectory:
             for path in (Path(directory, name) for name in (*names, *files)):
                 if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                     raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
+            if directory == str(root) and "wandb" in names:
+                names.remove("wandb")  # Weights & Biases keeps links to its logs there; nothing here reads them
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """Return a trial's record, interrupted if it is "running" without a live driver; None if missing or damaged."""
