@@ -146,11 +146,9 @@ def read(path: Path, kind: Any) -> Any:
     """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
-    with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
+    if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
-    return parse(content, kind, str(path))
+    return parse(path.read_bytes(), kind, str(path))
 
 
 def parse(content: bytes | str, kind: Any, name: str) -> Any:
