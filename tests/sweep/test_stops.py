@@ -78,7 +78,8 @@ def test_signal_after_ctrl_c_does_not_cut_off_the_report(pause: float, launcher:
     record = launcher.record("off")
     assert record is not None
     assert record.cause is Cause.STOPPED_BY_USER
-    assert "SIGINT" in str(record.reason)
+    if pause:  # two signals sent at once may reach different threads, so either may be handled first
+        assert "SIGINT" in str(record.reason)
     assert not left_of(launcher.storage / "cache")
 
 
