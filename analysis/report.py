@@ -35,14 +35,10 @@ _LINKS = (
 
 
 def read_run(path: Path) -> Findings:
-    """Read a run, finished or not.
-
-    Raises:
-        UserError: the directory is not a run, its plan is damaged, or it is a learning-rate search.
-    """
+    """Read a run, finished or not; raise a UserError if it is not an intact run, or a learning-rate search."""
     path = path.absolute()  # Ray does not accept relative paths
     run = RunDirectory(path)
-    plan = run.read_plan()
+    plan = run.read_foreign_plan()
     if plan.get("config") == SEARCH:
         raise UserError(
             f"{path} is a learning-rate search, which has no report; its result is in {path / learning_rates.FILE}"
@@ -70,10 +66,7 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
     RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
     of the most frequent confusions in report.html, from `data_dir` or, if this installation wrote run.json, from the
-    data set of the run.
-
-    Raises:
-        UserError: as `read_run`, or the report cannot be written.
+    data set of the run. Raise a UserError as `read_run`, or if the report cannot be written.
     """
     files = make_files(read_run(run), with_sounds, data_dir)
     directory = output if output is not None else RunDirectory(run).report
@@ -121,7 +114,7 @@ def _listen(found: Findings, data_dir: Path | None) -> tuple[list[Sounds], list[
     if not found.best or not root:
         return [], []
     if data_dir is None and not is_sealed(found.path, [found.path / "run.json"]):  # it may name any directory
-        return [], ["Audio is left out, because run.json was not written here; to embed it, give --data-dir."]
+        return [], ["Audio is left out, because run.json is not sealed on this machine; --data-dir DIR embeds it."]
     best = found.best[0]
     rows = found.rows(best)
     seconds = float(best.shown[0].config.get("clip_seconds", TrainConfig.clip_seconds))

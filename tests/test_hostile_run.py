@@ -136,6 +136,16 @@ def test_wrong_number_is_the_error_of_its_trial(run: RunDirectory, name: str, va
     assert f"({name}: " in str(damaged.error)
 
 
+@pytest.mark.parametrize("name", ["epoch", "best_epoch"])
+def test_number_of_an_epoch_that_is_no_integer_is_the_error_of_its_trial(run: RunDirectory, name: str) -> None:
+    path = run.trial(DONE) / "trial.json"
+    content = json.loads(path.read_text())
+    content["history"][0][name] = 1.0
+    path.write_text(json.dumps(content))
+    damaged = next(trial for trial in read_run(run.path).trials if trial.trial_id == DONE)
+    assert "history" in str(damaged.error)
+
+
 def test_older_names_are_read(run: RunDirectory) -> None:
     path = run.trial(DONE) / "trial.json"
     content = json.loads(path.read_text())

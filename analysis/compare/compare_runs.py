@@ -105,11 +105,7 @@ class Comparison:
 
 
 def comparison(found: Findings, other: Path) -> Comparison:
-    """Compare a run with another run directory, or with a directory of JSON files, one per experiment.
-
-    Raises:
-        UserError: `other` is neither, or is this run itself.
-    """
+    """Compare a run with another one, or with a directory of JSON files, one per experiment; else raise a UserError."""
     if other.resolve() == found.path.resolve():
         raise UserError(f"{other} is the run itself; give another one")
     here, there = _side_of(found), _read_side(other)
@@ -125,11 +121,7 @@ def comparison(found: Findings, other: Path) -> Comparison:
 
 
 def write_comparison(run: Path, other: Path, output: Path | None = None) -> tuple[list[str], Path]:
-    """Write comparison.md to `output` (RUN/report by default); return a short form for the terminal, and its path.
-
-    Raises:
-        UserError: one of the two cannot be read, or the file cannot be written.
-    """
+    """Write comparison.md to `output` (RUN/report by default); return a short form for the terminal, and its path."""
     result = comparison(read_run(run), other)
     directory = output if output is not None else RunDirectory(run).report
     text = to_markdown(f"{result.here.name} compared", [result.section])

@@ -66,7 +66,7 @@ def _png(matrix: Matrix, banner: str | None) -> bytes:
     words = page.axes(text_left, bottom, 11.0 - text_left - 0.1, side - 0.95)
     words.set_axis_off()
     words.text(
-        0, 1, "Most frequent confusions\n(outlined), true as predicted:", va="top", fontsize=8.5, fontweight="bold"
+        0, 1, "Most frequent confusions\n(outlined), true → predicted:", va="top", fontsize=8.5, fontweight="bold"
     )
     for place, pair in enumerate(matrix.worst):
         lines = f"{spoken(pair.true)}\n    → {spoken(pair.predicted)}: {pair.count} of {pair.support}"

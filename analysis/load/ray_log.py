@@ -49,7 +49,7 @@ def _read(experiment: Path) -> tuple[dict[str, RayTrial], str | None]:
     if not any(experiment.glob("experiment_state-*.json")):
         return {}, f"Ray Tune has not written the state of its experiment {experiment.name} yet; {_INSTEAD}"
     if not is_sealed(experiment, pickles(experiment)):
-        return {}, f"Ray Tune's experiment {experiment.name} was not sealed by this installation; {_INSTEAD}"
+        return {}, f"Ray Tune's experiment {experiment.name} was not sealed here, or changed after its seal; {_INSTEAD}"
     logging_level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)  # the report has its own remarks about missing state
     try:

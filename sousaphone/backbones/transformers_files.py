@@ -64,15 +64,16 @@ def load_pretrained(
     model_class: Any, path: Path, config: Any, dropped: tuple[str, ...], renamed: Mapping[str, str] | None = None
 ) -> Any:
     """Load the checkpoint's model in float32 and evaluation mode. Raises a UserError if a tensor is missing, unknown or
-    of another shape, or the file is damaged. Turns off transformers' messages.
+    of another shape, or the file is damaged.
 
     Args:
         dropped: prefixes of tensors that the backbone does not need, such as the classifier's.
         renamed: regular expressions of tensor names and their replacements, in addition to those of transformers.
     """
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # no load report
+    logging.disable_progress_bar()
     try:
-        logging.set_verbosity_error()  # no load report
-        logging.disable_progress_bar()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             # Without ignore_mismatched_sizes transformers reports only the first tensor of another shape.
@@ -87,6 +88,10 @@ def load_pretrained(
             )
     except _DAMAGE as error:
         raise UserError(f"{path} cannot be loaded: {one_line(error, 300)}") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
     unknown = [key for key in info["unexpected_keys"] if not key.startswith(dropped)]
     reshaped = [f"{key} {list(found)} for {list(wanted)}" for key, found, wanted in info["mismatched_keys"]]
     misfits = {"missing": info["missing_keys"], "unknown": unknown, "of another shape": reshaped}

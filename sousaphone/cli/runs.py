@@ -63,7 +63,7 @@ def _list(arguments: argparse.Namespace) -> int:
     table = Table(Column("run", no_wrap=True), "started", "completed", "state", "size", box=None)
     for run in _runs(arguments.storage):
         try:
-            plan = run.read_plan()
+            plan = run.read_foreign_plan()
             completed, planned = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]), len(plan["trial_ids"])
             state = "running" if run.is_live() else "complete" if completed == planned else "incomplete"
             cells = plan["created"], f"{completed}/{planned}", state
@@ -94,7 +94,12 @@ def _prune(arguments: argparse.Namespace) -> int:
     paths: dict[Path, RunDirectory | None] = {}  # path to delete, and its run
     for run in named:
         if arguments.checkpoints and not run.is_live():
-            paths |= dict.fromkeys(_ended_checkpoints(run), run)
+            try:
+                paths |= dict.fromkeys(_ended_checkpoints(run), run)
+            except UserError as error:
+                if arguments.runs:
+                    raise
+                print(f"skipped: {error}")
         elif arguments.runs and not arguments.checkpoints:
             paths[run.path] = run
     if arguments.caches and cache_directory().is_dir():
@@ -127,7 +132,7 @@ def _confirmed() -> bool:
 
 def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
     """Yield the checkpoints that neither a resumed trial nor the report reads."""
-    for trial_id in run.read_plan()["trial_ids"]:
+    for trial_id in run.read_foreign_plan()["trial_ids"]:
         checkpoints = run.trial(trial_id) / CHECKPOINTS_NAME
         if checkpoints.is_dir() and not checkpoints.is_symlink() and _is_full(run, trial_id):
             yield checkpoints

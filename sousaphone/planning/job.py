@@ -144,7 +144,7 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
 def _continue(options: Options, make_sweep: MakeSweep) -> Job:
     """Resume or extend a run."""
     directory, remarks = existing_run(options)
-    plan = directory.read_plan()
+    plan = directory.read_foreign_plan()
     saved, trials = _saved(directory, plan)
     config = str(plan["config"])
     refuse_changes(options, saved, config, trials)
@@ -234,7 +234,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     source = next((run for run in map(RunDirectory, (path, storage / name)) if run.exists), None)
     if source is None:
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")
-    plan = source.read_plan()
+    plan = source.read_foreign_plan()
     if plan["config"] == SEARCH:
         raise UserError(
             f"--promote {source.path}: it is a learning-rate search; start a new run with its rates: "

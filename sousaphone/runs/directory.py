@@ -75,7 +75,8 @@ class RunDirectory:
     @property
     def experiments(self) -> list[Path]:
         """Ray Tune's experiments, the oldest first."""
-        return sorted(path for path in self.tune.glob("[0-9]" * 3) if path.is_dir())
+        found = [path for path in self.tune.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+        return sorted(found, key=lambda path: int(path.name))
 
     @property
     def report(self) -> Path:
@@ -130,7 +131,6 @@ class RunDirectory:
         file = self.path / "run.json"
         if not self.exists:
             raise UserError(f"{self.path} is not a run directory: it holds no run.json; give one that launch.py wrote")
-        self.refuse_links()
         try:
             version = schema.read(file, schema.VERSION).get("schema")
             if version == SCHEMA:
@@ -142,15 +142,20 @@ class RunDirectory:
             "that version, or start a new run"
         )
 
-    def refuse_links(self) -> None:
-        """Raise a UserError if the directory contains a link that leads out of it, where nothing is read or written."""
+    def read_foreign_plan(self) -> dict[str, Any]:
+        """Read run.json of a run that may come from anybody: raise a UserError, too, if a link leads out of it."""
+        if self.exists:
+            self._refuse_links()
+        return self.read_plan()
+
+    def _refuse_links(self) -> None:
         root = Path(os.path.realpath(self.path))
         for directory, names, files in os.walk(root):
             for path in (Path(directory, name) for name in (*names, *files)):
                 if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
                     raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
             if directory == str(root) and "wandb" in names:
-                names.remove("wandb")  # Weights & Biases keeps links to its logs there; nothing here reads them
+                names.remove("wandb")  # Weights & Biases keeps links to its logs there, which nothing here follows
 
     def record(self, trial_id: str) -> TrialRecord | None:
         """Return a trial's record, interrupted if it is "running" without a live driver; None if missing or damaged."""
@@ -181,7 +186,7 @@ class RunDirectory:
         try:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                self.refuse_links()
+                self._refuse_links()
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:

@@ -71,8 +71,9 @@ def _metric(value: Any) -> Any:
 
 def _history(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, start=1):
-        if row.get("epoch") != number or row.get("best_epoch") not in range(1, number + 1):
-            raise ValueError(f"entry {number} has epoch {row.get('epoch')} and best_epoch {row.get('best_epoch')}")
+        epoch, best = row.get("epoch"), row.get("best_epoch")
+        if not (type(epoch) is type(best) is int and epoch == number and 1 <= best <= number):
+            raise ValueError(f"entry {number} has epoch {epoch} and best_epoch {best}")
     return rows
 
 
@@ -144,11 +145,16 @@ PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 
 def read(path: Path, kind: Any) -> Any:
     """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
+    return parse(content_of(path), kind, str(path))
+
+
+def content_of(path: Path) -> bytes:
+    """Read a regular file of limited size; raise a one-line ValueError, or an OSError."""
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
-    return parse(path.read_bytes(), kind, str(path))
+    return path.read_bytes()
 
 
 def parse(content: bytes | str, kind: Any, name: str) -> Any:

@@ -22,7 +22,7 @@ _KEY_BYTES = 32
 
 
 def pickles(experiment: Path) -> list[Path]:
-    """Return the files of an experiment that Ray reads on a restore: its states, and all pickles below it."""
+    """Return the files of an experiment that Ray may unpickle: those at its top, and any pickle below it."""
     top = (path for path in experiment.iterdir() if path.is_file() and not path.name.startswith("."))
     return sorted({*top, *experiment.rglob("*.pkl")})
 

@@ -96,8 +96,10 @@ class TrialRecord:
         path = directory / RECORD_NAME
         if not path.is_file():
             return None
-        record: TrialRecord = schema.read(path, cls)
-        record.oom_retries = record.oom_retries or schema.read(path, _OLDER).get("halvings", 0)
+        content = schema.content_of(path)
+        record: TrialRecord = schema.parse(content, cls, str(path))
+        if b'"halvings"' in content:
+            record.oom_retries = record.oom_retries or schema.parse(content, _OLDER, str(path)).get("halvings", 0)
         return record
 
     @classmethod

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pickle
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -102,8 +102,9 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
     try:
         while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
             runtime.restart()
+            _reseal(run, foreign)
             name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
-            records = [(trial, TrialRecord.read(run.trial(trial.trial_id))) for trial in left]
+            records = [(trial, TrialRecord.find(run.trial(trial.trial_id))) for trial in left]
             left = [trial for trial, record in records if record is None or record.status is Status.INTERRUPTED]
             if at_once > 1:
                 at_once -= 1
@@ -113,11 +114,10 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
                 trial, *left = left
                 announce(f"{trial.trial_id}: {_NO_MEMORY}")
                 directory = run.trial(trial.trial_id)
-                record = TrialRecord.read(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
+                record = TrialRecord.find(directory) or TrialRecord(trial.trial_id, dataclasses.asdict(trial))
                 record.end(Cause.MEMORY, _NO_MEMORY, _NO_MEMORY)
                 directory.mkdir(parents=True, exist_ok=True)
                 record.write(directory)
-        runtime.kill()
     except KeyboardInterrupt as stop:
         ignore_stops()
         announce("interrupted: stopping the trials and writing the report, which takes some seconds")
@@ -130,11 +130,18 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
         runtime.kill()
         name_ends(run, ids, Cause.RAY_STOPPED, str(stop))
         raise
-    finally:  # Ray has ended, and its last files may be newer than their seal
+    finally:
+        runtime.kill()
+        _reseal(run, foreign)
+    name_ends(run, ids)
+
+
+def _reseal(run: RunDirectory, foreign: Collection[Path]) -> None:
+    """Seal the experiments except foreign ones: after Ray has ended, its last files may be newer than their seal."""
+    with suppress(OSError):  # the run was renamed or removed
         for path in run.experiments:
             if path not in foreign:
                 seal(path, pickles(path))
-    name_ends(run, ids)
 
 
 def _refuse_moved(watch: DriverWatch) -> None:
@@ -188,7 +195,7 @@ def _tuner(
         newest = run.experiments[-1]
         sealed = is_sealed(newest, pickles(newest))  # a restore executes what the files contain
         if not sealed:
-            print(f"{newest} has no valid seal of this installation: trials resume in a new experiment", flush=True)
+            print(f"{newest} was not sealed here, or changed since: resuming in a new experiment", flush=True)
         errored = _resume_errored(newest, left, settings) if sealed else None
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)

@@ -20,7 +20,6 @@ import psutil
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from sousaphone.backbones.frontends import to_float
 from sousaphone.config import TrainConfig
@@ -128,7 +127,11 @@ def fit(
             end = Cause.PATIENCE
         # The state at the end of this epoch, saved before the best state is loaded for the test.
         trained = model.trained_state()
-        moments = tree_map_only(Tensor, lambda tensor: tensor.detach().cpu().clone(), optimizer.state_dict())
+        moments = optimizer.state_dict()
+        moments["state"] = {
+            index: {name: value.detach().cpu().clone() for name, value in tensors.items()}
+            for index, tensors in moments["state"].items()
+        }
         tests: dict[str, Scores] = {}
         if end is not None:
             model.load_trained_state(best["model"])

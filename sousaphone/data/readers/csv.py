@@ -18,6 +18,7 @@ from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
+_NAMES = ("metadata.csv", "metadata.jsonl")
 # Accepted names of our columns in addition to SOUSA's, which take precedence.
 _ALSO = {
     "sample_id": ("id",),
@@ -34,9 +35,9 @@ _ALSO = {
 def find_lists(root: Path) -> list[Path]:
     """Return metadata.csv or metadata.jsonl of a directory, or those of its folders that are named after splits."""
     for folders in ([root], [folder for folder in sorted(root.iterdir()) if folder.name.lower() in SPLIT_NAMES]):
-        for name in ("metadata.csv", "metadata.jsonl"):
-            if lists := [folder / name for folder in folders if (folder / name).is_file()]:
-                return lists
+        found = [[path for name in _NAMES if (path := folder / name).is_file()][:1] for folder in folders]
+        if lists := [path for paths in found for path in paths]:
+            return lists
     return []
 
 

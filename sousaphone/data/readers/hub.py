@@ -53,7 +53,7 @@ def cached(word: str, complete: bool = True) -> Path | None:
         return None
     except ValueError as error:  # the hub's own rules for names
         raise UserError(f"{word!r} is not a data set of the hub ({one_line(error)}); give hub:OWNER/NAME") from None
-    return directory if any(any(directory.glob(pattern)) for pattern in _PATTERNS) else None
+    return directory if any(any(directory.rglob(pattern)) for pattern in _PATTERNS) else None
 
 
 def _request(word: str) -> tuple[str, dict[str, Any]]:

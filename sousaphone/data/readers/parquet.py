@@ -7,6 +7,7 @@ are read from the shard when the waveform cache is built.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
@@ -97,15 +98,16 @@ def clips_of_shard(shard: Path, rows: Sequence[int]) -> Iterator[bytes]:
     if any(after <= before for before, after in pairwise(rows)):
         raise ValueError(f"rows of {shard.name} must ascend")
     with open_parquet(shard) as file:
+        wanted = set(rows)
         sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         for group, (start, end) in enumerate(pairwise(accumulate(sizes, initial=0))):
-            own = [row for row in rows if start <= row < end]
+            own = rows[bisect_left(rows, start) : bisect_left(rows, end)]
             if not own:
                 continue
             batches = file.iter_batches(batch_size=_BATCH, row_groups=[group], columns=["audio.bytes"])
             contents = chain.from_iterable(batch.column(0).field("bytes") for batch in batches)
             for row, content in zip(range(start, own[-1] + 1), contents, strict=False):
-                if row not in own:
+                if row not in wanted:
                     continue
                 audio = content.as_py()
                 if not audio:

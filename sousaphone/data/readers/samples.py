@@ -107,6 +107,8 @@ def _stated_length(file: _Blocks, content: bytes) -> int:
 def _has_last_page(content: bytes) -> bool:
     """Return whether the last page of an Ogg file, which states no length, is complete and marked as the last."""
     page = content.rfind(b"OggS")
+    if len(content) < page + 27:  # its header is truncated
+        return False
     segments = content[page + 27 : page + 27 + content[page + 26]]
     return bool(content[page + 5] & 4) and page + 27 + len(segments) + sum(segments) <= len(content)
 

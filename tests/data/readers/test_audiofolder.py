@@ -48,6 +48,15 @@ def test_layout_is_read(source, tmp_path, suffix, in_splits):
     pd.testing.assert_frame_equal(clips[same], expected[same])
 
 
+def test_folders_of_splits_may_have_lists_of_either_kind(source, tmp_path):
+    root = audiofolder(source, tmp_path / "set", "csv", in_splits=True)
+    expected = read_dataset(root).clips
+    listed = next(root.glob("test*/metadata.csv"))
+    pd.read_csv(listed).to_json(listed.with_suffix(".jsonl"), orient="records", lines=True)
+    listed.unlink()
+    assert read_dataset(root).clips.split.value_counts().to_dict() == expected.split.value_counts().to_dict()
+
+
 def test_unknown_players_of_different_splits_are_different(source, tmp_path):
     dataset = read_dataset(audiofolder(source, tmp_path / "set", "csv", in_splits=True, players=False))
     assert set(dataset.clips.split) == {"train", "validation", "test"}

@@ -13,7 +13,7 @@ from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.planning.resolve_options import check_source, not_downloaded, pick_data_dir
 from sousaphone.rudiments import SLUGS
-from tests.data.forms import as_shards
+from tests.data.forms import as_recordings, as_shards
 from tests.weights.server import Published
 from tests.weights.test_hub import publish
 
@@ -68,11 +68,13 @@ def published(make_sousa, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["local", "shards"])
+@pytest.mark.parametrize("form", ["local", "shards", "folder"])
 def test_cached_data_set_is_read_offline(form, make_sousa, tmp_path):
     source = make_sousa(tmp_path / "sousa", rudiments=SLUGS[:2], long_clips=0)
     if form == "shards":
         source = as_shards(source, tmp_path / "shards")
+    elif form == "folder":
+        source = as_recordings(source, tmp_path / "folder", players=True)
     snapshot = into_cache(source, tmp_path / "hub")
     result = read_offline("hub:someone/drums", tmp_path / "hub")
     assert result.stdout == f"{snapshot} 8\n", result.stderr
