@@ -94,12 +94,7 @@ def _prune(arguments: argparse.Namespace) -> int:
     paths: dict[Path, RunDirectory | None] = {}  # path to delete, and its run
     for run in named:
         if arguments.checkpoints and not run.is_live():
-            try:
-                paths |= dict.fromkeys(_ended_checkpoints(run), run)
-            except UserError as error:
-                if arguments.runs:
-                    raise
-                print(f"skipped: {error}")
+            paths |= dict.fromkeys(_ended_checkpoints(run), run)
         elif arguments.runs and not arguments.checkpoints:
             paths[run.path] = run
     if arguments.caches and cache_directory().is_dir():
