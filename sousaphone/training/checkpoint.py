@@ -12,14 +12,14 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, plain
 from sousaphone.training import tensor_files
@@ -35,7 +35,7 @@ Tensors = dict[str, dict[str, Tensor]]  # by part and name
 
 
 def save(trial: Path, epoch: int, attempt: str, state: State) -> Path:
-    """Write the state of an epoch, then remove the others as `keep_newest`. `attempt` is hexadecimal."""
+    """Write the state of an epoch, then remove all but the `KEPT` newest checkpoints. `attempt` is hexadecimal."""
     root = trial / CHECKPOINTS_NAME
     root.mkdir(exist_ok=True)
     final = root / f"epoch_{epoch:04d}-{attempt}"
@@ -47,7 +47,7 @@ def save(trial: Path, epoch: int, attempt: str, state: State) -> Path:
             tensor_files.write(temporary / f"{part}.safetensors", tensors[part])
         manifest = {"epoch": epoch, "files": {path.name: _identity(path) for path in sorted(temporary.iterdir())}}
         (temporary / _MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    keep_newest(trial, epoch)
+    _keep(final)
     return final
 
 
@@ -58,6 +58,25 @@ def newest(trial: Path, fits: Callable[[State], bool] = lambda state: True) -> S
         fits: whether the tensors of a state have the right names, types and shapes. Before that is known no tensor is
             read; the checkpoint may come from anybody.
     """
+    return next((state for _, state in _intact(trial, fits)), None)
+
+
+def resume(trial: Path, fits: Callable[[State], bool]) -> State | None:
+    """As `newest`; also remove what a killed `save` has left, and damaged checkpoints of the same or a later epoch."""
+    remove_temporary_files(trial / CHECKPOINTS_NAME)
+    for directory, state in _intact(trial, fits):
+        _keep(directory)
+        return state
+    return None
+
+
+def size(state: State) -> int:
+    """The bytes of a state's tensors."""
+    return sum(tensor.nbytes for named in _split(state)[1].values() for tensor in named.values())
+
+
+def _intact(trial: Path, fits: Callable[[State], bool]) -> Iterator[tuple[Path, State]]:
+    """The intact checkpoints, the newest first."""
     for directory in _newest_first(trial / CHECKPOINTS_NAME):
         try:
             content, tensors, identities = _open(directory, trial)
@@ -70,21 +89,16 @@ def newest(trial: Path, fits: Callable[[State], bool] = lambda state: True) -> S
             _verify(directory, identities, size(state) + _SPARE_BYTES)
         except (OSError, ValueError):
             continue
-        return _join(content, {part: {name: t.clone() for name, t in named.items()} for part, named in tensors.items()})
-    return None
+        copies = {part: {name: tensor.clone() for name, tensor in named.items()} for part, named in tensors.items()}
+        yield directory, _join(content, copies)
 
 
-def size(state: State) -> int:
-    """The bytes of a state's tensors."""
-    return sum(tensor.nbytes for named in _split(state)[1].values() for tensor in named.values())
-
-
-def keep_newest(trial: Path, epoch: int) -> None:
-    """Remove all but the `KEPT` newest checkpoints up to an epoch. Later ones are damaged if the trial is there."""
-    found = _newest_first(trial / CHECKPOINTS_NAME)
-    kept = [path for path in found if _epoch(path) <= epoch][:KEPT]
+def _keep(newest: Path) -> None:
+    """Remove all checkpoints but this intact one and the `KEPT` - 1 before it; later ones are damaged."""
+    found = _newest_first(newest.parent)
+    before = [path for path in found if _epoch(path) < _epoch(newest)][: KEPT - 1]
     for path in found:
-        if path not in kept:
+        if path not in (newest, *before):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -123,11 +137,9 @@ def _open(directory: Path, trial: Path) -> tuple[State, Tensors, Mapping[str, An
 
 
 def _verify(directory: Path, identities: Mapping[str, Any], most_bytes: int) -> None:
-    for name, identity in identities.items():
-        if (directory / name).stat().st_size > most_bytes or not identity.items() >= _identity(
-            directory / name
-        ).items():
-            raise ValueError(f"{directory / name} is damaged")
+    for path, identity in ((directory / name, identity) for name, identity in identities.items()):
+        if path.stat().st_size > most_bytes or not identity.items() >= _identity(path).items():
+            raise ValueError(f"{path} is damaged")
 
 
 def _split(state: State) -> tuple[State, Tensors]:

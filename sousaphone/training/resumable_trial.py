@@ -19,21 +19,14 @@ from torch.utils.tensorboard import SummaryWriter
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import (
-    CHECKPOINTS_NAME,
-    MAX_OOM_RETRIES,
-    TrialRecord,
-    error_line,
-    now,
-    predictions_name,
-)
+from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import adapter, checkpoint
 from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, fits, metrics_of
 from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
@@ -141,10 +134,7 @@ class _Trial:
             "clips": data.dataset.clips["split"].value_counts().to_dict(),
             "notes": list(data.dataset.notes),
         }
-        remove_temporary_files(directory / CHECKPOINTS_NAME)
-        state = checkpoint.newest(directory, partial(fits, config, model))
-        if state:  # a `save` may have been killed before it removed old ones
-            checkpoint.keep_newest(directory, len(state["history"]))
+        state = checkpoint.resume(directory, partial(fits, config, model))
         record.history = state["history"] if state else []
         self.write_record()
 

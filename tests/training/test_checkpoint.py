@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, TrialRecord, error_line
 from sousaphone.training import checkpoint
 from tests.training.older_files import save_older
@@ -115,7 +116,7 @@ def test_read_tensors_outlive_their_files(tmp_path: Path) -> None:
     state = checkpoint.newest(tmp_path)
     assert state is not None
     for file in path.iterdir():
-        file.write_bytes(b"")
+        file.write_bytes(bytes(file.stat().st_size))
     assert same(state["model"], expected["model"])
 
 
@@ -153,7 +154,7 @@ def test_unfinished_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
     whole = checkpoint.save(tmp_path, 1, "aa", state_of(1))
     whole.rename(whole.with_name(f".{whole.name}.tmp"))
     assert checkpoint.newest(tmp_path) is None
-    remove_temporary_files(tmp_path)
+    assert checkpoint.resume(tmp_path, lambda state: True) is None
     assert list((tmp_path / CHECKPOINTS_NAME).iterdir()) == []
 
 
@@ -165,13 +166,23 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert names == ["epoch_0004-aa", "epoch_0005-aa"]
 
 
-def test_damaged_checkpoints_of_later_epochs_are_replaced(tmp_path: Path) -> None:
-    for epoch in (8, 9):
-        (tmp_path / CHECKPOINTS_NAME / f"epoch_{epoch:04d}-aa").mkdir(parents=True)
+def test_damaged_checkpoints_do_not_displace_intact_ones(tmp_path: Path) -> None:
+    root = tmp_path / CHECKPOINTS_NAME
+
+    def damage() -> None:
+        for name in ("epoch_0003-aa", "epoch_0003-ab", "epoch_0003-ac", "epoch_0008-aa", "epoch_0009-aa"):
+            (root / name).mkdir(parents=True)
+            os.utime(root / name, (2**32, 2**32))
+
+    damage()
     for epoch in (1, 2, 3):
         checkpoint.save(tmp_path, epoch, "bb", state_of(epoch))
-    names = sorted(path.name for path in (tmp_path / CHECKPOINTS_NAME).iterdir())
-    assert names == ["epoch_0002-bb", "epoch_0003-bb"]
+    assert sorted(path.name for path in root.iterdir()) == ["epoch_0002-bb", "epoch_0003-bb"]
+    damage()
+    state = checkpoint.resume(tmp_path, lambda state: True)
+    assert state is not None
+    assert len(state["history"]) == 3
+    assert sorted(path.name for path in root.iterdir()) == ["epoch_0002-bb", "epoch_0003-bb"]
 
 
 def test_size_is_that_of_the_tensors(tmp_path: Path) -> None:
