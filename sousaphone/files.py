@@ -42,7 +42,7 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
 
 def remove_temporary_files(root: Path) -> None:
     """Remove what killed writes left below a directory; only an orphaned process may still use it."""
-    for path in list(root.rglob(".*.tmp")):
+    for path in list(root.rglob(".*.????????.tmp")):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -152,7 +152,7 @@ def test_full_disk_is_an_os_error_and_keeps_the_others(tmp_path: Path, monkeypat
 
 def test_unfinished_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
     whole = checkpoint.save(tmp_path, 1, "aa", state_of(1))
-    whole.rename(whole.with_name(f".{whole.name}.tmp"))
+    whole.rename(whole.with_name(f".{whole.name}.0123abcd.tmp"))
     assert checkpoint.newest(tmp_path) is None
     assert checkpoint.resume(tmp_path, lambda state: True) is None
     assert list((tmp_path / CHECKPOINTS_NAME).iterdir()) == []
