@@ -26,7 +26,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.seal import is_sealed
-from sousaphone.runs.trial_record import ADAPTER_NAME, now
+from sousaphone.runs.trial_record import adapter_file, now
 
 _LINKS = (
     "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON file per "
@@ -53,8 +53,8 @@ def read_run(path: Path) -> Findings:
     except ValueError as error:
         baseline_results = None
         damaged.append(f"baselines: {error}; resuming measures them again")
-    adapters = {trial.trial_id: run.trial(trial.trial_id) / ADAPTER_NAME for trial in trials}
-    sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file.is_file()}
+    adapters = {trial.trial_id: adapter_file(run.trial(trial.trial_id)) for trial in trials}
+    sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file}
     remarks += damaged
     return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
 

@@ -41,9 +41,11 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
 
 
 def remove_temporary_files(root: Path) -> None:
-    """Remove the temporary files of killed writes below a directory; only an orphaned process may still use them."""
-    for path in root.rglob(".*.tmp"):
-        if path.is_file():
+    """Remove what killed writes left below a directory; only an orphaned process may still use it."""
+    for path in list(root.rglob(".*.????????.tmp")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 

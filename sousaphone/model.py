@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +14,9 @@ from sousaphone import lora, weights
 from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontend_spec import AS_TRAINED, FrontendOverrides
 from sousaphone.backbones.registry import REGISTRY, backbone_spec, implementation
+from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.text import first_few
 from sousaphone.weights.check import load_checked
 
 
@@ -150,18 +151,26 @@ class RudimentClassifier(nn.Module):
             adapter=sum(p.numel() for name, p in named if lora.is_adapter(name)),
         )
 
-    def trained_state(self) -> dict[str, Tensor]:
-        """Copy all tensors that training changes to the CPU: trainable parameters and, under 'full', buffers."""
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """All tensors that training changes: trainable parameters and, under 'full', buffers."""
         changed = {name for name, p in self.named_parameters() if p.requires_grad}
         if self.strategy == "full":
             changed |= {name for name, _ in self.named_buffers()}
-        return {name: t.detach().cpu().clone() for name, t in self.state_dict().items() if name in changed}
+        return {name: tensor for name, tensor in self.state_dict().items() if name in changed}
 
-    def load_trained_state(self, state: dict[str, Any]) -> None:
+    def trained_state(self) -> dict[str, Tensor]:
+        """Copy the `trained_tensors` to the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.trained_tensors().items()}
+
+    def misfits(self, state: Mapping[str, Tensor]) -> dict[str, set[str]]:
+        """Names in which a `trained_state` differs from that of this model, by kind of difference."""
+        own = self.trained_tensors()
+        types = {name for name in own.keys() & state.keys() if own[name].dtype != state[name].dtype}
+        return {**misfits(own, state), "of another type": types}
+
+    def load_trained_state(self, state: Mapping[str, Tensor]) -> None:
         """Load a `trained_state` into an equal base; raises a UserError for that of another model or strategy."""
-        if different := self.trained_state().keys() ^ state.keys():
-            names = first_few(sorted(different))
-            raise UserError(f"the saved state is of another model or strategy; it differs in {names}")
+        refuse_misfits("the saved state is of another model or strategy", self.misfits(state))
         self.load_state_dict(state, strict=False)
 
 

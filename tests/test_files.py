@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, remove_temporary_files
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -29,3 +29,19 @@ def test_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         fail()
     assert not list(tmp_path.iterdir())
+
+
+def test_temporary_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "deep" / "kept", durable=False) as temporary:
+        temporary.mkdir(parents=True)
+        (temporary / "one").write_text("1")
+    for directory in (False, True):
+        with atomic_write(tmp_path / "deep" / "killed") as temporary:
+            killed = temporary.with_name(temporary.name.replace("killed", f"killed{directory}"))
+            killed.mkdir() if directory else killed.touch()
+            temporary.touch()
+    (tmp_path / "deep" / "killedTrue").touch()
+    (tmp_path / ".users.tmp").mkdir()
+    remove_temporary_files(tmp_path)
+    names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
+    assert names == [".users.tmp", "deep", "deep/kept", "deep/kept/one", "deep/killed", "deep/killedTrue"]

@@ -20,6 +20,7 @@ from annotated_types import Ge, Le, Len
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from sousaphone.config import TrainConfig
+from sousaphone.runs.statuses import Status
 
 MOST_EPOCHS, MOST_TRIALS = 100_000, 10_000
 _MOST_NUMBER, _MOST_BYTES = 1e40, 64 * 2**20
@@ -77,6 +78,22 @@ def _history(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def _full(status: str) -> str:
+    if status not in [each for each in Status if each.is_full]:
+        raise ValueError(f"{status!r:.40} is not the status of a complete trial")
+    return status
+
+
+def _checkpoint(state: dict[str, Any]) -> dict[str, Any]:
+    if not all(type(state["config"].get(name)) is int for name in ("micro_batch", "accumulation")):
+        raise ValueError("config has no micro_batch or accumulation")
+    if not state["history"] or state["history"][-1]["best_epoch"] != state["best"]["epoch"]:
+        raise ValueError("history and best do not match")
+    if any(row.get(name) is None for row in state["history"] for name in ("val_acc", "val_macro_f1")):
+        raise ValueError("history has no val_acc or val_macro_f1")
+    return state
+
+
 def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     if not len(set(plan["trial_ids"])) == len(plan["trial_ids"]) == len(plan["trials"]):
         raise ValueError("trials and trial_ids do not match")
@@ -97,7 +114,8 @@ Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]
 Seconds = Annotated[float, Ge(0), Le(1e15)]
 Scalar = Annotated[Any, Check(lambda value: value if isinstance(value, bool | str) else _metric(value))]
 # Metrics of the epochs 1, 2, ...; those that are not finite are None.
-History = Annotated[list[dict[str, Annotated[Any, Check(_metric)]]], Len(0, MOST_EPOCHS), Check(_history)]
+_ROW = Annotated[dict[str, Annotated[Any, Check(_metric)]], Len(0, 1000)]
+History = Annotated[list[_ROW], Len(0, MOST_EPOCHS), Check(_history)]
 
 # Numbers of parameters, and layers with adapters, of a trial.
 PARAMETERS = fields(total=Count, trainable=Count, adapter=Count, trainable_percent=Number)
@@ -113,7 +131,26 @@ _DATA = {"clips": dict[str, Count], "players": dict[str, Count], "synthetic": bo
 DATA = fields(root=str, fingerprint=str, notes=list[str], **_DATA)
 
 VERSION = fields(schema=Any)  # of a file, whatever else it contains
-MANIFEST = fields(True, bytes=Count, sha256=str)  # of a checkpoint
+# A checkpoint: its manifest.json, in that of earlier versions the identity of the only file; and its state.json.
+_IDENTITY = {"bytes": Count, "sha256": str}
+MANIFEST = fields(files=dict[str, Annotated[Any, fields(True, **_IDENTITY)]], **_IDENTITY)
+_GROUP = fields(
+    True,
+    params=Annotated[list[Count], Len(0, 100_000)],
+    betas=tuple[Number, Number],
+    **dict.fromkeys(("lr", "eps", "weight_decay"), Number),
+)
+_CHECKPOINT = fields(
+    True,
+    config=dict[str, Scalar],
+    base=str,
+    end=Annotated[str, Check(_full)] | None,
+    history=History,
+    best=Annotated[Any, fields(True, epoch=Epochs, score=Number)],
+    param_groups=Annotated[list[Annotated[Any, _GROUP]], Len(0, 10)],
+    steps=dict[Count, Annotated[float, Ge(0), Le(2**24)]],  # exact in float32
+)
+CHECKPOINT = Annotated[Any, _CHECKPOINT, Check(_checkpoint)]
 HEARTBEAT = fields(True, epoch=Count, share=Number, seconds=Seconds)
 
 _HINTS = typing.get_type_hints(TrainConfig)
@@ -159,10 +196,19 @@ def content_of(path: Path) -> bytes:
 
 def parse(content: bytes | str, kind: Any, name: str) -> Any:
     """Read JSON text as this type; raise a ValueError that names the field if it does not match."""
+    return _validated(lambda: _adapter(kind).validate_json(content, strict=True), name)
+
+
+def check(value: Any, kind: Any, name: str) -> Any:
+    """Validate Python objects as this type; raise a ValueError that names the field if they do not match."""
+    return _validated(lambda: _adapter(kind).validate_python(value, strict=True), name)
+
+
+def _validated(validate: Callable[[], Any], name: str) -> Any:
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_json(content, strict=True)
+        return validate()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = repr(".".join(map(str, first["loc"])))[1:-1]  # its keys may be any text

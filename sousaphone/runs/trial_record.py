@@ -24,7 +24,7 @@ from sousaphone.runs.statuses import Cause, Status
 
 RECORD_NAME = "trial.json"
 PREDICTIONS_NAME = "predictions.parquet"
-ADAPTER_NAME = "adapter.pt"
+ADAPTER_NAME, OLDER_ADAPTER_NAME = "adapter.safetensors", "adapter.pt"  # older: of versions before safetensors
 CHECKPOINTS_NAME = "checkpoints"
 MAX_OOM_RETRIES = 2  # with half the micro-batch each, before the trial ends as out_of_memory
 
@@ -109,6 +109,12 @@ class TrialRecord:
             return cls.read(directory)
         except (ValueError, OSError):
             return None
+
+
+def adapter_file(directory: Path) -> Path | None:
+    """Return the file of a trial's trained weights; None before there are any."""
+    paths = (directory / ADAPTER_NAME, directory / OLDER_ADAPTER_NAME)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def predictions_name(tested: str) -> str:

@@ -102,9 +102,11 @@ def fit(
     history: list[dict[str, Any]] = []
     best: dict[str, Any] = {"epoch": 0, "score": -math.inf, "model": model.trained_state()}
     if state is not None:
-        _check_state(state, config, model)
+        if not fits(config, model, state):
+            raise UserError("the tensors of the state are not those of this model; resume from another checkpoint")
         model.load_trained_state(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        groups = optimizer.state_dict()["param_groups"]  # functions of the configuration, and of torch's version
+        optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         history, best = list(state["history"]), state["best"]
 
     end: Cause | None = None
@@ -308,7 +310,35 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return seed * 1_000_003 + epoch
 
 
-def _check_state(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:
+def fits(config: TrainConfig, model: RudimentClassifier, state: dict[str, Any]) -> bool:
+    """Whether the tensors of a state of `fit` have the names, types and shapes of those of the model and its optimizer.
+
+    Raises:
+        UserError: `state` belongs to another base model or configuration.
+    """
+    _check_origin(state, config, model)
+    optimizer = make_optimizer(model, config)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    groups, saved = optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
+    names = ("params", "betas", "eps", "weight_decay")
+    trained = (state["model"], state["best"]["model"])
+    return (
+        [[group[name] for name in names] for group in saved] == [[group[name] for name in names] for group in groups]
+        and not any(differing for tensors in trained for differing in model.misfits(tensors).values())
+        and all(
+            index < len(parameters) and _are_moments(moments, parameters[index])
+            for index, moments in state["optimizer"]["state"].items()
+        )
+    )
+
+
+def _are_moments(moments: Mapping[str, Tensor], parameter: nn.Parameter) -> bool:
+    kind = parameter.dtype, parameter.shape
+    expected = {"step": (torch.float32, torch.Size()), "exp_avg": kind, "exp_avg_sq": kind}
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in moments.items()} == expected
+
+
+def _check_origin(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:
     if state["base"] != model.base_fingerprint:
         raise UserError(
             f"the checkpoint's base model ({state['base'][:12]}) differs from the present one "

@@ -9,6 +9,7 @@ import shutil
 import traceback
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverGoneError, DriverWatch
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import ADAPTER_NAME, MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
-from sousaphone.training import checkpoint
-from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, metrics_of
+from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
+from sousaphone.training import adapter, checkpoint
+from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, fits, metrics_of
 from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
 from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
 from sousaphone.training.watchdog import TimeLimitError, Watchdog
@@ -133,8 +134,7 @@ class _Trial:
             "clips": data.dataset.clips["split"].value_counts().to_dict(),
             "notes": list(data.dataset.notes),
         }
-        checkpoint.remove_temporary_files(directory)
-        state = checkpoint.newest(directory)
+        state = checkpoint.resume(directory, partial(fits, config, model))
         record.history = state["history"] if state else []
         self.write_record()
 
@@ -148,7 +148,7 @@ class _Trial:
             limit: Cause | None = None
             try:
                 for epoch in fit(config, model, data, state, self.watchdog.tick):
-                    _check_space(directory)
+                    _check_space(directory, epoch.state)
                     self._save(epoch, data, writer, attempt)
                     state = epoch.state
             except TimeLimitError as error:
@@ -207,13 +207,12 @@ class _Trial:
             logits = pd.DataFrame(scores.logits.numpy(), columns=[f"logit_{slug}" for slug in SLUGS])
             with atomic_write(self.directory / predictions_name(name)) as temporary:
                 pd.concat([rows[columns].reset_index(drop=True), logits], axis=1).to_parquet(temporary)
-        with atomic_write(self.directory / ADAPTER_NAME) as temporary, temporary.open("wb") as file:
-            torch.save(epoch.state["best"]["model"], file)
+        adapter.write(self.directory, epoch.state["best"]["model"])
 
 
-def _check_space(directory: Path) -> None:
-    """Raise an OSError if the disk has no room for another checkpoint; existing files are not affected."""
-    needed = _SPARE_BYTES + checkpoint.newest_bytes(directory)
+def _check_space(directory: Path, state: dict[str, Any]) -> None:
+    """Raise an OSError if the disk has no room for the checkpoint; existing files are not affected."""
+    needed = _SPARE_BYTES + checkpoint.size(state)
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise OSError(

@@ -34,7 +34,7 @@ def settings(config: TrainConfig) -> dict[str, str | float]:
 def draw_epoch(writer: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) -> None:
     """Add the metrics of one epoch to the curves."""
     for name, value in metrics.items():
-        if name != "epoch":
+        if name != "epoch" and value is not None:  # None: it was not finite
             writer.add_scalar(name, value, epoch)
     writer.flush()
 

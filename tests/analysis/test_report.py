@@ -55,6 +55,16 @@ def test_run_in_any_state_has_a_complete_report(tmp_path: Path, states: list[str
         assert all(trial_id(arm(seed=seed)) in text for text in texts)
 
 
+def test_size_of_the_trained_weights_is_that_of_either_file(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "study", *trials_in(["completed", "time_limit", "failed"]))
+    sizes = {}
+    for seed, files in enumerate([{"adapter.safetensors": 1500, "adapter.pt": 7}, {"adapter.pt": 2500}, {}]):
+        for name, size in files.items():
+            (run.trial(trial_id(arm(seed=seed))) / name).write_bytes(bytes(size))
+            sizes.setdefault(trial_id(arm(seed=seed)), size)
+    assert read_run(run.path).adapter_bytes == sizes
+
+
 def test_html_in_names_and_errors_is_escaped(tmp_path: Path) -> None:
     plan, records = trials_in(["failed", "completed"])
     name = f'<img src=x onerror="alert(1)">{ALARM[:8]}'.replace("/", "")

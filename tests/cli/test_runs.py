@@ -24,7 +24,7 @@ def storage(tmp_path: Path) -> Path:
     for trial_id, status in ((ENDED, "completed"), (CUT, "interrupted")):
         checkpoint = run.trial(trial_id) / CHECKPOINTS_NAME / "epoch_0001-aa"
         checkpoint.mkdir(parents=True)
-        (checkpoint / "state.pt").write_bytes(bytes(5000))
+        (checkpoint / "model.safetensors").write_bytes(bytes(5000))
         TrialRecord(trial_id, {}, status).write(run.trial(trial_id))
     return tmp_path / "runs"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
+SAFETENSORS = [f"{part}.safetensors" for part in ("model", "best", "optimizer")]
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -29,18 +30,18 @@ def test_points_cover_write_flush_and_rename_of_every_kind_of_file(points: list[
     seen = set(points)
     trial = "trials/ast-lora-aug-on-s0/"
     files = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
-    files += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.pt")]
+    files += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.safetensors")]
     for path in map(Path, files):
         temporary = str(path.with_name(f".{path.name}.*.tmp"))
         assert {("torn write", temporary), ("fsync", temporary), ("rename", str(path))} <= seen
     for epoch in (1, 2, 3):
         final = f"{trial}checkpoints/epoch_{epoch:04d}-*"
         temporary = f"{trial}checkpoints/.epoch_{epoch:04d}-*.*.tmp"
-        for name in ("state.pt", "manifest.json"):
+        for name in ("state.json", *SAFETENSORS, "manifest.json"):
             assert {("torn write", f"{temporary}/{name}"), ("fsync", f"{temporary}/{name}")} <= seen
         assert {("mkdir", temporary), ("fsync", temporary), ("rename", final)} <= seen
         # Two checkpoints are kept.
-        assert (("unlink", f"{final}/state.pt") in seen) == (epoch == 1)
+        assert (("unlink", f"{final}/state.json") in seen) == (epoch == 1)
     assert {("open", f"{trial}events.out.tfevents.*"), ("torn write", f"{trial}events.out.tfevents.*")} <= seen
     assert points.count(("end", ".")) == 2  # of the training and of the report
 

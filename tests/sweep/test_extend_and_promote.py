@@ -61,7 +61,7 @@ def stop(launcher: Launcher, options: list[str], run: Path, trial_id: str, epoch
 def newest(run: Path, trial_id: str) -> tuple[int, Path]:
     """Return the epoch of a trial's newest checkpoint, and its file."""
     directory = max((run / "trials" / trial_id / "checkpoints").glob("epoch_*"))
-    return int(directory.name.removeprefix("epoch_").partition("-")[0]), directory / "state.pt"
+    return int(directory.name.removeprefix("epoch_").partition("-")[0]), directory / "model.safetensors"
 
 
 def first_epoch(log: str, trial_id: str) -> str:

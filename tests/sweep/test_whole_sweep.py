@@ -7,7 +7,6 @@ import urllib.request
 
 import pandas as pd
 import pytest
-import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
@@ -15,6 +14,7 @@ from sousaphone.baselines.classifiers import titles
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.training import adapter
 from tests.sweep.conftest import Launcher
 
 pytestmark = pytest.mark.slow
@@ -59,5 +59,4 @@ def test_sweep_writes_table_plots_curves_predictions_and_adapters(launcher: Laun
         hits = logits.argmax(1) == predictions["rudiment"].map(list(SLUGS).index)
         assert hits.mean() == pytest.approx(record.test["test_acc"])
         assert record.lora["matches"]
-        adapter = torch.load(directory / "adapter.pt", weights_only=True)
-        assert sum(tensor.numel() for tensor in adapter.values()) == record.parameters["trainable"]
+        assert sum(tensor.numel() for tensor in adapter.read(directory).values()) == record.parameters["trainable"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Cause
+from sousaphone.training import adapter, checkpoint
 from sousaphone.training.loop import (
     DivergedError,
     Epoch,
@@ -49,11 +49,10 @@ def run(config: TrainConfig, state: dict[str, Any] | None = None) -> tuple[Rudim
     return model, list(fit(config, model, data, state))
 
 
-def through_disk(state: dict[str, Any]) -> dict[str, Any]:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
+def through_disk(state: dict[str, Any], directory: Path) -> dict[str, Any]:
+    checkpoint.save(directory, len(state["history"]), "aa", state)
+    loaded = checkpoint.newest(directory)
+    assert loaded is not None
     return loaded
 
 
@@ -64,11 +63,11 @@ def without_clock(row: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("strategy", ["lora", "full"])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_resumed_trial_is_bit_identical_to_an_uninterrupted_one(
-    name: str, strategy: str, trial_config: MakeConfig
+    name: str, strategy: str, trial_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = trial_config(model=name, strategy=strategy, augment=True, accumulation=2)
     whole_model, whole = run(config)
-    resumed_model, resumed = run(config, through_disk(whole[0].state))
+    resumed_model, resumed = run(config, through_disk(whole[0].state, tmp_path))
     assert [epoch.number for epoch in resumed] == [2, 3]
     assert [without_clock(epoch.metrics) for epoch in resumed] == [without_clock(epoch.metrics) for epoch in whole[1:]]
     after, expected = resumed_model.state_dict(), whole_model.state_dict()
@@ -78,7 +77,7 @@ def test_resumed_trial_is_bit_identical_to_an_uninterrupted_one(
 @pytest.mark.parametrize("strategy", ["lora", "head"])
 @pytest.mark.parametrize("name", BACKBONES)
 def test_pretrained_weights_do_not_change_and_the_saved_state_reproduces_the_logits(
-    name: str, strategy: str, trial_config: MakeConfig
+    name: str, strategy: str, trial_config: MakeConfig, tmp_path: Path
 ) -> None:
     config = trial_config(model=name, strategy=strategy, epochs=1, augment=True)
     model, data = open_trial(config)
@@ -89,7 +88,8 @@ def test_pretrained_weights_do_not_change_and_the_saved_state_reproduces_the_log
     assert changed
     assert changed <= trained
     fresh = build_model(config, len(SLUGS))
-    fresh.load_trained_state(epoch.state["best"]["model"])
+    adapter.write(tmp_path, epoch.state["best"]["model"])
+    fresh.load_trained_state(adapter.read(tmp_path))
     assert epoch.test is not None
     assert torch.equal(evaluate(config, fresh, data.test).logits, epoch.test.logits)
 
@@ -177,10 +177,10 @@ def test_test_clips_are_scored_once_with_the_best_state(trial_config: MakeConfig
     assert evaluate(config, best, data.test).metrics("test")["test_loss"] == epochs[-1].metrics["test_loss"]
 
 
-def test_completed_trial_yields_nothing(trial_config: MakeConfig) -> None:
+def test_completed_trial_yields_nothing(trial_config: MakeConfig, tmp_path: Path) -> None:
     config = trial_config(epochs=1)
     _, (epoch,) = run(config)
-    assert run(config, through_disk(epoch.state))[1] == []
+    assert run(config, through_disk(epoch.state, tmp_path))[1] == []
 
 
 def test_state_of_another_base_or_configuration_is_rejected(trial_config: MakeConfig) -> None:

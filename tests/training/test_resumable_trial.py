@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
@@ -21,12 +23,13 @@ from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
-from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
-from sousaphone.training import checkpoint, loop
+from sousaphone.runs.trial_record import ADAPTER_NAME, OLDER_ADAPTER_NAME, PREDICTIONS_NAME, TrialRecord
+from sousaphone.training import adapter, checkpoint, loop
 from sousaphone.training.loop import DivergedError, Epoch, fit
-from sousaphone.training.resumable_trial import ADAPTER_NAME, run_trial, with_smaller_micro_batch
+from sousaphone.training.resumable_trial import run_trial, with_smaller_micro_batch
 from sousaphone.training.watchdog import Watchdog
 from tests.conftest import write_sousa
+from tests.training.older_files import save_older
 
 ROOT = Path(__file__).resolve().parents[2]
 CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
@@ -89,6 +92,7 @@ def test_trial_is_resumed_exactly_after_its_time_limit(trial_config: MakeConfig,
     assert len(predictions) == 6
     assert all((Path(trial.config.data_dir) / path).is_file() for path in predictions["audio_path"])
     assert (trial.directory / ADAPTER_NAME).is_file()
+    assert not (trial.directory / OLDER_ADAPTER_NAME).exists()
     assert sorted((trial.directory / "checkpoints").iterdir())[-1].name.startswith(f"epoch_{done:04d}-")
 
     # The earlier time counts: under the same limit there is no time for another epoch.
@@ -99,6 +103,44 @@ def test_trial_is_resumed_exactly_after_its_time_limit(trial_config: MakeConfig,
     assert trial.start() == list(range(done + 1, EPOCHS + 1))
     assert trial.record.cause is Cause.ALL_EPOCHS
     assert timeless(trial.record.history) == uninterrupted(trial.config)
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("ast", "lora"), ("efficientat", "full")])
+def test_trial_of_an_earlier_version_is_resumed_exactly(
+    name: str, strategy: str, trial_config: MakeConfig, tmp_path: Path
+) -> None:
+    trial = Trial(trial_config(model=name, strategy=strategy, epochs=4), tmp_path)
+    model = build_model(trial.config, len(SLUGS))
+    whole = list(fit(trial.config, model, open_trial_data(trial.config, model.backbone.spec.sample_rate)))
+    for epoch in whole[:2]:
+        save_older(trial.directory, epoch.number, "aa", epoch.state)
+    older = trial.directory / OLDER_ADAPTER_NAME
+    torch.save(epoch.state["best"]["model"], older)
+
+    assert trial.start() == [3, 4]
+    assert timeless(trial.record.history) == timeless([epoch.metrics for epoch in whole])
+    state, expected = checkpoint.newest(trial.directory), whole[-1].state
+    assert state is not None
+    assert all(torch.equal(state["model"][key], tensor) for key, tensor in expected["model"].items())
+    for index, moments in expected["optimizer"]["state"].items():
+        assert all(torch.equal(state["optimizer"]["state"][index][key], tensor) for key, tensor in moments.items())
+    assert not older.exists()
+    trained = adapter.read(trial.directory)
+    assert all(torch.equal(trained[key], tensor) for key, tensor in expected["best"]["model"].items())
+    assert len(list((trial.directory / "checkpoints").iterdir())) == checkpoint.KEPT
+
+
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_damaged_checkpoints_cost_only_their_epochs(damaged: int, trial_config: MakeConfig, tmp_path: Path) -> None:
+    trial = Trial(trial_config(epochs=2), tmp_path)
+    trial.start()
+    whole = trial.record
+    for directory in sorted((trial.directory / "checkpoints").iterdir(), reverse=True)[:damaged]:
+        (directory / "optimizer.safetensors").write_bytes(pickle.dumps({"a": 1}))
+    dataclasses.replace(whole, status=Status.RUNNING, cause=None).write(trial.directory)
+    assert trial.start() == [1, 2][2 - damaged :]
+    assert timeless(trial.record.history) == timeless(whole.history)
+    assert len(list((trial.directory / "checkpoints").iterdir())) == checkpoint.KEPT
 
 
 @pytest.mark.slow

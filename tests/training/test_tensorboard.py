@@ -12,6 +12,7 @@ import pytest
 from matplotlib.image import imread
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, metadata
+from torch.utils.tensorboard import SummaryWriter
 
 from sousaphone.config import TrainConfig
 from sousaphone.confusion import confusion_counts, confusion_image
@@ -19,7 +20,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord, predictions_name
 from sousaphone.training.resumable_trial import with_smaller_micro_batch
-from sousaphone.training.tensorboard import SHOWN, settings
+from sousaphone.training.tensorboard import SHOWN, draw_epoch, settings
 from sousaphone.training.watchdog import TimeLimitError, Watchdog
 from tests.training.test_resumable_trial import Trial
 
@@ -127,3 +128,9 @@ def test_unreadable_predictions_only_omit_the_confusion_matrix(
     trial.start()
     assert trial.record.status == "completed"
     assert images(read(trial.directory), "test_confusion") == []  # the one of the first start is purged
+
+
+def test_metric_that_is_not_finite_has_no_point(tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path)) as writer:
+        draw_epoch(writer, 1, {"epoch": 1, "val_acc": 0.5, "train_ce": None})
+    assert read(tmp_path).Tags()["scalars"] == ["val_acc"]
