@@ -80,7 +80,7 @@ def run_job(
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
             failed = True
-        except UserError as error:  # about the directory's content, not the command line
+        except (UserError, PermissionError) as error:  # about the directory's content, not the command line
             raise MovedRunError(str(error)) from error
     runtime.kill()
     records = [TrialRecord.find(run.trial(trial.trial_id)) for trial in started]

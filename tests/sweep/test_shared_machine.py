@@ -21,6 +21,7 @@ from tests.sweep.conftest import Launcher, environment_of
 
 pytestmark = pytest.mark.slow
 SHORT = ["--augment", "off", "--no-timing"]
+ENDLESS = ["--epochs", "100000", "--set", "patience=100000", "--trial-time-limit", "none", "--yes"]
 OTHER_TOKEN = "0" * 64
 
 
@@ -113,7 +114,7 @@ def test_ray_of_a_launch_is_reached_on_the_loopback_with_its_own_token_only(
 
 
 def test_only_a_failed_launch_keeps_logs_of_ray_and_names_them(launcher: Launcher, temporary: Path) -> None:
-    failing = launcher.start(*launcher.options, *SHORT, "--epochs", "400", "--yes")
+    failing = launcher.start(*launcher.options, *SHORT, *ENDLESS)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, failing)
     (kept,) = temporary.iterdir()
     other = launcher.start(*launcher.options, *SHORT, "--epochs", "1", name="other")
@@ -130,7 +131,7 @@ def test_only_a_failed_launch_keeps_logs_of_ray_and_names_them(launcher: Launche
 
 
 def test_killed_launch_leaves_no_directory_of_ray(launcher: Launcher, temporary: Path) -> None:
-    driver = launcher.start(*launcher.options, *SHORT, "--epochs", "400", "--yes")
+    driver = launcher.start(*launcher.options, *SHORT, *ENDLESS)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
     child = next(each for each in psutil.Process(driver.pid).children() if any(temporary.iterdir()))
     driver.kill()
