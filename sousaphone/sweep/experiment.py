@@ -84,7 +84,8 @@ def run_job(
             raise MovedRunError(str(error)) from error
     runtime.kill()
     records = [TrialRecord.find(run.trial(trial.trial_id)) for trial in started]
-    failed = failed or any(record is not None and record.status.is_retried for record in records)
+    lost = (Status.FAILED, Status.OUT_OF_MEMORY, Status.RUNNING)  # running: its end could not be written
+    failed = failed or any(record is not None and record.status in lost for record in records)
     if failed and (logs := runtime.keep_logs()):
         announce(f"Ray's logs: {logs}")
     return interrupted
