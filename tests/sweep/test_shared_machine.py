@@ -27,13 +27,12 @@ OTHER_TOKEN = "0" * 64
 
 @pytest.fixture
 def temporary(launcher: Launcher) -> Iterator[Path]:
-    """Ray's temporary directory, which is empty, with a short path; HOME is empty as well."""
+    """Ray's temporary directory, which is empty, with a short path; HOME is empty, and the user's own token is set."""
     home = launcher.storage / "home"
     home.mkdir()
     directory = Path(tempfile.mkdtemp(dir="/tmp"))
     launcher.environment |= {"RAY_TMPDIR": str(directory), "HOME": str(home)}
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
-        launcher.environment.pop(name, None)
+    launcher.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": OTHER_TOKEN}
     yield directory
     shutil.rmtree(directory)
 
