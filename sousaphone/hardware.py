@@ -88,7 +88,7 @@ def home_directory() -> Path:
     """The user's home directory; raises a UserError if it is not writable."""
     home = Path.home()
     if not home.is_dir() or not os.access(home, os.W_OK | os.X_OK):
-        raise UserError(f"HOME is {home}, which is not a writable directory; set HOME to one that is")
+        raise UserError(f"HOME is {home}, not a writable directory; set HOME or SOUSAPHONE_CACHE to one that is")
     return home
 
 

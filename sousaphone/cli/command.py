@@ -76,6 +76,9 @@ def run_command(prog: str, command: Callable[[], int], interrupted: str = "inter
         except UserError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_INPUT
+        except PermissionError as error:
+            print(f"{prog}: error: {error.filename}: {error.strerror}; make it accessible to you", file=sys.stderr)
+            return EXIT_INPUT
         except BrokenPipeError:
             discard_output()
             return EXIT_OK

@@ -39,7 +39,9 @@ def read_splits(path: Path) -> dict[str, str] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); make it readable") from None
+    except ValueError as error:
         raise UserError(f"splits.json cannot be read ({one_line(error)}): {remedy}") from None
     if not isinstance(content, dict) or not _KEYS.keys() & content.keys():
         raise UserError(f"splits.json does not have SOUSA's format: {remedy}")

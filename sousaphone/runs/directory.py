@@ -15,6 +15,7 @@ Imports neither torch nor Ray.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -123,8 +124,13 @@ class RunDirectory:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> UserError:
-        why = error.strerror or error
-        return UserError(f"{self.path} cannot be written ({why}); fix that, or give another --storage")
+        path, why = error.filename or self.path, error.strerror or error
+        return UserError(f"{path} cannot be written ({why}); fix that, or give another --storage")
+
+    def _refuse_unwritable(self) -> None:
+        for directory in (self.tune, self.path / "trials", *self.path.glob("trials/*")):
+            if directory.is_dir() and not os.access(directory, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(directory))
 
     def read_plan(self) -> dict[str, Any]:
         """Read run.json; raise a UserError if it is missing, damaged or of another version."""
@@ -187,6 +193,7 @@ class RunDirectory:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self._refuse_links()
+                self._refuse_unwritable()
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
                 with atomic_write(self.path / "driver.json") as temporary:

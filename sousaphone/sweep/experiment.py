@@ -58,7 +58,8 @@ def run_job(
     from sousaphone.baselines.measure import measure_baselines
     from sousaphone.planning.plan import plan_json
 
-    run = job.directory
+    run, started = job.directory, job.left()
+    interrupted = failed = False
     deadline = None if job.time_limit is None else time.monotonic() + job.time_limit
     with run.held(dataclasses.replace(job.limits, deadline=deadline)):
         if job.plan is None and run.exists:
@@ -73,16 +74,20 @@ def run_job(
             if job.baselines and any(trial.score_test for trial in job.trials):
                 measure_baselines(run.path, job.trials, dataset, announce)
             _run_trials(runtime, job, resources, at_once, announce)
-            return False
         except KeyboardInterrupt:
             ignore_stops()
             interrupted = True
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
-            interrupted = False
-        except UserError as error:  # about the directory's content, not the command line
+            failed = True
+        except (UserError, PermissionError) as error:  # about the directory's content, not the command line
             raise MovedRunError(str(error)) from error
     runtime.kill()
+    records = [TrialRecord.find(run.trial(trial.trial_id)) for trial in started]
+    lost = (Status.FAILED, Status.OUT_OF_MEMORY, Status.RUNNING)  # running: its end could not be written
+    failed = failed or any(record is not None and record.status in lost for record in records)
+    if failed and (logs := runtime.keep_logs()):
+        announce(f"Ray's logs: {logs}")
     return interrupted
 
 

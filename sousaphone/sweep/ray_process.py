@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,12 +26,12 @@ import ray
 from ray import cloudpickle
 
 from sousaphone.errors import UserError
-from sousaphone.hardware import count_cpus, home_directory, memory_bytes
+from sousaphone.hardware import count_cpus, memory_bytes
+from sousaphone.sweep.ray_session import end_session, make_session, session_environment
 from sousaphone.sweep.signals import stops_deferred
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and driver, 0.6 to 0.9 GB for a training worker.
 _LEAST_BYTES = 2_000_000_000
-_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # maximum path of a Unix socket, without the final zero
 
 
 def _check_address(address: str) -> None:
@@ -49,30 +49,10 @@ def _check_address(address: str) -> None:
 
 def _check_machine() -> None:
     """Raise a UserError if Ray cannot start here; Ray itself would retry for minutes, or fail obscurely."""
-    home_directory()  # holds Ray's token
     if (memory := memory_bytes()) < _LEAST_BYTES:
         raise UserError(
             f"{memory / 1e6:,.0f} MB of memory are too little for Ray and a trial; give this machine or container "
             f"at least {_LEAST_BYTES / 1e6:,.0f} MB"
-        )
-    given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
-    os.environ["RAY_TMPDIR"] = str(Path(given).absolute())  # Ray accepts neither a relative nor an empty path
-    directory = Path(os.environ["RAY_TMPDIR"], "ray")
-    existing = next(path for path in (directory, *directory.parents) if path.exists() or path.is_symlink())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(
-            f"Ray's temporary directory cannot be {directory}: {existing} is not a writable directory; set RAY_TMPDIR "
-            "to one that is"
-        )
-    if not str(directory).isascii():
-        raise UserError(f"Ray's temporary directory {directory} is not ASCII; set RAY_TMPDIR to one that is")
-    # The longest socket path in it.
-    socket_path = f"{directory}/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
-    excess = len(os.fsencode(socket_path)) - _SOCKET_PATH_BYTES
-    if excess > 0:
-        raise UserError(
-            f"Ray's temporary directory {directory} has a path too long for sockets, by {excess} characters; set "
-            "RAY_TMPDIR to a shorter one, such as /tmp"
         )
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -91,7 +71,8 @@ class StoppedRayError(RuntimeError):
 class Runtime:
     """Ray, with its driver in a child process that calls functions on request.
 
-    As a context manager it leaves no process behind. Ctrl-C in a terminal does not reach the child's session.
+    As a context manager it leaves no process behind, and no file of Ray outside the run unless `keep_logs` was called.
+    Ctrl-C in a terminal does not reach the child's session.
     """
 
     def __init__(self, dashboard: bool, device: str) -> None:
@@ -100,6 +81,8 @@ class Runtime:
         self._pipe: Connection
         self._vital: list[psutil.Process] = []
         self._address = ""
+        self._session: Path | None = None  # of Ray started here; None on a cluster
+        self._kept = False
 
     def __enter__(self) -> Runtime:
         return self
@@ -107,6 +90,13 @@ class Runtime:
     def __exit__(self, *error: object) -> None:
         with stops_deferred():
             self.kill()
+            if self._session is not None:
+                end_session(self._session, self._kept)
+
+    def keep_logs(self) -> Path | None:
+        """Keep the directory of Ray's logs after the end, and return it; a cluster keeps its own (None)."""
+        self._kept = True
+        return self._session
 
     def start(self) -> None:
         """Start Ray unless it is started, without waiting (see `wait`); raise a UserError if it cannot start here."""
@@ -116,6 +106,7 @@ class Runtime:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
             _check_machine()
+            self._session = self._session or make_session()
             # Trials pass no objects through Ray's store, so it can be small.
             options |= {"include_dashboard": self._dashboard, "dashboard_host": "127.0.0.1"}
             options |= {"num_cpus": count_cpus(), "object_store_memory": 100 * 2**20}
@@ -126,8 +117,10 @@ class Runtime:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         resource_tracker.ensure_running()  # its start would unblock signals
-        with stops_deferred():  # and in the child until it has its own session
-            self._process = context.Process(target=_serve, args=(theirs, options, self._dashboard, sys.stdout.encoding))
+        arguments = (theirs, options, self._dashboard, sys.stdout.encoding, self._session)
+        environment = session_environment(self._session) if self._session else nullcontext()
+        with stops_deferred(), environment:  # signals are blocked in the child until it has its own session
+            self._process = context.Process(target=_serve, args=arguments)
             self._process.start()
         theirs.close()
 
@@ -137,8 +130,10 @@ class Runtime:
             return
         try:
             self._address = self._answer()
-        except StoppedRayError as error:
-            raise UserError(f"Ray cannot start on this machine: {error}") from error
+        except (StoppedRayError, UserError) as error:
+            message = f"Ray cannot start on this machine: {error}" if isinstance(error, StoppedRayError) else str(error)
+            logs = self.keep_logs()
+            raise UserError(f"{message}; Ray's logs: {logs}" if logs else message) from error
         self._vital = [p for p in psutil.Process(self._process.pid).children() if p.name() in ("gcs_server", "raylet")]
 
     def restart(self) -> None:
@@ -206,10 +201,12 @@ class Runtime:
         self._process, self._address, self._vital = None, "", []
 
 
-def _serve(pipe: Connection, options: Mapping[str, Any], dashboard: bool, encoding: str) -> None:
+def _serve(
+    pipe: Connection, options: Mapping[str, Any], dashboard: bool, encoding: str, directory: Path | None
+) -> None:
     """Run the child process: start Ray, then call the functions that the parent sends."""
     os.setsid()
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    threading.Thread(target=_follow_parent, args=(directory,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards signals pending since the start
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
@@ -248,16 +245,21 @@ def start_ray(options: Mapping[str, Any], dashboard: bool) -> str:
     # A failed trial's traceback is in its record and in Ray's error.txt; the terminal shows one line of it.
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     if dashboard and context.dashboard_url:
-        print(f"dashboard: http://{context.dashboard_url}")
+        token = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        print(
+            f"dashboard: http://{context.dashboard_url}" + (f", which asks for the token in {token}" if token else "")
+        )
     return str(ray.get_runtime_context().gcs_address)
 
 
-def _follow_parent() -> None:
-    """Kill this session as soon as launch.py has ended, however it ended."""
+def _follow_parent(directory: Path | None) -> None:
+    """Kill this session and remove Ray's directory as soon as launch.py has ended, however it ended."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     _kill_session(os.getpid())
+    if directory is not None:
+        end_session(directory, keep_logs=False)
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -31,11 +31,11 @@ def last_line(launcher: Launcher) -> str:
     return launcher.log.splitlines()[-1]
 
 
-def test_sweep_runs_with_notebook_backend_ascii_terminal_and_nameless_user(launcher: Launcher) -> None:
+def test_sweep_runs_with_notebook_backend_ascii_terminal_and_nameless_user_without_a_home(launcher: Launcher) -> None:
     if not works(NAMELESS):
         pytest.skip("no user namespaces here")
     home = launcher.storage / "home"
-    home.mkdir()
+    home.mkdir(0o555)
     for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
         launcher.environment.pop(name, None)
     launcher.environment |= {
@@ -56,16 +56,17 @@ def test_sweep_runs_with_notebook_backend_ascii_terminal_and_nameless_user(launc
     ("variable", "value"),
     [("HOME", "not/writable"), ("RAY_TMPDIR", "not/writable"), ("RAY_TMPDIR", "long" * 25)],
 )
-def test_directory_that_ray_cannot_use_is_one_line_with_the_variable(
-    launcher: Launcher, variable: str, value: str
-) -> None:
+def test_unusable_directory_is_one_line_with_the_variable(launcher: Launcher, variable: str, value: str) -> None:
     if not works(NAMELESS):
         pytest.skip("no user namespaces here")
     directory = launcher.storage / value
     directory.mkdir(parents=True)
     if "long" not in value:
         directory.chmod(0o555)
-    launcher.environment |= {"HOME": str(launcher.storage), "RAY_TMPDIR": "/tmp", variable: str(directory)}
+    if variable == "HOME":  # the cache is then in it
+        for name in ("SOUSAPHONE_CACHE", "XDG_CACHE_HOME"):
+            launcher.environment.pop(name, None)
+    launcher.environment |= {"RAY_TMPDIR": "/tmp", variable: str(directory)}
     driver = launcher.start(*launcher.options, *SHORT, under=NAMELESS)
     assert driver.wait(timeout=60) == 2, launcher.log
     assert variable in last_line(launcher)

@@ -1,7 +1,8 @@
 """Waveform cache: every clip decoded and resampled once, into memory-mapped int16 files that all trials share.
 
 A cache is a directory `KEY-RATEhz` with `wave.int16` (the concatenated clips), `offsets.npy`, and `root`, the directory
-of the data set. It is built under a temporary name; the next build removes what a killed one has left.
+of the data set. Its files have one modification time, so that a later change of one is noticed. It is built under a
+temporary name; the next build removes what a killed one has left.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from io import BytesIO
@@ -31,7 +33,7 @@ from sousaphone.files import atomic_write
 from sousaphone.text import tracked
 
 WAVE, OFFSETS = "wave.int16", "offsets.npy"
-FORMAT = 4  # increment when the samples or the files of a cache change
+FORMAT = 5  # increment when the samples or the files of a cache change
 _ROOT = "root"
 _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(\.part)?|\.[0-9a-f]{16}-\d+hz\..*\.tmp")  # also temporary names, old and new
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
@@ -117,6 +119,8 @@ def _missing(paths: dict[int, Path], console: Console | None = None) -> dict[int
     missing = {}
     for rate, path in paths.items():
         try:
+            if len({(path / name).stat().st_mtime_ns for name in (WAVE, OFFSETS, _ROOT)}) > 1:
+                raise ValueError("changed after its build")
             WaveformCache(path, rate)
         except (OSError, ValueError, EOFError) as error:
             missing[rate] = path
@@ -183,7 +187,11 @@ def _build(dataset: Dataset, paths: dict[int, Path], console: Console, progress:
             for rate, wave in waves.items():
                 files[rate].write(wave.data)
                 lengths[rate].append(len(wave))
+        now = time.time_ns()
         for rate, part in parts.items():
+            files[rate].close()
             np.save(part / OFFSETS, np.cumsum(lengths[rate], dtype=np.int64))
             (part / _ROOT).write_bytes(os.fsencode(dataset.root.resolve()))
+            for path in part.iterdir():
+                os.utime(path, ns=(now, now))
             shutil.rmtree(paths[rate], ignore_errors=True)  # a damaged one

@@ -60,7 +60,7 @@ def open_parquet(path: Path) -> Iterator[pyarrow.parquet.ParquetFile]:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
     except (OSError, pyarrow.ArrowException) as error:
-        remedy = "download or copy it again from its source"
+        remedy = "make it readable, or copy it again from its source"
         raise UserError(f"{path} is not readable as Parquet ({one_line(error)}); {remedy}") from None
 
 

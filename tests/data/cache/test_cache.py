@@ -118,6 +118,35 @@ def test_concurrent_calls_build_once(dataset, cache_dir, monkeypatch):
     assert len(results) == 3
 
 
+BUILD = """
+import sys
+from pathlib import Path
+from sousaphone.data.cache.build import build_caches
+from sousaphone.data.readers.sousa import read_dataset
+print("ready", flush=True)
+sys.stdin.readline()
+build_caches(read_dataset(sys.argv[1]), [16_000, 32_000], Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_build_at_once_leave_one_whole_cache(dataset, cache_dir):
+    command = [sys.executable, "-c", BUILD, str(dataset.root), str(cache_dir)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen(command, **pipes) for _ in range(2)]
+    for process in processes:
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert sum("decoded" in errors for _, errors in outputs) == 1
+    caches = build_caches(dataset, [16_000, 32_000], cache_dir)
+    assert np.abs(caches[16_000].wave[: caches[16_000].offsets[1]] - direct(dataset, 0, 16_000)).max() <= 1
+    assert {path for path in cache_dir.iterdir() if path.is_dir()} == {cache.path for cache in caches.values()}
+
+
 KILLED_BUILD = """
 import sys, time
 from pathlib import Path
@@ -159,12 +188,25 @@ def test_interrupted_build_leaves_nothing(dataset, cache_dir, monkeypatch):
     assert not [path for path in cache_dir.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("damaged", ["wave.int16", "offsets.npy"])
-def test_damaged_cache_is_rebuilt(dataset, cache_dir, damaged):
+@pytest.mark.parametrize("damaged", ["wave.int16", "offsets.npy", "root"])
+@pytest.mark.parametrize("damage", ["truncated", "changed", "missing"])
+def test_damaged_cache_is_rebuilt(dataset, cache_dir, damaged, damage):
     cache = build_caches(dataset, [16_000], cache_dir)[16_000]
-    whole = np.array(cache.wave)
-    os.truncate(cache.path / damaged, 1_000 if damaged == "wave.int16" else 0)
-    assert np.array_equal(build_caches(dataset, [16_000], cache_dir)[16_000].wave, whole)
+    whole = np.array(cache.wave), cache.offsets
+    path = cache.path / damaged
+    content = bytearray(path.read_bytes())
+    path.unlink()
+    if damage == "changed":
+        content[-2] ^= 1
+        path.write_bytes(content)
+    elif damage == "truncated":
+        path.write_bytes(content[: len(content) // 2 * 2 - 2])
+    again = build_caches(dataset, [16_000], cache_dir)[16_000]
+    assert np.array_equal(again.wave, whole[0])
+    assert np.array_equal(again.offsets, whole[1])
+    opened = (again.path / "wave.int16").stat().st_ino
+    build_caches(dataset, [16_000], cache_dir)
+    assert (again.path / "wave.int16").stat().st_ino == opened  # not built once more
 
 
 @pytest.mark.parametrize("damage", ["garbage", "truncated"])
