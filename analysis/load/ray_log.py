@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sousaphone.runs.schema import MOST_NUMBER
 from sousaphone.runs.seal import is_sealed, pickles
 from sousaphone.runs.trial_record import error_line
 
@@ -90,5 +91,5 @@ def by_epoch(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether the value is a finite number (not a bool)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # as a float
+    """Whether the value is a finite number in range (not a bool)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER
