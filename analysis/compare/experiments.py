@@ -16,6 +16,7 @@ from analysis.load.trials import Trial, clips_scored
 from analysis.stats.arms import title
 from sousaphone.config import ArmKey, arm_of
 from sousaphone.errors import UserError, printable
+from sousaphone.files import read_small
 from sousaphone.runs import schema
 from sousaphone.runs.baseline_results import SCORES
 from sousaphone.runs.statuses import Status
@@ -130,7 +131,7 @@ def _experiment(path: Path) -> Experiment:
     """Read one file; raise a ValueError, or an OSError, if it is not JSON or does not describe an experiment."""
     if not path.resolve().is_relative_to(path.parent.resolve()):
         raise ValueError("it is a link that leads out of the directory")
-    content = schema.parse(schema.content_of(path), _FILE, "it")
+    content = schema.parse(read_small(path), _FILE, "it")
     config = {_SETTINGS.get(name, name): value for name, value in content["config"].items()}
     metrics = {_METRICS.get(name, name): value for name, value in (content.get("metrics") or {}).items()}
     efficiency = content.get("efficiency") or {}

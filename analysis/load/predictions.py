@@ -57,7 +57,7 @@ def read_predictions(
 
 
 def _read(path: Path, most: int) -> pd.DataFrame:
-    """Read one trial's table; damage, or too many rows, raises a ValueError, KeyError, TypeError, OSError or ArrowException.
+    """Read one trial's table; raise a ValueError, KeyError, TypeError, OSError or ArrowException if it is damaged.
 
     Texts are read as dictionaries, whose size is bounded by the file's, and unpacked only if they then fit.
     """

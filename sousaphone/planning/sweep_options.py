@@ -189,7 +189,8 @@ class Request:
     max_concurrent: schema.Count | None = None
     # TrainConfig fields (`--set`), which override the sweep.
     settings: Mapping[schema.Text, schema.Scalar] = field(default_factory=dict)
-    hold_out: schema.Text = ""  # a timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
+    # A timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
+    hold_out: schema.Text = ""
     test_also: schema.Text = ""  # a further data set to score, as data_dir; empty: none
     # Learning rates of a search, by backbone (`--rates`).
     rates: Mapping[schema.Text, schema.Number] = field(default_factory=dict)

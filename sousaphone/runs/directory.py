@@ -59,7 +59,12 @@ class Limits:
 
 _LOCK_NAME = ".lock"
 _DRIVER = schema.fields(
-    True, token=schema.Text, host=schema.Text, pid=schema.Count, started=float | None, limits=Limits, deadline_unix=float | None
+    True,
+    pid=schema.Count,
+    started=float | None,
+    limits=Limits,
+    deadline_unix=float | None,
+    **dict.fromkeys(("token", "host"), schema.Text),
 )
 
 

@@ -21,9 +21,9 @@ from typing_extensions import TypedDict  # pydantic requires it before Python 3.
 
 from sousaphone.config import TrainConfig
 from sousaphone.errors import printable
+from sousaphone.files import read_small
 
 MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
-_MOST_BYTES = 64 * 2**20
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -163,16 +163,7 @@ PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 
 def read(path: Path, kind: Any) -> Any:
     """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
-    return parse(content_of(path), kind, str(path))
-
-
-def content_of(path: Path) -> bytes:
-    """Read a regular file of limited size; raise a one-line ValueError, or an OSError."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
-    return path.read_bytes()
+    return parse(read_small(path), kind, str(path))
 
 
 def parse(content: bytes | str, kind: Any, name: str) -> Any:

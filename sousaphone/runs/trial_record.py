@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, read_small
 from sousaphone.runs import schema
 from sousaphone.runs.statuses import Cause, Status
 
@@ -96,7 +96,7 @@ class TrialRecord:
         path = directory / RECORD_NAME
         if not path.is_file():
             return None
-        content = schema.content_of(path)
+        content = read_small(path)
         record: TrialRecord = schema.parse(content, cls, str(path))
         if b'"halvings"' in content:
             record.oom_retries = record.oom_retries or schema.parse(content, _OLDER, str(path)).get("halvings", 0)

@@ -80,7 +80,7 @@ def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
 
 
 def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> list[str]:
-    """The lines of the error for missing weights: by backbone its sources, and the reason why they could not be fetched."""
+    """The lines of the error for missing weights: by backbone its sources, and why they could not be fetched."""
     own = own_directory()
     root = "DIR" if own is None else str(own)
     lines = [f"weights of {', '.join(missing)} are not on this machine and could not be fetched:"]
