@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html.parser
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -17,17 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import plotly.offline
 
 from analysis.compare.compare_runs import comparison
 from analysis.report import make_files, read_run
 from analysis.run_summary import Findings
 from analysis.sections import sections
 from analysis.write.exports import epochs_csv
-from analysis.write.html import to_html
-from analysis.write.markdown import to_markdown
 from analysis.write.table import comparison_table, to_csv
 from sousaphone.cli.runs import main as runs_command
 from sousaphone.cli.sweep import make_sweep, parse
@@ -40,8 +33,9 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.sweep.capacity import Capacity, pick_resources
 from sousaphone.sweep.status_page import write_status
-from sousaphone.training.watchdog import read_heartbeat
+from sousaphone.training.watchdog import HEARTBEAT_NAME, read_heartbeat
 from tests.conftest import write_sousa
+from tests.fuzz_runs.output import CONTROLS, check_page, check_sections, check_text
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ("clip_seconds=1.0", "micro_batch=2", "accumulation=1", "limit_train_batches=1", "limit_eval_batches=1")
@@ -49,11 +43,6 @@ SMALL = ("--models", "ast", "--scale", "nano", "--augment", "off", "--epochs", "
 SECONDS, MEGABYTES = 30.0, 1500.0  # of one reading in this process: time, growth of the peak memory
 # Of one launch, with Ray and a trial, on two busy cores; the memory is that of its largest process.
 LAUNCH_SECONDS, LAUNCH_MEGABYTES = 180.0, 3000.0
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_ELEMENT = re.compile(
-    r"html|head|meta|title|style|script|body|h[123]|p|ul|li|dl|dt|dd|pre|table|thead|tbody|tr|th|td|details|summary|div|"
-    r"figure|figcaption|audio|img|footer"
-)
 
 
 class Overtime(BaseException):
@@ -74,12 +63,18 @@ def small_run(root: Path) -> RunDirectory:
     plan["request"]["seeds"] = [0, 1]
     file.write_text(json.dumps(plan))
     run = RunDirectory(file.parent)
+    add_small_files(run, trial_id)
+    return run
+
+
+def add_small_files(run: RunDirectory, trial_id: str) -> None:
+    """Add files that only some runs have: a heartbeat, and the rates of a search."""
     beat = {"epoch": 1, "share": 0.5, "seconds": 1.0}
-    (run.trial(trial_id) / "heartbeat.json").write_text(json.dumps(beat))
+    (run.trial(trial_id) / HEARTBEAT_NAME).write_text(json.dumps(beat))
     row = {"model": "ast", "learning_rate": 0.1, "pretrained": False, "limit_train_batches": 1}
     rates = {"scale": "nano", "strategy": "lora", "lora_targets": "all-linear", "dataset": "tiny", "epochs": 1}
-    (run.path / "rates.json").write_text(json.dumps({**rates, "found": {"ast": 0.1}, "table": [row]}))
-    return run
+    content = {**rates, "found": {"ast": 0.1}, "table": [row]}
+    (run.path / learning_rates.FILE).write_text(json.dumps(content))
 
 
 def environment_of(root: Path) -> dict[str, str]:
@@ -89,7 +84,7 @@ def environment_of(root: Path) -> dict[str, str]:
 
 def json_files(run: RunDirectory) -> list[Path]:
     """The JSON files that this program reads of a run; those of Ray are read by Ray, under a seal."""
-    known = {"run.json", "trial.json", "driver.json", "baselines.json", "rates.json", "manifest.json", "heartbeat.json"}
+    known = {"run.json", "trial.json", "driver.json", "baselines.json", "rates.json", "manifest.json", HEARTBEAT_NAME}
     return sorted(path for path in run.path.rglob("*.json") if path.name in known)
 
 
@@ -108,21 +103,23 @@ class Readers:
         yield "promote", lambda: self._job("--promote", str(self.run.path), "--name", "promoted")
         yield "list", lambda: runs_command(["list", "--storage", str(self.run.path.parent)])
         yield "small files", self._small_files
-        yield "compare with", lambda: _checked_page([comparison(self.other, self.run.path).section])
+        yield "compare with", lambda: check_sections([comparison(self.other, self.run.path).section])
         yield "compare with files", lambda: comparison(self.other, self.run.path / "report" / "trials")
 
     def _report(self) -> None:
         found = read_run(self.run.path)
-        _checked_page([*sections(found), comparison(found, self.other.path).section])
+        check_sections(sections(found))
         table = to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes))
-        _check_text(table + epochs_csv(found.trials).decode())
+        check_text(table + epochs_csv(found.trials).decode())
 
     def _files(self) -> None:
-        files = make_files(read_run(self.run.path), with_sounds=False)
-        _check_page(files["report.html"].decode())
+        found = read_run(self.run.path)
+        check_sections([comparison(found, self.other.path).section])
+        files = make_files(found, with_sounds=False)
+        check_page(files["report.html"].decode())
         for name, content in files.items():
             if not name.endswith((".png", ".parquet", ".html")):
-                _check_text(content.decode())
+                check_text(content.decode())
 
     def _job(self, *words: str) -> None:
         options = parse([*words, "--plan", "--no-timing", "--storage", str(self.run.path.parent)], "launch.py")
@@ -130,7 +127,7 @@ class Readers:
         if job.left() and Path(job.trials[0].data_dir or "-").is_dir():
             machine = Capacity(({"CPU": 2.0, "GPU": 0.0},))
             resources: Resources = pick_resources(job.request, job.sweep, machine)
-            prepare(job, options, resources, machine.trials_at_once(resources, 2), _check_text)
+            prepare(job, options, resources, machine.trials_at_once(resources, 2), check_text)
 
     def _small_files(self) -> None:
         path = self.run.path
@@ -140,7 +137,7 @@ class Readers:
         if self.run.exists:
             self.run.read_foreign_plan()  # a driver does so before it writes
             write_status(self.run)
-            _check_text(self.run.status_page.read_text())
+            check_text(self.run.status_page.read_text())
         if (path / learning_rates.FILE).exists():
             learning_rates.read(str(path), "nano", "lora", "all-linear", {"ast": "random"})
 
@@ -153,7 +150,7 @@ def fault(read: Callable[[], object], seconds: float = SECONDS, megabytes: float
             try:
                 read()
             except UserError as error:
-                _check_text(str(error))
+                check_text(str(error))
     except Overtime:
         return f"it took more than {seconds:g} s"
     except BaseException:  # a SystemExit or pyo3's panic as well
@@ -184,7 +181,7 @@ def launch_fault(root: Path, command: list[str]) -> str | None:
     problems = {
         f"more than {LAUNCH_SECONDS:g} s": usage is None,
         "a traceback": "Traceback (most recent call last)" in text,
-        "control characters": _CONTROLS.search(text) is not None,
+        "control characters": CONTROLS.search(text) is not None,
         f"exit code {code}": code not in (0, 1, 2),
         "too much memory": usage is not None and usage.ru_maxrss / 1024 > LAUNCH_MEGABYTES,
     }
@@ -202,33 +199,6 @@ def copied(run: RunDirectory, path: Path) -> RunDirectory:
     shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(run.path, path, symlinks=True)
     return RunDirectory(path)
-
-
-class _Tags(html.parser.HTMLParser):
-    """Refuses elements and attributes that no report has."""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert _ELEMENT.fullmatch(tag), f"<{tag}>"
-        for name, value in attrs:
-            assert not name.startswith("on"), f"{name}={value}"
-            assert name not in ("href", "action", "srcdoc"), f"{name}={value}"
-            assert name != "src" or (value or "").startswith("data:"), f"{name}={value}"
-
-
-def _checked_page(content: list[Any]) -> None:
-    _check_text(to_markdown("run", content))
-    _check_page(to_html("run", content, ""))
-
-
-def _check_page(page: str) -> None:
-    page = page.replace(plotly.offline.get_plotlyjs(), "")
-    _Tags().feed(page)
-    _check_text(page)
-
-
-def _check_text(text: str) -> None:
-    found = _CONTROLS.search(text)
-    assert found is None, repr(text[max(0, found.start() - 80) : found.end() + 80])
 
 
 def _peak_megabytes() -> float:
