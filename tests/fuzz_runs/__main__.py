@@ -2,7 +2,7 @@
 
     python -m tests.fuzz_runs                       2,000 mutations of JSON in this process, 40 by whole launches
     python -m tests.fuzz_runs --seed 7 --launches 0
-    python -m tests.fuzz_runs --plants              code, links, pipes, ... in the place of every file, by launches too
+    python -m tests.fuzz_runs --plants              code, links, pipes, ... in the place of every file, 40 by launches
 
 A mutation changes one value of a JSON file of a small real run. Reading must give a result or one line: no traceback,
 no file outside the run, and bounded time and memory.
@@ -11,92 +11,21 @@ no file outside the run, and bounded time and memory.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import json
 import os
 import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import Progress
 
-from analysis.report import read_run
-from tests.fuzz_runs.mutations import mutated
-from tests.fuzz_runs.plants import ADDED, PLANTS, plant
-from tests.fuzz_runs.runs import ROOT, Readers, copied, fault, files_below, json_files, launch_fault, small_run
+from tests.fuzz_runs.attack import Attack
+from tests.fuzz_runs.plants import PLANTS
 
 _FIGURES_EVERY = 20
-
-
-class Attack:
-    """A run that is spoiled and read again and again; each failure is printed and in `faults`."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.faults = root, list[str]()
-        self.intact = small_run(root)
-        self.other = read_run(copied(self.intact, root / "others" / "other").path)
-        self.run = copied(self.intact, root / "mine" / "run")
-        self.target = root / "target"
-        self.target.mkdir()
-        for name in ("accounts.json", "holiday.png"):
-            (self.target / name).write_text("{}")
-        self._outside = self._foreign()
-
-    def _foreign(self) -> dict[str, bytes]:
-        return files_below(self.target) | files_below(self.root / "data") | files_below(self.root / "others")
-
-    def read(self, what: str, figures: bool = False) -> None:
-        """Read the run in this process."""
-        for name, reader in Readers(self.run, self.other).named(figures):
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                found = fault(reader)
-            self._note(f"{what}: {name}", found)
-
-    def launch(self, what: str) -> None:
-        """Read the run by whole processes, and train what is left of it."""
-        for words in (
-            ["-m", "analysis", str(self.run.path)],
-            [str(ROOT / "launch.py"), "--resume", "--no-timing", "--storage", str(self.run.path.parent)],
-        ):
-            self._note(f"{what}: {' '.join(words)}", launch_fault(self.root, [sys.executable, *words]))
-
-    def _note(self, what: str, found: str | None) -> None:
-        problems = [] if found is None else [found]
-        if (self.root / "executed").exists():
-            problems.append("code was executed")
-            (self.root / "executed").rmdir()
-        if self._foreign() != self._outside:
-            problems.append("files outside the run have changed")
-            self._outside = self._foreign()
-        for problem in problems:
-            print(what, problem, sep="\n", end="\n\n", flush=True)
-        self.faults += problems
-
-    def mutate(self, rng: random.Random, launches: bool, figures: bool) -> None:
-        self.run = copied(self.intact, self.run.path)
-        path = rng.choice(json_files(self.run))
-        content = mutated(json.loads(path.read_text()), rng)
-        path.write_text(json.dumps(content))
-        what = f"{path.relative_to(self.run.path)} {json.dumps(content)[:6000]}"
-        self.launch(what) if launches else self.read(what, figures)
-
-    def plants(self, launches: bool) -> Iterator[None]:
-        """Put every kind of plant in the place of every file and directory, and of files that libraries look for."""
-        (trial,) = (path.name for path in (self.intact.path / "trials").iterdir())
-        there = [path.relative_to(self.intact.path) for path in sorted(self.intact.path.rglob("*"))]
-        added = [Path(name.replace("TRIAL", trial)) for name in ADDED]
-        for place in dict.fromkeys((*there, *added)):
-            for kind in PLANTS:
-                self.run = copied(self.intact, self.run.path)
-                with contextlib.suppress(OSError):  # no device without privileges
-                    plant(kind, self.run.path / place, self.root / "executed", self.target)
-                    self.launch(f"{place} is a {kind}") if launches else self.read(f"{place} is a {kind}")
-                yield
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,9 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         attack = Attack(root)
         with Progress(console=Console(stderr=True)) as progress:
             if arguments.plants:
-                for launches in (False, True)[: 1 + bool(arguments.launches)]:
-                    for _ in progress.track(attack.plants(launches), description="plants"):
-                        pass
+                cases = [(kind, place) for place in attack.places() for kind in PLANTS]
+                for kind, place in progress.track(cases, description="plants"):
+                    attack.plant(kind, place)
+                for kind, place in progress.track(rng.sample(cases, arguments.launches), description="launches"):
+                    attack.plant(kind, place, launches=True)
             else:
                 for number in progress.track(range(arguments.mutations), description="mutations"):
                     attack.mutate(rng, launches=False, figures=number % _FIGURES_EVERY == 0)

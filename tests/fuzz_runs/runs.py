@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.compare.compare_runs import comparison
-from analysis.report import make_files, read_run
+from analysis.report import make_files, read_run, write_files
 from analysis.run_summary import Findings
 from analysis.sections import sections
 from analysis.write.exports import epochs_csv
@@ -109,6 +109,8 @@ class Readers:
     def _report(self) -> None:
         found = read_run(self.run.path)
         check_sections(sections(found))
+        files = {"report.html": b"", "plots/x.png": b"", "trials/x.json": b""}
+        write_files(self.run.report, files, replaced=("plots/*.png", "trials/*.json"))
         table = to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes))
         check_text(table + epochs_csv(found.trials).decode())
 
@@ -137,7 +139,8 @@ class Readers:
         if self.run.exists:
             self.run.read_foreign_plan()  # a driver does so before it writes
             write_status(self.run)
-            check_text(self.run.status_page.read_text())
+            if self.run.status_page.is_file():  # nothing is written in the place of a directory
+                check_text(self.run.status_page.read_text())
         if (path / learning_rates.FILE).exists():
             learning_rates.read(str(path), "nano", "lora", "all-linear", {"ast": "random"})
 
