@@ -1,15 +1,19 @@
-"""Atomic writes of files and directories, and the cache directory."""
+"""Atomic writes of files and directories, reading of small files of any origin, and the cache directory."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sousaphone.hardware import home_directory
+
+_MOST_BYTES = 64 * 2**20  # of a small file
 
 
 def cache_directory() -> Path:
@@ -18,6 +22,23 @@ def cache_directory() -> Path:
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
+
+
+def read_small(path: Path) -> bytes:
+    """Read a regular file of limited size; raise a one-line ValueError, or an OSError."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not a file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> Any:
+    """Read a small JSON file; raise a ValueError, or an OSError."""
+    try:
+        return json.loads(read_small(path))
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Text for the terminal: durations (`90m`, `1h30m`, `11 h 30 min`), counts, errors and progress bars."""
+"""Text for people: durations (`90m`, `1h30m`, `11 h 30 min`), counts, errors, Markdown and progress bars."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 
 _UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _DURATION = re.compile(r"(?=.)" + "".join(rf"(?:(?P<{unit}>\d+(?:\.\d+)?){unit})?" for unit in _UNITS))
@@ -72,7 +72,18 @@ def first_few(names: Iterable[str], most: int = 3) -> str:
 
 def one_line(error: BaseException, most: int | None = None) -> str:
     """The message of an error in one line of at most `most` characters; its type if the message is empty."""
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    return " ".join(printable(str(error)).split())[:most] or type(error).__name__
+
+
+def escape_markdown(text: str) -> str:
+    """Escape text for Markdown: one line without mark-up or HTML."""
+    return re.sub(r"([\\`*{}\[\]<>|#~&$]|\b_|_\b)", r"\\\1", " ".join(text.split()))
+
+
+def code_span(text: str) -> str:
+    """Return text as code in a line of Markdown, whatever backticks it has."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 @contextmanager

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import json
 import pickle
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from analysis.report import read_run, write_report
-from analysis.sections import sections
 from launch import main as launch
 from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
 from sousaphone.cli.report import main as report
@@ -22,9 +19,13 @@ from sousaphone.cli.runs import main as runs
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
 from sousaphone.planning.job import make_job
+from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults, InferenceTime
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.seal import pickles, seal
 from tests.analysis.run_builders import arm, record, trial_id, write_predictions, write_run
+from tests.fuzz_runs.mutations import mutated
+from tests.fuzz_runs.plants import Payload
+from tests.fuzz_runs.runs import Readers, add_small_files, fault, json_files
 
 CONFIGS = [arm("efficientat", seed=seed) for seed in (0, 1)]
 CUT, DONE = map(trial_id, CONFIGS)
@@ -80,16 +81,6 @@ def test_link_out_of_the_run_is_refused(
         assert error.count("\n") == 1
     assert runs(["list", "--storage", storage]) == EXIT_OK
     assert outside(run) == before
-
-
-class Payload:
-    """Makes a directory when it is unpickled."""
-
-    def __init__(self, marker: Path) -> None:
-        self.marker = marker
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.mkdir, (self.marker,)
 
 
 def test_pickles_of_an_unsealed_experiment_are_not_read(run: RunDirectory, tmp_path: Path) -> None:
@@ -159,52 +150,44 @@ def test_older_names_are_read(run: RunDirectory) -> None:
     assert make_job(options, make_sweep).request.rates_message == "searched"
 
 
-JUNK: list[Any] = [
-    *(None, True, -1, 0, 10**30, 1.5, 1e300, float("nan"), "", "x" * 3000, "../../mine", "ast", "[/x]", "0001-01-01"),
-    *([], {}, [[]], {"a": 1}, [None], ["a"] * 5, {"\n": {"b": [1, {"c": None}]}}),
-]
-
-
-def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    yield place
-    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
-        yield from leaves(value[key], (*place, key))
-
-
-def mutated(content: Any, rng: random.Random) -> Any:
-    """Replace or remove one value."""
-    *parents, last = rng.choice(list(leaves(content))[1:])
-    within = content = copy.deepcopy(content)
-    for key in parents:
-        within = within[key]
-    if rng.random() < 0.1:
-        del within[last]
-    else:
-        within[last] = rng.choice(JUNK)
-    return content
-
-
-def test_mutated_files_give_results_or_one_line(run: RunDirectory) -> None:
-    rng, storage = random.Random(0), str(run.path.parent)
-    files = [run.path / "run.json", run.trial(CUT) / "trial.json", run.trial(DONE) / "trial.json"]
-    before, errors = outside(run), []
-
-    def attempt(function: Callable[[], object]) -> None:
-        try:
-            assert function()
-        except UserError as error:
-            errors.append(str(error))
-
+def test_mutated_files_give_results_or_one_line(run: RunDirectory, tmp_path: Path) -> None:
+    """`python -m tests.fuzz_runs` makes more of them, of a real run."""
+    rng = random.Random(0)
+    add_small_files(run, CUT)
+    baselines = tuple(Baseline(name, name, dict.fromkeys(SCORES, 0.3), 1.0, "k=3") for name in ("onsets", "logmel"))
+    times = (InferenceTime("efficientat", "lora", "all-linear", 3.0),)
+    BaselineResults(baselines, times, "a CPU", 2.5, "0").write(run.path)
+    (run.path / "driver.json").write_text(json.dumps({"token": "1", "host": "here", "pid": 1, "started": 1.0}))
+    other = write_run(tmp_path / "other", CONFIGS, [record(CONFIGS[1], "completed")])
+    readers, files = Readers(run, read_run(other.path)), json_files(run)
+    assert len(files) == 7
+    before = outside(run)
     for number in range(200):
-        file = files[number % 3]
+        file = files[number % len(files)]
         text = file.read_text()
-        file.write_text(json.dumps(mutated(json.loads(text), rng)))
-        for words in (["--resume", "--name", "run"], ["--promote", "run", "--name", "best"]):
-            options = parse([*words, "--plan", "--storage", storage], "launch.py")
-            attempt(lambda options=options: make_job(options, make_sweep).left())
-        attempt(lambda: sections(read_run(run.path)))
-        assert runs(["list", "--storage", storage]) == EXIT_OK
+        changed = json.dumps(mutated(json.loads(text), rng))
+        file.write_text(changed)
+        some = list(readers.named())[number % 2 :: 2]
+        found = {name: problem for name, read in some if (problem := fault(read)) is not None}
+        assert found == {}, changed
         file.write_text(text)
-    assert 50 < len(errors) < 500
-    assert not any("\n" in error for error in errors)
     assert outside(run) == before
+
+
+@pytest.mark.parametrize("change", ["none", "run.json", "trial.json"])
+def test_mutation_test_can_fail(run: RunDirectory, tmp_path: Path, change: str) -> None:
+    """Of the intact run, every reader gives a result; of a damaged one, some a UserError."""
+    other = write_run(tmp_path / "other", CONFIGS, [record(CONFIGS[1], "completed")])
+    add_small_files(run, CUT)
+    if change == "run.json":
+        (run.path / "run.json").write_text("{}")
+    elif change == "trial.json":
+        (run.trial(DONE) / "trial.json").write_text("{}")
+    refused = set()
+    for name, read in Readers(run, read_run(other.path)).named():
+        try:
+            read()
+        except UserError:
+            refused.add(name)
+    expected = {"none": set(), "run.json": {"report", "resume", "extend", "promote", "small files", "compare with"}}
+    assert refused - {"compare with files"} == expected.get(change, {"promote"})

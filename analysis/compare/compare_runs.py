@@ -24,7 +24,7 @@ from analysis.stats.statistics import contrast
 from analysis.write.blocks import Block, Items, Section, Table, Text
 from analysis.write.markdown import to_markdown
 from sousaphone.config import ArmKey
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.text import counted, first_few
 
@@ -136,7 +136,7 @@ def _read_side(path: Path) -> Side:
         return _side_of(read_run(path))
     experiments, damaged = read_experiments(path)
     remarks = [f"{counted(len(damaged), 'file')} could not be read: {first_few(damaged, 5)}"] if damaged else []
-    return Side(path.resolve().name, experiments, pd.DataFrame({"trial_id": []}), remarks)
+    return Side(printable(path.resolve().name), experiments, pd.DataFrame({"trial_id": []}), remarks)
 
 
 def _side_of(found: Findings) -> Side:

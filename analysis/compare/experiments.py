@@ -6,17 +6,18 @@ and git_commit; `analysis.write.exports` writes this format, too.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Required
 
 from analysis.load.ray_log import is_number
 from analysis.load.trials import Trial, clips_scored
 from analysis.stats.arms import title
 from sousaphone.config import ArmKey, arm_of
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
+from sousaphone.files import read_small
+from sousaphone.runs import schema
 from sousaphone.runs.baseline_results import SCORES
 from sousaphone.runs.statuses import Status
 from sousaphone.text import one_line
@@ -24,6 +25,23 @@ from sousaphone.text import one_line
 # Names in the files and in TrainConfig, and of metrics.
 _SETTINGS = {"augmentation": "augment", "data": "dataset", "max_epochs": "epochs"}
 _METRICS = {"test_f1_macro": "test_macro_f1", "val_f1_macro": "val_macro_f1"}
+_MOST_LETTERS = 500
+
+
+def _plain(value: Any) -> Any:
+    """Return a number, a flag or None; any other value, whose type is another program's, as text."""
+    scalar = value is None or isinstance(value, bool) or is_number(value)
+    return value if scalar else printable(str(value)[:_MOST_LETTERS])
+
+
+_Value = Annotated[Any, schema.Check(_plain)]
+_FILE = schema.fields(
+    config=Required[dict[schema.Text, _Value]],
+    status=Required[schema.Text],
+    metrics=dict[schema.Text, _Value] | None,
+    efficiency=dict[schema.Text, _Value] | None,
+    **dict.fromkeys(("experiment_id", "error", "git_commit", "timestamp"), _Value),
+)
 
 
 @dataclass(frozen=True)
@@ -99,8 +117,8 @@ def read_experiments(directory: Path) -> tuple[list[Experiment], list[str]]:
     for path in sorted(directory.glob("*.json")):
         try:
             found.append(_experiment(path))
-        except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
-            damaged.append(f"{path.name} ({one_line(error, 120)})")
+        except (OSError, ValueError) as error:
+            damaged.append(f"{printable(path.name)} ({one_line(error, 120)})")
     if not found:
         why = f"none of its {len(damaged)} JSON files is an experiment" if damaged else "no JSON file"
         raise UserError(
@@ -110,19 +128,18 @@ def read_experiments(directory: Path) -> tuple[list[Experiment], list[str]]:
 
 
 def _experiment(path: Path) -> Experiment:
-    """Read one file; raise a ValueError if it is not JSON or does not describe an experiment."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content = content if isinstance(content, dict) else {}
-    settings, raw, efficiency = (
-        content[name] if isinstance(content.get(name), dict) else {} for name in ("config", "metrics", "efficiency")
-    )
-    config = {_SETTINGS.get(name, name): value for name, value in settings.items()}
-    metrics = {_METRICS.get(name, name): value for name, value in raw.items()}
-    if not isinstance(config.get("model"), str) or not isinstance(content.get("status"), str):
-        raise ValueError("no config with a model, or no status")
+    """Read one file; raise a ValueError, or an OSError, if it is not JSON or does not describe an experiment."""
+    if not path.resolve().is_relative_to(path.parent.resolve()):
+        raise ValueError("it is a link that leads out of the directory")
+    content = schema.parse(read_small(path), _FILE, "it")
+    config = {_SETTINGS.get(name, name): value for name, value in content["config"].items()}
+    metrics = {_METRICS.get(name, name): value for name, value in (content.get("metrics") or {}).items()}
+    efficiency = content.get("efficiency") or {}
+    if not isinstance(config.get("model"), str):
+        raise ValueError("its config has no model")
     counts = {name: int(metrics[name]) for name in ("total_params", "trainable_params") if is_number(metrics.get(name))}
     return Experiment(
-        str(content.get("experiment_id") or path.stem),
+        str(content.get("experiment_id") or printable(path.stem)),
         config,
         content["status"],
         _scores(metrics),

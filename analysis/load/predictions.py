@@ -7,19 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from analysis.load.trials import Trial
+from sousaphone.errors import printable
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import predictions_name
 from sousaphone.text import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
-_MOST_ROWS = 2_000_000  # test clips
+# A small file may unpack to any number of equal rows.
+_MOST_ROWS = 4_000_000  # of all trials
+_MOST_LETTERS = 2**29  # of one column
 _NEEDED = ["sample_id", "player", "rudiment"]
 # Optional labels of a clip; '' or NaN where the data set lacks them.
 _CLIP = ["audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
+_NUMBERS = ["tempo_bpm", "duration_sec"]
+_TEXTS = [name for name in (*_NEEDED, *_CLIP) if name not in _NUMBERS]
 _REPEATED = ["trial_id", "player", "rudiment", "predicted", "skill_tier", "soundfont", "preset"]
 
 
@@ -31,14 +38,15 @@ def read_predictions(
     Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, and the
     float32 `LOGITS`), and one remark for each file that cannot be read.
     """
-    tables, remarks = [], []
+    tables, remarks, left = [], [], _MOST_ROWS
     for trial in trials:
         path = run.trial(trial.trial_id) / predictions_name(tested)
         if not path.is_file():
             continue
         try:
-            tables.append(_read(path).assign(trial_id=trial.trial_id))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
+            tables.append(_read(path, left).assign(trial_id=trial.trial_id))
+            left -= len(tables[-1])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             why = one_line(error, 200)
             remarks.append(f"{trial.trial_id}: {path.name} is damaged ({why}); resuming does not write it again")
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
@@ -48,13 +56,28 @@ def read_predictions(
     return whole.astype(dict.fromkeys(_REPEATED, "category")), remarks
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Read one trial's table; raise a ValueError, KeyError, TypeError or OSError if it is damaged."""
-    with pq.ParquetFile(path) as file:
-        if (rows := file.metadata.num_rows) > _MOST_ROWS:
-            raise ValueError(f"{rows} rows, more than {_MOST_ROWS}")
-        # The pandas metadata of the file are not needed.
-        table = file.read([*_NEEDED, *_CLIP, *LOGITS]).to_pandas(ignore_metadata=True)
+def _read(path: Path, most: int) -> pd.DataFrame:
+    """Read one trial's table; raise a ValueError, KeyError, TypeError, OSError or ArrowException if it is damaged.
+
+    Texts are read as dictionaries, whose size is bounded by the file's, and unpacked only if they then fit.
+    """
+    texts = [name for name in _TEXTS if name in pq.read_schema(path).names]
+    with pq.ParquetFile(path, read_dictionary=texts) as file:
+        if (rows := file.metadata.num_rows) > most:
+            raise ValueError(f"{rows} rows; the trials of a run have at most {_MOST_ROWS}")
+        for name in LOGITS:
+            if not pa.types.is_floating(file.schema_arrow.field(name).type):
+                raise ValueError(f"{name} is not a column of numbers")
+        columns = file.read([*_NEEDED, *_CLIP, *LOGITS])
+    for name in texts:
+        if pa.types.is_null(columns[name].type):
+            continue
+        words = [part.dictionary for part in columns[name].chunks if pa.types.is_dictionary(part.type)]
+        if len(words) < columns[name].num_chunks or not all(map(_is_text, words)):
+            raise ValueError(f"{name} is not a column of text")
+        if rows * max((pc.max(pc.binary_length(each)).as_py() or 0 for each in words), default=0) > _MOST_LETTERS:
+            raise ValueError(f"{name} has texts that are too long")
+    table = columns.to_pandas(ignore_metadata=True)  # the pandas metadata of the file are not needed
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
@@ -62,15 +85,26 @@ def _read(path: Path) -> pd.DataFrame:
         raise ValueError("some rudiments are unknown")
     if table["sample_id"].duplicated().any():
         raise ValueError("some clips occur twice")
-    own = table[_NEEDED].astype(str)
+    own = pd.DataFrame({name: _printable(table[name]) for name in _NEEDED})
     for name in _CLIP:
-        if name in ("tempo_bpm", "duration_sec"):
+        if name in _NUMBERS:
             own[name] = table[name].astype(float) if name in table else np.nan
         else:
-            own[name] = table[name].fillna("").astype(str) if name in table else ""
+            own[name] = _printable(table[name]) if name in table else ""
     own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
     own["correct"] = own.predicted == own.rudiment
     return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
+
+
+def _is_text(words: pa.Array) -> bool:
+    return bool(pa.types.is_string(words.type) or pa.types.is_large_string(words.type))
+
+
+def _printable(cells: pd.Series) -> pd.Series:
+    """Convert a column to text that can be printed, '' for missing values."""
+    cells = cells.astype("category")
+    words = {word: printable(str(word)) for word in cells.cat.categories}
+    return cells.astype(object).map(words).fillna("").astype(str)
 
 
 def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:

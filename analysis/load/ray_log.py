@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from sousaphone.errors import printable
+from sousaphone.files import read_small
+from sousaphone.runs.schema import MOST_NUMBER
 from sousaphone.runs.seal import is_sealed, pickles
 from sousaphone.runs.trial_record import error_line
 
@@ -72,7 +75,7 @@ def _trial(trial: Any, analysis: Any) -> RayTrial:
     error_file = Path(trial.storage.trial_fs_path) / "error.txt"
     if trial.status != "ERROR" or not error_file.is_file():
         return RayTrial(trial.status, history)
-    error = error_line(error_file.read_text(errors="replace", encoding="utf-8"))
+    error = printable(error_line(read_small(error_file).decode(errors="replace")))  # no seal covers it
     return RayTrial(trial.status, history, error or None, error_file.stat().st_mtime)
 
 
@@ -90,5 +93,5 @@ def by_epoch(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether the value is a finite number (not a bool)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # as a float
+    """Whether the value is a finite number in range (not a bool)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST_NUMBER

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.load.trials import Trial
 from sousaphone.runs.trial_record import plain
 
+_MOST_COLUMNS = 200  # a run that somebody sent may name a metric of its own in every epoch
 _OF_TRIAL = ("trial_id", "model", "strategy", "augment", "seed")
 
 
@@ -18,7 +19,7 @@ def epochs_csv(trials: Sequence[Trial]) -> bytes:
     """Return epochs.csv: one row for each trial and epoch with all its metrics; a missing metric is empty."""
     rows = [{**_identity(trial), **row} for trial in trials for row in trial.history]
     columns = dict.fromkeys([*_OF_TRIAL, "epoch", *(name for row in rows for name in row)])
-    return pd.DataFrame(rows, columns=list(columns)).to_csv(index=False, lineterminator="\n").encode()
+    return pd.DataFrame(rows, columns=list(columns)[:_MOST_COLUMNS]).to_csv(index=False, lineterminator="\n").encode()
 
 
 def trial_json(trial: Trial, adapter_bytes: int | None = None) -> bytes:

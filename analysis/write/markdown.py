@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.text import counted
+from sousaphone.text import escape_markdown as escape
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
@@ -17,11 +17,6 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
             parts += [f"## {escape(section.heading)}"] if section.heading else []
             parts += [text for block in section.blocks if (text := _block(block))]
     return "\n\n".join(parts) + "\n"
-
-
-def escape(text: str) -> str:
-    """Escape text for Markdown: one line without mark-up or HTML."""
-    return re.sub(r"([\\`*{}\[\]<>|#~&$]|\b_|_\b)", r"\\\1", " ".join(text.split()))
 
 
 def _block(block: Block) -> str:

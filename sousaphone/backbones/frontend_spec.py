@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+_MOST = 1e12  # no feature has a larger number
+
 
 @dataclass(frozen=True)
 class FrontendContract:
@@ -51,6 +53,8 @@ def _equal(stated: Any, ours: float | str) -> bool:
     """Compare to the precision of configuration files; values of different types are not equal."""
     if isinstance(ours, str) or isinstance(stated, bool) or not isinstance(stated, int | float):
         return bool(stated == ours)
+    if abs(stated) > _MOST:  # too large for a float
+        return False
     return math.isclose(stated, ours, rel_tol=1e-4)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,15 +9,14 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers.utils import logging
 
 from sousaphone.backbones.state_dicts import refuse_misfits
 from sousaphone.errors import UserError
+from sousaphone.files import read_json
 from sousaphone.text import one_line
 
-# Errors of reading a damaged or mismatched checkpoint, which depend on the file format and on the damage.
-_DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, EOFError, pickle.UnpicklingError, SafetensorError)
+_MOST_LAYERS, _MOST_WIDTH, _MOST_PARAMETERS = 256, 2**16, 10**9
 
 
 def load_config(config_class: Any, path: Path) -> Any:
@@ -30,16 +27,31 @@ def load_config(config_class: Any, path: Path) -> Any:
         raise UserError(f"{path} has an adapter (adapter_config.json) for another model; merge it first")
     wanted = config_class.model_type
     try:
-        raw, _ = config_class.get_config_dict(path)
+        raw = read_json(path / "config.json")
         found = raw.get("model_type")
         # A full CLAP contains the configuration of its audio model.
         whole = f"{found}_audio_model" == wanted and isinstance(raw.get(config_class.base_config_key), dict)
-        config = config_class.from_pretrained(path) if found == wanted or whole else None
+        if not (found == wanted or whole):
+            raise UserError(f"{path} is a {found!r:.40} checkpoint; this backbone needs {wanted!r}")
+        settings = raw[config_class.base_config_key] if whole else raw
+        # Of all settings only the architecture: others name code, a quantisation, kernels or other files.
+        settings = {name: settings[name] for name in config_class.__annotations__ if name in settings}
+        _refuse_sizes(settings)
+        return config_class(**settings)
+    except UserError:
+        raise
     except (OSError, ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise UserError(f"{path / 'config.json'} cannot be read: {one_line(error, 300)}") from error
-    if config is None:
-        raise UserError(f"{path} is a {found!r} checkpoint; this backbone needs {wanted!r}")
-    return config
+
+
+def _refuse_sizes(settings: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a number is one that no network has."""
+    for name, value in settings.items():
+        most = _MOST_LAYERS if name in ("num_hidden_layers", "depths") else _MOST_WIDTH
+        for number in value if isinstance(value, list) else [value]:
+            whole = isinstance(number, int) and not isinstance(number, bool)
+            if isinstance(number, int | float) and not (whole <= number <= most) and not isinstance(number, bool):
+                raise ValueError(f"{name}={number!r:.40} is out of range; give {int(whole)} to {most}")
 
 
 def load_extractor(path: Path) -> dict[str, Any]:
@@ -49,7 +61,7 @@ def load_extractor(path: Path) -> dict[str, Any]:
         if not (file := path / name).is_file():
             continue
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = read_json(file)
             found = content.get(key, {}) if key else content
         except (OSError, ValueError, AttributeError) as error:
             raise UserError(f"{file} cannot be read: {one_line(error, 300)}") from error
@@ -76,6 +88,10 @@ def load_pretrained(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            with torch.device("meta"):
+                parameters = sum(tensor.numel() for tensor in model_class(config).parameters())
+            if parameters > _MOST_PARAMETERS:
+                raise ValueError(f"its configuration has {parameters:,} parameters, more than {_MOST_PARAMETERS:,}")
             # Without ignore_mismatched_sizes transformers reports only the first tensor of another shape.
             model, info = model_class.from_pretrained(
                 path,
@@ -86,7 +102,7 @@ def load_pretrained(
                 local_files_only=True,
                 dtype=torch.float32,
             )
-    except _DAMAGE as error:
+    except Exception as error:  # building from, and reading, arbitrary files can raise anything
         raise UserError(f"{path} cannot be loaded: {one_line(error, 300)}") from error
     finally:
         logging.set_verbosity(verbosity)

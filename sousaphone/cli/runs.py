@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, run_command
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
@@ -69,7 +69,7 @@ def _list(arguments: argparse.Namespace) -> int:
             cells = plan["created"], f"{completed}/{planned}", state
         except UserError as error:
             cells = "", "", str(error)
-        table.add_row(run.path.name, *cells, _size(_bytes(run.path)))
+        table.add_row(printable(run.path.name), *cells, _size(_bytes(run.path)))
     if not table.row_count:
         print(f"no runs in {arguments.storage}")
         return EXIT_OK
@@ -105,7 +105,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     sizes = {path: _bytes(path) for path in paths}
     for path, size in sizes.items():
-        print(f"{_size(size):>9}  {path}")
+        print(f"{_size(size):>9}  {printable(str(path))}")
     print(f"{_size(sum(sizes.values())):>9}  in all")
     if not arguments.yes and not _confirmed():
         print("nothing deleted")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ import pandas as pd
 
 from sousaphone.config import DATASET_SIZES
 from sousaphone.data.dataset import Dataset
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
+from sousaphone.files import read_json
 from sousaphone.text import counted, first_few, one_line
 
 SPLITS = ("train", "validation", "test")
@@ -36,7 +36,7 @@ def read_splits(path: Path) -> dict[str, str] | None:
     """Read the split of every player in a splits.json; None if there is no such file."""
     remedy = f"{path} must contain the lists {', '.join(_KEYS)}; correct it, or delete it to split players 80/10/10"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -50,7 +50,8 @@ def read_splits(path: Path) -> dict[str, str] | None:
         players = content.get(key, [])
         if not isinstance(players, list) or not all(isinstance(player, str | int) for player in players):
             raise UserError(f"splits.json: {key} is not a list of player names: {remedy}")
-        for player in (unicodedata.normalize("NFC", str(name).strip()) for name in players):  # as in the labels
+        names = (printable(str(name)).strip() for name in players)
+        for player in (unicodedata.normalize("NFC", name) for name in names):  # as in the labels
             if split_of.setdefault(player, split) != split:
                 raise UserError(
                     f"splits.json lists player {player!r} in both {split_of[player]} and {split}; "

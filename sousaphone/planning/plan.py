@@ -76,7 +76,7 @@ def prepare(
         announce(line)
     limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
     if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
-        raise UserError("\n  ".join(["this sweep would exceed its limits; not started:", *why]))
+        raise UserError("this sweep would exceed its limits; not started:", *(f"  {line}" for line in why))
     if options.plan or dataset is None:
         return None
     for needed in (dataset, *further):

@@ -170,30 +170,31 @@ class Request:
     """The resolved options, from which `tune_configs.NAME.sweep(request)` makes a grid."""
 
     __pydantic_config__ = schema.STRICT
-    models: Annotated[tuple[str, ...], Len(1, 32)]  # backbones to compare
+    models: Annotated[tuple[schema.Text, ...], Len(1, 32)]  # backbones to compare
     augment: Annotated[tuple[bool, ...], Len(1, 2)]  # augmentation on, off or both, as flags
     seeds: Annotated[tuple[int, ...], Len(1, schema.MOST_TRIALS)]
-    dataset: str
-    strategy: str
-    lora_targets: str
+    dataset: schema.Text
+    strategy: schema.Text
+    lora_targets: schema.Text
     epochs: schema.Epochs
-    scale: str
-    weights: Mapping[str, str]  # 'random' or a path, by backbone
-    device: str
-    data_dir: str  # absolute, or hub:OWNER/NAME; empty for the built-in set
-    cache_dir: str
+    scale: schema.Text
+    weights: Mapping[schema.Text, schema.Place]  # by backbone
+    device: schema.Text
+    data_dir: schema.Text  # absolute, or hub:OWNER/NAME; empty for the built-in set
+    cache_dir: schema.Text
     cpus: schema.Count  # of this machine
     gpus: schema.Count  # of this machine
     cpus_per_trial: schema.Number | None = None  # as given, like the next two; None: chosen by the sweep
     gpus_per_trial: schema.Number | None = None
     max_concurrent: schema.Count | None = None
     # TrainConfig fields (`--set`), which override the sweep.
-    settings: Mapping[str, schema.Scalar] = field(default_factory=dict)
-    hold_out: str = ""  # a timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none
-    test_also: str = ""  # a further data set to score, as data_dir; empty: none
+    settings: Mapping[schema.Text, schema.Scalar] = field(default_factory=dict)
+    # A timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
+    hold_out: schema.Text = ""
+    test_also: schema.Text = ""  # a further data set to score, as data_dir; empty: none
     # Learning rates of a search, by backbone (`--rates`).
-    rates: Mapping[str, schema.Number] = field(default_factory=dict)
-    rates_message: str = ""  # description of that search
+    rates: Mapping[schema.Text, schema.Number] = field(default_factory=dict)
+    rates_message: schema.Text = ""  # description of that search
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:

@@ -33,11 +33,11 @@ class Baseline:
 
     __pydantic_config__ = schema.STRICT
     name: schema.Id  # majority, onsets, logmel, or knn-MODEL
-    title: str  # description, for tables
-    scores: Mapping[str, schema.Number]  # fractions by the names in `SCORES`; empty without a result
+    title: schema.Text  # description, for tables
+    scores: Mapping[schema.Text, schema.Number]  # fractions by the names in `SCORES`; empty without a result
     seconds: schema.Seconds  # time of the measurement
-    chosen: str = ""  # settings chosen on the validation or training clips, as text
-    why: str = ""  # why there is no result; empty with a result
+    chosen: schema.Text = ""  # settings chosen on the validation or training clips, as text
+    why: schema.Text = ""  # why there is no result; empty with a result
 
     def __post_init__(self) -> None:
         """Raise a ValueError unless there are all scores or a reason why there are none."""
@@ -52,12 +52,12 @@ class InferenceTime:
     """Inference time of an arm on a CPU, from waveform to logits, one clip at a time."""
 
     __pydantic_config__ = schema.STRICT
-    model: str
-    strategy: str
-    lora_targets: str
+    model: schema.Text
+    strategy: schema.Text
+    lora_targets: schema.Text
     ms: schema.Number | None  # minimum over the repeats, milliseconds; None if it could not be measured
     repeats: schema.Count = 0
-    why: str = ""  # why there is no time
+    why: schema.Text = ""  # why there is no time
 
     @property
     def built(self) -> tuple[str, str, str]:
@@ -72,9 +72,9 @@ class BaselineResults:
     __pydantic_config__ = schema.STRICT
     baselines: Annotated[tuple[Baseline, ...], Len(0, 1_000)]
     inference: Annotated[tuple[InferenceTime, ...], Len(0, 10_000)]
-    cpu: str  # name of the processor on which `inference` was measured
+    cpu: schema.Text  # name of the processor on which `inference` was measured
     clip_seconds: schema.Seconds  # length of each clip's centre window
-    data_fingerprint: str  # of the clips, see `Dataset.fingerprint`
+    data_fingerprint: schema.Text  # of the clips, see `Dataset.fingerprint`
     threads: schema.Count = 1  # CPU threads of `inference`
 
     @property

@@ -18,8 +18,10 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import shlex
 import socket
+import stat
 import sys
 import time
 import uuid
@@ -34,7 +36,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
 from sousaphone.runs.seal import seal
@@ -58,7 +60,12 @@ class Limits:
 
 _LOCK_NAME = ".lock"
 _DRIVER = schema.fields(
-    True, token=str, host=str, pid=schema.Count, started=float | None, limits=Limits, deadline_unix=float | None
+    True,
+    pid=schema.Count,
+    started=float | None,
+    limits=Limits,
+    deadline_unix=float | None,
+    **dict.fromkeys(("token", "host"), schema.Text),
 )
 
 
@@ -76,7 +83,7 @@ class RunDirectory:
     @property
     def experiments(self) -> list[Path]:
         """Ray Tune's experiments, the oldest first."""
-        found = [path for path in self.tune.glob("[0-9]*") if path.name.isdigit() and path.is_dir()]
+        found = [path for path in self.tune.glob("[0-9]*") if re.fullmatch("[0-9]+", path.name) and path.is_dir()]
         return sorted(found, key=lambda path: int(path.name))
 
     @property
@@ -149,17 +156,29 @@ class RunDirectory:
         )
 
     def read_foreign_plan(self) -> dict[str, Any]:
-        """Read run.json of a run that may come from anybody: raise a UserError, too, if a link leads out of it."""
+        """Read run.json of a run that may come from anybody: raise a UserError, too, if a file of it is unsafe to open:
+        a link that leads out of the run, a pipe or a device, or one whose name cannot be printed."""
         if self.exists:
-            self._refuse_links()
+            self._refuse_unsafe_files()
         return self.read_plan()
 
-    def _refuse_links(self) -> None:
+    def _refuse_unsafe_files(self) -> None:
         root = Path(os.path.realpath(self.path))
-        for directory, names, files in os.walk(root):
+        if printable(root.name) != root.name:
+            raise UserError(f"the name of {root} has control characters; rename it")
+        for directory, names, files in os.walk(root, onerror=_refuse_unreadable):
             for path in (Path(directory, name) for name in (*names, *files)):
-                if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                    raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
+                if printable(path.name) != path.name:
+                    raise UserError(f"the name of {path} has control characters; rename or remove it")
+                try:
+                    mode = path.lstat().st_mode
+                except FileNotFoundError:  # a live run removes temporary files
+                    continue
+                if stat.S_ISLNK(mode):
+                    if not Path(os.path.realpath(path)).is_relative_to(root):
+                        raise UserError(f"{path} is a link that leads out of the run; replace it with its content")
+                elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise UserError(f"{path} is a pipe, a socket or a device, which no run has; remove it")
             if directory == str(root) and "wandb" in names:
                 names.remove("wandb")  # Weights & Biases keeps links to its logs there, which nothing here follows
 
@@ -192,7 +211,7 @@ class RunDirectory:
         try:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                self._refuse_links()
+                self._refuse_unsafe_files()
                 self._refuse_unwritable()
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
@@ -209,6 +228,11 @@ class RunDirectory:
             yield
         finally:
             lock.release()
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):  # a live run removes temporary directories
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or remove it")
 
 
 class DriverGoneError(RuntimeError):

@@ -19,17 +19,17 @@ from sousaphone.text import counted
 FILE = "rates.json"
 _RANDOM = "random"
 _ROW = schema.fields(
-    model=Required[str],
+    model=Required[schema.Text],
     learning_rate=Required[schema.Number],
     pretrained=Required[bool],
     limit_train_batches=schema.Count | None,
 )
 _CONTENT = schema.fields(
-    found=Required[dict[str, schema.Number]],
+    found=Required[dict[schema.Text, schema.Number]],
     table=Required[list[Annotated[Any, _ROW]]],
-    dataset=str,
+    dataset=schema.Text,
     epochs=schema.Count,
-    **dict.fromkeys(("scale", "strategy", "lora_targets"), Required[str]),
+    **dict.fromkeys(("scale", "strategy", "lora_targets"), Required[schema.Text]),
 )
 
 

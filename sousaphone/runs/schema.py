@@ -1,7 +1,7 @@
 """Schemas of a run's JSON files.
 
-A run directory may come from anybody: each file is validated where it is read, so that a wrong field is one line and no
-number causes endless work. Unknown keys are ignored.
+A run directory may come from anybody: each file is validated where it is read, so that a wrong field is one line, no
+number causes endless work, and every text can be printed. Unknown keys are ignored.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from annotated_types import Ge, Le, Len
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from sousaphone.config import TrainConfig
+from sousaphone.errors import printable
+from sousaphone.files import read_small
 from sousaphone.runs.statuses import Status
 
-MOST_EPOCHS, MOST_TRIALS = 100_000, 10_000
-_MOST_NUMBER, _MOST_BYTES = 1e40, 64 * 2**20
+MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -57,6 +58,16 @@ def fields(required: bool = False, extra: str = "ignore", /, **types: Any) -> As
     return As(kind)
 
 
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.splitlines()))
+
+
+def _place(text: str) -> str:
+    if text != "random" and not Path(text).is_absolute():
+        raise ValueError("it is neither 'random' nor an absolute path")
+    return printable(text)
+
+
 def _id(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", text):
         raise ValueError("use letters, digits and . _ -")
@@ -65,9 +76,13 @@ def _id(text: str) -> str:
 
 def _metric(value: Any) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value is not None and not (number and -_MOST_NUMBER <= value <= _MOST_NUMBER):
+    if value is not None and not (number and -MOST_NUMBER <= value <= MOST_NUMBER):
         raise ValueError(f"{value!r:.40} is not a number in range")
     return value
+
+
+def _scalar(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value if isinstance(value, bool) else _metric(value)
 
 
 def _history(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -102,38 +117,41 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
 
 def _setting(name: str, hint: Any) -> Any:
     """The type of a field of TrainConfig; which values it may have depends on the program's version."""
-    types = {int: Epochs if name == "epochs" else Annotated[int, Ge(0), Le(2**64)], float: Number}
+    types = {int: Epochs if name == "epochs" else Annotated[int, Ge(0), Le(2**64)], float: Number, str: Text}
     return typing.Union[*(types.get(each, each) for each in typing.get_args(hint) or (hint,))]
 
 
+Text = Annotated[str, Check(printable)]
+Lines = Annotated[str, Check(_lines)]
+Place = Annotated[str, Check(_place)]  # of weights: an absolute path, so that nothing is downloaded, or 'random'
 Id = Annotated[str, Check(_id)]  # usable as the name of a file or directory
-Time = Annotated[str, Check(lambda text: datetime.fromisoformat(text) and text)]  # ISO 8601
+Time = Annotated[str, Check(lambda text: datetime.fromisoformat(text) and printable(text))]  # ISO 8601
 Count = Annotated[int, Ge(0), Le(10**15)]
 Epochs = Annotated[int, Ge(0), Le(MOST_EPOCHS)]
-Number = Annotated[float, Ge(-_MOST_NUMBER), Le(_MOST_NUMBER)]
+Number = Annotated[float, Ge(-MOST_NUMBER), Le(MOST_NUMBER)]
 Seconds = Annotated[float, Ge(0), Le(1e15)]
-Scalar = Annotated[Any, Check(lambda value: value if isinstance(value, bool | str) else _metric(value))]
+Scalar = Annotated[Any, Check(_scalar)]
 # Metrics of the epochs 1, 2, ...; those that are not finite are None.
-_ROW = Annotated[dict[str, Annotated[Any, Check(_metric)]], Len(0, 1000)]
+_ROW = Annotated[dict[Text, Annotated[Any, Check(_metric)]], Len(0, 1000)]
 History = Annotated[list[_ROW], Len(0, MOST_EPOCHS), Check(_history)]
 
 # Numbers of parameters, and layers with adapters, of a trial.
 PARAMETERS = fields(total=Count, trainable=Count, adapter=Count, trainable_percent=Number)
-LORA = fields(matches=dict[str, Count], modules=list[str], trained_in_full=list[str])
+LORA = fields(matches=dict[Text, Count], modules=list[Text], trained_in_full=list[Text])
 # Pretrained weights: 'random' or a path, SHA-256 of the base model's tensors and of the file, input features.
-_WEIGHTS = dict.fromkeys(("origin", "sha256", "format", "licence", "pretraining", "objective"), str | None)
-_FRONTEND = {"frontend": dict[str, Scalar] | None, "frontend_mismatch": list[str] | None}
-WEIGHTS = fields(source=str, fingerprint=str, published=bool | None, **_WEIGHTS, **_FRONTEND)
-_TEXTS = dict.fromkeys(("git_commit", "python", "host", "platform"), str)
-PROVENANCE = fields(git_dirty=bool, versions=dict[str, str | None], device=str | None, **_TEXTS)
+_WEIGHTS = dict.fromkeys(("origin", "sha256", "format", "licence", "pretraining", "objective"), Text | None)
+_FRONTEND = {"frontend": dict[Text, Scalar] | None, "frontend_mismatch": list[Text] | None}
+WEIGHTS = fields(source=Text, fingerprint=Text, published=bool | None, **_WEIGHTS, **_FRONTEND)
+_TEXTS = dict.fromkeys(("git_commit", "python", "host", "platform"), Text)
+PROVENANCE = fields(git_dirty=bool, versions=dict[Text, Text | None], device=Text | None, **_TEXTS)
 # A data set: the numbers of clips and players by split.
-_DATA = {"clips": dict[str, Count], "players": dict[str, Count], "synthetic": bool, "players_known": bool | None}
-DATA = fields(root=str, fingerprint=str, notes=list[str], **_DATA)
+_DATA = {"clips": dict[Text, Count], "players": dict[Text, Count], "synthetic": bool, "players_known": bool | None}
+DATA = fields(root=Text, fingerprint=Text, notes=list[Text], **_DATA)
 
 VERSION = fields(schema=Any)  # of a file, whatever else it contains
 # A checkpoint: its manifest.json, in that of earlier versions the identity of the only file; and its state.json.
-_IDENTITY = {"bytes": Count, "sha256": str}
-MANIFEST = fields(files=dict[str, Annotated[Any, fields(True, **_IDENTITY)]], **_IDENTITY)
+_IDENTITY = {"bytes": Count, "sha256": Text}
+MANIFEST = fields(files=dict[Text, Annotated[Any, fields(True, **_IDENTITY)]], **_IDENTITY)
 _GROUP = fields(
     True,
     params=Annotated[list[Count], Len(0, 100_000)],
@@ -142,9 +160,9 @@ _GROUP = fields(
 )
 _CHECKPOINT = fields(
     True,
-    config=dict[str, Scalar],
-    base=str,
-    end=Annotated[str, Check(_full)] | None,
+    config=dict[Text, Scalar],
+    base=Text,
+    end=Annotated[Text, Check(_full)] | None,
     history=History,
     best=Annotated[Any, fields(True, epoch=Epochs, score=Number)],
     param_groups=Annotated[list[Annotated[Any, _GROUP]], Len(0, 10)],
@@ -156,8 +174,8 @@ HEARTBEAT = fields(True, epoch=Count, share=Number, seconds=Seconds)
 _HINTS = typing.get_type_hints(TrainConfig)
 _CONFIG = fields(**{each.name: _setting(each.name, _HINTS[each.name]) for each in dataclasses.fields(TrainConfig)})
 # What the report shows of a request; `Request.from_json` validates all of it.
-_REQUEST = fields(False, "allow", device=str, hold_out=str, test_also=str, settings=dict[str, Scalar])
-_ORIGIN = fields(run=str, trial_id=str, val_macro_f1=Number | None, val_acc=Number | None, epochs=Count)
+_REQUEST = fields(False, "allow", device=Text, hold_out=Text, test_also=Text, settings=dict[Text, Scalar])
+_ORIGIN = fields(run=Text, trial_id=Text, val_macro_f1=Number | None, val_acc=Number | None, epochs=Count)
 _PLAN = fields(
     schema=int,
     created=Required[Time],
@@ -167,31 +185,22 @@ _PLAN = fields(
     trial_ids=Required[list[Id]],
     at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
-    notes=list[str],
+    notes=list[Text],
     data=Annotated[Any, DATA],
     provenance=Annotated[Any, PROVENANCE],
     promoted_from=Annotated[Any, _ORIGIN] | None,
-    weights=dict[str, str],
+    weights=dict[Text, Text],
     baselines=bool,
-    extensions=list[Annotated[Any, fields(created=str, command=str, added=list[Id])]],
-    resources=dict[str, Scalar],
-    **dict.fromkeys(("name", "command", "tuning", "tracker"), str),
+    extensions=list[Annotated[Any, fields(created=Text, command=Text, added=list[Id])]],
+    resources=dict[Text, Scalar],
+    **dict.fromkeys(("name", "command", "tuning", "tracker"), Text),
 )
 PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 
 
 def read(path: Path, kind: Any) -> Any:
     """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
-    return parse(content_of(path), kind, str(path))
-
-
-def content_of(path: Path) -> bytes:
-    """Read a regular file of limited size; raise a one-line ValueError, or an OSError."""
-    if path.exists() and not path.is_file():
-        raise ValueError(f"{path} is not a file")
-    if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
-    return path.read_bytes()
+    return parse(read_small(path), kind, str(path))
 
 
 def parse(content: bytes | str, kind: Any, name: str) -> Any:

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, read_small
 
 _NAME = ".seal"
 _KEY_BYTES = 32
+_MOST_BYTES = 2**30  # of the sealed files: hashing what somebody sent must not take minutes
 
 
 def pickles(experiment: Path) -> list[Path]:
@@ -29,22 +30,25 @@ def pickles(experiment: Path) -> list[Path]:
 
 def seal(directory: Path, paths: Iterable[Path]) -> None:
     """Seal the files, which are below the directory; without a key, or on a full disk, there is no seal."""
-    with suppress(OSError, RuntimeError), atomic_write(directory / _NAME) as temporary:
+    with suppress(OSError, RuntimeError, ValueError), atomic_write(directory / _NAME) as temporary:
         temporary.write_text(_code(directory, paths, _key(create=True)), encoding="utf-8")
 
 
 def is_sealed(directory: Path, paths: Iterable[Path]) -> bool:
     """Whether exactly these files, with their present content, are sealed."""
     try:
-        code = (directory / _NAME).read_text(encoding="utf-8")
-        return hmac.compare_digest(code.encode(), _code(directory, paths, _key(create=False)).encode())
+        code = read_small(directory / _NAME)
+        return hmac.compare_digest(code, _code(directory, paths, _key(create=False)).encode())
     except (OSError, RuntimeError, ValueError):
         return False
 
 
 def _code(directory: Path, paths: Iterable[Path], key: bytes) -> str:
-    code = hmac.new(key, digestmod="sha256")
+    code, left = hmac.new(key, digestmod="sha256"), _MOST_BYTES
     for path in paths:
+        left -= path.stat().st_size
+        if left < 0:
+            raise ValueError(f"{path} is too large")
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         code.update(os.fsencode(path.relative_to(directory)) + f"\0{content}\n".encode())

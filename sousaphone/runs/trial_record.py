@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, read_small
 from sousaphone.runs import schema
 from sousaphone.runs.statuses import Cause, Status
 
@@ -42,15 +42,15 @@ class TrialRecord:
 
     __pydantic_config__ = schema.STRICT
     trial_id: schema.Id
-    config: dict[str, schema.Scalar]  # the trial's TrainConfig as a dict
+    config: dict[schema.Text, schema.Scalar]  # the trial's TrainConfig as a dict
     status: Status = Status.RUNNING
     cause: Cause | None = None  # of the status; None until the trial ends, and in records older than this field
-    reason: str | None = None  # the cause as text
-    error: str | None = None  # the last line of `traceback`, or the error as text
-    traceback: str | None = None
-    started: str = ""
-    updated: str = ""
-    ended: str | None = None
+    reason: schema.Text | None = None  # the cause as text
+    error: schema.Text | None = None  # the last line of `traceback`, or the error as text
+    traceback: schema.Lines | None = None
+    started: schema.Text = ""
+    updated: schema.Text = ""
+    ended: schema.Text | None = None
     seconds: schema.Seconds = 0.0  # wall time over all starts, compared with the trial's time limit
     oom_retries: _Retries = 0  # number of times the micro-batch was halved after running out of memory
     # Metrics of each epoch, in order; the last epoch also has the test metrics.
@@ -96,7 +96,7 @@ class TrialRecord:
         path = directory / RECORD_NAME
         if not path.is_file():
             return None
-        content = schema.content_of(path)
+        content = read_small(path)
         record: TrialRecord = schema.parse(content, cls, str(path))
         if b'"halvings"' in content:
             record.oom_retries = record.oom_retries or schema.parse(content, _OLDER, str(path)).get("halvings", 0)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from sousaphone.files import read_small
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, cause_in, error_line
@@ -30,10 +31,17 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
         else:
             # Ray writes these files after it has called the callbacks; the newest is read.
             files = [path for each in run.experiments if (path := each / trial_id / "error.txt").is_file()]
-            explain(record, directory, files[-1].read_text(errors="replace", encoding="utf-8") if files else None)
+            explain(record, directory, _text_of(files[-1]) if files else None)
         with contextlib.suppress(OSError):  # a full disk; "running" without a live driver is read as interrupted
             record.write(directory)
     write_status(run)
+
+
+def _text_of(path: Path) -> str | None:
+    try:
+        return read_small(path).decode(errors="replace")
+    except (OSError, ValueError):
+        return None
 
 
 def explain(record: TrialRecord, directory: Path, ray_error: str | None) -> None:

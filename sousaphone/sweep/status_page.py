@@ -15,6 +15,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.text import code_span, escape_markdown
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
@@ -56,14 +57,14 @@ def write_status(run: RunDirectory) -> None:
         epochs = f"{len(record.history) if record else 0}/{config.get('epochs', '?')}"
         val_acc = f"{best:.3f}" if record and (best := record.best.get("val_acc")) is not None else ""
         end = clock(ends[trial_id]) if trial_id in ends else ""
-        reason = (record.reason or "").replace("|", "\\|") if record and not status.is_full else ""
+        reason = escape_markdown(record.reason or "") if record and not status.is_full else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))
         trials.append((status, record.cause if record else None))
     ended = sum(status.has_ended for status, _ in trials)
     here = shlex.quote(str(run.path))
     head = ("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "reason")
     lines = [
-        f"# {run.path.name}: {ended} of {len(rows)} trials ended",
+        f"# {escape_markdown(run.path.name)}: {ended} of {len(rows)} trials ended",
         "",
         f"Updated {datetime.now():%Y-%m-%d %H:%M:%S}.",
         *([f"Expected end of the last trial: {clock(max(ends.values()))}."] if ends else []),
@@ -73,11 +74,12 @@ def write_status(run: RunDirectory) -> None:
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
         # A learning-rate search has no report.
-        f"- Results: `{run.path / learning_rates.FILE}`, written at the end"
+        f"- Results: {code_span(str(run.path / learning_rates.FILE))}, written at the end"
         if plan.get("config") == SEARCH
-        else f"- Results: `{run.report}` (to update: `python -m analysis {here}`)",
-        f"- Records, checkpoints, TensorBoard files: `{run.path / 'trials'}` (`tensorboard --logdir {here}`)",
-        *(f"- {purpose}: `{command}`" for purpose, command in run.next_steps(trials) if command),
+        else f"- Results: {code_span(str(run.report))} (to update: {code_span(f'python -m analysis {here}')})",
+        f"- Records, checkpoints, TensorBoard files: {code_span(str(run.path / 'trials'))} "
+        f"({code_span(f'tensorboard --logdir {here}')})",
+        *(f"- {purpose}: {code_span(command)}" for purpose, command in run.next_steps(trials) if command),
     ]
     with suppress(OSError), atomic_write(run.status_page) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

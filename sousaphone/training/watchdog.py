@@ -105,7 +105,8 @@ def hang(trial: Path) -> str | None:
     """The error message of a trial whose process ended itself because it hung; None if it did not."""
     path = trial / STACKS_NAME
     try:
-        head = path.read_text(errors="replace", encoding="utf-8")[:200]
+        with path.open(errors="replace", encoding="utf-8") as file:
+            head = file.read(200)
     except OSError:
         return None
     hung = f"it hung: no batch came within --stall-timeout; the stacks of its threads are in {path}"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sousaphone.backbones import nano
 from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, read_json
 from sousaphone.weights.locate import used_files
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def _hub_origin(path: Path) -> str | None:
 def _noted(path: Path, sha256: str) -> str | None:
     """The address that a file was fetched from, if it has not changed since."""
     try:
-        note = json.loads(path.with_name(path.name + _NOTE).read_text(encoding="utf-8"))
+        note = read_json(path.with_name(path.name + _NOTE))
         return str(note["url"]) if note["sha256"] == sha256 else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

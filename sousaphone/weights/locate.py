@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.errors import UserError
+from sousaphone.files import read_json
 
 DIRECTORY = "SOUSAPHONE_WEIGHTS"
 # Files of a transformers checkpoint that are read; of the weights files the first existing one.
@@ -81,7 +81,7 @@ def _shards(weights: Path) -> list[str]:
     if not weights.name.endswith(".index.json"):
         return []
     try:
-        names = json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()
+        names = read_json(weights)["weight_map"].values()
         return sorted({Path(name).name for name in names})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []

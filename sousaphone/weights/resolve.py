@@ -57,7 +57,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
 
         fetched, failed = fetch(missing)
         if failed:
-            raise UserError(_missing_message({name: (missing[name], why) for name, why in failed.items()}))
+            raise UserError(*_missing_message({name: (missing[name], why) for name, why in failed.items()}))
         found |= {name: str(path) for name, path in fetched.items()}
     return {name: found[name] for name in options}
 
@@ -79,8 +79,8 @@ def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
     return WeightSource(parameters=0, hub=match["repository"], hub_type=kind, file=match["file"])
 
 
-def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> str:
-    """The error for missing weights: by backbone its sources, and the reason why they could not be fetched."""
+def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> list[str]:
+    """The lines of the error for missing weights: by backbone its sources, and why they could not be fetched."""
     own = own_directory()
     root = "DIR" if own is None else str(own)
     lines = [f"weights of {', '.join(missing)} are not on this machine and could not be fetched:"]
@@ -96,4 +96,4 @@ def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]
     where = f"there and set {DIRECTORY}=DIR" if own is None else "there"
     lines.append(f"  Put them {where}, or give their paths: --weights {' '.join(f'{name}=PATH' for name in missing)}")
     lines.append("  (--weights random needs no files; such a run does not compare the published models)")
-    return "\n".join(lines)
+    return lines

@@ -12,7 +12,7 @@ from sousaphone.data.readers.audio_files import durations, find_files
 from sousaphone.data.readers.player_groups import NAME_PLAYERS, stand_ins
 from sousaphone.data.readers.raw_labels import NUMBERS, REQUIRED, TEXT, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES, assign_splits, read_splits
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.rudiments import SLUGS, canonical_slug, is_rudiment, nearest
 from sousaphone.text import first_few
 
@@ -91,8 +91,8 @@ def check_labels(raw: RawLabels) -> tuple[pd.DataFrame, tuple[str, ...]]:
 
 
 def _text(cells: pd.Series) -> pd.Series:
-    """Convert cells to stripped text in Unicode normal form C, '' for missing values."""
-    return cells.astype(object).fillna("").astype(str).str.strip().str.normalize("NFC")
+    """Convert cells to stripped text in Unicode normal form C that can be printed, '' for missing values."""
+    return cells.astype(object).fillna("").astype(str).map(printable).str.strip().str.normalize("NFC")
 
 
 def canonical_slugs(names: Collection[str], origin: Path) -> dict[str, str]:

@@ -116,8 +116,12 @@ def test_file_outside_the_data_directory_is_not_embedded(tmp_path: Path, small_s
     (tmp_path / "data").mkdir()
     soundfile.write(tmp_path / "private.wav", np.zeros(1000), 8000)
     (tmp_path / "data" / "broken.wav").write_bytes(b"no audio")
+    (tmp_path / "data" / "link.wav").symlink_to("../private.wav")
+    (tmp_path / "data" / "folder").symlink_to("..")
+    pd.DataFrame({"audio": [{"bytes": (tmp_path / "private.wav").read_bytes()}]}).to_parquet(tmp_path / "x.parquet")
     table = predictions_of(small_sousa)
-    for path in ("../private.wav", str(tmp_path / "private.wav"), "broken.wav"):
+    outside = ["../private.wav", str(tmp_path / "private.wav"), "link.wav", "folder/private.wav", "a/../../private.wav"]
+    for path in (*outside, "../x.parquet#0", f"{tmp_path / 'x.parquet'}#0", "folder/x.parquet#0", "broken.wav"):
         sounds, remarks = listening(tmp_path / "data", table.assign(audio_path=path), [PAIR], 2.5)
         assert sounds == []
         assert len(remarks) == 1

@@ -1,0 +1,56 @@
+"""Code, links, pipes, devices and huge files in the place of each file of a real run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sousaphone.runs.seal import pickles, seal
+from tests.fuzz_runs.attack import Attack
+from tests.fuzz_runs.plants import PLANTS
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def attack(tmp_path_factory: pytest.TempPathFactory) -> Attack:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("attack")
+        patch.setenv("SOUSAPHONE_CACHE", str(root / "cache"))
+        patch.setenv("XDG_CONFIG_HOME", str(root / "config"))
+        return Attack(root)
+
+
+def test_intact_run_is_read(attack: Attack) -> None:
+    attack.read("nothing is changed", figures=True)
+    assert attack.faults == []
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_plant_is_harmless_in_every_place(attack: Attack, kind: str) -> None:
+    places = attack.places(added=kind == "code")
+    assert len(places) > 35
+    made = [attack.plant(kind, place) for place in places]
+    assert attack.faults == []
+    assert all(made) or kind == "device"
+
+
+def test_code_in_all_pickles_is_not_executed_by_a_resume(attack: Attack) -> None:
+    attack.plant_all_code()
+    attack.launch("code in every place")
+    assert attack.faults == []
+    records = [attack.run.record(trial_id) for trial_id in attack.run.read_plan()["trial_ids"]]
+    assert [record.status for record in records if record] == ["completed", "completed"]
+
+
+def test_plants_can_be_found(attack: Attack) -> None:
+    attack.plant("code", Path("tune/001/tuner.pkl"))
+    experiment = attack.run.tune / "001"
+    for path in experiment.glob("experiment_state-*"):
+        path.unlink()
+    attack.write_code(Path("tune/001/experiment_state-2026-01-01_00-00-00.json"))
+    seal(experiment, pickles(experiment))
+    attack.read("under a seal")
+    assert "code was executed" in attack.faults
+    attack.faults.clear()
