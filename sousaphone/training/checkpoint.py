@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write, read_small, remove_temporary_files
 from sousaphone.runs import schema
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME, plain
 from sousaphone.training import tensor_files
