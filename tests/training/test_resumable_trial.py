@@ -29,7 +29,7 @@ from sousaphone.training.watchdog import Watchdog
 from tests.conftest import write_sousa
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
+CLOCK = {"epoch_seconds", "processor_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 EPOCHS = 6
 
 MakeConfig = Callable[..., TrainConfig]
