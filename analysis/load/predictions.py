@@ -16,6 +16,7 @@ from sousaphone.runs.trial_record import predictions_name
 from sousaphone.text import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
+AVERAGED_LOGITS = [f"averaged_{name}" for name in LOGITS]  # means over windows; absent in older runs
 _MOST_ROWS = 2_000_000  # test clips
 _NEEDED = ["sample_id", "player", "rudiment"]
 # Optional labels of a clip; '' or NaN where the data set lacks them.
@@ -28,8 +29,9 @@ def read_predictions(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the predictions of all trials that have some, on the test set `tested`: `test`, `held_out` or `also`.
 
-    Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, and the
-    float32 `LOGITS`), and one remark for each file that cannot be read.
+    Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, the
+    float32 `LOGITS` and, if any trial has them, windows and `AVERAGED_LOGITS`), and one remark for each file that
+    cannot be read.
     """
     tables, remarks = [], []
     for trial in trials:
@@ -44,7 +46,8 @@ def read_predictions(
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
     if not tables:
         return pd.DataFrame(columns=columns), remarks
-    whole = pd.concat(tables, ignore_index=True)[columns]
+    whole = pd.concat(tables, ignore_index=True)
+    whole = whole[[*columns, *(name for name in ("windows", *AVERAGED_LOGITS) if name in whole)]]
     return whole.astype(dict.fromkeys(_REPEATED, "category")), remarks
 
 
@@ -54,9 +57,11 @@ def _read(path: Path) -> pd.DataFrame:
         if (rows := file.metadata.num_rows) > _MOST_ROWS:
             raise ValueError(f"{rows} rows, more than {_MOST_ROWS}")
         # The pandas metadata of the file are not needed.
-        table = file.read([*_NEEDED, *_CLIP, *LOGITS]).to_pandas(ignore_metadata=True)
-    logits = table[LOGITS].to_numpy(np.float32)
-    if not np.isfinite(logits).all():
+        names = [*_NEEDED, *_CLIP, *LOGITS, "windows", *AVERAGED_LOGITS]
+        table = file.read(names).to_pandas(ignore_metadata=True)
+    whole = "windows" in table
+    logits, averaged = (table[own].to_numpy(np.float32) for own in (LOGITS, AVERAGED_LOGITS if whole else []))
+    if not (np.isfinite(logits).all() and np.isfinite(averaged).all()):
         raise ValueError("some logits are not finite")
     if not table["rudiment"].isin(SLUGS).all():
         raise ValueError("some rudiments are unknown")
@@ -70,7 +75,10 @@ def _read(path: Path) -> pd.DataFrame:
             own[name] = table[name].fillna("").astype(str) if name in table else ""
     own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
     own["correct"] = own.predicted == own.rudiment
-    return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
+    if whole:
+        own["windows"] = table["windows"].astype(int)
+    parts = [own, pd.DataFrame(logits, columns=LOGITS)]
+    return pd.concat([*parts, pd.DataFrame(averaged, columns=AVERAGED_LOGITS)] if whole else parts, axis=1)
 
 
 def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:

@@ -1,7 +1,7 @@
 """Features of the baselines.
 
-Each function maps the clips of one split, or their windows, to float32 [N, D] on the CPU. The input is each clip's centre
-window, as in evaluation; padding is excluded where possible.
+Each function maps the clips of one split, or the windows of its clips, to float32 [N, D] on the CPU. The input is each
+clip's centre window, as in evaluation; padding is excluded where possible.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from sousaphone.config import COVERED_SECONDS
+
 if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.cache.build import WaveformCache
 
-COVERED_SECONDS = 30.0  # of a longer clip, `ClipSet.windows` covers the central part of this length
 _DEVICE_FRACTION = 0.25  # of the free GPU memory that a resident split may occupy
 
 

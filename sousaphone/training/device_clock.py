@@ -1,4 +1,4 @@
-"""The time that the training device worked, next to wall time: other programs on the machine lengthen only the latter."""
+"""The time that the training device worked: unlike wall time, other programs on the machine do not lengthen it."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def cut_short(
     end: Cause,
     tick: Tick = lambda epoch, fraction: None,
 ) -> Epoch:
-    """Score the best state of an interrupted trial as at the end of a trial and return its last completed epoch with it.
+    """Score the best state of an interrupted trial and return its last completed epoch with these scores.
 
     The epoch keeps the given state, so that the trial can later be resumed as if it had not been interrupted.
     """

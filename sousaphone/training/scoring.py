@@ -52,7 +52,7 @@ def score_all(
     tick: Callable[[], None] = lambda: None,
     micro_batch: MicroBatch | None = None,
 ) -> dict[str, FinalScores]:
-    """Score the validation clips (`val`) and all test sets of a trial both ways; nothing if tests must not be scored."""
+    """Score the validation clips (`val`) and all test sets of a trial, or nothing if tests must not be scored."""
     found, micro_batch = {}, micro_batch or MicroBatch(config, model)
     unlimited = dataclasses.replace(config, limit_eval_batches=None)
     for name, clips in ({"val": data.validation, **data.tests} if data.tests else {}).items():
@@ -86,13 +86,13 @@ def final_metrics(final: Mapping[str, FinalScores]) -> dict[str, float]:
     The validation metrics of centre windows are not among them: they are in the row of the best epoch. `temperature`
     and `averaged_temperature` calibrate each kind of logits on the validation clips.
     """
-    found = {}
+    found: dict[str, float] = {}
     for name, scores in final.items():
         found |= {} if name == "val" else scores.centre.metrics(name)
         found |= scores.averaged.metrics(f"{name}_averaged")
     if "val" in final:
-        for prefix, scores in (("", final["val"].centre), ("averaged_", final["val"].averaged)):
-            found[f"{prefix}temperature"] = metrics.fitted_temperature(scores.logits, scores.labels)
+        for prefix, own in (("", final["val"].centre), ("averaged_", final["val"].averaged)):
+            found[f"{prefix}temperature"] = metrics.fitted_temperature(own.logits, own.labels)
     return found
 
 

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from sousaphone.data.batches import COVERED_SECONDS, ClipSet
+from sousaphone.config import COVERED_SECONDS
+from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import WaveformCache
 
 RATE = 1_000

@@ -16,8 +16,8 @@ from sousaphone.planning.throughput import Speed, workload
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
-# 800 / 10 + (100 + 100) / 20 = 90 s an epoch. At the end, 200 clips are scored at their centre and in 4 windows of 2.5 s
-# that cover 6 s: 5 * 200 / 20 = 50 s.
+# 800 / 10 + (100 + 100) / 20 = 90 s an epoch. At the end, 200 clips are scored at their centre and in the 4 windows of
+# 2.5 s that cover 6 s: 5 * 200 / 20 = 50 s.
 CLIPS = {"train": 800, "validation": 100, "test": 100}
 SPEED = Speed(10.0, 20.0, 1_000.0)
 PLENTY = Room(memory_mb=1e6, sharing=1, disk_mb=1e6)

@@ -163,4 +163,4 @@ def test_saved_predictions_reproduce_every_final_metric(trial_config: MakeConfig
             right = np.array(SLUGS)[logits.argmax(1)] == table.rudiment.to_numpy()
             row = best if (name, prefix) == ("val", "") else last
             assert row[f"{name}_{prefix}acc"] == right.mean()
-        assert (table.windows == 1).equals((table.duration_sec <= 1.0))
+        assert (table.windows == 1).equals(table.duration_sec <= 1.0)
