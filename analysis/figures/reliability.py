@@ -59,8 +59,8 @@ def _png(panels: Sequence[Panel], banner: str | None) -> bytes:
         for own, filled in ((panel.scaling.before, False), (panel.scaling.after, True)):
             axes.plot(100 * own.confidence, 100 * own.accuracy, color=panel.look.colour, linewidth=0.8, alpha=0.6)
             mpl.points(axes, _spots(own, filled), panel.look, 22.0)
-        axes.set_xlim(-2, 102)
-        axes.set_ylim(-2, 102)
+        axes.set_xlim(-4, 104)
+        axes.set_ylim(-4, 104)
         axes.set_title(shortened(panel.title, 34), fontsize=8.5, loc="left")
         if number % columns:
             axes.tick_params(labelleft=False)
@@ -99,7 +99,7 @@ def _chart(panels: Sequence[Panel]) -> go.Figure:
                 showlegend=False,
                 **where,
             )
-        figure.update_xaxes(range=[-2, 102], title="probability, %" if row == rows - 1 else None, **where)
-        figure.update_yaxes(range=[-2, 102], title="correct, %" if column == 0 else None, **where)
+        figure.update_xaxes(range=[-4, 104], title="probability, %" if row == rows - 1 else None, **where)
+        figure.update_yaxes(range=[-4, 104], title="correct, %" if column == 0 else None, **where)
     plotly_charts.legend(figure, [Key("before", Look(GREY, "o", "circle"), filled=False), Key("after"), _DIAGONAL])
     return plotly_charts.styled(figure, 260 * rows)
