@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,8 +133,6 @@ def test_temperature_of_degenerate_logits_is_within_its_limits(logits: torch.Ten
 
 
 def test_processor_time_counts_work_and_not_waiting() -> None:
-    import time
-
     idle, busy = DeviceClock(torch.device("cpu")), DeviceClock(torch.device("cpu"))
     time.sleep(0.2)
     waited = idle.seconds()
@@ -142,6 +141,27 @@ def test_processor_time_counts_work_and_not_waiting() -> None:
         busy.begin_step()
         busy.end_step()
     assert waited < 0.2 <= busy.seconds()
+
+
+def test_gpu_time_is_that_of_the_steps_without_the_gaps_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([0.0, 300.0, 1_000.0, 1_200.0])  # milliseconds on the GPU: begin and end of two steps
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.time = next(now)
+
+        def elapsed_time(self, end: Event) -> float:
+            return end.time - self.time
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = DeviceClock(torch.device("cuda"))
+    for _ in range(2):
+        clock.begin_step()
+        clock.end_step()
+    assert clock.seconds() == 0.5
 
 
 def test_saved_predictions_reproduce_every_final_metric(trial_config: MakeConfig, tmp_path: Path) -> None:
