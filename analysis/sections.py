@@ -198,8 +198,8 @@ def _baselines(found: Findings) -> Iterator[Block]:
     length, majority = accuracy.get("length", 0.0), accuracy.get("majority", 1.0)
     if length - majority > max(0.05, 1.96 * math.sqrt(0.25 / clips)):
         yield Text(
-            f"The length of the audio in the window alone classifies {length:.1%} of the test clips correctly (majority "
-            f"class: {majority:.1%}): on these recordings, a model can be correct without using the strokes."
+            f"The length of the audio in the window alone classifies {length:.1%} of the test clips correctly "
+            f"(majority class: {majority:.1%}): on these recordings, a model can be correct without using the strokes."
         )
 
 
