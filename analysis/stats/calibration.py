@@ -14,10 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import stats
 from scipy.special import softmax
 
 from analysis.load.predictions import AVERAGED_LOGITS, LOGITS
 from analysis.stats.slices import FEWEST_PLAYERS
+from analysis.stats.statistics import LEVEL
 from sousaphone.rudiments import SLUGS
 
 Floats = npt.NDArray[np.float64]
@@ -43,8 +45,9 @@ class Calibration:
 def calibration(logits: Floats, labels: npt.NDArray[np.int64], players: npt.NDArray[np.str_]) -> Calibration:
     """Return the calibration of logits [N, C] (already divided by the temperature), N at least 1.
 
-    The interval is a percentile bootstrap: players are drawn with replacement, and the bins stay those of all clips.
-    The ECE is never negative, so with few clips it exceeds that of many clips.
+    The interval is `ece` ± the t quantile times the standard deviation of a bootstrap over players, in which the bins
+    stay those of all clips. (The ECE is never negative, so with few clips it exceeds that of many clips, and those of
+    the bootstrap exceed both: their percentiles may exclude it.)
     """
     probabilities = softmax(logits.astype(np.float64), axis=1)
     confidence, correct = probabilities.max(axis=1), (probabilities.argmax(axis=1) == labels).astype(float)
@@ -57,18 +60,20 @@ def calibration(logits: Floats, labels: npt.NDArray[np.int64], players: npt.NDAr
     for values, sums in zip((np.ones(len(labels)), confidence, correct), totals, strict=True):
         np.add.at(sums, (player_of, bin_of), values)
     clips, expected, right = totals.sum(axis=1)
-    low = high = math.nan
+    ece, low, high = float(np.abs(expected - right).sum() / len(labels)), math.nan, math.nan
     if len(names) >= FEWEST_PLAYERS:
         drawn = np.random.default_rng(_SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), _DRAWS)
         counts, sums, hits = np.einsum("dp,vpb->vdb", drawn.astype(float), totals)
-        low, high = np.quantile(np.abs(sums - hits).sum(axis=1) / counts.sum(axis=1), (0.025, 0.975))
+        spread = (np.abs(sums - hits).sum(axis=1) / counts.sum(axis=1)).std(ddof=1)
+        half = float(stats.t.ppf((1 + LEVEL) / 2, len(names) - 1) * spread)
+        low, high = max(0.0, ece - half), min(1.0, ece + half)
     truth = np.eye(logits.shape[1])[labels]
     return Calibration(
         confidence=expected / clips,
         accuracy=right / clips,
-        ece=float(np.abs(expected - right).sum() / len(labels)),
-        low=float(low),
-        high=float(high),
+        ece=ece,
+        low=low,
+        high=high,
         brier=float(((probabilities - truth) ** 2).sum(axis=1).mean()),
     )
 
