@@ -165,7 +165,7 @@ class Findings:
         versions = ", ".join(f"{name} {version}" for name, version in (origin.get("versions") or {}).items() if version)
         device = dict.fromkeys((request.get("device"), origin.get("device")))
         seconds = self.plan.get("limits") or {}
-        limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a batch"))
+        limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a finished batch"))
         configs = [trial.config for trial in self.trials if "learning_rate" in trial.config]
         rates = {title(config.get("model", "")): f"{config['learning_rate']:g}" for config in configs}
         if len(set(rates.values())) > 1:
@@ -249,6 +249,8 @@ class Findings:
         """The limitations of the result."""
         seeds = [n for arm in self.groups if (n := sum(bool(trial.history) for trial in arm.shown))]  # of each arm
         clips, players = ((self.data.get(key) or {}).get("test") for key in ("clips", "players"))
+        rendered = bool((self.predictions.soundfont != "").any())  # with a SoundFont, from MIDI
+        remedy = " (measure it with --hold-out soundfont=NAME or preset=NAME)"
         found = []
         if seeds and max(seeds) == 1:
             found.append("One seed per arm: the variation between repetitions is unknown.")
@@ -265,15 +267,16 @@ class Findings:
             half = 100 * 1.96 * math.sqrt(0.25 / clips)
             found.append(
                 f"{counted(clips, 'test clip')} of {players_text(players, self.unit)}: for independent clips, an "
-                f"accuracy near 50 % has a 95 % margin of error of about ±{half:.0f} percentage points; clips of one "
-                f"{self.unit} are correlated, so the true margin is larger."
+                f"accuracy near 50 % has a 95 % margin of error of about ±{half:.0f} percentage points. Clips of one "
+                f"{self.unit} may be correlated, which makes the margin larger; the intervals over {self.unit}s "
+                "include this."
             )
         if not self.players_known:
             found.append(UNKNOWN_PLAYERS)
         elif not self.request.get("hold_out"):
             found.append(
-                "Test clips are of unseen players in seen timbres: the accuracy on kits or rooms that are not in the "
-                "training clips is unknown (measure it with --hold-out)."
+                "The players of the test clips are not in training, but their drum sounds and rooms may be; the "
+                f"accuracy on other sounds and rooms is unknown{remedy if rendered else ''}."
             )
         steps = [limit for t in self.trials if (limit := t.config.get("limit_train_batches")) is not None]
         if steps:
@@ -283,7 +286,7 @@ class Findings:
             )
         if self.data.get("synthetic"):
             found.append("The clips are synthetic; nothing was evaluated on real drum recordings.")
-        elif (self.predictions.soundfont != "").any():  # SOUSA's clips are MIDI, rendered with a SoundFont
+        elif rendered:
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
         return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]
 

@@ -25,14 +25,17 @@ _COLUMNS = {
     "once, with the weights of the best validation epoch",
     "test_averaged_acc": "test accuracy of the mean logits over windows of the same length that cover the clip, half a "
     f"window apart (of clips longer than {COVERED_SECONDS:g} s: the central {COVERED_SECONDS:g} s)",
+    "trial": "backbone, strategy, augmentation on or off, and seed (s0 is seed 0); an arm is all trials that differ "
+    "only in the seed",
+    "best epoch": "the epoch with the highest val_macro_f1; an epoch is one pass over the training clips",
     "epochs": "finished, of those planned",
     "trainable": "number of trainable parameters: adapters and new layers",
     "train s": "seconds in training steps, without evaluation: processor time (sum over threads) or GPU time if every "
     "trial of the run has it, else wall time",
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
-    "peak MB": "peak memory: on a GPU of the device; on a CPU of the process, which runs several trials in turn, "
-    "without mapped files",
-    "signature": "hash of clips, split, clip length, model size, layers with adapters, evaluation limit and version; "
+    "peak MB": "highest memory use in training: of the GPU, or of the process without memory-mapped files; a process "
+    "runs several trials one after another, so earlier ones may contribute",
+    "signature": "hash of clips, split, clip length, model size, layers with adapters, limit_eval_batches and version; "
     "only rows with the same signature are comparable",
 }
 _RESULTS = (
@@ -41,6 +44,7 @@ _RESULTS = (
 )
 _EXTRA = ("best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
 _PAIR = ("difference", "percentage points", "95 % interval", "p")  # followed by the number of players
+_P = "p is the larger of the p values of the t test and the sign-flip test"
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
 
@@ -60,7 +64,8 @@ def sections(
         Section("Additional test sets", list(_further(found))),
         Section("Success criteria", list(_criteria(found))),
         Section("Expected and observed rankings", list(_expectations(found))),
-        Section("Other comparisons", list(_pairs(found))),
+        Section("Other pairs of backbones", list(_pairs(found))),
+        Section("Effect of augmentation", list(_augmentation(found))),
         Section("Calibration", list(_calibration(found))),
         Section("Figures", pictures),
         Section("Audio of the most frequent confusions", sounds),
@@ -183,15 +188,16 @@ def _baselines(found: Findings) -> Iterator[Block]:
     if found.baseline_results is None or not found.baseline_results.baselines:
         return
     yield Text(
-        f"Methods without a fine-tuned network, trained on the same training clips, with "
-        f"{found.baseline_results.clip_seconds:g} s of audio per clip and hyperparameters selected on validation."
+        f"Methods without a fine-tuned network, trained on the same training clips, and evaluated on the same "
+        f"{found.baseline_results.clip_seconds:g} s of each clip as the networks. Their hyperparameters are selected "
+        "on validation."
     )
     rows = []
     for baseline in found.baseline_results.baselines:
         scores = [formatted(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc", "test_averaged_acc")]
         f1 = formatted(baseline.scores.get("val_macro_f1"), ".3f")
         rows.append((baseline.title, f1, *scores, f"{baseline.seconds:.1f}", baseline.why or baseline.chosen))
-    head = ("baseline", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "seconds", "details")
+    head = ("baseline", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "run time, s", "details")
     yield Table(head, rows, wordy=("details",))
     accuracy = {baseline.name: baseline.scores["test_acc"] for baseline in found.baselines}
     clips = (found.data.get("clips") or {}).get("test") or 1
@@ -242,22 +248,24 @@ def _expectations(found: Findings) -> Iterator[Block]:
 
 
 def _pairs(found: Findings) -> Iterator[Block]:
-    verdict, units = found.verdict, f"{found.unit}s"
-    if verdict.others:
-        yield Text(f"All other pairs of the backbones' best arms, on the test {units}; p is adjusted (Holm).")
-        yield Table((*_PAIR, units), pair_rows(verdict.others))
-    if verdict.augmentation:
+    if others := found.verdict.others:
         yield Text(
-            f"With augmentation minus without, on the same test clips; the interval is over {units}, and over seeds "
-            "if both arms have at least three. p is not adjusted."
+            f"All other pairs of the backbones' best arms, on the test {found.unit}s. {_P}, adjusted by Holm's method "
+            "for the number of pairs."
         )
-        effects = zip(verdict.augmentation, pair_rows(verdict.augmentation), strict=True)
-        rows = [(title(pair.first.model), *row[1:]) for pair, row in effects]
-        yield Table(("backbone", *_PAIR[1:], units), rows)
-        losses = [
-            (pair.first.model, pair.first.mean("train_ce"), pair.second.mean("train_ce"))
-            for pair in verdict.augmentation
-        ]
+        yield Table((*_PAIR, f"{found.unit}s"), pair_rows(others))
+
+
+def _augmentation(found: Findings) -> Iterator[Block]:
+    if pairs := found.verdict.augmentation:
+        yield Text(
+            f"Test accuracy with augmentation minus test accuracy without it, on the same clips. The interval is over "
+            f"{found.unit}s, and over seeds if both arms have at least three. {_P}, not adjusted for the number of "
+            "rows."
+        )
+        rows = [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
+        yield Table(("backbone", *_PAIR[1:], f"{found.unit}s"), rows)
+        losses = [(pair.first.model, pair.first.mean("train_ce"), pair.second.mean("train_ce")) for pair in pairs]
         behind = [
             f"{title(model)} ({on:.2f}, {off:.2f} without)" for model, on, off in losses if on and off and on > off
         ]

@@ -54,11 +54,12 @@ def picture(run: Findings) -> Picture:
     players = max((row.players for row in rows), default=0)
     intervals = any(math.isfinite(row.values[1].low) for row in rows)
     caption = (
-        "Rows are sorted by validation macro F1. Hollow: validation accuracy of the best epoch. Filled: test "
+        "Arms are sorted by validation macro F1. Hollow: validation accuracy of the best epoch (by validation macro "
+        "F1). Filled: test "
         "accuracy of that epoch, "
     )
     caption += (
-        f"averaged over seeds, then over players (up to {players})"
+        f"averaged over seeds, then over up to {players} test players"
         f"{', with its 95 % t interval over players' * intervals}."
         if players
         else "measured once."

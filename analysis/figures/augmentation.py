@@ -35,7 +35,7 @@ def picture(run: Findings) -> Picture | None:
         name="augmentation_effect",
         heading="Effect of augmentation",
         caption="Test accuracy with augmentation minus test accuracy without it, on the same clips: the mean over "
-        f"players with its 95 % interval. Small dots: single players (up to {players}), averaged over seeds; "
+        f"players with its 95 % interval. Small dots: the test players (up to {players}), averaged over seeds; "
         "overlapping dots are moved apart vertically. Filled: significant, by both the interval and the sign-flip "
         "test, without correction for the number of rows.",
         banner=run.banner,

@@ -63,7 +63,9 @@ def picture(run: Findings) -> Picture | None:
     if any(len(arm.trials) > 1 for arm in known):
         caption += "Lines: mean over an arm's seeds, up to the last epoch that all of them reached. "
         caption += f"Thin lines: single seeds{' of strong arms' * (len(strong) < len(known))}. "
-    caption += "Markers: best epoch; overlapping markers are moved apart horizontally."
+    caption += (
+        "Markers: best epoch (the highest validation macro F1); overlapping markers are moved apart horizontally."
+    )
     if step > 1:
         caption += f" One epoch in {step} is drawn."
     lines = _lines(known, strong, step)

@@ -32,8 +32,9 @@ def picture(run: Findings) -> Picture | None:
     groups = families([SLUGS[i] for i in known])
     caption = (
         "F1 on the test clips (the harmonic mean of precision and recall) of each backbone's best arm by validation, "
-        "averaged over seeds. Rudiments are grouped by family, the highest mean F1 first; overlapping markers are "
-        "moved apart vertically."
+        "averaged over seeds. Rudiments are grouped by family and sorted by their mean F1; overlapping markers are "
+        "moved "
+        "apart vertically."
     )
     if len(known) < len(SLUGS):
         caption += f" {len(SLUGS) - len(known)} rudiments are not among the test clips."

@@ -142,7 +142,7 @@ def pretrained(trial: Trial) -> str:
         if spec is None or source is None:
             return f"weights {path.name}"
         origin, pretraining, objective = source.hub or source.file, spec.pretraining, spec.objective
-    return f"{origin}: {pretraining} ({objective})" if objective else f"{origin}: {pretraining}"
+    return f"{origin}; pretraining: {pretraining}" + (f" ({objective})" if objective else "")
 
 
 def _is_of(path: PurePath, source: WeightSource) -> bool:

@@ -42,7 +42,7 @@ def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
         parts.append(first_few([f"{trial.trial_id} ({trial.status})" for trial in bad]))
     if waiting:
         parts.append(f"{len(waiting)} {'has' if len(waiting) == 1 else 'have'} not ended")
-    return Criterion("every experiment ended without error", met, "; ".join(parts))
+    return Criterion("every trial ended without error", met, "; ".join(parts))
 
 
 def _falls(trials: Sequence[Trial]) -> Criterion:

@@ -68,7 +68,7 @@ def judge(
     groups = [arm for arm in full if any(trial.trial_id in scored for trial in arm.shown)]
     augmentation = _augmentation_pairs(groups, predictions)
     if banner:
-        return Verdict("none", f"No verdict. {banner}", augmentation=augmentation)
+        return Verdict("none", banner, augmentation=augmentation)
     # The best arm of each backbone, the best first; with one backbone, all of its arms.
     field = best_of_each(groups)
     field = field if len(field) > 1 else by_validation(groups)

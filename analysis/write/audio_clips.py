@@ -47,7 +47,7 @@ def listening(
         clips = []
         for true, words in (
             (pair.true, f"{spoken(pair.true)}, predicted as {spoken(pair.predicted)}"),
-            (pair.predicted, f"{spoken(pair.predicted)}, correctly classified"),
+            (pair.predicted, f"{spoken(pair.predicted)}, correctly classified, for comparison"),
         ):
             for row in _choose(candidates[candidates.rudiment == true], clips_each):
                 try:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
+from sousaphone.text import counted
 
 
 def to_markdown(title: str, sections: Sequence[Section]) -> str:
@@ -47,7 +48,7 @@ def _block(block: Block) -> str:
             picture = f"![{escape(block.heading)}](plots/{block.name}.png)\n\n" if block.png is not None else ""
             return f"### {escape(block.heading)}\n\n{picture}{escape(block.caption)}"
         case Sounds(heading, clips):
-            return f"{escape(heading)}: {', '.join(escape(clip.label) for clip in clips)} (audio in report.html)"
+            return f"{escape(heading)}: {counted(len(clips), 'clip')} in report.html"
 
 
 def _list(items: Iterable[str]) -> str:

@@ -64,7 +64,7 @@ def measure_baselines(
     arms = [trial for built, trial in planned.items() if built not in times]
     if missing or arms:
         parts = [counted(len(missing), "baseline")] if missing else []
-        work = " and ".join([*parts, *([f"the CPU time of {counted(len(arms), 'arm')}"] if arms else [])])
+        work = " and ".join([*parts, *([f"the CPU time of {counted(len(arms), 'model')}"] if arms else [])])
         announce(
             f"measuring {work}: takes seconds for 1,000 clips and nano models, minutes for more "
             "(skip with --no-baselines)"

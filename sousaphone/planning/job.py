@@ -135,7 +135,7 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
     if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:
-        remarks.append("data: the built-in synthetic set (--data-dir DIR for your own SOUSA recordings)")
+        remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")
     if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
         remarks.append(f"--rates {options.rates} has no rate for {', '.join(without)}: learning rates are untuned")
     return Job(directory, request, config, sweep, tuple(sweep.trials()), _limits(options, {}), remarks=tuple(remarks))

@@ -295,6 +295,5 @@ def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
         reasons.append("random weights" if len(random) == len(titles) else f"random weights in {which}")
     if not reasons:
         return None
-    reason = " and ".join(reasons)
-    reason = reason[0].upper() + reason[1:]
-    return f"{reason}: this run shows that the tool works; it says nothing about the published models."
+    why = f"{' and '.join(reasons)} cannot rank the published models"
+    return f"No verdict: {why}. This run only shows that the tool works."

@@ -54,9 +54,9 @@ def test_too_few_players_for_a_winner_or_for_augmentation_are_reported(
     write_predictions(run, records, players=players, clips=80)
     text = summary(read_run(run.path))
     assert ("at least 8 are needed" in text.partition("## Results")[0]) is few
-    pairs = section(text, "Other comparisons")
+    pairs = section(text, "Effect of augmentation")
     assert ("of one player" in pairs) is one
-    assert ("With augmentation minus without" in pairs) is not one
+    assert ("95 % interval" in pairs) is not one
 
 
 @pytest.mark.parametrize("older", [True, False])
@@ -73,7 +73,7 @@ def test_groups_of_recordings_are_counted_if_players_are_unknown(tmp_path: Path,
     run.write_plan(content)
     found = read_run(run.path)
     text = summary(found)
-    pairs = section(text, "Other comparisons")
+    pairs = section(text, "Other pairs of backbones") + section(text, "Effect of augmentation")
     assert "groups" in pairs
     assert "player" not in pairs
     clips = dict(found.facts)["Clips"]
@@ -320,7 +320,7 @@ def test_pretrained_weights_and_mismatched_features_are_reported(tmp_path: Path)
     records[0].weights |= {"origin": "hub MIT/ast at 1234", "pretraining": "AudioSet", "objective": "supervised"}
     run = write_run(tmp_path / "study", plan, records)
     text = summary(read_run(run.path))
-    assert "| AST | hub MIT/ast at 1234: AudioSet (supervised) |" in text
+    assert "| AST | hub MIT/ast at 1234; pretraining: AudioSet (supervised) |" in text
     assert "> **" not in text
     records[0].weights["frontend_mismatch"] = ["mels 64 for 128"]
     records[0].write(run.trial(records[0].trial_id))
@@ -384,7 +384,7 @@ def test_augmented_arm_with_higher_train_ce_is_flagged(tmp_path: Path, train_ce:
             row["train_ce"] = value
     run = write_run(tmp_path, plan, records)
     write_predictions(run, records, players=8)
-    text = section(summary(read_run(run.path)), "Other comparisons")
+    text = section(summary(read_run(run.path)), "Effect of augmentation")
     assert "| AST |" in text
     assert ("2.50, 2.00" in text) == ("train_ce" in text) == flagged
 

@@ -22,19 +22,19 @@ FILE = "/weights/file"
     ("arms", "reason"),
     [
         ([("ast", "base", FILE), ("beats", "base", FILE)], None),
-        ([("ast", "nano", FILE)], "Nano-sized backbones"),
-        ([("ast", "base", "random"), ("ast", "base", "random")], "Random weights"),
-        ([("ast", "nano", "random"), ("beats", "nano", "random")], "Nano-sized backbones and random weights"),
-        ([("ast", "base", "random"), ("beats", "base", FILE)], "Random weights in AST"),
+        ([("ast", "nano", FILE)], "nano-sized backbones"),
+        ([("ast", "base", "random"), ("ast", "base", "random")], "random weights"),
+        ([("ast", "nano", "random"), ("beats", "nano", "random")], "nano-sized backbones and random weights"),
+        ([("ast", "base", "random"), ("beats", "base", FILE)], "random weights in AST"),
         (
             [("ast", "nano", "random"), ("efficientat", "nano", FILE), ("beats", "nano", "random")],
-            "Nano-sized backbones and random weights in AST and BEATs",
+            "nano-sized backbones and random weights in AST and BEATs",
         ),
     ],
 )
 def test_warning_names_nano_sizes_and_random_weights(arms: list[tuple[str, str, str]], reason: str | None) -> None:
     warning = banner(arms)
-    assert (warning and warning.partition(":")[0]) == reason
+    assert reason in warning if reason and warning else warning is reason
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux does psutil's start time move with the clock")

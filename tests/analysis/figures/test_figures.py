@@ -243,13 +243,13 @@ def test_weights_are_named_and_random_ones_marked(tmp_path: Path) -> None:
     hub = "/c/hub/models--MIT--ast-finetuned-audioset-10-10-0.4593/snapshots/1234"
     at = {
         "random": "random weights",
-        hub: "MIT/ast-finetuned-audioset-10-10-0.4593: AudioSet labels, mAP .459 (supervised)",
+        hub: "MIT/ast-finetuned-audioset-10-10-0.4593; pretraining: AudioSet labels, mAP .459 (supervised)",
         "/weights/mine.pt": "weights mine.pt",
     }
     for path, words in at.items():
         assert pretrained(Trial("t", {"model": "ast"}, weights=path)) == words
     beats = Trial("t", {"model": "beats"}, weights="/w/BEATs_iter3_plus_AS2M.pt")
-    assert pretrained(beats) == "Bencr/beats-checkpoints: AudioSet without its labels (self-supervised)"
+    assert pretrained(beats) == "Bencr/beats-checkpoints; pretraining: AudioSet without its labels (self-supervised)"
     said = checkpoints([beats, Trial("u", {"model": "htsat"})])
     assert said.startswith("Weights: BEATs: Bencr")
     assert said.endswith("HTS-AT (CLAP): random weights.")
