@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load.predictions import LOGITS
+from analysis.load.predictions import AVERAGED_LOGITS, LOGITS
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
+from analysis.stats.calibration import WAYS, Scaling, scaling
 from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge, players_text
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import Baseline, BaselineResults
@@ -90,7 +91,7 @@ class Findings:
 
     @cached_property
     def _by_trial(self) -> dict[str, pd.DataFrame]:
-        predictions = self.predictions.drop(columns=LOGITS, errors="ignore")
+        predictions = self.predictions.drop(columns=[*LOGITS, *AVERAGED_LOGITS], errors="ignore")
         groups = predictions.groupby("trial_id", observed=True, sort=False) if len(predictions) else ()
         return {str(name): rows for name, rows in groups}
 
@@ -129,6 +130,23 @@ class Findings:
             f"Promoted from trial {origin.get('trial_id')} of run {origin.get('run')}, which had a validation macro F1 "
             f"of {f1} and an accuracy of {accuracy} over {counted(origin.get('epochs'), 'epoch')}."
         )
+
+    @cached_property
+    def calibrated(self) -> list[tuple[Arm, Trial, dict[str, Scaling]]]:
+        """The first trial of each arm with temperatures, and its calibration by way of scoring (`WAYS`)."""
+        found = []
+        for arm in self.groups:
+            for trial in arm.shown:
+                rows = self.predictions[self.predictions.trial_id == trial.trial_id]
+                if own := {way: scaled for way in WAYS if (scaled := scaling(rows, trial.last, way)) is not None}:
+                    found.append((arm, trial, own))
+                    break
+        return found
+
+    @property
+    def time_unit(self) -> str:
+        """What the run's seconds of training count: processor, GPU or wall time."""
+        return self.trials[0].time_unit
 
     def next_steps(self, trials: Sequence[Trial]) -> list[tuple[str, str | None]]:
         """Return (purpose, command or None) for continuing unfinished trials; empty while the run is running."""

@@ -8,10 +8,13 @@ from collections.abc import Iterator, Sequence
 from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import Arm, pretrained, title
+from analysis.stats.calibration import Calibration
 from analysis.stats.criteria import criteria, expectation_rows
 from analysis.stats.slices import accuracy_of, possible
+from analysis.stats.times import busy_machine
 from analysis.stats.verdict import pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
+from sousaphone.config import COVERED_SECONDS
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
 from sousaphone.text import counted
@@ -20,12 +23,15 @@ _COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, at the best epoch; the table is sorted by it",
     "val_acc, test_acc": f"accuracy over {len(SLUGS)} rudiments (chance: {100 / len(SLUGS):g} %); test is evaluated "
     "once, with the weights of the best validation epoch",
+    "test_averaged_acc": "test accuracy of the mean logits over windows of the same length that cover the clip, half a "
+    f"window apart (of clips longer than {COVERED_SECONDS:g} s: the central {COVERED_SECONDS:g} s)",
     "trial": "backbone, strategy, augmentation on or off, and seed (s0 is seed 0); an arm is all trials that differ "
     "only in the seed",
     "best epoch": "the epoch with the highest val_macro_f1; an epoch is one pass over the training clips",
     "epochs": "finished, of those planned",
     "trainable": "number of trainable parameters: adapters and new layers",
-    "train s": "seconds in training steps, without evaluation",
+    "train s": "seconds in training steps, without evaluation: processor time (sum over threads) or GPU time if every "
+    "trial of the run has it, else wall time",
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
     "peak MB": "highest memory use in training: of the GPU, or of the process without memory-mapped files; a process "
     "runs several trials one after another, so earlier ones may contribute",
@@ -33,7 +39,7 @@ _COLUMNS = {
     "only rows with the same signature are comparable",
 }
 _RESULTS = (
-    *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "best epoch", "epochs"),
+    *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),
     *("trainable", "train s", "ms/clip", "peak MB", "signature"),
 )
 _EXTRA = ("best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
@@ -60,6 +66,7 @@ def sections(
         Section("Expected and observed rankings", list(_expectations(found))),
         Section("Other pairs of backbones", list(_pairs(found))),
         Section("Effect of augmentation", list(_augmentation(found))),
+        Section("Calibration", list(_calibration(found))),
         Section("Figures", pictures),
         Section("Audio of the most frequent confusions", sounds),
         Section("Failed and stopped trials", list(_failures(found))),
@@ -114,6 +121,8 @@ def _results(found: Findings) -> Iterator[Block]:
         yield Table(head, [_arm_row(found, arm) for arm in groups])
         yield Text("Trials:")
     yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked], extra=_EXTRA)
+    if warning := busy_machine([*found.ranked, *found.partial]):
+        yield Text(warning)
 
 
 def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
@@ -138,6 +147,7 @@ def _trial_row(found: Findings, trial: Trial) -> tuple[str, ...]:
         formatted(best.get("val_macro_f1"), ".3f"),
         formatted(best.get("val_acc"), ".1%"),
         formatted(last.get("test_acc"), ".1%"),
+        formatted(last.get("test_averaged_acc"), ".1%"),
         formatted(last.get("best_epoch"), ".0f"),
         f"{len(trial.history)} of {trial.config.get('epochs', '?')}",
         formatted(trial.trainable_params, ","),
@@ -184,10 +194,19 @@ def _baselines(found: Findings) -> Iterator[Block]:
     )
     rows = []
     for baseline in found.baseline_results.baselines:
-        scores = [formatted(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc")]
+        scores = [formatted(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc", "test_averaged_acc")]
         f1 = formatted(baseline.scores.get("val_macro_f1"), ".3f")
         rows.append((baseline.title, f1, *scores, f"{baseline.seconds:.1f}", baseline.why or baseline.chosen))
-    yield Table(("baseline", "val_macro_f1", "val_acc", "test_acc", "run time, s", "details"), rows, wordy=("details",))
+    head = ("baseline", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "run time, s", "details")
+    yield Table(head, rows, wordy=("details",))
+    accuracy = {baseline.name: baseline.scores["test_acc"] for baseline in found.baselines}
+    clips = (found.data.get("clips") or {}).get("test") or 1
+    length, majority = accuracy.get("length", 0.0), accuracy.get("majority", 1.0)
+    if length - majority > max(0.05, 1.96 * math.sqrt(0.25 / clips)):
+        yield Text(
+            f"The length of the audio in the window alone classifies {length:.1%} of the test clips correctly "
+            f"(majority class: {majority:.1%}): on these recordings, a model can be correct without using the strokes."
+        )
 
 
 def _further(found: Findings) -> Iterator[Block]:
@@ -203,7 +222,7 @@ def _further(found: Findings) -> Iterator[Block]:
         clips, players = found.further_sizes[name]
         sets[name] += f" ({counted(clips, 'clip')} of {players_text(players, found.unit)})"
     yield Text(f"{'; '.join(sets.values())}.")
-    names = ("test_acc", *(f"{name}_{metric}" for name in sets for metric in ("acc", "macro_f1")))
+    names = ("test_acc", *(f"{name}_{metric}" for name in sets for metric in ("acc", "macro_f1", "averaged_acc")))
     rows = [
         (t.trial_id, *(formatted(t.last.get(name), ".1%" if name.endswith("_acc") else ".3f") for name in names))
         for t in (*found.ranked, *found.partial)
@@ -246,8 +265,38 @@ def _augmentation(found: Findings) -> Iterator[Block]:
         )
         rows = [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
         yield Table(("backbone", *_PAIR[1:], f"{found.unit}s"), rows)
+        losses = [(pair.first.model, pair.first.mean("train_ce"), pair.second.mean("train_ce")) for pair in pairs]
+        behind = [
+            f"{title(model)} ({on:.2f}, {off:.2f} without)" for model, on, off in losses if on and off and on > off
+        ]
+        if behind:
+            yield Text(
+                f"Not trained to the same degree: at the best epoch, train_ce is higher with augmentation for "
+                f"{', '.join(behind)}. Its effect may be another with more epochs (docs/report.md)."
+            )
     elif found.without_effect:
         yield Text(found.without_effect)
+
+
+def _calibration(found: Findings) -> Iterator[Block]:
+    rows = []
+    for _, trial, scaled in found.calibrated:
+        for way, own in scaled.items():
+            briers = [f"{each.brier:.3f}" for each in (own.before, own.after)]
+            rows.append((trial.trial_id, way, f"{own.temperature:.2f}", _ece(own.before), _ece(own.after), *briers))
+    if rows:
+        yield Text(
+            "One trial of each arm. Its logits are divided by a temperature fitted on the validation clips, which does "
+            "not change the predictions. ECE: mean distance of probability and accuracy in bins of equal size, with "
+            f"its 95 % interval over {found.unit}s; Brier: mean squared error of the probabilities. Lower is better."
+        )
+        head = ("trial", "input", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")
+        yield Table(head, rows)
+
+
+def _ece(own: Calibration) -> str:
+    interval = "" if math.isnan(own.low) else f" ({own.low:.1%} to {own.high:.1%})"
+    return f"{own.ece:.1%}{interval}"
 
 
 def _failures(found: Findings) -> Iterator[Block]:

@@ -24,6 +24,7 @@ LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
 CLIP_SECONDS = {"nano": 2.5, "base": 5.0}  # input length of every model of a sweep, by scale
+COVERED_SECONDS = 30.0  # most of a clip that the averaged scores use: its central part
 DEFAULT_EPOCHS = 20
 SEARCH = "rates"  # the sweep that searches for learning rates
 

@@ -55,7 +55,7 @@ def picture(run: Findings) -> Picture | None:
         return None
     strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
     step = max(1, math.ceil(sum(len(trial.history) for trial in run.trials) / _MOST_POINTS))
-    caption = "Top: over epochs; bottom: over seconds in training steps. "
+    caption = f"Top: over epochs; bottom: over {run.time_unit} seconds in training steps. "
     if len(strong) < len(known):
         caption += (
             f"Strong: each backbone's best arm by validation, of {counted(len(known), 'arm')}; pale: the others. "
@@ -108,7 +108,7 @@ def mean_curve(trials: Sequence[Trial]) -> Curve:
     values = {name: mean(name, scale) for name, _, scale in _METRICS}
     recorded = [row is trials[0].best for row, *_ in epochs] if len(trials) == 1 else []
     best = recorded.index(True) if any(recorded) else scores.index(max(scores))
-    return Curve(mean("epoch"), list(accumulate(mean("epoch_seconds"))), values, best)
+    return Curve(mean("epoch"), list(accumulate(mean(trials[0].clock))), values, best)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def panels_of(run: Findings) -> list[Panel]:
     measures: tuple[tuple[str, Callable[[Trial], float | None]], ...] = (
         ("trainable parameters", lambda trial: trial.trainable_params),
         ("all parameters", lambda trial: trial.parameters.get("total")),
-        ("training time, s", lambda trial: trial.train_seconds),
+        (f"training time, {run.time_unit} s", lambda trial: trial.train_seconds),
         ("CPU time per clip, ms", lambda trial: run.cpu_ms.get(trial.trial_id)),
         ("size of the trained weights, kB", lambda trial: run.adapter_bytes.get(trial.trial_id, 0) / 1000),
     )

@@ -12,7 +12,10 @@ from analysis.write.blocks import Picture
 
 
 def picture(run: Findings) -> Picture:
-    caption = "Time in training steps, without evaluation; mean over each arm's trials. Sorted by validation macro F1."
+    caption = (
+        f"Time in training steps ({run.time_unit} time), without evaluation; mean over each arm's trials. Sorted by "
+        "validation macro F1."
+    )
     if any(len(arm.trials) > 1 for arm in run.groups):
         caption += " Dots: single seeds; overlapping dots are moved apart vertically."
     if not all(arm.full for arm in run.groups):
@@ -24,8 +27,8 @@ def picture(run: Findings) -> Picture:
         banner=run.banner,
         labels=[arm.name for arm in run.groups],
         panels=[
-            _panel(run, "seconds per trial", lambda trial: trial.train_seconds),
-            _panel(run, "seconds per epoch", lambda trial: trial.mean("epoch_seconds")),
+            _panel(run, f"{run.time_unit} seconds per trial", lambda trial: trial.train_seconds),
+            _panel(run, f"{run.time_unit} seconds per epoch", lambda trial: trial.mean(trial.clock)),
         ],
         width=10.0,
     ).picture()

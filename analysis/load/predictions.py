@@ -19,6 +19,7 @@ from sousaphone.runs.trial_record import predictions_name
 from sousaphone.text import one_line
 
 LOGITS = [f"logit_{slug}" for slug in SLUGS]
+AVERAGED_LOGITS = [f"averaged_{name}" for name in LOGITS]  # means over windows; absent in older runs
 # A small file may unpack to any number of equal rows.
 _MOST_ROWS = 4_000_000  # of all trials
 _MOST_LETTERS = 2**29  # of one column
@@ -35,8 +36,9 @@ def read_predictions(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the predictions of all trials that have some, on the test set `tested`: `test`, `held_out` or `also`.
 
-    Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, and the
-    float32 `LOGITS`), and one remark for each file that cannot be read.
+    Return one row per trial and clip (trial_id, sample_id, player, true rudiment, predicted, correct, `_CLIP`, the
+    float32 `LOGITS` and, if any trial has them, windows and `AVERAGED_LOGITS`), and one remark for each file that
+    cannot be read.
     """
     tables, remarks, left = [], [], _MOST_ROWS
     for trial in trials:
@@ -52,7 +54,8 @@ def read_predictions(
     columns = ["trial_id", *_NEEDED, "predicted", "correct", *_CLIP, *LOGITS]
     if not tables:
         return pd.DataFrame(columns=columns), remarks
-    whole = pd.concat(tables, ignore_index=True)[columns]
+    whole = pd.concat(tables, ignore_index=True)
+    whole = whole[[*columns, *(name for name in ("windows", *AVERAGED_LOGITS) if name in whole)]]
     return whole.astype(dict.fromkeys(_REPEATED, "category")), remarks
 
 
@@ -65,10 +68,10 @@ def _read(path: Path, most: int) -> pd.DataFrame:
     with pq.ParquetFile(path, read_dictionary=texts) as file:
         if (rows := file.metadata.num_rows) > most:
             raise ValueError(f"{rows} rows; the trials of a run have at most {_MOST_ROWS}")
-        for name in LOGITS:
+        for name in (*LOGITS, *(AVERAGED_LOGITS if "windows" in file.schema_arrow.names else ())):
             if not pa.types.is_floating(file.schema_arrow.field(name).type):
                 raise ValueError(f"{name} is not a column of numbers")
-        columns = file.read([*_NEEDED, *_CLIP, *LOGITS])
+        columns = file.read([*_NEEDED, *_CLIP, *LOGITS, "windows", *AVERAGED_LOGITS])
     for name in texts:
         if pa.types.is_null(columns[name].type):
             continue
@@ -78,8 +81,9 @@ def _read(path: Path, most: int) -> pd.DataFrame:
         if rows * max((pc.max(pc.binary_length(each)).as_py() or 0 for each in words), default=0) > _MOST_LETTERS:
             raise ValueError(f"{name} has texts that are too long")
     table = columns.to_pandas(ignore_metadata=True)  # the pandas metadata of the file are not needed
-    logits = table[LOGITS].to_numpy(np.float32)
-    if not np.isfinite(logits).all():
+    whole = "windows" in table
+    logits, averaged = (table[own].to_numpy(np.float32) for own in (LOGITS, AVERAGED_LOGITS if whole else []))
+    if not (np.isfinite(logits).all() and np.isfinite(averaged).all()):
         raise ValueError("some logits are not finite")
     if not table["rudiment"].isin(SLUGS).all():
         raise ValueError("some rudiments are unknown")
@@ -93,7 +97,10 @@ def _read(path: Path, most: int) -> pd.DataFrame:
             own[name] = _printable(table[name]) if name in table else ""
     own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
     own["correct"] = own.predicted == own.rudiment
-    return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
+    if whole:
+        own["windows"] = table["windows"].astype(int)
+    parts = [own, pd.DataFrame(logits, columns=LOGITS)]
+    return pd.concat([*parts, pd.DataFrame(averaged, columns=AVERAGED_LOGITS)] if whole else parts, axis=1)
 
 
 def _is_text(words: pa.Array) -> bool:

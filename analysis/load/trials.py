@@ -39,6 +39,8 @@ class Trial:
     git_commit: str = "unknown"
     started: str | None = None  # ISO 8601
     traceback: str | None = None
+    # The metric with the time of an epoch's training steps. Runs whose trials all have it: `processor_seconds`.
+    clock: str = "epoch_seconds"
 
     @property
     def conditions(self) -> dict[str, Any]:
@@ -106,8 +108,21 @@ class Trial:
 
     @property
     def train_seconds(self) -> float | None:
-        """Seconds of training, without evaluation."""
-        return sum(self.values("epoch_seconds")) if self.values("epoch_seconds") else None
+        """Seconds of training by the trial's clock, without evaluation."""
+        return sum(self.values(self.clock)) if self.values(self.clock) else None
+
+    @property
+    def time_unit(self) -> str:
+        """What the seconds of the clock count: processor time (over all threads), GPU time or wall time."""
+        units = {"cpu": "processor", "cuda": "GPU"} if self.clock == "processor_seconds" else {}
+        return units.get(str(self.config.get("device")), "wall")
+
+    @property
+    def samples_per_second(self) -> float | None:
+        """Training clips per second of the clock, the mean over the epochs; None if no epoch has it."""
+        rows = [row for row in self.history if {"samples_per_second", "epoch_seconds", self.clock} <= row.keys()]
+        rates = [row["samples_per_second"] * (row["epoch_seconds"] / row[self.clock]) for row in rows]
+        return sum(rates) / len(rates) if rates else None
 
     @property
     def peak_memory_mb(self) -> float | None:
@@ -158,6 +173,9 @@ def read_trials(run: RunDirectory, plan: Mapping[str, Any], ray: Mapping[str, Ra
     for trial_id, config in zip(plan["trial_ids"], plan["trials"], strict=True):
         planned = Trial(trial_id, config, weights=config.get("weights", "random"), git_commit=commit)
         trials.append(_trial(run, planned, ray.get(trial_id), live))
+    rows = [row for trial in trials for row in trial.history]
+    if rows and all(row.get("processor_seconds", 0) > 0 and "epoch_seconds" in row for row in rows):
+        trials = [replace(trial, clock="processor_seconds") for trial in trials]
     return trials
 
 

@@ -113,7 +113,7 @@ def expectation_rows(trials: Sequence[Trial]) -> list[Sequence[str]]:
 
 
 def _speed(arm: Arm) -> float | None:
-    values = [value for trial in arm.shown for value in trial.values("samples_per_second")]
+    values = [value for trial in arm.shown if (value := trial.samples_per_second) is not None]
     return sum(values) / len(values) if values else None
 
 

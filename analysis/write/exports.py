@@ -12,6 +12,8 @@ from analysis.load.trials import Trial
 from sousaphone.runs.trial_record import plain
 
 _MOST_COLUMNS = 200  # a run that somebody sent may name a metric of its own in every epoch
+# Metrics that only the last epoch has; the others are of the best epoch.
+_OF_LAST_EPOCH = ("test_", "held_out_", "also_", "val_averaged_", "temperature", "averaged_temperature")
 _OF_TRIAL = ("trial_id", "model", "strategy", "augment", "seed")
 
 
@@ -30,7 +32,7 @@ def trial_json(trial: Trial, adapter_bytes: int | None = None) -> bytes:
     that is not finite is null. `adapter_bytes` is the size of the file with the trained weights.
     """
     config, best, last = trial.config, trial.best, trial.last
-    scored = {name: value for name, value in last.items() if name.startswith(("test_", "held_out_", "also_"))}
+    scored = {name: value for name, value in last.items() if name.startswith(_OF_LAST_EPOCH)}
     chosen = {name: value for name, value in best.items() if name not in scored}
     counts = {f"{name}_params": trial.parameters.get(name) for name in ("total", "trainable", "adapter")}
     content = {
@@ -52,9 +54,9 @@ def trial_json(trial: Trial, adapter_bytes: int | None = None) -> bytes:
         },
         "efficiency": {
             "training_time_seconds": trial.train_seconds,
-            "avg_epoch_time": trial.mean("epoch_seconds"),
+            "avg_epoch_time": trial.mean(trial.clock),
             "wall_seconds": trial.wall_seconds,
-            "samples_per_second": trial.mean("samples_per_second"),
+            "samples_per_second": trial.samples_per_second,
             "peak_memory_mb": trial.peak_memory_mb,
             **counts,
             "oom_retries": trial.oom_retries,

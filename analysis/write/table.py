@@ -19,6 +19,7 @@ WORDS = (
     *("signature", "data_hash", "weights_hash", "weights_sha256", "pretraining"),
     *("version", "git_commit", "reason", "error"),
 )
+_SPLITS = ("val", "test", "held_out", "also")
 _TEXTS = ("reason", "error")
 
 
@@ -29,10 +30,12 @@ def comparison_table(
 ) -> pd.DataFrame:
     """Return the table of comparison_table.csv.
 
-    Training and validation metrics are of the best epoch, accuracies are fractions, samples_per_second is the mean
-    over the epochs and peak_memory_mb the maximum; unknown values are missing. `partial` marks rows whose numbers are
-    of fewer epochs than planned. Only rows with the same `signature` are comparable. `cpu_ms` (milliseconds of one core
-    for each clip) and `adapter_bytes` (size of the file with the trained weights) are by trial_id.
+    Training and validation metrics are of the best epoch, as are the metrics over whole clips (`averaged`);
+    accuracies are fractions, samples_per_second is the mean over the epochs and peak_memory_mb the maximum; unknown
+    values are missing. train_seconds, seconds_per_epoch and samples_per_second are in seconds of `Trial.clock`.
+    `partial` marks rows whose numbers are of fewer epochs than planned. Only rows with the same `signature` are
+    comparable. `cpu_ms` (milliseconds of one core for each clip) and `adapter_bytes` (size of the file with the
+    trained weights) are by trial_id.
     """
     table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
@@ -66,14 +69,17 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         "best_epoch": last.get("best_epoch"),
         **_pick(best, "val_acc", "val_macro_f1", "val_loss", "train_loss", "train_ce"),
         **_pick(last, "test_acc", "test_macro_f1", "held_out_acc", "held_out_macro_f1", "also_acc", "also_macro_f1"),
+        **_pick(last, *(f"{split}_averaged_{metric}" for split in _SPLITS for metric in ("acc", "macro_f1"))),
+        **_pick(last, "test_top5", "test_averaged_top5", "temperature", "averaged_temperature"),
         "total_params": parameters.get("total"),
         "trainable_params": parameters.get("trainable"),
         "adapter_params": parameters.get("adapter"),
         "trainable_percent": parameters.get("trainable_percent"),
         "train_seconds": trial.train_seconds,
         "wall_seconds": trial.wall_seconds,
-        "seconds_per_epoch": trial.mean("epoch_seconds"),
-        "samples_per_second": trial.mean("samples_per_second"),
+        "train_wall_seconds": sum(trial.values("epoch_seconds")) or None,
+        "seconds_per_epoch": trial.mean(trial.clock),
+        "samples_per_second": trial.samples_per_second,
         "peak_memory_mb": trial.peak_memory_mb,
         "cpu_ms_per_clip": cpu_ms.get(trial.trial_id),
         "adapter_kb": None if (size := adapter_bytes.get(trial.trial_id)) is None else size / 1000,

@@ -1,4 +1,4 @@
-"""Simple classifiers on the same centre windows that the trials are evaluated on: the scores a trial has to beat.
+"""Simple classifiers on the same windows that the trials are evaluated on: the scores a trial has to beat.
 
 Each is fitted on the training clips. Hyperparameters are selected on the validation clips by macro F1, as among trials.
 The test clips are scored once; no baseline sees their labels.
@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines.descriptors import Progress, embeddings, log_mel_features, onset_features
+from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features, onset_features
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
@@ -28,8 +29,9 @@ from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import SCORES, Baseline
+from sousaphone.runs.baseline_results import Baseline
 from sousaphone.training import metrics
+from sousaphone.training.scoring import mean_over_windows
 
 NEIGHBOURS = (1, 5, 20)
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)  # C of the logistic regression, the inverse regularisation strength
@@ -44,7 +46,7 @@ Extract = Callable[[ClipSet, int, Progress], Tensor]  # clips at a rate (Hz) to 
 class Fitted:
     """A fitted baseline."""
 
-    predict: Callable[[Tensor], Tensor]  # features [N, D] to labels int64 [N]
+    score: Callable[[Tensor], Tensor]  # features [N, D] to scores float [N, C]; the highest is the prediction
     chosen: str  # the selected hyperparameter, class or setting, for tables
 
 
@@ -81,6 +83,7 @@ def titles(models: Iterable[str]) -> dict[str, str]:
     """Titles of the baselines of a run over these backbones, by name."""
     return {
         "majority": "majority class",
+        "length": "nearest neighbour by seconds of audio in the window",
         "onsets": "nearest neighbour by number and rate of onsets",
         "logmel": "logistic regression on pooled log-mels",
         **{f"{_KNN}{model}": f"k nearest neighbours of frozen {REGISTRY[model].title} embeddings" for model in models},
@@ -100,7 +103,7 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
     """Fit and score one baseline of `titles`.
 
     Returns:
-        The result, and the test predictions: sample_id, player, rudiment, predicted.
+        The result, and the test predictions: sample_id, player, rudiment, predicted, averaged_predicted.
 
     Raises:
         RuntimeError, MemoryError: out of memory, or the device fails.
@@ -110,16 +113,28 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
     start = time.perf_counter()
     extract, fit, rate, device = _method(name, setup)
     clips = setup.clips(rate, device)
-    data = {split: Labelled(extract(own, rate, setup.progress), own.labels) for split, own in clips.items()}
-    for split, labelled in data.items():
-        if not labelled.features.isfinite().all():
+    parts = {split: clips[split].windows() for split in ("validation", "test")}
+    total = sum(map(len, clips.values()))
+    factor = total / (total + sum(len(rows) for _, rows in parts.values()))
+
+    def features(split: str, own: ClipSet) -> Tensor:
+        found = extract(own, rate, lambda done: setup.progress(done * factor))
+        if not found.isfinite().all():
             raise ValueError(f"features of the {split} clips are not finite")
+        return found
+
+    data = {split: Labelled(features(split, own), own.labels) for split, own in clips.items()}
     fitted = fit(data["train"], data["validation"])
-    tested = fitted.predict(data["test"].features)
-    validated = _scores(fitted.predict(data["validation"].features), data["validation"].labels)
-    scores = dict(zip(SCORES, (*validated, *_scores(tested, data["test"].labels)), strict=True))
-    predictions = clips["test"].table[["sample_id", "player", "rudiment"]]
-    predictions = predictions.assign(predicted=[SLUGS[label] for label in tested.tolist()])
+    scores, predictions = {}, clips["test"].table[["sample_id", "player", "rudiment"]]
+    for split, prefix in (("validation", "val"), ("test", "test")):
+        centre, (own, rows) = fitted.score(data[split].features), parts[split]
+        averaged = mean_over_windows(centre, fitted.score(features(split, own)), rows) if len(rows) else centre
+        for infix, values in (("", centre), ("averaged_", averaged)):
+            scores[f"{prefix}_{infix}acc"] = metrics.accuracy(values, data[split].labels)
+            scores[f"{prefix}_{infix}macro_f1"] = metrics.macro_f1(values, data[split].labels)
+            if split == "test":
+                predicted = [SLUGS[label] for label in values.argmax(1).tolist()]
+                predictions = predictions.assign(**{f"{infix}predicted": predicted})
     title = titles(setup.trials)[name]
     return Baseline(name, title, scores, time.perf_counter() - start, fitted.chosen), predictions
 
@@ -130,6 +145,8 @@ def _method(name: str, setup: EvaluationSetup) -> tuple[Extract, Fit, int, torch
     rate, cpu = min(REGISTRY[model].sample_rate for model in setup.trials), torch.device("cpu")
     if name == "majority":
         return _no_features, fit_majority, rate, cpu
+    if name == "length":
+        return audio_seconds, fit_nearest, rate, cpu
     if name == "onsets":
         return onset_features, fit_nearest, rate, cpu
     if name == "logmel":
@@ -137,12 +154,6 @@ def _method(name: str, setup: EvaluationSetup) -> tuple[Extract, Fit, int, torch
     trial = setup.trials[name.removeprefix(_KNN)]
     backbone = backbone_of(trial).to(setup.device)
     return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, setup.device
-
-
-def _scores(predicted: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Accuracy and macro F1, as of the trials."""
-    logits = F.one_hot(predicted, len(SLUGS))
-    return metrics.accuracy(logits, labels), metrics.macro_f1(logits, labels)
 
 
 def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
@@ -153,7 +164,7 @@ def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
 def fit_majority(train: Labelled, validation: Labelled) -> Fitted:
     """Always predict the most frequent training class; ties go to the first class."""
     label = int(train.labels.bincount().argmax())
-    return Fitted(lambda features: torch.full((len(features),), label), SLUGS[label])
+    return Fitted(lambda features: F.one_hot(torch.full((len(features),), label), len(SLUGS)).float(), SLUGS[label])
 
 
 def fit_nearest(train: Labelled, validation: Labelled) -> Fitted:
@@ -161,24 +172,25 @@ def fit_nearest(train: Labelled, validation: Labelled) -> Fitted:
     scale = train.features.std(dim=0, correction=0).clamp(min=1e-12)
     known, labels = (train.features / scale).numpy(), train.labels.numpy()
 
-    def predict(features: Tensor) -> Tensor:
-        return torch.from_numpy(nearest_votes((features / scale).numpy(), known, labels).argmax(1))
+    def score(features: Tensor) -> Tensor:
+        votes = torch.from_numpy(nearest_votes((features / scale).numpy(), known, labels))
+        return votes / votes.sum(1, keepdim=True)  # windows weigh the same, however many clips are equally near
 
-    return Fitted(predict, "1 neighbour")
+    return Fitted(score, "1 neighbour")
 
 
 def fit_neighbours(train: Labelled, validation: Labelled) -> Fitted:
     """Fit k nearest neighbours by cosine, with k selected on the validation clips; ties go to the first class."""
     known = F.normalize(train.features, dim=1)
 
-    def predict(features: Tensor, k: int) -> Tensor:
+    def score(features: Tensor, k: int) -> Tensor:
         votes = []
         for rows in F.normalize(features, dim=1).split(1024):
             nearest = (rows @ known.T).topk(min(k, len(known)), dim=1).indices  # [rows, k]
             votes.append(F.one_hot(train.labels[nearest], len(SLUGS)).sum(1))
-        return torch.cat(votes).argmax(1)
+        return torch.cat(votes).float()
 
-    return select_best(validation, (Fitted(partial(predict, k=k), f"k={k}") for k in NEIGHBOURS))
+    return select_best(validation, (Fitted(partial(score, k=k), f"k={k}") for k in NEIGHBOURS))
 
 
 def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
@@ -197,11 +209,19 @@ def fit_logistic(train: Labelled, validation: Labelled) -> Fitted:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", "The number of unique classes")  # 40 classes, few clips
             model.fit(train.features.numpy(), train.labels.numpy())
-        return Fitted(lambda features: torch.from_numpy(model.predict(features.numpy())), f"C={strength:g}")
+
+        def score(features: Tensor) -> Tensor:
+            found = np.full((len(features), len(SLUGS)), -np.inf)
+            margins = model.decision_function(features.numpy())
+            # With two classes, scikit-learn returns the margin of the second.
+            found[:, model.classes_] = margins if margins.ndim == 2 else np.stack([-margins, margins], axis=1)
+            return torch.from_numpy(found)
+
+        return Fitted(score, f"C={strength:g}")
 
     return select_best(validation, map(fitted, STRENGTHS))
 
 
 def select_best(validation: Labelled, candidates: Iterable[Fitted]) -> Fitted:
     """The candidate with the highest macro F1 on the validation clips; ties go to the first."""
-    return max(candidates, key=lambda fitted: _scores(fitted.predict(validation.features), validation.labels)[1])
+    return max(candidates, key=lambda fitted: metrics.macro_f1(fitted.score(validation.features), validation.labels))

@@ -1,7 +1,7 @@
 """Features of the baselines.
 
-Each function maps the clips of one split to float32 [N, D] on the CPU. The input is each clip's centre window, as in
-evaluation; padding is excluded where possible.
+Each function maps the clips of one split, or the windows of its clips, to float32 [N, D] on the CPU. The input is each
+clip's centre window, as in evaluation; padding is excluded where possible.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CPU_BATCH = 8  # in eight threads it needs no more memory than one evaluation ba
 # Log-mels: 25 ms frames every 10 ms, up to the Nyquist frequency of 16 kHz audio.
 _FRAME_SECONDS, _HOP_SECONDS, _BANDS, _BAND_HERTZ = 0.025, 0.010, 64, (50.0, 8_000.0)
 
-Progress = Callable[[int], None]  # called with the number of clips just processed
+Progress = Callable[[float], None]  # called with the number of clips just processed
 
 
 def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
@@ -36,6 +36,11 @@ def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
         return torch.tensor(rows, dtype=torch.float32)
 
     return _by_batch(extract, clips, 64, progress)
+
+
+def audio_seconds(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    """Seconds of audio in each window, [N, 1]; the rest of the window is padding."""
+    return _by_batch(lambda batch: batch.lengths[:, None].float() / rate, clips, 64, progress)
 
 
 def log_mel_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:

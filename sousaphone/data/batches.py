@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -10,6 +11,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from sousaphone.config import COVERED_SECONDS
 
 if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.cache.build import WaveformCache
@@ -80,6 +83,31 @@ class ClipSet:
         window = self._window(self.clip_seconds)
         order = torch.arange(len(self)) if rows is None else torch.as_tensor(rows, dtype=torch.int64).cpu()
         yield from self._batches(order, self._excess(window) // 2, window, batch_size)
+
+    def windows(self, clips: int | None = None) -> tuple[ClipSet, Tensor]:
+        """Cut clips that are longer than a window into windows that cover them.
+
+        Windows begin half a window apart, and the last one ends at the clip's end. Only the central `COVERED_SECONDS`
+        of longer clips are covered.
+
+        Args:
+            clips: take only the first clips of the table; None: all.
+
+        Returns:
+            A set whose clips are the W windows, in the table's order, and the row of each window's clip, int64 [W].
+        """
+        window, samples = self._window(self.clip_seconds), self._samples[:clips]
+        covered = samples.clamp(max=self._window(COVERED_SECONDS))
+        hop, excess = max(1, window // 2), covered - window
+        counts = torch.where(excess > 0, (excess + hop - 1) // hop + 1, 0)
+        rows = torch.repeat_interleave(counts)
+        number = torch.arange(len(rows)) - (counts.cumsum(0) - counts)[rows]
+        starts = (samples - covered)[rows] // 2 + torch.minimum(number * hop, excess[rows])
+        found = copy.copy(self)
+        found.table = self.table.iloc[rows.numpy()].reset_index(drop=True)
+        found.labels, found._first = self.labels[rows], self._first[rows] + starts
+        found._samples = torch.full_like(rows, window)
+        return found, rows
 
     def _window(self, seconds: float) -> int:
         return round(seconds * self._cache.sample_rate)

@@ -19,6 +19,7 @@ from sousaphone.text import as_option, counted, in_words
 _MARGIN = 1.04
 _ROUNDING = ((600, 60), (3_600, 300), (3 * 3_600, 900), (10 * 3_600, 1_800), (math.inf, 3_600))
 _MB = 2**20
+_TYPICAL_SECONDS = 6.0  # length of a clip, for the number of windows that cover it
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def predict(
                 memory_mb=speed.memory_mb if speed else None,
             )
         )
-        disk += _disk_mb(trainable.get(workload(trial), 0), clips["test"], begun=done > 0)
+        scored = clips["validation"] + clips["test"]
+        disk += _disk_mb(trainable.get(workload(trial), 0), scored, begun=done > 0)
     return Forecast(
         tuple(forecasts),
         at_once=min(at_once, len(trials)),
@@ -102,31 +104,34 @@ def predict(
 
 
 def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) -> tuple[float, float] | None:
-    """Return the seconds of an epoch and of the test."""
+    """Return the seconds of an epoch and of the scores at the end."""
     if speed is None:
         return None
     most = math.inf if trial.limit_eval_batches is None else trial.limit_eval_batches * trial.eval_batch
     trained = min(clips["train"], train_steps(trial, clips["train"]) * trial.micro_batch * trial.accumulation)
     # Each epoch also scores as many training clips as there are validation clips.
     scored = min(clips["train"], clips["validation"], most) + min(clips["validation"], most)
-    return trained / speed.train + scored / speed.evaluation, min(clips["test"], most) / speed.evaluation
+    # At the end, the centre of each clip and the windows that cover it, half a window apart.
+    windows = math.ceil(max(0.0, _TYPICAL_SECONDS / trial.clip_seconds - 1) * 2) + 1
+    final = (1 + windows if windows > 1 else 1) * sum(min(clips[split], most) for split in ("validation", "test"))
+    return trained / speed.train + scored / speed.evaluation, final / speed.evaluation
 
 
 def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
-    """Return the same from the arm's finished epochs, without the test, which takes a few hundredths of an epoch."""
+    """Return the same from the arm's finished epochs, without the scores at the end, which take less than an epoch."""
     arm = [record for name, record in records.items() if name.rpartition("-s")[0] == trial.arm_name]
     seconds = [row.get("wall_seconds") or 0.0 for record in arm for row in record.history]
     return (sum(seconds) / len(seconds), 0.0) if seconds else None
 
 
-def _disk_mb(trainable: int, test_clips: int, begun: bool) -> float:
-    """Return the disk space of a trial: checkpoints, adapter, predictions and logs.
+def _disk_mb(trainable: int, scored: int, begun: bool) -> float:
+    """Return the disk space of a trial: checkpoints, adapter, predictions of the scored clips, and logs.
 
     There are two checkpoints plus one being written, each with the current and best weights and Adam's two moments. A
     trial that has begun has its two checkpoints already.
     """
     checkpoints = (1 if begun else 3) * 16 * trainable
-    return (checkpoints + 4 * trainable + test_clips * len(SLUGS) * 8) / _MB + 0.2
+    return (checkpoints + 4 * trainable + scored * len(SLUGS) * 2 * 8) / _MB + 0.2
 
 
 def describe(forecast: Forecast) -> list[str]:

@@ -20,7 +20,7 @@ from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
-from sousaphone.planning.sweep_options import AUGMENT, SEARCH_EPOCHS, TINY_EPOCHS, Later, Options, Request, flag
+from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 
@@ -103,7 +103,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
     )
     search = options.config == SEARCH
-    epochs = SEARCH_EPOCHS if search else TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
+    epochs = TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
     return Request(
         models=models,
         augment=AUGMENT[options.augment or ("off" if search else "both")],

@@ -16,7 +16,6 @@ from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGE
 from sousaphone.runs import schema
 
 TINY_EPOCHS = 10  # a demonstration takes minutes on two cores
-SEARCH_EPOCHS = 3  # of each trial of a learning-rate search
 TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
 AUGMENT = {"both": (True, False), "on": (True,), "off": (False,)}
 

@@ -35,7 +35,7 @@ from sousaphone.hardware import device_name, is_here
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord, now
-from sousaphone.training import augment, loop
+from sousaphone.training import augment, loop, scoring
 from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 from sousaphone.training.step import micro_batch_of
 
@@ -118,10 +118,10 @@ def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device:
         limited = dataclasses.replace(config, limit_train_batches=limit)
         row = loop.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
     rows = [i % len(clips) for i in range(config.eval_batch)]
-    loop.evaluate(config, model, clips, rows[:2], micro_batch=micro_batch)
+    scoring.evaluate(config, model, clips, rows[:2], micro_batch=micro_batch)
     began = time.perf_counter()
     # The scores are copied to the CPU, so the device has finished.
-    loop.evaluate(config, model, clips, rows, micro_batch=micro_batch)
+    scoring.evaluate(config, model, clips, rows, micro_batch=micro_batch)
     evaluation = len(rows) / (time.perf_counter() - began)
     return Speed(row["samples_per_second"], evaluation, max(row["peak_memory_mb"], _peak_mb(device)) or None)
 

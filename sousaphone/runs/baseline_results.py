@@ -1,7 +1,8 @@
 """Baseline results of a run, measured once before its trials: simple classifiers, and the CPU time per clip.
 
     RUN/baselines.json           all results except predictions
-    RUN/baselines/NAME.parquet   a baseline's predictions: sample_id, player, rudiment, predicted; one row per test clip
+    RUN/baselines/NAME.parquet   a baseline's predictions, one row per test clip: sample_id, player, rudiment, predicted
+                                 from the centre window and, except in older runs, averaged_predicted over windows
 
 Imports neither torch nor Ray nor scikit-learn, so that the report can read a run anywhere.
 """
@@ -24,6 +25,7 @@ from sousaphone.runs import schema
 BASELINE_RESULTS_NAME = "baselines.json"
 _OLD_NAME = "yardsticks.json"  # in older runs
 SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
+AVERAGED = ("val_averaged_acc", "val_averaged_macro_f1", "test_averaged_acc", "test_averaged_macro_f1")  # over windows
 _SCHEMA = 1  # raise it when older files cannot be read
 
 
@@ -32,16 +34,16 @@ class Baseline:
     """A simple classifier, trained on the training clips and scored once on the test clips."""
 
     __pydantic_config__ = schema.STRICT
-    name: schema.Id  # majority, onsets, logmel, or knn-MODEL
+    name: schema.Id  # majority, length, onsets, logmel, or knn-MODEL
     title: schema.Text  # description, for tables
-    scores: Mapping[schema.Text, schema.Number]  # fractions by the names in `SCORES`; empty without a result
+    scores: Mapping[schema.Text, schema.Number]  # fractions by `SCORES`, `AVERAGED` (not in older runs)
     seconds: schema.Seconds  # time of the measurement
     chosen: schema.Text = ""  # settings chosen on the validation or training clips, as text
     why: schema.Text = ""  # why there is no result; empty with a result
 
     def __post_init__(self) -> None:
         """Raise a ValueError unless there are all scores or a reason why there are none."""
-        if set(self.scores) != (set() if self.why else set(SCORES)):
+        if set(self.scores) not in ([set()] if self.why else [set(SCORES), {*SCORES, *AVERAGED}]):
             raise ValueError(f"baseline {self.name!r} has scores {sorted(self.scores)} and the reason {self.why!r}")
         if not all(map(math.isfinite, self.scores.values())):
             raise ValueError(f"baseline {self.name!r} has a score that is not a number: {dict(self.scores)}")

@@ -36,8 +36,8 @@ _CONTENT = schema.fields(
 def write(run: Path, trials: Iterable[TrainConfig], records: Mapping[str, TrialRecord]) -> Iterator[str]:
     """Write the rates found so far to RUN/rates.json; yield them as lines for the terminal.
 
-    The best rate of a backbone has the lowest validation loss at the last epoch; accuracies are too coarse after so few
-    steps. A backbone has none while a trial has neither completed nor diverged. `records` are of the trials begun.
+    The best rate of a backbone has the lowest validation loss at the last epoch; accuracies of few validation clips are
+    too coarse. A backbone has none while a trial has neither completed nor diverged. `records` are of the trials begun.
     """
     pending = {t.trial_id: TrialRecord(t.trial_id, dataclasses.asdict(t), Status.PENDING) for t in trials}
     known = {**pending, **records}.values()

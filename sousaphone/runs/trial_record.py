@@ -118,7 +118,8 @@ def adapter_file(directory: Path) -> Path | None:
 
 
 def predictions_name(tested: str) -> str:
-    """Return the name of the file with the logits of the test clips (`test`) or of a further data set."""
+    """Return the name of the file with the logits of the test clips (`test`), the validation clips (`val`) or a further
+    data set."""
     return PREDICTIONS_NAME if tested == "test" else f"predictions_{tested}.parquet"
 
 

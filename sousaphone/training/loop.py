@@ -1,4 +1,4 @@
-"""Training and evaluation of one model without Ray: `fit`, a generator of epochs, and `evaluate`.
+"""Training of one model without Ray: `fit`, a generator of epochs.
 
 The random numbers of an epoch depend only on (seed, epoch), so a checkpoint needs no RNG state and a resumed trial
 repeats the uninterrupted one: bit for bit on a CPU at an equal number of threads; on CUDA up to rounding, since
@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import Any
 
 import psutil
@@ -29,6 +28,8 @@ from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
 from sousaphone.runs.statuses import Cause
 from sousaphone.training import augment, metrics
+from sousaphone.training.device_clock import DeviceClock
+from sousaphone.training.scoring import FinalScores, Scores, evaluate, final_metrics, score_all
 from sousaphone.training.step import MicroBatch, micro_batch_of
 
 # Called between batches with the epoch number and the completed fraction of its training; an exception ends the epoch.
@@ -41,39 +42,23 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Logits [N, C] and labels [N] of N clips on the CPU, in the order of the clip set's table."""
-
-    logits: Tensor
-    labels: Tensor
-
-    def metrics(self, prefix: str) -> dict[str, float]:
-        """The metrics `{prefix}_loss` (cross entropy, nats), `_acc`, `_macro_f1` and `_top5`."""
-        return {
-            f"{prefix}_loss": metrics.cross_entropy(self.logits, self.labels),
-            f"{prefix}_acc": metrics.accuracy(self.logits, self.labels),
-            f"{prefix}_macro_f1": metrics.macro_f1(self.logits, self.labels),
-            f"{prefix}_top5": metrics.top_k(self.logits, self.labels),
-        }
-
-
-@dataclass(frozen=True)
 class Epoch:
     """A completed epoch."""
 
     number: int  # from 1
-    # Numbers by name, in the last epoch including the test metrics. `epoch_seconds` is the time of the training steps,
-    # `wall_seconds` that of the whole epoch with its evaluation.
+    # Numbers by name, in the last epoch including those of `final_metrics`. `epoch_seconds` is the wall time of the
+    # training steps, `processor_seconds` the time that the device worked on them (see `DeviceClock`), and
+    # `wall_seconds` the time of the whole epoch with its evaluation.
     metrics: dict[str, Any]
     end: Cause | None  # why the trial ends with this epoch, None if it continues
     state: dict[str, Any]  # input for `fit` to resume from here: tensors on the CPU and plain data
-    # In the last epoch, the scores of the best state on `test` and the additional sets, by name.
-    tests: Mapping[str, Scores] = field(default_factory=dict)
+    # In the last epoch, the scores of the best state by clip set: `val`, `test` and the additional sets.
+    final: Mapping[str, FinalScores] = field(default_factory=dict)
 
     @property
     def test(self) -> Scores | None:
-        """The scores of the test clips, None except in the last epoch."""
-        return self.tests.get("test")
+        """The scores of the test clips' centre windows, None except in the last epoch."""
+        return self.final["test"].centre if "test" in self.final else None
 
 
 def fit(
@@ -134,11 +119,11 @@ def fit(
             index: {name: value.detach().cpu().clone() for name, value in tensors.items()}
             for index, tensors in moments["state"].items()
         }
-        tests: dict[str, Scores] = {}
+        final: dict[str, FinalScores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
-            tests = {name: score(clips) for name, clips in data.tests.items()}
-            row.update(metrics_of(tests))
+            final = score_all(config, model, data, tick=partial(tick, number, 1.0), micro_batch=micro_batch)
+            row.update(final_metrics(final))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
         now = {
@@ -150,7 +135,7 @@ def fit(
             "history": history,
             "best": best,
         }
-        yield Epoch(number, row, end, now, tests)
+        yield Epoch(number, row, end, now, final)
 
 
 def cut_short(
@@ -161,42 +146,15 @@ def cut_short(
     end: Cause,
     tick: Tick = lambda epoch, fraction: None,
 ) -> Epoch:
-    """Score the best state of an interrupted trial on the test clips and return its last completed epoch with them.
+    """Score the best state of an interrupted trial and return its last completed epoch with these scores.
 
     The epoch keeps the given state, so that the trial can later be resumed as if it had not been interrupted.
     """
     model.place(torch.device(config.device))
     model.load_trained_state(state["best"]["model"])
     last = state["history"][-1]
-    score = partial(evaluate, config, model, tick=partial(tick, last["epoch"], 1.0))
-    tests = {name: score(clips) for name, clips in data.tests.items()}
-    return Epoch(last["epoch"], {**last, **metrics_of(tests)}, end, state, tests)
-
-
-def metrics_of(tests: Mapping[str, Scores]) -> dict[str, float]:
-    """The metrics of all scores, prefixed with the name of their set."""
-    return {metric: value for name, scores in tests.items() for metric, value in scores.metrics(name).items()}
-
-
-def evaluate(
-    config: TrainConfig,
-    model: RudimentClassifier,
-    clips: ClipSet,
-    rows: list[int] | None = None,
-    tick: Callable[[], None] = lambda: None,
-    micro_batch: MicroBatch | None = None,
-) -> Scores:
-    """Score the centre window of each clip (of `rows`, if given) without augmentation, in evaluation mode. The
-    `micro_batch` of the training can be given to reuse its CUDA graphs."""
-    micro_batch = micro_batch or MicroBatch(config, model)
-    model.eval()
-    logits, labels = [], []
-    with torch.inference_mode():
-        for batch in islice(clips.evaluation_batches(config.eval_batch, rows), config.limit_eval_batches):
-            logits.append(micro_batch.score(model.features(to_float(batch.wave), batch.lengths)))
-            labels.append(batch.labels)
-            tick()
-    return Scores(torch.cat(logits).cpu(), torch.cat(labels).cpu())
+    final = score_all(config, model, data, tick=partial(tick, last["epoch"], 1.0))
+    return Epoch(last["epoch"], {**last, **final_metrics(final)}, end, state, final)
 
 
 def train_epoch(
@@ -222,9 +180,10 @@ def train_epoch(
     done, peak = 0, 0
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), DeviceClock(device)
     batches = clips.training_batches(effective, epoch, seconds=augment.window_seconds(config))
     for step, batch in zip(range(steps), batches, strict=False):
+        clock.begin_step()
         taken = (epoch - 1) * steps + step
         set_learning_rate(optimizer, config.learning_rate, taken, config.warmup_epochs * steps, config.epochs * steps)
         wave, lengths = batch.wave, batch.lengths
@@ -245,9 +204,10 @@ def train_epoch(
             tick(epoch, done / planned)  # a step of a large model may take minutes on a CPU
         torch.nn.utils.clip_grad_norm_(micro_batch.trainable, config.max_grad_norm)
         optimizer.step()
+        clock.end_step()
         if device.type == "cpu":
             peak = max(peak, private_memory())
-    train_loss = loss_sum.item() / done
+    train_loss = loss_sum.item() / done  # waits for the device
     seconds = time.perf_counter() - began
     if device.type == "cuda":
         peak = torch.cuda.max_memory_reserved()  # includes the memory of CUDA graphs, which is reserved, not allocated
@@ -258,6 +218,7 @@ def train_epoch(
         "train_loss": train_loss,
         "learning_rate": optimizer.param_groups[0]["lr"],
         "epoch_seconds": seconds,
+        "processor_seconds": clock.seconds(),
         "samples_per_second": done / seconds,
         "peak_memory_mb": peak / 2**20,
     }

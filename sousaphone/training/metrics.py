@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.confusion import confusion_counts
+
+TEMPERATURES = (0.05, 20.0)  # limits of a fitted temperature
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -32,3 +36,18 @@ def macro_f1(logits: Tensor, labels: Tensor) -> float:
     support_and_predicted = matrix.sum(1) + matrix.sum(0)
     occurs = support_and_predicted > 0
     return (2 * matrix.diagonal()[occurs] / support_and_predicted[occurs]).mean().item()
+
+
+def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
+    """The temperature T within `TEMPERATURES` that minimises the cross entropy of logits / T [N, C] (Guo et al., 2017).
+
+    At a limit, the clips do not determine it: all are correct, or the logits hold no information.
+    """
+    from scipy.optimize import minimize_scalar  # slow to import
+
+    logits = logits.double()
+    low, high = map(math.log, TEMPERATURES)
+    found = minimize_scalar(
+        lambda log: F.cross_entropy(logits / math.exp(log), labels).item(), bounds=(low, high), method="bounded"
+    )
+    return math.exp(found.x)

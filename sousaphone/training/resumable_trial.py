@@ -28,8 +28,9 @@ from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
 from sousaphone.training import adapter, checkpoint
-from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, fits, metrics_of
+from sousaphone.training.loop import DivergedError, Epoch, cut_short, fit, fits
 from sousaphone.training.out_of_memory import MemoryExhaustedError, free_memory, is_out_of_memory
+from sousaphone.training.scoring import final_metrics
 from sousaphone.training.tensorboard import draw_end, draw_epoch, draw_settings
 from sousaphone.training.watchdog import TimeLimitError, Watchdog
 
@@ -175,7 +176,7 @@ class _Trial:
             checkpoint.save(self.directory, epoch.number, attempt, epoch.state)
             draw_epoch(writer, epoch.number, epoch.metrics)
         else:  # cut short: the last completed epoch has its checkpoint and curve already
-            draw_epoch(writer, epoch.number, metrics_of(epoch.tests))
+            draw_epoch(writer, epoch.number, final_metrics(epoch.final))
         self.record.history = [*epoch.state["history"][: epoch.number - 1], epoch.metrics]
         if epoch.end is None:
             self.write_record()
@@ -202,11 +203,15 @@ class _Trial:
     def _write_results(self, epoch: Epoch, data: TrialData) -> None:
         columns = ["sample_id", "player", "rudiment", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec"]
         columns.append("audio_path")  # relative to the data set, for playback in a report
-        for name, scores in epoch.tests.items():
-            rows = data.tests[name].table.iloc[: len(scores.labels)]
-            logits = pd.DataFrame(scores.logits.numpy(), columns=[f"logit_{slug}" for slug in SLUGS])
+        for name, scores in epoch.final.items():
+            clips = data.validation if name == "val" else data.tests[name]
+            rows = clips.table[columns].iloc[: len(scores.windows)].assign(windows=scores.windows.numpy())
+            logits = [
+                pd.DataFrame(own.logits.numpy(), columns=[f"{prefix}{slug}" for slug in SLUGS])
+                for prefix, own in (("logit_", scores.centre), ("averaged_logit_", scores.averaged))
+            ]
             with atomic_write(self.directory / predictions_name(name)) as temporary:
-                pd.concat([rows[columns].reset_index(drop=True), logits], axis=1).to_parquet(temporary)
+                pd.concat([rows, *logits], axis=1).to_parquet(temporary)
         adapter.write(self.directory, epoch.state["best"]["model"])
 
 

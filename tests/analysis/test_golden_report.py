@@ -20,6 +20,12 @@ from tests.analysis.run_builders import REAL, arm, record, write_predictions, wr
 
 GOLDEN = Path(__file__).parent / "golden" / "summary_report.md"
 SCORES = {"val_acc": 0.25, "val_macro_f1": 0.21, "test_acc": 0.24, "test_macro_f1": 0.2}
+WHOLE = {
+    "val_averaged_acc": 0.27,
+    "val_averaged_macro_f1": 0.22,
+    "test_averaged_acc": 0.26,
+    "test_averaged_macro_f1": 0.21,
+}
 
 
 def made_up_run(path: Path) -> Findings:
@@ -43,7 +49,8 @@ def made_up_run(path: Path) -> Findings:
     write_predictions(run, records, players=8)
     baselines = (
         Baseline("majority", "majority class", dict.fromkeys(SCORES, 0.025), 0.1, "single_stroke_roll"),
-        Baseline("logmel", "logistic regression on pooled log-mels", SCORES, 1.2, "C=10"),
+        Baseline("length", "nearest neighbour by seconds of audio in the window", SCORES, 0.2, "1 neighbour"),
+        Baseline("logmel", "logistic regression on pooled log-mels", SCORES | WHOLE, 1.2, "C=10"),
     )
     times = tuple(InferenceTime(model, "lora", "all-linear", ms, 5) for model, ms in (("ast", 8.1), ("beats", 3.4)))
     found = read_run(path)

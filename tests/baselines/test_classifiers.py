@@ -9,8 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import classifiers
@@ -32,10 +35,10 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import read_subset
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import SCORES
+from sousaphone.runs.baseline_results import AVERAGED, SCORES
 
 CPU = torch.device("cpu")
-NAMES = ("majority", "onsets", "logmel", "knn-ast", "knn-efficientat")
+NAMES = ("majority", "length", "onsets", "logmel", "knn-ast", "knn-efficientat")
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +63,15 @@ def some(clips: int, width: int, classes: int = 4, seed: int = 0) -> Labelled:
 def test_scores_match_the_test_predictions(name: str, setup: EvaluationSetup) -> None:
     baseline, predictions = measure_baseline(name, setup)
     assert (baseline.name, baseline.title, baseline.why) == (name, titles(setup.trials)[name], "")
-    assert set(baseline.scores) == set(SCORES)
+    assert set(baseline.scores) == {*SCORES, *AVERAGED}
     assert baseline.seconds > 0
-    assert list(predictions) == ["sample_id", "player", "rudiment", "predicted"]
+    assert list(predictions) == ["sample_id", "player", "rudiment", "predicted", "averaged_predicted"]
     assert predictions["sample_id"].tolist() == split(setup, "test")["sample_id"].tolist()
-    assert set(predictions["predicted"]) <= set(SLUGS)
-    assert baseline.scores["test_acc"] == pytest.approx((predictions["rudiment"] == predictions["predicted"]).mean())
-    expected = f1_score(predictions["rudiment"], predictions["predicted"], average="macro")
-    assert baseline.scores["test_macro_f1"] == pytest.approx(expected)
+    for way in ("", "averaged_"):
+        true, predicted = predictions["rudiment"], predictions[f"{way}predicted"]
+        assert set(predicted) <= set(SLUGS)
+        assert baseline.scores[f"test_{way}acc"] == pytest.approx((true == predicted).mean())
+        assert baseline.scores[f"test_{way}macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -101,7 +105,7 @@ def test_baselines_without_selection_ignore_validation_clips(
     fit: Callable[[Labelled, Labelled], Fitted],
 ) -> None:
     train, features = some(50, 3), some(20, 3, seed=1).features
-    one, other = (fit(train, some(30, 3, seed=seed)).predict(features) for seed in (2, 3))
+    one, other = (fit(train, some(30, 3, seed=seed)).score(features) for seed in (2, 3))
     assert torch.equal(one, other)
 
 
@@ -113,7 +117,7 @@ def test_validation_clips_only_select_the_candidate(
     predicted: dict[str, torch.Tensor] = {}
     for seed in range(2, 12):
         fitted = fit(train, some(10, 3, seed=seed))
-        assert torch.equal(predicted.setdefault(fitted.chosen, fitted.predict(features)), fitted.predict(features))
+        assert torch.equal(predicted.setdefault(fitted.chosen, fitted.score(features)), fitted.score(features))
     assert len(predicted) > 1
 
 
@@ -126,7 +130,7 @@ def test_majority_is_the_most_frequent_training_class(setup: EvaluationSetup) ->
     labels = torch.tensor(fewer[fewer["split"] == "train"]["label"].to_numpy())
     fitted = fit_majority(Labelled(torch.zeros(len(labels), 0), labels), some(1, 1))
     assert fitted.chosen == second
-    assert fitted.predict(torch.zeros(3, 0)).tolist() == [SLUGS.index(second)] * 3
+    assert fitted.score(torch.zeros(3, 0)).argmax(1).tolist() == [SLUGS.index(second)] * 3
     baseline, _ = measure_baseline("majority", setup)
     tested = split(setup, "test")["rudiment"]
     assert baseline.scores["test_acc"] == (tested == baseline.chosen).mean() == pytest.approx(1 / 3)
@@ -148,17 +152,56 @@ def test_onsets_distinguish_spacings(make_sousa: Callable[..., Path], tmp_path: 
     assert measure_baseline("onsets", setup)[0].scores["test_acc"] == 1.0
 
 
+def test_length_alone_classifies_rudiments_of_different_lengths(
+    make_sousa: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_sousa(tmp_path / "sousa", rudiments=SLUGS[:4], long_clips=0)  # 0.4, 1.1, 0.6 and 0.8 s
+    config = TrainConfig(data_dir=str(root), cache_dir=str(tmp_path / "cache"), clip_seconds=2.0)
+    setup = EvaluationSetup(read_subset(root, "tiny"), {"ast": config}, CPU)
+    assert measure_baseline("length", setup)[0].scores["test_acc"] == 1.0
+    # Only audio in the window counts: here all windows are full.
+    full = EvaluationSetup(setup.dataset, {"ast": dataclasses.replace(config, clip_seconds=0.3)}, CPU)
+    scores = measure_baseline("length", full)[0].scores
+    assert scores["test_acc"] == scores["test_averaged_acc"] == measure_baseline("majority", full)[0].scores["test_acc"]
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_logistic_regression_predicts_as_scikit_learn(classes: int) -> None:
+    train, test = some(60, 3, classes), some(200, 3, classes, seed=1)
+    fitted = fit_logistic(train, train)
+    regression = LogisticRegression(C=float(fitted.chosen.removeprefix("C=")), max_iter=300)
+    theirs = make_pipeline(StandardScaler(), regression).fit(train.features.numpy(), train.labels.numpy())
+    scores = fitted.score(test.features)
+    assert scores.argmax(1).tolist() == theirs.predict(test.features.numpy()).tolist()
+    assert scores.isneginf().sum(1).tolist() == [len(SLUGS) - classes] * 200  # classes without training clips
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_averaged_predictions_use_all_windows_of_long_clips(
+    name: str, trial_config: Callable[..., TrainConfig], make_sousa: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_sousa(tmp_path / "sousa", players=3, rudiments=SLUGS[:3], long_clips=9)
+    trials = {
+        model: dataclasses.replace(trial_config(model=model), data_dir=str(root)) for model in ("ast", "efficientat")
+    }
+    seen: list[float] = []
+    setup = EvaluationSetup(read_subset(root, "tiny"), trials, CPU, progress=seen.append)
+    _, predictions = measure_baseline(name, setup)
+    assert predictions["averaged_predicted"].notna().all()
+    assert sum(seen) == pytest.approx(9)  # the progress bar of a baseline ends at all clips
+
+
 def test_equally_near_clips_vote_and_ties_go_to_the_first_class() -> None:
     train = Labelled(torch.tensor([[0.0], [0.0], [0.0], [9.0], [9.0]]), torch.tensor([3, 5, 5, 2, 1]))
-    predicted = fit_nearest(train, train).predict(torch.tensor([[1.0], [8.0], [100.0]]))
+    predicted = fit_nearest(train, train).score(torch.tensor([[1.0], [8.0], [100.0]])).argmax(1)
     assert predicted.tolist() == [5, 1, 1]
 
 
 def test_nearest_neighbour_does_not_depend_on_units() -> None:
     train, test = some(60, 2), some(40, 2, seed=1)
     unit = torch.tensor([1.0, 1000.0])
-    plain = fit_nearest(train, train).predict(test.features)
-    scaled = fit_nearest(Labelled(train.features * unit, train.labels), train).predict(test.features * unit)
+    plain = fit_nearest(train, train).score(test.features)
+    scaled = fit_nearest(Labelled(train.features * unit, train.labels), train).score(test.features * unit)
     assert torch.equal(plain, scaled)
 
 
@@ -169,19 +212,19 @@ def test_neighbours_equal_scikit_learn(k: int, monkeypatch: pytest.MonkeyPatch) 
     fitted = fit_neighbours(train, some(20, 6, seed=2))
     theirs = KNeighborsClassifier(k, metric="cosine").fit(train.features.numpy(), train.labels.numpy())
     assert fitted.chosen == f"k={k}"
-    assert fitted.predict(test.features).tolist() == theirs.predict(test.features.numpy()).tolist()
+    assert fitted.score(test.features).argmax(1).tolist() == theirs.predict(test.features.numpy()).tolist()
 
 
 def test_fewer_training_clips_than_neighbours_work() -> None:
     few = some(3, 2)
-    assert len(fit_neighbours(few, few).predict(some(5, 2).features)) == 5
+    assert len(fit_neighbours(few, few).score(some(5, 2).features)) == 5
 
 
 def test_first_of_the_best_candidates_is_selected() -> None:
     validation = Labelled(torch.zeros(2, 1), torch.tensor([1, 2]))
 
     def always(*labels: int) -> Fitted:
-        return Fitted(lambda features: torch.tensor(labels), str(labels))
+        return Fitted(lambda features: torch.eye(3)[list(labels)], str(labels))
 
     candidates = [always(0, 0), always(1, 0), always(1, 2), always(1, 2)]
     assert select_best(validation, candidates) is candidates[2]
@@ -215,4 +258,4 @@ def test_full_size_backbone_on_a_cpu_is_skipped_for_many_clips(setup: Evaluation
 
 
 def test_every_backbone_has_a_baseline() -> None:
-    assert list(titles(REGISTRY)) == ["majority", "onsets", "logmel", *(f"knn-{model}" for model in REGISTRY)]
+    assert list(titles(REGISTRY)) == ["majority", "length", "onsets", "logmel", *(f"knn-{model}" for model in REGISTRY)]

@@ -1,4 +1,4 @@
-"""Our own training and evaluation, `loop.train_epoch` and `loop.evaluate`, on cached clips."""
+"""Our own training and evaluation, `loop.train_epoch` and `scoring.evaluate`, on cached clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import WaveformCache
 from sousaphone.kernels.dispatch import use_fused
 from sousaphone.model import RudimentClassifier
-from sousaphone.training import loop
+from sousaphone.training import loop, scoring
 from sousaphone.training.step import micro_batch_of
 
 from .clips import Clips
@@ -51,7 +51,7 @@ class Ours:
         use_fused(self.model, True)
         rows = [i % len(self.clips) for i in range(clips)]
         began, processor = time.perf_counter(), processor_seconds()
-        loop.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)
+        scoring.evaluate(self.config, self.model, self.clips, rows, micro_batch=self.micro_batch)
         return Round(clips, time.perf_counter() - began, processor_seconds() - processor)
 
     def close(self) -> None:

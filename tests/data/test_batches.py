@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from sousaphone.config import COVERED_SECONDS
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import WaveformCache
 
@@ -137,6 +138,7 @@ def test_resident_and_mapped_batches_are_equal(cache, clips, device):
     host, resident = clip_set(cache, clips), clip_set(cache, clips, device, resident=True)
     assert same(host.training_batches(2, epoch=1, seconds=2.3), resident.training_batches(2, epoch=1, seconds=2.3))
     assert same(host.evaluation_batches(2), resident.evaluation_batches(2))
+    assert same(host.windows()[0].evaluation_batches(3), resident.windows()[0].evaluation_batches(3))
     assert same(host.evaluation_batches(2), clip_set(cache, clips, device, resident=False).evaluation_batches(2))
 
 
@@ -149,3 +151,45 @@ def test_empty_split_gives_no_batches(cache, clips):
 def test_cache_and_table_of_different_lengths_are_rejected(cache, clips):
     with pytest.raises(ValueError, match=r"7 clips .* 6 clips"):
         clip_set(cache, clips.iloc[:6])
+
+
+def test_windows_cover_each_longer_clip_to_its_end_half_a_window_apart(cache, clips):
+    windows, rows = clip_set(cache, clips).windows()
+    assert rows.tolist() == [0, 0, 3, 3]  # 3,000 and 2,500 samples; the others fit into one window
+    (batch,) = windows.evaluation_batches(9)
+    assert batch.wave[:, 0].tolist() == [1_001, 2_001, 4_001, 4_501]
+    assert batch.wave[:, -1].tolist() == [3_000, 4_000, 6_000, 6_500]
+    assert batch.lengths.tolist() == [2_000] * 4
+    assert batch.labels.tolist() == [1, 1, 4, 4]
+    assert windows.table.sample_id.tolist() == list("bbee")
+    parts = list(windows.evaluation_batches(3))  # windows of different clips share a batch
+    assert [len(part.rows) for part in parts] == [3, 1]
+    assert torch.equal(torch.cat([part.wave for part in parts]), batch.wave)
+    assert clip_set(cache, clips).windows(clips=2)[1].tolist() == [0, 0]
+
+
+def test_windows_cover_the_central_seconds_of_a_very_long_clip(tmp_path):
+    length = round(1_000 * COVERED_SECONDS) + 7_000
+    (np.arange(length) // 10).astype(np.int16).tofile(tmp_path / "wave.int16")
+    np.save(tmp_path / "offsets.npy", [0, length])
+    one = ClipSet(
+        WaveformCache(tmp_path, RATE), pd.DataFrame({"label": [0], "split": ["test"]}), "test", 2.0, CPU, seed=0
+    )
+    windows, rows = one.windows()
+    (batch,) = windows.evaluation_batches(len(rows))
+    assert len(rows) == COVERED_SECONDS - 1
+    assert 10 * int(batch.wave[0, 0]) == 3_500
+    assert 10 * int(batch.wave[-1, -1]) + 9 == length - 3_500 - 1
+
+
+@pytest.mark.parametrize("seconds", [0.25, 1.0, 1.999, 2.0, 2.001, 4.0])
+def test_windows_leave_no_gap_whatever_their_length(cache, clips, seconds):
+    training = ClipSet(cache, clips, "train", clip_seconds=seconds, device=CPU, seed=0)
+    windows, rows = training.windows()
+    wave = torch.cat([batch.wave for batch in windows.evaluation_batches(5)]) if len(rows) else torch.zeros(0, 1)
+    for row, label in enumerate(training.labels.tolist()):
+        own = wave[rows == row]
+        if LENGTHS[label] <= round(1_000 * seconds):
+            assert not len(own)
+        else:
+            assert set(own.flatten().tolist()) == {1_000 * label + 1 + i for i in range(LENGTHS[label])}

@@ -30,7 +30,7 @@ from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import SCHEMA, DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Cause
-from sousaphone.runs.trial_record import ADAPTER_NAME, PREDICTIONS_NAME, TrialRecord, now
+from sousaphone.runs.trial_record import ADAPTER_NAME, PREDICTIONS_NAME, TrialRecord, now, predictions_name
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.status_page import write_status
 from sousaphone.training import checkpoint, resumable_trial
@@ -198,7 +198,9 @@ class KilledRuns:
             "hparams": [board.SummaryMetadata(tag).plugin_data.content for tag in sorted(_HPARAMS)],
             "table row": {name: str(value) for name, value in _steady(row).items()},
             "status page": re.findall(r"^# .*|^\| ast.*", self._run.status_page.read_text(), re.MULTILINE),
-            "results": [_digest(directory / name) for name in (PREDICTIONS_NAME, ADAPTER_NAME)],
+            "results": [
+                _digest(directory / name) for name in (PREDICTIONS_NAME, predictions_name("val"), ADAPTER_NAME)
+            ],
             "saved epochs": self._saved_epochs(),
             "files": sorted({steady_name(str(path.relative_to(self._run.path))) for path in files}),
         }

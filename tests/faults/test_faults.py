@@ -30,7 +30,9 @@ def test_points_cover_write_flush_and_rename_of_every_kind_of_file(points: list[
     seen = set(points)
     trial = "trials/ast-lora-aug-on-s0/"
     files = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
-    files += [trial + name for name in ("trial.json", "predictions.parquet", "adapter.safetensors")]
+    files += [
+        trial + name for name in ("trial.json", "predictions.parquet", "predictions_val.parquet", "adapter.safetensors")
+    ]
     for path in map(Path, files):
         temporary = str(path.with_name(f".{path.name}.*.tmp"))
         assert {("torn write", temporary), ("fsync", temporary), ("rename", str(path))} <= seen

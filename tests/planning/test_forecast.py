@@ -16,7 +16,8 @@ from sousaphone.planning.throughput import Speed, workload
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import parse_duration
 
-# 800 / 10 + (100 + 100) / 20 = 90 s an epoch, and 100 / 20 = 5 s for the test.
+# 800 / 10 + (100 + 100) / 20 = 90 s an epoch. At the end, 200 clips are scored at their centre and in the 4 windows of
+# 2.5 s that cover 6 s: 5 * 200 / 20 = 50 s.
 CLIPS = {"train": 800, "validation": 100, "test": 100}
 SPEED = Speed(10.0, 20.0, 1_000.0)
 PLENTY = Room(memory_mb=1e6, sharing=1, disk_mb=1e6)
@@ -51,7 +52,7 @@ def record(config: TrainConfig, epochs: int, seconds: float) -> TrialRecord:
 def test_epoch_time_counts_training_clips_and_twice_the_validation_clips() -> None:
     (one,) = forecast_of([trial()]).trials
     assert one.epoch == 90.0
-    assert one.left == 20 * 90.0 + 5.0
+    assert one.left == 20 * 90.0 + 50.0
     assert one.end == one.left
 
 
@@ -64,7 +65,12 @@ def test_batch_limits_shorten_the_epoch() -> None:
     config = trial(micro_batch=8, accumulation=2, limit_train_batches=5, eval_batch=10, limit_eval_batches=3)
     (one,) = forecast_of([config]).trials
     assert one.epoch == 5 * 16 / 10 + (30 + 30) / 20
-    assert one.left == 20 * one.epoch + 30 / 20
+    assert one.left == 20 * one.epoch + 5 * 60 / 20
+
+
+def test_clips_that_fit_into_the_window_are_scored_once() -> None:
+    (one,) = forecast_of([trial(clip_seconds=6.0)]).trials
+    assert one.left == 20 * 90.0 + 200 / 20
 
 
 def test_each_job_takes_the_first_free_place() -> None:
@@ -84,7 +90,7 @@ def test_resumed_trial_counts_only_the_epochs_left() -> None:
     config = trial()
     forecast = forecast_of([config], records={config.trial_id: record(config, 15, 1_500.0)})
     (one,) = forecast.trials
-    assert (one.done, one.used, one.left) == (15, 1_500.0, 5 * 90.0 + 5.0)
+    assert (one.done, one.used, one.left) == (15, 1_500.0, 5 * 90.0 + 50.0)
 
 
 def test_untimed_arm_uses_the_time_of_its_finished_epochs() -> None:
@@ -107,8 +113,8 @@ def test_trial_behind_one_of_unknown_length_has_no_end() -> None:
 def test_table_has_a_row_per_trial_and_the_totals() -> None:
     lines = describe(forecast_of([trial(), trial("beats")], at_once=2))
     assert lines[0].split() == ["trial", "epoch", "total", "ends", "about"]
-    assert re.fullmatch(r"ast-lora-aug-on-s0 +90 s +30 min +.*\d\d:\d\d(:\d\d)?", lines[1])
-    assert "30 min" in lines[3]
+    assert re.fullmatch(r"ast-lora-aug-on-s0 +90 s +31 min +.*\d\d:\d\d(:\d\d)?", lines[1])
+    assert "31 min" in lines[3]
     assert "2 trials at a time" in lines[3]
     assert "1.0 GB" in lines[4]
     assert "1 MB" in lines[4]
@@ -123,9 +129,9 @@ def options_in(line: str) -> dict[str, str]:
 
 def test_sweep_that_fits_is_not_refused() -> None:
     forecast = forecast_of([trial()])
-    assert refusals(forecast, 1_805.0, 1_805.0, PLENTY) == []
+    assert refusals(forecast, 1_850.0, 1_850.0, PLENTY) == []
     assert refusals(forecast, None, None, PLENTY) == []
-    assert len(refusals(forecast, 1_804.0, 1_804.0, PLENTY)) == 2
+    assert len(refusals(forecast, 1_849.0, 1_849.0, PLENTY)) == 2
 
 
 def test_refused_trial_names_the_epoch_of_its_stop_and_the_options() -> None:
@@ -231,9 +237,9 @@ def test_trial_that_exceeds_the_memory_alone_needs_a_smaller_micro_batch() -> No
 
 
 def test_disk_space_counts_three_checkpoints_adapter_and_predictions() -> None:
-    # (3 × 16 + 4) × 1 Mi parameters = 52 MB; 100 clips × 40 classes × 8 bytes = 0.03 MB; 0.2 MB of logs.
+    # (3 × 16 + 4) × 1 Mi parameters = 52 MB; 200 clips × 40 classes × 2 × 8 bytes = 0.12 MB; 0.2 MB of logs.
     forecast = forecast_of([trial(), trial("beats")], trainable=2**20)
-    assert forecast.disk_mb == pytest.approx(2 * (52 + 32_000 / 2**20 + 0.2))
+    assert forecast.disk_mb == pytest.approx(2 * (52 + 128_000 / 2**20 + 0.2))
     assert refusals(forecast, None, None, Room(1e6, 1, 105.0)) == []
     (line,) = refusals(forecast, None, None, Room(1e6, 1, 100.0))
     assert "105 MB" in line
@@ -244,4 +250,4 @@ def test_disk_space_counts_three_checkpoints_adapter_and_predictions() -> None:
 def test_disk_space_of_a_resumed_trial_excludes_its_checkpoints() -> None:
     config = trial()
     forecast = forecast_of([config], records={config.trial_id: record(config, 1, 90.0)}, trainable=2**20)
-    assert forecast.disk_mb == pytest.approx(20 + 32_000 / 2**20 + 0.2)
+    assert forecast.disk_mb == pytest.approx(20 + 128_000 / 2**20 + 0.2)

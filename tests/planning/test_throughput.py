@@ -88,7 +88,7 @@ def test_failed_timing_restores_the_model(monkeypatch: pytest.MonkeyPatch) -> No
         torch.rand(1)
         raise RuntimeError("no more memory")
 
-    monkeypatch.setattr(throughput.loop, "evaluate", fail)
+    monkeypatch.setattr(throughput.scoring, "evaluate", fail)
     chance = torch.get_rng_state()
     with pytest.raises(RuntimeError, match="no more memory"):
         measure(SMALL, model)

@@ -27,16 +27,16 @@ from sousaphone.training.loop import (
     Epoch,
     adamw,
     epoch_seed,
-    evaluate,
     fit,
     private_memory,
     set_learning_rate,
 )
+from sousaphone.training.scoring import evaluate
 
 MakeConfig = Callable[..., TrainConfig]
 BACKBONES = list(REGISTRY)
 # Measured values, which differ between two equal runs.
-CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
+CLOCK = {"epoch_seconds", "processor_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
 
 def open_trial(config: TrainConfig) -> tuple[RudimentClassifier, TrialData]:
@@ -258,9 +258,9 @@ def test_held_out_timbre_and_additional_set_are_scored_separately(
     config = dataclasses.replace(trial_config(epochs=1), data_dir=str(root), hold_out="soundfont=A")
     _, (alone,) = run(config)
     _, (both,) = run(dataclasses.replace(config, test_also=str(also)))
-    assert set(both.tests) == {"test", "held_out", "also"}
-    assert len(both.tests["also"].labels) == 9
-    assert {"held_out_acc", "also_macro_f1"} <= both.metrics.keys()
+    assert set(both.final) == {"val", "test", "held_out", "also"}
+    assert len(both.final["also"].windows) == 9
+    assert {"held_out_acc", "held_out_averaged_acc", "also_macro_f1", "also_averaged_macro_f1"} <= both.metrics.keys()
     without = {name: value for name, value in without_clock(both.metrics).items() if not name.startswith("also_")}
     assert without == without_clock(alone.metrics)
 

@@ -32,7 +32,7 @@ from tests.conftest import write_sousa
 from tests.training.older_files import save_older
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOCK = {"epoch_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
+CLOCK = {"epoch_seconds", "processor_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 EPOCHS = 6
 
 MakeConfig = Callable[..., TrainConfig]

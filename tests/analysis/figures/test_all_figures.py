@@ -27,6 +27,7 @@ NAMES = [
     "f1_by_rudiment",
     "confusion",
     "accuracy_by_slice",
+    "reliability",
 ]
 WITHOUT_PREDICTIONS = ["accuracy_comparison", "efficiency_scatter", "training_time", "learning_curves"]
 

@@ -126,7 +126,7 @@ def test_each_known_cost_has_a_panel(eight: tuple[list[Trial], pd.DataFrame]) ->
         figure = chart(one(pareto, trials, predictions, **more))
         return [axis.title.text for axis in figure.select_xaxes() if axis.title.text]
 
-    assert titles() == ["trainable parameters", "all parameters", "training time, s"]
+    assert titles() == ["trainable parameters", "all parameters", "training time, processor s"]
     more = titles(timed=True, adapter_bytes={trial.trial_id: 1000 for trial in trials})
     assert ["CPU" in more[3], "kB" in more[4], len(more)] == [True, True, 5]
 

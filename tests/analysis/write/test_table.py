@@ -6,6 +6,8 @@ import csv
 import io
 from pathlib import Path
 
+import pytest
+
 from analysis.load.trials import read_trials
 from analysis.write.blocks import Section, Table
 from analysis.write.html import to_html
@@ -17,8 +19,10 @@ from tests.analysis.run_builders import COMMIT, arm, record, trial_id, write_run
 COLUMNS = (
     "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,partial,epochs,best_epoch,val_acc,"
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
-    "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
-    "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
+    "also_acc,also_macro_f1,val_averaged_acc,val_averaged_macro_f1,test_averaged_acc,test_averaged_macro_f1,"
+    "held_out_averaged_acc,held_out_averaged_macro_f1,also_averaged_acc,also_averaged_macro_f1,"
+    "test_top5,test_averaged_top5,temperature,averaged_temperature,total_params,trainable_params,adapter_params,"
+    "trainable_percent,train_seconds,wall_seconds,train_wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
     "adapter_kb,oom_retries,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
     "git_commit,reason,error"
 )
@@ -37,15 +41,18 @@ def test_metrics_are_of_the_best_epoch_and_times_of_all(tmp_path: Path) -> None:
     (row,) = rows_of(write_run(tmp_path, [config], [written]))
     for name in ("val_acc", "val_macro_f1", "val_loss", "train_loss", "train_ce"):
         assert float(row[name]) == best[name] != last[name]
-    for name in ("test_acc", "test_macro_f1"):
+    for name in ("test_acc", "test_averaged_acc", "val_averaged_macro_f1", "temperature"):
         assert float(row[name]) == last[name]
     assert (row["epochs"], row["best_epoch"], row["augment"]) == ("3", "2", "off")
     assert (
         float(row["train_seconds"])
-        == sum(epoch["epoch_seconds"] for epoch in written.history)
+        == sum(epoch["processor_seconds"] for epoch in written.history)
         == 3 * float(row["seconds_per_epoch"])
     )
-    assert (float(row["samples_per_second"]), float(row["peak_memory_mb"])) == (102.0, 903.0)
+    assert float(row["train_wall_seconds"]) == sum(epoch["epoch_seconds"] for epoch in written.history)
+    wall = written.history[0]["epoch_seconds"] / written.history[0]["processor_seconds"]
+    assert float(row["samples_per_second"]) == pytest.approx(102.0 * wall)
+    assert float(row["peak_memory_mb"]) == 903.0
     assert (row["git_commit"], row["weights"], row["error"]) == (COMMIT, "random", "")
 
 
