@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from analysis.load.trials import Trial
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.baseline_results import predictions_path
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import predictions_name
 from sousaphone.text import one_line
@@ -50,18 +51,10 @@ def read_predictions(
 
 def _read(path: Path) -> pd.DataFrame:
     """Read one trial's table; raise a ValueError, KeyError, TypeError or OSError if it is damaged."""
-    with pq.ParquetFile(path) as file:
-        if (rows := file.metadata.num_rows) > _MOST_ROWS:
-            raise ValueError(f"{rows} rows, more than {_MOST_ROWS}")
-        # The pandas metadata of the file are not needed.
-        table = file.read([*_NEEDED, *_CLIP, *LOGITS]).to_pandas(ignore_metadata=True)
+    table = _table(path, [*_NEEDED, *_CLIP, *LOGITS])
     logits = table[LOGITS].to_numpy(np.float32)
     if not np.isfinite(logits).all():
         raise ValueError("some logits are not finite")
-    if not table["rudiment"].isin(SLUGS).all():
-        raise ValueError("some rudiments are unknown")
-    if table["sample_id"].duplicated().any():
-        raise ValueError("some clips occur twice")
     own = table[_NEEDED].astype(str)
     for name in _CLIP:
         if name in ("tempo_bpm", "duration_sec"):
@@ -71,6 +64,32 @@ def _read(path: Path) -> pd.DataFrame:
     own["predicted"] = np.array(SLUGS)[logits.argmax(1)]
     own["correct"] = own.predicted == own.rudiment
     return pd.concat([own, pd.DataFrame(logits, columns=LOGITS)], axis=1)
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read those of the columns that a table of clips has; the needed ones must be intact."""
+    with pq.ParquetFile(path) as file:
+        if (rows := file.metadata.num_rows) > _MOST_ROWS:
+            raise ValueError(f"{rows} rows, more than {_MOST_ROWS}")
+        # The pandas metadata of the file are not needed.
+        table = file.read(list(columns)).to_pandas(ignore_metadata=True)
+    if not table["rudiment"].isin(SLUGS).all():
+        raise ValueError("some rudiments are unknown")
+    if table["sample_id"].duplicated().any():
+        raise ValueError("some clips occur twice")
+    return table
+
+
+def read_baseline(run: RunDirectory, name: str) -> pd.DataFrame | None:
+    """Read a baseline's test predictions (sample_id, player, rudiment, predicted, correct); None if there are none.
+
+    Raise a ValueError, KeyError, TypeError or OSError if they are damaged.
+    """
+    path = predictions_path(run.path, name)
+    if not path.is_file():
+        return None
+    own = _table(path, [*_NEEDED, "predicted"]).astype(str)
+    return own.assign(correct=own.predicted == own.rudiment)
 
 
 def correct_by_clip(predictions: pd.DataFrame, trial_ids: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:

@@ -50,14 +50,20 @@ class Contrast:
     @property
     def p(self) -> float:
         """The largest p value of the t test and the sign-flip test over players and the score test over clips."""
-        if abs(self.difference) < _TINY:
+        if abs(self.difference) < TINY:
             return 1.0
         t = 2 * stats.t.sf(abs(self.difference) / self.error, self.df) if self.error else 0.0
         score = abs(self.difference) * math.sqrt(self.players * self.clips_each / self.discordant)
         return max(self.p_flip, float(t), float(2 * stats.norm.sf(score)))
 
 
-def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series, fixed: bool = False) -> Contrast:
+def contrast(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    players: pd.Series,
+    fixed: bool = False,
+    pooled: tuple[float, float] | None = None,
+) -> Contrast:
     """Compare two arms on the clips that both were scored on.
 
     Args:
@@ -65,6 +71,7 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series, fixe
             seed.
         players: the player of each clip, with the same index.
         fixed: the second has no seeds, as a baseline; only the first arm's seeds vary.
+        pooled: variance between seeds over all arms of a sweep, see `seed_spread`.
 
     Raises:
         ValueError: fewer than two players in common.
@@ -89,10 +96,16 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series, fixe
     # The variance of the mean over players from seed to seed. The interaction of seeds and players is counted both here
     # and between players. This is conservative, and it leaves more degrees of freedom, hence more power, than an
     # analysis of variance that subtracts the interaction.
-    varying = [[means(seed).mean() for seed in side.T] for side in (sides[:1] if fixed else sides)]
-    seed_parts = [(float(np.var(seeds, ddof=1)) / len(seeds), len(seeds) - 1.0) for seeds in varying if len(seeds) > 1]
-    if min(map(len, varying)) < SEEDS_FOR_SPREAD:
-        seed_parts = []
+    varying = [np.array([means(seed).mean() for seed in side.T]) for side in (sides[:1] if fixed else sides)]
+    seed_parts: list[tuple[float, float]] = []
+    if min(map(len, varying)) >= SEEDS_FOR_SPREAD:
+        seed_parts = [(float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1.0) for seeds in varying]
+        if pooled is not None:
+            # Two variances of three seeds each have few degrees of freedom. Arms that vary more than the others keep
+            # their own variance.
+            ratio, df = pooled
+            expected = sum(ratio * seeds.mean() * (1 - seeds.mean()) / len(seeds) for seeds in varying)
+            seed_parts = [(max(expected, sum(part for part, _ in seed_parts)), df)]
     error, df = welch([(variance / number, number - 1.0), *seed_parts])
     half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     # With unequal numbers of clips, players have the same weight here as well; this leaves the weight of fewer clips.
@@ -115,6 +128,21 @@ def contrast(first: pd.DataFrame, second: pd.DataFrame, players: pd.Series, fixe
         within=within,
         seed_parts=seed_parts,
     )
+
+
+def seed_spread(arms: Sequence[Sequence[float]]) -> tuple[float, float] | None:
+    """Pool the variance between the seeds of all arms that have several.
+
+    Args:
+        arms: the accuracy of each seed of each arm.
+
+    Returns:
+        (variance as a multiple of accuracy · (1 − accuracy), degrees of freedom), or None if nothing can be pooled.
+    """
+    several = [np.asarray(seeds) for seeds in arms if len(seeds) > 1]
+    df = float(sum(len(seeds) - 1 for seeds in several))
+    scale = sum((len(seeds) - 1) * seeds.mean() * (1 - seeds.mean()) for seeds in several)
+    return (sum(((seeds - seeds.mean()) ** 2).sum() for seeds in several) / scale, df) if scale > 0 else None
 
 
 def welch(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -25,13 +25,15 @@ class Pair:
     p: float
 
 
-def compare(first: Arm, second: Arm, predictions: pd.DataFrame) -> Contrast | None:
-    """Compare two arms on their common test clips; None for fewer than two players."""
+def compare(
+    first: Arm, second: Arm, predictions: pd.DataFrame, pooled: tuple[float, float] | None = None
+) -> Contrast | None:
+    """Compare two arms on their common test clips, see `contrast`; None for fewer than two players."""
     (correct, players), (other, _) = (
         correct_by_clip(predictions, [trial.trial_id for trial in arm.shown]) for arm in (first, second)
     )
     try:
-        return contrast(correct, other, players)
+        return contrast(correct, other, players, pooled=pooled)
     except ValueError:
         return None
 

@@ -16,7 +16,7 @@ import pandas as pd
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial, unlike
 from analysis.stats.arms import Arm, arms, best_of_each, by_validation
-from analysis.stats.contrast import Contrast, contrast
+from analysis.stats.contrast import Contrast, contrast, seed_spread
 from analysis.stats.pairs import compare
 from analysis.stats.power import players_for, power
 from sousaphone.config import FEW_PLAYERS
@@ -129,10 +129,11 @@ def judge(
         return found(Outcome.NOTHING_TO_COMPARE)
     if differ := unlike(trial for arm in groups for trial in arm.shown):
         return found(Outcome.NOT_ALIKE, "; ".join(differ))
-    chosen = compare(compared[0], compared[1], predictions)
+    pooled = seed_spread(_accuracies(groups, predictions))
+    chosen = compare(compared[0], compared[1], predictions, pooled)
     if chosen is None or chosen.players < FEW_PLAYERS:
         return found(Outcome.TOO_FEW_PLAYERS, chosen=chosen)
-    lead = _lead(compared[0], predictions, baseline)
+    lead = _lead(compared[0], predictions, baseline, pooled)
     return found(_outcome(chosen, lead), chosen=chosen, lead=lead)
 
 
@@ -141,18 +142,30 @@ def _outcome(chosen: Contrast, lead: Lead | None) -> Outcome:
         return Outcome.CONTRADICTED
     if chosen.significant:
         return Outcome.BETTER if lead is None or lead.shown else Outcome.NOT_ABOVE_BASELINE
-    if -EQUIVALENT < chosen.low and chosen.high < EQUIVALENT:
+    if chosen.low > -EQUIVALENT and chosen.high < EQUIVALENT:
         return Outcome.EQUIVALENT
     return Outcome.UNDECIDED
 
 
-def _lead(winner: Arm, predictions: pd.DataFrame, baseline: tuple[str, pd.DataFrame] | None) -> Lead | None:
+def _accuracies(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[list[float]]:
+    """The test accuracy, as a mean over players, of each arm's trials."""
+    by_player = predictions.groupby(["trial_id", "player"], observed=True).correct.mean()
+    means = by_player.groupby("trial_id", observed=True).mean().to_dict()
+    return [[means[trial.trial_id] for trial in arm.shown if trial.trial_id in means] for arm in groups]
+
+
+def _lead(
+    winner: Arm,
+    predictions: pd.DataFrame,
+    baseline: tuple[str, pd.DataFrame] | None,
+    pooled: tuple[float, float] | None,
+) -> Lead | None:
     """Compare the winner with the best baseline; None without its predictions on the same players."""
     if baseline is None:
         return None
     title, rows = baseline
     correct, players = correct_by_clip(predictions, [trial.trial_id for trial in winner.shown])
     try:
-        return Lead(title, contrast(correct, rows.set_index("sample_id")[["correct"]], players, fixed=True))
+        return Lead(title, contrast(correct, rows.set_index("sample_id")[["correct"]], players, True, pooled))
     except ValueError:
         return None

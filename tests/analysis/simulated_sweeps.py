@@ -8,7 +8,6 @@ rudiments of the sweep, is exactly the given one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +91,9 @@ def simulate(cell: Cell, rng: np.random.Generator) -> Sweep:
 
     trials = [
         _trial(*arms[arm], int(number), float(score))
-        for arm, number, score in zip(arm_of[:-1], np.concatenate([np.arange(n) for n in seeds]), validated, strict=False)
+        for arm, number, score in zip(
+            arm_of[:-1], np.concatenate([np.arange(n) for n in seeds]), validated, strict=False
+        )
     ]
     names = [trial.trial_id for trial in trials]
     clips = pd.DataFrame({"sample_id": np.arange(cell.clips).astype(str), "player": test.astype(str)})
@@ -133,5 +134,3 @@ def _trial(model: str, augment: bool, seed: int, score: float) -> Trial:
     config: dict[str, Any] = {"model": model, "strategy": "lora", "lora_targets": "all-linear", "augment": augment}
     history = [{"epoch": 1, "best_epoch": 1, "val_macro_f1": score, "val_acc": score}]
     return Trial(f"{model}-{augment}-{seed}", {**config, "seed": seed}, Status.COMPLETED, history=history)
-
-
