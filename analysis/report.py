@@ -115,10 +115,9 @@ def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None 
         figures = pictures(found)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
+    table = comparison_table(found.trials, found.cpu_ms, found.adapter_bytes, found.tested)
     files = {
-        "comparison_table.csv": to_csv(
-            comparison_table(found.trials, found.cpu_ms, found.adapter_bytes, found.tested)
-        ).encode(),
+        "comparison_table.csv": to_csv(table).encode(),
         "epochs.csv": exports.epochs_csv(found.trials),
         "predictions.parquet": exports.predictions_parquet(found.predictions),
         "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),

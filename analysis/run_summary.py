@@ -194,7 +194,7 @@ class Findings:
     @cached_property
     def augmentation(self) -> list[Pair]:
         """Augmented minus unaugmented, for each backbone with both."""
-        return augmentation_pairs([arm for arm in self.groups if arm.full and self.scored(arm)], self.predictions)
+        return augmentation_pairs(self.verdict.groups, self.predictions)
 
     @cached_property
     def classes(self) -> Classes | None:

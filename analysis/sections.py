@@ -104,8 +104,8 @@ def _results(found: Findings) -> Iterator[Block]:
         return
     groups = [arm for arm in found.groups if arm.full]
     yield Text(
-        f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval, the wider of that "
-        f"over {found.unit}s and that over clips; macro F1 is over the rudiments of the test clips."
+        f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval, the wider of "
+        f"that over {found.unit}s and that over clips; macro F1 is over the rudiments of the test clips."
     )
     head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "test_macro_f1", "test clips")
     yield Table((*head, f"{found.unit}s", "trainable"), [_arm_row(found, arm) for arm in groups])
@@ -250,9 +250,9 @@ def _rudiments(found: Findings) -> Iterator[Block]:
         return
     arm = found.best[0]
     yield Text(
-        f"F1 on the test clips of {arm.name}, the best arm by validation, with its 95 % interval, the wider of a bootstrap "
-        f"of {found.unit}s and that over clips (from {FEWEST_PLAYERS} {found.unit}s on). Few clips do not show which "
-        "rudiments are easier than others."
+        f"F1 on the test clips of {arm.name}, the best arm by validation, with its 95 % interval, the wider of a "
+        f"bootstrap of {found.unit}s and that over clips (from {FEWEST_PLAYERS} {found.unit}s on). Few clips do not "
+        "show which rudiments are easier than others."
     )
     rows = [
         (

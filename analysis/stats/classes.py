@@ -10,6 +10,8 @@ from analysis.stats.confusion import spoken
 from sousaphone.rudiments import SLUGS
 from sousaphone.text import counted
 
+_MOST_NAMED = 12  # rudiments named in the text
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -35,7 +37,8 @@ class Classes:
         whole = f"The {counted(self.clips, 'test clip')} cover {len(self.slugs)} of {len(SLUGS)} rudiments: {shares}."
         if len(self.slugs) == len(SLUGS):
             return whole
-        return f"{whole} All results are about these rudiments only: {', '.join(map(spoken, self.slugs))}."
+        names = f": {', '.join(map(spoken, self.slugs))}" if len(self.slugs) <= _MOST_NAMED else ""
+        return f"{whole} All results are about these rudiments only{names}."
 
 
 def classes_of(predictions: pd.DataFrame) -> Classes | None:

@@ -103,19 +103,21 @@ def f1_by_rudiment(rows: pd.DataFrame) -> list[RudimentF1]:
     for own in (trials == trial for trial in np.unique(trials)):
         support, hits = counts(true, own), counts(true, own & (true == predicted))
         either = support + counts(predicted, own)
-        f1 = 2 * (weights @ hits) / np.maximum(weights @ either, 1)
-        scores.append(np.where(weights @ support > 0, f1, np.nan))  # a draw without the rudiment says nothing of it
+        drawn_f1 = 2 * (weights @ hits) / np.maximum(weights @ either, 1)
+        scores.append(
+            np.where(weights @ support > 0, drawn_f1, np.nan)
+        )  # a draw without the rudiment says nothing of it
         involved.append((either - hits).sum(axis=0))
     known = np.flatnonzero(support.sum(axis=0))
     drawn, number = np.mean(scores, axis=0)[:, known], np.mean(involved, axis=0)[known]
-    ends = np.nanpercentile(drawn[1:], [2.5, 97.5], axis=0)
+    low, high = np.nanpercentile(drawn[1:], [2.5, 97.5], axis=0)
     found = []
-    for place, label in enumerate(known):
+    for place, label in enumerate(known.tolist()):
         f1, several = float(drawn[0, place]), int((support[:, label] > 0).sum())
-        low, high = (2 * end / (1 + end) for end in wilson_interval(f1 / (2 - f1), float(number[place])))
-        low, high = min(low, float(ends[0, place])), max(high, float(ends[1, place]))
-        low, high = (low, high) if several >= FEWEST_PLAYERS else (math.nan, math.nan)
-        found.append(RudimentF1(SLUGS[label], f1, low, high, int(support[:, label].sum()), several))
+        least, most = (2 * end / (1 + end) for end in wilson_interval(f1 / (2 - f1), float(number[place])))
+        ends = min(least, float(low[place])), max(most, float(high[place]))
+        shown = ends if several >= FEWEST_PLAYERS else (math.nan, math.nan)
+        found.append(RudimentF1(SLUGS[label], f1, *shown, int(support[:, label].sum()), several))
     return found
 
 

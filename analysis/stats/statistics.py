@@ -3,10 +3,10 @@
 The unit of observation is the player, since clips of one player are correlated. A test over clips alone (McNemar) or a
 percentile bootstrap over a dozen players has a false positive rate far above its nominal level; a t interval over
 players alone has none of the uncertainty of few clips (no disagreement on 8 clips would give an interval of width 0).
-Therefore an interval is the wider of both. Sources: t interval and Welch-Satterthwaite degrees of freedom, any textbook;
-sign-flip test, R. A. Fisher, The Design of Experiments (1935), chapter 3; score intervals, E. B. Wilson (1927) and
-T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design"
-(1998); S. Holm, "A simple sequentially rejective multiple test procedure" (1979).
+Therefore an interval is the wider of both. Sources: t interval and Welch-Satterthwaite degrees of freedom, any
+textbook; sign-flip test, R. A. Fisher, The Design of Experiments (1935), chapter 3; score intervals, E. B. Wilson
+(1927) and T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
+design" (1998); S. Holm, "A simple sequentially rejective multiple test procedure" (1979).
 """
 
 from __future__ import annotations

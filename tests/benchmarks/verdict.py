@@ -159,8 +159,7 @@ def summary(results: Sequence[Result]) -> list[str]:
     if powers:
         gaps = [each.stated - each.realised.value for each in powers]
         lines.append(
-            f"stated minus realised power: {min(gaps):+.2f} to {max(gaps):+.2f} over {len(gaps)} cells with at least 50 "
-            "sweeps"
+            f"stated minus realised power: {min(gaps):+.2f} to {max(gaps):+.2f} over {len(gaps)} cells with 50 sweeps"
         )
     return lines
 
@@ -173,9 +172,7 @@ def table(results: Sequence[Result]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sweeps", type=int, default=400)
-    parser.add_argument(
-        "--only", choices=("null", "close", "power"), help="cells with steps of 0, 2, or 5 and 10 points"
-    )
+    parser.add_argument("--only", choices=("null", "close", "power"), help="steps of 0, of 2, or of 5 and 10 points")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--save", action="store_true")
     arguments = parser.parse_args()
