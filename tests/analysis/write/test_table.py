@@ -17,7 +17,7 @@ from tests.analysis.run_builders import COMMIT, arm, record, trial_id, write_run
 COLUMNS = (
     "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,partial,epochs,best_epoch,val_acc,"
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
-    "also_acc,also_macro_f1,total_params,trainable_params,adapter_params,"
+    "also_acc,also_macro_f1,test_acc_by_player,test_acc_low,test_acc_high,test_players,total_params,trainable_params,adapter_params,"
     "trainable_percent,train_seconds,wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
     "adapter_kb,oom_retries,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
     "git_commit,reason,error"
