@@ -29,11 +29,11 @@ def compare(
     first: Arm, second: Arm, predictions: pd.DataFrame, pooled: tuple[float, float] | None = None
 ) -> Contrast | None:
     """Compare two arms on their common test clips, see `contrast`; None for fewer than two players."""
-    (correct, players), (other, _) = (
-        correct_by_clip(predictions, [trial.trial_id for trial in arm.shown]) for arm in (first, second)
-    )
+    names = [[trial.trial_id for trial in arm.shown] for arm in (first, second)]
+    correct, players = correct_by_clip(predictions, [*names[0], *names[1]])
+    sides = [correct[correct.columns.intersection(own)] for own in names]
     try:
-        return contrast(correct, other, players, pooled=pooled)
+        return contrast(*sides, players, pooled=pooled)
     except ValueError:
         return None
 

@@ -96,7 +96,7 @@ def simulate(cell: Cell, rng: np.random.Generator) -> Sweep:
         )
     ]
     names = [trial.trial_id for trial in trials]
-    clips = pd.DataFrame({"sample_id": np.arange(cell.clips).astype(str), "player": test.astype(str)})
+    clips = pd.DataFrame({"sample_id": np.arange(cell.clips), "player": test.astype(str)})
     predictions = pd.DataFrame(
         {
             "trial_id": pd.Categorical.from_codes(np.repeat(np.arange(len(names)), cell.clips), names),
