@@ -31,9 +31,9 @@ def compare(
     """Compare two arms on their common test clips, see `contrast`; None for fewer than two players."""
     names = [[trial.trial_id for trial in arm.shown] for arm in (first, second)]
     correct, players = correct_by_clip(predictions, [*names[0], *names[1]])
-    sides = [correct[correct.columns.intersection(own)] for own in names]
+    one, other = (correct[correct.columns.intersection(own)] for own in names)
     try:
-        return contrast(*sides, players, pooled=pooled)
+        return contrast(one, other, players, pooled=pooled)
     except ValueError:
         return None
 

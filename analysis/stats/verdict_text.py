@@ -53,7 +53,8 @@ def headline(verdict: Verdict) -> str:
                 f"More validation {unit}s would make the selection more reliable.{only}"
             )
         case Outcome.EQUIVALENT:
-            cheaper = "" if verdict.lead is not None and not verdict.lead.shown else " Use the cheaper one."
+            usable = verdict.of_backbones and verdict.lead is not None and verdict.lead.shown
+            cheaper = " Use the cheaper one." * usable
             return (
                 f"{first[0].upper()}{first[1:]} and {second} are equivalent: they differ by {size}, which is within "
                 f"±{_points(EQUIVALENT)}.{cheaper}{_lead(verdict)}{only}"
@@ -76,7 +77,7 @@ def details(verdict: Verdict) -> list[str]:
         found += _power(verdict)
     if verdict.winner is not None and verdict.rival is not None:
         found.append(_selection(verdict.winner, verdict.rival))
-    if verdict.chosen is not None and verdict.outcome not in (Outcome.TOO_FEW_PLAYERS, Outcome.CONTRADICTED):
+    if verdict.outcome in (Outcome.BETTER, Outcome.EQUIVALENT, Outcome.UNDECIDED):  # others would recommend a loser
         found.append(_constraints(verdict))
     found += _left_out(verdict)
     if not verdict.players_known and len(verdict.compared) > 1 and verdict.outcome is not Outcome.NOT_ALIKE:
@@ -137,19 +138,21 @@ def _of_models(found: Contrast) -> str:
 
 def _lead(verdict: Verdict) -> str:
     """State the winner's lead over the best baseline, with a leading space."""
+    name = verdict.compared[0].label
     if verdict.lead is None:
-        return " Whether it is better than a simple baseline was not measured."
+        return f" Whether {name} is better than a simple baseline was not measured."
     found = verdict.lead.contrast
     size = f"{_points(found.difference)} (95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
     if verdict.lead.shown:
-        return f" It is better than the best baseline ({verdict.lead.baseline}) by {size}."
-    return f" Its lead over the best baseline ({verdict.lead.baseline}) of {size} is not significant."
+        return f" {name} is better than the best baseline ({verdict.lead.baseline}) by {size}."
+    return f" The lead of {name} over the best baseline ({verdict.lead.baseline}), {size}, is not significant."
 
 
 def _power(verdict: Verdict) -> list[str]:
     """State the power and, only while the question is open, how many players a decision would need."""
     powers = [f"{verdict.power(true):.0%} for {_points(true)}" for true in TRUE_DIFFERENCES]
-    stated = f"The power to detect a true difference is {' and '.join(powers)}."
+    lead = " and the lead over the baseline" * (verdict.lead is not None)
+    stated = f"The power to detect a true difference{lead} is {' and '.join(powers)}."
     if verdict.answered or verdict.chosen is None:
         return [stated]
     needed = [
@@ -159,8 +162,8 @@ def _power(verdict: Verdict) -> list[str]:
     ]
     each = verdict.chosen.clips / verdict.chosen.players
     return [
-        f"Test {_unit(verdict)}s needed to detect a true difference with a power of {POWER:.0%}, with {each:.0f} clips "
-        f"each: {', '.join(needed)}.",
+        f"Test {_unit(verdict)}s needed to detect a true difference{lead} with a power of {POWER:.0%}, with "
+        f"{each:.0f} clips each: {', '.join(needed)}.",
         stated,
     ]
 
