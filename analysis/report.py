@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from analysis.figures.all_figures import pictures
-from analysis.load.predictions import read_predictions
+from analysis.load.predictions import DAMAGED, read_baseline, read_predictions
 from analysis.load.ray_log import read_ray_log
 from analysis.load.trials import read_trials
 from analysis.run_summary import Findings
@@ -27,6 +27,7 @@ from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.seal import is_sealed
 from sousaphone.runs.trial_record import adapter_file, now
+from sousaphone.text import one_line
 
 _LINKS = (
     "Every column: comparison_table.csv; every epoch: epochs.csv; every clip: predictions.parquet; one JSON file per "
@@ -53,10 +54,28 @@ def read_run(path: Path) -> Findings:
     except ValueError as error:
         baseline_results = None
         damaged.append(f"baselines: {error}; resuming measures them again")
+    best, baseline_rows = baseline_results.best if baseline_results else None, None
+    if best is not None:
+        try:
+            baseline_rows = read_baseline(run, best.name)
+        except DAMAGED as error:
+            damaged.append(f"predictions of the baseline {best.name} are damaged ({one_line(error, 200)})")
     adapters = {trial.trial_id: adapter_file(run.trial(trial.trial_id)) for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file}
     remarks += damaged
-    return Findings(path, plan, trials, run.is_live(), now(), remarks, predictions, baseline_results, sizes, further)
+    return Findings(
+        path,
+        plan,
+        trials,
+        run.is_live(),
+        now(),
+        remarks,
+        predictions,
+        baseline_results,
+        sizes,
+        further,
+        baseline_rows,
+    )
 
 
 def write_report(run: Path, output: Path | None = None, with_sounds: bool = True, data_dir: Path | None = None) -> Path:
@@ -96,8 +115,9 @@ def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None 
         figures = pictures(found)
         sounds, remarks = audio.result() if audio else ([], [])
     content = sections(found, figures, sounds, remarks)
+    table = comparison_table(found.trials, found.cpu_ms, found.adapter_bytes, found.tested)
     files = {
-        "comparison_table.csv": to_csv(comparison_table(found.trials, found.cpu_ms, found.adapter_bytes)).encode(),
+        "comparison_table.csv": to_csv(table).encode(),
         "epochs.csv": exports.epochs_csv(found.trials),
         "predictions.parquet": exports.predictions_parquet(found.predictions),
         "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),

@@ -15,7 +15,11 @@ from analysis.load.predictions import AVERAGED_LOGITS, LOGITS
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
 from analysis.stats.calibration import WAYS, Scaling, scaling
-from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge, players_text
+from analysis.stats.classes import Classes, classes_of
+from analysis.stats.pairs import Pair, augmentation_pairs, other_pairs
+from analysis.stats.slices import Slice, accuracy_of
+from analysis.stats.verdict import Verdict, judge
+from analysis.stats.verdict_text import UNKNOWN_PLAYERS, players_text
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.directory import RunDirectory, banner
@@ -36,6 +40,7 @@ class Findings:
     baseline_results: BaselineResults | None = None  # None if not measured
     adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # size of the trained weights' file, by trial_id
     further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of other test sets
+    baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
 
     @property
     def name(self) -> str:
@@ -180,6 +185,7 @@ class Findings:
             ("Commit", f"{origin.get('git_commit', 'unknown')}{dirty}"),
             ("Versions", versions),
             ("Host", origin.get("host")),
+            ("Seeds", _seeds(*self.seeds_planned)),
             ("Learning rates", ", ".join(dict.fromkeys(rates.values()))),
             ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
@@ -194,7 +200,55 @@ class Findings:
 
     @cached_property
     def verdict(self) -> Verdict:
-        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known)
+        best = self.baseline_results.best if self.baseline_results else None
+        baseline = (best.title, self.baseline_rows) if best is not None and self.baseline_rows is not None else None
+        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline)
+
+    @cached_property
+    def other_pairs(self) -> list[Pair]:
+        """All pairs of the backbones' best arms but winner and rival, if those were compared."""
+        return other_pairs(self.verdict.compared, self.predictions) if self.verdict.chosen is not None else []
+
+    @cached_property
+    def augmentation(self) -> list[Pair]:
+        """Augmented minus unaugmented, for each backbone with both."""
+        return augmentation_pairs(self.verdict.groups, self.predictions)
+
+    @cached_property
+    def classes(self) -> Classes | None:
+        """The rudiments of the test clips; None without predictions."""
+        return classes_of(self.predictions)
+
+    @property
+    def chance_percent(self) -> float | None:
+        """The accuracy of a random prediction, percent; None without predictions."""
+        return 100 * self.classes.chance if self.classes else None
+
+    @cached_property
+    def tested(self) -> dict[str, Slice]:
+        """The test accuracy of each trial with predictions, as a mean over players, by trial_id."""
+        return {trial_id: accuracy_of(rows) for trial_id, rows in self._by_trial.items()}
+
+    @property
+    def seeds_planned(self) -> tuple[list[int], list[int]]:
+        """The numbers of seeds of each arm that were planned at first, and of those added later by --extend."""
+        added = {str(name) for extension in self.plan.get("extensions") or () for name in extension.get("added") or ()}
+        names = [[trial.trial_id for trial in arm.trials] for arm in self.groups]
+        later = [sum(name in added for name in own) for own in names]
+        pairs = [(len(own) - more, more) for own, more in zip(names, later, strict=True) if more < len(own)]
+        return [first for first, _ in pairs], [more for _, more in pairs]
+
+    @property
+    def warning_of_added_seeds(self) -> str | None:
+        """A warning if seeds were added to planned arms; else None."""
+        first, later = self.seeds_planned
+        if not any(later):
+            return None
+        return (
+            f"{_range(first, 'seed')} per arm {'was' if max(first) == 1 else 'were'} planned at first, and "
+            f"{_range(later, 'seed')} added later by --extend. Adding seeds until a difference is significant inflates "
+            "claims: decide on their number beforehand, and report it."
+        )
 
     @property
     def players_known(self) -> bool:
@@ -300,6 +354,12 @@ def _range(numbers: Sequence[int], noun: str) -> str:
     """Format a range: `3 seeds`, `1 to 3 seeds`."""
     fewest, most = min(numbers), max(numbers)
     return f"{fewest} to {counted(most, noun)}" if fewest < most else counted(most, noun)
+
+
+def _seeds(first: Sequence[int], later: Sequence[int]) -> str:
+    if not first:
+        return ""
+    return f"{_range(first, 'seed')} per arm planned, {_range(later, 'seed') if any(later) else 'none'} added later"
 
 
 def _extension(extension: Mapping[str, Any]) -> str:

@@ -9,20 +9,19 @@ from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import Arm, pretrained, title
 from analysis.stats.calibration import Calibration
+from analysis.stats.confusion import f1_by_rudiment, macro_f1, spoken
 from analysis.stats.criteria import criteria, expectation_rows
-from analysis.stats.slices import accuracy_of, possible
+from analysis.stats.slices import FEWEST_PLAYERS, accuracy_of, possible
 from analysis.stats.times import busy_machine
-from analysis.stats.verdict import pair_rows, players_text
+from analysis.stats.verdict_text import details, headline, pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.config import COVERED_SECONDS
-from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
 from sousaphone.text import counted
 
 _COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, at the best epoch; the table is sorted by it",
-    "val_acc, test_acc": f"accuracy over {len(SLUGS)} rudiments (chance: {100 / len(SLUGS):g} %); test is evaluated "
-    "once, with the weights of the best validation epoch",
+    "val_acc, test_acc": "accuracy; test is evaluated once, with the weights of the best validation epoch",
     "test_averaged_acc": "test accuracy of the mean logits over windows of the same length that cover the clip, half a "
     f"window apart (of clips longer than {COVERED_SECONDS:g} s: the central {COVERED_SECONDS:g} s)",
     "trial": "backbone, strategy, augmentation on or off, and seed (s0 is seed 0); an arm is all trials that differ "
@@ -66,6 +65,7 @@ def sections(
         Section("Expected and observed rankings", list(_expectations(found))),
         Section("Other pairs of backbones", list(_pairs(found))),
         Section("Effect of augmentation", list(_augmentation(found))),
+        Section("F1 by rudiment", list(_rudiments(found))),
         Section("Calibration", list(_calibration(found))),
         Section("Figures", pictures),
         Section("Audio of the most frequent confusions", sounds),
@@ -87,12 +87,14 @@ def _opening(found: Findings) -> Iterator[Block]:
     live = "; the run is still running" if found.live else ""
     yield Text(f"{counted(len(found.trials), 'planned trial')}: {states}{live}.")
     if not found.banner:
-        yield Text(found.verdict.headline)
-        details = [*found.verdict.details, *(f"{note[0].upper()}{note[1:]}." for note in found.tuning)]
-        if details:
-            yield Items(details)
+        yield Text(headline(found.verdict))
+        caveats = [found.warning_of_added_seeds] if found.warning_of_added_seeds else []
+        if items := [*details(found.verdict), *caveats, *(f"{note[0].upper()}{note[1:]}." for note in found.tuning)]:
+            yield Items(items)
     elif found.too_few_players:
         yield Text(found.too_few_players)
+    if found.classes:
+        yield Text(found.classes.text)
     differing = ((title(t.config.get("model", "")), t.began_from.get("frontend_mismatch")) for t in found.trials)
     for name, features in dict.fromkeys((name, ", ".join(what)) for name, what in differing if what):
         yield Banner(f"The input features of {name} differ from those of its pretraining ({features}).")
@@ -113,13 +115,13 @@ def _results(found: Findings) -> Iterator[Block]:
         yield Text("No trial has finished yet.")
         return
     groups = [arm for arm in found.groups if arm.full]
-    if any(len(arm.shown) > 1 for arm in groups):
-        yield Text(
-            f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval over them."
-        )
-        head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "trainable")
-        yield Table(head, [_arm_row(found, arm) for arm in groups])
-        yield Text("Trials:")
+    yield Text(
+        f"Arms: means over seeds; test accuracy is the mean over {found.unit}s, with its 95 % interval, the wider of "
+        f"that over {found.unit}s and that over clips; macro F1 is over the rudiments of the test clips."
+    )
+    head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "test_macro_f1", "test clips")
+    yield Table((*head, f"{found.unit}s", "trainable"), [_arm_row(found, arm) for arm in groups])
+    yield Text("Trials:")
     yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked], extra=_EXTRA)
     if warning := busy_machine([*found.ranked, *found.partial]):
         yield Text(warning)
@@ -135,6 +137,9 @@ def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
         formatted(arm.mean("val_acc"), ".1%"),
         formatted(test.accuracy if test else None, ".1%"),
         "–" if test is None or math.isnan(test.low) else f"{possible(test.low):.1%} to {possible(test.high):.1%}",
+        formatted(macro_f1(found.predictions, found.scored(arm)) if test else None, ".3f"),
+        formatted(test.clips if test else None, ","),
+        formatted(test.players if test else None, ","),
         formatted(arm.shown[0].trainable_params, ","),
     )
 
@@ -232,7 +237,8 @@ def _further(found: Findings) -> Iterator[Block]:
 
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
-    evaluated = criteria(found.trials, found.baselines, scored, found.live)
+    chance = found.classes.chance if found.classes else None
+    evaluated = criteria(found.trials, found.baselines, scored, found.live, chance)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
@@ -248,7 +254,7 @@ def _expectations(found: Findings) -> Iterator[Block]:
 
 
 def _pairs(found: Findings) -> Iterator[Block]:
-    if others := found.verdict.others:
+    if others := found.other_pairs:
         yield Text(
             f"All other pairs of the backbones' best arms, on the test {found.unit}s. {_P}, adjusted by Holm's method "
             "for the number of pairs."
@@ -257,7 +263,7 @@ def _pairs(found: Findings) -> Iterator[Block]:
 
 
 def _augmentation(found: Findings) -> Iterator[Block]:
-    if pairs := found.verdict.augmentation:
+    if pairs := found.augmentation:
         yield Text(
             f"Test accuracy with augmentation minus test accuracy without it, on the same clips. The interval is over "
             f"{found.unit}s, and over seeds if both arms have at least three. {_P}, not adjusted for the number of "
@@ -276,6 +282,28 @@ def _augmentation(found: Findings) -> Iterator[Block]:
             )
     elif found.without_effect:
         yield Text(found.without_effect)
+
+
+def _rudiments(found: Findings) -> Iterator[Block]:
+    if not found.best:
+        return
+    arm = found.best[0]
+    yield Text(
+        f"F1 on the test clips of {arm.name}, the best arm by validation, with its 95 % interval, the wider of a "
+        f"bootstrap of {found.unit}s and that over clips (from {FEWEST_PLAYERS} {found.unit}s on). Few clips do not "
+        "show which rudiments are easier than others."
+    )
+    rows = [
+        (
+            spoken(each.slug),
+            f"{each.f1:.2f}",
+            "–" if math.isnan(each.low) else f"{each.low:.2f} to {each.high:.2f}",
+            f"{each.clips:,}",
+            f"{each.players:,}",
+        )
+        for each in f1_by_rudiment(found.rows(arm))
+    ]
+    yield Table(("rudiment", "F1", "95 % interval", "clips", f"{found.unit}s"), rows)
 
 
 def _calibration(found: Findings) -> Iterator[Block]:

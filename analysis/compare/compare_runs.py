@@ -20,7 +20,7 @@ from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import counted_states
 from analysis.report import read_run, write_files
 from analysis.run_summary import Findings
-from analysis.stats.statistics import contrast
+from analysis.stats.contrast import contrast
 from analysis.write.blocks import Block, Items, Section, Table, Text
 from analysis.write.markdown import to_markdown
 from sousaphone.config import ArmKey

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from analysis.compare.experiments import Experiment, arm_title, first_titles
 from analysis.run_summary import Findings
-from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
 from sousaphone.text import counted
 
@@ -43,8 +42,8 @@ def _scores(experiments: Sequence[Experiment]) -> list[str]:
     found = []
     if zeros := sum(value == 0 for value in known):
         found.append(
-            f"{zeros} of {len(full)} completed have a test accuracy of exactly 0.0, worse than chance "
-            f"({1 / len(SLUGS):.1%}): either nothing was measured or the model was not trained"
+            f"{zeros} of {len(full)} completed have a test accuracy of exactly 0.0, worse than chance: either nothing "
+            "was measured or the model was not trained"
         )
     if perfect := sum(value == 1 for value in known):
         found.append(f"{perfect} of {len(full)} completed have exactly 1.0, which is plausible only for very few clips")

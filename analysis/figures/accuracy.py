@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from analysis.figures.plotly_charts import escape
 from analysis.figures.rows import Panel, RowFigure, Series
-from analysis.figures.style import CHANCE, GREY, Dot, Key, Spot, accuracy_range, dots_in_row
+from analysis.figures.style import GREY, Dot, Key, Spot, accuracy_range, dots_in_row
 from analysis.run_summary import Findings
 from analysis.stats.arms import Look, checkpoints
 from analysis.stats.slices import accuracy_of, by_player, possible
@@ -60,7 +60,7 @@ def picture(run: Findings) -> Picture:
     )
     caption += (
         f"averaged over seeds, then over up to {players} test players"
-        f"{', with its 95 % t interval over players' * intervals}."
+        f"{', with its 95 % interval over players' * intervals}."
         if players
         else "measured once."
     )
@@ -81,8 +81,8 @@ def picture(run: Findings) -> Picture:
             Key("validation, best epoch", filled=False),
             Key(f"test, same epoch{', with 95 % interval' * intervals}"),
             *([Key("baseline", _BASELINE)] if run.baselines else []),
-            CHANCE,
         ],
+        chance=run.chance_percent,
         separators=[len(run.groups)] if run.baselines else [],
         row=0.42 if dots and len(rows) <= 24 else None,
     ).picture()

@@ -9,7 +9,7 @@ from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import GREY, Dot, Key, Spot, dots_in_row
 from analysis.run_summary import Findings
 from analysis.stats.arms import Look
-from analysis.stats.statistics import Contrast
+from analysis.stats.contrast import Contrast
 from analysis.write.blocks import Picture
 
 
@@ -59,7 +59,7 @@ def effects(run: Findings) -> list[Effect]:
             run.look(pair.first),
             pair.contrast,
         )
-        for pair in run.verdict.augmentation
+        for pair in run.augmentation
     ]
     return sorted(found, key=lambda effect: -effect.contrast.difference)
 

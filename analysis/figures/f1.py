@@ -28,13 +28,14 @@ def picture(run: Findings) -> Picture | None:
     mean = dict(zip(known, means.tolist(), strict=True))
     order = {family: place for place, family in enumerate(dict.fromkeys(FAMILIES.values()))}
     known.sort(key=lambda i: (order[FAMILIES[SLUGS[i]]], -mean[i]))
-    names = [spoken(SLUGS[i]) for i in known]
+    clips = run.rows(run.best[0]).drop_duplicates("sample_id").rudiment.astype(str).value_counts()
+    names = [f"{spoken(SLUGS[i])} ({clips.get(SLUGS[i], 0)})" for i in known]
     groups = families([SLUGS[i] for i in known])
     caption = (
         "F1 on the test clips (the harmonic mean of precision and recall) of each backbone's best arm by validation, "
-        "averaged over seeds. Rudiments are grouped by family and sorted by their mean F1; overlapping markers are "
-        "moved "
-        "apart vertically."
+        "averaged over seeds; in brackets the number of clips. Rudiments are grouped by family and sorted by their "
+        "mean "
+        "F1, which for few clips is mostly chance; overlapping markers are moved apart vertically."
     )
     if len(known) < len(SLUGS):
         caption += f" {len(SLUGS) - len(known)} rudiments are not among the test clips."

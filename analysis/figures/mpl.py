@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, Key, Spot, shortened
+from analysis.figures.style import GREY, GRID, INK, Key, Spot, shortened
 from analysis.stats.arms import Look
 
 _DPI = 150
@@ -113,6 +113,6 @@ def points(axes: Axes, spots: Sequence[Spot], look: Look, size: float) -> None:
     axes.scatter(x, y, s=size, marker=look.marker, facecolor=face, edgecolor=colour, linewidth=1.7, zorder=3)
 
 
-def chance_line(axes: Axes, vertical: bool = True) -> None:
+def chance_line(axes: Axes, percent: float, vertical: bool = True) -> None:
     draw = axes.axvline if vertical else axes.axhline
-    draw(CHANCE_PERCENT, color=GREY, linestyle="--", linewidth=1, zorder=1)
+    draw(percent, color=GREY, linestyle="--", linewidth=1, zorder=1)

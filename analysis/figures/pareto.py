@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.style import CHANCE, CHANCE_PERCENT, GREY, Key, Spot, jitter, log_axis, short_count, shortened
+from analysis.figures.style import GREY, Key, Spot, chance_key, jitter, log_axis, short_count, shortened
 from analysis.load.trials import Trial
 from analysis.run_summary import Findings
 from analysis.stats.arms import STRATEGIES, Arm, Look, title
@@ -138,7 +138,7 @@ def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
     lowest = min(point.low for panel in panels for point in panel.points)
     span = max(highest - lowest, 10.0)
     low = lowest - 0.2 * span
-    return (low if low > 4 * CHANCE_PERCENT else 0.0), min(highest + 0.12 * span, 104.0)
+    return (low if low > 10.0 else 0.0), min(highest + 0.12 * span, 104.0)
 
 
 def picture(run: Findings) -> Picture:
@@ -185,8 +185,8 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
     places = page.cells(rows, columns, gap, page.foot + 0.62, tall, (0.35, gap))
     for number, panel in enumerate(panels):
         axes = page.panel(*places[number])
-        if low < CHANCE_PERCENT:
-            mpl.chance_line(axes, vertical=False)
+        if run.chance_percent is not None and low < run.chance_percent:
+            mpl.chance_line(axes, run.chance_percent, vertical=False)
         start, end, ticks = panel.axis
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
@@ -232,7 +232,9 @@ def _keys(panels: Sequence[Panel], run: Findings) -> tuple[list[Key], list[Key]]
         others += [Key(STRATEGIES[name], grey, size=_SIZES[name] ** 0.5) for name in strategies]
     if len({arm.augment for arm in shown}) > 1:
         others += [Key("augmented"), Key("unaugmented", filled=False)]
-    others += [_FRONT, *([CHANCE] if limits_of(panels)[0] < CHANCE_PERCENT else [])]
+    others.append(_FRONT)
+    if run.chance_percent is not None and limits_of(panels)[0] < run.chance_percent:
+        others.append(chance_key(run.chance_percent))
     return [Key(title(model), run.looks[model]) for model in models], others
 
 
@@ -274,8 +276,8 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -
                 marker={**marker, "opacity": 1},
                 **where,
             )
-        if low < CHANCE_PERCENT:
-            plotly_charts.chance_line(figure, vertical=False, **where)
+        if run.chance_percent is not None and low < run.chance_percent:
+            plotly_charts.chance_line(figure, run.chance_percent, vertical=False, **where)
         numbered = {"tickvals": ticks, "ticktext": [short_count(tick) for tick in ticks]}
         limits = [math.log10(start), math.log10(end)]
         figure.update_xaxes(type="log", range=limits, **numbered, title=panel.title, **where)

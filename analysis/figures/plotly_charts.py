@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from analysis.figures.style import CHANCE_PERCENT, GREY, GRID, INK, LABEL_LETTERS, Key, Spot, shortened
+from analysis.figures.style import GREY, GRID, INK, LABEL_LETTERS, Key, Spot, shortened
 
 _LEGEND_ROW = 22  # pixels
 _AXIS = {
@@ -90,7 +90,7 @@ def legend(figure: go.Figure, keys: Sequence[Key], **more: Any) -> None:
         figure.add_scatter(x=[None], y=[None], **style, **more)
 
 
-def chance_line(figure: go.Figure, vertical: bool = True, **where: int) -> None:
+def chance_line(figure: go.Figure, percent: float, vertical: bool = True, **where: int) -> None:
     place: dict[str, Any] = {"line": {"dash": "dash", "color": GREY, "width": 1}, "layer": "below"}
     draw = figure.add_vline if vertical else figure.add_hline
-    draw(CHANCE_PERCENT, **place, **where)
+    draw(percent, **place, **where)

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from plotly.subplots import make_subplots
 
 from analysis.figures import mpl, plotly_charts
-from analysis.figures.style import CHANCE, GREY, GRID, Bar, Dot, Key, Spot, shortened
+from analysis.figures.style import GREY, GRID, Bar, Dot, Key, Spot, chance_key, shortened
 from analysis.stats.arms import Look
 from analysis.write.blocks import Picture
 
@@ -54,7 +54,8 @@ class RowFigure:
     banner: str | None
     labels: Sequence[str]
     panels: Sequence[Panel]
-    keys: Sequence[Key] = ()  # of the legend, in addition to named series; `CHANCE` draws the line of chance as well
+    keys: Sequence[Key] = ()  # of the legend, in addition to named series
+    chance: float | None = None  # accuracy of a random prediction, percent, drawn as a line
     size: float = 6.5  # of a marker, points
     zero: bool = False  # draw a line at 0
     grid: bool = False  # draw a line along each row
@@ -70,6 +71,10 @@ class RowFigure:
         return Picture(self.name, self.heading, self.caption, self._png(), self._chart(), min_width)
 
     @property
+    def _chance(self) -> list[Key]:
+        return [] if self.chance is None else [chance_key(self.chance)]
+
+    @property
     def _rows(self) -> tuple[int, float]:
         """The number of rows, and the height of one, inches."""
         rows = max(len(self.labels), 2)
@@ -78,7 +83,7 @@ class RowFigure:
     def _png(self) -> bytes:
         rows, size = self._rows
         legend = [Key(series.name, series.look) for panel in self.panels for series in panel.series if series.name]
-        legend += self.keys
+        legend += [*self.keys, *self._chance]
         page = mpl.Sheet(self.heading, self.banner, self.width, rows * size + 0.67, legend, self.columns)
         texts = [shortened(label) for label in self.labels]
         font = 9.0 if size > 0.25 else 8.0
@@ -96,8 +101,8 @@ class RowFigure:
         return page.png()
 
     def _draw(self, axes: Axes, panel: Panel) -> None:
-        if CHANCE in self.keys:
-            mpl.chance_line(axes)
+        if self.chance is not None:
+            mpl.chance_line(axes, self.chance)
         if self.zero:
             axes.axvline(0, color=GREY, linewidth=1, zorder=1)
         if self.grid:
@@ -135,7 +140,7 @@ class RowFigure:
 
     def _chart(self) -> go.Figure:
         figure = make_subplots(1, len(self.panels), shared_yaxes=True, horizontal_spacing=0.04)
-        plotly_charts.legend(figure, [key for key in self.keys if key != CHANCE])
+        plotly_charts.legend(figure, self.keys)
         for column, panel in enumerate(self.panels, start=1):
             self._add(figure, panel, row=1, col=column)
         rows, size = self._rows
@@ -150,9 +155,9 @@ class RowFigure:
         for text, begin, end in self.groups:
             middle = {"y": (begin + end - 1) / 2, "text": text, "textangle": 90, "showarrow": False}
             figure.add_annotation(x=1.02, xref="paper", xanchor="center", **middle)
-        if CHANCE in self.keys:
-            plotly_charts.chance_line(figure)
-            plotly_charts.legend(figure, [CHANCE])
+        if self.chance is not None:
+            plotly_charts.chance_line(figure, self.chance)
+            plotly_charts.legend(figure, self._chance)
         if self.zero:
             figure.add_vline(x=0, line={"color": GREY, "width": 1}, layer="below")
         plotly_charts.styled(figure, 93 * rows * size, self.columns)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.figures.rows import Panel, RowFigure, Series
-from analysis.figures.style import CHANCE, LABEL_LETTERS, Spot, accuracy_range, shortened
+from analysis.figures.style import LABEL_LETTERS, Spot, accuracy_range, shortened
 from analysis.run_summary import Findings
 from analysis.stats.arms import Arm
 from analysis.stats.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
@@ -28,7 +28,7 @@ def picture(run: Findings) -> Picture | None:
     few = any(part.players < FEWEST_PLAYERS for line in lines for part in line.slices.values())
     caption = (
         "Test accuracy of each backbone's best arm by validation on parts of the clips, averaged over seeds, then over "
-        f"players, with its 95 % t interval over players{f' (none below {FEWEST_PLAYERS} players)' * few}; n is the "
+        f"players, with its 95 % interval over players{f' (none below {FEWEST_PLAYERS} players)' * few}; n is the "
         "number of clips. Players, tempos and rooms may be correlated; the figure does not separate their effects."
     )
     if any(run.predictions[column].nunique() > MOST_NAMES for column, _, unit in DIMENSIONS if unit is None):
@@ -44,7 +44,7 @@ def picture(run: Findings) -> Picture | None:
         banner=run.banner,
         labels=[line.label for line in lines],
         panels=[Panel("test accuracy, %", accuracy_range(min(100 * highest, 100.0)), series)],
-        keys=[CHANCE],
+        chance=run.chance_percent,
         size=4.1,
         headings=headings,
         separators=[place for place, line in enumerate(lines) if place and not line.slices],

@@ -8,9 +8,7 @@ from itertools import count
 from typing import Any, NamedTuple
 
 from analysis.stats.arms import Look
-from sousaphone.rudiments import SLUGS
 
-CHANCE_PERCENT = 100 / len(SLUGS)
 INK, GREY, GRID = "#222222", "#767676", "#e6e6e6"
 LABEL_LETTERS = 64  # of an arm's label, at most
 
@@ -55,7 +53,9 @@ class Key(NamedTuple):
     dash: tuple[Any, str] | None = None
 
 
-CHANCE = Key(f"chance, {CHANCE_PERCENT:g} %", Look(GREY, "", ""), dash=("--", "dash"))
+def chance_key(percent: float) -> Key:
+    """The entry of the line at the accuracy of a random prediction."""
+    return Key(f"chance, {percent:.3g} %", Look(GREY, "", ""), dash=("--", "dash"))
 
 
 def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -102,7 +102,7 @@ def shortened(text: str, most: int = LABEL_LETTERS) -> str:
 def accuracy_range(percent: float) -> tuple[float, float]:
     """Limits of an accuracy axis: slightly below 0, so that a marker at 0 is whole, to slightly above `percent`, the
     highest value; at most 102."""
-    end = min(1.06 * max(percent, 4 * CHANCE_PERCENT), 102.0)
+    end = min(1.06 * max(percent, 10.0), 102.0)
     return -0.02 * end, end
 
 

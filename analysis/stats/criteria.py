@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import linear_regression
+
+from scipy import stats
 
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
-from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import Baseline
 from sousaphone.text import counted, first_few
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
+MOST_P = 0.05
+FEWEST_EPOCHS = 4  # with three, even a perfect order has p = 1/6
 # Metrics that every epoch has, and metrics of the last epoch.
 _EVERY = ("train_loss", "train_ce", "val_loss", "val_acc", "val_macro_f1", "epoch_seconds")
 _LAST = ("test_acc", "test_macro_f1")
@@ -28,9 +30,18 @@ class Criterion:
     evidence: str
 
 
-def criteria(trials: Sequence[Trial], baselines: Sequence[Baseline], scored: set[str], live: bool) -> list[Criterion]:
-    """Evaluate the four criteria; `scored` trials have test predictions, a `live` run may still complete results."""
-    return [_ended(trials, live), _falls(trials), _learns(trials, baselines, live), _complete(trials, scored, live)]
+def criteria(
+    trials: Sequence[Trial], baselines: Sequence[Baseline], scored: set[str], live: bool, chance: float | None = None
+) -> list[Criterion]:
+    """Evaluate the four criteria.
+
+    Args:
+        scored: ids of the trials with test predictions.
+        live: whether the run may still complete results.
+        chance: accuracy of a random prediction, if known.
+    """
+    learns = _learns(trials, baselines, live, chance)
+    return [_ended(trials, live), _falls(trials), learns, _complete(trials, scored, live)]
 
 
 def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
@@ -46,22 +57,25 @@ def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
 
 
 def _falls(trials: Sequence[Trial]) -> Criterion:
-    name, slopes = "train_ce falls (least-squares slope over the epochs)", {}
+    """Test the trend of each trial by Kendall's tau, whose exact p value counts all orders of the epochs."""
+    name = f"train_ce falls (Kendall's tau over the epochs is negative, p at most {MOST_P:g})"
+    trends = {}
     for trial in trials:
         points = [(row["epoch"], row["train_ce"]) for row in trial.history if "train_ce" in row]
-        if len(points) >= 3:
-            slopes[trial.trial_id] = linear_regression(*zip(*points, strict=True)).slope
-    if not slopes:
-        return Criterion(name, None, "no trial has three epochs yet")
-    rising = [f"{trial_id} ({slope:+.3f} per epoch)" for trial_id, slope in slopes.items() if slope >= 0]
-    mean = sum(slopes.values()) / len(slopes)
-    evidence = f"falls in {len(slopes) - len(rising)} of {counted(len(slopes), 'trial')}, by {-mean:.3f} nats per epoch"
-    return Criterion(name, not rising, evidence + (f"; not in {first_few(rising)}" if rising else ""))
+        if len(points) >= FEWEST_EPOCHS:
+            trends[trial.trial_id] = stats.kendalltau(*zip(*points, strict=True), alternative="less")
+    if not trends:
+        return Criterion(name, None, f"no trial has {FEWEST_EPOCHS} epochs, which a test of the trend needs")
+    # The tau of constant values is not a number.
+    without = [f"{trial_id} (p = {t.pvalue:.2g})" for trial_id, t in trends.items() if not t.pvalue <= MOST_P]
+    evidence = f"falls in {len(trends) - len(without)} of {counted(len(trends), 'trial')}"
+    return Criterion(name, not without, evidence + (f"; not shown in {first_few(without)}" if without else ""))
 
 
-def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool) -> Criterion:
+def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool, chance: float | None) -> Criterion:
+    guess = "" if chance is None else f" (chance {chance:.1%})"
     name = (
-        f"best validation accuracy above {LEAST_ACCURACY:.0%} (chance {1 / len(SLUGS):.1%}) and at least "
+        f"best validation accuracy above {LEAST_ACCURACY:.0%}{guess} and at least "
         f"{100 * LEAST_LEAD:.0f} points above the best baseline"
     )
     known = [(trial.best["val_acc"], trial.trial_id) for trial in trials if trial.full and "val_acc" in trial.best]

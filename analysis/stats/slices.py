@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.stats.statistics import mean_interval
+from analysis.stats.statistics import mean_interval, wilson_interval
 
 FEWEST_PLAYERS = 3  # needed for an interval
 MOST_NAMES = 12  # SoundFonts or rooms shown
@@ -33,7 +33,8 @@ class Slice:
     """The accuracy of one arm on one slice of the clips."""
 
     accuracy: float  # mean over players, seeds averaged first; a fraction
-    low: float  # lower end of its 95 % t interval over players; NaN for fewer than FEWEST_PLAYERS
+    low: float  # lower end of its 95 % interval, the wider of t over players and Wilson's over clips; NaN for fewer
+    # than FEWEST_PLAYERS players
     high: float  # upper end
     clips: int  # distinct clips
     players: int
@@ -54,9 +55,11 @@ def accuracy_of(rows: pd.DataFrame) -> Slice:
     """Return one arm's accuracy on the clips in `rows` (sample_id, player, correct; at least one row)."""
     players = by_player(rows)
     mean, low, high = mean_interval(players.to_numpy())
+    clips = rows.sample_id.nunique()
     if len(players) < FEWEST_PLAYERS:
-        low = high = math.nan
-    return Slice(mean, low, high, rows.sample_id.nunique(), len(players))
+        return Slice(mean, math.nan, math.nan, clips, len(players))
+    fewest, most = wilson_interval(mean, clips)  # equal players do not make an accuracy certain
+    return Slice(mean, min(low, fewest), max(high, most), clips, len(players))
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:

@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.trials import Trial
+from analysis.stats.slices import Slice, possible
 
 INTEGERS = (
     *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "oom_retries"),
-    *("train_clips", "val_clips", "test_clips"),
+    *("train_clips", "val_clips", "test_clips", "test_players"),
 )
 # Columns from val_acc on that contain no numbers.
 WORDS = (
@@ -27,6 +28,7 @@ def comparison_table(
     trials: Sequence[Trial],
     cpu_ms: Mapping[str, float] = MappingProxyType({}),
     adapter_bytes: Mapping[str, int] = MappingProxyType({}),
+    tested: Mapping[str, Slice] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Return the table of comparison_table.csv.
 
@@ -34,10 +36,10 @@ def comparison_table(
     accuracies are fractions, samples_per_second is the mean over the epochs and peak_memory_mb the maximum; unknown
     values are missing. train_seconds, seconds_per_epoch and samples_per_second are in seconds of `Trial.clock`.
     `partial` marks rows whose numbers are of fewer epochs than planned. Only rows with the same `signature` are
-    comparable. `cpu_ms` (milliseconds of one core for each clip) and `adapter_bytes` (size of the file with the
-    trained weights) are by trial_id.
+    comparable. `cpu_ms` (milliseconds of one core for each clip), `adapter_bytes` (size of the file with the trained
+    weights) and `tested` (test accuracy as a mean over players, with its 95 % interval) are by trial_id.
     """
-    table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes) for trial in trials])
+    table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes, tested.get(trial.trial_id)) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
     table[numbers] = table[numbers].apply(pd.to_numeric)
     return table.astype(dict.fromkeys(INTEGERS, "Int64"))
@@ -49,7 +51,9 @@ def to_csv(table: pd.DataFrame) -> str:
     return str(table.assign(**one_line).to_csv(index=False, lineterminator="\n"))
 
 
-def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int]) -> dict[str, Any]:
+def _row(
+    trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, int], tested: Slice | None
+) -> dict[str, Any]:
     clips = trial.data.get("clips") or {}
     config, best, last, parameters = trial.config, trial.best, trial.last, trial.parameters
     return {
@@ -71,6 +75,10 @@ def _row(trial: Trial, cpu_ms: Mapping[str, float], adapter_bytes: Mapping[str, 
         **_pick(last, "test_acc", "test_macro_f1", "held_out_acc", "held_out_macro_f1", "also_acc", "also_macro_f1"),
         **_pick(last, *(f"{split}_averaged_{metric}" for split in _SPLITS for metric in ("acc", "macro_f1"))),
         **_pick(last, "test_top5", "test_averaged_top5", "temperature", "averaged_temperature"),
+        "test_acc_by_player": tested and tested.accuracy,
+        "test_acc_low": tested and possible(tested.low),
+        "test_acc_high": tested and possible(tested.high),
+        "test_players": tested and tested.players,
         "total_params": parameters.get("total"),
         "trainable_params": parameters.get("trainable"),
         "adapter_params": parameters.get("adapter"),

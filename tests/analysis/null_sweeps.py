@@ -16,10 +16,11 @@ import pandas as pd
 
 from analysis.load.trials import Trial
 from analysis.report import read_run
-from analysis.stats.verdict import SHOWN_POWER, Verdict, judge
+from analysis.stats.verdict import Verdict, judge
 from sousaphone.runs.statuses import Status
 
 SEEDS_PER_ARM = 3
+SHOWN_POWER = 0.10  # true difference for which the power is measured
 ARMS = [(model, augment) for model in ("ast", "htsat", "efficientat", "beats") for augment in (False, True)]
 TWO = [("ast", False), ("htsat", False)]
 COLUMNS = ["seed", "sample_id", "player", "correct", "val_macro_f1", "val_acc"]
@@ -69,7 +70,7 @@ def calibrate(seeds: pd.DataFrame, sweeps: int, true: float = 0.0, rng_seed: int
         wrong = verdict.winner is not None and verdict.winner.model != TWO[0][0]
         outcomes["wrong arm" if true and wrong else verdict.outcome] += 1
         if verdict.chosen is not None:
-            power.append(verdict.chosen.power(true or SHOWN_POWER))
+            power.append(verdict.power(true or SHOWN_POWER))
     return Calibration(outcomes, float(np.mean(power)))
 
 

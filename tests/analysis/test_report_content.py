@@ -17,7 +17,16 @@ from analysis.write.markdown import to_markdown
 from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
-from tests.analysis.run_builders import ALARM, REAL, arm, record, trial_id, trials_in, write_predictions, write_run
+from tests.analysis.run_builders import (
+    ALARM,
+    REAL,
+    arm,
+    record,
+    trial_id,
+    trials_in,
+    write_predictions,
+    write_run,
+)
 
 
 def summary(found: Findings) -> str:

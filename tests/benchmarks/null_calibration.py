@@ -14,8 +14,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from analysis.stats.verdict import SHOWN_POWER
-from tests.analysis.null_sweeps import calibrate, read_seeds
+from tests.analysis.null_sweeps import SHOWN_POWER, calibrate, read_seeds
 
 
 def main() -> None:

@@ -21,7 +21,8 @@ from analysis.figures.style import jitter, log_axis, row_jitter, short_count
 from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial
 from analysis.stats.arms import arms, best_of_each, by_validation, checkpoints, looks, paled, pretrained
-from analysis.stats.statistics import contrast, mean_interval
+from analysis.stats.contrast import contrast
+from analysis.stats.statistics import mean_interval
 from analysis.write.blocks import Picture
 from sousaphone.runs.statuses import Status
 from tests.analysis.figure_builders import MODELS, built, chart, drawn, findings, one, rows

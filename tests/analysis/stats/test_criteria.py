@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from analysis.load.trials import Trial
@@ -56,3 +58,37 @@ def test_accuracy_on_part_of_the_clips_is_not_compared_with_baselines() -> None:
 def test_waiting_trial_fails_the_criterion_only_after_the_run(other: str, live: bool, met: bool | None) -> None:
     trials = [Trial("a", {"model": "ast"}, Status.COMPLETED), Trial("b", {"model": "ast"}, Status(other))]
     assert criteria(trials, None, set(), live)[0].met is met
+
+
+def falls(*curves: Sequence[float]) -> bool | None:
+    """Return whether trials with these values of train_ce meet the criterion."""
+    rows = [[{"epoch": n, "best_epoch": n, "train_ce": value} for n, value in enumerate(own, 1)] for own in curves]
+    trials = [Trial(f"t{n}", {"model": "ast"}, Status.COMPLETED, history=own) for n, own in enumerate(rows)]
+    return criteria(trials, [], set(), False)[1].met
+
+
+@pytest.mark.parametrize(
+    ("curve", "met"),
+    [
+        ((3.0, 2.0, 1.0), None),  # three epochs in any order are no evidence
+        ((4.0, 3.0, 2.0, 1.0), True),
+        ((3.0, 3.2, 2.9, 3.1, 2.95), False),  # its least-squares slope is negative
+        ((3.69, 3.70, 3.68, 3.69, 3.71, 3.66), False),
+        ((3.5, 3.0, 3.1, 2.5, 2.4, 2.45, 2.0, 1.9), True),
+        ((1.0, 2.0, 3.0, 4.0), False),
+        ((3.0, 3.0, 3.0, 3.0, 3.0), False),
+    ],
+)
+def test_train_ce_falls_only_if_its_trend_is_significant(curve: Sequence[float], met: bool | None) -> None:
+    assert falls(curve) is met
+    assert falls(curve, (4.0, 3.0, 2.0, 1.0)) is (met is not False)
+
+
+def test_noise_seldom_counts_as_falling() -> None:
+    rng = np.random.default_rng(0)
+    assert sum(falls(rng.normal(3, 0.1, 8).tolist()) is True for _ in range(300)) <= 0.08 * 300
+
+
+def test_chance_is_that_of_the_data() -> None:
+    assert "10.0%" in criteria([], [], set(), False, chance=0.1)[2].name
+    assert "chance" not in criteria([], [], set(), False)[2].name

@@ -42,6 +42,13 @@ def test_accuracy_is_averaged_over_seeds_then_clips_then_players() -> None:
     assert (whole.clips, whole.players) == (6, 3)
 
 
+def test_equal_players_do_not_make_an_accuracy_certain() -> None:
+    rows = pd.DataFrame({"player": list("pqrs"), "sample_id": list("abcd"), "correct": True})
+    found = accuracy_of(rows)
+    assert (found.accuracy, found.high) == (1.0, 1.0)
+    assert found.low == pytest.approx(4 / (4 + 3.84), abs=1e-3)
+
+
 def test_slice_of_two_players_has_no_interval() -> None:
     found = slices_of(ROWS, cut("skill_tier"))
     assert list(found) == ["beginner", "professional"]  # the least skilled first

@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 
 from analysis.load.trials import Trial
-from analysis.stats.statistics import contrast, holm
-from analysis.stats.verdict import UNKNOWN_PLAYERS, Verdict, judge
+from analysis.stats.contrast import contrast
+from analysis.stats.pairs import augmentation_pairs, other_pairs
+from analysis.stats.statistics import holm
+from analysis.stats.verdict import Outcome, Verdict, judge
+from analysis.stats.verdict_text import UNKNOWN_PLAYERS, details, headline
 from sousaphone.runs.statuses import Status
 from tests.analysis.null_sweeps import calibrate
 
@@ -45,30 +48,115 @@ def answers(
 TWO = [trial("ast", 0.8), trial("beats", 0.7)]
 
 
+SIX = [trial(model, val, seed) for model, val in (("ast", 0.8), ("beats", 0.7)) for seed in range(3)]
+
+
 def verdict(rates: Mapping[str, float], **values: Any) -> Verdict:
+    """Judge two arms of one seed each."""
     return judge(TWO, answers(rates, **values), None, {})
 
 
+def three_seeds(first: float, second: float, baseline: float | None = None, **values: Any) -> Verdict:
+    """Judge two arms of three seeds each, and a baseline if its accuracy is given."""
+    rates = {each.trial_id: first if each.config["model"] == "ast" else second for each in SIX}
+    rows = answers({**rates, "baseline": baseline or 0.0}, **values)
+    simple = ("neighbours", rows[rows.trial_id == "baseline"]) if baseline is not None else None
+    return judge(SIX, rows[rows.trial_id != "baseline"], None, {}, baseline=simple)
+
+
 def test_better_arm_is_recommended_with_its_interval() -> None:
-    found = verdict({"ast-on-s0": 0.8, "beats-on-s0": 0.6})
-    assert found.outcome == "better"
-    assert found.headline.startswith("Use AST")
-    assert "12 players, 600 clips" in found.headline
+    found = three_seeds(0.8, 0.6, baseline=0.2)
+    assert found.outcome is Outcome.BETTER
+    assert found.of_backbones
+    assert headline(found).startswith("Use AST")
+    assert "12 players, 600 clips" in headline(found)
     assert found.chosen is not None
-    assert found.chosen.low > 0
+    assert found.lead is not None
+    assert min(found.chosen.low, found.lead.contrast.low) > 0
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_fewer_than_three_seeds_say_nothing_about_backbones(seeds: int) -> None:
+    trials = [each for each in SIX if each.config["seed"] < seeds]
+    for first, second, outcome in ((0.9, 0.4, "better"), (0.4, 0.9, "contradicted"), (0.5, 0.5, "undecided")):
+        rates = {each.trial_id: first if each.config["model"] == "ast" else second for each in trials}
+        found = judge(trials, answers(rates, seed=1), None, {})
+        assert (found.outcome, found.of_backbones) == (outcome, False)
+        text = headline(found)
+        assert "this trained" in text.lower()
+        assert "--extend --seeds 0 1 2" in text
+        assert not text.startswith("Use")
+
+
+def test_winner_must_be_better_than_the_best_baseline() -> None:
+    low = three_seeds(0.08, 0.02, baseline=0.06)
+    assert low.outcome is Outcome.NOT_ABOVE_BASELINE
+    assert low.lead is not None
+    assert not low.lead.shown
+    assert "neighbours" in headline(low)
+    assert "Use" not in headline(low)
+    assert three_seeds(0.8, 0.6, baseline=0.5).outcome is Outcome.BETTER
+
+
+def test_lead_over_baselines_is_reported_as_not_measured_without_their_predictions() -> None:
+    found = three_seeds(0.8, 0.6)
+    assert (found.outcome, found.lead) == (Outcome.BETTER, None)
+    assert "baseline was not measured" in headline(found)
+    assert not headline(found).startswith("Use")
+
+
+def test_cheaper_of_equivalent_arms_is_recommended_only_above_the_baseline() -> None:
+    for baseline, recommended in ((0.2, True), (0.99, False)):
+        found = three_seeds(0.99, 0.99, baseline, players=20, clips=200)
+        assert found.outcome is Outcome.EQUIVALENT
+        assert ("Use the cheaper" in headline(found)) is recommended
+
+
+def exact(*rows: tuple[int, int, int], players: int = 8) -> pd.DataFrame:
+    """Answers of one seed each, from (clips of each player, correct by AST, correct by BEATs)."""
+    parts = [(p, a, b) for p in range(players) for number, a, b in rows for _ in range(number)]
+    table = pd.DataFrame(parts, columns=["player", "ast-on-s0", "beats-on-s0"]).astype({"player": str})
+    table["sample_id"] = table.index.astype(str)
+    whole = table.melt(["player", "sample_id"], var_name="trial_id", value_name="correct")
+    return whole.astype({"correct": bool})
+
+
+def test_no_variance_is_no_certainty() -> None:
+    for rows in (exact((1, 1, 1)), exact((1, 1, 0), (1, 0, 1))):
+        found = judge(TWO, rows, None, {})
+        assert found.outcome is Outcome.UNDECIDED
+        assert found.chosen is not None
+        assert (found.chosen.difference, found.chosen.error) == (0, 0)
+        assert found.chosen.high > 0.3
+    many = judge(TWO, exact((40, 1, 1), (10, 0, 0)), None, {})
+    assert many.outcome is Outcome.EQUIVALENT
+
+
+def test_power_and_needed_players_are_given_for_fixed_true_differences() -> None:
+    found = verdict({"ast-on-s0": 0.60, "beats-on-s0": 0.55}, players=8, clips=10, spread=0.1)
+    assert found.outcome is Outcome.UNDECIDED
+    needed = [found.players_for(true) for true in (0.05, 0.10)]
+    assert all(number is not None and number >= 8 for number in needed)
+    (line,) = (line for line in details(found) if "needed" in line)
+    assert all(
+        f"{number:,} for {points} percentage points" in line for number, points in zip(needed, (5, 10), strict=True)
+    )
+    assert any("power" in line and f"{found.power(0.1):.0%} for 10" in line for line in details(found))
+
+
+@pytest.mark.parametrize(
+    ("rates", "open_question"), [((0.8, 0.6), False), ((0.5, 0.8), False), ((0.99, 0.99), False), ((0.62, 0.6), True)]
+)
+def test_players_are_advised_only_while_the_question_is_open(rates: tuple[float, float], open_question: bool) -> None:
+    found = verdict(dict(zip(("ast-on-s0", "beats-on-s0"), rates, strict=True)), players=20, clips=60, seed=2)
+    assert any("needed" in line for line in details(found)) is open_question
+    assert found.answered is not open_question
 
 
 def test_small_difference_with_a_narrow_interval_is_equivalent() -> None:
     found = verdict({"ast-on-s0": 0.95, "beats-on-s0": 0.95}, players=30, clips=400)
     assert found.outcome == "equivalent"
-    assert "±2 percentage points" in found.headline
-
-
-def test_undecided_verdict_has_the_number_of_players_needed() -> None:
-    found = verdict({"ast-on-s0": 0.60, "beats-on-s0": 0.55}, players=8, clips=10, spread=0.1)
-    assert found.outcome == "undecided"
-    assert any("test players with 10 clips each" in line for line in found.details)
-    assert any("power" in line and "10 percentage points" in line for line in found.details)
+    assert "±2 percentage points" in headline(found)
 
 
 def test_zero_difference_with_a_wide_interval_is_undecided() -> None:
@@ -85,10 +173,10 @@ def test_rival_that_is_better_on_test_contradicts_validation() -> None:
     assert found.outcome == "contradicted"
     assert found.winner is not None
     assert found.winner.model == "ast"
-    assert "BEATs is better on the test players" in found.headline
     assert found.chosen is not None
     assert found.chosen.high < 0
-    assert f"(95 % interval {-100 * found.chosen.high:+.1f} to {-100 * found.chosen.low:+.1f};" in found.headline
+    assert f"(95 % interval {-100 * found.chosen.high:+.1f} to {-100 * found.chosen.low:+.1f};" in headline(found)
+    assert not any("M trainable parameters" in line for line in details(found))  # would recommend the loser
 
 
 def test_test_scores_are_not_used_for_selection() -> None:
@@ -105,48 +193,37 @@ def test_rival_is_another_backbone() -> None:
     found = judge(trials, answers(dict.fromkeys(("ast-on-s0", "ast-off-s0", "beats-on-s0"), 0.5)), None, {})
     assert found.rival is not None
     assert found.rival.model == "beats"
-    (effect,) = found.augmentation
+    (effect,) = augmentation_pairs(found.groups, answers(dict.fromkeys(("ast-on-s0", "ast-off-s0"), 0.5)))
     assert (effect.first.augment, effect.second.augment) == (True, False)
 
 
 def test_fewer_than_eight_players_give_no_winner() -> None:
     found = verdict({"ast-on-s0": 0.9, "beats-on-s0": 0.3}, players=7)
     assert found.outcome == "too_few_players"
-    assert "7 players; at least 8" in found.headline
+    assert "7 players; at least 8" in headline(found)
     assert verdict({"ast-on-s0": 0.9, "beats-on-s0": 0.3}, players=1).outcome == "too_few_players"
     assert verdict({"ast-on-s0": 0.9, "beats-on-s0": 0.3}, players=8).outcome == "better"
 
 
 def test_banner_replaces_the_verdict() -> None:
     found = judge(TWO, answers({"ast-on-s0": 0.9, "beats-on-s0": 0.3}), "Random weights: it says nothing.", {})
-    assert (found.outcome, found.winner, found.details) == ("none", None, ())
-
-
-@pytest.mark.parametrize("seeds", [1, 2, 3])
-def test_result_holds_for_backbones_only_with_three_seeds(seeds: int) -> None:
-    trials = [trial(model, val, seed) for model, val in (("ast", 0.8), ("beats", 0.7)) for seed in range(seeds)]
-    rates = {t.trial_id: 0.9 if t.config["model"] == "ast" else 0.4 for t in trials}
-    found = judge(trials, answers(rates), None, {})
-    assert found.chosen is not None
-    assert bool(found.chosen.seed_parts) == (seeds == 3)
-    details = " ".join(found.details)
-    assert ("holds for these trained models" in details) == (seeds < 3)
-    assert ("holds for the backbones" in details) == (seeds == 3)
+    assert (found.outcome, found.winner, details(found)) == ("none", None, [])
 
 
 def test_other_pairs_are_adjusted_and_exclude_the_selected_pair() -> None:
     models = {"ast": 0.8, "beats": 0.7, "htsat": 0.6, "efficientat": 0.5}
     trials = [trial(model, val) for model, val in models.items()]
-    found = judge(trials, answers({t.trial_id: models[t.config["model"]] for t in trials}), None, {})
-    raw = [pair.contrast.p for pair in found.others]
+    rows = answers({t.trial_id: models[t.config["model"]] for t in trials})
+    pairs = other_pairs(judge(trials, rows, None, {}).compared, rows)
+    raw = [pair.contrast.p for pair in pairs]
     assert len(raw) == 5
-    assert [pair.p for pair in found.others] == holm(raw) != raw
-    assert not any({pair.first.model, pair.second.model} == {"ast", "beats"} for pair in found.others)
+    assert [pair.p for pair in pairs] == holm(raw) != raw
+    assert not any({pair.first.model, pair.second.model} == {"ast", "beats"} for pair in pairs)
 
 
 def test_limits_of_parameters_and_time_have_their_own_recommendation() -> None:
     found = judge(TWO, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.7}), None, {"ast-on-s0": 30.0, "beats-on-s0": 12.0})
-    (sentence,) = (line for line in found.details if "trainable parameters" in line)
+    (sentence,) = (line for line in details(found) if "trainable parameters" in line)
     parameters, time = sentence.split("; ")
     assert "BEATs (validation macro F1 0.700)" in parameters
     assert "10 ms" in time
@@ -157,10 +234,10 @@ def test_unfinished_trials_are_not_compared() -> None:
     trials = [trial("ast", 0.8), trial("beats", 0.9, status="time_limit")]
     found = judge(trials, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.7}), None, {})
     assert found.outcome == "nothing_to_compare"
-    assert "only AST has finished" in found.headline
+    assert "only AST has finished" in headline(found)
     none = judge([dataclasses.replace(t, status=Status.FAILED) for t in TWO], answers({"x": 0.5}).iloc[:0], None, {})
     assert (none.outcome, none.winner) == ("nothing_to_compare", None)
-    assert "no trial has finished" in none.headline
+    assert "no trial has finished" in headline(none)
 
 
 def test_arms_without_predictions_or_results_are_named_with_the_reason() -> None:
@@ -171,29 +248,28 @@ def test_arms_without_predictions_or_results_are_named_with_the_reason() -> None
         trial("htsat", 0.9, status="failed"),
     ]
     found = judge(trials, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6, "efficientat-on-s0": 0.9}), None, {})
-    assert found.headline.startswith("Use AST · augmented: ")
-    (line,) = (line for line in found.details if line.startswith("Not compared"))
+    (line,) = (line for line in details(found) if line.startswith("Not compared"))
     for part in (
         "EfficientAT · unaugmented (",
         "EfficientAT · augmented (running)",
         "HTS-AT (CLAP) · augmented (failed)",
     ):
         assert part in line
-    assert not any("Not compared" in line for line in verdict({"ast-on-s0": 0.8, "beats-on-s0": 0.6}).details)
+    assert not any("Not compared" in line for line in details(verdict({"ast-on-s0": 0.8, "beats-on-s0": 0.6})))
 
 
 def test_arms_without_predictions_can_be_recommended_under_a_limit() -> None:
     cheap = [trial("ast", 0.8), trial("htsat", 0.75), trial("beats", 0.7)]
     for trials in (cheap, cheap[::-1]):
         found = judge(trials, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.6}), None, {})
-        assert any("2 M trainable parameters: HTS-AT" in line for line in found.details)
+        assert any("2 M trainable parameters: HTS-AT" in line for line in details(found))
 
 
 def test_finished_arm_without_predictions_is_not_compared() -> None:
     found = judge(TWO, answers({"ast-on-s0": 0.8}), None, {})
     assert found.outcome == "nothing_to_compare"
-    assert "only AST has test predictions" in found.headline
-    (line,) = found.details
+    assert "only AST has test predictions" in headline(found)
+    (line,) = details(found)
     assert "BEATs (" in line
 
 
@@ -209,21 +285,21 @@ def test_arms_measured_under_different_conditions_have_no_winner() -> None:
     rates = {each.trial_id: 0.9 if each.config["model"] == "ast" else 0.5 for each in trials}
     assert judge(trials[:2], answers(rates), None, {}).outcome == "better"
     found = judge(trials, answers(rates), None, {})
-    assert (found.outcome, found.winner, found.augmentation) == ("not_alike", None, [])
-    assert "(version: 1 and 2)" in found.headline
+    assert (found.outcome, found.winner) == ("not_alike", None)
+    assert "(version: 1 and 2)" in headline(found)
 
 
 @pytest.mark.parametrize(("players", "right"), [(12, 0.6), (12, 0.78), (7, 0.6)])
 def test_groups_of_recordings_are_not_reported_as_players(players: int, right: float) -> None:
     table = answers({"ast-on-s0": 0.8, "beats-on-s0": right}, players)
     found = judge(TWO, table, None, {}, players_known=False)
-    assert f"{players} groups of recordings (players unknown)" in found.headline
-    assert UNKNOWN_PLAYERS in found.details
-    text = " ".join([found.headline, *found.details]).replace(UNKNOWN_PLAYERS, "").replace("(players unknown)", "")
+    assert f"{players} groups of recordings (players unknown)" in headline(found)
+    assert UNKNOWN_PLAYERS in details(found)
+    text = " ".join([headline(found), *details(found)]).replace(UNKNOWN_PLAYERS, "").replace("(players unknown)", "")
     assert "player" not in text
     known = judge(TWO, table, None, {})
     assert known.outcome == found.outcome
-    assert UNKNOWN_PLAYERS not in known.details
+    assert UNKNOWN_PLAYERS not in details(known)
 
 
 def test_contrast_is_of_winner_and_rival() -> None:

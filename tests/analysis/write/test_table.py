@@ -21,7 +21,7 @@ COLUMNS = (
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
     "also_acc,also_macro_f1,val_averaged_acc,val_averaged_macro_f1,test_averaged_acc,test_averaged_macro_f1,"
     "held_out_averaged_acc,held_out_averaged_macro_f1,also_averaged_acc,also_averaged_macro_f1,"
-    "test_top5,test_averaged_top5,temperature,averaged_temperature,total_params,trainable_params,adapter_params,"
+    "test_top5,test_averaged_top5,temperature,averaged_temperature,test_acc_by_player,test_acc_low,test_acc_high,test_players,total_params,trainable_params,adapter_params,"
     "trainable_percent,train_seconds,wall_seconds,train_wall_seconds,seconds_per_epoch,samples_per_second,peak_memory_mb,cpu_ms_per_clip,"
     "adapter_kb,oom_retries,clip_seconds,signature,data_hash,train_clips,val_clips,test_clips,weights_hash,weights_sha256,pretraining,version,"
     "git_commit,reason,error"
