@@ -20,6 +20,7 @@ from sousaphone.runs.baseline_results import Baseline, BaselineResults, Inferenc
 from tests.analysis.run_builders import REAL, arm, logits_for, made, record, trial_id, write_predictions, write_run
 
 GOLDEN = Path(__file__).parent / "golden" / "summary_report.md"
+SHORT = {"val_acc": 0.04, "val_macro_f1": 0.01, "test_acc": 0.05, "test_macro_f1": 0.01}
 SCORES = {"val_acc": 0.25, "val_macro_f1": 0.21, "test_acc": 0.24, "test_macro_f1": 0.2}
 WHOLE = {
     "val_averaged_acc": 0.27,
@@ -57,7 +58,7 @@ def made_up_run(path: Path) -> Findings:
     rows.to_parquet(made(predictions_path(path, "logmel").parent) / "logmel.parquet")
     baselines = (
         Baseline("majority", "majority class", dict.fromkeys(SCORES, 0.025), 0.1, "single_stroke_roll"),
-        Baseline("length", "nearest neighbour by seconds of audio in the window", SCORES, 0.2, "1 neighbour"),
+        Baseline("length", "nearest neighbour by seconds of audio in the window", SHORT, 0.2, "1 neighbour"),
         Baseline("logmel", "logistic regression on pooled log-mels", SCORES | WHOLE, 1.2, "C=10"),
     )
     times = tuple(InferenceTime(model, "lora", "all-linear", ms, 5) for model, ms in (("ast", 8.1), ("beats", 3.4)))

@@ -9,10 +9,13 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
 from analysis.report import make_files, read_run
 from sousaphone.baselines.measure import measure_baselines
@@ -133,6 +136,7 @@ def recomputed(run: Path, trial_id: str) -> dict[str, float | None]:
     (adapter,) = directory.glob("adapter.*")
     return {
         **found,
+        **over_players(directory / "predictions.parquet"),
         **{name: config[name] for name in ("seed", "clip_seconds")},
         **{name: best[name] for name in ("train_loss", "train_ce")},
         "epochs": len(history),
@@ -154,6 +158,23 @@ def recomputed(run: Path, trial_id: str) -> dict[str, float | None]:
         "val_clips": len(pd.read_parquet(directory / "predictions_val.parquet")),
         "test_clips": len(pd.read_parquet(directory / "predictions.parquet")),
     }
+
+
+def over_players(path: Path) -> dict[str, float | None]:
+    """The mean over players of the test accuracy, and its interval: the wider of t over players and Wilson's."""
+    table = pd.read_parquet(path)
+    slugs = [name.removeprefix("logit_") for name in table if str(name).startswith("logit_")]
+    right: dict[str, list[bool]] = {}
+    for _, row in table.iterrows():
+        right.setdefault(row.player, []).append(max(slugs, key=lambda slug: row[f"logit_{slug}"]) == row.rudiment)
+    means = [sum(own) / len(own) for own in right.values()]
+    found: dict[str, float | None] = {"test_acc_by_player": fmean(means), "test_players": len(means)}
+    if len(means) < 3:
+        return found | {"test_acc_low": None, "test_acc_high": None}
+    half = stats.t.ppf(0.975, len(means) - 1) * stdev(means) / len(means) ** 0.5
+    wilson = proportion_confint(fmean(means) * len(table), len(table), method="wilson")
+    low, high = min(fmean(means) - half, wilson[0]), max(fmean(means) + half, wilson[1])
+    return found | {"test_acc_low": max(low, 0.0), "test_acc_high": min(high, 1.0)}
 
 
 def test_every_number_of_the_comparison_table_can_be_recomputed(run: Path, files: dict[str, bytes]) -> None:
