@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from analysis.figures.style import jitter
 from analysis.report import read_run, write_report
 from launch import main as launch
 from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
@@ -172,6 +173,22 @@ def test_mutated_files_give_results_or_one_line(run: RunDirectory, tmp_path: Pat
         assert found == {}, changed
         file.write_text(text)
     assert outside(run) == before
+
+
+def test_thousands_of_equal_points_stay_where_they_are() -> None:
+    assert jitter([(0.0, 0.0)] * 10) != [0] * 10
+    assert jitter([(0.0, 0.0)] * 5000) == [0] * 5000  # moving them would take hours
+
+
+@pytest.mark.parametrize(("models", "arms"), [(33, 1), (30, 7)])
+def test_plan_with_more_arms_than_there_are_is_refused(run: RunDirectory, models: int, arms: int) -> None:
+    names = [(f"m{model}", f"s{number}") for model in range(models) for number in range(arms)]
+    plan = run.read_plan()
+    plan["trials"] = [{**arm(), "model": model, "strategy": strategy} for model, strategy in names]
+    plan["trial_ids"] = ["-".join(name) for name in names]
+    run.write_plan(plan)
+    with pytest.raises(UserError, match=r"run\.json.*arms"):
+        read_run(run.path)
 
 
 @pytest.mark.parametrize("change", ["none", "run.json", "trial.json"])

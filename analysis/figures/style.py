@@ -53,6 +53,9 @@ class Key(NamedTuple):
     dash: tuple[Any, str] | None = None
 
 
+_MOST_MOVED = 200  # more would cover each other in any case, and take minutes
+
+
 def chance_key(percent: float) -> Key:
     """The entry of the line at the accuracy of a random prediction."""
     return Key(f"chance, {percent:.3g} %", Look(GREY, "", ""), dash=("--", "dash"))
@@ -62,8 +65,10 @@ def jitter(points: Sequence[tuple[float, float]]) -> list[int]:
     """How far to move the place of each (place, value) point so that none covers another.
 
     All are in units of a marker's size: two points overlap where both differ by less than 1. A move is 0 or the nearest
-    free one of 1, -1, 2, -2, ...; the same points give the same moves.
+    free one of 1, -1, 2, -2, ...; the same points give the same moves. Too many points stay where they are.
     """
+    if len(points) > _MOST_MOVED:
+        return [0] * len(points)
     moves: list[int] = []
     for place, value in points:
         near = [p + move for (p, v), move in zip(points, moves, strict=False) if abs(v - value) < 1]

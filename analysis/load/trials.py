@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
@@ -91,7 +92,7 @@ class Trial:
         """The metrics of the last epoch; they include the test metrics once the test clips are scored."""
         return self.history[-1] if self.history else {}
 
-    @property
+    @cached_property
     def best(self) -> dict[str, Any]:
         """The metrics of the epoch with the best validation score; empty before the first epoch ends."""
         best_epoch = self.last.get("best_epoch")

@@ -169,7 +169,7 @@ class Request:
     """The resolved options, from which `tune_configs.NAME.sweep(request)` makes a grid."""
 
     __pydantic_config__ = schema.STRICT
-    models: Annotated[tuple[schema.Text, ...], Len(1, 32)]  # backbones to compare
+    models: Annotated[tuple[schema.Text, ...], Len(1, schema.MOST_MODELS)]  # backbones to compare
     augment: Annotated[tuple[bool, ...], Len(1, 2)]  # augmentation on, off or both, as flags
     seeds: Annotated[tuple[int, ...], Len(1, schema.MOST_TRIALS)]
     dataset: schema.Text

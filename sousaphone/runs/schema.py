@@ -19,12 +19,15 @@ from typing import Annotated, Any, Required
 from annotated_types import Ge, Le, Len
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
-from sousaphone.config import TrainConfig
+from sousaphone.config import TrainConfig, arm_of
 from sousaphone.errors import printable
 from sousaphone.files import read_small
 from sousaphone.runs.statuses import Status
 
 MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
+# All combinations of this program's options are fewer. A report takes a second for ten arms, and compares each backbone
+# with each other.
+_MOST_ARMS, MOST_MODELS = 200, 32
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -112,6 +115,9 @@ def _checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     if not len(set(plan["trial_ids"])) == len(plan["trial_ids"]) == len(plan["trials"]):
         raise ValueError("trials and trial_ids do not match")
+    arms = set(map(arm_of, plan["trials"]))
+    if len(arms) > _MOST_ARMS or len({arm.model for arm in arms}) > MOST_MODELS:
+        raise ValueError(f"its trials have more than {_MOST_ARMS} arms, or more than {MOST_MODELS} backbones")
     return plan
 
 

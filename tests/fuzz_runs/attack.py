@@ -68,8 +68,7 @@ class Attack:
         self.launch(what) if launches else self.read(what, figures)
 
     def places(self, added: bool = True) -> list[Path]:
-        """Every file and directory of the run, the first of several of a kind; `added`: those that libraries look "
-        "for."""
+        """Every file and directory of the run, of several of a kind the first; `added`: what libraries look for."""
         (trial,) = (path.name for path in (self.intact.path / "trials").iterdir())
         by_kind: dict[tuple[Path, str], Path] = {}
         for path in sorted(self.intact.path.rglob("*")):

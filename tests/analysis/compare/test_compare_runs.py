@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -317,3 +318,45 @@ def test_scores_on_different_numbers_of_clips_are_not_compared(tmp_path: Path) -
     with_smaller_micro_batch.oom_retries = 0
     with_smaller_micro_batch.write(other.trial(with_smaller_micro_batch.trial_id))
     assert cell(against(run, other.path), "validation accuracy").startswith("0.0 points")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "3", "null", "{", "[" * 100_000, "\xff", '{"config": {}, "status": "completed"}'),
+        '{"config": {"model": 1}, "status": "completed"}',
+        '{"config": {"model": "ast"}, "status": ["completed"]}',
+        '{"config": {"model": "ast"}, "status": "completed", "metrics": [1]}',
+        '{"config": {"model": "ast", "\\ud800": 1}, "status": "completed"}',
+    ],
+)
+def test_file_that_is_no_experiment_is_listed(tmp_path: Path, content: str) -> None:
+    experiment(tmp_path / "files", "good", metrics=ZERO)
+    (tmp_path / "files" / "bad.json").write_text(content, encoding="latin-1")
+    found = against(two_arms(tmp_path / "run"), tmp_path / "files")
+    assert len(found.there.experiments) == 1
+    assert any("bad.json" in line and "\n" not in line for line in found.lacks)
+
+
+@pytest.mark.parametrize("value", [10**30, 1e300, -1, float("nan"), None, True, "x", [1], {"a": 1}, "x" * 10_000])
+def test_value_of_any_type_in_a_foreign_file_is_compared_as_text_or_left_out(tmp_path: Path, value: Any) -> None:
+    metrics = dict.fromkeys(("test_acc", "val_acc", "test_f1_macro", "total_params", "trainable_params"), value)
+    values = dict.fromkeys(("experiment_id", "error", "git_commit", "timestamp"), value)
+    config = {"model": "ast", "strategy": "lora", "augmentation": True, "seed": value, "max_epochs": value, "x": value}
+    config |= {"limit_eval_batches": value, "eval_batch": value}
+    experiment(tmp_path / "files", "a", metrics=metrics, config=config, efficiency={"halvings": value}, **values)
+    found = against(two_arms(tmp_path / "run"), tmp_path / "files")
+    assert cell(found, "there") == "1 completed"
+    assert all(len(line) < 3000 for line in found.short)
+
+
+def test_links_and_pipes_among_foreign_files_are_not_read(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    experiment(files, "good", metrics=ZERO)
+    experiment(tmp_path / "elsewhere", "secret", metrics=ZERO)
+    (files / "link.json").symlink_to(tmp_path / "elsewhere" / "secret.json")
+    os.mkfifo(files / "pipe.json")
+    (files / "directory.json").mkdir()
+    found = against(two_arms(tmp_path / "run"), files)
+    assert [each.name for each in found.there.experiments] == ["good"]
+    assert any(all(name in line for name in ("link.json", "pipe.json", "directory.json")) for line in found.lacks)
