@@ -22,6 +22,7 @@ fewer between the trained models, in expectation over players. A row is a cell o
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -68,6 +69,10 @@ class Rate:
     def value(self) -> float:
         return self.hits / self.total if self.total else float("nan")
 
+    @property
+    def text(self) -> str:
+        return f"{100 * self.value:.1f} % of {self.total}" if self.total else "–"
+
     def bounds(self, error: float) -> tuple[float, float]:
         """The exact (Clopper-Pearson) interval with this error probability."""
         if not self.total:
@@ -95,13 +100,9 @@ class Result:
     def row(self) -> list[str]:
         cell = self.cell
         shape = [str(cell.players), str(cell.clips), f"{cell.accuracy:g}", f"{cell.step:g}", str(cell.seeds)]
-        rates = [f"{100 * each.value:.1f} % of {each.total}" for each in (self.better, self.equivalent, self.coverage)]
-        power = [
-            f"{self.stated:.2f}",
-            f"{self.realised.value:.2f} of {self.realised.total}",
-            f"{self.of_t:.2f}",
-            f"{100 * self.t_false.value:.1f} %",
-        ]
+        rates = [each.text for each in (self.better, self.equivalent, self.coverage)]
+        stated, of_t = ("–" if math.isnan(value) else f"{value:.2f}" for value in (self.stated, self.of_t))
+        power = [stated, self.realised.text, of_t, self.t_false.text]
         counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
         return [*shape, f"{cell.seed_deviation:g}", f"{cell.spread:g}", *rates, *power, counts]
 
