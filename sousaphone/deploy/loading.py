@@ -175,8 +175,8 @@ def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | 
     if base.get("published"):
         return resolve_all({trial.model: "auto"}, trial.scale)[trial.model]
     raise UserError(
-        f"the {title} weights {source} (SHA-256 {str(base.get('sha256'))[:12]}), over which this model was trained, are "
-        "not on this machine; give --weights PATH"
+        f"the {title} weights {source} (SHA-256 {str(base.get('sha256'))[:12]}), over which this model was trained, are"
+        " not on this machine; give --weights PATH"
     )
 
 
