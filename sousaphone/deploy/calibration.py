@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-import torch
+from scipy.special import softmax
 
 from sousaphone.deploy.model_folder import Calibration, Threshold
 from sousaphone.errors import UserError
@@ -30,7 +30,7 @@ class Predictions:
     players: list[str]
     labels: npt.NDArray[np.int64]  # [N]
     centre: npt.NDArray[np.float32]  # [N, C], of the centre window
-    averaged: npt.NDArray[np.float32]  # [N, C], the mean over windows; in older runs equal to `centre`
+    averaged: npt.NDArray[np.float32] | None = None  # [N, C], the mean over windows; None in older runs
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,27 +38,28 @@ class Predictions:
 
 def read_predictions(path: Path) -> Predictions:
     """Read predictions.parquet of a trial; raises a UserError if it is damaged."""
-    names = {prefix: [f"{prefix}{slug}" for slug in SLUGS] for prefix in ("logit_", "averaged_logit_")}
     try:
         with pq.ParquetFile(path) as file:
             if file.metadata.num_rows > _MOST_CLIPS:
                 raise ValueError(f"{file.metadata.num_rows} rows")
-            averaged = "averaged_logit_" if set(names["averaged_logit_"]) <= set(file.schema_arrow.names) else "logit_"
-            columns = ["sample_id", "player", "rudiment", *names["logit_"], *names[averaged]]
-            table = file.read(list(dict.fromkeys(columns))).to_pandas(ignore_metadata=True)
+            names = {way: [f"{way}{slug}" for slug in SLUGS] for way in ("logit_", "averaged_logit_")}
+            ways = [columns for columns in names.values() if columns[0] in file.schema_arrow.names]
+            columns = ["sample_id", "player", "rudiment", *(name for way in ways for name in way)]
+            table = file.read(columns).to_pandas(ignore_metadata=True)
         labels = table["rudiment"].map({slug: label for label, slug in enumerate(SLUGS)})
-        both = [table[names[prefix]].to_numpy(np.float32) for prefix in ("logit_", averaged)]
-        if labels.isna().any() or not all(np.isfinite(logits).all() for logits in both):
+        centre, *averaged = [table[columns].to_numpy(np.float32) for columns in ways]
+        if labels.isna().any() or not all(np.isfinite(logits).all() for logits in (centre, *averaged)):
             raise ValueError("unknown rudiments, or logits that are not finite")
         texts = [table[name].astype(str).tolist() for name in ("sample_id", "player")]
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
         raise UserError(f"{path} is damaged ({one_line(error, 200)}); restore it from a copy") from None
-    return Predictions(*texts, labels.to_numpy(np.int64), *both)
+    return Predictions(*texts, labels.to_numpy(np.int64), centre, *averaged)
 
 
 def probabilities(logits: npt.NDArray[np.float32], temperature: float | None) -> npt.NDArray[np.float64]:
     """Softmax of logits [..., C] at a temperature (None: 1)."""
-    return torch.softmax(torch.from_numpy(logits).double() / (temperature or 1.0), -1).numpy()
+    found: npt.NDArray[np.float64] = softmax(logits.astype(np.float64) / (temperature or 1.0), axis=-1)
+    return found
 
 
 def calibrated(
@@ -71,10 +72,10 @@ def calibrated(
             None: not known.
     """
     chosen = None
-    if validation and len(validation[0][0]):
-        first, _ = validation[0]
-        mean = np.mean([probabilities(rows.averaged, temperature) for rows, temperature in validation], axis=0)
-        chosen = thresholds(mean, first.labels)
+    known = [(rows.averaged, t) for rows, t in validation or () if rows.averaged is not None and len(rows)]
+    if validation and len(known) == len(validation):
+        mean = np.mean([probabilities(logits, t) for logits, t in known], axis=0)
+        chosen = thresholds(mean, validation[0][0].labels)
     default = next((each.confidence for each in chosen or () if each.most_error == DEFAULT_ERROR), None)
     return Calibration(temperature, averaged, default, chosen)
 

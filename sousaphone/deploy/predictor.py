@@ -22,12 +22,12 @@ from sousaphone.deploy.calibration import probabilities
 from sousaphone.deploy.loading import Member, load_members
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.recordings import Recording, cut, scan
-from sousaphone.deploy.segments import GATE_DB, SILENCE_DB, changes, phrases, window_starts
+from sousaphone.deploy.segments import GATE_DB, changes, phrases, window_starts
 from sousaphone.errors import UserError
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import MicroBatch
 
-SHORT_WINDOWS = 4  # recordings of at most so many windows are one clip, with one answer
+SHORT_WINDOWS = 4  # recordings of at most so many windows without a pause are scored as a whole
 _MOST_CHANNELS = 64
 _LEAST = 1e-12  # probability
 
@@ -55,8 +55,7 @@ class Prediction:
     """The answer for a recording."""
 
     recording: Recording
-    is_clip: bool  # whether the recording is short: at most one segment, which is all of it
-    segments: tuple[Segment, ...]  # empty for silence
+    segments: tuple[Segment, ...]  # in order; empty for silence
     times: npt.NDArray[np.float64]  # centre of each window, seconds [W]
     probabilities: npt.NDArray[np.float64]  # of the classes in each window [W, C]
 
@@ -156,13 +155,11 @@ class Predictor:
         found: npt.NDArray[np.float32] = torch.cat(parts, 1).numpy()
         return found
 
-    def combine(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """Compute the probabilities [C] of an answer from the logits [M, W, C] of its windows."""
-        return self._mean(logits.mean(1), [averaged for _, averaged in self._temperatures])
-
-    def _mean(self, logits: npt.NDArray[np.float32], temperatures: Sequence[float | None]) -> npt.NDArray[np.float64]:
-        """Compute the probabilities [..., C], averaged over members, from logits [M, ..., C]."""
-        each = [probabilities(own, temperature) for own, temperature in zip(logits, temperatures, strict=True)]
+    def combine(self, logits: npt.NDArray[np.float32], single: bool = False) -> npt.NDArray[np.float64]:
+        """Compute the probabilities [..., C] of answers from the logits [M, ..., W, C] of their windows, calibrated as
+        those of `single` windows or of an average, and averaged over members."""
+        pairs = zip(logits, self._temperatures, strict=True)
+        each = [probabilities(own.mean(-2), temperatures[not single]) for own, temperatures in pairs]
         mean: npt.NDArray[np.float64] = np.mean(each, axis=0)
         return mean
 
@@ -197,30 +194,28 @@ class Predictor:
         recording = scan(name or str(path), source, SHORT_WINDOWS * self.config.clip_seconds, advance)
         rate, window = self.config.sample_rate, self.window
         hop = window // 2 if hop_seconds is None else round(hop_seconds * rate)
-        is_clip, total = recording.wave is not None, -(-recording.samples * rate // recording.rate)
-        if not is_clip:
-            parts = phrases(recording.levels, gate_db)
-        else:
-            parts = [(0.0, recording.seconds)] if recording.levels.max() > SILENCE_DB else []
+        total = -(-recording.samples * rate // recording.rate)
+        parts = phrases(recording.levels, gate_db)
+        if recording.wave is not None and len(parts) == 1:  # a clip, scored as a whole like those of training
+            parts = [(0.0, recording.seconds)]
         places = [(round(start * rate), min(round(end * rate), total)) for start, end in parts]
         layouts = [begin + window_starts(end - begin, window, hop) for begin, end in places]
         lengths = [np.full(len(s), min(end - b, window)) for s, (b, end) in zip(layouts, places, strict=True)]
         starts = np.concatenate([np.empty(0, np.int64), *layouts])
         logits = self._score_windows(recording, starts, np.concatenate([np.empty(0, np.int64), *lengths]), advance)
-        per_window = self._mean(logits, [single for single, _ in self._temperatures])
+        per_window = self.combine(logits[..., None, :], single=True)
         times = (starts + window / 2) / rate
         limit = self.config.calibration.undecided_below if min_confidence is None else min_confidence
         segments, first = [], 0
         for part, layout in zip(parts, layouts, strict=True):
             own = slice(first, first := first + len(layout))
-            bounds = [part] if is_clip else self._bounds(part, times[own], per_window[own], hop / rate)
-            for start, end in bounds:
+            for start, end in self._bounds(part, times[own], per_window[own], hop / rate):
                 chosen = self._inside(start, end, times[own], hop / rate)
                 answer = self.combine(logits[:, own][:, chosen])
                 best = np.argsort(-answer, kind="stable")[:top]
                 named = tuple((self.classes[label], float(answer[label])) for label in best)
                 segments.append(Segment(start, end, named, named[0][1] < (limit or 0.0)))
-        return Prediction(recording, is_clip, tuple(segments), times, per_window)
+        return Prediction(recording, tuple(segments), times, per_window)
 
     def _score_windows(
         self,

@@ -10,7 +10,7 @@ GATE_DB = 40.0  # default: quieter frames, relative to the loudest one of the re
 SILENCE_DB = -80.0  # re full scale: a recording without a louder frame is silent
 PAUSE_SECONDS = 1.0  # a longer silence ends a phrase; strokes of a rudiment at 40 BPM are at most 0.75 s apart
 _MARGINS = (0.05, 0.2)  # seconds added before the first and after the last frame of a phrase
-_CHANGE_COST = 4.0  # nats per change; each window counts by its hop, so that overlapping windows count once
+_CHANGE_COST = 3.0  # nats per change; each window counts by its hop, so that overlapping windows count once
 
 
 def phrases(levels: npt.NDArray[np.float32], gate_db: float = GATE_DB) -> list[tuple[float, float]]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from sousaphone.backbones import nano
 from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
 from sousaphone.config import SEARCH, ArmKey, TrainConfig, arm_of
-from sousaphone.deploy.calibration import calibrated, read_predictions
+from sousaphone.deploy.calibration import Predictions, calibrated, read_predictions
 from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
@@ -51,9 +51,14 @@ class TrainedTrial:
         """Temperatures and thresholds from the validation clips; empty in runs that did not measure them."""
         last = self.record.history[-1] if self.record.history else {}
         temperature, averaged = (last.get(name) for name in ("temperature", "averaged_temperature"))
-        path = self.directory / VALIDATION_NAME
-        rows = read_predictions(path) if path.is_file() else None
+        rows = self.validation
         return calibrated(temperature, averaged, None if rows is None else [(rows, averaged or 1.0)])
+
+    @property
+    def validation(self) -> Predictions | None:
+        """The logits of the validation clips; None in runs that did not keep them."""
+        path = self.directory / VALIDATION_NAME
+        return read_predictions(path) if path.is_file() else None
 
     def model_config(self, network: RudimentClassifier) -> ModelConfig:
         """The description of the trial's model, as an adapter over its base weights."""
