@@ -53,7 +53,8 @@ def read_predictions(path: Path) -> Predictions:
         texts = [table[name].astype(str).tolist() for name in ("sample_id", "player")]
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
         raise UserError(f"{path} is damaged ({one_line(error, 200)}); restore it from a copy") from None
-    return Predictions(*texts, labels.to_numpy(np.int64), centre, *averaged)
+    ids, players = texts
+    return Predictions(ids, players, labels.to_numpy(np.int64), centre, averaged[0] if averaged else None)
 
 
 def probabilities(logits: npt.NDArray[np.float32], temperature: float | None) -> npt.NDArray[np.float64]:

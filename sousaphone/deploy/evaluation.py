@@ -39,7 +39,7 @@ def summary(
         and its 95 % t interval over players (None below three of them); ece, the expected calibration error in bins
         of equal numbers of clips.
     """
-    scores, truth = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    scores, truth = torch.tensor(probabilities), torch.tensor(labels)
     names, index = np.unique(np.asarray(players), return_inverse=True)
     correct = probabilities.argmax(1) == labels
     by_player = np.bincount(index, correct) / np.bincount(index)

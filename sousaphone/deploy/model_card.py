@@ -33,7 +33,7 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     base = config.base_weights
     spec = REGISTRY[config.trial().model]
     tested = results.get("test_averaged") or results.get("test_centre_window") or {}
-    data = {"dataset_type": "drum-rudiments", "dataset_name": "test clips of the run", "dataset_split": "test"}
+    data: Any = {"dataset_type": "drum-rudiments", "dataset_name": "test clips of the run", "dataset_split": "test"}
     measured = [
         EvalResult("audio-classification", metric_type=metric, metric_value=round(tested[field], 4), **data)
         for metric, field in (("accuracy", "accuracy"), ("f1", "macro_f1"))
@@ -75,8 +75,8 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     yield "## Results\n"
     if not statement.banner:
         yield "\n".join([statement.headline, *(f"- {detail}" for detail in statement.details)]) + "\n"
-    rows = [("mean over windows", results.get("test_averaged")), ("centre window", results.get("test_centre_window"))]
-    rows = [(way, scores) for way, scores in rows if scores]
+    ways = {"mean over windows": results.get("test_averaged"), "centre window": results.get("test_centre_window")}
+    rows = [(way, scores) for way, scores in ways.items() if scores is not None]
     if rows:
         yield "| test clips | accuracy | 95 % interval over players | macro F1 | calibration error | clips, players |"
         yield "|---|---|---|---|---|---|"
@@ -94,15 +94,15 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     kind = "the built-in synthetic data set" if config.trained.get("synthetic_data") else "a data set of recordings"
     counts = first_few((f"{count:,} {split}" for split, count in clips.items()), 9)
     yield (
-        f"Trained on {kind} (fingerprint {config.trained.get('data_fingerprint')}; clips: {counts}). No known player is "
-        "in two splits. Its licence is that of its owner and is not known here.\n"
+        f"Trained on {kind} (fingerprint {config.trained.get('data_fingerprint')}; clips: {counts}). No known player "
+        "is in two splits. Its licence is that of its owner and is not known here.\n"
     )
     yield "## Limits\n"
     yield "- The classes are the rudiments alone: there is no class for other playing, other instruments or speech."
     yield "- Rudiments that are rare or missing in the training data are named unreliably."
     yield (
-        "- Confidence was measured on recordings like those of training; with other rooms, drums and microphones it may "
-        "be too high."
+        "- Confidence was measured on recordings like those of training; with other rooms, drums and microphones it "
+        "may be too high."
     )
     if config.trained.get("synthetic_data"):
         yield "- The training data are synthetic; accuracy on real recordings is not known."

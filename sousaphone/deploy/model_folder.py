@@ -42,8 +42,10 @@ CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
 ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 # Fields of a trial's configuration that define the network.
-ARCHITECTURE = ("model", "scale", "strategy", "lora_targets", "lora_r", "lora_alpha", "lora_dropout", "head_dropout")
-ARCHITECTURE += ("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed")
+ARCHITECTURE = (
+    *("model", "scale", "strategy", "lora_targets", "lora_r", "lora_alpha", "lora_dropout", "head_dropout"),
+    *("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed"),
+)
 _MOST_RANK = 4096
 
 _Fraction = Annotated[float, Ge(0), Le(1)]
@@ -90,7 +92,7 @@ class ModelConfig:
     trained: dict[str, schema.Scalar] = field(default_factory=dict)  # run, trial, data and its fingerprint
     licences: dict[str, str | None] = field(default_factory=dict)
     software: dict[str, str | None] = field(default_factory=dict)
-    format: Literal["sousaphone-model"] = FORMAT
+    format: Literal["sousaphone-model"] = "sousaphone-model"
     version: Annotated[int, Ge(1)] = VERSION
 
     def __post_init__(self) -> None:

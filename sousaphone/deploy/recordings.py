@@ -58,20 +58,24 @@ def scan(
     """
     blocks, rate = read_blocks(name, source)
     frame, kept = max(1, round(FRAME_SECONDS * rate)), round(kept_seconds * rate)
-    levels, envelope, waves = [], [], []
+    levels, envelope = [], []
+    waves: list[npt.NDArray[np.float32]] = []
     samples, rest = 0, np.empty(0, np.float32)
-    for block in chain(map(to_mono, blocks), [None]):
-        if block is None:
-            wave = np.pad(rest, (0, -len(rest) % frame))
-        else:
-            samples += len(block)
-            waves = [*waves, block] if samples <= kept else []
-            wave = np.concatenate([rest, block])
-            advance(len(block) / rate)
-        whole = len(wave) // frame * frame
-        frames, rest = wave[:whole].reshape(-1, frame), wave[whole:].copy()
+
+    def measure(wave: npt.NDArray[np.float32]) -> None:
+        frames = wave.reshape(-1, frame)
         levels.append(10 * np.log10(np.square(frames).mean(1) + _NO_POWER))
         envelope.append(np.stack([frames.min(1), frames.max(1)], 1))
+
+    for block in map(to_mono, blocks):
+        samples += len(block)
+        waves = [*waves, block] if samples <= kept else []
+        joined = np.concatenate([rest, block])
+        whole = len(joined) // frame * frame
+        measure(joined[:whole])
+        rest = joined[whole:].copy()
+        advance(len(block) / rate)
+    measure(np.pad(rest, (0, -len(rest) % frame)))
     wave = np.concatenate(waves) if samples <= kept else None
     return Recording(name, source, rate, samples, np.concatenate(levels), np.concatenate(envelope), wave)
 
