@@ -55,10 +55,10 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         band.set_yticks([])
         band.set_ylabel("segments")
         steps = np.diff(prediction.times)
-        gaps = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []  # pauses
+        pauses: Any = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
         for number in shown:
-            times = np.insert(prediction.times, gaps, np.nan)
-            values = np.insert(prediction.probabilities[:, number], gaps, np.nan)
+            times = np.insert(prediction.times, pauses, np.nan)
+            values = np.insert(prediction.probabilities[:, number], pauses, np.nan)
             name = classes[number]
             lines.plot(
                 times, values, ".-", color=colours[name], label=name.replace("_", " "), markersize=4, linewidth=1.2
