@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         wave, band, lines = figure.subplots(
             3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1, 3], "hspace": 0.12, **_margins()}
         )
-        figure.text(0.06, 0.955, recording.name, fontsize=11, fontweight="bold")
+        figure.text(0.06, 0.955, Path(recording.name).name, fontsize=11, fontweight="bold")
         step = -(-len(recording.envelope) // _MOST_POINTS)
         envelope = np.pad(recording.envelope, ((0, -len(recording.envelope) % step), (0, 0)), "edge")
         low, high = (
