@@ -11,9 +11,6 @@ from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
 from sousaphone.cli.evaluate import main
 from sousaphone.deploy.trained_trials import best_arm
 from sousaphone.runs.directory import RunDirectory
-from tests.deploy.conftest import model, run
-
-__all__ = ["model", "run"]
 
 
 def test_test_split_has_the_accuracy_of_the_report(

@@ -12,9 +12,6 @@ from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
 from sousaphone.cli.export import main
 from sousaphone.deploy.trained_trials import best_arm
 from sousaphone.runs.directory import RunDirectory
-from tests.deploy.conftest import run
-
-__all__ = ["run"]
 
 
 def config(folder: Path) -> dict:

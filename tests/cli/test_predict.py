@@ -18,9 +18,7 @@ import soundfile
 
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from sousaphone.cli.predict import main
-from tests.deploy.conftest import model, run
 
-__all__ = ["model", "run"]
 ROOT = Path(__file__).parents[2]
 FORMS = [
     *(
