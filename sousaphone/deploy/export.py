@@ -74,7 +74,7 @@ def export(
             config.write(directory)
         text = json.dumps(plain(results), indent=1, allow_nan=False)
         (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
-        card = model_card(config, results, statement, target.name)
+        card = model_card(config, results, statement, target.expanduser().absolute().name)
         (directory / model_folder.CARD).write_text(card, encoding="utf-8")
         _check(members, directory, weights)
     return config

@@ -109,7 +109,7 @@ def _cached(name: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with suppress(LocalEntryNotFoundError, ValueError):
-        return Path(snapshot_download(name, local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
     return None
 
 

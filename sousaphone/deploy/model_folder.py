@@ -156,12 +156,18 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise UserError(f"{path} is not a safetensors file, or damaged ({one_line(error, 80)}); {remedy}") from None
+    refuse_wrong_tensors(path, wanted, state, remedy)
+    return state
+
+
+def refuse_wrong_tensors(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], remedy: str) -> None:
+    """Raise a UserError unless tensors of a file have exactly the `wanted` names, shapes and kinds of number, and are
+    finite."""
     kinds = misfits(wanted, state)
     known = wanted.keys() & state.keys()
     kinds["of another type"] = {n for n in known if wanted[n].is_floating_point() != state[n].is_floating_point()}
     kinds["not finite"] = {n for n in known if not bool(torch.isfinite(state[n]).all())}
-    refuse_misfits(f"{path} does not fit its {CONFIG}", kinds, remedy)
-    return state
+    refuse_misfits(f"{path} does not fit its model", kinds, remedy)
 
 
 @contextmanager

@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 
 from sousaphone.backbones import nano
-from sousaphone.backbones.state_dicts import misfits, read_torch_file, refuse_misfits
+from sousaphone.backbones.state_dicts import read_torch_file
 from sousaphone.config import SEARCH, ArmKey, TrainConfig, arm_of
 from sousaphone.deploy.calibration import Predictions, calibrated, read_predictions
-from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig
+from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig, refuse_wrong_tensors
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
 from sousaphone.rudiments import SLUGS
@@ -43,14 +43,15 @@ class TrainedTrial:
         state = read_torch_file(path, remedy)
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise UserError(f"{path} is not a state dict; {remedy}")
-        refuse_misfits(f"{path} does not fit its {self.record.trial_id}", misfits(wanted, state), remedy)
+        refuse_wrong_tensors(path, wanted, state, remedy)
         return state
 
     @property
     def calibration(self) -> Calibration:
         """Temperatures and thresholds from the validation clips; empty in runs that did not measure them."""
         last = self.record.history[-1] if self.record.history else {}
-        temperature, averaged = (last.get(name) for name in ("temperature", "averaged_temperature"))
+        measured = (last.get(name) for name in ("temperature", "averaged_temperature"))
+        temperature, averaged = (value if value is not None and value > 0 else None for value in measured)
         rows = self.validation
         return calibrated(temperature, averaged, None if rows is None else [(rows, averaged or 1.0)])
 
@@ -75,7 +76,7 @@ class TrainedTrial:
             base_weights=weights,
             calibration=self.calibration,
             trained={
-                "run": str(self.run.path.resolve().name),
+                "run": self.run.path.resolve().name,
                 "trial": self.record.trial_id,
                 "status": str(self.record.status),
                 "data_fingerprint": self.record.data.get("fingerprint"),

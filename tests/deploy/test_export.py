@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -20,9 +21,11 @@ from sousaphone.deploy import model_folder
 from sousaphone.deploy.export import export
 from sousaphone.deploy.loading import load_members, load_trial
 from sousaphone.deploy.model_folder import ModelConfig
-from sousaphone.deploy.trained_trials import best_arm, trained_trial
+from sousaphone.deploy.trained_trials import VALIDATION_NAME, best_arm, trained_trial
 from sousaphone.errors import UserError
+from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from tests.deploy.conftest import STATEMENT
 
 BACKBONES = [
@@ -198,3 +201,37 @@ def test_files_of_a_folder_are_readable_by_others(model: Path) -> None:
             model_folder.RESULTS,
         )
     }
+
+
+def test_damaged_trained_tensors_are_refused(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    trial = best_arm(copy)[0]
+    for path in trial.directory.glob("adapter.*"):
+        path.write_bytes(b"no tensors")
+        with pytest.raises(UserError, match=path.name):
+            load(copy.path)
+    assert copy.read_plan()
+
+
+def test_temperatures_and_thresholds_of_the_run_are_exported(run: RunDirectory, tmp_path: Path) -> None:
+    copy = RunDirectory(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    trial = best_arm(copy)[0]
+    record, stored = trial.record, pd.read_parquet(trial.directory / PREDICTIONS_NAME)
+    record.history[-1] |= {"temperature": 0.5, "averaged_temperature": 0.7}
+    record.write(trial.directory)
+    averaged = {f"averaged_logit_{slug}": stored[f"logit_{slug}"] for slug in SLUGS}
+    stored.assign(**averaged).to_parquet(trial.directory / VALIDATION_NAME)
+    export(best_arm(copy)[:1], tmp_path / "model", STATEMENT)
+    found = ModelConfig.read(tmp_path / "model").calibration
+    assert (found.temperature, found.averaged_temperature) == (0.5, 0.7)
+    assert found.thresholds is not None
+    assert {each.clips for each in found.thresholds} == {len(stored)}
+    assert found.undecided_below in {each.confidence for each in found.thresholds}
+    wave = waves(1.0, 16_000)
+    cold, warm = load(tmp_path / "model")(wave, 16_000), load(run.path)(wave, 16_000)
+    before = best_arm(run)[0].record.history[-1].get("averaged_temperature") or 1.0
+    assert np.allclose(np.diff(np.log(cold)) * 0.7, np.diff(np.log(warm)) * before, atol=1e-4)
+    table = (tmp_path / "model" / "README.md").read_text()
+    assert f"{found.thresholds[0].coverage:.1%}" in table
