@@ -49,7 +49,7 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
     try:
         yield temporary
         if durable:
-            for written in (*(temporary.iterdir() if temporary.is_dir() else ()), temporary):
+            for written in (*temporary.rglob("*"), temporary):
                 flush(written)
         temporary.replace(path)
         if durable:

@@ -12,6 +12,9 @@ from sousaphone.sweep.signals import exit_on_stop, ignore_stops
 _COMMANDS = {
     "sweep": ("train backbones and compare them (python launch.py)", "launch"),
     "report": ("write the report of a run, or compare two (python -m analysis)", "sousaphone.cli.report"),
+    "export": ("export the best trial of a run as a model folder", "sousaphone.cli.export"),
+    "predict": ("name the rudiments of recordings", "sousaphone.cli.predict"),
+    "evaluate": ("score a model on labelled recordings", "sousaphone.cli.evaluate"),
     "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),
     "weights": ("list, fetch and verify pretrained weights (python -m sousaphone.weights)", "sousaphone.cli.weights"),
     "runs": ("list runs, and free disk space", "sousaphone.cli.runs"),
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(
         prog="sousaphone",
         usage="sousaphone COMMAND [arguments]",
-        description="Compare pretrained audio backbones under LoRA on drum rudiments.",
+        description="Compare pretrained audio backbones under LoRA on drum rudiments, and use the best one.",
         epilog="\n".join(["commands (each has its own --help):", *rows]),
     )
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help="see below")

@@ -30,12 +30,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> float:
 
 
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
-    """Mean F1 over the classes that occur in labels or predictions, as in scikit-learn's macro average."""
+    """Mean F1 over the classes that occur in the labels. scikit-learn's default adds classes that are only predicted."""
     counts = confusion_counts(labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
     matrix = torch.from_numpy(counts).double()
-    support_and_predicted = matrix.sum(1) + matrix.sum(0)
-    occurs = support_and_predicted > 0
-    return (2 * matrix.diagonal()[occurs] / support_and_predicted[occurs]).mean().item()
+    f1 = 2 * matrix.diagonal() / (matrix.sum(1) + matrix.sum(0))
+    return f1[matrix.sum(1) > 0].mean().item()
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:

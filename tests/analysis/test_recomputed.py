@@ -81,9 +81,9 @@ def loss(clips: list[Any], temperature: float = 1.0) -> float:
 
 
 def f1(pairs: list[tuple[str, str]]) -> float:
-    """Macro F1 of (true, predicted) over the classes that occur in either."""
+    """Macro F1 of (true, predicted) over the true classes."""
     scores = []
-    for name in {name for pair in pairs for name in pair}:
+    for name in {true for true, _ in pairs}:
         hits = sum(true == predicted == name for true, predicted in pairs)
         scores.append(2 * hits / (sum(t == name for t, _ in pairs) + sum(p == name for _, p in pairs)))
     return sum(scores) / len(scores)

@@ -21,7 +21,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    assert all(f"\n  {name} " in text for name in (*OTHER_NAMES, "runs"))
+    assert all(f"\n  {name} " in text for name in (*OTHER_NAMES, "runs", "export", "predict", "evaluate"))
 
 
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["data"], ["runs", "fly"]])

@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOST_WORDS = 1300  # of README
 OF_OTHER_COMMANDS = {"--checkpoints", "--caches", "--no-sounds", "--clear", "--soundfont", "--help", "--only"}
+OF_OTHER_COMMANDS |= {"--to", "--trial", "--ensemble", "--merged", "--overwrite", "--split"}
+OF_OTHER_COMMANDS |= {"--format", "--output", "--top", "--min-confidence", "--hop", "--gate", "--plot"}
 
 
 def commands(page: Path) -> Iterator[list[str]]:

@@ -27,8 +27,8 @@ def test_macro_f1_averages_over_the_classes_that_occur() -> None:
     assert metrics.macro_f1(padded, LABELS) == pytest.approx(4 / 9)
 
 
-def test_class_that_is_only_predicted_has_an_f1_of_zero() -> None:
-    assert metrics.macro_f1(torch.eye(4)[[0, 2, 1]], torch.tensor([0, 0, 1])) == pytest.approx((2 / 3 + 1 + 0) / 3)
+def test_class_that_is_only_predicted_does_not_count() -> None:
+    assert metrics.macro_f1(torch.eye(4)[[0, 2, 1]], torch.tensor([0, 0, 1])) == pytest.approx((2 / 3 + 1) / 2)
 
 
 def test_cross_entropy_of_equal_logits_is_the_log_of_the_classes() -> None:

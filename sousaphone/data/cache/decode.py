@@ -21,6 +21,7 @@ from sousaphone.hardware import count_cpus
 # Output phases filtered by one matrix product: fewer means more products, more means more zeros.
 _PHASES = 32
 _MAX_STEPS = 2**22  # product of the reduced rates up to which torchaudio's filters are computed: 16 MB
+_GATHERED = 2**18  # samples of a long clip that are resampled at once, at least
 _WIDTH, _ROLLOFF = 6, 0.99  # torchaudio's: zero crossings on each side of the filter, cutoff re the Nyquist frequency
 
 S = TypeVar("S")
@@ -47,13 +48,15 @@ class Resampler:
         self._step, self._phases = source_rate // common, target_rate // common
         self._groups: list[tuple[int, Tensor]] = []
         self._filter: np.ndarray | None = None
+        self._margin = 0  # samples on each side on which an output depends, at most
         if self._step == self._phases:
             return
         if self._step * self._phases > _MAX_STEPS:
             self._filter = self._design()
+            self._margin = len(self._filter) // 2 // self._phases + 1
             return
         design = Resample(source_rate, target_rate)
-        self._margin: int = design.width
+        self._margin = design.width
         kernel = design.kernel[:, 0]  # [phases, taps]
         self._taps = kernel.shape[1]
         for filters in kernel.split(_PHASES):
@@ -81,6 +84,24 @@ class Resampler:
         steps = (len(x) - self._taps) // self._step + 1
         parts = [x.as_strided((steps, len(taps)), (self._step, 1), first) @ taps for first, taps in self._groups]
         return torch.cat(parts, 1).flatten()[:length]
+
+    def blocks(self, waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Compute the same of a long clip that is given and returned in blocks [t], in bounded memory."""
+        context = (self._margin // self._step + 1) * self._step  # a multiple of the step, so that phases agree
+        outputs = context // self._step * self._phases
+        pending, gathered, first = np.empty(0, np.float32), [], True
+        for wave in waves:
+            gathered.append(wave)
+            if sum(map(len, gathered)) < _GATHERED:
+                continue
+            pending, gathered = np.concatenate([pending, *gathered]), []
+            ready = (len(pending) - context) // self._step * self._step  # its outputs need no later samples
+            if ready > context:
+                y = self(torch.from_numpy(pending[: ready + context]))
+                yield y[0 if first else outputs : ready // self._step * self._phases].numpy()
+                pending, first = pending[ready - context :], False
+        pending = np.concatenate([pending, *gathered])
+        yield self(torch.from_numpy(pending))[0 if first else outputs :].numpy()
 
 
 @cache

@@ -1,0 +1,108 @@
+"""sousaphone evaluate MODEL DATA: score a model on labelled recordings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.cli.predict import add_model_options, save
+from sousaphone.text import tracked
+
+if TYPE_CHECKING:
+    from sousaphone.data.dataset import Dataset
+
+_DESCRIPTION = """\
+Score a model on labelled recordings in any form that --data-dir of a sweep accepts. MODEL is a model folder (sousaphone
+export), a run (its best trial), or OWNER/NAME on the Hugging Face hub.
+
+Every clip is scored twice: by its centre window, as during training, and by the mean of the logits over windows that
+cover it (half a window apart; of clips longer than 30 s the central 30 s), as `sousaphone predict` does. The interval
+is a 95 % t interval over players, as in the report.
+"""
+_EPILOG = """\
+examples:
+  %(prog)s my_model my_recordings/
+  %(prog)s my_model takes.csv --output scores.json
+  %(prog)s my_model /data/sousa --split test      if the model was trained on these data
+
+exit codes: 0 done; 2 wrong argument or input; 130 interrupted
+"""
+_PAIRS = 10  # most frequent confusions that are printed
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "sousaphone evaluate") -> int:
+    """Run the command line and return the exit code."""
+    prepare_process()
+    parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="model folder, run directory, or OWNER/NAME")
+    parser.add_argument("data", metavar="DATA", help="labelled recordings: a directory, a CSV file, or hub:OWNER/NAME")
+    splits = ("all", "train", "validation", "test")
+    parser.add_argument("--split", choices=splits, default="all", help="clips that are scored (default all)")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores and the confusion matrix as JSON")
+    add_model_options(parser)
+    options = parser.parse_args(argv)
+    return run_command(prog, lambda: _evaluate(options, prog))
+
+
+def _evaluate(options: argparse.Namespace, prog: str) -> int:
+    require_torchaudio()
+    from sousaphone.deploy.evaluation import evaluate, results
+    from sousaphone.deploy.predictor import load
+
+    dataset, warning = _dataset(options.data, options.split)
+    model = load(options.model, weights=options.weights, device=options.device)
+    if warning and warning == model.config.trained.get("data_fingerprint"):
+        print(f"{prog}: the model was trained on clips of these data; --split test leaves them out", file=sys.stderr)
+    rows = list(tracked(evaluate(model, dataset), f"scoring {len(dataset.clips):,} clips", len(dataset.clips)))
+    found = {"model": str(options.model), "data": str(options.data), "split": options.split, **results(model, rows)}
+    for line in _lines(found):
+        print(line)
+    if options.output is not None:
+        save(options.output, (json.dumps(found, indent=1) + "\n").encode(), "--output")
+    return EXIT_OK
+
+
+def _dataset(data: str, split: str) -> tuple[Dataset, str]:
+    """Return the clips to score, and the fingerprint that the data have in training; '' if only one split is scored."""
+    import dataclasses
+
+    from sousaphone.data.readers.sousa import located, read_dataset
+    from sousaphone.errors import UserError
+
+    root = located(data)
+    if split == "all":
+        dataset = read_dataset(root, only_test=True)
+        try:
+            return dataset, read_dataset(root).fingerprint
+        except UserError:  # too few players to train on
+            return dataset, ""
+    whole = read_dataset(root)
+    return dataclasses.replace(whole, clips=whole.clips[whole.clips.split == split].reset_index(drop=True)), ""
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for way, title in (("averaged", "mean over windows"), ("centre_window", "centre window")):
+        each = found[way]
+        interval = each["player_accuracy_interval"]
+        between = f"95 % interval over players {interval[0]:.1%} to {interval[1]:.1%}" if interval else "no interval"
+        yield (
+            f"{title}: accuracy {each['accuracy']:.1%} ({between}), macro F1 {each['macro_f1']:.3f}, top 5 "
+            f"{each['top5']:.1%}, calibration error {each['ece']:.3f}"
+        )
+    yield f"{found['averaged']['clips']:,} clips of {found['averaged']['players']:,} players"
+    names = found["classes"]
+    pairs = [
+        (count, true, predicted)
+        for true, row in enumerate(found["confusion"])
+        for predicted, count in enumerate(row)
+        if count and true != predicted
+    ]
+    if pairs:
+        yield "most frequent confusions (true, predicted):"
+    for count, true, predicted in sorted(pairs, key=lambda pair: -pair[0])[:_PAIRS]:
+        yield f"  {count:>4}  {names[true]} as {names[predicted]} (of {sum(found['confusion'][true])})"

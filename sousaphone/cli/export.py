@@ -1,0 +1,82 @@
+"""sousaphone export RUN --to DIR: the best trial of a run as a model folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.errors import UserError
+from sousaphone.runs.directory import RunDirectory
+
+_DESCRIPTION = """\
+Export what a trial of a run has learned as a model folder: `sousaphone predict` and `evaluate`, `sousaphone.load` in
+Python, and PEFT read it. By default it is the best finished trial of the best arm on the validation clips, as in the
+report.
+
+  config.json                 architecture, classes, sample rate, base weights, calibration, versions, licences
+  adapter_model.safetensors   the adapter and the new layers in PEFT's format, with adapter_config.json; the base
+                              weights are needed for loading
+  model.safetensors           instead, with --merged: everything; the base weights are not needed
+  README.md, results.json     model card with the verdict; results
+"""
+_EPILOG = """\
+examples:
+  %(prog)s results/first --to my_model
+  %(prog)s results/first --merged --to my_model           one file that needs no base weights
+  %(prog)s results/first --ensemble --to my_models        all seeds of the best arm
+  %(prog)s results/first --trial ast-lora-aug-on-s0 --to my_model
+
+exit codes: 0 written; 2 wrong argument or input; 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> int:
+    """Run the command line and return the exit code."""
+    prepare_process()
+    parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run, with its run.json")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--trial", metavar="ID", help="this trial (default: the best)")
+    which.add_argument("--ensemble", action="store_true", help="all seeds of the best arm; probabilities are averaged")
+    parser.add_argument("--merged", action="store_true", help="add adapters to the base weights, store all tensors")
+    parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a new or empty directory")
+    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is a model folder")
+    weights = "the base weights, if they are no longer where the run was started"
+    parser.add_argument("--weights", metavar="PATH", type=Path, help=weights)
+    options = parser.parse_args(argv)
+
+    def run() -> int:
+        require_torchaudio()
+        # Imported here because pandas, Matplotlib, Ray and torch are slow to import.
+        from analysis.report import read_run
+        from analysis.stats.verdict_text import details, headline
+        from sousaphone.deploy.export import export
+        from sousaphone.deploy.model_card import Statement
+        from sousaphone.deploy.trained_trials import best_arm, trained_trial
+
+        directory = RunDirectory(options.run)
+        if options.trial is not None:
+            trials = [trained_trial(directory, options.trial)]
+        else:
+            arm = best_arm(directory)
+            trials = arm if options.ensemble else arm[:1]
+        if options.ensemble and len(trials) < 2:
+            raise UserError(f"--ensemble: the best arm of {options.run} has one finished seed; omit --ensemble")
+        found = read_run(options.run)
+        statement = Statement(found.banner, headline(found.verdict), tuple(details(found.verdict)))
+        config = export(
+            trials,
+            options.to,
+            statement,
+            merged=options.merged,
+            overwrite=options.overwrite,
+            weights=options.weights,
+        )
+        names = ", ".join(trial.record.trial_id for trial in trials)
+        print(
+            f"exported: {options.to} ({config.kind}) from {names}; to use it: sousaphone predict {options.to} RECORDING"
+        )
+        return EXIT_OK
+
+    return run_command(prog, run)

@@ -1,0 +1,209 @@
+"""sousaphone predict MODEL FILE_OR_FOLDER ...: name the rudiments of recordings."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sousaphone.cli.command import (
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_OK,
+    Parser,
+    prepare_process,
+    require_torchaudio,
+    run_command,
+)
+from sousaphone.data.readers.paths import SUFFIXES
+from sousaphone.errors import UserError
+from sousaphone.files import atomic_write
+from sousaphone.text import Advance, progress_bar
+
+if TYPE_CHECKING:
+    from sousaphone.deploy.predictor import Prediction, Predictor
+
+_DESCRIPTION = """\
+Name the rudiments of recordings. MODEL is a model folder (sousaphone export), a run (its best trial), or OWNER/NAME on
+the Hugging Face hub. Recordings may be WAV, FLAC, MP3 or Ogg of any length, sample rate and number of channels; a
+folder stands for all recordings in it, and - for standard input.
+
+A recording is cut into windows of the length that the model was trained with. A short one (at most four windows) gets
+one answer, from the mean of its windows' logits. In a longer one, pauses of more than a second are skipped: parts that
+are more than 40 dB (--gate) quieter than its loudest 20 ms. Where the rudiment changes without a pause, it is divided.
+Each segment has a start, an end, a rudiment and a calibrated confidence. An answer is "undecided" below the confidence
+that the validation clips require for at most 10 % of wrong answers, if the run has measured that, or below
+--min-confidence.
+"""
+_EPILOG = """\
+examples:
+  %(prog)s my_model take.wav
+  %(prog)s my_model practice.mp3 --plot practice.png
+  %(prog)s my_model recordings/ --format csv --output names.csv
+  %(prog)s my_model practice.mp3 --format audacity --output labels.txt    File > Import > Labels
+  ffmpeg -i video.mp4 -f wav - | %(prog)s my_model -
+
+exit codes: 0 all recordings are named; 1 some could not be decoded, with a line for each; 2 wrong argument or input;
+130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") -> int:
+    """Run the command line and return the exit code."""
+    prepare_process()
+    parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("model", metavar="MODEL", help="model folder, run directory, or OWNER/NAME")
+    parser.add_argument("recordings", metavar="FILE_OR_FOLDER", nargs="+", help="recordings, folders, or -")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="rudiments listed in an answer (default 5)")
+    formats = ("table", "csv", "json", "audacity")
+    parser.add_argument("--format", choices=formats, default="table", help="of the output (default table)")
+    parser.add_argument("--min-confidence", type=float, metavar="P", help="below it an answer is undecided (0 to 1)")
+    parser.add_argument("--hop", type=float, metavar="S", help="seconds between windows (default half a window)")
+    gate = "parts this much quieter than the loudest are silence (default 40)"
+    parser.add_argument("--gate", type=float, default=40.0, metavar="DB", help=gate)
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal")
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw waveform, segments and confidence of a recording"
+    )
+    add_model_options(parser)
+    options = parser.parse_args(argv)
+    return run_command(prog, lambda: _predict(options, prog))
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """The options with which a model is loaded."""
+    devices = ("auto", "cuda", "mps", "cpu")
+    parser.add_argument("--device", choices=devices, default="auto", help="default: the best one of this machine")
+    weights = "the base weights of an adapter, if they are not where it was trained"
+    parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)
+
+
+def _predict(options: argparse.Namespace, prog: str) -> int:
+    if options.top < 1:
+        raise UserError(f"--top {options.top}: give 1 or more")
+    if options.min_confidence is not None and not 0 <= options.min_confidence <= 1:
+        raise UserError(f"--min-confidence {options.min_confidence:g}: give a number from 0 to 1")
+    if not options.gate > 0:
+        raise UserError(f"--gate {options.gate:g}: give a number of dB above 0")
+    files = list(_files(options.recordings))
+    for option, given in (("--plot", options.plot), ("--format audacity", options.format == "audacity")):
+        if given and len(files) > 1:
+            raise UserError(f"{option} takes one recording; {len(files)} are given")
+    require_torchaudio()
+    from sousaphone.deploy.predictor import load
+
+    model = load(options.model, weights=options.weights, device=options.device)
+    predictions, failed = [], 0
+    with progress_bar(f"{len(files)} recordings", 2 * sum(map(_seconds, files))) as advance:
+        for file in files:
+            try:
+                predictions.append(_one(model, file, options, advance))
+            except UserError as error:
+                failed += 1
+                print(f"{prog}: error: {error}", file=sys.stderr)
+    if not predictions:
+        return EXIT_INPUT
+    _write(predictions, options)
+    if options.plot is not None:
+        from sousaphone.deploy.picture import draw
+
+        save(options.plot, draw(predictions[0], model.classes), "--plot")
+    return EXIT_FAILED if failed else EXIT_OK
+
+
+def _files(given: Sequence[str]) -> Iterator[Path]:
+    """Yield the recordings that the arguments name; raise a UserError if one does not exist."""
+    for name in given:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
+            found = [each for each in inside if not any(part[0] == "." for part in each.relative_to(path).parts)]
+            if not found:
+                raise UserError(f"{name} has no recordings ({', '.join(SUFFIXES)}); give a file or another folder")
+            yield from found
+        elif name != "-" and not path.exists():
+            raise UserError(f"{name} does not exist; give recordings, folders, or - for standard input")
+        else:
+            yield path
+
+
+def _one(model: Predictor, file: Path, options: argparse.Namespace, advance: Advance) -> Prediction:
+    with _source(file) as (source, name):
+        return model.predict(
+            source,
+            name=name,
+            top=options.top,
+            hop_seconds=options.hop,
+            gate_db=options.gate,
+            min_confidence=options.min_confidence,
+            advance=advance,
+        )
+
+
+@contextmanager
+def _source(file: Path) -> Iterator[tuple[Path, str]]:
+    """Yield a file that can be read twice, and its name; standard input is copied to a temporary file."""
+    if str(file) != "-":
+        yield file, str(file)
+        return
+    with tempfile.NamedTemporaryFile(prefix="sousaphone-") as copy:
+        shutil.copyfileobj(sys.stdin.buffer, copy)
+        copy.flush()
+        yield Path(copy.name), "standard input"
+
+
+def _seconds(file: Path) -> float:
+    """The duration in a file's header, for the progress bar; 0 if it is not known."""
+    from sousaphone.data.readers.samples import header_seconds
+
+    try:
+        seconds = math.nan if str(file) == "-" else header_seconds(file)  # libsndfile would read standard input
+    except (OSError, UserError):
+        return 0.0
+    return 0.0 if math.isnan(seconds) else seconds
+
+
+def _write(predictions: Sequence[Prediction], options: argparse.Namespace) -> None:
+    from sousaphone.deploy import formats
+
+    if options.format == "table" and options.output is None and sys.stdout.isatty():
+        from rich.console import Console
+
+        Console(soft_wrap=True, highlight=False, markup=False).print(formats.to_table(predictions))
+        return
+    text = {
+        "table": lambda: table_text(formats.to_table(predictions)),
+        "csv": lambda: formats.to_csv(predictions),
+        "json": lambda: formats.to_json(predictions),
+        "audacity": lambda: formats.to_labels(predictions[0]),
+    }[options.format]()
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        save(options.output, text.encode(), "--output")
+
+
+def table_text(table: Any) -> str:
+    """A table of `rich` as text that is wide enough for all of its cells."""
+    from rich.console import Console
+
+    console = Console(width=1_000, file=io.StringIO(), highlight=False, markup=False)
+    with console.capture() as capture:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+
+def save(path: Path, content: bytes, option: str) -> None:
+    """Write a file that an option names; raise a UserError if that fails."""
+    try:
+        with atomic_write(path.absolute()) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror}); give another file") from None

@@ -1,0 +1,181 @@
+"""Export trained trials of a run as a model folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save
+from torch import Tensor
+
+from sousaphone.deploy import model_folder
+from sousaphone.deploy.calibration import Predictions, calibrated, probabilities, read_predictions
+from sousaphone.deploy.evaluation import summary
+from sousaphone.deploy.loading import Member, load_members, load_trial, merged_network, peft_name
+from sousaphone.deploy.model_card import Statement, model_card
+from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.trained_trials import TrainedTrial
+from sousaphone.errors import UserError
+from sousaphone.model import RudimentClassifier
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, plain
+from sousaphone.weights.check import fixed_clip
+
+_MOST_DIFFERENCE = 1e-3  # between logits of the trial and of its folder, which are computed in another order
+
+
+def export(
+    trials: Sequence[TrainedTrial],
+    target: Path,
+    statement: Statement,
+    *,
+    merged: bool = False,
+    overwrite: bool = False,
+    weights: Path | None = None,
+) -> ModelConfig:
+    """Write trials of one arm as a model folder, several as an ensemble, and return the content of its config.json.
+
+    The folder is read again before it gets its name: its logits must be those of the trials.
+
+    Args:
+        target: a new or empty directory.
+        statement: what the run's report states about the trials, for the model card.
+        merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
+            without adapters is always stored so.
+        overwrite: replace `target` if it is a model folder.
+        weights: the base weights, if they are not where the trials were trained.
+
+    Raises:
+        UserError: the trials or their base weights are missing or damaged, or `target` cannot be written.
+    """
+    members = [load_trial(trial, weights) for trial in trials]
+    results = _results(trials, statement)
+    with model_folder.new_folder(target, overwrite) as directory:
+        if len(members) == 1:
+            config = _write_member(members[0], directory, merged)
+        else:
+            names = tuple(f"seed-{trial.config.seed}" for trial in trials)
+            for name, member in zip(names, members, strict=True):
+                (directory / name).mkdir()
+                _write_member(member, directory / name, merged)
+            config = dataclasses.replace(
+                members[0].config,
+                kind="ensemble",
+                members=names,
+                calibration=_joint_calibration(trials),
+                trained={**members[0].config.trained, "trial": ", ".join(t.record.trial_id for t in trials)},
+            )
+            config.write(directory)
+        text = json.dumps(plain(results), indent=1, allow_nan=False)
+        (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
+        card = model_card(config, results, statement, target.expanduser().absolute().name)
+        (directory / model_folder.CARD).write_text(card, encoding="utf-8")
+        _check(members, directory, weights)
+    return config
+
+
+def _write_member(member: Member, directory: Path, merged: bool) -> ModelConfig:
+    network, config = member.network, member.config
+    if merged or not network.targets.modules:
+        config = dataclasses.replace(config, kind="merged")
+        tensors, wanted = merged_state(network), merged_network(config).state_dict()
+        if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in wanted.items()}:
+            raise UserError(
+                f"{network.backbone.spec.title}'s weights {config.base_weights.get('source')} have another size than "
+                f"scale {config.architecture['scale']}; export them without --merged"
+            )
+        name = model_folder.MERGED
+    else:
+        adapter = LoraConfig(
+            r=int(config.trial().lora_r),
+            lora_alpha=config.trial().lora_alpha,  # annotated as int, but only divided by r
+            lora_dropout=config.trial().lora_dropout,
+            target_modules=list(network.targets.modules),
+            modules_to_save=list(network.fresh),
+            base_model_name_or_path=str(config.base_weights.get("source")),
+            inference_mode=True,
+        )
+        adapter.save_pretrained(str(directory))
+        tensors = {peft_name(name): tensor for name, tensor in network.trained_state().items()}
+        name = model_folder.ADAPTER
+    # Copies, since safetensors refuses tensors that share memory.
+    copies = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
+    (directory / name).write_bytes(save(copies, {"format": "pt"}))
+    config.write(directory)
+    return config
+
+
+def merged_state(network: RudimentClassifier) -> dict[str, Tensor]:
+    """The state dict of the same network without adapters: each is added to the weight of its layer."""
+    state = {name: t for name, t in network.state_dict().items() if ".lora_" not in name}
+    state = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
+    for name, layer in network.named_modules():
+        if isinstance(layer, LoraLayer):
+            state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight("default").detach()
+    return state
+
+
+def _check(members: Sequence[Member], directory: Path, weights: Path | None) -> None:
+    """Raise a UserError if the folder does not compute the logits of the trials."""
+    _, loaded = load_members(directory, weights)
+    for member, copy in zip(members, loaded, strict=True):
+        clip = torch.from_numpy(fixed_clip(member.config.sample_rate)).float()[None] / 32768
+        clip = clip[:, : round(member.config.clip_seconds * member.config.sample_rate)]
+        with torch.inference_mode():
+            difference = (member.network(clip) - copy.network(clip)).abs().max().item()
+        if not difference <= _MOST_DIFFERENCE:
+            raise UserError(
+                f"the exported model differs from {member.config.trained['trial']} (logits by {difference:.2g}): its "
+                "base weights have settings that a merged model does not keep; export it without --merged"
+            )
+
+
+def _joint_calibration(trials: Sequence[TrainedTrial]) -> model_folder.Calibration:
+    """Thresholds of the averaged probabilities of an ensemble; each member has its own temperatures."""
+    rows = [(trial.validation, trial.calibration.averaged_temperature or 1.0) for trial in trials]
+    known = [(each, temperature) for each, temperature in rows if each is not None]
+    same = len(known) == len(rows) and len({tuple(each.sample_ids) for each, _ in known}) == 1
+    return calibrated(None, None, known if same else None)
+
+
+def _results(trials: Sequence[TrainedTrial], statement: Statement) -> dict[str, Any]:
+    """What was measured: on validation at the best epoch, and on the test clips."""
+    results: dict[str, Any] = {
+        "verdict": dataclasses.asdict(statement),
+        "trials": [
+            {
+                "trial": trial.record.trial_id,
+                "status": str(trial.record.status),
+                "best_epoch": trial.record.best.get("epoch"),
+                "validation": {name: value for name, value in trial.record.best.items() if name.startswith("val_")},
+                "test": trial.record.test,
+                "data": trial.record.data,
+            }
+            for trial in trials
+        ],
+    }
+    tests = [_test(trial) for trial in trials]
+    known = [test for test in tests if test is not None]
+    if len(known) == len(tests) and len({tuple(test.sample_ids) for test in known}) == 1:
+        calibrations = [trial.calibration for trial in trials]
+        centre = [probabilities(t.centre, c.temperature) for t, c in zip(known, calibrations, strict=True)]
+        results["test_centre_window"] = summary(np.mean(centre, axis=0), known[0].labels, known[0].players)
+        averaged = [
+            probabilities(t.averaged, c.averaged_temperature)
+            for t, c in zip(known, calibrations, strict=True)
+            if t.averaged is not None
+        ]
+        if len(averaged) == len(known):
+            results["test_averaged"] = summary(np.mean(averaged, axis=0), known[0].labels, known[0].players)
+    return results
+
+
+def _test(trial: TrainedTrial) -> Predictions | None:
+    path = trial.directory / PREDICTIONS_NAME
+    return read_predictions(path) if path.is_file() else None

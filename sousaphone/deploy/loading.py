@@ -1,0 +1,199 @@
+"""Rebuild trained models: from a model folder, a run or a repository of the hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sousaphone.backbones import nano
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.deploy import model_folder
+from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.trained_trials import TrainedTrial, best_arm
+from sousaphone.errors import UserError
+from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
+from sousaphone.model import RudimentClassifier, build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.weights import RANDOM, content_fingerprint
+from sousaphone.weights.resolve import resolve_all
+
+_HUB_ID = re.compile(r"(?:hub:)?([\w-][\w.-]*/[\w-][\w.-]*)")
+_HUB_FILES = [
+    name
+    for file in (model_folder.CONFIG, model_folder.ADAPTER_CONFIG, model_folder.ADAPTER, model_folder.MERGED)
+    for name in (file, f"*/{file}")
+]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A trained network and its configuration."""
+
+    config: ModelConfig
+    network: RudimentClassifier
+
+
+def load_members(source: Path | str, weights: Path | str | None = None) -> tuple[ModelConfig, list[Member]]:
+    """Load the networks of a model, on the CPU: one, or the members of an ensemble.
+
+    Args:
+        source: a model folder, a run directory (its best trial), or a repository of the hub (OWNER/NAME).
+        weights: the base weights, if they are not where the model was trained.
+
+    Raises:
+        UserError: the source is none of these or damaged, or the base weights are missing or others.
+    """
+    path = located(source)
+    if RunDirectory(path).exists:
+        member = load_trial(best_arm(RunDirectory(path))[0], weights)
+        return member.config, [member]
+    config = ModelConfig.read(path)
+    folders = [path / name for name in config.members] or [path]
+    members = [_load_folder(folder, weights) for folder in folders]
+    for folder, member in zip(folders, members, strict=True):
+        if (member.config.classes, member.config.front_end) != (config.classes, config.front_end):
+            raise UserError(f"{folder} has other classes or features than {path}; export the ensemble again")
+    return config, members
+
+
+def load_trial(trial: TrainedTrial, weights: Path | str | None = None) -> Member:
+    """Load the network of a trial from its run."""
+    path = _base_path(trial.config, trial.record.weights, weights)
+    network = build_model(dataclasses.replace(trial.config, weights=path), len(SLUGS))
+    _refuse_other_base(network, trial.record.weights, trial.directory, path)
+    network.load_trained_state(trial.trained_state(network.trained_state()))
+    return Member(trial.model_config(network), network.eval())
+
+
+def base_model(source: Path | str, weights: Path | str | None = None) -> RudimentClassifier:
+    """Build the network that an exported adapter belongs to, with untrained new layers and without adapters, as the
+    base of `peft.PeftModel.from_pretrained`."""
+    path = located(source)
+    config = ModelConfig.read(path)
+    if config.kind != "adapter":
+        raise UserError(f"{path} is of kind {config.kind}, without an adapter; export it without --merged")
+    return _base(config, path, weights, strategy="head")
+
+
+def located(source: Path | str) -> Path:
+    """Return the directory of a model; download it from the hub if there is no such directory."""
+    path, match = Path(source).expanduser(), _HUB_ID.fullmatch(str(source))
+    if path.is_dir():
+        return path
+    if match is None or (path.parent.is_dir() and not str(source).startswith("hub:")):
+        raise UserError(f"{source} is not a directory; give a model folder, a run directory, or OWNER/NAME on the hub")
+    try:
+        return fetch_snapshot(f"the model {match[1]}", match[1], "model", _HUB_FILES)
+    except RefusedError:
+        raise UserError(
+            f"{match[1]}: the hub has no such model, or restricts access to it; give a model folder, a run directory, "
+            "or OWNER/NAME (to log in: hf auth login)"
+        ) from None
+    except UnreachableError as error:
+        if (cached := _cached(match[1])) is not None:
+            print(f"{match[1]}: hub unreachable; using the copy in {cached}", file=sys.stderr)
+            return cached
+        raise UserError(f"{match[1]} cannot be downloaded ({error}); give a model folder or a run directory") from None
+
+
+def _cached(name: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    with suppress(LocalEntryNotFoundError, ValueError):
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+    return None
+
+
+def _load_folder(directory: Path, weights: Path | str | None) -> Member:
+    config = ModelConfig.read(directory)
+    model_folder.refuse_pickles(directory)
+    if config.kind == "ensemble":
+        raise UserError(f"{directory} is an ensemble in an ensemble; export it again")
+    if config.kind == "adapter":
+        network = _base(config, directory, weights)
+        names = {peft_name(name): name for name in network.trained_state()}
+        wanted = {peft: network.trained_state()[name] for peft, name in names.items()}
+        state = model_folder.read_tensors(directory / model_folder.ADAPTER, wanted)
+        network.load_trained_state({names[peft]: tensor for peft, tensor in state.items()})
+    else:
+        network = _merged(config, directory)
+        network.load_state_dict(model_folder.read_tensors(directory / model_folder.MERGED, network.state_dict()))
+    return Member(config, network.eval())
+
+
+def peft_name(name: str) -> str:
+    """The name of a trained tensor in PEFT's files, which leave out the adapter's name."""
+    return f"base_model.model.{name.replace('.default.', '.')}"
+
+
+def merged_network(config: ModelConfig) -> RudimentClassifier:
+    """The network that merged tensors are loaded into: without adapters, with random weights."""
+    strategy = "full" if config.trial().strategy == "full" else "head"  # "full" trains and stores all tensors alike
+    # Base weights may have set the hop; front ends without that option ignore it.
+    trial = config.trial(strategy=strategy, weights=RANDOM, efficientat_hop=config.front_end.hop)
+    return build_model(trial, len(config.classes))
+
+
+def _merged(config: ModelConfig, directory: Path) -> RudimentClassifier:
+    network = merged_network(config)
+    _refuse_other_features(network, config, directory)
+    return network
+
+
+def _base(config: ModelConfig, directory: Path, weights: Path | str | None, **changes: Any) -> RudimentClassifier:
+    """The network of an adapter before its training, over the base weights that the adapter was trained on."""
+    trial = config.trial()
+    path = _base_path(trial, config.base_weights, weights)
+    network = build_model(dataclasses.replace(trial, weights=path, **changes), len(config.classes))
+    _refuse_other_base(network, config.base_weights, directory, path)
+    _refuse_other_features(network, config, directory)
+    return network
+
+
+def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | None) -> str:
+    """Return 'random' or the path of the base weights: the given one, that shipped with this package, the recorded one
+    if its content has not changed, or the published one, which is downloaded if necessary."""
+    source, title = str(base.get("source", RANDOM)), REGISTRY[trial.model].title
+    if given is not None:
+        return str(Path(given).expanduser().absolute())
+    if source == RANDOM:
+        return RANDOM
+    if base.get("origin") == nano.ORIGIN and (shipped := nano.shipped(trial.model)) is not None:
+        return str(shipped)
+    with suppress(OSError):
+        if Path(source).exists() and content_fingerprint(source) == base.get("sha256"):
+            return source
+    if base.get("published"):
+        return resolve_all({trial.model: "auto"}, trial.scale)[trial.model]
+    raise UserError(
+        f"the {title} weights {source} (SHA-256 {str(base.get('sha256'))[:12]}), over which this model was trained, are"
+        " not on this machine; give --weights PATH"
+    )
+
+
+def _refuse_other_base(network: RudimentClassifier, base: Mapping[str, Any], model: Path, path: str) -> None:
+    wanted, found = str(base.get("fingerprint", "")), network.base_fingerprint
+    if found == wanted:
+        return
+    remedy = "give --weights PATH with the weights that it was trained on"
+    if path == RANDOM:  # another version of torch may draw other numbers
+        remedy = "export it with --merged where it was trained"
+    raise UserError(f"{model} was trained over other base weights ({wanted[:12]}) than {path} ({found[:12]}); {remedy}")
+
+
+def _refuse_other_features(network: RudimentClassifier, config: ModelConfig, directory: Path) -> None:
+    used = network.backbone.frontend.contract
+    if differences := used.differences(dataclasses.asdict(config.front_end)):
+        raise UserError(
+            f"{directory / model_folder.CONFIG}: front_end differs from that of {network.backbone.spec.title} here "
+            f"({', '.join(differences)}); use the version of sousaphone that exported the model, or export it again"
+        )

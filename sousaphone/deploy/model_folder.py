@@ -1,0 +1,208 @@
+"""The format of a model folder: its config.json, its tensors, and how it is written.
+
+    config.json                   what is needed to rebuild the model and to read its answers (`ModelConfig`)
+    adapter_config.json           kind 'adapter': the adapter in PEFT's format,
+    adapter_model.safetensors       over base weights that are not in the folder
+    model.safetensors             kind 'merged': all tensors
+    NAME/                         kind 'ensemble': one model folder per member, whose probabilities are averaged
+    README.md, results.json       the model card, and what was measured
+
+A folder may come from anybody: config.json is validated, tensors are read from safetensors files only, and nothing in a
+folder is executed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import torch
+from annotated_types import Ge, Gt, Le, Len
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from sousaphone.backbones.frontend_spec import FrontendContract
+from sousaphone.backbones.state_dicts import misfits, refuse_misfits
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.files import atomic_write
+from sousaphone.runs import schema
+from sousaphone.text import one_line
+
+FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
+CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
+ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
+PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
+# Fields of a trial's configuration that define the network.
+ARCHITECTURE = (
+    *("model", "scale", "strategy", "lora_targets", "lora_r", "lora_alpha", "lora_dropout", "head_dropout"),
+    *("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed"),
+)
+_MOST_RANK = 4096
+
+_Fraction = Annotated[float, Ge(0), Le(1)]
+_Temperature = Annotated[float, Gt(0), Le(1e6)]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A confidence below which an answer is 'undecided', and its effect on the validation clips."""
+
+    __pydantic_config__ = schema.STRICT
+    most_error: _Fraction  # wanted: fraction of wrong answers among those that are given
+    confidence: _Fraction  # lowest confidence of an answer; 1: no confidence keeps to `most_error`
+    coverage: _Fraction  # measured: fraction of clips with an answer
+    error: _Fraction | None  # measured: fraction of wrong ones among them; None without answers
+    clips: schema.Count  # validation clips
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What validation shows of the model's confidence; None is 'not measured'."""
+
+    __pydantic_config__ = schema.STRICT
+    temperature: _Temperature | None = None  # of a single window's logits
+    averaged_temperature: _Temperature | None = None  # of logits averaged over windows
+    undecided_below: _Fraction | None = None  # the default threshold, one of `thresholds`
+    thresholds: Annotated[tuple[Threshold, ...], Len(0, 100)] | None = None
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of config.json."""
+
+    __pydantic_config__ = schema.STRICT
+    kind: Literal["adapter", "merged", "ensemble"]
+    architecture: dict[str, schema.Scalar]  # the fields of TrainConfig in `ARCHITECTURE`
+    classes: Annotated[tuple[schema.Id, ...], Len(2, 10_000)]  # in the order of the logits
+    sample_rate: Annotated[int, Ge(1_000), Le(400_000)]  # Hz
+    clip_seconds: Annotated[float, Gt(0), Le(60)]  # length of a window
+    front_end: FrontendContract
+    base_weights: Annotated[dict[str, Any], schema.WEIGHTS]  # see `sousaphone.weights.record_of`
+    calibration: Calibration = field(default_factory=Calibration)
+    members: Annotated[tuple[schema.Id, ...], Len(0, 100)] = ()  # folders of an ensemble
+    trained: dict[str, schema.Scalar] = field(default_factory=dict)  # run, trial, data and its fingerprint
+    licences: dict[str, str | None] = field(default_factory=dict)
+    software: dict[str, str | None] = field(default_factory=dict)
+    format: Literal["sousaphone-model"] = "sousaphone-model"
+    version: Annotated[int, Ge(1)] = VERSION
+
+    def __post_init__(self) -> None:
+        if (self.kind == "ensemble") != bool(self.members) or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"kind {self.kind} with {len(self.members)} members and {len(set(self.classes))} classes")
+        rank = self.architecture.get("lora_r", 1)
+        if isinstance(rank, int) and rank > _MOST_RANK:
+            raise ValueError(f"lora_r {rank} is above {_MOST_RANK}")
+        if self.trial().clip_seconds != self.clip_seconds:
+            raise ValueError(f"clip_seconds {self.clip_seconds} is not that of the architecture")
+
+    def trial(self, **changes: Any) -> TrainConfig:
+        """The configuration that builds the network; raises a UserError for an invalid architecture."""
+        known = {name: value for name, value in self.architecture.items() if name in ARCHITECTURE}
+        return TrainConfig(**{**known, **changes})
+
+    def write(self, directory: Path) -> None:
+        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
+        (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Self:
+        """Read config.json of this or an earlier version of the format; raises a UserError if that fails."""
+        path = directory / CONFIG
+        if not path.is_file():
+            raise UserError(
+                f"{directory} is not a model folder: it has no {CONFIG}; give one that `sousaphone export` wrote"
+            )
+        try:
+            about = schema.read(path, schema.fields(format=Any, version=Any))
+            if about.get("format") != FORMAT:
+                raise UserError(f"{path} is not of a model folder: its format is {about.get('format')!r:.40}")
+            version = about.get("version")
+            if isinstance(version, int) and version > VERSION:
+                raise UserError(f"{path} has version {version} of the format, later than {VERSION}; update sousaphone")
+            config: Self = schema.read(path, cls)
+        except UserError:
+            raise
+        except (ValueError, OSError) as error:
+            raise UserError(f"{error}; export the model again, or copy the folder again") from None
+        return config
+
+
+def refuse_pickles(directory: Path) -> None:
+    """Raise a UserError if a folder contains a file that could be a pickle."""
+    found = sorted(path.name for path in directory.iterdir() if path.suffix.lower() in PICKLES)
+    if found:
+        raise UserError(
+            f"{directory / found[0]} may be a pickle, which can execute code; a model folder has only safetensors: "
+            "remove the file if you do not need it"
+        )
+
+
+def read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read a safetensors file that has exactly the `wanted` names, shapes and kinds of number, all of them finite;
+    raises a UserError otherwise."""
+    remedy = "export the model again, or copy the folder again"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy}")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"{path} is not a safetensors file, or damaged ({one_line(error, 80)}); {remedy}") from None
+    refuse_wrong_tensors(path, wanted, state, remedy)
+    return state
+
+
+def refuse_wrong_tensors(path: Path, wanted: Mapping[str, Tensor], state: Mapping[str, Tensor], remedy: str) -> None:
+    """Raise a UserError unless tensors of a file have exactly the `wanted` names, shapes and kinds of number, and are
+    finite."""
+    kinds = misfits(wanted, state)
+    known = wanted.keys() & state.keys()
+    kinds["of another type"] = {n for n in known if wanted[n].is_floating_point() != state[n].is_floating_point()}
+    kinds["not finite"] = {n for n in known if not bool(torch.isfinite(state[n]).all())}
+    refuse_misfits(f"{path} does not fit its model", kinds, remedy)
+
+
+@contextmanager
+def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """Yield a temporary directory next to `target`, which gets that name at the end of the block.
+
+    Raises a UserError if `target` is a file or not empty, or cannot be written. With `overwrite`, an existing model
+    folder is replaced, and nothing else.
+    """
+    final = target.expanduser().absolute()
+    if final.exists() and not final.is_dir():
+        raise UserError(f"{target} is a file; give a new directory")
+    replaces = final.is_dir() and any(final.iterdir())
+    if replaces and not overwrite:
+        raise UserError(f"{target} is not empty; give a new directory, or --overwrite to replace a model folder")
+    if replaces and _format(final) != FORMAT:
+        raise UserError(f"{target} is not a model folder, which alone --overwrite replaces; give a new directory")
+    old = final.with_name(f".{final.name}.{os.getpid()}.old")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(final) as temporary:
+            temporary.mkdir()
+            yield temporary
+            if replaces:
+                final.rename(old)
+    except OSError as error:
+        raise UserError(f"{target} cannot be written ({error.strerror or error}); give another directory") from error
+    finally:
+        if old.exists() and final.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        elif old.exists():
+            old.rename(final)
+
+
+def _format(directory: Path) -> Any:
+    with suppress(ValueError, OSError):
+        return schema.read(directory / CONFIG, schema.fields(format=Any)).get("format")
+    return None

@@ -1,0 +1,80 @@
+"""Picture of a prediction: waveform, segments, and the confidence of the most frequent rudiments over time."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sousaphone.deploy.formats import label
+from sousaphone.deploy.predictor import Prediction
+from sousaphone.deploy.segments import FRAME_SECONDS
+
+# Okabe and Ito (2008), as in the report.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
+_GREY, _GRID = "#767676", "#e6e6e6"
+_SHOWN = 5
+_MOST_POINTS = 4_000
+_LABELLED = 0.04  # of the width: narrower segments have no name
+
+
+def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
+    """Draw a prediction as a PNG."""
+    # Matplotlib takes half a second to import.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    recording = prediction.recording
+    settings: dict[str, Any] = {"text.parse_math": False, "font.size": 9.0, "axes.edgecolor": "#999999"}
+    with matplotlib.rc_context(settings):
+        figure = Figure(figsize=(12.0, 5.2), facecolor="white")
+        FigureCanvasAgg(figure)
+        wave, band, lines = figure.subplots(
+            3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1, 3], "hspace": 0.12, **_margins()}
+        )
+        figure.text(0.06, 0.955, Path(recording.name).name, fontsize=11, fontweight="bold")
+        step = -(-len(recording.envelope) // _MOST_POINTS)
+        envelope = np.pad(recording.envelope, ((0, -len(recording.envelope) % step), (0, 0)), "edge")
+        low, high = (
+            reduced(envelope[:, side].reshape(-1, step), axis=1) for side, reduced in ((0, np.min), (1, np.max))
+        )
+        wave.fill_between(np.arange(len(low)) * step * FRAME_SECONDS, low, high, color=_GREY, linewidth=0)
+        wave.set_ylabel("waveform")
+        mean = prediction.probabilities.mean(0) if len(prediction.times) else np.zeros(len(classes))
+        shown = np.argsort(-mean, kind="stable")[:_SHOWN].tolist()
+        colours = {classes[number]: colour for number, colour in zip(shown, _COLOURS, strict=False)}
+        for segment in prediction.segments:
+            width = segment.end - segment.start
+            colour = "white" if segment.undecided else colours.get(segment.rudiment, "#bbbbbb")
+            band.barh(0, width, left=segment.start, color=colour, edgecolor="#555555", alpha=0.6)
+            if width > _LABELLED * recording.seconds:
+                text = f"{label(segment)}\n{segment.confidence:.0%}"
+                band.text(segment.start + width / 2, 0, text, ha="center", va="center", fontsize=7.5, clip_on=True)
+        band.set_yticks([])
+        band.set_ylabel("segments")
+        steps = np.diff(prediction.times)
+        pauses: Any = np.flatnonzero(steps > 1.5 * np.median(steps)) + 1 if len(steps) else []
+        for number in shown:
+            times = np.insert(prediction.times, pauses, np.nan)
+            values = np.insert(prediction.probabilities[:, number], pauses, np.nan)
+            name = classes[number]
+            lines.plot(
+                times, values, ".-", color=colours[name], label=name.replace("_", " "), markersize=4, linewidth=1.2
+            )
+        lines.set_ylim(0, 1.02)
+        lines.set_ylabel("confidence")
+        lines.set_xlabel("seconds")
+        lines.set_xlim(0, max(recording.seconds, FRAME_SECONDS))
+        lines.grid(color=_GRID)
+        if shown:
+            lines.legend(loc="upper right", fontsize=8, frameon=False, ncols=len(shown), bbox_to_anchor=(1.0, -0.16))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+    return buffer.getvalue()
+
+
+def _margins() -> dict[str, float]:
+    return {"left": 0.06, "right": 0.99, "top": 0.94, "bottom": 0.16}

@@ -1,0 +1,138 @@
+"""The trained trials of a run: their configuration, tensors, calibration, and which one is the best."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sousaphone.backbones import nano
+from sousaphone.backbones.state_dicts import read_torch_file
+from sousaphone.config import SEARCH, ArmKey, TrainConfig, arm_of
+from sousaphone.deploy.calibration import Predictions, calibrated, read_predictions
+from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig, refuse_wrong_tensors
+from sousaphone.errors import UserError
+from sousaphone.model import RudimentClassifier
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.trial_record import ADAPTER_NAME, TrialRecord
+
+VALIDATION_NAME = "predictions_val.parquet"  # logits of the validation clips, in newer runs
+
+
+@dataclass(frozen=True)
+class TrainedTrial:
+    """A trial whose trained tensors are on disk."""
+
+    run: RunDirectory
+    record: TrialRecord
+    config: TrainConfig
+    data: Mapping[str, Any]  # the data set as planned
+
+    @property
+    def directory(self) -> Path:
+        return self.run.trial(self.record.trial_id)
+
+    def trained_state(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Read the trained tensors; raises a UserError unless they have the `wanted` names and shapes."""
+        path, remedy = self.directory / ADAPTER_NAME, "restore it from a copy"
+        state = read_torch_file(path, remedy)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise UserError(f"{path} is not a state dict; {remedy}")
+        refuse_wrong_tensors(path, wanted, state, remedy)
+        return state
+
+    @property
+    def calibration(self) -> Calibration:
+        """Temperatures and thresholds from the validation clips; empty in runs that did not measure them."""
+        last = self.record.history[-1] if self.record.history else {}
+        measured = (last.get(name) for name in ("temperature", "averaged_temperature"))
+        temperature, averaged = (value if value is not None and value > 0 else None for value in measured)
+        rows = self.validation
+        return calibrated(temperature, averaged, None if rows is None else [(rows, averaged or 1.0)])
+
+    @property
+    def validation(self) -> Predictions | None:
+        """The logits of the validation clips; None in runs that did not keep them."""
+        path = self.directory / VALIDATION_NAME
+        return read_predictions(path) if path.is_file() else None
+
+    def model_config(self, network: RudimentClassifier) -> ModelConfig:
+        """The description of the trial's model, as an adapter over its base weights."""
+        spec, weights = network.backbone.spec, self.record.weights
+        if weights.get("origin") == nano.ORIGIN:  # in this package, wherever it is installed
+            weights = {**weights, "source": Path(weights["source"]).name}
+        return ModelConfig(
+            kind="adapter",
+            architecture={name: getattr(self.config, name) for name in ARCHITECTURE},
+            classes=SLUGS,
+            sample_rate=spec.sample_rate,
+            clip_seconds=self.config.clip_seconds,
+            front_end=network.backbone.frontend.contract,
+            base_weights=weights,
+            calibration=self.calibration,
+            trained={
+                "run": self.run.path.resolve().name,
+                "trial": self.record.trial_id,
+                "status": str(self.record.status),
+                "data_fingerprint": self.record.data.get("fingerprint"),
+                "synthetic_data": self.data.get("synthetic"),
+            },
+            licences={"weights": weights.get("licence"), "code": "MIT", "data": None},
+            software=dict(self.record.provenance.get("versions") or {}),
+        )
+
+
+def trained_trial(run: RunDirectory, trial_id: str) -> TrainedTrial:
+    """Return a trial by its name; raises a UserError if it does not exist or has no trained tensors."""
+    plan = _plan(run)
+    if trial_id not in plan["trial_ids"]:
+        raise UserError(f"{run.path} has no trial {trial_id!r}; its trials: {', '.join(plan['trial_ids'])}")
+    trial = _read(run, plan, trial_id)
+    if trial is None:
+        record = run.record(trial_id)
+        status = record.status if record else "pending"
+        raise UserError(f"trial {trial_id} of {run.path} is {status} and has no {ADAPTER_NAME}; resume it")
+    return trial
+
+
+def best_arm(run: RunDirectory) -> list[TrainedTrial]:
+    """Return the finished trials of the best arm, the best first; arms are ranked as in the report, by the mean
+    validation macro F1 over seeds. Raises a UserError if no trial has finished."""
+    plan = _plan(run)
+    groups: dict[ArmKey, list[TrainedTrial]] = {}
+    for trial_id in plan["trial_ids"]:
+        trial = _read(run, plan, trial_id)
+        if trial is not None and trial.record.status.is_full and _score(trial) is not None:
+            groups.setdefault(arm_of(trial.record.config), []).append(trial)
+    if not groups:
+        raise UserError(f"no trial of {run.path} has finished; resume it: {run.resume_command}")
+    best = max(groups.values(), key=lambda trials: sum(map(_score, trials)) / len(trials))
+    return sorted(best, key=_score, reverse=True)
+
+
+def _score(trial: TrainedTrial) -> Any:
+    return trial.record.best.get("val_macro_f1")
+
+
+def _plan(run: RunDirectory) -> dict[str, Any]:
+    plan = run.read_foreign_plan()
+    if plan.get("config") == SEARCH:
+        raise UserError(f"{run.path} is a learning-rate search, whose trials are no results; give another run")
+    return plan
+
+
+def _read(run: RunDirectory, plan: Mapping[str, Any], trial_id: str) -> TrainedTrial | None:
+    record = run.record(trial_id)
+    if record is None or not (run.trial(trial_id) / ADAPTER_NAME).is_file():
+        return None
+    known = {each.name for each in dataclasses.fields(TrainConfig)}
+    try:
+        config = TrainConfig(**{name: value for name, value in record.config.items() if name in known})
+    except UserError as error:
+        raise UserError(f"{run.trial(trial_id)}: {error}") from None
+    return TrainedTrial(run, record, config, plan.get("data") or {})

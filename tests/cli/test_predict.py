@@ -1,0 +1,198 @@
+"""`sousaphone predict`: any recordings, in any format, with one line for each that cannot be decoded."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK
+from sousaphone.cli.predict import main
+
+ROOT = Path(__file__).parents[2]
+FORMS = [
+    *(
+        ("WAV", "PCM_16", 44_100, 2),
+        ("WAV", "PCM_24", 96_000, 1),
+        ("WAV", "FLOAT", 22_050, 6),
+        ("FLAC", None, 48_000, 2),
+    ),
+    *(
+        ("MP3", None, 44_100, 1),
+        ("OGG", "VORBIS", 32_000, 2),
+        ("WAV", "PCM_U8", 8_000, 1),
+        ("WAV", "PCM_16", 44_101, 1),
+    ),
+    *(("AIFF", "PCM_16", 44_100, 2), ("W64", "PCM_16", 44_100, 2), ("RF64", "PCM_16", 44_100, 1)),
+]
+
+
+def noise(seconds: float, rate: int, channels: int = 1) -> np.ndarray:
+    return np.random.default_rng(0).uniform(-0.5, 0.5, (round(seconds * rate), channels))
+
+
+@pytest.fixture
+def takes(tmp_path: Path) -> Path:
+    """A folder of recordings in every form, in two levels, with a hidden file and one of another type."""
+    for number, (format, subtype, rate, channels) in enumerate(FORMS):
+        folder = tmp_path / "takes" / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = {"MP3": "mp3", "OGG": "ogg", "FLAC": "flac"}.get(format, "wav")
+        path = folder / f"{number:02d}.{suffix}"
+        soundfile.write(path, noise(1.2, rate, channels), rate, format=format, subtype=subtype)
+    (tmp_path / "takes" / ".hidden.wav").write_bytes(b"")
+    (tmp_path / "takes" / "notes.txt").write_text("none")
+    return tmp_path / "takes"
+
+
+def predicted(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    found: list[dict] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_every_form_of_audio_is_named(model: Path, takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(model), str(takes), "--format", "json"]) == EXIT_OK
+    found = predicted(capsys)
+    assert [Path(each["file"]).name[:2] for each in found] == [
+        "00",
+        "02",
+        "04",
+        "06",
+        "08",
+        "10",
+        "01",
+        "03",
+        "05",
+        "07",
+        "09",
+    ]
+    for each in found:
+        (segment,) = each["segments"]
+        assert each["seconds"] == pytest.approx(1.2, abs=0.06)  # MP3 adds samples
+        assert len(segment["top"]) == 5
+        assert segment["top"][0] == {"rudiment": segment["rudiment"], "confidence": segment["confidence"]}
+
+
+def test_formats_hold_the_same_answers(
+    model: Path, takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = str(takes / "0" / "00.wav")
+    outputs = {}
+    for form in ("table", "csv", "json", "audacity"):
+        assert main([str(model), path, "--format", form, "--top", "3"]) == EXIT_OK
+        outputs[form] = capsys.readouterr().out
+        assert main([str(model), path, "--format", form, "--top", "3", "--output", str(tmp_path / form)]) == EXIT_OK
+        assert (tmp_path / form).read_text() == outputs[form]
+        assert capsys.readouterr().out == ""
+    (segment,) = json.loads(outputs["json"])[0]["segments"]
+    (row,) = csv.DictReader(io.StringIO(outputs["csv"]))
+    assert (row["file"], row["rudiment"]) == (path, segment["rudiment"])
+    assert float(row["confidence_3"]) == pytest.approx(segment["top"][2]["confidence"])
+    start, end, text = outputs["audacity"].rstrip("\n").split("\t")
+    assert (float(start), float(end)) == pytest.approx((segment["start"], segment["end"]))
+    for name in (text, outputs["table"]):
+        assert segment["rudiment"].replace("_", " ") in name
+
+
+def test_undecided_answers_are_marked(model: Path, takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(takes / "0" / "00.wav")
+    for limit, undecided in (("1", True), ("0", False)):
+        assert main([str(model), path, "--min-confidence", limit, "--format", "json"]) == EXIT_OK
+        assert predicted(capsys)[0]["segments"][0]["undecided"] is undecided
+        assert main([str(model), path, "--min-confidence", limit]) == EXIT_OK
+        assert ("undecided" in capsys.readouterr().out) is undecided
+
+
+def test_broken_files_are_named_and_the_others_continue(
+    model: Path, takes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = (takes / "1" / "03.flac").read_bytes()
+    broken = {"cut.flac": whole[: len(whole) // 2], "text.wav": b"no sound", "empty.mp3": b""}
+    for name, content in broken.items():
+        (takes / name).write_bytes(content)
+    assert main([str(model), str(takes), "--format", "csv"]) == EXIT_FAILED
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1 + len(FORMS)
+    lines = captured.err.splitlines()
+    assert len(lines) == len(broken)
+    assert all(any(name in line for line in lines) for name in broken)
+    assert main([str(model), str(takes / "text.wav")]) == EXIT_INPUT
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_picture_is_drawn(model: Path, tmp_path: Path) -> None:
+    soundfile.write(
+        tmp_path / "long.wav", np.concatenate([noise(3, 8_000), 0 * noise(3, 8_000), noise(3, 8_000)]), 8_000
+    )
+    soundfile.write(tmp_path / "silent.wav", 0 * noise(1, 8_000), 8_000)
+    for name in ("long", "silent"):
+        assert main([str(model), str(tmp_path / f"{name}.wav"), "--plot", str(tmp_path / f"{name}.png")]) == EXIT_OK
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["nowhere.wav"], "nowhere.wav"),
+        (["{empty}"], "empty"),
+        (["{take}", "--top", "0"], "--top"),
+        (["{take}", "--min-confidence", "2"], "--min-confidence"),
+        (["{take}", "--gate", "-3"], "--gate"),
+        (["{take}", "--hop", "60"], "hop"),
+        (["{take}", "{take}", "--plot", "x.png"], "--plot"),
+        (["{take}", "{take}", "--format", "audacity"], "audacity"),
+        (["{take}", "--output", "/nowhere/x.csv"], "--output"),
+        (["{take}", "--weights", "/nowhere.pt"], "/nowhere.pt"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
+    soundfile.write(tmp_path / "take.wav", noise(0.5, 8_000), 8_000)
+    (tmp_path / "empty").mkdir()
+    places = {"take": tmp_path / "take.wav", "empty": tmp_path / "empty"}
+    assert main([str(model), *(word.format(**places) for word in arguments)]) == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "sousaphone", "predict", *arguments]
+
+
+def test_standard_input_is_read(model: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "take.flac", noise(0.5, 8_000), 8_000)
+    content = (tmp_path / "take.flac").read_bytes()
+    done = subprocess.run(
+        command(str(model), "-", "--format", "json"), cwd=ROOT, input=content, capture_output=True, check=True
+    )
+    (found,) = json.loads(done.stdout)
+    assert found["seconds"] == 0.5
+    assert main([str(model), str(tmp_path / "take.flac"), "--format", "json"]) == EXIT_OK
+
+
+def test_interruption_is_one_line(model: Path, tmp_path: Path) -> None:
+    fifo = tmp_path / "endless.wav"
+    soundfile.write(fifo, noise(600, 8_000), 8_000)
+    done = subprocess.Popen(
+        command(str(model), *[str(fifo)] * 200), cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and "torch" not in Path(f"/proc/{done.pid}/maps").read_text():
+        time.sleep(0.1)
+    time.sleep(1.0)
+    os.kill(done.pid, signal.SIGINT)
+    _, errors = done.communicate(timeout=120)
+    assert done.returncode == EXIT_INTERRUPTED
+    assert "interrupted" in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,143 @@
+"""On the built-in data set: what the report states of a model is what a user of the exported model gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from analysis.report import write_report
+from sousaphone import load
+from sousaphone.backbones.nano import shipped
+from sousaphone.config import TrainConfig
+from sousaphone.data.synthetic.generate import generate
+from tests.deploy.conftest import finished_run
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+RATE = 44_100
+PAUSE = 2.0  # seconds
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The built-in set of `--dataset tiny`, and a run of EfficientAT on it."""
+    root = tmp_path_factory.mktemp("built_in")
+    generate(root / "data", 1_000, seed=0)
+    config = TrainConfig(
+        model="efficientat",
+        augment=False,
+        weights=str(shipped("efficientat")),
+        data_dir=str(root / "data"),
+        cache_dir=str(root / "cache"),
+        epochs=8,
+        learning_rate=5e-3,
+        micro_batch=16,
+        accumulation=2,
+    )
+    return root / "data", finished_run(root / "run", [config]).path
+
+
+def sousaphone(*arguments: object) -> str:
+    """Run the command in a fresh process."""
+    command = [sys.executable, "-m", "sousaphone", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(trained: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "model"
+    sousaphone("export", trained[1], "--to", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def test_clips(trained: tuple[Path, Path]) -> pd.DataFrame:
+    (table,) = trained[1].glob("trials/*/predictions.parquet")
+    return pd.read_parquet(table)
+
+
+@pytest.fixture(scope="module")
+def named(trained: tuple[Path, Path], folder: Path, test_clips: pd.DataFrame) -> pd.DataFrame:
+    """The test clips with the rudiments that `sousaphone predict` gives."""
+    files = [trained[0] / path for path in test_clips.audio_path]
+    found = json.loads(sousaphone("predict", folder, *files, "--format", "json"))
+    assert [len(each["segments"]) for each in found] == [1] * len(files)
+    answers = [each["segments"][0] for each in found]
+    return test_clips.assign(**{name: [each[name] for each in answers] for name in ("rudiment", "confidence")}).assign(
+        true=test_clips.rudiment
+    )
+
+
+def test_accuracy_is_that_of_the_report(
+    trained: tuple[Path, Path], folder: Path, named: pd.DataFrame, tmp_path: Path
+) -> None:
+    data, run = trained
+    table = pd.read_csv(write_report(run, with_sounds=False) / "comparison_table.csv")
+    sousaphone("evaluate", folder, data, "--split", "test", "--output", tmp_path / "scores.json")
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["centre_window"]["accuracy"] == pytest.approx(table.test_acc.iloc[0])
+    accuracy = (named.rudiment == named.true).mean()
+    assert accuracy == pytest.approx(scores["averaged"]["accuracy"])
+    if "test_averaged_acc" in table:
+        assert accuracy == pytest.approx(table.test_averaged_acc.iloc[0])
+    assert accuracy > 0.3  # far above chance, 0.025
+
+
+def correct_clips(data: Path, named: pd.DataFrame, confidence: float = 0.0) -> list[tuple[str, np.ndarray]]:
+    """Rudiment and wave of the correctly named clips of at least this confidence."""
+    rows = named[(named.rudiment == named.true) & (named.confidence >= confidence)]
+    waves = [soundfile.read(data / path, always_2d=True)[0].mean(1) for path in rows.audio_path]
+    return list(zip(rows.rudiment, waves, strict=True))
+
+
+def joined(path: Path, waves: Sequence[np.ndarray], pause: float) -> list[tuple[float, float]]:
+    """Write waves one after the other; return the bounds of each, s."""
+    rng, parts, bounds, place = np.random.default_rng(0), [], [], 0
+    for wave in waves:
+        silence = rng.normal(0, 1e-4, round(pause * RATE)) if parts else np.zeros(0)
+        place += len(silence)
+        bounds.append((place / RATE, (place + len(wave)) / RATE))
+        parts += [silence, wave]
+        place += len(wave)
+    soundfile.write(path, np.concatenate(parts), RATE)
+    return bounds
+
+
+def test_ten_clips_with_pauses_are_ten_segments(
+    trained: tuple[Path, Path], folder: Path, named: pd.DataFrame, tmp_path: Path
+) -> None:
+    clips = correct_clips(trained[0], named)[:10]
+    bounds = joined(tmp_path / "practice.wav", [wave for _, wave in clips], PAUSE)
+    (found,) = json.loads(sousaphone("predict", folder, tmp_path / "practice.wav", "--format", "json"))
+    assert len(found["segments"]) == 10
+    for segment, (start, end) in zip(found["segments"], bounds, strict=True):
+        assert abs(segment["start"] - start) <= 0.5
+        assert abs(segment["end"] - end) <= 0.5
+    right = [segment["rudiment"] == name for segment, (name, _) in zip(found["segments"], clips, strict=True)]
+    assert sum(right) >= 9
+
+
+def test_two_rudiments_without_a_pause_are_told_apart_within_one_hop(
+    trained: tuple[Path, Path], folder: Path, named: pd.DataFrame, tmp_path: Path
+) -> None:
+    clips, model = correct_clips(trained[0], named, confidence=0.5), load(folder, device="cpu")
+    pairs = [(a, b) for a, b in zip(clips, [*clips[7:], *clips[:7]], strict=True) if a[0] != b[0]]
+    apart, right = [], []
+    for pair in pairs:
+        ((_, boundary), _) = joined(tmp_path / "pair.wav", [wave for _, wave in pair], 0.0)
+        segments = model.predict(tmp_path / "pair.wav").segments
+        apart.append(len(segments) == 2 and abs(segments[0].end - boundary) <= model.config.clip_seconds / 2)
+        right.append(apart[-1] and [each.rudiment for each in segments] == [name for name, _ in pair])
+    assert len(pairs) >= 10
+    assert np.mean(apart) >= 0.8  # of a small model
+    assert np.mean(right) >= 0.7
