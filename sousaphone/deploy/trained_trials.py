@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from sousaphone.backbones import nano
-from sousaphone.backbones.state_dicts import read_torch_file
 from sousaphone.config import SEARCH, ArmKey, TrainConfig, arm_of
 from sousaphone.deploy.calibration import Predictions, calibrated, read_predictions
 from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig, refuse_wrong_tensors
@@ -19,7 +18,8 @@ from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.trial_record import ADAPTER_NAME, TrialRecord
+from sousaphone.runs.trial_record import ADAPTER_NAME, TrialRecord, adapter_file
+from sousaphone.training import adapter
 
 VALIDATION_NAME = "predictions_val.parquet"  # logits of the validation clips, in newer runs
 
@@ -39,11 +39,8 @@ class TrainedTrial:
 
     def trained_state(self, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Read the trained tensors; raises a UserError unless they have the `wanted` names and shapes."""
-        path, remedy = self.directory / ADAPTER_NAME, "restore it from a copy"
-        state = read_torch_file(path, remedy)
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise UserError(f"{path} is not a state dict; {remedy}")
-        refuse_wrong_tensors(path, wanted, state, remedy)
+        state = adapter.read(self.directory)
+        refuse_wrong_tensors(adapter_file(self.directory) or self.directory, wanted, state, "restore it from a copy")
         return state
 
     @property
@@ -128,7 +125,7 @@ def _plan(run: RunDirectory) -> dict[str, Any]:
 
 def _read(run: RunDirectory, plan: Mapping[str, Any], trial_id: str) -> TrainedTrial | None:
     record = run.record(trial_id)
-    if record is None or not (run.trial(trial_id) / ADAPTER_NAME).is_file():
+    if record is None or adapter_file(run.trial(trial_id)) is None:
         return None
     known = {each.name for each in dataclasses.fields(TrainConfig)}
     try:

@@ -30,7 +30,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> float:
 
 
 def macro_f1(logits: Tensor, labels: Tensor) -> float:
-    """Mean F1 over the classes that occur in the labels. scikit-learn's default adds classes that are only predicted."""
+    """Mean F1 over the classes that occur in the labels; scikit-learn adds those that are only predicted."""
     counts = confusion_counts(labels.cpu().numpy(), logits.argmax(1).cpu().numpy(), logits.shape[1])
     matrix = torch.from_numpy(counts).double()
     f1 = 2 * matrix.diagonal() / (matrix.sum(1) + matrix.sum(0))
