@@ -154,7 +154,7 @@ def refuse_other_content(job: Job, left: Sequence[TrainConfig], dataset: Dataset
     old, new = job.plan["data"]["fingerprint"], dataset.fingerprint
     changed = [] if new == old else [f"the data in {dataset.root} (fingerprint {new[:12]}, was {old[:12]})"]
     known = job.plan.get("weights", {})
-    old_paths = {trial["model"]: trial["weights"] for trial in job.plan["trials"]}
+    old_paths = {trial.model: trial.weights for trial in (TrainConfig(**each) for each in job.plan["trials"])}
     moved = [trial for trial in job.trials if trial.weights != old_paths.get(trial.model)]
     for model, content in weights_of([*left, *moved]).items():
         if model in known and content != known[model]:

@@ -18,7 +18,7 @@ from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job, make_job
-from sousaphone.planning.plan import plan_json
+from sousaphone.planning.plan import plan_json, refuse_other_content
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Status
@@ -133,6 +133,18 @@ def test_weights_of_a_run_change_only_if_named(storage: Path) -> None:
     job = job_of(storage, "--resume", "--name", "run", "--weights", "random", f"beats={moved}")
     assert [trial.weights for trial in job.trials] == [moved, moved]
     assert job_of(storage, "--resume", "--name", "run", "--weights", "auto").trials[0].weights == saved
+
+
+@pytest.mark.parametrize("missing", ["weights", "model"])
+def test_setting_that_a_plan_lacks_has_its_default(storage: Path, missing: str) -> None:
+    run = RunDirectory(storage / "run")
+    plan = run.read_plan()
+    for trial in plan["trials"]:
+        del trial[missing]
+    plan["request"]["weights"]["ast"] = "random"  # the default backbone
+    run.write_plan(plan)
+    job = job_of(storage, "--resume", "--name", "run")
+    refuse_other_content(job, job.left(), read_subset(storage / "sousa", "tiny"))
 
 
 def _other_data(storage: Path) -> list[str]:
