@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from scipy import stats
 
+from sousaphone.config import COVERED_SECONDS
 from sousaphone.confusion import confusion_counts
 from sousaphone.data.cache.decode import in_threads
 from sousaphone.data.dataset import Dataset
@@ -23,7 +24,6 @@ from sousaphone.errors import UserError
 from sousaphone.text import first_few
 from sousaphone.training import metrics
 
-COVERED_SECONDS = 30.0  # of longer clips, the central part of this length is scored
 LEVEL = 0.95
 BINS = 15  # of equal numbers of clips, for the calibration error
 _FEWEST_PLAYERS = 3  # for an interval

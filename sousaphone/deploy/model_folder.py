@@ -81,7 +81,7 @@ class ModelConfig:
 
     __pydantic_config__ = schema.STRICT
     kind: Literal["adapter", "merged", "ensemble"]
-    architecture: dict[str, schema.Scalar]  # the fields of TrainConfig in `ARCHITECTURE`
+    architecture: dict[schema.Text, schema.Scalar]  # the fields of TrainConfig in `ARCHITECTURE`
     classes: Annotated[tuple[schema.Id, ...], Len(2, 10_000)]  # in the order of the logits
     sample_rate: Annotated[int, Ge(1_000), Le(400_000)]  # Hz
     clip_seconds: Annotated[float, Gt(0), Le(60)]  # length of a window
@@ -89,9 +89,9 @@ class ModelConfig:
     base_weights: Annotated[dict[str, Any], schema.WEIGHTS]  # see `sousaphone.weights.record_of`
     calibration: Calibration = field(default_factory=Calibration)
     members: Annotated[tuple[schema.Id, ...], Len(0, 100)] = ()  # folders of an ensemble
-    trained: dict[str, schema.Scalar] = field(default_factory=dict)  # run, trial, data and its fingerprint
-    licences: dict[str, str | None] = field(default_factory=dict)
-    software: dict[str, str | None] = field(default_factory=dict)
+    trained: dict[schema.Text, schema.Scalar] = field(default_factory=dict)  # run, trial, data and its fingerprint
+    licences: dict[schema.Text, schema.Text | None] = field(default_factory=dict)
+    software: dict[schema.Text, schema.Text | None] = field(default_factory=dict)
     format: Literal["sousaphone-model"] = "sousaphone-model"
     version: Annotated[int, Ge(1)] = VERSION
 

@@ -18,10 +18,8 @@ from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.trial_record import ADAPTER_NAME, TrialRecord, adapter_file
+from sousaphone.runs.trial_record import ADAPTER_NAME, TrialRecord, adapter_file, predictions_name
 from sousaphone.training import adapter
-
-VALIDATION_NAME = "predictions_val.parquet"  # logits of the validation clips, in newer runs
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class TrainedTrial:
     @property
     def validation(self) -> Predictions | None:
         """The logits of the validation clips; None in runs that did not keep them."""
-        path = self.directory / VALIDATION_NAME
+        path = self.directory / predictions_name("val")
         return read_predictions(path) if path.is_file() else None
 
     def model_config(self, network: RudimentClassifier) -> ModelConfig:

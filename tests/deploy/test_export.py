@@ -21,11 +21,11 @@ from sousaphone.deploy import model_folder
 from sousaphone.deploy.export import export
 from sousaphone.deploy.loading import load_members, load_trial
 from sousaphone.deploy.model_folder import ModelConfig
-from sousaphone.deploy.trained_trials import VALIDATION_NAME, best_arm, trained_trial
+from sousaphone.deploy.trained_trials import best_arm, trained_trial
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
-from sousaphone.runs.trial_record import PREDICTIONS_NAME
+from sousaphone.runs.trial_record import PREDICTIONS_NAME, predictions_name
 from tests.deploy.conftest import STATEMENT
 
 BACKBONES = [
@@ -222,7 +222,7 @@ def test_temperatures_and_thresholds_of_the_run_are_exported(run: RunDirectory, 
     record.history[-1] |= {"temperature": 0.5, "averaged_temperature": 0.7}
     record.write(trial.directory)
     averaged = {f"averaged_logit_{slug}": stored[f"logit_{slug}"] for slug in SLUGS}
-    stored.assign(**averaged).to_parquet(trial.directory / VALIDATION_NAME)
+    stored.assign(**averaged).to_parquet(trial.directory / predictions_name("val"))
     export(best_arm(copy)[:1], tmp_path / "model", STATEMENT)
     found = ModelConfig.read(tmp_path / "model").calibration
     assert (found.temperature, found.averaged_temperature) == (0.5, 0.7)
