@@ -41,7 +41,7 @@ _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),
     *("trainable", "train s", "ms/clip", "peak MB", "signature"),
 )
-_EXTRA = ("best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
+_EXTRA = ("trainable", "best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
 _PAIR = ("difference", "percentage points", "95 % interval", "p")  # followed by the number of players
 _P = "p is the larger of the p values of the t test and the sign-flip test"
 _ERROR_LINES = 8
@@ -120,7 +120,8 @@ def _results(found: Findings) -> Iterator[Block]:
         f"that over {found.unit}s and that over clips; macro F1 is over the rudiments of the test clips."
     )
     head = ("arm", "seeds", "val_macro_f1", "val_acc", "test_acc", "95 % interval", "test_macro_f1", "test clips")
-    yield Table((*head, f"{found.unit}s", "trainable"), [_arm_row(found, arm) for arm in groups])
+    rows = [_arm_row(found, arm) for arm in groups]
+    yield Table((*head, f"{found.unit}s", "trainable"), rows, extra=("val_acc", "trainable"))
     yield Text("Trials:")
     yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked], extra=_EXTRA)
     if warning := busy_machine([*found.ranked, *found.partial]):
@@ -168,7 +169,7 @@ def _partial(found: Findings) -> Iterator[Block]:
         others = "the table above" if found.ranked else "those of finished trials"
         yield Text(f"These trials trained for fewer epochs than planned; do not compare them with {others}.")
         rows = [(*_trial_row(found, trial), trial.why) for trial in found.partial]
-        yield Table((*_RESULTS, "reason"), rows, wordy=("reason",), extra=("trainable", *_EXTRA))
+        yield Table((*_RESULTS, "reason"), rows, wordy=("reason",), extra=_EXTRA)
 
 
 def _without(found: Findings) -> Iterator[Block]:

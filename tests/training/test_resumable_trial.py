@@ -164,7 +164,8 @@ def test_scoring_after_a_limit_is_watched_and_retried_when_out_of_memory(
     assert attempts == [4, 2]
     assert (trial.record.status, len(trial.record.history), trial.record.oom_retries) == ("time_limit", 1, 1)
     assert trial.record.cause is Cause.TRIAL_TIME_LIMIT
-    assert beats == [(1, 1.0)] * 3  # six test clips in batches of two
+    assert set(beats) == {(1, 1.0)}
+    assert len(beats) >= 6  # six validation and six test clips in batches of two, and further windows
 
 
 def test_limit_within_the_first_epoch_leaves_no_metrics(trial_config: MakeConfig, tmp_path: Path) -> None:
