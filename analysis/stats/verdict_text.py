@@ -49,7 +49,7 @@ def headline(verdict: Verdict) -> str:
             return f"No winner: {first} is better than {second} by {size}.{_lead(verdict)}{only}"
         case Outcome.CONTRADICTED:
             return (
-                f"Undecided: {first} is better on validation, but {second} is better on the test {unit}s by {size}. "
+                f"Contradicted: {first} is better on validation, but {second} is better on the test {unit}s by {size}. "
                 f"More validation {unit}s would make the selection more reliable.{only}"
             )
         case Outcome.EQUIVALENT:
@@ -130,8 +130,8 @@ def _difference(found: Contrast, unit: str, sign: int = 1) -> str:
 def _of_models(found: Contrast) -> str:
     seeds = " and ".join(dict.fromkeys(counted(number, "seed") for number in found.seeds))
     return (
-        f"This holds for these trained models and says nothing about the backbones: with {seeds} per arm, the "
-        f"variation between trainings is unknown; {SEEDS_FOR_SPREAD} seeds per arm would settle it "
+        f"This holds for these trained models, not for the backbones: with {seeds} per arm, the variation between "
+        f"trainings is unknown; {SEEDS_FOR_SPREAD} seeds per arm would settle it "
         "(--extend --seeds 0 1 2)."
     )
 
