@@ -175,24 +175,24 @@ def _selection(winner: Arm, rival: Arm) -> str:
 
 
 def _constraints(verdict: Verdict) -> str:
-    """Name the best finished arm (on validation) under a limit of parameters and of CPU time, in one sentence."""
+    """Name the best finished arm on validation within a limit of parameters, and of CPU time, in one sentence."""
     full = [arm for arm in verdict.planned if arm.full]
     trainable = [arm.shown[0].trainable_params for arm in full]
     times = [verdict.cpu_ms.get(arm.shown[0].trial_id) for arm in full]
     clauses = []
     for limit, costs, most in (
-        (f"{MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
-        (f"{MOST_CPU_MS:g} ms per clip on this CPU", times, MOST_CPU_MS),
+        (f"at most {MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
+        (f"at most {MOST_CPU_MS:g} ms per clip on this CPU", times, MOST_CPU_MS),
     ):
         known = [(arm, cost) for arm, cost in zip(full, costs, strict=True) if cost is not None]
         fitting = [arm for arm, cost in known if cost <= most]
         if not known:
-            clauses.append(f"under {limit}: not measured")
+            clauses.append(f"with {limit}: not measured")
         elif not fitting:
-            clauses.append(f"under {limit}: none")
+            clauses.append(f"with {limit}: none")
         else:
             best = max(fitting, key=lambda arm: arm.score)
-            clauses.append(f"under {limit}: {best.label} (validation macro F1 {best.score:.3f})")
+            clauses.append(f"with {limit}: {best.label} (validation macro F1 {best.score:.3f})")
     return f"Best on validation {'; '.join(clauses)}."
 
 
