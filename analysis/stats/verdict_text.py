@@ -152,7 +152,7 @@ def _power(verdict: Verdict) -> list[str]:
     """State the power and, only while the question is open, how many players a decision would need."""
     powers = [f"{verdict.power(true):.0%} for {_points(true)}" for true in TRUE_DIFFERENCES]
     lead = " and the lead over the baseline" * (verdict.lead is not None)
-    stated = f"The power to detect a true difference{lead} is {' and '.join(powers)}."
+    stated = f"Power (probability of finding a true difference{lead}): {' and '.join(powers)}."
     if verdict.answered or verdict.chosen is None:
         return [stated]
     needed = [
@@ -162,8 +162,8 @@ def _power(verdict: Verdict) -> list[str]:
     ]
     each = verdict.chosen.clips / verdict.chosen.players
     return [
-        f"Test {_unit(verdict)}s needed to detect a true difference{lead} with a power of {POWER:.0%}, with "
-        f"{each:.0f} clips each: {', '.join(needed)}.",
+        f"Test {_unit(verdict)}s needed to find a true difference{lead} with a power of {POWER:.0%}, with {each:.0f} "
+        f"clips each: {', '.join(needed)}.",
         stated,
     ]
 
