@@ -21,21 +21,22 @@ from sousaphone.text import counted
 
 _COLUMNS = {
     "val_macro_f1": "macro-averaged F1 on the validation clips, at the best epoch; the table is sorted by it",
-    "val_acc, test_acc": "accuracy; test is evaluated once, with the weights of the best validation epoch",
+    "val_acc, test_acc": "accuracy; the test clips are scored once, with the weights of the best validation epoch; the "
+    "test_acc of an arm is a mean over players, that of a trial is over clips",
     "test_averaged_acc": "test accuracy of the mean logits over windows of the same length that cover the clip, half a "
     f"window apart (of clips longer than {COVERED_SECONDS:g} s: the central {COVERED_SECONDS:g} s)",
     "trial": "backbone, strategy, augmentation on or off, and seed (s0 is seed 0); an arm is all trials that differ "
     "only in the seed",
     "best epoch": "the epoch with the highest val_macro_f1; an epoch is one pass over the training clips",
-    "epochs": "finished, of those planned",
+    "epochs": "finished epochs, of those planned",
     "trainable": "number of trainable parameters: adapters and new layers",
     "train s": "seconds in training steps, without evaluation: processor time (sum over threads) or GPU time if every "
     "trial of the run has it, else wall time",
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
-    "peak MB": "highest memory use in training: of the GPU, or of the process without memory-mapped files; a process "
-    "runs several trials one after another, so earlier ones may contribute",
-    "signature": "hash of clips, split, clip length, model size, layers with adapters, limit_eval_batches and version; "
-    "only rows with the same signature are comparable",
+    "peak MB": "highest memory use in training: of the GPU, or on a CPU of the process, without memory-mapped files; a "
+    "process runs several trials one after another, so earlier ones may contribute",
+    "signature": "hash of clips, splits, clip length, size, strategy, layers with adapters, limit_eval_batches and "
+    "version; only rows with the same signature are comparable",
 }
 _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),
@@ -43,7 +44,8 @@ _RESULTS = (
 )
 _EXTRA = ("trainable", "best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
 _PAIR = ("difference", "percentage points", "95 % interval", "p")  # followed by the number of players
-_P = "p is the larger of the p values of the t test and the sign-flip test"
+_INTERVAL = "the wider of that over {unit}s (with both arms' seeds, if each has at least three) and that over clips"
+_P = "p is the largest of three p values: t test and sign-flip test over {unit}s, score test over clips"
 _ERROR_LINES = 8
 _MOST_FAILURES = 20
 
@@ -257,8 +259,8 @@ def _expectations(found: Findings) -> Iterator[Block]:
 def _pairs(found: Findings) -> Iterator[Block]:
     if others := found.other_pairs:
         yield Text(
-            f"All other pairs of the backbones' best arms, on the test {found.unit}s. {_P}, adjusted by Holm's method "
-            "for the number of pairs."
+            f"All other pairs of the backbones' best arms, on the test {found.unit}s. {_P.format(unit=found.unit)}, "
+            "adjusted by Holm's method for the number of pairs."
         )
         yield Table((*_PAIR, f"{found.unit}s"), pair_rows(others))
 
@@ -266,9 +268,8 @@ def _pairs(found: Findings) -> Iterator[Block]:
 def _augmentation(found: Findings) -> Iterator[Block]:
     if pairs := found.augmentation:
         yield Text(
-            f"Test accuracy with augmentation minus test accuracy without it, on the same clips. The interval is over "
-            f"{found.unit}s, and over seeds if both arms have at least three. {_P}, not adjusted for the number of "
-            "rows."
+            f"Test accuracy with augmentation minus test accuracy without it, on the same clips. The interval is "
+            f"{_INTERVAL.format(unit=found.unit)}. {_P.format(unit=found.unit)}, not adjusted for the number of rows."
         )
         rows = [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
         yield Table(("backbone", *_PAIR[1:], f"{found.unit}s"), rows)
@@ -279,7 +280,7 @@ def _augmentation(found: Findings) -> Iterator[Block]:
         if behind:
             yield Text(
                 f"Not trained to the same degree: at the best epoch, train_ce is higher with augmentation for "
-                f"{', '.join(behind)}. Its effect may be another with more epochs (docs/report.md)."
+                f"{', '.join(behind)}. The effect may differ after more epochs (docs/report.md)."
             )
     elif found.without_effect:
         yield Text(found.without_effect)
@@ -316,8 +317,9 @@ def _calibration(found: Findings) -> Iterator[Block]:
     if rows:
         yield Text(
             "One trial of each arm. Its logits are divided by a temperature fitted on the validation clips, which does "
-            "not change the predictions. ECE: mean distance of probability and accuracy in bins of equal size, with "
-            f"its 95 % interval over {found.unit}s; Brier: mean squared error of the probabilities. Lower is better."
+            "not change the predictions. ECE: mean distance between probability and accuracy in ten bins with equal "
+            f"numbers of clips, with its 95 % interval over {found.unit}s; Brier: mean over clips of the squared "
+            "errors of the probabilities, summed over classes (0 to 2). Lower is better."
         )
         head = ("trial", "input", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")
         yield Table(head, rows)

@@ -32,9 +32,9 @@ HEAD = ("arm", "here", "there", "validation accuracy", "validation macro F1", "t
 _OTHER_NUMBERS = "none: different numbers of clips were scored (limit_eval_batches)"
 _HOW = (
     "Common arms, this run minus the other. Validation: means over finished seeds. Test accuracy: mean over players of "
-    "the difference on the same clips, seeds averaged first, with its 95 % interval over players, and over seeds if "
-    "both have at least three. The difference is due to all changes between the two runs together, not to any single "
-    "one."
+    "the difference on the same clips, seeds averaged first, with its 95 % interval, the wider of that over players "
+    "(with both sides' seeds, if each has at least three) and that over clips. The difference is due to all changes "
+    "between the two runs together, not to any single one."
 )
 # Clips of the same name are the same clip only if these labels agree.
 _LABELS = ("player", "rudiment", "audio_path", "tempo_bpm", "skill_tier", "soundfont", "preset", "duration_sec")

@@ -60,7 +60,7 @@ def picture(run: Findings) -> Picture:
     )
     caption += (
         f"averaged over seeds, then over up to {players} test players"
-        f"{', with its 95 % interval over players' * intervals}."
+        f"{', with its 95 % interval (over players or clips, the wider)' * intervals}."
         if players
         else "measured once."
     )

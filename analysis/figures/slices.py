@@ -27,9 +27,10 @@ def picture(run: Findings) -> Picture | None:
         return None
     few = any(part.players < FEWEST_PLAYERS for line in lines for part in line.slices.values())
     caption = (
-        "Test accuracy of each backbone's best arm by validation on parts of the clips, averaged over seeds, then over "
-        f"players, with its 95 % interval over players{f' (none below {FEWEST_PLAYERS} players)' * few}; n is the "
-        "number of clips. Players, tempos and rooms may be correlated; the figure does not separate their effects."
+        "Test accuracy of each backbone's best arm by validation on parts of the clips, averaged over seeds, then "
+        "over players, with its 95 % interval (over players or clips, the wider"
+        f"{f'; none below {FEWEST_PLAYERS} players' * few}); n is the number of clips. Players, tempos and rooms may "
+        "be correlated; the figure does not separate their effects."
     )
     if any(run.predictions[column].nunique() > MOST_NAMES for column, _, unit in DIMENSIONS if unit is None):
         caption += f" Of more than {MOST_NAMES} names, those with the most clips are shown."

@@ -58,7 +58,7 @@ def _ended(trials: Sequence[Trial], live: bool) -> Criterion:
 
 def _falls(trials: Sequence[Trial]) -> Criterion:
     """Test the trend of each trial by Kendall's tau, whose exact p value counts all orders of the epochs."""
-    name = f"train_ce falls (Kendall's tau over the epochs is negative, p at most {MOST_P:g})"
+    name = f"train_ce falls (Kendall's tau over the epochs is negative, one-sided p at most {MOST_P:g})"
     trends = {}
     for trial in trials:
         points = [(row["epoch"], row["train_ce"]) for row in trial.history if "train_ce" in row]
@@ -76,7 +76,7 @@ def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool, 
     guess = "" if chance is None else f" (chance {chance:.1%})"
     name = (
         f"best validation accuracy above {LEAST_ACCURACY:.0%}{guess} and at least "
-        f"{100 * LEAST_LEAD:.0f} points above the best baseline"
+        f"{100 * LEAST_LEAD:.0f} percentage points above that of every baseline"
     )
     known = [(trial.best["val_acc"], trial.trial_id) for trial in trials if trial.full and "val_acc" in trial.best]
     if not known:

@@ -18,7 +18,7 @@ _PATTERNS = 2**10  # sign patterns of one sign-flip test at most; all of them up
 
 
 def power(tests: Sequence[tuple[Contrast, float]], players: int | None = None) -> float:
-    """Return the probability that a sweep like this one finds every contrast significantly positive.
+    """Return the probability that all contrasts of a sweep like this one are significantly positive.
 
     The differences of players are drawn from a normal distribution with the observed covariance, rounded to whole
     clips, and the means of seeds from one with the observed variance; each draw is then tested as `contrast` does.

@@ -27,7 +27,7 @@ MOST_TRAINABLE, MOST_CPU_MS = 2_000_000, 10.0
 
 
 class Outcome(StrEnum):
-    """What the comparison of winner and rival, both selected on validation, shows on the test players."""
+    """Outcome of the comparison of winner and rival, both selected on validation, on the test players."""
 
     BETTER = "better"  # the winner is better than the rival, and than the best baseline if that was measured
     NOT_ABOVE_BASELINE = "not_above_baseline"  # better than the rival, but not shown to be better than a baseline
@@ -84,7 +84,7 @@ class Verdict:
 
     @property
     def answered(self) -> bool:
-        """Whether more test players would not change the outcome."""
+        """Whether the outcome is not "undecided", so that no number of players needed is given."""
         return self.outcome is not Outcome.UNDECIDED
 
     def power(self, true: float) -> float:

@@ -49,7 +49,7 @@ def headline(verdict: Verdict) -> str:
             return f"No winner: {first} is better than {second} by {size}.{_lead(verdict)}{only}"
         case Outcome.CONTRADICTED:
             return (
-                f"Undecided: {first} is better on validation, but {second} is better on the test {unit}s by {size}. "
+                f"Contradicted: {first} is better on validation, but {second} is better on the test {unit}s by {size}. "
                 f"More validation {unit}s would make the selection more reliable.{only}"
             )
         case Outcome.EQUIVALENT:
@@ -130,8 +130,8 @@ def _difference(found: Contrast, unit: str, sign: int = 1) -> str:
 def _of_models(found: Contrast) -> str:
     seeds = " and ".join(dict.fromkeys(counted(number, "seed") for number in found.seeds))
     return (
-        f"This holds for these trained models and says nothing about the backbones: with {seeds} per arm, the "
-        f"variation between trainings is unknown; {SEEDS_FOR_SPREAD} seeds per arm would settle it "
+        f"This holds for these trained models, not for the backbones: with {seeds} per arm, the variation between "
+        f"trainings is unknown; {SEEDS_FOR_SPREAD} seeds per arm would settle it "
         "(--extend --seeds 0 1 2)."
     )
 
@@ -152,7 +152,7 @@ def _power(verdict: Verdict) -> list[str]:
     """State the power and, only while the question is open, how many players a decision would need."""
     powers = [f"{verdict.power(true):.0%} for {_points(true)}" for true in TRUE_DIFFERENCES]
     lead = " and the lead over the baseline" * (verdict.lead is not None)
-    stated = f"The power to detect a true difference{lead} is {' and '.join(powers)}."
+    stated = f"Power (probability of finding a true difference{lead}): {' and '.join(powers)}."
     if verdict.answered or verdict.chosen is None:
         return [stated]
     needed = [
@@ -162,8 +162,8 @@ def _power(verdict: Verdict) -> list[str]:
     ]
     each = verdict.chosen.clips / verdict.chosen.players
     return [
-        f"Test {_unit(verdict)}s needed to detect a true difference{lead} with a power of {POWER:.0%}, with "
-        f"{each:.0f} clips each: {', '.join(needed)}.",
+        f"Test {_unit(verdict)}s needed to find a true difference{lead} with a power of {POWER:.0%}, with {each:.0f} "
+        f"clips each: {', '.join(needed)}.",
         stated,
     ]
 
@@ -175,24 +175,24 @@ def _selection(winner: Arm, rival: Arm) -> str:
 
 
 def _constraints(verdict: Verdict) -> str:
-    """Name the best finished arm (on validation) under a limit of parameters and of CPU time, in one sentence."""
+    """Name the best finished arm on validation within a limit of parameters, and of CPU time, in one sentence."""
     full = [arm for arm in verdict.planned if arm.full]
     trainable = [arm.shown[0].trainable_params for arm in full]
     times = [verdict.cpu_ms.get(arm.shown[0].trial_id) for arm in full]
     clauses = []
     for limit, costs, most in (
-        (f"{MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
-        (f"{MOST_CPU_MS:g} ms per clip on this CPU", times, MOST_CPU_MS),
+        (f"at most {MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
+        (f"at most {MOST_CPU_MS:g} ms per clip on this CPU", times, MOST_CPU_MS),
     ):
         known = [(arm, cost) for arm, cost in zip(full, costs, strict=True) if cost is not None]
         fitting = [arm for arm, cost in known if cost <= most]
         if not known:
-            clauses.append(f"under {limit}: not measured")
+            clauses.append(f"with {limit}: not measured")
         elif not fitting:
-            clauses.append(f"under {limit}: none")
+            clauses.append(f"with {limit}: none")
         else:
             best = max(fitting, key=lambda arm: arm.score)
-            clauses.append(f"under {limit}: {best.label} (validation macro F1 {best.score:.3f})")
+            clauses.append(f"with {limit}: {best.label} (validation macro F1 {best.score:.3f})")
     return f"Best on validation {'; '.join(clauses)}."
 
 

@@ -21,16 +21,16 @@ Score a model on labelled recordings in any form that --data-dir of a sweep acce
 export), a run (its best trial), or OWNER/NAME on the Hugging Face hub.
 
 Every clip is scored twice: by its centre window, as during training, and by the mean of the logits over windows that
-cover it (half a window apart; of clips longer than 30 s the central 30 s), as `sousaphone predict` does. The interval
-is a 95 % t interval over players, as in the report.
+cover it (half a window apart; of clips longer than 30 s, the central 30 s), like the `averaged` scores of the report.
+Accuracy is given over clips, and as a mean over players with its 95 % t interval over players.
 """
 _EPILOG = """\
 examples:
   %(prog)s my_model my_recordings/
   %(prog)s my_model takes.csv --output scores.json
-  %(prog)s my_model /data/sousa --split test      if the model was trained on these data
+  %(prog)s my_model /data/sousa --split test      only the test clips of the data on which the model was trained
 
-exit codes: 0 done; 2 wrong argument or input; 130 interrupted
+exit codes: 0 scored; 2 wrong argument or input; 130 interrupted
 """
 _PAIRS = 10  # most frequent confusions that are printed
 
@@ -57,7 +57,10 @@ def _evaluate(options: argparse.Namespace, prog: str) -> int:
     dataset, warning = _dataset(options.data, options.split)
     model = load(options.model, weights=options.weights, device=options.device)
     if warning and warning == model.config.trained.get("data_fingerprint"):
-        print(f"{prog}: the model was trained on clips of these data; --split test leaves them out", file=sys.stderr)
+        print(
+            f"{prog}: warning: the model was trained on some of these clips; --split test leaves them out",
+            file=sys.stderr,
+        )
     rows = list(tracked(evaluate(model, dataset), f"scoring {len(dataset.clips):,} clips", len(dataset.clips)))
     found = {"model": str(options.model), "data": str(options.data), "split": options.split, **results(model, rows)}
     for line in _lines(found):
@@ -68,7 +71,7 @@ def _evaluate(options: argparse.Namespace, prog: str) -> int:
 
 
 def _dataset(data: str, split: str) -> tuple[Dataset, str]:
-    """Return the clips to score, and the fingerprint that the data have in training; '' if only one split is scored."""
+    """Return the clips to score, and the fingerprint of the data in a sweep; '' if only one split is scored."""
     import dataclasses
 
     from sousaphone.data.readers.sousa import located, read_dataset
@@ -89,10 +92,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for way, title in (("averaged", "mean over windows"), ("centre_window", "centre window")):
         each = found[way]
         interval = each["player_accuracy_interval"]
-        between = f"95 % interval over players {interval[0]:.1%} to {interval[1]:.1%}" if interval else "no interval"
+        between = f"95 % interval {interval[0]:.1%} to {interval[1]:.1%}" if interval else "no interval"
         yield (
-            f"{title}: accuracy {each['accuracy']:.1%} ({between}), macro F1 {each['macro_f1']:.3f}, top 5 "
-            f"{each['top5']:.1%}, calibration error {each['ece']:.3f}"
+            f"{title}: accuracy {each['accuracy']:.1%}, mean over players {each['player_accuracy']:.1%} ({between}), "
+            f"macro F1 {each['macro_f1']:.3f}, top 5 {each['top5']:.1%}, calibration error (ECE) {each['ece']:.1%}"
         )
     yield f"{found['averaged']['clips']:,} clips of {found['averaged']['players']:,} players"
     names = found["classes"]

@@ -10,9 +10,9 @@ from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
 
 _DESCRIPTION = """\
-Export what a trial of a run has learned as a model folder: `sousaphone predict` and `evaluate`, `sousaphone.load` in
-Python, and PEFT read it. By default it is the best finished trial of the best arm on the validation clips, as in the
-report.
+Export a trained model of a run as a model folder, which `sousaphone predict`, `sousaphone evaluate`, `sousaphone.load`
+in Python, and PEFT (adapters) read. By default, it is the best finished trial of the best arm; both are selected by
+validation macro F1, as in the report.
 
   config.json                 architecture, classes, sample rate, base weights, calibration, versions, licences
   adapter_model.safetensors   the adapter and the new layers in PEFT's format, with adapter_config.json; the base
@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
     parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("run", metavar="RUN", type=Path, help="directory of a run, with its run.json")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--trial", metavar="ID", help="this trial (default: the best)")
+    which.add_argument("--trial", metavar="ID", help="export this trial (default: the best)")
     which.add_argument("--ensemble", action="store_true", help="all seeds of the best arm; probabilities are averaged")
-    parser.add_argument("--merged", action="store_true", help="add adapters to the base weights, store all tensors")
+    parser.add_argument("--merged", action="store_true", help="store all tensors, adapters added to the base")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a new or empty directory")
     parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is a model folder")
     weights = "the base weights, if they are no longer where the run was started"

@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Name the rudiments of recordings. MODEL is a model folder (sousaphone export), a run (its best trial), or OWNER/NAME on
 the Hugging Face hub. Recordings may be WAV, FLAC, MP3 or Ogg of any length, sample rate and number of channels; a
-folder stands for all recordings in it, and - for standard input.
+folder means all recordings in it, and - means standard input.
 
-A recording is cut into windows of the length that the model was trained with. A short one (at most four windows) gets
-one answer, from the mean of its windows' logits. In a longer one, pauses of more than a second are skipped: parts that
-are more than 40 dB (--gate) quieter than its loudest 20 ms. Where the rudiment changes without a pause, it is divided.
-Each segment has a start, an end, a rudiment and a calibrated confidence. An answer is "undecided" below the confidence
-that the validation clips require for at most 10 % of wrong answers, if the run has measured that, or below
---min-confidence.
+A recording is cut into overlapping windows of the length that the model was trained with. A short one (at most four
+window lengths) without a pause gets one answer, from the mean of its windows' logits. In others, pauses (more than a
+second that is more than 40 dB (--gate) quieter than the loudest 20 ms of the recording) are skipped, and the parts
+between them are divided where the rudiment changes. Each segment has a start, an end, a rudiment and a confidence.
+An answer is "undecided" if its confidence is below --min-confidence; by default, the threshold above which at most
+10 % of the answers on the validation clips were wrong, if the run measured it.
 """
 _EPILOG = """\
 examples:
@@ -50,8 +50,8 @@ examples:
   %(prog)s my_model practice.mp3 --format audacity --output labels.txt    File > Import > Labels
   ffmpeg -i video.mp4 -f wav - | %(prog)s my_model -
 
-exit codes: 0 all recordings are named; 1 some could not be decoded, with a line for each; 2 wrong argument or input;
-130 interrupted
+exit codes: 0 all recordings are named; 1 some could not be decoded, with a line for each; 2 wrong argument or input, or
+no recording could be decoded; 130 interrupted
 """
 
 
@@ -63,10 +63,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
     parser.add_argument("recordings", metavar="FILE_OR_FOLDER", nargs="+", help="recordings, folders, or -")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="rudiments listed in an answer (default 5)")
     formats = ("table", "csv", "json", "audacity")
-    parser.add_argument("--format", choices=formats, default="table", help="of the output (default table)")
-    parser.add_argument("--min-confidence", type=float, metavar="P", help="below it an answer is undecided (0 to 1)")
+    parser.add_argument("--format", choices=formats, default="table", help="format of the output (default table)")
+    parser.add_argument("--min-confidence", type=float, metavar="P", help="answers below it are undecided (0 to 1)")
     parser.add_argument("--hop", type=float, metavar="S", help="seconds between windows (default half a window)")
-    gate = "parts this much quieter than the loudest are silence (default 40)"
+    gate = "parts quieter than the loudest by more than this are silence (default 40)"
     parser.add_argument("--gate", type=float, default=40.0, metavar="DB", help=gate)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write to FILE instead of the terminal")
     parser.add_argument(
@@ -78,9 +78,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """The options with which a model is loaded."""
+    """Add the options with which a model is loaded."""
     devices = ("auto", "cuda", "mps", "cpu")
-    parser.add_argument("--device", choices=devices, default="auto", help="default: the best one of this machine")
+    parser.add_argument("--device", choices=devices, default="auto", help="default auto: cuda, else mps, else cpu")
     weights = "the base weights of an adapter, if they are not where it was trained"
     parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)
 
@@ -160,7 +160,7 @@ def _source(file: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _seconds(file: Path) -> float:
-    """The duration in a file's header, for the progress bar; 0 if it is not known."""
+    """Return the duration (s) in a file's header, for the progress bar; 0 if it is not known."""
     from sousaphone.data.readers.samples import header_seconds
 
     try:
@@ -191,7 +191,7 @@ def _write(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
 
 
 def table_text(table: Any) -> str:
-    """A table of `rich` as text that is wide enough for all of its cells."""
+    """Return a table of `rich` as text wide enough for all of its cells."""
     from rich.console import Console
 
     console = Console(width=1_000, file=io.StringIO(), highlight=False, markup=False)

@@ -23,7 +23,7 @@ Write the report of a run of launch.py, finished or not. Every planned trial is 
   predictions.parquet    one row for each trial and test clip, with the logits
   trials/*.json          one file for each trial
   plots/*.png            accuracy, effect of augmentation, cost, training time, learning curves, F1, confusion matrix,
-                         accuracy by group of clips
+                         accuracy by group of clips, reliability
 """
 _EPILOG = """\
 examples:

@@ -18,7 +18,7 @@ from sousaphone.text import one_line
 
 MOST_ERRORS = (0.05, 0.1, 0.2)  # fractions of wrong answers for which thresholds are chosen
 DEFAULT_ERROR = 0.1
-_FEWEST_ANSWERS = 10  # validation clips above a threshold from which its error is measured
+_FEWEST_ANSWERS = 10  # fewest validation clips above a threshold
 _MOST_CLIPS = 2_000_000
 
 
@@ -66,11 +66,11 @@ def probabilities(logits: npt.NDArray[np.float32], temperature: float | None) ->
 def calibrated(
     temperature: float | None, averaged: float | None, validation: Sequence[tuple[Predictions, float]] | None
 ) -> Calibration:
-    """The calibration of a model.
+    """Return the calibration of a model.
 
     Args:
-        validation: of each member its predictions on the validation clips and the temperature of its averaged logits;
-            None: not known.
+        validation: for each member, its predictions on the validation clips and the temperature of its averaged
+            logits; None if not known.
     """
     chosen = None
     known = [(rows.averaged, t) for rows, t in validation or () if rows.averaged is not None and len(rows)]
@@ -82,7 +82,7 @@ def calibrated(
 
 
 def thresholds(probabilities: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> tuple[Threshold, ...]:
-    """For each error in `MOST_ERRORS` the lowest confidence above which validation clips have at most that error.
+    """Choose for each error in `MOST_ERRORS` the lowest confidence above which answers have at most that error.
 
     Args:
         probabilities: [N, C].

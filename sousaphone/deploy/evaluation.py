@@ -95,7 +95,7 @@ def evaluate(model: Predictor, dataset: Dataset) -> Iterator[dict[str, Any]]:
 def score_clip(
     model: Predictor, name: str, source: Path | BytesIO
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Probabilities [C] of a clip from its centre window, and from its windows on average."""
+    """Return the probabilities [C] of a clip from its centre window, and from the mean logits of its windows."""
     samples, rate = read_samples(name, source)
     wave = model.resampled(samples, rate)
     centre, centre_length = model.windows(_central(wave, model.window))
@@ -110,8 +110,8 @@ def _central(wave: npt.NDArray[np.int16], samples: int) -> npt.NDArray[np.int16]
 
 
 def results(model: Predictor, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores of the rows of `evaluate`: those of `summary` by way of scoring, and the confusion matrix [C, C] of
-    the averaged probabilities, with true classes as rows."""
+    """Return the scores of the rows of `evaluate`: those of `summary` for each way of scoring, and the confusion matrix
+    [C, C] of the averaged probabilities, with true classes as rows."""
     number = {name: label for label, name in enumerate(model.classes)}
     labels = np.array([number[row["rudiment"]] for row in rows])
     players = [row["player"] for row in rows]

@@ -39,13 +39,13 @@ def export(
     overwrite: bool = False,
     weights: Path | None = None,
 ) -> ModelConfig:
-    """Write trials of one arm as a model folder, several as an ensemble, and return the content of its config.json.
+    """Write a trial as a model folder, or several of one arm as an ensemble, and return the content of config.json.
 
     The folder is read again before it gets its name: its logits must be those of the trials.
 
     Args:
         target: a new or empty directory.
-        statement: what the run's report states about the trials, for the model card.
+        statement: banner and verdict of the run's report, for the model card.
         merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
             without adapters is always stored so.
         overwrite: replace `target` if it is a model folder.
@@ -145,7 +145,7 @@ def _joint_calibration(trials: Sequence[TrainedTrial]) -> model_folder.Calibrati
 
 
 def _results(trials: Sequence[TrainedTrial], statement: Statement) -> dict[str, Any]:
-    """What was measured: on validation at the best epoch, and on the test clips."""
+    """Return the measured results: on validation at the best epoch, and on the test clips."""
     results: dict[str, Any] = {
         "verdict": dataclasses.asdict(statement),
         "trials": [

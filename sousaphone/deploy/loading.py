@@ -49,7 +49,7 @@ def load_members(source: Path | str, weights: Path | str | None = None) -> tuple
         weights: the base weights, if they are not where the model was trained.
 
     Raises:
-        UserError: the source is none of these or damaged, or the base weights are missing or others.
+        UserError: the source is none of these or damaged, or the base weights are missing or differ.
     """
     path = located(source)
     if RunDirectory(path).exists:
@@ -131,12 +131,12 @@ def _load_folder(directory: Path, weights: Path | str | None) -> Member:
 
 
 def peft_name(name: str) -> str:
-    """The name of a trained tensor in PEFT's files, which leave out the adapter's name."""
+    """Return the name of a trained tensor in PEFT's files, which omit the adapter's name."""
     return f"base_model.model.{name.replace('.default.', '.')}"
 
 
 def merged_network(config: ModelConfig) -> RudimentClassifier:
-    """The network that merged tensors are loaded into: without adapters, with random weights."""
+    """Build the network into which merged tensors are loaded: without adapters, with random weights."""
     strategy = "full" if config.trial().strategy == "full" else "head"  # "full" trains and stores all tensors alike
     # Base weights may have set the hop; front ends without that option ignore it.
     trial = config.trial(strategy=strategy, weights=RANDOM, efficientat_hop=config.front_end.hop)
@@ -150,7 +150,7 @@ def _merged(config: ModelConfig, directory: Path) -> RudimentClassifier:
 
 
 def _base(config: ModelConfig, directory: Path, weights: Path | str | None, **changes: Any) -> RudimentClassifier:
-    """The network of an adapter before its training, over the base weights that the adapter was trained on."""
+    """Build the network of an adapter as before training, on the base weights with which it was trained."""
     trial = config.trial()
     path = _base_path(trial, config.base_weights, weights)
     network = build_model(dataclasses.replace(trial, weights=path, **changes), len(config.classes))
@@ -160,8 +160,8 @@ def _base(config: ModelConfig, directory: Path, weights: Path | str | None, **ch
 
 
 def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | None) -> str:
-    """Return 'random' or the path of the base weights: the given one, that shipped with this package, the recorded one
-    if its content has not changed, or the published one, which is downloaded if necessary."""
+    """Return 'random' or the path of the base weights: the given file, the file shipped with this package, the recorded
+    file if its content has not changed, or the published file, which is downloaded if necessary."""
     source, title = str(base.get("source", RANDOM)), REGISTRY[trial.model].title
     if given is not None:
         return str(Path(given).expanduser().absolute())
@@ -175,7 +175,7 @@ def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | 
     if base.get("published"):
         return resolve_all({trial.model: "auto"}, trial.scale)[trial.model]
     raise UserError(
-        f"the {title} weights {source} (SHA-256 {str(base.get('sha256'))[:12]}), over which this model was trained, are"
+        f"the {title} weights {source} (SHA-256 {str(base.get('sha256'))[:12]}), on which this model was trained, are"
         " not on this machine; give --weights PATH"
     )
 
@@ -184,10 +184,10 @@ def _refuse_other_base(network: RudimentClassifier, base: Mapping[str, Any], mod
     wanted, found = str(base.get("fingerprint", "")), network.base_fingerprint
     if found == wanted:
         return
-    remedy = "give --weights PATH with the weights that it was trained on"
+    remedy = "give --weights PATH with the weights on which it was trained"
     if path == RANDOM:  # another version of torch may draw other numbers
-        remedy = "export it with --merged where it was trained"
-    raise UserError(f"{model} was trained over other base weights ({wanted[:12]}) than {path} ({found[:12]}); {remedy}")
+        remedy = "export it with --merged on the machine where it was trained"
+    raise UserError(f"{model} was trained on other base weights ({wanted[:12]}) than {path} ({found[:12]}); {remedy}")
 
 
 def _refuse_other_features(network: RudimentClassifier, config: ModelConfig, directory: Path) -> None:

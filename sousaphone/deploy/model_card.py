@@ -15,7 +15,7 @@ from sousaphone.text import first_few
 
 @dataclass(frozen=True)
 class Statement:
-    """What the report of the run states: its banner, which excludes a verdict, and its verdict."""
+    """The statements of the run's report: its banner (a run with one has no verdict) and its verdict."""
 
     banner: str | None
     headline: str
@@ -23,7 +23,7 @@ class Statement:
 
 
 def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
-    """The card in Markdown, with its YAML header."""
+    """Return the card in Markdown, with its YAML header."""
     return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(_body(config, results, statement, name)) + "\n"
 
 
@@ -78,16 +78,19 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     ways = {"mean over windows": results.get("test_averaged"), "centre window": results.get("test_centre_window")}
     rows = [(way, scores) for way, scores in ways.items() if scores is not None]
     if rows:
-        yield "| test clips | accuracy | 95 % interval over players | macro F1 | calibration error | clips, players |"
-        yield "|---|---|---|---|---|---|"
+        yield "| test clips | accuracy | mean over players | 95 % interval | macro F1 | ECE | clips, players |"
+        yield "|---|---|---|---|---|---|---|"
         for way, scores in rows:
             interval = scores["player_accuracy_interval"]
             between = " to ".join(f"{end:.1%}" for end in interval) if interval else "–"
             yield (
-                f"| {way} | {scores['accuracy']:.1%} | {between} | {scores['macro_f1']:.3f} | {scores['ece']:.3f} | "
-                f"{scores['clips']}, {scores['players']} |"
+                f"| {way} | {scores['accuracy']:.1%} | {scores['player_accuracy']:.1%} | {between} | "
+                f"{scores['macro_f1']:.3f} | {scores['ece']:.1%} | {scores['clips']}, {scores['players']} |"
             )
-        yield ""
+        yield (
+            "\nThe interval is a t interval over players. ECE: expected calibration error, the mean distance between "
+            "confidence and accuracy.\n"
+        )
     yield from _confidence(config)
     yield "## Data\n"
     clips = results["trials"][0]["data"].get("clips") or {}
@@ -117,12 +120,12 @@ def _confidence(config: ModelConfig) -> Iterator[str]:
     chosen = config.calibration.thresholds
     if not chosen:
         yield (
-            "Confidence is not calibrated: the run has no predictions on validation clips, so no answer is "
+            "No threshold: the run stored no averaged predictions of the validation clips, so no answer is "
             "'undecided'.\n"
         )
         return
-    yield "Answers with a confidence below the threshold are 'undecided'. On the validation clips:\n"
-    yield "| wanted: wrong answers at most | confidence | clips with an answer | wrong answers |"
+    yield "Answers with a confidence below a threshold are 'undecided'. On the validation clips:\n"
+    yield "| wrong answers at most | threshold | clips with an answer | wrong answers, measured |"
     yield "|---|---|---|---|"
     for each in chosen:
         mark = " (default)" if each.most_error == DEFAULT_ERROR else ""

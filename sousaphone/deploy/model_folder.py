@@ -5,7 +5,7 @@
     adapter_model.safetensors       over base weights that are not in the folder
     model.safetensors             kind 'merged': all tensors
     NAME/                         kind 'ensemble': one model folder per member, whose probabilities are averaged
-    README.md, results.json       the model card, and what was measured
+    README.md, results.json       the model card, and the measured results
 
 A folder may come from anybody: config.json is validated, tensors are read from safetensors files only, and nothing in a
 folder is executed.
@@ -54,11 +54,11 @@ _Temperature = Annotated[float, Gt(0), Le(1e6)]
 
 @dataclass(frozen=True)
 class Threshold:
-    """A confidence below which an answer is 'undecided', and its effect on the validation clips."""
+    """A confidence below which answers are 'undecided', and its effect on the validation clips."""
 
     __pydantic_config__ = schema.STRICT
-    most_error: _Fraction  # wanted: fraction of wrong answers among those that are given
-    confidence: _Fraction  # lowest confidence of an answer; 1: no confidence keeps to `most_error`
+    most_error: _Fraction  # allowed fraction of wrong ones among the answers that are given
+    confidence: _Fraction  # lowest confidence of an answer; 1 if no threshold meets `most_error`
     coverage: _Fraction  # measured: fraction of clips with an answer
     error: _Fraction | None  # measured: fraction of wrong ones among them; None without answers
     clips: schema.Count  # validation clips
@@ -66,7 +66,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What validation shows of the model's confidence; None is 'not measured'."""
+    """Calibration of the model's confidence on the validation clips; None means not measured."""
 
     __pydantic_config__ = schema.STRICT
     temperature: _Temperature | None = None  # of a single window's logits
@@ -184,7 +184,7 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     if replaces and not overwrite:
         raise UserError(f"{target} is not empty; give a new directory, or --overwrite to replace a model folder")
     if replaces and _format(final) != FORMAT:
-        raise UserError(f"{target} is not a model folder, which alone --overwrite replaces; give a new directory")
+        raise UserError(f"{target} is not a model folder, and --overwrite replaces nothing else; give a new directory")
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`Predictor`: a trained model in use. Waveforms and recordings in, calibrated probabilities of the rudiments out."""
+"""`Predictor`: a trained model that returns calibrated probabilities of the rudiments for waveforms and recordings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import MicroBatch
 
-SHORT_WINDOWS = 4  # recordings of at most so many windows without a pause are scored as a whole
+SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored as a whole
 _MOST_CHANNELS = 64
 _LEAST = 1e-12  # probability
 
@@ -73,8 +73,8 @@ def load(source: Path | str, *, weights: Path | str | None = None, device: str =
         device: 'auto', 'cuda', 'mps' or 'cpu'.
 
     Raises:
-        UserError: the source is none of these, damaged, of a later version of the format, or trained over other
-            base weights. Nothing in it is executed.
+        UserError: the source is none of these, damaged, of a later version of the format, or trained on other base
+            weights. Nothing in it is executed.
     """
     return Predictor(*load_members(source, weights), device)
 
@@ -180,10 +180,10 @@ class Predictor:
             path: an audio file.
             name: for messages; by default the path.
             top: how many rudiments an answer lists.
-            hop_seconds: between windows; default half a window.
-            gate_db: parts that are quieter than the loudest by more than this are silence; for long recordings.
-            min_confidence: answers below it are 'undecided'; by default the threshold chosen on validation, if any.
-            advance: called with the additional seconds of audio that are done; their sum is twice the duration.
+            hop_seconds: seconds between windows; default half a window.
+            gate_db: parts quieter than the loudest by more than this are silence.
+            min_confidence: answers below it are 'undecided'; default: the threshold chosen on validation, if any.
+            advance: called with the additional seconds of audio processed; their sum is twice the duration.
 
         Raises:
             UserError: the file cannot be decoded.

@@ -21,7 +21,7 @@ _NO_POWER = 1e-12
 
 @dataclass(frozen=True)
 class Recording:
-    """What one pass over a file has found."""
+    """A recording, its levels and envelope, as measured in one pass over the file."""
 
     name: str  # for messages
     source: Path | BytesIO
@@ -42,7 +42,7 @@ class Recording:
         return map(to_mono, read_blocks(self.name, self.source)[0])
 
     def resampled(self, rate: int) -> Iterator[npt.NDArray[np.int16]]:
-        """The samples at another rate, rounded like those of training, block by block."""
+        """Resample the samples, rounded like those of training, block by block."""
         for wave in resampler(self.rate, rate).blocks(self.mono()):
             yield to_int16(torch.from_numpy(wave.copy()))
 

@@ -117,7 +117,7 @@ def _score(trial: TrainedTrial) -> Any:
 def _plan(run: RunDirectory) -> dict[str, Any]:
     plan = run.read_foreign_plan()
     if plan.get("config") == SEARCH:
-        raise UserError(f"{run.path} is a learning-rate search, whose trials are no results; give another run")
+        raise UserError(f"{run.path} is a learning-rate search, whose trials are not results; give another run")
     return plan
 
 

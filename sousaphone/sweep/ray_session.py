@@ -22,7 +22,7 @@ def make_session() -> Path:
     given = os.environ.get("RAY_TMPDIR") or (os.environ.get("TMPDIR") if sys.platform == "linux" else None) or "/tmp"
     parent = Path(given).absolute()  # Ray accepts no relative path
     if not str(parent).isascii():
-        raise UserError(f"Ray's temporary directory {parent} is not ASCII; set RAY_TMPDIR to one that is")
+        raise UserError(f"the path of Ray's temporary directory {parent} is not ASCII; set RAY_TMPDIR to one that is")
     # The longest socket path in it.
     longest = f"{parent}/ray-01234567/ray/session_2026-01-01_00-00-00_000000_{os.getpid()}/sockets/plasma_store"
     excess = len(os.fsencode(longest)) - _SOCKET_PATH_BYTES
@@ -38,13 +38,13 @@ def make_session() -> Path:
         (directory / _TOKEN).write_text(secrets.token_hex(32), encoding="ascii")
     except OSError as error:
         raise UserError(
-            f"Ray's temporary directory cannot be in {parent} ({error.strerror}); set RAY_TMPDIR to one to write in"
+            f"Ray's temporary directory cannot be made in {parent} ({error.strerror}); set RAY_TMPDIR to a writable one"
         ) from error
     return directory
 
 
 def end_session(directory: Path, keep_logs: bool) -> None:
-    """Remove the directory after Ray has ended, or only its token."""
+    """Remove the directory after Ray has ended, or, with `keep_logs`, only its token."""
     (directory / _TOKEN).unlink(missing_ok=True)
     if not keep_logs:
         shutil.rmtree(directory, ignore_errors=True)

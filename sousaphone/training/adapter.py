@@ -1,4 +1,4 @@
-"""The file of a trial's trained weights: adapters, head and, under 'full', all layers, of the best epoch."""
+"""The file of a trial's trained weights at the best epoch: adapters and head, or all layers under 'full'."""
 
 from __future__ import annotations
 

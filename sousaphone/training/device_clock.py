@@ -1,4 +1,4 @@
-"""The time that the training device worked: unlike wall time, other programs on the machine do not lengthen it."""
+"""Time for which the training device worked. Unlike wall time, it does not grow with other programs' load."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 class DeviceClock:
-    """Measure training steps from its creation on.
+    """Measure the time of training steps, starting when the clock is created.
 
     On a CPU: seconds of processor time of this process, the sum over its threads. On CUDA: seconds between the first
     and the last operation of each step on the GPU, without the gaps between steps. On mps: wall time.
@@ -18,10 +18,10 @@ class DeviceClock:
         self._on_cuda = device.type == "cuda"
         self._now = time.process_time if device.type == "cpu" else time.perf_counter
         self._began = self._now()
-        self._marks: list[torch.cuda.Event] = []  # the begin and the end of each step in turn
+        self._marks: list[torch.cuda.Event] = []  # start and end of each step in turn
 
     def begin_step(self) -> None:
-        """Mark the begin of a step; the CPU does not wait for the GPU."""
+        """Mark the start of a step; the CPU does not wait for the GPU."""
         if self._on_cuda:
             mark = torch.cuda.Event(enable_timing=True)
             mark.record()

@@ -1,7 +1,7 @@
 """Files of tensors: safetensors, and those of earlier versions, which `torch.save` wrote.
 
-They may come from anybody. Reading one executes nothing and maps the tensors into memory, so that a size that a header
-only claims costs nothing: compare names, types and shapes with those of the model before a tensor is used.
+They may come from anybody. Reading one executes nothing and maps the tensors into memory, so that a wrong size in a
+header costs no memory. Compare names, types and shapes with those of the model before using a tensor.
 """
 
 from __future__ import annotations
