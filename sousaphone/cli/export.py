@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.runs.directory import RunDirectory
 
 _DESCRIPTION = """\
@@ -74,9 +75,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
             weights=options.weights,
         )
         names = ", ".join(trial.record.trial_id for trial in trials)
-        print(
-            f"exported: {options.to} ({config.kind}) from {names}; to use it: sousaphone predict {options.to} RECORDING"
-        )
+        use = shlex.join(["sousaphone", "predict", str(options.to), "RECORDING"])
+        print(printable(f"exported: {options.to} ({config.kind}) from {names}; to use it: {use}"))
         return EXIT_OK
 
     return run_command(prog, run)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError, printable
-from sousaphone.files import cache_directory
+from sousaphone.files import cache_directory, expanded
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
@@ -135,7 +135,7 @@ def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
 
 def _runs(storage: Path) -> list[RunDirectory]:
     """Return the runs, the oldest first; links are not followed."""
-    plans = [path for path in storage.expanduser().glob("*/run.json") if not path.parent.is_symlink()]
+    plans = [path for path in expanded(storage).glob("*/run.json") if not path.parent.is_symlink()]
     return [RunDirectory(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
 
 

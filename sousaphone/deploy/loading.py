@@ -18,6 +18,7 @@ from sousaphone.deploy import model_folder
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.trained_trials import TrainedTrial, best_arm
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
@@ -85,7 +86,7 @@ def base_model(source: Path | str, weights: Path | str | None = None) -> Rudimen
 
 def located(source: Path | str) -> Path:
     """Return the directory of a model; download it from the hub if there is no such directory."""
-    path, match = Path(source).expanduser(), _HUB_ID.fullmatch(str(source))
+    path, match = expanded(source), _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         return path
     if match is None or (path.parent.is_dir() and not str(source).startswith("hub:")):
@@ -164,7 +165,7 @@ def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | 
     if its content has not changed, or the published one, which is downloaded if necessary."""
     source, title = str(base.get("source", RANDOM)), REGISTRY[trial.model].title
     if given is not None:
-        return str(Path(given).expanduser().absolute())
+        return str(expanded(given).absolute())
     if source == RANDOM:
         return RANDOM
     if base.get("origin") == nano.ORIGIN and (shipped := nano.shipped(trial.model)) is not None:
