@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
     which.add_argument("--ensemble", action="store_true", help="all seeds of the best arm; probabilities are averaged")
     parser.add_argument("--merged", action="store_true", help="add adapters to the base weights, store all tensors")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a new or empty directory")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is a model folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace DIR if it is a model folder without other files"
+    )
     weights = "the base weights, if they are no longer where the run was started"
     parser.add_argument("--weights", metavar="PATH", type=Path, help=weights)
     options = parser.parse_args(argv)

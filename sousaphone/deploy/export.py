@@ -47,11 +47,11 @@ def export(
     The folder is read again before it gets its name: its logits must be those of the trials.
 
     Args:
-        target: a new or empty directory.
+        target: a new or empty directory, not in a run.
         statement: what the run's report states about the trials, for the model card.
         merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
             without adapters is always stored so.
-        overwrite: replace `target` if it is a model folder.
+        overwrite: replace `target` if it is a model folder without other files.
         weights: the base weights, if they are not where the trials were trained.
 
     Raises:

@@ -58,11 +58,17 @@ def load_members(source: Path | str, weights: Path | str | None = None) -> tuple
         return member.config, [member]
     config = ModelConfig.read(path)
     folders = [path / name for name in config.members] or [path]
+    model_folder.refuse_pickles(path)
     members = [_load_folder(folder, weights) for folder in folders]
     for folder, member in zip(folders, members, strict=True):
-        if (member.config.classes, member.config.front_end) != (config.classes, config.front_end):
-            raise UserError(f"{folder} has other classes or features than {path}; export the ensemble again")
+        if _inputs(member.config) != _inputs(config):
+            raise UserError(f"{folder} has other classes, windows or features than {path}; export the ensemble again")
     return config, members
+
+
+def _inputs(config: ModelConfig) -> tuple[Any, ...]:
+    """What the members of an ensemble share."""
+    return config.classes, config.front_end, config.clip_seconds, config.architecture.get("model")
 
 
 def load_trial(trial: TrainedTrial, weights: Path | str | None = None) -> Member:

@@ -35,7 +35,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
-from sousaphone.text import one_line
+from sousaphone.text import first_few, one_line
 
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
@@ -98,6 +98,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if (self.kind == "ensemble") != bool(self.members) or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"kind {self.kind} with {len(self.members)} members and {len(set(self.classes))} classes")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError(f"members has a folder twice: {first_few(self.members)}")
+        if self.sample_rate != self.front_end.sample_rate:
+            raise ValueError(f"sample_rate {self.sample_rate} is not that of front_end, {self.front_end.sample_rate}")
         rank = self.architecture.get("lora_r", 1)
         if isinstance(rank, int) and rank > _MOST_RANK:
             raise ValueError(f"lora_r {rank} is above {_MOST_RANK}")
@@ -175,7 +179,7 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary directory next to `target`, which gets that name at the end of the block.
 
     Raises a UserError if `target` is a file or not empty, or cannot be written. With `overwrite`, an existing model
-    folder is replaced, and nothing else.
+    folder without other files is replaced. A link is followed.
     """
     final = Path(os.path.realpath(expanded(target)))  # of a link, the directory that it leads to
     if final.exists() and not final.is_dir():
