@@ -17,6 +17,7 @@ from sousaphone.cli.command import (
     EXIT_OK,
     discard_output,
     prepare_process,
+    refusal_of_system,
     require_torchaudio,
     run_command,
 )
@@ -42,6 +43,12 @@ def run(options: Options, prog: str) -> int:
     except BrokenPipeError:
         discard_output()
         return EXIT_OK if options.plan else EXIT_INTERRUPTED
+    except OSError as error:
+        if not job.directory.exists:
+            raise
+        resume = f"to resume: {job.directory.resume_command}"
+        print(f"{prog}: error: {refusal_of_system(error)}; {resume}", file=sys.stderr)
+        return EXIT_FAILED
     except KeyboardInterrupt:
         signals.ignore_stops()
         state = f"interrupted; to resume: {job.directory.resume_command}" if job.directory.exists else _NOT_STARTED

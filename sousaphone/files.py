@@ -19,9 +19,14 @@ _MOST_BYTES = 64 * 2**20  # of a small file
 def cache_directory() -> Path:
     """The directory of waveforms and the built-in data set: SOUSAPHONE_CACHE, or below the user's cache directory."""
     if given := os.environ.get("SOUSAPHONE_CACHE"):
-        return Path(given).expanduser().absolute()
+        return expanded(given).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
+
+
+def expanded(path: Path | str) -> Path:
+    """A path with `~` replaced by the home directory; one of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111, since Path.expanduser raises a RuntimeError for such a user
 
 
 def read_small(path: Path) -> bytes:

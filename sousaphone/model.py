@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -17,6 +16,7 @@ from sousaphone.backbones.registry import REGISTRY, backbone_spec, implementatio
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.weights.check import load_checked
 
 
@@ -49,7 +49,7 @@ def load_backbone(
         if weights == "random":
             backbone = implementation(spec).create(spec, scale, clip_seconds, overrides)
         else:
-            path = Path(weights).expanduser()
+            path = expanded(weights)
             if not path.exists():
                 raise UserError(f"weights {weights!r} for {name}: no such file or directory; give a path or 'random'")
             backbone = load_checked(spec, path, clip_seconds, overrides)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.runs.provenance import package_version
 from sousaphone.sweep.signals import ignore_stops, interrupts, stops_deferred
 from sousaphone.text import one_line
@@ -35,6 +35,9 @@ class Parser(argparse.ArgumentParser):
 
 def prepare_process() -> None:
     """Make this process and its children independent of the user's terminal, notebook and account."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by the caller (`>&-`)
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115, open until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Log files are written line by line. An ASCII or Latin-1 terminal lacks some characters.
         sys.stdout.reconfigure(line_buffering=True, errors="replace")
@@ -76,16 +79,25 @@ def run_command(prog: str, command: Callable[[], int], interrupted: str = "inter
         except UserError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_INPUT
-        except PermissionError as error:
-            print(f"{prog}: error: {error.filename}: {error.strerror}; make it accessible to you", file=sys.stderr)
-            return EXIT_INPUT
         except BrokenPipeError:
             discard_output()
             return EXIT_OK
+        except OSError as error:
+            print(f"{prog}: error: {refusal_of_system(error)}", file=sys.stderr)
+            if error.filename is None:
+                discard_output()  # of which the rest would fail again at the end of the process
+            return EXIT_INPUT
         except KeyboardInterrupt:
             ignore_stops()
             print(f"\n{prog}: {interrupted}", file=sys.stderr)
             return EXIT_INTERRUPTED
+
+
+def refusal_of_system(error: OSError) -> str:
+    """What the operating system refused, in one line: a name that is too long, no access, a full disk."""
+    remedy = "make it accessible to you" if isinstance(error, PermissionError) else "fix that, or give another path"
+    what = printable(str(error.filename or "the output, or a temporary file"))
+    return f"{what}: {error.strerror or one_line(error, 200)}; {remedy}"
 
 
 def discard_output() -> None:

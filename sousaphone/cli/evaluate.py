@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.cli.predict import add_model_options, save
+from sousaphone.cli.predict import add_model_options, refuse_target, save
 from sousaphone.text import tracked
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone evaluate") -
 
 
 def _evaluate(options: argparse.Namespace, prog: str) -> int:
+    refuse_target(options.output, "--output", [Path(options.data)])
     require_torchaudio()
     from sousaphone.deploy.evaluation import evaluate, results
     from sousaphone.deploy.predictor import load

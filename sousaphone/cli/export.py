@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.runs.directory import RunDirectory
 
 _DESCRIPTION = """\
@@ -41,7 +42,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
     which.add_argument("--ensemble", action="store_true", help="all seeds of the best arm; probabilities are averaged")
     parser.add_argument("--merged", action="store_true", help="store all tensors, adapters added to the base")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a new or empty directory")
-    parser.add_argument("--overwrite", action="store_true", help="replace DIR if it is a model folder")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace DIR if it is a model folder without other files"
+    )
     weights = "the base weights, if they are no longer where the run was started"
     parser.add_argument("--weights", metavar="PATH", type=Path, help=weights)
     options = parser.parse_args(argv)
@@ -74,9 +77,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
             weights=options.weights,
         )
         names = ", ".join(trial.record.trial_id for trial in trials)
-        print(
-            f"exported: {options.to} ({config.kind}) from {names}; to use it: sousaphone predict {options.to} RECORDING"
-        )
+        use = shlex.join(["sousaphone", "predict", str(options.to), "RECORDING"])
+        print(printable(f"exported: {options.to} ({config.kind}) from {names}; to use it: {use}"))
         return EXIT_OK
 
     return run_command(prog, run)

@@ -8,8 +8,8 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from sousaphone.cli.command import (
 )
 from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, expanded
 from sousaphone.text import Advance, progress_bar
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
     for option, given in (("--plot", options.plot), ("--format audacity", options.format == "audacity")):
         if given and len(files) > 1:
             raise UserError(f"{option} takes one recording; {len(files)} are given")
+    refuse_target(options.output, "--output", files)
+    refuse_target(options.plot, "--plot", files)
     require_torchaudio()
     from sousaphone.deploy.predictor import load
 
@@ -121,15 +123,16 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
 def _files(given: Sequence[str]) -> Iterator[Path]:
     """Yield the recordings that the arguments name; raise a UserError if one does not exist."""
     for name in given:
-        path = Path(name).expanduser()
+        path = expanded(name)
         if path.is_dir():
             inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
             found = [each for each in inside if not any(part[0] == "." for part in each.relative_to(path).parts)]
             if not found:
                 raise UserError(f"{name} has no recordings ({', '.join(SUFFIXES)}); give a file or another folder")
             yield from found
-        elif name != "-" and not path.exists():
-            raise UserError(f"{name} does not exist; give recordings, folders, or - for standard input")
+        elif name != "-" and not (path.is_file() or path.is_fifo()):
+            problem = "is not a file" if path.exists() else "does not exist"
+            raise UserError(f"{name} {problem}; give recordings, folders, or - for standard input")
         else:
             yield path
 
@@ -149,14 +152,19 @@ def _one(model: Predictor, file: Path, options: argparse.Namespace, advance: Adv
 
 @contextmanager
 def _source(file: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a file that can be read twice, and its name; standard input is copied to a temporary file."""
-    if str(file) != "-":
+    """Yield a file that can be read twice, and its name; standard input and pipes are copied to a temporary file."""
+    if _is_file(file):
         yield file, str(file)
         return
     with tempfile.NamedTemporaryFile(prefix="sousaphone-") as copy:
-        shutil.copyfileobj(sys.stdin.buffer, copy)
+        with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
+            shutil.copyfileobj(stream, copy)
         copy.flush()
-        yield Path(copy.name), "standard input"
+        yield Path(copy.name), "standard input" if str(file) == "-" else str(file)
+
+
+def _is_file(path: Path) -> bool:
+    return str(path) != "-" and path.is_file()
 
 
 def _seconds(file: Path) -> float:
@@ -164,7 +172,7 @@ def _seconds(file: Path) -> float:
     from sousaphone.data.readers.samples import header_seconds
 
     try:
-        seconds = math.nan if str(file) == "-" else header_seconds(file)  # libsndfile would read standard input
+        seconds = header_seconds(file) if _is_file(file) else math.nan  # a stream can be read once only
     except (OSError, UserError):
         return 0.0
     return 0.0 if math.isnan(seconds) else seconds
@@ -187,7 +195,7 @@ def _write(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
     if options.output is None:
         sys.stdout.write(text)
     else:
-        save(options.output, text.encode(), "--output")
+        save(options.output, text.encode(errors="replace"), "--output")
 
 
 def table_text(table: Any) -> str:
@@ -200,10 +208,24 @@ def table_text(table: Any) -> str:
     return "".join(f"{line.rstrip()}\n" for line in capture.get().splitlines())
 
 
+def refuse_target(path: Path | None, option: str, inputs: Iterable[Path] = ()) -> None:
+    """Raise a UserError if a file that an option names cannot be written, or is one of the inputs."""
+    if path is None:
+        return
+    if path.is_dir() or not path.resolve().parent.is_dir():
+        raise UserError(f"{option} {path} is not a file in an existing directory; give another file")
+    if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
+        raise UserError(f"{option} {path} is one of the inputs; give another file")
+
+
 def save(path: Path, content: bytes, option: str) -> None:
-    """Write a file that an option names; raise a UserError if that fails."""
+    """Write a file that an option names; raise a UserError if that fails. A link is followed; a pipe or a device, such
+    as /dev/null, is written to."""
     try:
-        with atomic_write(path.absolute()) as temporary:
-            temporary.write_bytes(content)
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)
+        else:
+            with atomic_write(path.resolve()) as temporary:
+                temporary.write_bytes(content)
     except OSError as error:
         raise UserError(f"{option} {path} cannot be written ({error.strerror}); give another file") from None

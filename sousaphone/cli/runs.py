@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK, Parser, prepare_process, run_command
 from sousaphone.errors import UserError, printable
-from sousaphone.files import cache_directory
+from sousaphone.files import cache_directory, expanded
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
@@ -30,7 +31,7 @@ examples:
   %(prog)s first second             two whole runs
   %(prog)s --caches --yes           without confirmation
 
-exit codes: 0 done; 1 not confirmed, nothing deleted; 2 wrong argument; 130 interrupted
+exit codes: 0 done; 1 not confirmed, nothing deleted; 2 wrong argument, or a damaged run was skipped; 130 interrupted
 """
 # Waveforms and built-in data sets; other contents of the cache directory are never deleted.
 _CACHED = re.compile(r"[0-9a-f]+-\d+hz|builtin-\d+-[a-z]+(\.\w+)?")
@@ -91,10 +92,17 @@ def _prune(arguments: argparse.Namespace) -> int:
     named = [found[name] for name in arguments.runs] or list(found.values())
     if live := [run for run in named if arguments.runs and run.is_live()]:
         raise UserError(f"{live[0].path} is running; stop it first")
+    code = EXIT_OK
     paths: dict[Path, RunDirectory | None] = {}  # path to delete, and its run
     for run in named:
         if arguments.checkpoints and not run.is_live():
-            paths |= dict.fromkeys(_ended_checkpoints(run), run)
+            try:
+                paths |= dict.fromkeys(_ended_checkpoints(run), run)
+            except UserError as error:
+                if arguments.runs:
+                    raise
+                print(f"skipped: {error}", file=sys.stderr)  # the others' space can be freed
+                code = EXIT_INPUT
         elif arguments.runs and not arguments.checkpoints:
             paths[run.path] = run
     if arguments.caches and cache_directory().is_dir():
@@ -102,7 +110,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         paths |= dict.fromkeys(path for path in cached if path.is_dir() and not path.is_symlink())
     if not paths:
         print("nothing to delete")
-        return EXIT_OK
+        return code
     sizes = {path: _bytes(path) for path in paths}
     for path, size in sizes.items():
         print(f"{_size(size):>9}  {printable(str(path))}")
@@ -114,7 +122,7 @@ def _prune(arguments: argparse.Namespace) -> int:
         with owner.held() if owner else nullcontext():  # fails if a driver has started in the meantime
             shutil.rmtree(path)
     print(f"freed {_size(sum(sizes.values()))}")
-    return EXIT_OK
+    return code
 
 
 def _confirmed() -> bool:
@@ -135,7 +143,7 @@ def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
 
 def _runs(storage: Path) -> list[RunDirectory]:
     """Return the runs, the oldest first; links are not followed."""
-    plans = [path for path in storage.expanduser().glob("*/run.json") if not path.parent.is_symlink()]
+    plans = [path for path in expanded(storage).glob("*/run.json") if not path.parent.is_symlink()]
     return [RunDirectory(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
 
 

@@ -11,6 +11,7 @@ from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY, backbone_spec
 from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.weights import locate
 from sousaphone.weights.resolve import resolve_all
 
@@ -83,7 +84,7 @@ def verify(arguments: Sequence[str]) -> int:
     for argument in arguments or [name for name, spec in REGISTRY.items() if _local(spec) is not None]:
         name, sign, path = argument.partition("=")
         spec = backbone_spec(name)
-        paths[name] = Path(path).expanduser().absolute() if sign else _local(spec)
+        paths[name] = expanded(path).absolute() if sign else _local(spec)
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")
         return EXIT_FAILED

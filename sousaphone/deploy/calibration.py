@@ -39,13 +39,15 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read predictions.parquet of a trial; raises a UserError if it is damaged."""
     try:
-        with pq.ParquetFile(path) as file:
-            if file.metadata.num_rows > _MOST_CLIPS:
+        with np.errstate(over="ignore"), pq.ParquetFile(path) as file:
+            if not 0 < file.metadata.num_rows <= _MOST_CLIPS:
                 raise ValueError(f"{file.metadata.num_rows} rows")
             names = {way: [f"{way}{slug}" for slug in SLUGS] for way in ("logit_", "averaged_logit_")}
             ways = [columns for columns in names.values() if columns[0] in file.schema_arrow.names]
             columns = ["sample_id", "player", "rudiment", *(name for way in ways for name in way)]
             table = file.read(columns).to_pandas(ignore_metadata=True)
+        if len(table.columns) != len(columns):
+            raise ValueError("columns are missing or double")
         labels = table["rudiment"].map({slug: label for label, slug in enumerate(SLUGS)})
         centre, *averaged = [table[columns].to_numpy(np.float32) for columns in ways]
         if labels.isna().any() or not all(np.isfinite(logits).all() for logits in (centre, *averaged)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from sousaphone.deploy.model_card import Statement, model_card
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.trained_trials import TrainedTrial
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.model import RudimentClassifier
+from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, plain
 from sousaphone.weights.check import fixed_clip
 
@@ -44,16 +47,19 @@ def export(
     The folder is read again before it gets its name: its logits must be those of the trials.
 
     Args:
-        target: a new or empty directory.
+        target: a new or empty directory, not in a run.
         statement: banner and verdict of the run's report, for the model card.
         merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
             without adapters is always stored so.
-        overwrite: replace `target` if it is a model folder.
+        overwrite: replace `target` if it is a model folder without other files.
         weights: the base weights, if they are not where the trials were trained.
 
     Raises:
         UserError: the trials or their base weights are missing or damaged, or `target` cannot be written.
     """
+    inside = Path(os.path.realpath(expanded(target)))
+    if runs := [each for each in (inside, *inside.parents) if RunDirectory(each).exists]:
+        raise UserError(f"{target} is in the run {runs[0]}; give a directory outside of it")
     members = [load_trial(trial, weights) for trial in trials]
     results = _results(trials, statement)
     with model_folder.new_folder(target, overwrite) as directory:
@@ -74,7 +80,7 @@ def export(
             config.write(directory)
         text = json.dumps(plain(results), indent=1, allow_nan=False)
         (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
-        card = model_card(config, results, statement, target.expanduser().absolute().name)
+        card = model_card(config, results, statement, expanded(target).absolute().name)
         (directory / model_folder.CARD).write_text(card, encoding="utf-8")
         _check(members, directory, weights)
     return config

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.deploy.predictor import Prediction, Segment
+from sousaphone.errors import printable
 
 UNDECIDED, SILENCE = "undecided", "silence"
 _NEXT = 2  # further rudiments in a row of the table
@@ -74,7 +75,7 @@ def to_table(predictions: Sequence[Prediction]) -> Any:
     head = (Column("start", **right), Column("end", **right), Column("rudiment", no_wrap=True))
     table = Table(Column("file", overflow="fold"), *head, Column("confidence", **right), "next", box=None)
     for prediction in predictions:
-        name = Path(prediction.name).name
+        name = printable(Path(prediction.name).name)
         for each in prediction.segments:
             others = ", ".join(f"{other.replace('_', ' ')} {value:.0%}" for other, value in each.top[1 : 1 + _NEXT])
             table.add_row(name, clock(each.start), clock(each.end), label(each), f"{each.confidence:.0%}", others)

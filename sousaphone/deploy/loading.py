@@ -18,6 +18,7 @@ from sousaphone.deploy import model_folder
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.trained_trials import TrainedTrial, best_arm
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
@@ -57,11 +58,17 @@ def load_members(source: Path | str, weights: Path | str | None = None) -> tuple
         return member.config, [member]
     config = ModelConfig.read(path)
     folders = [path / name for name in config.members] or [path]
+    model_folder.refuse_pickles(path)
     members = [_load_folder(folder, weights) for folder in folders]
     for folder, member in zip(folders, members, strict=True):
-        if (member.config.classes, member.config.front_end) != (config.classes, config.front_end):
-            raise UserError(f"{folder} has other classes or features than {path}; export the ensemble again")
+        if _inputs(member.config) != _inputs(config):
+            raise UserError(f"{folder} has other classes, windows or features than {path}; export the ensemble again")
     return config, members
+
+
+def _inputs(config: ModelConfig) -> tuple[Any, ...]:
+    """What the members of an ensemble share."""
+    return config.classes, config.front_end, config.clip_seconds, config.architecture.get("model")
 
 
 def load_trial(trial: TrainedTrial, weights: Path | str | None = None) -> Member:
@@ -85,7 +92,7 @@ def base_model(source: Path | str, weights: Path | str | None = None) -> Rudimen
 
 def located(source: Path | str) -> Path:
     """Return the directory of a model; download it from the hub if there is no such directory."""
-    path, match = Path(source).expanduser(), _HUB_ID.fullmatch(str(source))
+    path, match = expanded(source), _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         return path
     if match is None or (path.parent.is_dir() and not str(source).startswith("hub:")):
@@ -164,7 +171,7 @@ def _base_path(trial: TrainConfig, base: Mapping[str, Any], given: Path | str | 
     file if its content has not changed, or the published file, which is downloaded if necessary."""
     source, title = str(base.get("source", RANDOM)), REGISTRY[trial.model].title
     if given is not None:
-        return str(Path(given).expanduser().absolute())
+        return str(expanded(given).absolute())
     if source == RANDOM:
         return RANDOM
     if base.get("origin") == nano.ORIGIN and (shipped := nano.shipped(trial.model)) is not None:

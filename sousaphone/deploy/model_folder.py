@@ -33,9 +33,9 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
-from sousaphone.text import one_line
+from sousaphone.text import first_few, one_line
 
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
@@ -98,6 +98,10 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if (self.kind == "ensemble") != bool(self.members) or len(set(self.classes)) < len(self.classes):
             raise ValueError(f"kind {self.kind} with {len(self.members)} members and {len(set(self.classes))} classes")
+        if len(set(self.members)) < len(self.members):
+            raise ValueError(f"members has a folder twice: {first_few(self.members)}")
+        if self.sample_rate != self.front_end.sample_rate:
+            raise ValueError(f"sample_rate {self.sample_rate} is not that of front_end, {self.front_end.sample_rate}")
         rank = self.architecture.get("lora_r", 1)
         if isinstance(rank, int) and rank > _MOST_RANK:
             raise ValueError(f"lora_r {rank} is above {_MOST_RANK}")
@@ -132,7 +136,7 @@ class ModelConfig:
         except UserError:
             raise
         except (ValueError, OSError) as error:
-            raise UserError(f"{error}; export the model again, or copy the folder again") from None
+            raise UserError(f"{one_line(error, 400)}; export the model again, or copy the folder again") from None
         return config
 
 
@@ -175,9 +179,9 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary directory next to `target`, which gets that name at the end of the block.
 
     Raises a UserError if `target` is a file or not empty, or cannot be written. With `overwrite`, an existing model
-    folder is replaced, and nothing else.
+    folder without other files is replaced. A link is followed.
     """
-    final = target.expanduser().absolute()
+    final = Path(os.path.realpath(expanded(target)))  # of a link, the directory that it leads to
     if final.exists() and not final.is_dir():
         raise UserError(f"{target} is a file; give a new directory")
     replaces = final.is_dir() and any(final.iterdir())
@@ -185,6 +189,8 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
         raise UserError(f"{target} is not empty; give a new directory, or --overwrite to replace a model folder")
     if replaces and _format(final) != FORMAT:
         raise UserError(f"{target} is not a model folder, and --overwrite replaces nothing else; give a new directory")
+    if replaces and (other := _other_file(final)):
+        raise UserError(f"{other} is not of a model folder; move it away, or give a new directory")
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -200,6 +206,15 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
             shutil.rmtree(old, ignore_errors=True)
         elif old.exists():
             old.rename(final)
+
+
+def _other_file(directory: Path) -> Path | None:
+    """Return a file or directory that `export` has not written, which may be the user's own."""
+    own = {CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED}
+    for path in sorted(directory.rglob("*")):
+        if not ((path / CONFIG).is_file() if path.is_dir() and not path.is_symlink() else path.name in own):
+            return path
+    return None
 
 
 def _format(directory: Path) -> Any:

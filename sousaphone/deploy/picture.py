@@ -11,6 +11,7 @@ import numpy as np
 from sousaphone.deploy.formats import label
 from sousaphone.deploy.predictor import Prediction
 from sousaphone.deploy.segments import FRAME_SECONDS
+from sousaphone.errors import printable
 
 # Okabe and Ito (2008), as in the report.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -35,7 +36,7 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         wave, band, lines = figure.subplots(
             3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1, 3], "hspace": 0.12, **_margins()}
         )
-        figure.text(0.06, 0.955, Path(recording.name).name, fontsize=11, fontweight="bold")
+        figure.text(0.06, 0.955, printable(Path(recording.name).name), fontsize=11, fontweight="bold")
         step = -(-len(recording.envelope) // _MOST_POINTS)
         envelope = np.pad(recording.envelope, ((0, -len(recording.envelope) % step), (0, 0)), "edge")
         low, high = (

@@ -7,11 +7,11 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from sousaphone.config import SEARCH, Sweep, TrainConfig, check_trials
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.planning.resolve_options import (
     check_lowest,
     existing_run,
@@ -230,7 +230,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     given = [flag(name) for name in promoted if getattr(options, name) is not None]
     if given:
         raise UserError(f"--promote takes {', '.join(given)} from the best trial; leave that out")
-    path, storage = Path(name).expanduser().absolute(), storage_directory(options)
+    path, storage = expanded(name).absolute(), storage_directory(options)
     source = next((run for run in map(RunDirectory, (path, storage / name)) if run.exists), None)
     if source is None:
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")

@@ -18,7 +18,7 @@ from sousaphone.config import DEFAULT_EPOCHS, SEARCH, TrainConfig, parse_setting
 from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
-from sousaphone.files import cache_directory
+from sousaphone.files import cache_directory, expanded
 from sousaphone.hardware import count_cpus, count_gpus, pick_device
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
@@ -27,7 +27,7 @@ from sousaphone.runs.directory import RunDirectory
 
 def storage_directory(options: Options) -> Path:
     """Return the absolute directory of runs."""
-    return Path(options.storage or "results").expanduser().resolve()
+    return expanded(options.storage or "results").resolve()
 
 
 def _checked_name(options: Options) -> str | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Required
 
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
+from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -86,7 +86,7 @@ def read(
     Raise a UserError if it is not a rates file, or was found for another scale, strategy or kind of weights: a rate
     found for a nano or random network does not apply to a published one.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     try:
         path = path / FILE if path.is_dir() else path
         content = schema.read(path, _CONTENT)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.errors import UserError
-from sousaphone.files import read_json
+from sousaphone.files import expanded, read_json
 
 DIRECTORY = "SOUSAPHONE_WEIGHTS"
 # Files of a transformers checkpoint that are read; of the weights files the first existing one.
@@ -20,7 +20,7 @@ def own_directory() -> Path | None:
     given = os.environ.get(DIRECTORY)
     if not given:
         return None
-    path = Path(given).expanduser().absolute()
+    path = expanded(given).absolute()
     if not path.is_dir():
         raise UserError(f"{DIRECTORY}={given!r} is not a directory; set it to a directory of weights, or unset it")
     return path

@@ -10,6 +10,7 @@ from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.backbones.nano import shipped
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.weights.identity import RANDOM, refuse_other_bytes
 from sousaphone.weights.locate import DIRECTORY, SETTINGS, find, in_hub_cache, own_directory
 
@@ -46,7 +47,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
                 found[name] = str(local[0][1])
             else:
                 missing[name] = spec.weights
-        elif (path := Path(option).expanduser().absolute()).exists():
+        elif (path := expanded(option).absolute()).exists():
             found[name] = str(path)
         elif (cached := in_hub_cache(source := _hub_source(spec, option))) is not None:
             found[name] = str(cached)

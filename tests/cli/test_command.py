@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sousaphone.cli import command
-from sousaphone.cli.command import prepare_process
+from sousaphone.cli.command import prepare_process, run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 # Fails like a torchaudio built for another torch.
@@ -50,6 +50,28 @@ def test_incompatible_torchaudio_is_one_line_with_the_remedy(
 @pytest.mark.parametrize("arguments", NEEDS_NONE, ids=" ".join)
 def test_commands_without_torchaudio_work_without_it(arguments: list[str], broken_torchaudio: dict[str, str]) -> None:
     assert run(arguments, broken_torchaudio).returncode == command.EXIT_OK
+
+
+def test_refusals_of_the_system_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fails() -> int:
+        return (Path("x") / ("y" * 300)).stat().st_size
+
+    assert run_command("prog", fails) == command.EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "yyy" in line
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-", "2>&-", "<&-"])
+def test_full_or_closed_streams_end_without_a_traceback(redirection: str) -> None:
+    program = (
+        "import sys; from sousaphone.cli.command import prepare_process, run_command; prepare_process(); "
+        "sys.exit(run_command('prog', lambda: print('x') or 0))"
+    )
+    shell = f'exec "$0" -c "$1" {redirection}'
+    done = subprocess.run(["sh", "-c", shell, sys.executable, program], cwd=ROOT, capture_output=True, text=True)
+    full = redirection == ">/dev/full"
+    assert done.returncode == (command.EXIT_INPUT if full else command.EXIT_OK)
+    assert len(done.stderr.splitlines()) == full
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -152,6 +153,11 @@ def test_picture_is_drawn(model: Path, tmp_path: Path) -> None:
         (["{take}", "{take}", "--plot", "x.png"], "--plot"),
         (["{take}", "{take}", "--format", "audacity"], "audacity"),
         (["{take}", "--output", "/nowhere/x.csv"], "--output"),
+        (["{take}", "--output", "{take}"], "--output"),
+        (["{take}", "--plot", "{empty}"], "--plot"),
+        (["{take}", "--weights", "~no-such-user/x.pt"], "~no-such-user"),
+        (["/dev/zero"], "/dev/zero"),
+        (["x" * 300], "xxx"),
         (["{take}", "--weights", "/nowhere.pt"], "/nowhere.pt"),
     ],
 )
@@ -164,6 +170,38 @@ def test_wrong_input_is_one_line(
     assert main([str(model), *(word.format(**places) for word in arguments)]) == EXIT_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert named in line
+    assert (tmp_path / "take.wav").read_bytes().startswith(b"RIFF")
+
+
+def test_names_that_are_not_text_are_possible(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate([b"\xff\xfe.wav", b"\x1b[31m.wav", b"two\nlines.wav", b'"a",b.wav']):
+        take = tmp_path / str(number) / os.fsdecode(name)
+        take.parent.mkdir()
+        soundfile.write(os.fsencode(take), noise(0.5, 8_000), 8_000)
+        picture = tmp_path / "picture.png"
+        assert main([str(model), str(take), "--plot", str(picture)]) == EXIT_OK
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        assert picture.stat().st_size
+        for form, read in (("json", json.loads), ("csv", lambda text: list(csv.DictReader(io.StringIO(text))))):
+            assert main([str(model), str(take), "--format", form, "--output", str(tmp_path / form)]) == EXIT_OK
+            (found,) = read((tmp_path / form).read_bytes().decode())
+            assert found["file"] == os.fsencode(take).decode(errors="replace").replace("\ufffd", "?")
+
+
+def test_pipes_are_read_and_written(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "take.wav", noise(0.5, 8_000), 8_000)
+    os.mkfifo(tmp_path / "in")
+    writer = threading.Thread(target=lambda: (tmp_path / "in").write_bytes((tmp_path / "take.wav").read_bytes()))
+    writer.start()
+    assert main([str(model), str(tmp_path / "in"), "--format", "json"]) == EXIT_OK
+    writer.join()
+    assert predicted(capsys)[0]["seconds"] == 0.5
+    os.mkfifo(tmp_path / "out")
+    reader = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+    assert main([str(model), str(tmp_path / "take.wav"), "--format", "json", "--output", str(tmp_path / "out")]) == 0
+    assert json.loads(os.read(reader, 2**16))
+    os.close(reader)
+    assert (tmp_path / "out").is_fifo()
 
 
 def command(*arguments: str) -> list[str]:

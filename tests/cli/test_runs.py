@@ -54,6 +54,17 @@ def test_checkpoints_of_unfinished_trials_are_kept(storage: Path) -> None:
     assert RunDirectory(storage / "first").record(ENDED) is not None
 
 
+def test_damaged_run_is_skipped_unless_it_is_named(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (storage / "second").mkdir()
+    (storage / "second" / "run.json").write_text("{")
+    assert prune(storage, "second", "--checkpoints", "--yes") == EXIT_INPUT
+    capsys.readouterr()
+    assert prune(storage, "--checkpoints", "--yes") == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "second" in line
+    assert not checkpoints(storage, ENDED).exists()
+
+
 def test_named_run_is_deleted(storage: Path) -> None:
     assert prune(storage, "first", "--yes") == EXIT_OK
     assert not (storage / "first").exists()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from sousaphone.deploy.calibration import DEFAULT_ERROR, calibrated, probabilities, read_predictions, thresholds
@@ -74,6 +75,16 @@ def test_run_without_averaged_logits_has_no_thresholds(tmp_path: Path) -> None:
 def test_damaged_predictions_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(UserError, match=r"predictions_val\.parquet"):
         read_predictions(validation(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("change", ["empty", "double"])
+def test_tables_without_rows_or_with_double_columns_are_refused(tmp_path: Path, change: str) -> None:
+    path = validation(tmp_path)
+    table = pq.read_table(path)
+    changed = {"empty": table.slice(0, 0), "double": table.append_column("logit_flam", table["logit_drag"])}
+    pq.write_table(changed[change], path)
+    with pytest.raises(UserError, match=r"predictions_val\.parquet"):
+        read_predictions(path)
 
 
 def test_file_that_is_no_table_is_refused(tmp_path: Path) -> None:

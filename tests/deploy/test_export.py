@@ -148,16 +148,21 @@ def test_existing_directory_is_kept_unless_it_is_a_model(run: RunDirectory, mode
     other.mkdir()
     (other / "diary.txt").write_text("kept")
     shutil.copytree(model, copy)
-    (copy / "note.txt").write_text("old")
-    for folder, overwrite in ((other, False), (other, True), (copy, False), (other / "diary.txt", True)):
+    (copy / "note.txt").write_text("the user's")
+    places = [(other, False), (other, True), (copy, False), (copy, True), (other / "diary.txt", True)]
+    for folder, overwrite in (*places, (run.path / "model", False)):
         with pytest.raises(UserError):
             export(trials, folder, STATEMENT, overwrite=overwrite)
     assert (other / "diary.txt").read_text() == "kept"
-    assert (copy / "note.txt").exists()
-    export(trials, copy, STATEMENT, overwrite=True)
-    assert not (copy / "note.txt").exists()
+    assert not (run.path / "model").exists()
+    (copy / "note.txt").unlink()
+    (copy / "model.safetensors").touch()  # of a model of another kind
+    (tmp_path / "link").symlink_to(copy)
+    export(trials, tmp_path / "link", STATEMENT, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert not (copy / "model.safetensors").exists()
     assert load(copy).classes
-    assert {path.name for path in tmp_path.iterdir()} == {"other", "copy"}
+    assert {path.name for path in tmp_path.iterdir()} == {"other", "copy", "link"}
 
 
 def test_failed_export_leaves_nothing(

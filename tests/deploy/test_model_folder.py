@@ -113,6 +113,7 @@ def test_truncated_file_is_refused(folder: Path) -> None:
         ("classes", ["../flam", "drag"]),
         ("sample_rate", "16000"),
         ("sample_rate", 10**9),
+        ("sample_rate", 32_000),  # not that of the front end
         ("clip_seconds", 1e9),
         ("clip_seconds", 2.0),  # not that of the architecture
         ("front_end", {}),
@@ -152,6 +153,29 @@ def test_later_version_is_refused_and_an_earlier_one_is_read(folder: Path, monke
     monkeypatch.setattr(model_folder, "VERSION", VERSION + 1)
     change(folder, version=VERSION, later_field=1)
     assert load(folder).classes
+
+
+@pytest.mark.parametrize(
+    ("members", "changes", "named"),
+    [
+        (["one", "one"], {}, "members"),
+        (["one", "two"], {"clip_seconds": 2.0}, "two"),
+        (["one", "two"], {"kind": "ensemble", "members": ["c"]}, "two"),
+    ],
+)
+def test_wrong_members_are_refused(
+    model: Path, tmp_path: Path, members: list[str], changes: dict[str, Any], named: str
+) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(model, tmp_path / name)
+    shutil.copy(model / model_folder.CONFIG, tmp_path)
+    change(tmp_path, kind="ensemble", members=["one", "two"])
+    assert load(tmp_path).classes
+    config = json.loads((model / model_folder.CONFIG).read_text())
+    seconds = changes.get("clip_seconds", config["clip_seconds"])
+    change(tmp_path / "two", **changes, architecture={**config["architecture"], "clip_seconds": seconds})
+    change(tmp_path, members=members)
+    assert named in refusal(tmp_path)
 
 
 def test_other_number_of_classes_does_not_fit(folder: Path) -> None:

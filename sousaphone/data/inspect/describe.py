@@ -16,6 +16,7 @@ from sousaphone.data.readers import csv
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS
 from sousaphone.data.splits import SPLITS
+from sousaphone.files import expanded
 from sousaphone.text import counted
 
 _MAX_ROWS = 40  # a longer table is summarised
@@ -27,7 +28,7 @@ def form(source: Path | str, dataset: Dataset) -> str:
     if place_in_shard(dataset.clips.audio_path.iloc[0])[1] is not None:
         kind = "Parquet shards with audio, as on the hub"
     elif Path(source).suffix.lower() in (".csv", ".jsonl"):
-        return f"list of clips, {Path(source).expanduser().absolute()}"
+        return f"list of clips, {expanded(source).absolute()}"
     elif (dataset.root / LABELS).is_file():
         kind = f"SOUSA's local layout ({LABELS})"
     elif lists := csv.find_lists(dataset.root):

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 from sousaphone.text import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of recordings
@@ -20,7 +21,7 @@ def local_path(given: Path | str) -> Path:
             "hub:OWNER/NAME"
         )
     with accessible(given):
-        path = Path(given).expanduser().absolute()
+        path = expanded(given).absolute()
         with suppress(FileNotFoundError, NotADirectoryError):
             path.stat()
         return path

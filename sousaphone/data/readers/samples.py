@@ -94,7 +94,7 @@ def read_blocks(name: str, source: Path | BytesIO) -> tuple[Iterator[np.ndarray]
 def header_seconds(path: Path) -> float:
     """Return the duration in a file's header (s), NaN if it is not plausible; it may be an estimate."""
     try:
-        header = soundfile.info(path)
+        header = soundfile.info(os.fsencode(path))  # soundfile rejects a str that is not UTF-8
     except soundfile.LibsndfileError as error:
         raise _undecodable(str(path), error, path.stat().st_size) from None
     return float(header.duration) if header.frames * header.channels <= _MAX_SAMPLES else float("nan")

@@ -20,6 +20,7 @@ import numpy as np
 import pedalboard
 
 from sousaphone.errors import UserError
+from sousaphone.files import expanded
 
 SAMPLE_RATE = 44_100  # Hz
 SNARE = 38  # General MIDI: acoustic snare
@@ -56,7 +57,7 @@ def all_kits(soundfonts: Sequence[Path | str]) -> tuple[tuple[Kit, ...], ...]:
     """Return the kits of the built-in SoundFont and of the given files, by SoundFont."""
     fonts = [builtin_kits()]
     for path in soundfonts:
-        kits = read_kits(Path(path).expanduser().absolute())
+        kits = read_kits(expanded(path).absolute())
         if any(kits[0].font == other[0].font for other in fonts):
             raise UserError(f"SoundFont {str(path)!r}: the name {kits[0].font!r} is already used; rename the file")
         fonts.append(kits)
