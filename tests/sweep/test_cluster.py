@@ -74,7 +74,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     assert "the cluster has 1" in launcher.log
     assert not (launcher.storage / "run").exists()
 
-    assert launcher.start(*options).wait(timeout=120) == 1, launcher.log
+    assert launcher.start(*options).wait(timeout=240) == 1, launcher.log
     assert "Traceback" not in launcher.log
     adapted, plain = record(launcher, "ast"), record(launcher, "efficientat")
     assert (plain.status, len(plain.history)) == ("completed", 2)
