@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.cli.predict import add_model_options, refuse_target, save
-from sousaphone.text import tracked
+from sousaphone.text import counted, tracked
 
 if TYPE_CHECKING:
     from sousaphone.data.dataset import Dataset
@@ -98,7 +98,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
             f"{title}: accuracy {each['accuracy']:.1%}, mean over players {each['player_accuracy']:.1%} ({between}), "
             f"macro F1 {each['macro_f1']:.3f}, top 5 {each['top5']:.1%}, calibration error (ECE) {each['ece']:.1%}"
         )
-    yield f"{found['averaged']['clips']:,} clips of {found['averaged']['players']:,} players"
+    yield f"{counted(found['averaged']['clips'], 'clip')} of {counted(found['averaged']['players'], 'player')}"
     names = found["classes"]
     pairs = [
         (count, true, predicted)
