@@ -227,7 +227,7 @@ def _same_clips(here: pd.DataFrame, there: pd.DataFrame) -> set[str]:
     common = first.index.intersection(second.index)
     equal = pd.Series(True, index=common)
     for label in _LABELS:
-        one, two = (table.loc[common, label].astype(str).replace("nan", "") for table in (first, second))
+        one, two = (table.loc[common, label].astype(object).fillna("").astype(str) for table in (first, second))
         if one.ne("").any() and two.ne("").any():
             equal &= one.eq(two)
     return set(common[equal])

@@ -22,7 +22,7 @@ def headline(verdict: Verdict) -> str:
     """Return the outcome in one paragraph."""
     match verdict.outcome:
         case Outcome.NONE:
-            return f"No verdict. {verdict.why}"
+            return verdict.why
         case Outcome.NOTHING_TO_COMPARE:
             return _nothing_to_compare(verdict)
         case Outcome.NOT_ALIKE:

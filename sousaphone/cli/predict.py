@@ -99,6 +99,7 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.output, "--output", files)
     refuse_target(options.plot, "--plot", files)
     require_torchaudio()
+    from sousaphone.deploy.calibration import DEFAULT_ERROR
     from sousaphone.deploy.predictor import load
 
     model = load(options.model, weights=options.weights, device=options.device)
@@ -112,6 +113,12 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
                 print(f"{prog}: error: {error}", file=sys.stderr)
     if not predictions:
         return EXIT_INPUT
+    if options.min_confidence is None and model.config.calibration.undecided_below == 1.0:
+        print(
+            f"{prog}: no confidence kept wrong answers on the validation clips to {DEFAULT_ERROR:.0%}, so every "
+            "answer is undecided (--min-confidence 0 for answers without a limit)",
+            file=sys.stderr,
+        )
     _write(predictions, options)
     if options.plot is not None:
         from sousaphone.deploy.picture import draw

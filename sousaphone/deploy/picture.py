@@ -1,8 +1,10 @@
-"""Picture of a prediction: waveform, segments, and the confidence of the most frequent rudiments over time."""
+"""Picture of a prediction: waveform, segments, and the confidence of some rudiments over time."""
 
 from __future__ import annotations
 
 import io
+import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _GREY, _GRID = "#767676", "#e6e6e6"
 _SHOWN = 5
 _MOST_POINTS = 4_000
-_LABELLED = 0.04  # of the width: narrower segments have no name
+_LETTER, _MOST_LINES = 0.0058, 5  # width of a letter, of the picture's; lines of a segment's text, if they fit
 
 
 def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
@@ -45,15 +47,30 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         wave.fill_between(np.arange(len(low)) * step * FRAME_SECONDS, low, high, color=_GREY, linewidth=0)
         wave.set_ylabel("waveform")
         mean = prediction.probabilities.mean(0) if len(prediction.times) else np.zeros(len(classes))
-        shown = np.argsort(-mean, kind="stable")[:_SHOWN].tolist()
+        named = Counter[int]()
+        for segment in prediction.segments:
+            if not segment.undecided:
+                named[classes.index(segment.rudiment)] += round(1000 * (segment.end - segment.start))
+        first = [number for number, _ in named.most_common(_SHOWN)]
+        shown = list(dict.fromkeys([*first, *np.argsort(-mean, kind="stable").tolist()]))[:_SHOWN]
         colours = {classes[number]: colour for number, colour in zip(shown, _COLOURS, strict=False)}
         for segment in prediction.segments:
             width = segment.end - segment.start
             colour = "white" if segment.undecided else colours.get(segment.rudiment, "#bbbbbb")
             band.barh(0, width, left=segment.start, color=colour, edgecolor="#555555", alpha=0.6)
-            if width > _LABELLED * recording.seconds:
-                text = f"{label(segment)}\n{segment.confidence:.0%}"
-                band.text(segment.start + width / 2, 0, text, ha="center", va="center", fontsize=7.5, clip_on=True)
+            text = textwrap.wrap(
+                label(segment), max(1, int(width / recording.seconds / _LETTER)), break_long_words=False
+            )
+            if max(map(len, text)) * _LETTER * recording.seconds <= width and len(text) < _MOST_LINES:
+                band.text(
+                    segment.start + width / 2,
+                    0,
+                    "\n".join([*text, f"{segment.confidence:.0%}"]),
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    clip_on=True,
+                )
         band.set_yticks([])
         band.set_ylabel("segments")
         steps = np.diff(prediction.times)

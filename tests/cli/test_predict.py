@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,6 +115,18 @@ def test_undecided_answers_are_marked(model: Path, takes: Path, capsys: pytest.C
         assert ("undecided" in capsys.readouterr().out) is undecided
 
 
+def test_model_without_a_usable_confidence_is_reported(
+    model: Path, takes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for limit in (0.5, 1.0):
+        folder = shutil.copytree(model, tmp_path / f"model{limit}")
+        config = json.loads((folder / "config.json").read_text())
+        config["calibration"]["undecided_below"] = limit
+        (folder / "config.json").write_text(json.dumps(config))
+        assert main([str(folder), str(takes / "0" / "00.wav")]) == EXIT_OK
+        assert ("--min-confidence" in capsys.readouterr().err) is (limit == 1.0)
+
+
 def test_broken_files_are_named_and_the_others_continue(
     model: Path, takes: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,7 +137,7 @@ def test_broken_files_are_named_and_the_others_continue(
     assert main([str(model), str(takes), "--format", "csv"]) == EXIT_FAILED
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 1 + len(FORMS)
-    lines = captured.err.splitlines()
+    lines = [line for line in captured.err.splitlines() if "error:" in line]
     assert len(lines) == len(broken)
     assert all(any(name in line for line in lines) for name in broken)
     assert main([str(model), str(takes / "text.wav")]) == EXIT_INPUT

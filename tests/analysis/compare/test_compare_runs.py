@@ -182,6 +182,13 @@ def test_only_the_same_clips_are_compared(tmp_path: Path, change: Any, expected:
     assert re.search(f"{expected}$", cell(against(run, other.path), "test accuracy"))
 
 
+def test_clips_of_data_without_tempo_are_compared(tmp_path: Path) -> None:
+    run, other = two_arms(tmp_path / "run"), two_arms(tmp_path / "other", skill=1.5)
+    for path in (*run.path.rglob(PREDICTIONS_NAME), *other.path.rglob(PREDICTIONS_NAME)):
+        pd.read_parquet(path).assign(tempo_bpm=np.nan, soundfont=None).to_parquet(path)
+    assert cell(against(run, other.path), "test accuracy").endswith("5 players, 200 clips)")
+
+
 def test_missing_predictions_or_results_are_reported(tmp_path: Path) -> None:
     run, other = two_arms(tmp_path / "run"), two_arms(tmp_path / "other")
     for path in other.path.rglob(PREDICTIONS_NAME):
