@@ -127,8 +127,8 @@ def test_path_that_is_not_a_directory_is_rejected(tmp_path):
 def test_inaccessible_path_is_rejected(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "LOOP").symlink_to("LOOP")
-    assert repr(name) in refusal(name)
-    with pytest.raises(UserError, match="not accessible"):
+    assert name in refusal(name)
+    with pytest.raises(UserError, match=name):
         check_source("--data-dir", name)
 
 
