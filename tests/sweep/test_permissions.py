@@ -78,7 +78,7 @@ def test_protected_run_is_one_line_and_keeps_its_records(launcher: Launcher, ord
         ("trials/ast-lora-aug-off-s0", 0o555, 2),
         ("tune", 0o555, 2),
         ("report", 0o555, 1),
-        ("report", 0o000, 1),
+        ("report", 0o000, 2),  # it is read first
     ]:
         before, protected = (run / name).stat().st_mode, run / name
         protected.chmod(mode)
