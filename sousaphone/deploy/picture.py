@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from sousaphone.deploy.formats import label
 from sousaphone.deploy.predictor import Prediction
 from sousaphone.deploy.segments import FRAME_SECONDS
 from sousaphone.errors import printable
@@ -20,7 +19,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 _GREY, _GRID = "#767676", "#e6e6e6"
 _SHOWN = 5
 _MOST_POINTS = 4_000
-_LETTER, _MOST_LINES = 0.0058, 5  # width of a letter, of the picture's; lines of a segment's text, if they fit
+_LETTER, _MOST_LINES = 0.0058, 4  # width of a letter, of the picture's; lines of a segment's text, if they fit
 
 
 def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
@@ -58,9 +57,8 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
             width = segment.end - segment.start
             colour = "white" if segment.undecided else colours.get(segment.rudiment, "#bbbbbb")
             band.barh(0, width, left=segment.start, color=colour, edgecolor="#555555", alpha=0.6)
-            text = textwrap.wrap(
-                label(segment), max(1, int(width / recording.seconds / _LETTER)), break_long_words=False
-            )
+            name = segment.rudiment.replace("_", " ") + "?" * segment.undecided
+            text = textwrap.wrap(name, max(1, int(width / recording.seconds / _LETTER)), break_long_words=False)
             if max(map(len, text)) * _LETTER * recording.seconds <= width and len(text) < _MOST_LINES:
                 band.text(
                     segment.start + width / 2,
