@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from analysis.figures.all_figures import pictures
-from analysis.load.predictions import DAMAGED, read_baseline, read_predictions
+from analysis.load.predictions import read_baseline, read_predictions
 from analysis.load.ray_log import read_ray_log
 from analysis.load.trials import read_trials
 from analysis.run_summary import Findings
@@ -25,6 +25,7 @@ from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
 from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.predictions import DAMAGED
 from sousaphone.runs.seal import is_sealed
 from sousaphone.runs.trial_record import adapter_file, now
 from sousaphone.text import one_line

@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.load.predictions import AVERAGED_LOGITS, LOGITS
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
 from analysis.stats.calibration import WAYS, Scaling, scaling
@@ -23,6 +22,7 @@ from analysis.stats.verdict_text import UNKNOWN_PLAYERS, players_text
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.directory import RunDirectory, banner
+from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
 from sousaphone.text import counted, in_words
 
 

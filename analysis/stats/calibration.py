@@ -17,10 +17,10 @@ import pandas as pd
 from scipy import stats
 from scipy.special import softmax
 
-from analysis.load.predictions import AVERAGED_LOGITS, LOGITS
 from analysis.stats.slices import FEWEST_PLAYERS
 from analysis.stats.statistics import LEVEL
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
 
 Floats = npt.NDArray[np.float64]
 BINS = 10  # of equal mass; fewer if there are fewer clips

@@ -104,9 +104,8 @@ def f1_by_rudiment(rows: pd.DataFrame) -> list[RudimentF1]:
         support, hits = counts(true, own), counts(true, own & (true == predicted))
         either = support + counts(predicted, own)
         drawn_f1 = 2 * (weights @ hits) / np.maximum(weights @ either, 1)
-        scores.append(
-            np.where(weights @ support > 0, drawn_f1, np.nan)
-        )  # a draw without the rudiment says nothing of it
+        # A draw without the rudiment says nothing of it.
+        scores.append(np.where(weights @ support > 0, drawn_f1, np.nan))
         involved.append((either - hits).sum(axis=0))
     known = np.flatnonzero(support.sum(axis=0))
     drawn, number = np.mean(scores, axis=0)[:, known], np.mean(involved, axis=0)[known]

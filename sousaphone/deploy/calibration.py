@@ -8,18 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
+import pandas as pd
 from scipy.special import softmax
 
 from sousaphone.deploy.model_folder import Calibration, Threshold
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.predictions import AVERAGED_LOGITS, DAMAGED, LOGITS, NEEDED, read_table
 from sousaphone.text import one_line
 
 MOST_ERRORS = (0.05, 0.1, 0.2)  # fractions of wrong answers for which thresholds are chosen
 DEFAULT_ERROR = 0.1
 _FEWEST_ANSWERS = 10  # fewest validation clips above a threshold
-_MOST_CLIPS = 2_000_000
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,15 @@ class Predictions:
 def read_predictions(path: Path) -> Predictions:
     """Read predictions.parquet of a trial; raises a UserError if it is damaged."""
     try:
-        with np.errstate(over="ignore"), pq.ParquetFile(path) as file:
-            if not 0 < file.metadata.num_rows <= _MOST_CLIPS:
-                raise ValueError(f"{file.metadata.num_rows} rows")
-            names = {way: [f"{way}{slug}" for slug in SLUGS] for way in ("logit_", "averaged_logit_")}
-            ways = [columns for columns in names.values() if columns[0] in file.schema_arrow.names]
-            columns = ["sample_id", "player", "rudiment", *(name for way in ways for name in way)]
-            table = file.read(columns).to_pandas(ignore_metadata=True)
-        if len(table.columns) != len(columns):
-            raise ValueError("columns are missing or double")
-        labels = table["rudiment"].map({slug: label for label, slug in enumerate(SLUGS)})
-        centre, *averaged = [table[columns].to_numpy(np.float32) for columns in ways]
-        if labels.isna().any() or not all(np.isfinite(logits).all() for logits in (centre, *averaged)):
-            raise ValueError("unknown rudiments, or logits that are not finite")
-        texts = [table[name].astype(str).tolist() for name in ("sample_id", "player")]
-    except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are among these
+        table = read_table(path, [*NEEDED, *LOGITS, *AVERAGED_LOGITS])
+        centre, *averaged = (table[own].to_numpy(np.float32) for own in (LOGITS, AVERAGED_LOGITS) if own[0] in table)
+        if table.empty or not all(np.isfinite(logits).all() for logits in (centre, *averaged)):
+            raise ValueError("no rows, or logits that are not finite")
+        ids, players = (table[name].astype(str).tolist() for name in ("sample_id", "player"))
+    except DAMAGED as error:
         raise UserError(f"{path} is damaged ({one_line(error, 200)}); restore it from a copy") from None
-    ids, players = texts
-    return Predictions(ids, players, labels.to_numpy(np.int64), centre, averaged[0] if averaged else None)
+    labels = pd.Index(SLUGS).get_indexer(table["rudiment"]).astype(np.int64)
+    return Predictions(ids, players, labels, centre, averaged[0] if averaged else None)
 
 
 def probabilities(logits: npt.NDArray[np.float32], temperature: float | None) -> npt.NDArray[np.float64]:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save
 from torch import Tensor
 
 from sousaphone.deploy import model_folder
@@ -28,6 +27,7 @@ from sousaphone.files import expanded
 from sousaphone.model import RudimentClassifier
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, plain
+from sousaphone.training import tensor_files
 from sousaphone.weights.check import fixed_clip
 
 _MOST_DIFFERENCE = 1e-3  # between logits of the trial and of its folder, which are computed in another order
@@ -108,11 +108,9 @@ def _write_member(member: Member, directory: Path, merged: bool) -> ModelConfig:
             inference_mode=True,
         )
         adapter.save_pretrained(str(directory))
-        tensors = {peft_name(name): tensor for name, tensor in network.trained_state().items()}
+        tensors = {peft_name(name): tensor for name, tensor in network.trained_tensors().items()}
         name = model_folder.ADAPTER
-    # Copies, since safetensors refuses tensors that share memory.
-    copies = {key: tensor.detach().clone().contiguous() for key, tensor in tensors.items()}
-    (directory / name).write_bytes(save(copies, {"format": "pt"}))
+    tensor_files.write(directory / name, {key: tensor.detach() for key, tensor in tensors.items()})
     config.write(directory)
     return config
 

@@ -76,7 +76,7 @@ def load_trial(trial: TrainedTrial, weights: Path | str | None = None) -> Member
     path = _base_path(trial.config, trial.record.weights, weights)
     network = build_model(dataclasses.replace(trial.config, weights=path), len(SLUGS))
     _refuse_other_base(network, trial.record.weights, trial.directory, path)
-    network.load_trained_state(trial.trained_state(network.trained_state()))
+    network.load_trained_state(trial.trained_state(network.trained_tensors()))
     return Member(trial.model_config(network), network.eval())
 
 
@@ -127,8 +127,8 @@ def _load_folder(directory: Path, weights: Path | str | None) -> Member:
         raise UserError(f"{directory} is an ensemble in an ensemble; export it again")
     if config.kind == "adapter":
         network = _base(config, directory, weights)
-        names = {peft_name(name): name for name in network.trained_state()}
-        wanted = {peft: network.trained_state()[name] for peft, name in names.items()}
+        names = {peft_name(name): name for name in network.trained_tensors()}
+        wanted = {peft_name(name): tensor for name, tensor in network.trained_tensors().items()}
         state = model_folder.read_tensors(directory / model_folder.ADAPTER, wanted)
         network.load_trained_state({names[peft]: tensor for peft, tensor in state.items()})
     else:

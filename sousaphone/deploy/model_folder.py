@@ -25,8 +25,6 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 from annotated_types import Ge, Gt, Le, Len
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sousaphone.backbones.frontend_spec import FrontendContract
@@ -36,6 +34,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
 from sousaphone.text import first_few, one_line
+from sousaphone.training import tensor_files
 
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
@@ -157,9 +156,9 @@ def read_tensors(path: Path, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path} is missing; {remedy}")
     try:
-        state = load_file(path)
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is not a safetensors file, or damaged ({one_line(error, 80)}); {remedy}") from None
+        state = tensor_files.read(path, path.resolve().parent)  # in the hub's cache, files are links
+    except ValueError as error:
+        raise UserError(f"{error}; {remedy}") from None
     refuse_wrong_tensors(path, wanted, state, remedy)
     return state
 

@@ -36,7 +36,7 @@ class Baseline:
     __pydantic_config__ = schema.STRICT
     name: schema.Id  # majority, length, onsets, logmel, or knn-MODEL
     title: schema.Text  # description, for tables
-    scores: Mapping[schema.Text, schema.Number]  # fractions by `SCORES`, `AVERAGED` (not in older runs)
+    scores: Mapping[schema.Text, schema.Number]  # fractions by `SCORES` and, not in older runs, `AVERAGED`
     seconds: schema.Seconds  # time of the measurement
     chosen: schema.Text = ""  # settings chosen on the validation or training clips, as text
     why: schema.Text = ""  # why there is no result; empty with a result

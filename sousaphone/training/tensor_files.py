@@ -30,7 +30,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> None:
         separate[name] = tensor.clone(memory_format=torch.contiguous_format) if shared else tensor
         seen.add(storage)
     # save_file would report a full disk as an error of its own type.
-    path.write_bytes(safetensors.torch.save(separate))
+    path.write_bytes(safetensors.torch.save(separate, {"format": "pt"}))  # as transformers marks its files
 
 
 def read(path: Path, root: Path) -> dict[str, Tensor]:

@@ -88,3 +88,45 @@ def test_table_has_interval_macro_f1_clips_and_players_also_with_one_seed(tmp_pa
     assert cells["95 % interval"] == f"{tested.low:.1%} to {min(tested.high, 1):.1%}"
     assert (cells["test clips"], cells["players"], cells["seeds"]) == ("200", "8", "1")
     assert float(cells["test_macro_f1"]) > 0
+
+
+@pytest.mark.parametrize(("train_ce", "flagged"), [(1.0, False), (2.5, True)])
+def test_augmented_arm_with_higher_train_ce_is_flagged(tmp_path: Path, train_ce: float, flagged: bool) -> None:
+    plan = [arm(augment=augment, **REAL) for augment in (True, False)]
+    records = [record(config, "completed") for config in plan]
+    for each, value in zip(records, (train_ce, 2.0), strict=True):
+        for row in each.history:
+            row["train_ce"] = value
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records, players=8)
+    text = section(summary(read_run(run.path)), "Effect of augmentation")
+    assert "| AST |" in text
+    assert ("2.50, 2.00" in text) == ("train_ce" in text) == flagged
+
+
+@pytest.mark.parametrize(("length", "shown"), [(0.03, False), (0.16, False), (0.6, True)])
+def test_recordings_that_their_length_classifies_are_reported(tmp_path: Path, length: float, shown: bool) -> None:
+    run = write_run(tmp_path, *trials_in(["completed"], **REAL))
+    content = run.read_plan()
+    content["data"]["clips"]["test"] = 40  # the margin of error is 15 points
+    run.write_plan(content)
+    accuracies = {"majority": 0.025, "length": length}
+    baselines = tuple(
+        Baseline(name, name, {"val_acc": 0.1, "val_macro_f1": 0.1, "test_acc": value, "test_macro_f1": 0.1}, 1.0)
+        for name, value in accuracies.items()
+    )
+    BaselineResults(baselines, (), "a cpu", 2.5, "aaaa").write(run.path)
+    text = section(summary(read_run(run.path)), "Baselines")
+    assert (f"{length:.1%} of the test clips" in text) == shown
+
+
+def test_diverging_wall_and_processor_times_are_reported(tmp_path: Path) -> None:
+    plan, records = trials_in(["completed"] * 2, **REAL)
+    run = write_run(tmp_path, plan, records)
+    assert "diverge" not in summary(read_run(run.path))
+    for row in records[0].history:
+        row["epoch_seconds"] *= 10
+    records[0].write(run.trial(records[0].trial_id))
+    text = section(summary(read_run(run.path)), "Results")
+    (warning,) = [line for line in text.splitlines() if "diverge" in line]
+    assert all(each.trial_id in warning for each in records)

@@ -174,7 +174,7 @@ def test_failed_export_leaves_nothing(
     def full(*_: object) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sousaphone.deploy.export.save", full)
+    monkeypatch.setattr("sousaphone.deploy.export.tensor_files.write", full)
     for name in ("model", "new"):
         with pytest.raises(UserError, match="No space left"):
             export(best_arm(run)[:1], tmp_path / name, STATEMENT, overwrite=True)

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load.predictions import LOGITS
 from analysis.report import read_run
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.predictions import LOGITS
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from tests.analysis.run_builders import arm, record, write_predictions, write_run
 
