@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pandas as pd
 import pytest
 
 import launch
-from sousaphone.cli.command import EXIT_INPUT, EXIT_OK
+from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.sweep.ray_process import start_ray
@@ -247,3 +248,23 @@ def test_process_that_drives_ray_imports_no_torch() -> None:
     code = "import sys, sousaphone.sweep.experiment; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_full_disk_is_one_line_that_names_the_resume_command_of_a_started_run(
+    started: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full:
+        directory = RunDirectory(tmp_path)
+
+        @property
+        def remarks(self) -> list[str]:
+            if started:
+                (tmp_path / "run.json").touch()
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "trials"))
+
+    monkeypatch.setattr(launch, "make_job", lambda *_: Full())
+    assert launch.main(["--dataset", "tiny"]) == (EXIT_FAILED if started else EXIT_INPUT)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'trials'}: No space left on device" in line
+    assert ("--resume" in line) is started
