@@ -39,7 +39,7 @@ def picture(run: Findings) -> Picture | None:
     )
     if len(known) < len(SLUGS):
         caption += f" {len(SLUGS) - len(known)} rudiments are not among the test clips."
-    shifts = [row_jitter([float(own[i]) for own in scores], _LIMITS, 0.22, 0.35, width=0.013) for i in known]
+    shifts = [row_jitter([float(own[i]) for own in scores], _LIMITS, 0.25, 0.375, width=0.013) for i in known]
     series = []
     for number, (arm, own) in enumerate(zip(run.best, scores, strict=True)):
         spots = [Spot(float(own[i]), y + shifts[y][number]) for y, i in enumerate(known)]
@@ -52,12 +52,12 @@ def picture(run: Findings) -> Picture | None:
         banner=run.banner,
         labels=names,
         panels=[Panel("F1", _LIMITS, series)],
-        size=4.5,
+        size=4.0,
         grid=True,
         separators=[begin for _, begin, _ in groups if begin],
         groups=groups,
         width=8.0,
-        row=0.215,
+        row=0.27,
         columns=2,
     ).picture()
 
