@@ -27,9 +27,10 @@ def setup() -> configparser.ConfigParser:
 
 
 def direct_requirements() -> list[Requirement]:
-    """The requirements of the package and of its extras."""
+    """The requirements of the package and of its extras, which may refer to each other."""
     extras = setup()["options.extras_require"].values()
-    return [need for text in (setup()["options"]["install_requires"], *extras) for need in requirements(text)]
+    needs = [need for text in (setup()["options"]["install_requires"], *extras) for need in requirements(text)]
+    return [need for need in needs if need.name != setup()["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("python", PYTHONS)
