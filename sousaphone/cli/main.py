@@ -14,6 +14,7 @@ _COMMANDS = {
     "report": ("write the report of a run, or compare two (python -m analysis)", "sousaphone.cli.report"),
     "export": ("export the best trial of a run as a model folder", "sousaphone.cli.export"),
     "predict": ("name the rudiments of recordings", "sousaphone.cli.predict"),
+    "benchmark": ("measure speed, size and memory of a run's models", "sousaphone.cli.benchmark"),
     "evaluate": ("score a model on labelled recordings", "sousaphone.cli.evaluate"),
     "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),
     "weights": ("list, fetch and verify pretrained weights (python -m sousaphone.weights)", "sousaphone.cli.weights"),
@@ -29,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prepare_process()
     words = sys.argv[1:] if argv is None else list(argv)
-    rows = [f"  {name:<8} {description}" for name, (description, _) in _COMMANDS.items()]
+    width = max(map(len, _COMMANDS))
+    rows = [f"  {name:<{width}}  {description}" for name, (description, _) in _COMMANDS.items()]
     parser = Parser(
         prog="sousaphone",
         usage="sousaphone COMMAND [arguments]",
