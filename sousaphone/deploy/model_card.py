@@ -96,8 +96,8 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
                 f"{scores['macro_f1']:.3f} | {scores['ece']:.1%} | {scores['clips']}, {scores['players']} |"
             )
         yield (
-            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, the "
-            "mean distance between confidence and accuracy.\n"
+            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, "
+            "the mean distance between confidence and accuracy.\n"
         )
     yield from _confidence(config)
     yield "## Data\n"
