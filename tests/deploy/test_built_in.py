@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,41 +16,38 @@ import soundfile
 from analysis.report import write_report
 from sousaphone import load
 from sousaphone.backbones.nano import shipped
+from sousaphone.cli.main import main
 from sousaphone.config import TrainConfig
-from sousaphone.data.synthetic.generate import generate
 from tests.deploy.conftest import finished_run
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 RATE = 44_100
 PAUSE = 2.0  # seconds
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def trained(built_in: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The built-in set of `--dataset tiny`, and a run of EfficientAT on it."""
-    root = tmp_path_factory.mktemp("built_in")
-    generate(root / "data", 1_000, seed=0)
+    root = tmp_path_factory.mktemp("trained")
     config = TrainConfig(
         model="efficientat",
         augment=False,
         weights=str(shipped("efficientat")),
-        data_dir=str(root / "data"),
+        data_dir=str(built_in),
         cache_dir=str(root / "cache"),
         epochs=6,
         learning_rate=5e-3,
         micro_batch=16,
         accumulation=2,
     )
-    return root / "data", finished_run(root / "run", [config]).path
+    return built_in, finished_run(root / "run", [config]).path
 
 
 def sousaphone(*arguments: object) -> str:
-    """Run the command in a fresh process."""
-    command = [sys.executable, "-m", "sousaphone", *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """Run the command and return its output."""
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        assert main(list(map(str, arguments))) == 0
+    return output.getvalue()
 
 
 @pytest.fixture(scope="module")

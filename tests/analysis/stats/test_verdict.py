@@ -95,6 +95,9 @@ def test_winner_must_be_better_than_the_best_baseline() -> None:
     assert not low.lead.shown
     assert "neighbours" in headline(low)
     assert "Use" not in headline(low)
+    below = three_seeds(0.5, 0.3, baseline=0.9)
+    assert below.outcome is Outcome.NOT_ABOVE_BASELINE
+    assert "below the best baseline" in headline(below)
     assert three_seeds(0.8, 0.6, baseline=0.5).outcome is Outcome.BETTER
 
 
