@@ -27,7 +27,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import MicroBatch
 
-SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored as a whole
+SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored with the silence around
 _MOST_CHANNELS = 64
 _LEAST = 1e-12  # probability
 
@@ -233,15 +233,14 @@ class _Scores:
         """Score windows of `lengths` [W]; `advance` is called with the additional fraction of them."""
         model, places = self._model, list(zip(starts.tolist(), lengths.tolist(), strict=True))
         batches = [places[first : first + model.batch] for first in range(0, len(places), model.batch)]
-        cut = ((np.stack([self._samples.read(*place, model.window) for place in batch]), batch) for batch in batches)
 
-        def score(item: tuple[npt.NDArray[np.int16], list[tuple[int, int]]]) -> npt.NDArray[np.float32]:
-            windows, batch = item
-            return model.score(windows, np.array([length for _, length in batch]))
+        def cut(batch: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+            windows = [self._samples.read(*place, model.window) for place in batch]
+            return np.stack(windows), np.array([length for _, length in batch])
 
         # Batches in several threads are faster than operators in several threads.
-        threads = model.device.type == "cpu" and len(batches) > 1
-        for batch, logits in zip(batches, (in_threads if threads else map)(score, cut), strict=True):
+        in_turn = in_threads if model.device.type == "cpu" and len(batches) > 1 else map
+        for batch, logits in zip(batches, in_turn(lambda own: model.score(*own), map(cut, batches)), strict=True):
             self._known |= {start: each for (start, _), each in zip(batch, logits.swapaxes(0, 1), strict=True)}
             advance(len(batch) / len(places))
 
