@@ -30,7 +30,6 @@ from sousaphone.lora import adapter_layers
 from sousaphone.model import RudimentClassifier
 
 _OPSET = 20
-_BANK = "frontend.bank.matrix"  # ending of the name of the mel filter bank
 _INT8 = 127
 
 
@@ -88,39 +87,24 @@ def quantize(graph: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(graph)
-    excluded = _front_end(model.graph)
-    _store_convolutions_in_int8(model.graph, excluded)
+    front_end = [node.name for node in model.graph.node if any(".frontend." in name for name in node.input)]
+    _store_convolutions_in_int8(model.graph)
     with _silent_libraries():
         quantize_dynamic(
             model,
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
-            nodes_to_exclude=sorted(excluded),
+            nodes_to_exclude=front_end,
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
 
 
-def _front_end(graph: Any) -> set[str]:
-    """Return the names of the nodes that compute the features: the mel filter bank and all that it depends on."""
-    makers = {output: node for node in graph.node for output in node.output}
-    waiting = [node for node in graph.node if any(name.endswith(_BANK) for name in node.input)]
-    if not waiting:
-        raise ValueError("the graph has no mel filter bank")
-    found: set[str] = set()
-    while waiting:
-        node = waiting.pop()
-        if node.name not in found:
-            found.add(node.name)
-            waiting += [makers[name] for name in node.input if name in makers]
-    return found
-
-
-def _store_convolutions_in_int8(graph: Any, excluded: set[str]) -> None:
+def _store_convolutions_in_int8(graph: Any) -> None:
     from onnx import helper, numpy_helper
 
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    kernels = {node.input[1] for node in graph.node if node.op_type == "Conv" and node.name not in excluded}
+    kernels = {node.input[1] for node in graph.node if node.op_type == "Conv"}
     for name in sorted(kernels & stored.keys()):
         kernel = numpy_helper.to_array(stored[name])  # [O, I, ...]
         largest = np.abs(kernel).reshape(len(kernel), -1).max(1)
