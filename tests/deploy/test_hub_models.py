@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,25 +24,25 @@ from tests.weights.test_hub import COMMIT, publish
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 LOAD = """
-import sys, numpy, sousaphone
+import json, numpy, sys, sousaphone
 from sousaphone.errors import UserError
 for source in sys.argv[1:]:
     try:
-        print(*sousaphone.load(source)(numpy.ones(16_000) / 2, 16_000))
+        found = sousaphone.load(source)(numpy.ones(16_000) / 2, 16_000).tolist()
     except UserError as error:
-        print(error)
+        found = str(error)
+    print(json.dumps(found))
 """
 
 
-def loaded(sources: Sequence[str], cache: Path, endpoint: str) -> list[str]:
-    """Return the output or the error of each source, in a new process: the hub's library reads its environment once."""
+def loaded(sources: Sequence[str], cache: Path, endpoint: str) -> list[Any]:
+    """Return the probabilities or the error of each source, in a new process, since the hub's library reads its
+    environment once."""
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     command = [sys.executable, "-c", LOAD, *sources]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(sources), lines
-    return lines
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def test_model_of_the_hub_is_fetched_once_without_unused_files(run: RunDirectory, tmp_path: Path) -> None:
@@ -54,10 +56,11 @@ def test_model_of_the_hub_is_fetched_once_without_unused_files(run: RunDirectory
         fetched, local, missing = loaded(["someone/drums", str(both), "someone/nothing"], cache, server.url)
     # The server has ended.
     again, unreachable = loaded(["hub:someone/drums", "someone/nothing"], cache, "http://127.0.0.1:9")
-    assert len(local.split()) == len(SLUGS)
+    assert len(local) == len(SLUGS)
     assert fetched == again == local
     snapshot = cache / "models--someone--drums" / "snapshots" / COMMIT
     unused = {model_folder.CARD, model_folder.RESULTS, "extra.bin"}
     assert not unused & {path.name for path in snapshot.rglob("*")}
     for error in (missing, unreachable):
         assert "someone/nothing" in error
+        assert "\n" not in error

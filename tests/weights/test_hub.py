@@ -22,15 +22,16 @@ from tests.weights.server import Published
 pytestmark = pytest.mark.slow
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
-import sys
+import json, sys
 from sousaphone.errors import UserError
 from sousaphone.weights import resolve_all
 for word in sys.argv[1:]:
     name, _, choice = word.partition("=")
     try:
-        print(*resolve_all({name: choice}, "base").values())
+        (found,) = resolve_all({name: choice}, "base").values()
     except UserError as error:
-        print(error)
+        found = str(error)
+    print(json.dumps(found))
 """
 
 
@@ -60,9 +61,7 @@ def resolved(words: Sequence[str], cache: Path, endpoint: str) -> list[str]:
     command = [sys.executable, "-c", RESOLVE, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(words), lines
-    return lines
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
