@@ -15,6 +15,7 @@ _COMMANDS = {
     "export": ("export the best trial of a run as a model folder", "sousaphone.cli.export"),
     "predict": ("name the rudiments of recordings", "sousaphone.cli.predict"),
     "evaluate": ("score a model on labelled recordings", "sousaphone.cli.evaluate"),
+    "publish": ("publish a model folder on the Hugging Face hub", "sousaphone.cli.publish"),
     "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),
     "weights": ("list, fetch and verify pretrained weights (python -m sousaphone.weights)", "sousaphone.cli.weights"),
     "runs": ("list runs, and free disk space", "sousaphone.cli.runs"),

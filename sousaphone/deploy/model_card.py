@@ -41,7 +41,7 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     ]
     return ModelCardData(
         # Hub identifiers of licences are in lower case.
-        license=str(base.get("licence") or "unknown").lower(),
+        license=str(config.licences.get("model") or base.get("licence") or "unknown").lower(),
         library_name="peft" if config.kind == "adapter" else "sousaphone",
         pipeline_tag="audio-classification",
         base_model=spec.weights[0].hub if base.get("published") else None,
@@ -113,6 +113,8 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     source = re.sub(r".*[/\\]", "", str(base.get("origin") if base.get("published") else base.get("source")))
     pretraining = base.get("pretraining") or "nothing"
     yield f"- Base weights ({source}): {base.get('licence') or 'not known'}; pretrained on: {pretraining}."
+    if licence := config.licences.get("model"):
+        yield f"- This model: {licence}."
     yield "- SOUSAphone: MIT. Data: see above."
 
 

@@ -39,6 +39,7 @@ from sousaphone.training import tensor_files
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
 ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
+FILES = (CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED)
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 # Fields of a trial's configuration that define the network.
 ARCHITECTURE = (
@@ -113,8 +114,7 @@ class ModelConfig:
         return TrainConfig(**{**known, **changes})
 
     def write(self, directory: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
-        (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (directory / CONFIG).write_text(as_json(dataclasses.asdict(self)), encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -137,6 +137,11 @@ class ModelConfig:
         except (ValueError, OSError) as error:
             raise UserError(f"{one_line(error, 400)}; export the model again, or copy the folder again") from None
         return config
+
+
+def as_json(content: Any) -> str:
+    """Return the text of a JSON file of a model folder."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def refuse_pickles(directory: Path) -> None:
@@ -209,9 +214,8 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def _other_file(directory: Path) -> Path | None:
     """Return a file or directory that `export` has not written, which may be the user's own."""
-    own = {CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED}
     for path in sorted(directory.rglob("*")):
-        if not ((path / CONFIG).is_file() if path.is_dir() and not path.is_symlink() else path.name in own):
+        if not ((path / CONFIG).is_file() if path.is_dir() and not path.is_symlink() else path.name in FILES):
             return path
     return None
 
