@@ -23,7 +23,7 @@ class Statement:
 
 
 def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
-    """Return the card in Markdown, with its YAML header."""
+    """Return the card in Markdown, with its YAML header. `name` is that of the folder, or OWNER/NAME on the hub."""
     return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(_body(config, results, statement, name)) + "\n"
 
 
@@ -47,14 +47,14 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
         base_model=spec.weights[0].hub if base.get("published") else None,
         tags=["audio", "drums", "rudiments", "sousaphone", spec.name],
         metrics=["accuracy", "f1"],
-        model_name=name if measured else None,
+        model_name=name.rpartition("/")[2] if measured else None,
         eval_results=measured or None,
     ).to_yaml()
 
 
 def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> Iterator[str]:
     trial, base, spec = config.trial(), config.base_weights, REGISTRY[config.trial().model]
-    yield f"# {name}\n"
+    yield f"# {name.rpartition('/')[2]}\n"
     if statement.banner:
         yield f"> **{statement.banner}**\n"
     members = f", an ensemble of {len(config.members)} trainings" if config.members else ""

@@ -27,7 +27,6 @@ _APP = '''\
 import os
 import socket
 from pathlib import Path
-from typing import Any
 
 import sousaphone
 from sousaphone.deploy.page.app import serve
