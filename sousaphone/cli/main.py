@@ -14,6 +14,7 @@ _COMMANDS = {
     "report": ("write the report of a run, or compare two (python -m analysis)", "sousaphone.cli.report"),
     "export": ("export the best trial of a run as a model folder", "sousaphone.cli.export"),
     "predict": ("name the rudiments of recordings", "sousaphone.cli.predict"),
+    "serve": ("name the rudiments of recordings on a page in the browser", "sousaphone.cli.serve"),
     "evaluate": ("score a model on labelled recordings", "sousaphone.cli.evaluate"),
     "publish": ("publish a model folder on the Hugging Face hub", "sousaphone.cli.publish"),
     "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),

@@ -1,0 +1,124 @@
+"""What the page says about an answer, the evenness of strokes, and the limits of the model: plain English in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.deploy.calibration import DEFAULT_ERROR
+from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.page.evenness import evenness
+from sousaphone.deploy.page.strokes import FEWEST, Alignment, measurable
+from sousaphone.deploy.predictor import Segment
+from sousaphone.rudiments import RUDIMENTS
+from sousaphone.weights import RANDOM
+
+RESOLUTION_MS = 2.0  # smaller differences are within the error of onset detection
+
+
+def title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def answer(segment: Segment, config: ModelConfig) -> str:
+    """The rudiment with its confidence, or why it is undecided."""
+    calibration, name = config.calibration, title(segment.rudiment)
+    if not segment.undecided:
+        lines = [f"## {name.capitalize()}", f"Confidence {segment.confidence:.0%}."]
+        if calibration.averaged_temperature is None:
+            lines.append("It is not calibrated: this model has no validation results.")
+        return "\n\n".join([lines[0], " ".join(lines[1:])])
+    limit = calibration.undecided_below or 0.0
+    why = (
+        f"because no confidence kept wrong answers on the validation clips to {DEFAULT_ERROR:.0%}"
+        if limit == 1.0
+        else f"because that is below {limit:.0%}, above which at most {DEFAULT_ERROR:.0%} of the answers on the "
+        "validation clips were wrong"
+    )
+    return (
+        f"## Undecided\n\nThe most probable rudiment is {name} ({segment.confidence:.0%}), but it is not given as the "
+        f"answer, {why}. The recording may be unclear, not one of the {len(config.classes)} rudiments, or not drumming "
+        "at all: there is no class for anything else."
+    )
+
+
+def limits(config: ModelConfig) -> str:
+    """The model, and what it cannot be expected to do."""
+    trial = config.trial()
+    reasons = []
+    if config.trained.get("synthetic_data"):
+        reasons.append("was trained on synthetic recordings only")
+    if trial.scale == "nano":
+        reasons.append("is a nano-sized network")
+    if config.base_weights.get("source") == RANDOM:
+        reasons.append("started from random weights")
+    text = f"Model: {REGISTRY[trial.model].title} ({trial.scale})."
+    if reasons:
+        *most, last = reasons
+        text += f" It {', '.join(most)}{' and ' if most else ''}{last}: do not expect it to name real recordings correctly."
+    return text
+
+
+def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> str:
+    """How even the strokes of a segment are, with what the measurement can and cannot tell.
+
+    Args:
+        strokes: detected in the segment, without grace notes.
+    """
+    return "### How even\n\n" + "\n\n".join(_evenness_lines(segment, alignment, strokes))
+
+
+def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int) -> Iterator[str]:
+    name, rudiment = title(segment.rudiment), RUDIMENTS.get(segment.rudiment)
+    if segment.undecided or rudiment is None:
+        yield f"Cannot tell: {strokes} strokes were detected, but without an answer their rhythm is not known."
+    elif not measurable(rudiment):
+        yield f"Cannot tell: the drags or buzzes of a {name} hide the onsets of its main strokes."
+    elif alignment is None:
+        yield (
+            f"Cannot tell: the {strokes} detected strokes do not fit the rhythm of a {name} without missing or "
+            f"additional strokes over at least {FEWEST} strokes and half of the recording. Soft strokes may have been "
+            "missed, a room's echo may have added some, or the rhythm is another one."
+        )
+    else:
+        yield from _measured(alignment, name)
+
+
+def _measured(alignment: Alignment, name: str) -> Iterator[str]:
+    found, count = evenness(alignment), len(alignment.times)
+    part = f", in the longest stretch without missing or additional ones ({alignment.outside} others are left out)"
+    yield (
+        f"**Intervals vary by {found.deviation:.0f} ms ({found.deviation / found.interval:.0%} of {found.interval:.0f} "
+        f"ms).** This is the standard deviation around a beat that may change slowly, over {count} strokes"
+        f"{part if alignment.outside else ''}."
+    )
+    if found.hands is not None:
+        late, uncertain = found.hands.late, found.hands.uncertainty
+        between = f"95 % interval {_shift(late - uncertain)} to {_shift(late + uncertain)}"
+        if abs(late) <= max(uncertain, RESOLUTION_MS):
+            yield f"**No difference in time between the hands can be shown** (left {_shift(late)}; {between})."
+        else:
+            yield f"**The left hand comes {_shift(late)} than the right one** ({between})."
+        yield (
+            f"Around their own time, right-hand strokes vary by {found.hands.right:.0f} ms, left-hand ones by "
+            f"{found.hands.left:.0f} ms."
+        )
+        begun = " and that the recording begins with its first stroke" if alignment.basis == "start" else ""
+        yield (
+            f"The hands are those of the sticking of a {name}. The sound does not show them: this assumes the sticking "
+            f"above{begun}. If you lead with the left hand, exchange left and right."
+        )
+    elif alignment.hands:
+        yield "Too few strokes of one hand to compare the hands."
+    else:
+        yield (
+            "Cannot tell which hand plays which stroke: neither loudness nor rhythm shows where the sticking begins."
+        )
+    yield (
+        f"Grace notes are left out. Onsets are found to about {RESOLUTION_MS:.0f} ms; echoes, noise and very soft "
+        "strokes make this worse. It says nothing about loudness or the rhythm that you intended."
+    )
+
+
+def _shift(late: float) -> str:
+    return f"{abs(late):.0f} ms {'later' if late >= 0 else 'earlier'}"
