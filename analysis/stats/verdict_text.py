@@ -145,6 +145,8 @@ def _lead(verdict: Verdict) -> str:
     size = f"{_points(found.difference)} (95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
     if verdict.lead.shown:
         return f" {name} is better than the best baseline ({verdict.lead.baseline}) by {size}."
+    if found.difference < 0:
+        return f" {name} is below the best baseline ({verdict.lead.baseline}): its lead is {size}."
     return f" The lead of {name} over the best baseline ({verdict.lead.baseline}), {size}, is not significant."
 
 

@@ -22,7 +22,8 @@ export), a run (its best trial), or OWNER/NAME on the Hugging Face hub.
 
 Every clip is scored twice: by its centre window, as during training, and by the mean of the logits over windows that
 cover it (half a window apart; of clips longer than 30 s, the central 30 s), like the `averaged` scores of the report.
-Accuracy is given over clips, and as a mean over players with its 95 % t interval over players.
+Accuracy is given over clips, and as a mean over players with its 95 % interval, the wider of that over players and that
+over clips, as in the report.
 """
 _EPILOG = """\
 examples:

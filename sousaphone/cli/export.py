@@ -67,7 +67,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
         if options.ensemble and len(trials) < 2:
             raise UserError(f"--ensemble: the best arm of {options.run} has one finished seed; omit --ensemble")
         found = read_run(options.run)
-        statement = Statement(found.banner, headline(found.verdict), tuple(details(found.verdict)))
+        best = found.baseline_results.best if found.baseline_results else None
+        statement = Statement(
+            found.banner,
+            headline(found.verdict),
+            tuple(details(found.verdict)),
+            (best.title, best.scores["test_acc"]) if best else None,
+        )
         config = export(
             trials,
             options.to,

@@ -15,11 +15,12 @@ from sousaphone.text import first_few
 
 @dataclass(frozen=True)
 class Statement:
-    """The statements of the run's report: its banner (a run with one has no verdict) and its verdict."""
+    """The statements of the run's report: its banner (a run with one has no verdict), its verdict, its baseline."""
 
     banner: str | None
     headline: str
     details: Sequence[str] = ()
+    baseline: tuple[str, float] | None = None  # title and test accuracy (centre window) of the best one
 
 
 def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
@@ -57,6 +58,13 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     yield f"# {name.rpartition('/')[2]}\n"
     if statement.banner:
         yield f"> **{statement.banner}**\n"
+    centre = results.get("test_centre_window")
+    if statement.baseline and centre and centre["accuracy"] < statement.baseline[1]:
+        title, accuracy = statement.baseline
+        yield (
+            f"> **Below the baseline {title} (accuracy {accuracy:.1%} on the test clips; this model, by the centre "
+            f"window: {centre['accuracy']:.1%}).**\n"
+        )
     members = f", an ensemble of {len(config.members)} trainings" if config.members else ""
     yield (
         f"{spec.title} ({trial.scale}), fine-tuned ({trial.strategy}) to classify recordings of the "
@@ -88,8 +96,8 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
                 f"{scores['macro_f1']:.3f} | {scores['ece']:.1%} | {scores['clips']}, {scores['players']} |"
             )
         yield (
-            "\nThe interval is a t interval over players. ECE: expected calibration error, the mean distance between "
-            "confidence and accuracy.\n"
+            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, the "
+            "mean distance between confidence and accuracy.\n"
         )
     yield from _confidence(config)
     yield "## Data\n"

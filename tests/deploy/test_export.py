@@ -121,6 +121,16 @@ def test_card_of_a_run_with_a_verdict_shows_it(run: RunDirectory, tmp_path: Path
     assert STATEMENT.details[0] in card
 
 
+@pytest.mark.parametrize("above", [True, False])
+def test_card_states_that_a_model_is_below_the_best_baseline(run: RunDirectory, tmp_path: Path, above: bool) -> None:
+    best = best_arm(run)[:1]
+    baseline = best[0].record.test["test_acc"] + (0.125 if above else -0.125)
+    export(best, tmp_path / "model", dataclasses.replace(STATEMENT, baseline=("nearest neighbour", baseline)))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ("Below the baseline nearest neighbour" in card) is above
+    assert (f"{baseline:.1%}" in card) is above
+
+
 def test_results_are_those_of_the_record(run: RunDirectory, model: Path) -> None:
     record = best_arm(run)[0].record
     results = json.loads((model / "results.json").read_text())
