@@ -8,9 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sousaphone.cli.command import EXIT_FAILED, EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
+from sousaphone.cli.command import (
+    EXIT_FAILED,
+    EXIT_OK,
+    Parser,
+    existing_directory,
+    prepare_process,
+    require_torchaudio,
+    run_command,
+)
 from sousaphone.errors import printable
-from sousaphone.files import expanded
 from sousaphone.hub import UnreachableError
 from sousaphone.text import counted
 
@@ -38,29 +45,32 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone publish") ->
     """Run the command line and return the exit code."""
     prepare_process()
     parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("model", metavar="MODEL", type=Path, help="model folder that `sousaphone export` wrote")
+    parser.add_argument(
+        "model", metavar="MODEL", type=existing_directory, help="model folder that `sousaphone export` wrote"
+    )
     parser.add_argument("--to", metavar="OWNER/NAME", required=True, help="repository; created if it does not exist")
     parser.add_argument("--space", action="store_true", help="also a Space of that name, which runs the model's page")
     parser.add_argument("--public", action="store_true", help="new repositories are public (default: private)")
     licence = "licence of the published model, such as cc-by-4.0; needed if that of its base weights is not known"
     parser.add_argument("--licence", metavar="ID", help=licence)
     dry = "upload nothing; list the files, and write them to DIR if it is given"
-    parser.add_argument("--dry-run", metavar="DIR", nargs="?", const="", help=dry)
+    parser.add_argument("--dry-run", metavar="DIR", nargs="?", type=Path, const=True, help=dry)
     options = parser.parse_args(argv)
 
     def run() -> int:
         require_torchaudio()
         from sousaphone.deploy import publish  # imports torch
 
-        planned = publish.plan(expanded(options.model), options.to, space=options.space, licence=options.licence)
+        planned = publish.plan(options.model, options.to, space=options.space, licence=options.licence)
         for repository in planned.repositories:
             _list(repository, options.to, "public" if options.public else "private")
         for line in planned.notes:
             print(printable(line))
         if options.dry_run is not None:
-            if options.dry_run:
-                publish.write(planned, Path(options.dry_run))
-            print(printable(f"dry run: nothing uploaded{options.dry_run and f'; written to {options.dry_run}'}"))
+            if options.dry_run is not True:
+                publish.write(planned, options.dry_run)
+                print(printable(f"written to {options.dry_run}"))
+            print("dry run: nothing was uploaded")
             return EXIT_OK
         sys.stdout.flush()
         try:

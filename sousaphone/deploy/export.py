@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,8 @@ def export(
                 trained={**members[0].config.trained, "trial": ", ".join(t.record.trial_id for t in trials)},
             )
             config.write(directory)
-        (directory / model_folder.RESULTS).write_text(model_folder.as_json(plain(results)), encoding="utf-8")
+        text = json.dumps(plain(results), indent=1, allow_nan=False)
+        (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
         card = model_card(config, results, statement, expanded(target).absolute().name)
         (directory / model_folder.CARD).write_text(card, encoding="utf-8")
         _check(members, directory, weights)
@@ -157,8 +159,7 @@ def _results(trials: Sequence[TrainedTrial], statement: Statement) -> dict[str, 
                 "best_epoch": trial.record.best.get("epoch"),
                 "validation": {name: value for name, value in trial.record.best.items() if name.startswith("val_")},
                 "test": trial.record.test,
-                # Without its notes, which may name players and directories: a model folder is handed over.
-                "data": {name: trial.record.data.get(name) for name in ("fingerprint", "clips")},
+                "data": trial.record.data,
             }
             for trial in trials
         ],

@@ -24,7 +24,7 @@ class Statement:
 
 
 def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
-    """Return the card in Markdown, with its YAML header. `name` is that of the folder, or OWNER/NAME on the hub."""
+    """Return the card in Markdown, with its YAML header."""
     return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(_body(config, results, statement, name)) + "\n"
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from sousaphone.backbones.frontend_spec import FrontendContract
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
+from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
@@ -39,7 +40,7 @@ from sousaphone.training import tensor_files
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
 ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
-FILES = (CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED)
+FILES = (CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED, *GRAPHS.values())
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 # Fields of a trial's configuration that define the network.
 ARCHITECTURE = (

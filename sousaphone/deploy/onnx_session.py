@@ -43,5 +43,5 @@ class OnnxSession:
 
     def logits(self, waves: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Compute logits [B, C] from waves [B, T] in [-1, 1]."""
-        (found,): Any = self.session.run([LOGITS], {WAVE: waves})
-        return np.asarray(found, np.float32)
+        found: Any = self.session.run([LOGITS], {WAVE: waves})
+        return np.asarray(found[0], np.float32)

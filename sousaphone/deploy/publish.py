@@ -22,6 +22,7 @@ from sousaphone.backbones import nano
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.model_card import Statement, model_card
 from sousaphone.deploy.model_folder import ModelConfig, as_json
+from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.deploy.space import space_files
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded, read_small
@@ -38,25 +39,26 @@ _FREE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", 
 _NON_COMMERCIAL = ("cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
 
-_NUMBERS = dict[schema.Text, schema.Scalar]
 _SCORES = schema.fields(
+    True,
+    "allow",
     player_accuracy_interval=tuple[schema.Number, schema.Number] | None,
     **dict.fromkeys(("clips", "players"), schema.Count),
-    **dict.fromkeys(("accuracy", "player_accuracy", "macro_f1", "top5", "ece"), schema.Number),
+    **dict.fromkeys(("accuracy", "player_accuracy", "macro_f1", "ece"), schema.Number),
 )
+# Other fields are not published: earlier versions stored notes, which may name players and directories.
 _DATA = schema.fields(fingerprint=schema.Text | None, clips=dict[schema.Text, schema.Count] | None)
-_TRIAL = schema.fields(
-    trial=schema.Text,
-    status=schema.Text,
-    best_epoch=schema.Count | None,
-    validation=_NUMBERS,
-    test=_NUMBERS,
-    data=Required[Annotated[Any, _DATA]],
+_TRIAL = schema.fields(True, "allow", data=Annotated[Any, _DATA])
+_VERDICT = schema.fields(
+    banner=Required[schema.Text | None],
+    headline=Required[schema.Text],
+    details=Required[list[schema.Text]],
+    baseline=tuple[schema.Text, schema.Number] | None,
 )
-_VERDICT = schema.fields(True, banner=schema.Text | None, headline=schema.Text, details=list[schema.Text])
-# The content of results.json. Other fields are not published: earlier versions stored notes about the data set, which
-# may name players and directories.
+# results.json, which `export` wrote
 _RESULTS = schema.fields(
+    False,
+    "allow",
     verdict=Required[Annotated[Any, _VERDICT]],
     trials=Required[Annotated[list[Annotated[Any, _TRIAL]], Len(1, 100)]],
     test_centre_window=Annotated[Any, _SCORES],
@@ -103,8 +105,6 @@ def plan(folder: Path, name: str, *, space: bool = False, licence: str | None = 
         raise UserError(
             f"{folder} is a run; export its model first: sousaphone export {folder} --to DIR, and publish DIR"
         )
-    if not folder.is_dir():
-        raise UserError(f"{folder} is not a directory; give a model folder that `sousaphone export` wrote")
     config = ModelConfig.read(folder)
     if licence is not None and not _LICENCE.fullmatch(licence):
         raise UserError(f"--licence {licence!r} is not an identifier of the hub; give one such as mit or cc-by-4.0")
@@ -113,6 +113,7 @@ def plan(folder: Path, name: str, *, space: bool = False, licence: str | None = 
         files = _model_files(folder, config, name, licence)
     except (ValueError, OSError) as error:
         raise UserError(f"{one_line(error, 400)}; export the model again") from None
+    _refuse_private(files)
     base = config.base_weights
     adapter = any(Path(file).name == model_folder.ADAPTER for file in files)
     incomplete = adapter and not (_is_drawn_or_shipped(base) or base.get("published"))
@@ -121,8 +122,6 @@ def plan(folder: Path, name: str, *, space: bool = False, licence: str | None = 
         if incomplete:
             raise UserError(f"--space: {folder} needs base weights that only you have; export it with --merged")
         repositories.append(Repository("space", space_files(files, name, _licence(config, licence))))
-    for repository in repositories:
-        _refuse_private(repository)
     return Plan(name, tuple(repositories), tuple(_notes(config, licence, incomplete)))
 
 
@@ -197,17 +196,17 @@ def upload(planned: Plan, public: bool = False) -> list[str]:
             url = api.create_repo(name, repo_type=each.kind, private=not public, exist_ok=True, space_sdk=sdk)
             about: Any = api.repo_info(name, repo_type=each.kind)
         if not public and not about.private:
-            raise UserError(f"{url} exists and is public; give --public to publish there, or another --to OWNER/NAME")
+            raise UserError(f"{url} exists and is public; if it is yours, give --public, or another --to OWNER/NAME")
         present[each.kind] = {file.rfilename for file in about.siblings or ()}
         urls.append(str(url))
     for each in planned.repositories:
         # Files of an earlier model, which would be loaded or shown together with this one.
         stale = {file for file in present[each.kind] if _is_ours(file, each.kind)} - each.files.keys()
-        operations = [CommitOperationAdd(file, content) for file, content in each.files.items()]
         with _refusals(name, each.kind):
+            added = [CommitOperationAdd(file, content) for file, content in each.files.items()]
             api.create_commit(
                 name,
-                [*operations, *map(CommitOperationDelete, sorted(stale))],
+                [*added, *map(CommitOperationDelete, sorted(stale))],
                 commit_message="Publish a model of SOUSAphone",
                 repo_type=each.kind,
             )
@@ -266,6 +265,10 @@ def _model_files(folder: Path, config: ModelConfig, name: str, licence: str | No
         tensors = model_folder.ADAPTER if member.kind == "adapter" else model_folder.MERGED
         tensor_files.read(directory / tensors, folder)  # raises a ValueError if it is damaged or leads elsewhere
         files[prefix + tensors] = directory / tensors
+        for graph in GRAPHS.values():
+            if (directory / graph).exists():
+                tensor_files.refuse_outside(directory / graph, folder)
+                files[prefix + graph] = directory / graph
     return files
 
 
@@ -321,12 +324,14 @@ def _refuse_licence(config: ModelConfig, given: str | None) -> None:
     )
 
 
-def _refuse_private(repository: Repository) -> None:
-    """Raise a UserError if a text names the user's home directory or contains the token."""
+def _refuse_private(files: Files) -> None:
+    """Raise a UserError if a file names the user's home directory or contains the token."""
     from huggingface_hub import get_token
 
     home = str(Path.home()).rstrip("/")
-    for what, secret in {"your home directory": home and f"{home}/", "your token": get_token()}.items():
-        for name, content in repository.files.items():
-            if secret and isinstance(content, bytes) and secret.encode() in content:
+    secrets = {"your home directory": home and f"{home}/", "your token": get_token()}
+    for name, content in files.items():
+        data = content if isinstance(content, bytes) else content.read_bytes()
+        for what, secret in secrets.items():
+            if secret and secret.encode() in data:
                 raise UserError(f"{name} contains {what}, which would be published; remove it from that file")

@@ -24,6 +24,7 @@ from sousaphone.runs.directory import RunDirectory
 from tests.deploy.conftest import STATEMENT
 from tests.deploy.hub_server import OWNER, READER, TOKEN, Hub
 
+ROOT = Path(__file__).parents[2]
 NAME = f"{OWNER}/drums"
 
 
@@ -57,7 +58,10 @@ def publish(capsys: pytest.CaptureFixture[str]) -> Publish:
 
     def run(folder: Path, *options: str, to: str = NAME) -> tuple[int, str, str]:
         capsys.readouterr()
-        code = main([str(folder), "--to", to, *options])
+        try:
+            code = main([str(folder), "--to", to, *options])
+        except SystemExit as error:  # of the parser
+            code = int(error.code or 0)
         return code, *capsys.readouterr()
 
     return run
@@ -328,3 +332,32 @@ def test_space_of_an_adapter_over_private_weights_is_refused(folder: Path, publi
     code, _, err = publish(folder, "--space", "--dry-run")
     assert (code, "--merged" in err) == (EXIT_INPUT, True)
     assert publish(folder, "--dry-run")[0] == EXIT_OK
+
+
+@pytest.mark.slow
+def test_killed_upload_is_resumed_and_no_log_has_the_token(run: RunDirectory, tmp_path: Path) -> None:
+    export(best_arm(run), tmp_path / "both", STATEMENT)
+    second = hash_of(tmp_path / "both" / "seed-1" / model_folder.ADAPTER)
+    hub, log = Hub(), tmp_path / "log"
+    hub.lost = {second}
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "sousaphone", "publish", str(tmp_path / "both"), "--to", NAME]
+        settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_DEBUG": "1"}
+        with log.open("ab") as output:
+            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, stdout=output, stderr=output)
+
+    with hub.served():
+        process = start()
+        while f"PUT /upload/{second}" not in hub.requests and process.poll() is None:
+            time.sleep(0.1)
+        process.kill()
+        process.wait()
+        assert (hub.commits, len(hub.large)) == (0, 1)
+        hub.lost.clear()
+        hub.requests.clear()
+        assert start().wait(timeout=240) == EXIT_OK, log.read_text()
+    assert [each for each in hub.requests if each.startswith("PUT")] == [f"PUT /upload/{second}"]
+    assert hub.commits == 1
+    assert "<TOKEN>" in log.read_text()  # the library logs its requests
+    assert TOKEN not in log.read_text()
