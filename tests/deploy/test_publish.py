@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -278,13 +281,12 @@ def test_only_model_folders_are_published(run: RunDirectory, folder: Path, tmp_p
 def test_paths_and_names_of_this_machine_are_not_published(folder: Path, hub: Hub, publish: Publish) -> None:
     change(folder, source="/home/ana/secret place/weights.pt", origin="local", licence="MIT")
     results = json.loads((folder / model_folder.RESULTS).read_text())
-    results["trials"][0]["data"] |= {"notes": ["moved from train, ana"], "root": "/home/ana/takes"}
+    results["trials"][0]["data"] |= {"notes": ["moved from train, player_ana"], "root": "/home/ana/takes"}
     (folder / model_folder.RESULTS).write_text(json.dumps(results))
     assert publish(folder)[0] == EXIT_OK
     uploaded = hub.repositories[f"models/{NAME}"]
-    assert not any(
-        b"ana" in content.replace(b"banana", b"") for name, content in uploaded.items() if name.endswith("json")
-    )
+    for name in model_folder.CONFIG, model_folder.RESULTS, model_folder.ADAPTER_CONFIG:
+        assert not any(word in uploaded[name] for word in (b"player_ana", b"secret place", b"/home"))
     assert json.loads(uploaded[model_folder.CONFIG])["base_weights"]["source"] == "weights.pt"
     assert json.loads(uploaded[model_folder.ADAPTER_CONFIG])["base_model_name_or_path"] == "weights.pt"
 
