@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.cli.predict import add_model_options, refuse_target, save
+from sousaphone.cli.predict import add_model_options, load_model, refuse_target, save
 from sousaphone.text import counted, tracked
 
 if TYPE_CHECKING:
@@ -54,10 +54,9 @@ def _evaluate(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.output, "--output", [Path(options.data)])
     require_torchaudio()
     from sousaphone.deploy.evaluation import evaluate, results
-    from sousaphone.deploy.predictor import load
 
     dataset, warning = _dataset(options.data, options.split)
-    model = load(options.model, weights=options.weights, device=options.device)
+    model = load_model(options)
     if warning and warning == model.config.trained.get("data_fingerprint"):
         print(
             f"{prog}: warning: the model was trained on some of these clips; --split test leaves them out",

@@ -79,10 +79,23 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options with which a model is loaded."""
+    runtimes = "onnx and int8 use the graphs of a model folder, on the CPU (default torch)"
+    parser.add_argument("--runtime", choices=("torch", "onnx", "int8"), default="torch", help=runtimes)
     devices = ("auto", "cuda", "mps", "cpu")
     parser.add_argument("--device", choices=devices, default="auto", help="default auto: cuda, else mps, else cpu")
     weights = "the base weights of an adapter, if they are not where it was trained"
     parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)
+
+
+def load_model(options: argparse.Namespace) -> Predictor:
+    """Load the model that the arguments name."""
+    from sousaphone.deploy.predictor import load
+
+    if options.runtime != "torch" and (options.device not in ("auto", "cpu") or options.weights is not None):
+        raise UserError(
+            f"--runtime {options.runtime} computes on the CPU, without base weights; omit --device, --weights"
+        )
+    return load(options.model, weights=options.weights, device=options.device, runtime=options.runtime)
 
 
 def _predict(options: argparse.Namespace, prog: str) -> int:
@@ -100,9 +113,8 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.plot, "--plot", files)
     require_torchaudio()
     from sousaphone.deploy.calibration import DEFAULT_ERROR
-    from sousaphone.deploy.predictor import load
 
-    model = load(options.model, weights=options.weights, device=options.device)
+    model = load_model(options)
     predictions, failed = [], 0
     with progress_bar(f"{len(files)} recordings", 2 * sum(map(_seconds, files))) as advance:
         for file in files:

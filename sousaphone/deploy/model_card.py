@@ -10,6 +10,8 @@ from typing import Any
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.deploy.calibration import DEFAULT_ERROR
 from sousaphone.deploy.model_folder import ADAPTER, ModelConfig
+from sousaphone.deploy.onnx_session import GRAPHS
+from sousaphone.runs.deployment import COLUMNS, DeployCard, explanation, row
 from sousaphone.text import first_few
 
 
@@ -23,9 +25,16 @@ class Statement:
     baseline: tuple[str, float] | None = None  # title and test accuracy (centre window) of the best one
 
 
-def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
+def model_card(
+    config: ModelConfig,
+    results: Mapping[str, Any],
+    statement: Statement,
+    name: str,
+    deployment: DeployCard | None = None,
+) -> str:
     """Return the card in Markdown, with its YAML header."""
-    return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(_body(config, results, statement, name)) + "\n"
+    body = _body(config, results, statement, name, deployment)
+    return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(body) + "\n"
 
 
 def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
@@ -53,7 +62,9 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     ).to_yaml()
 
 
-def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> Iterator[str]:
+def _body(
+    config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str, deployment: DeployCard | None
+) -> Iterator[str]:
     trial, base, spec = config.trial(), config.base_weights, REGISTRY[config.trial().model]
     yield f"# {name.rpartition('/')[2]}\n"
     if statement.banner:
@@ -76,6 +87,11 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     yield f'```python\nimport sousaphone\n\nmodel = sousaphone.load("{name}")\nprobabilities = model(wave, rate)\n```\n'
     if config.kind == "adapter":
         yield f'`{ADAPTER}` opens with PEFT, too, over `sousaphone.base_model("{name}")`.\n'
+    if deployment and {"onnx", "int8"} & {cost.runtime for cost in deployment.costs}:
+        yield (
+            f"`{GRAPHS['onnx']}` computes `probabilities` and `logits` [batch, classes] from `wave` [batch, samples] "
+            "with ONNX Runtime alone; its metadata contain the classes and the sample rate.\n"
+        )
     yield (
         f"Input: mono at {config.sample_rate:,} Hz (others are converted), in windows of {config.clip_seconds:g} s. "
         f"Output: probabilities of {len(config.classes)} classes; a recording of anything else gets one of them, too.\n"
@@ -96,10 +112,12 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
                 f"{scores['macro_f1']:.3f} | {scores['ece']:.1%} | {scores['clips']}, {scores['players']} |"
             )
         yield (
-            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, the "
-            "mean distance between confidence and accuracy.\n"
+            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, "
+            "the mean distance between confidence and accuracy.\n"
         )
     yield from _confidence(config)
+    if deployment:
+        yield from _deployment(deployment)
     yield "## Data\n"
     clips = results["trials"][0]["data"].get("clips") or {}
     kind = "the built-in synthetic data set" if config.trained.get("synthetic_data") else "a data set of recordings"
@@ -124,6 +142,15 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     if licence := config.licences.get("model"):
         yield f"- This model: {licence}."
     yield "- SOUSAphone: MIT. Data: see above."
+
+
+def _deployment(card: DeployCard) -> Iterator[str]:
+    yield "## Speed and size\n"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" * len(COLUMNS) + "|"
+    for cost in card.costs:
+        yield f"| {' | '.join(row(card, cost))} |"
+    yield f"\n{explanation(card)} {card.remark}".rstrip() + "\n"
 
 
 def _confidence(config: ModelConfig) -> Iterator[str]:

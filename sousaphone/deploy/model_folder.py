@@ -4,6 +4,7 @@
     adapter_config.json           kind 'adapter': the adapter in PEFT's format,
     adapter_model.safetensors       over base weights that are not in the folder
     model.safetensors             kind 'merged': all tensors
+    model.onnx, model.int8.onnx   optional: graphs of the whole model, see `onnx_graph`
     NAME/                         kind 'ensemble': one model folder per member, whose probabilities are averaged
     README.md, results.json       the model card, and the measured results
 

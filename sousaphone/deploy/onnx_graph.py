@@ -16,7 +16,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from torch import Tensor, nn
 
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
-from sousaphone.errors import UserError
 from sousaphone.kernels.dispatch import use_fused
 from sousaphone.lora import adapter_layers
 from sousaphone.model import RudimentClassifier
@@ -34,13 +32,6 @@ from sousaphone.model import RudimentClassifier
 _OPSET = 20
 _BANK = "frontend.bank.matrix"  # ending of the name of the mel filter bank
 _INT8 = 127
-
-
-def refuse_without_onnx(option: str) -> None:
-    """Raise a UserError if the packages of the extra [deploy] are not installed."""
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"{option} needs {', '.join(missing)}; install: pip install -c constraints.txt -e '.[deploy]'")
 
 
 class _Probabilities(nn.Module):

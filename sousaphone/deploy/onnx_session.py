@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,17 @@ from sousaphone.text import one_line
 GRAPHS = {"onnx": "model.onnx", "int8": "model.int8.onnx"}  # files in a model folder, by runtime
 WAVE, PROBABILITIES, LOGITS = "wave", "probabilities", "logits"  # of a graph, see `onnx_graph`
 LEAST_SECONDS = 0.2  # of a wave; BEATs' first patch is 0.175 s
+
+
+def missing_packages() -> list[str]:
+    """Return the packages of the extra [deploy] that are not installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+
+
+def refuse_without_onnx(option: str) -> None:
+    """Raise a UserError if the extra [deploy] is not installed."""
+    if missing := missing_packages():
+        raise UserError(f"{option} needs {', '.join(missing)}; install: pip install -c constraints.txt -e '.[deploy]'")
 
 
 class OnnxSession:

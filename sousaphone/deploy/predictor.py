@@ -14,18 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sousaphone.backbones.frontends import to_float
-from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import HIGHEST_RATE, LOWEST_RATE
 from sousaphone.deploy.calibration import probabilities
-from sousaphone.deploy.loading import Member, load_members
-from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.loading import find_graphs, load_members
+from sousaphone.deploy.model_folder import Calibration, ModelConfig
+from sousaphone.deploy.onnx_session import refuse_without_onnx
 from sousaphone.deploy.recordings import Recording, cut, scan
+from sousaphone.deploy.scorers import OnnxScorer, Scorer, TorchScorer
 from sousaphone.deploy.segments import GATE_DB, changes, phrases, window_starts
 from sousaphone.errors import UserError
-from sousaphone.hardware import pick_device
-from sousaphone.training.step import MicroBatch
+from sousaphone.runs.deployment import Runtime
 
 SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored as a whole
 _MOST_CHANNELS = 64
@@ -64,19 +63,27 @@ class Prediction:
         return self.recording.name
 
 
-def load(source: Path | str, *, weights: Path | str | None = None, device: str = "auto") -> Predictor:
+def load(
+    source: Path | str, *, weights: Path | str | None = None, device: str = "auto", runtime: Runtime = "torch"
+) -> Predictor:
     """Load a trained model.
 
     Args:
         source: a model folder, a run directory (its best trial), or a repository of the hub (OWNER/NAME).
         weights: the base weights of an adapter, if they are not where it was trained.
         device: 'auto', 'cuda', 'mps' or 'cpu'.
+        runtime: 'torch'; or 'onnx' or 'int8' for the graphs of a model folder, on the CPU and without base weights.
 
     Raises:
         UserError: the source is none of these, damaged, of a later version of the format, or trained on other base
             weights. Nothing in it is executed.
     """
-    return Predictor(*load_members(source, weights), device)
+    if runtime != "torch":
+        refuse_without_onnx(f"runtime {runtime}")
+        config, graphs = find_graphs(source, runtime)
+        return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, list(graphs)))
+    config, members = load_members(source, weights)
+    return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device))
 
 
 class Predictor:
@@ -87,20 +94,11 @@ class Predictor:
         config: the content of its config.json.
     """
 
-    def __init__(self, config: ModelConfig, members: Sequence[Member], device: str = "auto") -> None:
+    def __init__(self, config: ModelConfig, calibrations: Sequence[Calibration], scorer: Scorer) -> None:
+        """Use the networks of `scorer`; `calibrations` are those of its members."""
         self.config, self.classes = config, config.classes
-        self.device = torch.device(pick_device(device))
-        self._temperatures = [
-            (each.config.calibration.temperature, each.config.calibration.averaged_temperature) for each in members
-        ]
-        # All members have the same backbone and so the same features.
-        self._features = members[0].network.features
-        self._passes = [
-            MicroBatch(each.config.trial(device=self.device.type), each.network.place(self.device).eval())
-            for each in members
-        ]
-        trial = config.trial()
-        self._batch = REGISTRY[trial.model].micro_batches[trial.scale][self.device.type]
+        self.scorer, self.device = scorer, scorer.device
+        self._temperatures = [(each.temperature, each.averaged_temperature) for each in calibrations]
 
     @property
     def window(self) -> int:
@@ -145,15 +143,9 @@ class Predictor:
 
     def score(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Compute the logits [M, W, C] of M members from windows [W, T] of these lengths."""
-        parts = []
-        with torch.inference_mode():
-            for wave, length in zip(
-                torch.from_numpy(windows).split(self._batch), torch.from_numpy(lengths).split(self._batch), strict=True
-            ):
-                features = self._features(to_float(wave.to(self.device)), length.to(self.device))
-                parts.append(torch.stack([each.score(features) for each in self._passes]).cpu())
-        found: npt.NDArray[np.float32] = torch.cat(parts, 1).numpy()
-        return found
+        starts = range(0, len(windows), self.scorer.batch)
+        parts = (slice(start, start + self.scorer.batch) for start in starts)
+        return np.concatenate([self.scorer(windows[part], lengths[part]) for part in parts], 1)
 
     def combine(self, logits: npt.NDArray[np.float32], single: bool = False) -> npt.NDArray[np.float64]:
         """Compute the probabilities [..., C] of answers from the logits [M, ..., W, C] of their windows, calibrated as
@@ -228,9 +220,9 @@ class Predictor:
         cuts = cut(recording.resampled(self.config.sample_rate), starts.tolist(), lengths.tolist(), self.window)
         # Batches in several threads are faster than operators in several threads.
         many = self.device.type == "cpu" and recording.wave is None
-        batches = zip(_batches(cuts, self._batch), _batches(lengths, self._batch), strict=True)
+        batches = zip(_batches(cuts, self.scorer.batch), _batches(lengths, self.scorer.batch), strict=True)
         scores = (in_threads if many else map)(lambda batch: self.score(*batch), batches)
-        found = [np.empty((len(self._passes), 0, len(self.classes)), np.float32)]
+        found = [np.empty((len(self._temperatures), 0, len(self.classes)), np.float32)]
         for score in scores:
             found.append(score)
             advance(recording.seconds * score.shape[1] / len(starts))

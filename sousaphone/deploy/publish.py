@@ -28,6 +28,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded, read_small
 from sousaphone.hub import RefusedError, hub_errors
 from sousaphone.runs import schema
+from sousaphone.runs.deployment import DeployCard
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.text import one_line
 from sousaphone.training import tensor_files
@@ -243,9 +244,12 @@ def _refusals(name: str, kind: str) -> Iterator[None]:
 def _model_files(folder: Path, config: ModelConfig, name: str, licence: str | None) -> dict[str, Path | bytes]:
     model_folder.refuse_pickles(folder)
     results = schema.parse(_read(folder / model_folder.RESULTS, folder), _RESULTS, model_folder.RESULTS)
+    deployment = results.get("deployment") and schema.parse(
+        as_json(results["deployment"]), DeployCard, model_folder.RESULTS
+    )
     published = _published(config, licence)
     files: dict[str, Path | bytes] = {
-        model_folder.CARD: _card(folder, config, published, results, name).encode(),
+        model_folder.CARD: _card(folder, config, published, results, deployment, name).encode(),
         model_folder.CONFIG: as_json(dataclasses.asdict(published)).encode(),
         model_folder.RESULTS: as_json(results).encode(),
     }
@@ -288,15 +292,22 @@ def _base_name(base: Mapping[str, Any]) -> str:
     return re.sub(r".*[/\\]", "", str(base.get("source", RANDOM)).rstrip("/\\"))
 
 
-def _card(folder: Path, old: ModelConfig, new: ModelConfig, results: Mapping[str, Any], name: str) -> str:
+def _card(
+    folder: Path,
+    old: ModelConfig,
+    new: ModelConfig,
+    results: Mapping[str, Any],
+    deployment: DeployCard | None,
+    name: str,
+) -> str:
     """The model card for this name on the hub. The text of a card that the user has edited is kept."""
     from huggingface_hub import ModelCard
 
     text = _read(folder / model_folder.CARD, folder).decode()
     statement = Statement(**results["verdict"])
     title = re.search(r"^# (.*)$", text, re.MULTILINE)
-    if title and text == model_card(old, results, statement, title[1]):
-        return model_card(new, results, statement, name)
+    if title and text == model_card(old, results, statement, title[1], deployment):
+        return model_card(new, results, statement, name, deployment)
     if old.licences == new.licences:
         return text
     card: Any = ModelCard(text)

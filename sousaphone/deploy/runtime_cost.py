@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 
 from sousaphone.hardware import count_cpus
@@ -52,18 +53,23 @@ def _score(folders: Sequence[Path], runtime: Runtime, weights: Path | None, thre
     config = schema.read(folders[0] / CONFIG, schema.fields(sample_rate=int, clip_seconds=float))
     samples = round(config["sample_rate"] * config["clip_seconds"])
     wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1, samples)).astype(np.float32)
-    if runtime != "torch":
-        from sousaphone.deploy.onnx_session import GRAPHS, OnnxSession
-
-        sessions = [OnnxSession(folder / GRAPHS[runtime], threads) for folder in folders]
+    score = _torch(folders, weights, threads) if runtime == "torch" else _onnx(folders, runtime, threads)
+    return lambda: score(wave)
 
 
-        def score() -> None:
-            for session in sessions:
-                session.logits(wave)
+def _onnx(folders: Sequence[Path], runtime: Runtime, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
+    from sousaphone.deploy.onnx_session import GRAPHS, OnnxSession
 
-        return score
+    sessions = [OnnxSession(folder / GRAPHS[runtime], threads) for folder in folders]
 
+    def score(wave: npt.NDArray[np.float32]) -> None:
+        for session in sessions:
+            session.logits(wave)
+
+    return score
+
+
+def _torch(folders: Sequence[Path], weights: Path | None, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
     import torch
 
     from sousaphone.deploy.loading import load_members
@@ -71,7 +77,7 @@ def _score(folders: Sequence[Path], runtime: Runtime, weights: Path | None, thre
     torch.set_num_threads(threads)
     networks = [member.network for folder in folders for member in load_members(folder, weights)[1]]
 
-    def score() -> None:
+    def score(wave: npt.NDArray[np.float32]) -> None:
         with torch.inference_mode():
             for network in networks:
                 network(torch.from_numpy(wave))

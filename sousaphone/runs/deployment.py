@@ -1,4 +1,4 @@
-"""Deploy cards: what a trained model costs in each runtime, and its accuracy there. Stored in a run's deployment.json."""
+"""Deploy cards: the costs of trained models in each runtime, and their accuracy. Stored in a run's deployment.json."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class RuntimeCost:
 
     __pydantic_config__ = schema.STRICT
     runtime: Runtime
+    accuracy: Annotated[float, Ge(0), Le(1)] | None  # None: not measured
+    clips: schema.Count  # test clips
     latencies: Annotated[tuple[Latency, ...], Len(1, 10)]  # with one thread first, then with all
     load_seconds: schema.Seconds  # import of the runtime, and loading of the model
-    disk_bytes: schema.Count  # of the files that the runtime reads, with the base weights of an adapter
+    disk_bytes: schema.Count  # of the graph; for PyTorch, of the tensors, adapters added to the base weights
     memory_bytes: schema.Count  # resident memory of a process that has loaded the model and scored windows
-    accuracy: Annotated[float, Ge(0), Le(1)] | None = None  # None: not measured
-    clips: schema.Count = 0  # test clips
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,16 @@ class DeployCard:
     """The costs of a trial's model in each runtime."""
 
     __pydantic_config__ = schema.STRICT
-    trial: schema.Id
+    trial: schema.Text  # several for an ensemble
     clip_seconds: schema.Seconds  # length of a window
     cpu: schema.Text
     costs: Annotated[tuple[RuntimeCost, ...], Len(1, 10)]
     remark: schema.Text = ""  # why something was not measured
+
+    @property
+    def fastest(self) -> RuntimeCost:
+        """The runtime with the lowest latency on one thread, of those with float32 weights."""
+        return min((cost for cost in self.costs if cost.runtime != "int8"), key=lambda cost: cost.latencies[0].median)
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,17 @@ COLUMNS = (
     *("runtime", "test accuracy", "1 thread, ms (p95)", "all threads, ms (p95)", "real-time factor"),
     *("load, s", "disk, MB", "memory, MB"),
 )
+
+
+def explanation(card: DeployCard) -> str:
+    """What the columns mean, in sentences."""
+    clips = max(cost.clips for cost in card.costs)
+    return (
+        f"Test accuracy: of the centre windows of {clips:,} test clips. Times: of one window of {card.clip_seconds:g} "
+        f"s, from waveform to logits, median and 95th percentile, on {card.cpu}. Real-time factor: time of one thread "
+        "per second of audio. Load: import of the runtime and loading of the model. Disk: the ONNX graph; for PyTorch, "
+        "all tensors, adapters added to the base weights. Memory: of the whole process."
+    )
 
 
 def row(card: DeployCard, cost: RuntimeCost) -> tuple[str, ...]:
