@@ -7,6 +7,7 @@ import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 # Read when Gradio is imported: no statistics are sent.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -76,7 +77,7 @@ class Page:
                 "muted, or another one may be selected."
             )
         choices = [
-            (f"{number}  {clock(each.start)} to {clock(each.end)}  {label(each)}  {each.confidence:.0%}", number - 1)
+            (f"{number} · {clock(each.start)} to {clock(each.end)} · {label(each)} · {each.confidence:.0%}", number - 1)
             for number, each in enumerate(prediction.segments, start=1)
         ]
         segments = gr.Radio(choices, value=0, visible=len(choices) > 1)
@@ -87,15 +88,18 @@ class Page:
         if prediction is None or number is None:
             return [gr.skip()] * 5
         segment = prediction.segments[number]
-        single = len(prediction.segments) == 1
-        timeline = gr.HTML("" if single else figures.timeline(prediction, number), visible=not single)
+        address = f"gradio_api/file={quote(str(prediction.recording.source))}"
+        several = len(prediction.segments) > 1
+        timeline = gr.HTML(figures.timeline(prediction, number, address) if several else "", visible=several)
         top = {feedback.title(name): confidence for name, confidence in segment.top}
         try:
             strokes = detect(prediction, number)
         except UserError:
             return [feedback.answer(segment, self.model.config), timeline, top, "", _DELETED]
         rudiment = None if segment.undecided else RUDIMENTS.get(segment.rudiment)
-        drawn = figures.strokes(strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else "")
+        drawn = figures.strokes(
+            strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else ""
+        )
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
         return [feedback.answer(segment, self.model.config), timeline, top, drawn, words]
 
@@ -117,7 +121,7 @@ def build(model: Predictor) -> gr.Blocks:
         prediction = gr.State(None, time_to_live=_KEPT_SECONDS)
         gr.Markdown(f"# Which rudiment is it?\n\n{feedback.limits(model.config)}")
         audio = gr.Audio(
-            label=f"A recording, uploaded or from the microphone (up to {MOST_MINUTES} minutes and {MOST_MEGABYTES} MB)",
+            label=f"Upload or record (at most {MOST_MINUTES} minutes and {MOST_MEGABYTES} MB)",
             type="filepath",
             editable=False,
             buttons=[],
