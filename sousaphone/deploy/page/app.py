@@ -42,6 +42,21 @@ _CHOOSE = """element.addEventListener('click', event => {
   const clicked = event.target.closest('[data-segment]');
   if (clicked) document.querySelectorAll('#segments input')[clicked.dataset.segment].click();
 });"""
+# Gradio does not explain a refused microphone, and throws an error; here the request is left without an answer.
+_MICROPHONE = """const explain = text => { element.innerHTML = `<p role="alert">${text}</p>`; };
+const media = navigator.mediaDevices;
+if (!media) explain('No microphone: browsers allow it on this machine and over HTTPS only. Uploads work.');
+else {
+  const request = media.getUserMedia.bind(media);
+  media.getUserMedia = wanted => request(wanted).then(
+    stream => { element.innerHTML = ''; return stream; },
+    error => {
+      explain(error.name === 'NotAllowedError'
+        ? 'The browser refused the microphone. Allow it in the settings of this page, then record again, or upload.'
+        : 'No microphone was found. Connect one, then record again, or upload.');
+      return new Promise(() => {});
+    });
+}"""
 
 
 class Page:
@@ -101,7 +116,8 @@ class Page:
             strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else ""
         )
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
-        return [feedback.answer(segment, self.model.config), timeline, top, drawn, words]
+        answer = feedback.answer(segment, self.model.config, len(strokes.onsets))
+        return [answer, timeline, top, drawn, words]
 
 
 _DELETED = "The recording has been deleted on the server. Give it again to see its strokes."
@@ -127,6 +143,7 @@ def build(model: Predictor) -> gr.Blocks:
             buttons=[],
             waveform_options=gr.WaveformOptions(show_recording_waveform=False),
         )
+        gr.HTML(elem_id="microphone", js_on_load=_MICROPHONE)
         answer = gr.Markdown(elem_id="answer")
         with gr.Column(visible=False) as results:
             timeline = gr.HTML(elem_id="timeline", js_on_load=_CHOOSE)
@@ -161,7 +178,7 @@ def serve(model: Predictor, listener: socket.socket) -> None:
             footer_links=[],
             run_history=False,
             show_error=False,
-            max_file_size=MOST_MEGABYTES * 10**6,
+            max_file_size=MOST_MEGABYTES * 2**20,
             ssr_mode=False,
             enable_monitoring=False,
             pwa=False,

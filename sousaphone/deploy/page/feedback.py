@@ -11,8 +11,10 @@ from sousaphone.deploy.page.evenness import evenness
 from sousaphone.deploy.page.strokes import FEWEST, Alignment, measurable
 from sousaphone.deploy.predictor import Segment
 from sousaphone.rudiments import RUDIMENTS
+from sousaphone.text import counted
 from sousaphone.weights import RANDOM
 
+_FEW = 4  # strokes; a smaller number is no rudiment
 RESOLUTION_MS = 2.0  # smaller differences are within the error of onset detection
 
 
@@ -20,14 +22,19 @@ def title(name: str) -> str:
     return name.replace("_", " ")
 
 
-def answer(segment: Segment, config: ModelConfig) -> str:
-    """The rudiment with its confidence, or why it is undecided."""
+def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) -> str:
+    """The rudiment with its confidence, or why it is undecided, with the number of detected strokes if it is known."""
+    few = (
+        ""
+        if strokes is None or strokes >= _FEW
+        else f" **Only {counted(strokes, 'stroke')} detected**: too few to tell."
+    )
     calibration, name = config.calibration, title(segment.rudiment)
     if not segment.undecided:
         lines = [f"## {name.capitalize()}", f"Confidence {segment.confidence:.0%}."]
         if calibration.averaged_temperature is None:
             lines.append("It is not calibrated: this model has no validation results.")
-        return "\n\n".join([lines[0], " ".join(lines[1:])])
+        return "\n\n".join([lines[0], " ".join(lines[1:]) + few])
     limit = calibration.undecided_below or 0.0
     why = (
         f"because no confidence kept wrong answers on the validation clips to {DEFAULT_ERROR:.0%}"
@@ -38,7 +45,7 @@ def answer(segment: Segment, config: ModelConfig) -> str:
     return (
         f"## Undecided\n\nThe most probable rudiment is {name} ({segment.confidence:.0%}), but it is not given as the "
         f"answer, {why}. The recording may be unclear, not one of the {len(config.classes)} rudiments, or not drumming "
-        "at all: there is no class for anything else."
+        f"at all: there is no class for anything else.{few}"
     )
 
 
@@ -115,8 +122,8 @@ def _measured(alignment: Alignment, name: str) -> Iterator[str]:
     else:
         yield "- Cannot compare the hands: neither loudness nor rhythm shows where the sticking begins."
     yield (
-        f"\nGrace notes are left out. Onsets are found to about {RESOLUTION_MS:.0f} ms, in echoes and noise less exactly."
-        " Loudness, and the rhythm that you intended, are not judged."
+        f"\nGrace notes are left out. Onsets are found to about {RESOLUTION_MS:.0f} ms, in echoes and noise less "
+        "exactly. Loudness, and the rhythm that you intended, are not judged."
     )
 
 

@@ -19,7 +19,7 @@ _MOST_LETTERS = 150
 
 CSS = """
 .strokes .scroll {overflow-x: auto}
-.strokes p {color: var(--body-text-color-subdued); font-size: 13px; margin: 0 0 4px}
+.strokes p {opacity: .75; font-size: 13px; margin: 0 0 4px}
 #timeline audio {width: 100%; height: 40px; margin-top: 8px}
 .strokes .plot, .timeline {position: relative}
 .strokes svg.wave, .timeline svg.wave {display: block; width: 100%; height: 110px}
@@ -30,7 +30,7 @@ CSS = """
 .R {stroke: var(--right); color: var(--right)} .L {stroke: var(--left); color: var(--left)}
 .strokes .row {position: relative; height: 1.3em; font-size: 13px}
 .strokes .row span {position: absolute; transform: translateX(-50%)}
-.strokes .row.ticks {color: var(--body-text-color-subdued); font-size: 12px}
+.strokes .row.ticks {opacity: .75; font-size: 12px}
 .strokes .ticks span:first-child {transform: none} .strokes .ticks span:last-child {transform: translateX(-100%)}
 .notation {max-width: 100%; height: auto; display: block; margin: 10px 0 0; fill: currentColor}
 .notation path {fill: none; stroke: currentColor; stroke-width: 1.4}
@@ -85,12 +85,12 @@ def timeline(prediction: Prediction, chosen: int, address: str) -> str:
     """
     seconds, buttons = prediction.recording.seconds, []
     for number, each in enumerate(prediction.segments):
-        name = f"{number + 1}: {label(each)}, {clock(each.start)} to {clock(each.end)}"
+        name = escape(f"{number + 1}: {label(each)}, {clock(each.start)} to {clock(each.end)}")
         place = f"left:{each.start / seconds:.3%};width:{(each.end - each.start) / seconds:.3%}"
         kind = "segment undecided" if each.undecided else "segment"
         buttons.append(
             f'<button type="button" class="{kind}" data-segment="{number}" style="{place}" '
-            f'aria-pressed="{str(number == chosen).lower()}" title="{escape(name)}" aria-label="{escape(name)}">{number + 1}</button>'
+            f'aria-pressed="{str(number == chosen).lower()}" title="{name}" aria-label="{name}">{number + 1}</button>'
         )
     segment = prediction.segments[chosen]
     source = f"{address}#t={segment.start:.2f},{segment.end:.2f}"  # a media fragment: only this part is played
