@@ -7,6 +7,7 @@ import socket
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 # Read when Gradio is imported: no statistics are sent.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -41,6 +42,21 @@ _CHOOSE = """element.addEventListener('click', event => {
   const clicked = event.target.closest('[data-segment]');
   if (clicked) document.querySelectorAll('#segments input')[clicked.dataset.segment].click();
 });"""
+# Gradio does not explain a refused microphone, and throws an error; here the request is left without an answer.
+_MICROPHONE = """const explain = text => { element.innerHTML = `<p role="alert">${text}</p>`; };
+const media = navigator.mediaDevices;
+if (!media) explain('No microphone: browsers allow it on this machine and over HTTPS only. Uploads work.');
+else {
+  const request = media.getUserMedia.bind(media);
+  media.getUserMedia = wanted => request(wanted).then(
+    stream => { element.innerHTML = ''; return stream; },
+    error => {
+      explain(error.name === 'NotAllowedError'
+        ? 'The browser refused the microphone. Allow it in the settings of this page, then record again, or upload.'
+        : 'No microphone was found. Connect one, then record again, or upload.');
+      return new Promise(() => {});
+    });
+}"""
 
 
 class Page:
@@ -76,7 +92,7 @@ class Page:
                 "muted, or another one may be selected."
             )
         choices = [
-            (f"{number}  {clock(each.start)} to {clock(each.end)}  {label(each)}  {each.confidence:.0%}", number - 1)
+            (f"{number} · {clock(each.start)} to {clock(each.end)} · {label(each)} · {each.confidence:.0%}", number - 1)
             for number, each in enumerate(prediction.segments, start=1)
         ]
         segments = gr.Radio(choices, value=0, visible=len(choices) > 1)
@@ -87,17 +103,21 @@ class Page:
         if prediction is None or number is None:
             return [gr.skip()] * 5
         segment = prediction.segments[number]
-        single = len(prediction.segments) == 1
-        timeline = gr.HTML("" if single else figures.timeline(prediction, number), visible=not single)
+        address = f"gradio_api/file={quote(str(prediction.recording.source))}"
+        several = len(prediction.segments) > 1
+        timeline = gr.HTML(figures.timeline(prediction, number, address) if several else "", visible=several)
         top = {feedback.title(name): confidence for name, confidence in segment.top}
         try:
             strokes = detect(prediction, number)
         except UserError:
             return [feedback.answer(segment, self.model.config), timeline, top, "", _DELETED]
         rudiment = None if segment.undecided else RUDIMENTS.get(segment.rudiment)
-        drawn = figures.strokes(strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else "")
+        drawn = figures.strokes(
+            strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else ""
+        )
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
-        return [feedback.answer(segment, self.model.config), timeline, top, drawn, words]
+        answer = feedback.answer(segment, self.model.config, len(strokes.onsets))
+        return [answer, timeline, top, drawn, words]
 
 
 _DELETED = "The recording has been deleted on the server. Give it again to see its strokes."
@@ -117,12 +137,13 @@ def build(model: Predictor) -> gr.Blocks:
         prediction = gr.State(None, time_to_live=_KEPT_SECONDS)
         gr.Markdown(f"# Which rudiment is it?\n\n{feedback.limits(model.config)}")
         audio = gr.Audio(
-            label=f"A recording, uploaded or from the microphone (up to {MOST_MINUTES} minutes and {MOST_MEGABYTES} MB)",
+            label=f"Upload or record (at most {MOST_MINUTES} minutes and {MOST_MEGABYTES} MB)",
             type="filepath",
             editable=False,
             buttons=[],
             waveform_options=gr.WaveformOptions(show_recording_waveform=False),
         )
+        gr.HTML(elem_id="microphone", js_on_load=_MICROPHONE)
         answer = gr.Markdown(elem_id="answer")
         with gr.Column(visible=False) as results:
             timeline = gr.HTML(elem_id="timeline", js_on_load=_CHOOSE)
@@ -157,7 +178,7 @@ def serve(model: Predictor, listener: socket.socket) -> None:
             footer_links=[],
             run_history=False,
             show_error=False,
-            max_file_size=MOST_MEGABYTES * 10**6,
+            max_file_size=MOST_MEGABYTES * 2**20,
             ssr_mode=False,
             enable_monitoring=False,
             pwa=False,

@@ -1,4 +1,4 @@
-"""What the page says about an answer, the evenness of strokes, and the limits of the model: plain English in Markdown."""
+"""The words of the page, in Markdown: the answer, the evenness of strokes, and the limits of the model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from sousaphone.deploy.page.evenness import evenness
 from sousaphone.deploy.page.strokes import FEWEST, Alignment, measurable
 from sousaphone.deploy.predictor import Segment
 from sousaphone.rudiments import RUDIMENTS
+from sousaphone.text import counted
 from sousaphone.weights import RANDOM
 
+_FEW = 4  # strokes; a smaller number is no rudiment
 RESOLUTION_MS = 2.0  # smaller differences are within the error of onset detection
 
 
@@ -20,14 +22,19 @@ def title(name: str) -> str:
     return name.replace("_", " ")
 
 
-def answer(segment: Segment, config: ModelConfig) -> str:
-    """The rudiment with its confidence, or why it is undecided."""
+def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) -> str:
+    """The rudiment with its confidence, or why it is undecided, with the number of detected strokes if it is known."""
+    few = (
+        ""
+        if strokes is None or strokes >= _FEW
+        else f" **Only {counted(strokes, 'stroke')} detected**: too few to tell."
+    )
     calibration, name = config.calibration, title(segment.rudiment)
     if not segment.undecided:
         lines = [f"## {name.capitalize()}", f"Confidence {segment.confidence:.0%}."]
         if calibration.averaged_temperature is None:
             lines.append("It is not calibrated: this model has no validation results.")
-        return "\n\n".join([lines[0], " ".join(lines[1:])])
+        return "\n\n".join([lines[0], " ".join(lines[1:]) + few])
     limit = calibration.undecided_below or 0.0
     why = (
         f"because no confidence kept wrong answers on the validation clips to {DEFAULT_ERROR:.0%}"
@@ -38,7 +45,7 @@ def answer(segment: Segment, config: ModelConfig) -> str:
     return (
         f"## Undecided\n\nThe most probable rudiment is {name} ({segment.confidence:.0%}), but it is not given as the "
         f"answer, {why}. The recording may be unclear, not one of the {len(config.classes)} rudiments, or not drumming "
-        "at all: there is no class for anything else."
+        f"at all: there is no class for anything else.{few}"
     )
 
 
@@ -55,7 +62,9 @@ def limits(config: ModelConfig) -> str:
     text = f"Model: {REGISTRY[trial.model].title} ({trial.scale})."
     if reasons:
         *most, last = reasons
-        text += f" It {', '.join(most)}{' and ' if most else ''}{last}: do not expect it to name real recordings correctly."
+        text += (
+            f" It {', '.join(most)}{' and ' if most else ''}{last}: do not expect it to name real recordings correctly."
+        )
     return text
 
 
@@ -65,7 +74,7 @@ def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> 
     Args:
         strokes: detected in the segment, without grace notes.
     """
-    return "### How even\n\n" + "\n\n".join(_evenness_lines(segment, alignment, strokes))
+    return "### How even\n\n" + "\n".join(_evenness_lines(segment, alignment, strokes))
 
 
 def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int) -> Iterator[str]:
@@ -77,7 +86,7 @@ def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int)
     elif alignment is None:
         yield (
             f"Cannot tell: the {strokes} detected strokes do not fit the rhythm of a {name} without missing or "
-            f"additional strokes over at least {FEWEST} strokes and half of the recording. Soft strokes may have been "
+            f"additional ones over at least {FEWEST} strokes and half of the recording. Soft strokes may have been "
             "missed, a room's echo may have added some, or the rhythm is another one."
         )
     else:
@@ -85,38 +94,36 @@ def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int)
 
 
 def _measured(alignment: Alignment, name: str) -> Iterator[str]:
-    found, count = evenness(alignment), len(alignment.times)
-    part = f", in the longest stretch without missing or additional ones ({alignment.outside} others are left out)"
+    found = evenness(alignment)
+    part = f", the longest stretch without missing or additional ones ({alignment.outside} others are left out)"
     yield (
-        f"**Intervals vary by {found.deviation:.0f} ms ({found.deviation / found.interval:.0%} of {found.interval:.0f} "
-        f"ms).** This is the standard deviation around a beat that may change slowly, over {count} strokes"
-        f"{part if alignment.outside else ''}."
+        f"- **Intervals vary by {found.deviation:.0f} ms**, {found.deviation / found.interval:.0%} of "
+        f"{found.interval:.0f} ms: the standard deviation around a beat that may change slowly, over "
+        f"{len(alignment.times)} strokes{part if alignment.outside else ''}."
     )
     if found.hands is not None:
         late, uncertain = found.hands.late, found.hands.uncertainty
         between = f"95 % interval {_shift(late - uncertain)} to {_shift(late + uncertain)}"
         if abs(late) <= max(uncertain, RESOLUTION_MS):
-            yield f"**No difference in time between the hands can be shown** (left {_shift(late)}; {between})."
+            yield f"- **No difference in time between the hands can be shown** (left {_shift(late)}; {between})."
         else:
-            yield f"**The left hand comes {_shift(late)} than the right one** ({between})."
+            yield f"- **The left hand comes {_shift(late)} than the right one** ({between})."
         yield (
-            f"Around their own time, right-hand strokes vary by {found.hands.right:.0f} ms, left-hand ones by "
+            f"- Around their own time, right-hand strokes vary by {found.hands.right:.0f} ms, left-hand ones by "
             f"{found.hands.left:.0f} ms."
         )
         begun = " and that the recording begins with its first stroke" if alignment.basis == "start" else ""
         yield (
-            f"The hands are those of the sticking of a {name}. The sound does not show them: this assumes the sticking "
-            f"above{begun}. If you lead with the left hand, exchange left and right."
+            f"\nThe sound does not show who plays: this assumes the sticking of a {name}, led by the right hand{begun}."
+            " If you lead with the left hand, exchange left and right."
         )
     elif alignment.hands:
-        yield "Too few strokes of one hand to compare the hands."
+        yield "- Too few strokes of one hand to compare the hands."
     else:
-        yield (
-            "Cannot tell which hand plays which stroke: neither loudness nor rhythm shows where the sticking begins."
-        )
+        yield "- Cannot compare the hands: neither loudness nor rhythm shows where the sticking begins."
     yield (
-        f"Grace notes are left out. Onsets are found to about {RESOLUTION_MS:.0f} ms; echoes, noise and very soft "
-        "strokes make this worse. It says nothing about loudness or the rhythm that you intended."
+        f"\nGrace notes are left out. Onsets are found to about {RESOLUTION_MS:.0f} ms, in echoes and noise less "
+        "exactly. Loudness, and the rhythm that you intended, are not judged."
     )
 
 

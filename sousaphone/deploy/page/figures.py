@@ -11,6 +11,7 @@ import numpy.typing as npt
 from sousaphone.deploy.formats import clock, label
 from sousaphone.deploy.page.detection import Strokes
 from sousaphone.deploy.predictor import Prediction
+from sousaphone.text import counted
 
 _COLUMNS, _HEIGHT = 900, 100  # of a waveform
 _STROKE_WIDTH = 11  # pixels for a stroke and its letter; longer waveforms scroll
@@ -18,6 +19,8 @@ _MOST_LETTERS = 150
 
 CSS = """
 .strokes .scroll {overflow-x: auto}
+.strokes p {opacity: .75; font-size: 13px; margin: 0 0 4px}
+#timeline audio {width: 100%; height: 40px; margin-top: 8px}
 .strokes .plot, .timeline {position: relative}
 .strokes svg.wave, .timeline svg.wave {display: block; width: 100%; height: 110px}
 .timeline svg.wave {height: 56px}
@@ -27,7 +30,7 @@ CSS = """
 .R {stroke: var(--right); color: var(--right)} .L {stroke: var(--left); color: var(--left)}
 .strokes .row {position: relative; height: 1.3em; font-size: 13px}
 .strokes .row span {position: absolute; transform: translateX(-50%)}
-.strokes .row.ticks {color: var(--body-text-color-subdued); font-size: 12px}
+.strokes .row.ticks {opacity: .75; font-size: 12px}
 .strokes .ticks span:first-child {transform: none} .strokes .ticks span:last-child {transform: translateX(-100%)}
 .notation {max-width: 100%; height: auto; display: block; margin: 10px 0 0; fill: currentColor}
 .notation path {fill: none; stroke: currentColor; stroke-width: 1.4}
@@ -45,7 +48,7 @@ CSS = """
 
 
 def strokes(found: Strokes, start: float, rate: int, notation: str) -> str:
-    """Draw a segment with its strokes, above the notation of its rudiment (SVG, or nothing).
+    """Draw the waveform of a segment with its strokes, above the notation of its rudiment (SVG, or nothing).
 
     Args:
         start: of the segment in the recording, seconds.
@@ -61,28 +64,40 @@ def strokes(found: Strokes, start: float, rate: int, notation: str) -> str:
         lines.append(f'<line class="{hand}" x1="{place * _COLUMNS:.1f}" x2="{place * _COLUMNS:.1f}" y1="0" y2="100"/>')
         if hand and len(onsets) <= _MOST_LETTERS:
             letters.append(f'<span class="{hand}" style="left:{place:.2%}">{hand}</span>')
-    ticks = [f'<span style="left:{place:.0%}">{clock(start + place * seconds)}</span>' for place in (0, 0.25, 0.5, 0.75, 1)]
+    ticks = [
+        f'<span style="left:{place:.0%}">{clock(start + place * seconds)}</span>' for place in (0, 0.25, 0.5, 0.75, 1)
+    ]
     width = min(len(onsets), _MOST_LETTERS) * _STROKE_WIDTH
-    description = f"Waveform from {clock(start)} to {clock(start + seconds)} with {len(onsets)} detected strokes"
+    caption = f"{counted(len(onsets), 'stroke')} detected from {clock(start)} to {clock(start + seconds)}"
+    cycle = f"{notation}<p>One cycle of the sticking; note values are not shown.</p>" if notation else ""
     return (
-        f'<div class="strokes"><div class="scroll" tabindex="0" role="img" aria-label="{description}">'
-        f'<div class="plot" style="min-width:{width}px">{_wave(wave, lines)}'
-        f'<div class="row">{"".join(letters)}</div><div class="row ticks">{"".join(ticks)}</div></div></div>{notation}</div>'
+        f'<div class="strokes"><p>{caption}</p><div class="scroll" tabindex="0" role="img" aria-label="Waveform">'
+        f'<div class="plot" style="min-width:{width}px">{_wave(wave, lines)}<div class="row">{"".join(letters)}</div>'
+        f'<div class="row ticks">{"".join(ticks)}</div></div></div>{cycle}</div>'
     )
 
 
-def timeline(prediction: Prediction, chosen: int) -> str:
-    """Draw a whole recording with its segments, which are buttons."""
+def timeline(prediction: Prediction, chosen: int, address: str) -> str:
+    """Draw a whole recording with its segments, which are buttons, and a player of the chosen one.
+
+    Args:
+        address: of the recording on the server.
+    """
     seconds, buttons = prediction.recording.seconds, []
     for number, each in enumerate(prediction.segments):
-        name = f"{number + 1}: {label(each)}, {clock(each.start)} to {clock(each.end)}"
+        name = escape(f"{number + 1}: {label(each)}, {clock(each.start)} to {clock(each.end)}")
         place = f"left:{each.start / seconds:.3%};width:{(each.end - each.start) / seconds:.3%}"
         kind = "segment undecided" if each.undecided else "segment"
         buttons.append(
-            f'<button type="button" class="{kind}" data-segment="{number}" aria-pressed="{str(number == chosen).lower()}" '
-            f'style="{place}" title="{escape(name)}" aria-label="{escape(name)}">{number + 1}</button>'
+            f'<button type="button" class="{kind}" data-segment="{number}" style="{place}" '
+            f'aria-pressed="{str(number == chosen).lower()}" title="{name}" aria-label="{name}">{number + 1}</button>'
         )
-    return f'<div class="timeline">{_wave(prediction.recording.envelope)}{"".join(buttons)}</div>'
+    segment = prediction.segments[chosen]
+    source = f"{address}#t={segment.start:.2f},{segment.end:.2f}"  # a media fragment: only this part is played
+    return (
+        f'<div class="timeline">{_wave(prediction.recording.envelope)}{"".join(buttons)}</div>'
+        f'<audio controls preload="metadata" src="{escape(source)}" aria-label="Segment {chosen + 1}"></audio>'
+    )
 
 
 def _wave(samples: npt.NDArray[np.float32], marks: Sequence[str] = ()) -> str:

@@ -151,9 +151,13 @@ def _place(
 
 
 def _unexplained(level: Floats, accents: str, hands: str) -> float:
-    """Return the variance of the levels that accents and hands at these places do not explain, dB²; all of it if the
-    accents would be softer than other strokes."""
-    columns = [np.resize([mark == "+" for mark in accents], len(level)), np.resize([h == "L" for h in hands], len(level))]
+    """Return the variance of the levels that accents and hands at these places do not explain, dB²; all of it unless
+    accents make more difference than hands."""
+    columns = [
+        np.resize([mark == "+" for mark in accents], len(level)),
+        np.resize([h == "L" for h in hands], len(level)),
+    ]
     design = np.stack([np.ones(len(level)), *columns], 1)
     coefficients = np.linalg.lstsq(design, level, rcond=None)[0]
-    return float((level - design @ coefficients).var() if coefficients[1] >= 0 else level.var())
+    plausible = "+" not in accents or coefficients[1] >= abs(coefficients[2])
+    return float((level - design @ coefficients).var() if plausible else level.var())
