@@ -6,7 +6,6 @@ upload sends. A commit is atomic: a reader of the hub sees the whole model or no
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import shutil
@@ -14,59 +13,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Required
-
-from annotated_types import Len
+from typing import Any, Literal
 
 from sousaphone.backbones import nano
 from sousaphone.deploy import model_folder
-from sousaphone.deploy.model_card import Statement, model_card
-from sousaphone.deploy.model_folder import ModelConfig, as_json
-from sousaphone.deploy.onnx_session import GRAPHS
+from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.public_files import Files, base_name, published_files
 from sousaphone.deploy.space import space_files
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, expanded, read_small
+from sousaphone.files import atomic_write, expanded
 from sousaphone.hub import RefusedError, hub_errors
-from sousaphone.runs import schema
-from sousaphone.runs.deployment import DeployCard
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.text import one_line
-from sousaphone.training import tensor_files
 from sousaphone.weights import RANDOM
 
-# Licences that allow anybody to pass on the weights, as identifiers of the hub; those after the first line not for
-# commercial purposes.
+# Licences that allow anybody to pass on weights, as identifiers of the hub.
 _FREE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0")
 _NON_COMMERCIAL = ("cc-by-nc-4.0", "cc-by-nc-sa-4.0")
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
-
-_SCORES = schema.fields(
-    True,
-    "allow",
-    player_accuracy_interval=tuple[schema.Number, schema.Number] | None,
-    **dict.fromkeys(("clips", "players"), schema.Count),
-    **dict.fromkeys(("accuracy", "player_accuracy", "macro_f1", "ece"), schema.Number),
-)
-# Other fields are not published: earlier versions stored notes, which may name players and directories.
-_DATA = schema.fields(fingerprint=schema.Text | None, clips=dict[schema.Text, schema.Count] | None)
-_TRIAL = schema.fields(True, "allow", data=Annotated[Any, _DATA])
-_VERDICT = schema.fields(
-    banner=Required[schema.Text | None],
-    headline=Required[schema.Text],
-    details=Required[list[schema.Text]],
-    baseline=tuple[schema.Text, schema.Number] | None,
-)
-# results.json, which `export` wrote
-_RESULTS = schema.fields(
-    False,
-    "allow",
-    verdict=Required[Annotated[Any, _VERDICT]],
-    trials=Required[Annotated[list[Annotated[Any, _TRIAL]], Len(1, 100)]],
-    test_centre_window=Annotated[Any, _SCORES],
-    test_averaged=Annotated[Any, _SCORES],
-)
-
-Files = Mapping[str, Path | bytes]  # a file, or its content, by its path in the repository
 
 
 @dataclass(frozen=True)
@@ -111,10 +75,11 @@ def plan(folder: Path, name: str, *, space: bool = False, licence: str | None = 
         raise UserError(f"--licence {licence!r} is not an identifier of the hub; give one such as mit or cc-by-4.0")
     _refuse_licence(config, licence)
     try:
-        files = _model_files(folder, config, name, licence)
+        files = published_files(folder, config, name, licence)
+    except UserError:
+        raise
     except (ValueError, OSError) as error:
         raise UserError(f"{one_line(error, 400)}; export the model again") from None
-    _refuse_private(files)
     base = config.base_weights
     adapter = any(Path(file).name == model_folder.ADAPTER for file in files)
     incomplete = adapter and not (_is_drawn_or_shipped(base) or base.get("published"))
@@ -145,7 +110,7 @@ def _notes(config: ModelConfig, given: str | None, incomplete: bool) -> Iterator
     if base.get("source") == RANDOM:
         yield "weights: trained from random ones; no other licence applies"
     else:
-        yield f"weights: trained from {_base_name(base)}, licence {base.get('licence') or 'not known'}"
+        yield f"weights: trained from {base_name(base)}, licence {base.get('licence') or 'not known'}"
     if any((each or "").lower() in _NON_COMMERCIAL for each in (found, base.get("licence"))):
         yield "warning: this licence forbids commercial use"
     if incomplete:
@@ -241,80 +206,6 @@ def _refusals(name: str, kind: str) -> Iterator[None]:
         raise UserError(f"{kind} {name}: {one_line(error, 400)}") from None
 
 
-def _model_files(folder: Path, config: ModelConfig, name: str, licence: str | None) -> dict[str, Path | bytes]:
-    model_folder.refuse_pickles(folder)
-    results = schema.parse(_read(folder / model_folder.RESULTS, folder), _RESULTS, model_folder.RESULTS)
-    deployment = results.get("deployment") and schema.parse(
-        as_json(results["deployment"]), DeployCard, model_folder.RESULTS
-    )
-    published = _published(config, licence)
-    files: dict[str, Path | bytes] = {
-        model_folder.CARD: _card(folder, config, published, results, deployment, name).encode(),
-        model_folder.CONFIG: as_json(dataclasses.asdict(published)).encode(),
-        model_folder.RESULTS: as_json(results).encode(),
-    }
-    members = {f"{member}/": folder / member for member in config.members} or {"": folder}
-    for prefix, directory in members.items():
-        if prefix:
-            model_folder.refuse_pickles(directory)
-            member = _published(ModelConfig.read(directory), licence)
-            files[prefix + model_folder.CONFIG] = as_json(dataclasses.asdict(member)).encode()
-        else:
-            member = published
-        if member.kind == "adapter":
-            content = _read(directory / model_folder.ADAPTER_CONFIG, folder)
-            peft = schema.parse(content, dict[str, Any], model_folder.ADAPTER_CONFIG)
-            peft |= {"base_model_name_or_path": member.base_weights.get("source")}
-            files[prefix + model_folder.ADAPTER_CONFIG] = as_json(peft).encode()
-        tensors = model_folder.ADAPTER if member.kind == "adapter" else model_folder.MERGED
-        tensor_files.read(directory / tensors, folder)  # raises a ValueError if it is damaged or leads elsewhere
-        files[prefix + tensors] = directory / tensors
-        for graph in GRAPHS.values():
-            if (directory / graph).exists():
-                tensor_files.refuse_outside(directory / graph, folder)
-                files[prefix + graph] = directory / graph
-    return files
-
-
-def _read(path: Path, folder: Path) -> bytes:
-    tensor_files.refuse_outside(path, folder)
-    return read_small(path)
-
-
-def _published(config: ModelConfig, licence: str | None) -> ModelConfig:
-    """The configuration without the path of the base weights on this machine, with the licence of the model."""
-    base = {**config.base_weights, "source": _base_name(config.base_weights)}
-    given = {} if licence is None else {"model": licence}
-    return dataclasses.replace(config, base_weights=base, licences={**config.licences, **given})
-
-
-def _base_name(base: Mapping[str, Any]) -> str:
-    return re.sub(r".*[/\\]", "", str(base.get("source", RANDOM)).rstrip("/\\"))
-
-
-def _card(
-    folder: Path,
-    old: ModelConfig,
-    new: ModelConfig,
-    results: Mapping[str, Any],
-    deployment: DeployCard | None,
-    name: str,
-) -> str:
-    """The model card for this name on the hub. The text of a card that the user has edited is kept."""
-    from huggingface_hub import ModelCard
-
-    text = _read(folder / model_folder.CARD, folder).decode()
-    statement = Statement(**results["verdict"])
-    title = re.search(r"^# (.*)$", text, re.MULTILINE)
-    if title and text == model_card(old, results, statement, title[1], deployment):
-        return model_card(new, results, statement, name, deployment)
-    if old.licences == new.licences:
-        return text
-    card: Any = ModelCard(text)
-    card.data.license = new.licences["model"]
-    return str(card)
-
-
 def _licence(config: ModelConfig, given: str | None) -> str | None:
     return given or config.licences.get("model") or config.base_weights.get("licence")
 
@@ -330,19 +221,6 @@ def _refuse_licence(config: ModelConfig, given: str | None) -> None:
         return
     what = f"has the licence {found}, which is not known to allow publishing" if found else "has no known licence"
     raise UserError(
-        f"the model is trained from {_base_name(config.base_weights)}, which {what}; if you may publish it, state the "
+        f"the model is trained from {base_name(config.base_weights)}, which {what}; if you may publish it, state the "
         "licence with --licence ID"
     )
-
-
-def _refuse_private(files: Files) -> None:
-    """Raise a UserError if a file names the user's home directory or contains the token."""
-    from huggingface_hub import get_token
-
-    home = str(Path.home()).rstrip("/")
-    secrets = {"your home directory": home and f"{home}/", "your token": get_token()}
-    for name, content in files.items():
-        data = content if isinstance(content, bytes) else content.read_bytes()
-        for what, secret in secrets.items():
-            if secret and secret.encode() in data:
-                raise UserError(f"{name} contains {what}, which would be published; remove it from that file")

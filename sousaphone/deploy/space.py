@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import platform
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import sousaphone
+from sousaphone.deploy.public_files import Files
 from sousaphone.errors import UserError
 
 # What the page imports. The package itself is not on PyPI and a Space installs its requirements before it has the other
@@ -36,7 +36,7 @@ serve(sousaphone.load(Path(__file__).parent / "model"), socket.create_server(add
 '''
 
 
-def space_files(model: Mapping[str, Path | bytes], name: str, licence: str | None) -> dict[str, Path | bytes]:
+def space_files(model: Files, name: str, licence: str | None) -> Files:
     """Return the files of a Space by their path: card, app.py, requirements.txt, the model, this package.
 
     Raises:
@@ -104,7 +104,7 @@ def _card(name: str, licence: str | None) -> str:
     return f"---\n{data.to_yaml()}\n---\n\n{about}\n"
 
 
-def _package() -> dict[str, Path | bytes]:
+def _package() -> Files:
     """The source of this package, and its licence."""
     root = Path(sousaphone.__file__).parent
     sources = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc")

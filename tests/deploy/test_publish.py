@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -22,7 +23,10 @@ from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.cli.publish import main
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.export import export
+from sousaphone.deploy.model_card import model_card
+from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.trained_trials import best_arm
+from sousaphone.runs.deployment import DeployCard, Latency, RuntimeCost
 from sousaphone.runs.directory import RunDirectory
 from tests.deploy.conftest import STATEMENT
 from tests.deploy.hub_server import OWNER, READER, TOKEN, Hub
@@ -297,6 +301,7 @@ def test_card_with_the_token_or_a_path_is_refused(secret: str, folder: Path, hub
     card.write_text(card.read_text() + secret)
     code, _, err = publish(folder)
     assert (code, model_folder.CARD in err, TOKEN in err) == (EXIT_INPUT, True, False)
+    assert "export" not in err.partition("error:")[2]  # that would not help
     assert not hub.requests
 
 
@@ -327,6 +332,24 @@ def test_card_names_the_repository_and_keeps_the_users_text(folder: Path, hub: H
     found = hub.repositories[f"models/{NAME}"][model_folder.CARD]
     assert header(found)["license"] == "mit"
     assert b"Recorded in a *cellar*." in found
+
+
+def test_card_shows_costs_without_directories(folder: Path, hub: Hub, publish: Publish) -> None:
+    cost = RuntimeCost("torch", 0.5, 4, (Latency(1, 8.0, 9.0, 3),), 1.5, 1_000_000, 2_000_000)
+    card = DeployCard("ast", 1.0, "A processor", (cost,), remark="/takes is missing")
+    results = json.loads((folder / model_folder.RESULTS).read_text())
+    statement = dataclasses.replace(STATEMENT, baseline=None)
+    text = model_card(ModelConfig.read(folder), results, statement, "adapter", card)
+    (folder / model_folder.CARD).write_text(text)
+    (folder / model_folder.RESULTS).write_text(json.dumps({**results, "deployment": dataclasses.asdict(card)}))
+    (folder / "model.onnx").write_bytes(b"graph")
+    assert publish(folder)[0] == EXIT_OK
+    uploaded = hub.repositories[f"models/{NAME}"]
+    for name in model_folder.CARD, model_folder.RESULTS:
+        assert b"A processor" in uploaded[name]
+        assert b"/takes" not in uploaded[name]
+    assert NAME.encode() in uploaded[model_folder.CARD]
+    assert uploaded["model.onnx"] == b"graph"
 
 
 def test_space_of_an_adapter_over_private_weights_is_refused(folder: Path, publish: Publish) -> None:
