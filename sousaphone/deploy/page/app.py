@@ -168,12 +168,14 @@ def serve(model: Predictor, listener: socket.socket) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="sousaphone-page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        no_documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+        outer = FastAPI(**no_documentation)
         if listener.getsockname()[0] in LOOPBACK:
             outer.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+        blocks = build(model).queue()
         gr.mount_gradio_app(
             outer,
-            build(model).queue(),
+            blocks,
             path="/",
             footer_links=[],
             run_history=False,
@@ -185,6 +187,9 @@ def serve(model: Predictor, listener: socket.socket) -> None:
             mcp_server=False,
             theme=gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS),
             css=_CSS,
+            app_kwargs=no_documentation,
         )
+        # Otherwise Gradio would not check that a file named in a request is an upload.
+        blocks.has_launched = True
         config = uvicorn.Config(outer, log_level="warning", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])
