@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import tempfile
@@ -18,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from sousaphone.data.readers.samples import header_seconds
 from sousaphone.deploy.formats import clock, label
 from sousaphone.deploy.page import feedback, figures
 from sousaphone.deploy.page.detection import detect
@@ -36,6 +38,7 @@ _FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be requested from ano
 _CSS = f"""{figures.CSS}
 .gradio-container {{max-width: 1000px !important; margin: 0 auto !important}}
 #segments {{max-height: 20rem; overflow-y: auto}}
+#answer {{min-height: 5rem}}
 """
 # A click on a segment of the timeline chooses it in the list.
 _CHOOSE = """element.addEventListener('click', event => {
@@ -70,16 +73,17 @@ class Page:
         if path is None:
             return _nothing("")
         torch.set_num_threads(max(1, count_cpus() // _AT_ONCE))  # of this thread
-        name, done = Path(path).name, 0.0
+        name, done, total = Path(path).name, 0.0, math.nan
 
         def advance(seconds: float) -> None:
             nonlocal done
-            done += seconds
-            if done > 2 * 60 * MOST_MINUTES:
+            done += seconds / 2
+            if done > 60 * MOST_MINUTES:
                 raise UserError(f"{name} is longer than {MOST_MINUTES} minutes; cut it, or use sousaphone predict")
-            progress(None, desc=f"{clock(done / 2)} analysed")
+            progress(min(1.0, done / total) if total > 0 else None)
 
         try:
+            total = header_seconds(Path(path))
             prediction = self.model.predict(path, name=name, advance=advance)
         except UserError as error:
             return _nothing(
@@ -168,12 +172,14 @@ def serve(model: Predictor, listener: socket.socket) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="sousaphone-page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        outer = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+        no_documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+        outer = FastAPI(**no_documentation)
         if listener.getsockname()[0] in LOOPBACK:
             outer.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+        blocks = build(model).queue()
         gr.mount_gradio_app(
             outer,
-            build(model).queue(),
+            blocks,
             path="/",
             footer_links=[],
             run_history=False,
@@ -185,6 +191,9 @@ def serve(model: Predictor, listener: socket.socket) -> None:
             mcp_server=False,
             theme=gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS),
             css=_CSS,
+            app_kwargs=no_documentation,
         )
+        # Otherwise Gradio would not check that a file named in a request is an upload.
+        blocks.has_launched = True
         config = uvicorn.Config(outer, log_level="warning", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])

@@ -44,8 +44,7 @@ def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) ->
     )
     return (
         f"## Undecided\n\nThe most probable rudiment is {name} ({segment.confidence:.0%}), but it is not given as the "
-        f"answer, {why}. The recording may be unclear, not one of the {len(config.classes)} rudiments, or not drumming "
-        f"at all: there is no class for anything else.{few}"
+        f"answer, {why}. The recording may be unclear, or not one of the {len(config.classes)} rudiments.{few}"
     )
 
 
@@ -62,10 +61,9 @@ def limits(config: ModelConfig) -> str:
     text = f"Model: {REGISTRY[trial.model].title} ({trial.scale})."
     if reasons:
         *most, last = reasons
-        text += (
-            f" It {', '.join(most)}{' and ' if most else ''}{last}: do not expect it to name real recordings correctly."
-        )
-    return text
+        what = f"{', '.join(most)} and {last}" if most else last
+        text += f" It {what}: do not expect it to name real recordings correctly."
+    return f"{text} Anything that is not a rudiment gets the name of one, too, sometimes with a high confidence."
 
 
 def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> str:

@@ -18,7 +18,7 @@ _STROKE_WIDTH = 11  # pixels for a stroke and its letter; longer waveforms scrol
 _MOST_LETTERS = 150
 
 CSS = """
-.strokes .scroll {overflow-x: auto}
+.strokes .scroll {overflow-x: auto; contain: inline-size}
 .strokes p {opacity: .75; font-size: 13px; margin: 0 0 4px}
 #timeline audio {width: 100%; height: 40px; margin-top: 8px}
 .strokes .plot, .timeline {position: relative}
