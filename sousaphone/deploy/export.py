@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,8 +92,7 @@ def export(
         if measured:
             card = deploy_card(trials, members, directory, runtimes, tested.get(_CENTRE, {}), weights)
             results["deployment"] = dataclasses.asdict(card)
-        text = json.dumps(plain(results), indent=1, allow_nan=False)
-        (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
+        (directory / model_folder.RESULTS).write_text(model_folder.as_json(plain(results)), encoding="utf-8")
         written = model_card(config, results, statement, expanded(target).absolute().name, card)
         (directory / model_folder.CARD).write_text(written, encoding="utf-8")
     return config
@@ -188,7 +186,8 @@ def _measured(trial: TrainedTrial) -> dict[str, Any]:
         "best_epoch": trial.record.best.get("epoch"),
         "validation": {name: value for name, value in trial.record.best.items() if name.startswith("val_")},
         "test": trial.record.test,
-        "data": trial.record.data,
+        # Without its notes, which may name players and directories.
+        "data": {name: trial.record.data.get(name) for name in ("fingerprint", "clips")},
     }
 
 

@@ -51,13 +51,13 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     ]
     return ModelCardData(
         # Hub identifiers of licences are in lower case.
-        license=str(base.get("licence") or "unknown").lower(),
+        license=str(config.licences.get("model") or base.get("licence") or "unknown").lower(),
         library_name="peft" if config.kind == "adapter" else "sousaphone",
         pipeline_tag="audio-classification",
         base_model=spec.weights[0].hub if base.get("published") else None,
         tags=["audio", "drums", "rudiments", "sousaphone", spec.name],
         metrics=["accuracy", "f1"],
-        model_name=name if measured else None,
+        model_name=name.rpartition("/")[2] if measured else None,
         eval_results=measured or None,
     ).to_yaml()
 
@@ -66,7 +66,7 @@ def _body(
     config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str, deployment: DeployCard | None
 ) -> Iterator[str]:
     trial, base, spec = config.trial(), config.base_weights, REGISTRY[config.trial().model]
-    yield f"# {name}\n"
+    yield f"# {name.rpartition('/')[2]}\n"
     if statement.banner:
         yield f"> **{statement.banner}**\n"
     centre = results.get("test_centre_window")
@@ -139,6 +139,8 @@ def _body(
     source = re.sub(r".*[/\\]", "", str(base.get("origin") if base.get("published") else base.get("source")))
     pretraining = base.get("pretraining") or "nothing"
     yield f"- Base weights ({source}): {base.get('licence') or 'not known'}; pretrained on: {pretraining}."
+    if licence := config.licences.get("model"):
+        yield f"- This model: {licence}."
     yield "- SOUSAphone: MIT. Data: see above."
 
 

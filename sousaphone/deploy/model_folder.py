@@ -116,8 +116,7 @@ class ModelConfig:
         return TrainConfig(**{**known, **changes})
 
     def write(self, directory: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
-        (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (directory / CONFIG).write_text(as_json(dataclasses.asdict(self)), encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -140,6 +139,11 @@ class ModelConfig:
         except (ValueError, OSError) as error:
             raise UserError(f"{one_line(error, 400)}; export the model again, or copy the folder again") from None
         return config
+
+
+def as_json(content: Any) -> str:
+    """Return the text of a JSON file of a model folder."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def refuse_pickles(directory: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -17,10 +15,9 @@ from transformers import ASTConfig, ASTModel
 
 from tests.backbones.beats_nets import official, perturbed
 from tests.backbones.test_ast import SMALL
-from tests.weights.server import Published
+from tests.weights.server import COMMIT, Published
 
 pytestmark = pytest.mark.slow
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
 import json, sys
 from sousaphone.errors import UserError
@@ -39,18 +36,7 @@ def publish(server: Published, repository: str, directory: Path, kind: str = "mo
     """Serve a directory like a repository of the hub."""
     paths = (path for path in directory.rglob("*") if path.is_file())
     files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
-    prefix = "" if kind == "models" else f"/{kind}"
-    listing = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
-    about = {"id": repository, "sha": COMMIT, "siblings": listing, "private": False, "tags": []}
-    tree = [{"type": "file", "path": name, "size": len(c), "oid": "b" * 40} for name, c in files.items()]
-    for revision in ("main", COMMIT):
-        server.files[f"/api/{kind}/{repository}/revision/{revision}"] = json.dumps(about).encode()
-        server.files[f"/api/{kind}/{repository}/tree/{revision}"] = json.dumps(tree).encode()
-        for name, content in files.items():
-            path = f"{prefix}/{repository}/resolve/{revision}/{name}"
-            server.files[path] = content
-            tag = hashlib.sha256(content).hexdigest()
-            server.headers[path] = {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}
+    server.add_repository(repository, files, kind)
 
 
 def resolved(words: Sequence[str], cache: Path, endpoint: str) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,28 +14,20 @@ import pytest
 
 from analysis.report import write_report
 from tests.analysis.run_builders import arm, record, write_predictions, write_run
+from tests.browser import BROWSER, OFFLINE, needs_browser
 
 ALARM = "<script>alert(1)</script>"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = [
+    *OFFLINE,
     "--headless",
-    "--no-sandbox",
     "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    # Keeps the browser itself off the network.
     "--host-resolver-rules=MAP * ~NOTFOUND",
     "--enable-logging=stderr",
     "--window-size=1200,4000",
     "--virtual-time-budget=20000",
 ]
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed"),
-]
+pytestmark = [pytest.mark.slow, needs_browser]
 
 
 @dataclass(frozen=True)

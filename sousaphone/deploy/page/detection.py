@@ -1,0 +1,53 @@
+"""The strokes of a segment of a recording, detected and assigned to its rudiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sousaphone.data.onsets import onsets
+from sousaphone.deploy.page.strokes import Alignment, Floats, align, levels, without_graces
+from sousaphone.deploy.predictor import Prediction
+from sousaphone.deploy.recordings import Recording
+from sousaphone.rudiments import RUDIMENTS
+
+MOST_SECONDS = 60.0  # from the start of a segment, so that memory and page stay small
+_SILENCE_SECONDS = 0.04  # before the first stroke of a phrase
+
+
+@dataclass(frozen=True, eq=False)
+class Strokes:
+    """The detected strokes of a segment."""
+
+    wave: npt.NDArray[np.float32]  # mono, of at most MOST_SECONDS [T]
+    onsets: Floats  # of all strokes, seconds from the start of the segment [N]
+    main: int  # number of those that are not grace notes
+    alignment: Alignment | None  # None if they do not fit the rudiment, or if the answer is undecided
+
+
+def detect(prediction: Prediction, number: int) -> Strokes:
+    """Detect the strokes of a segment; raises a UserError if the file cannot be read again."""
+    segment, rate = prediction.segments[number], prediction.recording.rate
+    wave = part(prediction.recording, segment.start, min(segment.end, segment.start + MOST_SECONDS))
+    found = onsets(wave, rate).astype(float)
+    rudiment = RUDIMENTS.get(segment.rudiment)
+    if segment.undecided or rudiment is None:
+        return Strokes(wave, found, len(found), None)
+    main = found[without_graces(found, rudiment)]
+    after_pause = number == 0 or prediction.segments[number - 1].end < segment.start
+    begins = after_pause and len(main) > 0 and main[0] >= _SILENCE_SECONDS
+    return Strokes(wave, found, len(main), align(main, levels(wave, rate, main), rudiment, begins))
+
+
+def part(recording: Recording, start: float, end: float) -> npt.NDArray[np.float32]:
+    """Decode the samples of a recording from `start` to `end`, seconds [T]."""
+    first, last = round(start * recording.rate), round(end * recording.rate)
+    blocks, place = [], 0
+    for block in recording.mono():
+        blocks.append(block[max(0, first - place) : max(0, last - place)])
+        place += len(block)
+        if place >= last:
+            break
+    return np.concatenate(blocks)

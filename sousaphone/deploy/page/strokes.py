@@ -1,0 +1,163 @@
+"""Which stroke of a sticking each detected onset is: pure functions of onsets, levels and a rudiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import median_filter
+
+from sousaphone.rudiments import Rudiment, Stroke
+
+FEWEST = 8  # strokes of a stretch
+GRACE_SECONDS = 0.06  # a grace note precedes its stroke by at most this
+_WIDEST = 0.5  # log ratio of an interval to its neighbours; a missing stroke has log 2 at least
+_NEIGHBOURS = 9  # intervals whose median is the local tempo
+_MOST_SPREAD = 0.2  # standard deviation of the intervals of a stretch, relative
+_EVIDENCE = 5.0  # nats by which the levels must favour one place of the first stroke
+_FLOOR = 0.5  # dB², of levels; equal levels favour none
+_SWAPPED = str.maketrans("RL", "LR")
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """The longest stretch of onsets in which no stroke of a rudiment is missing or added.
+
+    `basis` is what determines the place of the first stroke in the sticking: loudness or rhythm; 'start' if it
+    is only assumed that the player began at the beginning; None if nothing does, so that the hands are not known.
+    """
+
+    times: Floats  # of the strokes, seconds [N]
+    positions: Ints  # in units of the rhythm, from the first stroke [N]
+    basis: Literal["loudness", "rhythm", "start"] | None
+    hands: str  # R or L for each stroke; empty without a basis
+    outside: int  # detected strokes before and after the stretch
+
+
+def main_strokes(rudiment: Rudiment) -> tuple[Stroke, ...]:
+    """The strokes of a cycle without its grace notes."""
+    return tuple(stroke for stroke in rudiment.strokes if stroke.parent is None)
+
+
+def measurable(rudiment: Rudiment) -> bool:
+    """Whether the onsets of the main strokes can be separated: not in buzzes, nor after two or more grace notes."""
+    graces = [stroke.parent for stroke in rudiment.strokes if stroke.parent is not None]
+    return len(set(graces)) == len(graces) and all(stroke.kind != "buzz" for stroke in rudiment.strokes)
+
+
+def levels(wave: npt.NDArray[np.float32], rate: int, onsets: Floats) -> Floats:
+    """Return the peak level of each onset, dB re full scale [N].
+
+    Args:
+        wave: mono [T].
+        onsets: seconds [N].
+    """
+    before, after = round(0.005 * rate), round(0.025 * rate)
+    places = [round(time * rate) for time in onsets.tolist()]
+    peaks = [np.abs(wave[max(0, place - before) : place + after]).max(initial=1e-6) for place in places]
+    return 20 * np.log10(np.array(peaks, np.float64))
+
+
+def without_graces(onsets: Floats, rudiment: Rudiment) -> npt.NDArray[np.bool_]:
+    """Return which onsets [N] are main strokes: in a rudiment with grace notes, those not closely followed by one."""
+    if not any(stroke.parent is not None for stroke in rudiment.strokes):
+        return np.ones(len(onsets), bool)
+    return np.diff(onsets, append=np.inf) > GRACE_SECONDS
+
+
+def align(onsets: Floats, level: Floats, rudiment: Rudiment, begins: bool) -> Alignment | None:
+    """Assign onsets to the strokes of a rudiment.
+
+    Two rhythms are tried: equal distances between all main strokes, and those of the data on which models are trained,
+    where grace notes take a position of the cycle.
+
+    Args:
+        onsets: of main strokes, seconds [N].
+        level: of the onsets, dB [N].
+        begins: whether the first onset follows silence, so that it may be the first stroke of the sticking.
+
+    Returns:
+        None if no stretch of at least `FEWEST` strokes, and of half of the onsets, fits.
+    """
+    strokes = main_strokes(rudiment)
+    if len(onsets) < FEWEST or not measurable(rudiment):
+        return None
+    size, best = len(strokes), None
+    for gaps in _rhythms(rudiment):
+        for turn in range(size):
+            turned = np.resize(np.roll(gaps, -turn), len(onsets) - 1)
+            first, last, spread = _stretch(np.diff(onsets) / turned)
+            if best is None or (last - first, -spread) > (best[1] - best[0], -best[2]):
+                best, chosen = (first, last, spread), (gaps, turn)
+    assert best is not None
+    first, last, spread = best
+    if last - first + 1 < max(FEWEST, len(onsets) / 2) or spread > _MOST_SPREAD:
+        return None
+    gaps, turn = chosen
+    own = slice(first, last + 1)
+    # Places of the stretch's first stroke in the cycle, as far as the rhythm determines them.
+    fitting = np.roll(gaps, -turn)
+    places = [place for place in range(size) if (np.roll(gaps, -place) == np.roll(fitting, -first)).all()]
+    basis, place = _place(places, level[own], strokes, begins and first == 0)
+    hands = "".join(strokes[(place + k) % size].hand for k in range(last - first + 1)) if basis else ""
+    steps = np.resize(np.roll(fitting, -first), last - first)
+    return Alignment(onsets[own], np.append(0, np.cumsum(steps)), basis, hands, len(onsets) - (last - first + 1))
+
+
+def _rhythms(rudiment: Rudiment) -> list[Ints]:
+    """Distances from each main stroke to the next, in units of the rhythm."""
+    index = [place for place, stroke in enumerate(rudiment.strokes) if stroke.parent is None]
+    counted = np.diff(index, append=index[0] + len(rudiment.strokes))
+    even = np.ones_like(counted)
+    return [even] if (counted == counted[0]).all() else [even, counted]
+
+
+def _stretch(intervals: Floats) -> tuple[int, int, float]:
+    """Return the first and last onset of the longest run of similar intervals, and their relative spread."""
+    logs = np.log(intervals)
+    fits = np.abs(logs - median_filter(logs, _NEIGHBOURS, mode="nearest")) < _WIDEST
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], fits, [False]]).astype(int)))
+    runs = [(end - start, start, end) for start, end in zip(ends[::2].tolist(), ends[1::2].tolist(), strict=True)]
+    length, start, end = max(runs, default=(0, 0, 0))
+    return start, end, float(np.std(logs[start:end])) if length else np.inf
+
+
+def _place(
+    places: list[int], level: Floats, strokes: tuple[Stroke, ...], begins: bool
+) -> tuple[Literal["loudness", "rhythm", "start"] | None, int]:
+    """Choose the place in the cycle of the first stroke, and what determines it.
+
+    The levels are modelled as a mean, an increase for accents and a difference between the hands. Places with equal
+    accents, and equal or exchanged hands, are one hypothesis.
+    """
+    size, hypotheses = len(strokes), dict[tuple[str, str], int]()
+    for place in places:
+        turned = [strokes[(place + k) % size] for k in range(size)]
+        hands = "".join(stroke.hand for stroke in turned)
+        accents = "".join("-+"[stroke.accent] for stroke in turned)
+        hypotheses.setdefault((accents, min(hands, hands.translate(_SWAPPED))), place)
+    if len(hypotheses) == 1:
+        return "rhythm", places[0]
+    errors = sorted((_unexplained(level, *pattern), place) for pattern, place in hypotheses.items())
+    (best, place), (second, _) = errors[:2]
+    if len(level) / 2 * np.log((second + _FLOOR) / (best + _FLOOR)) > _EVIDENCE:
+        return "loudness", place
+    return ("start", 0) if begins and 0 in places else (None, 0)
+
+
+def _unexplained(level: Floats, accents: str, hands: str) -> float:
+    """Return the variance of the levels that accents and hands at these places do not explain, dB²; all of it unless
+    accents make more difference than hands."""
+    columns = [
+        np.resize([mark == "+" for mark in accents], len(level)),
+        np.resize([h == "L" for h in hands], len(level)),
+    ]
+    design = np.stack([np.ones(len(level)), *columns], 1)
+    coefficients = np.linalg.lstsq(design, level, rcond=None)[0]
+    plausible = "+" not in accents or coefficients[1] >= abs(coefficients[2])
+    return float((level - design @ coefficients).var() if plausible else level.var())
