@@ -39,6 +39,7 @@ _CSS = f"""{figures.CSS}
 .gradio-container {{max-width: 1000px !important; margin: 0 auto !important}}
 #segments {{max-height: 20rem; overflow-y: auto}}
 #answer {{min-height: 5rem}}
+#microphone:not(:has(p)) {{display: none}}
 """
 # A click on a segment of the timeline chooses it in the list.
 _CHOOSE = """element.addEventListener('click', event => {
@@ -141,7 +142,7 @@ def build(model: Predictor) -> gr.Blocks:
         prediction = gr.State(None, time_to_live=_KEPT_SECONDS)
         gr.Markdown(f"# Which rudiment is it?\n\n{feedback.limits(model.config)}")
         audio = gr.Audio(
-            label=f"Upload or record (at most {MOST_MINUTES} minutes and {MOST_MEGABYTES} MB)",
+            label=f"Upload or record: up to {MOST_MINUTES} min, {MOST_MEGABYTES} MB",
             type="filepath",
             editable=False,
             buttons=[],

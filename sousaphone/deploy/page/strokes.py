@@ -16,6 +16,7 @@ GRACE_SECONDS = 0.06  # a grace note precedes its stroke by at most this
 _WIDEST = 0.5  # log ratio of an interval to its neighbours; a missing stroke has log 2 at least
 _NEIGHBOURS = 9  # intervals whose median is the local tempo
 _MOST_SPREAD = 0.2  # standard deviation of the intervals of a stretch, relative
+_HANDS_DB = 2.0  # by which the hands may differ more than accents from other strokes
 _EVIDENCE = 5.0  # nats by which the levels must favour one place of the first stroke
 _FLOOR = 0.5  # dB², of levels; equal levels favour none
 _SWAPPED = str.maketrans("RL", "LR")
@@ -132,32 +133,31 @@ def _place(
 ) -> tuple[Literal["loudness", "rhythm", "start"] | None, int]:
     """Choose the place in the cycle of the first stroke, and what determines it.
 
-    The levels are modelled as a mean, an increase for accents and a difference between the hands. Places with equal
-    accents, and equal or exchanged hands, are one hypothesis.
+    Places with equal accents, and equal or exchanged hands, are one hypothesis. The start is only assumed if loudness
+    does not contradict it.
     """
-    size, hypotheses = len(strokes), dict[tuple[str, str], int]()
+    size, hypotheses = len(strokes), dict[tuple[str, str], list[int]]()
     for place in places:
         turned = [strokes[(place + k) % size] for k in range(size)]
         hands = "".join(stroke.hand for stroke in turned)
         accents = "".join("-+"[stroke.accent] for stroke in turned)
-        hypotheses.setdefault((accents, min(hands, hands.translate(_SWAPPED))), place)
+        hypotheses.setdefault((accents, min(hands, hands.translate(_SWAPPED))), []).append(place)
     if len(hypotheses) == 1:
         return "rhythm", places[0]
-    errors = sorted((_unexplained(level, *pattern), place) for pattern, place in hypotheses.items())
-    (best, place), (second, _) = errors[:2]
-    if len(level) / 2 * np.log((second + _FLOOR) / (best + _FLOOR)) > _EVIDENCE:
-        return "loudness", place
-    return ("start", 0) if begins and 0 in places else (None, 0)
+    costs = sorted((_cost(level, *pattern), same) for pattern, same in hypotheses.items())
+    (best, chosen), (second, _) = costs[:2]
+    if second - best > _EVIDENCE:
+        return "loudness", chosen[0]
+    possible = [place for cost, same in costs if cost - best <= _EVIDENCE for place in same]
+    return ("start", 0) if begins and 0 in possible else (None, 0)
 
 
-def _unexplained(level: Floats, accents: str, hands: str) -> float:
-    """Return the variance of the levels that accents and hands at these places do not explain, dB²; all of it unless
-    accents make more difference than hands."""
-    columns = [
-        np.resize([mark == "+" for mark in accents], len(level)),
-        np.resize([h == "L" for h in hands], len(level)),
-    ]
-    design = np.stack([np.ones(len(level)), *columns], 1)
-    coefficients = np.linalg.lstsq(design, level, rcond=None)[0]
-    plausible = "+" not in accents or coefficients[1] >= abs(coefficients[2])
-    return float((level - design @ coefficients).var() if plausible else level.var())
+def _cost(level: Floats, accents: str, hands: str) -> float:
+    """Return the negative log likelihood, nats up to a constant, of levels as a mean, an increase for accents and a
+    difference between the hands; none of them explain anything if the accents would be implausibly soft."""
+    design = [[1, accents[k % len(accents)] == "+", hands[k % len(hands)] == "L"] for k in range(len(level))]
+    matrix = np.array(design, float)
+    _, accent, left = coefficients = np.linalg.lstsq(matrix, level, rcond=None)[0]
+    plausible = "+" not in accents or accent >= max(0.0, abs(left) - _HANDS_DB)
+    rest = level - matrix @ coefficients if plausible else level
+    return float(len(level) / 2 * np.log(rest.var() + _FLOOR))
