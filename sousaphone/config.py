@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
+from sousaphone.strategies import STRATEGIES
 
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
 FEW_PLAYERS = 8  # test players: with fewer, a difference between two models hardly generalises to other players
-STRATEGIES = ("lora", "head", "full")
 LORA_TARGETS = ("all-linear", "sweep")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
@@ -42,7 +42,7 @@ class TrainConfig:
 
     # What is compared
     model: str = option("ast", "backbone", choices=tuple(REGISTRY))
-    strategy: str = option("lora", "what is trained in addition to the new layers", choices=STRATEGIES)
+    strategy: str = option("lora", "what is trained in addition to the new layers", choices=tuple(STRATEGIES))
     lora_targets: str = option("all-linear", "pretrained layers that get adapters", choices=LORA_TARGETS)
     augment: bool = option(True, "augmentation and mixup")
     seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0)
@@ -84,9 +84,9 @@ class TrainConfig:
     patience: int = option(10, "epochs without a better val_macro_f1 before early stopping", low=1)
     head_dropout: float = option(0.1, "dropout probability before the classifier", low=0.0, high=0.9)
 
-    # LoRA
+    # Adapters of low rank: lora, rslora, dora, adalora
     lora_r: int = option(8, "rank of the adapters; a higher one adds capacity and parameters", low=1)
-    lora_alpha: float = option(16.0, "adapter outputs are scaled by alpha / r", low=0.0)
+    lora_alpha: float = option(16.0, "adapter outputs are scaled by alpha / r (rslora: / √r)", low=0.0)
     lora_dropout: float = option(0.1, "dropout probability before the adapters", low=0.0, high=0.9)
 
     # Augmentation, all of it off with augment=False
@@ -133,15 +133,20 @@ class ArmKey(NamedTuple):
 
     model: str
     strategy: str
-    lora_targets: str  # empty unless the strategy is LoRA
+    lora_targets: str  # empty unless the adapters are of low rank
     augment: bool
 
 
 def arm_of(config: Mapping[str, Any]) -> ArmKey:
     """The arm of a trial, from its configuration; missing values are empty."""
-    strategy = str(config.get("strategy", ""))
-    targets = str(config.get("lora_targets", "")) if strategy == "lora" else ""
-    return ArmKey(str(config.get("model", "")), strategy, targets, bool(config.get("augment")))
+    model, strategy = str(config.get("model", "")), str(config.get("strategy", ""))
+    return ArmKey(model, strategy, str(lora_targets_of(config) or ""), bool(config.get("augment")))
+
+
+def lora_targets_of(config: Mapping[str, Any]) -> Any:
+    """The `lora_targets` of a trial, from its configuration; None if its strategy does not use them."""
+    strategy = STRATEGIES.get(str(config.get("strategy")))
+    return config.get("lora_targets") if strategy is not None and strategy.low_rank else None
 
 
 def arm_name(config: Mapping[str, Any]) -> str:

@@ -1,20 +1,25 @@
-"""LoRA (Hu et al., arXiv 2106.09685) through PEFT.
+"""Adapters through PEFT: LoRA, its variants, and (IA)³ (see `strategies`).
 
 Target layers are resolved before PEFT is called, since PEFT does not report patterns that match nothing.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import LoraLayer
+from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from sousaphone.backbones.backbone_spec import BackboneSpec
+from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.kernels.lora_cpu import FusedConv2d, FusedLinear
+from sousaphone.strategies import STRATEGIES
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,7 @@ class Targets:
     modules: tuple[str, ...]  # full names of the pretrained layers with adapters, in model order
     matches: Mapping[str, int]  # number of layers that each pattern matches, aliases resolved
     trained_in_full: tuple[str, ...] = ()  # patterns of fresh layers, which train in full without adapters
+    scaled_inputs: tuple[str, ...] = ()  # (IA)³: those of `modules` whose inputs are scaled, instead of their outputs
 
 
 def adaptable(module: nn.Module) -> bool:
@@ -60,24 +66,70 @@ def resolve_targets(
         else:
             names = sorted({".".join(layer.split(".")[-2:]) for layer in layers})
             near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:6]
-            raise UserError(f"LoRA target {pattern!r} matches no layer; near misses: {', '.join(near)}")
+            raise UserError(f"adapter target {pattern!r} matches no layer; near misses: {', '.join(near)}")
     return Targets(tuple(layer for layer in pretrained if layer in chosen), matches, tuple(in_full))
 
 
-def inject(model: nn.Module, targets: Targets, r: int, alpha: float, dropout: float) -> None:
-    """Add adapters to the targets in place and freeze all other parameters. B is initialised to zero, so the output of
-    the model does not change."""
+def find_targets(model: nn.Module, config: TrainConfig, spec: BackboneSpec, fresh: Iterable[str]) -> Targets:
+    """The layers of a backbone that get adapters; raises a UserError if the strategy of the trial has none there."""
+    if STRATEGIES[config.strategy].low_rank:
+        return resolve_targets(model, spec.lora_targets[config.lora_targets], spec.aliases, fresh)
+    if not spec.ia3_outputs + spec.ia3_inputs:
+        raise UserError(f"strategy {config.strategy} has no targets in {spec.title}; choose another strategy")
+    targets = resolve_targets(model, spec.ia3_outputs + spec.ia3_inputs, spec.aliases, fresh)
+    scaled_inputs = resolve_targets(model, spec.ia3_inputs, spec.aliases, fresh).modules
+    return dataclasses.replace(targets, scaled_inputs=scaled_inputs)
+
+
+def adapter_config(config: TrainConfig, targets: Targets, **others: Any) -> PeftConfig:
+    """PEFT's configuration of the adapters of a trial, whose strategy has adapters. `others` are further fields."""
+    strategy = STRATEGIES[config.strategy]
+    assert strategy.peft_type is not None
     # PEFT annotates alpha as int but only divides it by r.
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets.modules))
-    config._register_custom_module({nn.Linear: FusedLinear, nn.Conv2d: FusedConv2d})
-    inject_adapter_in_model(config, model)
+    low_rank = {"lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+    options: dict[str, dict[str, Any]] = {
+        "LORA": {"r": config.lora_r, **low_rank},
+        # The mean rank starts at 1.5 times the final one, as in the paper. `RankAllocation` knows the number of steps.
+        "ADALORA": {"init_r": -(-3 * config.lora_r // 2), "target_r": config.lora_r, "total_step": 1, **low_rank},
+        "IA3": {"feedforward_modules": list(targets.scaled_inputs)},
+    }
+    own = {**options[strategy.peft_type], **strategy.options, **others}
+    return PEFT_TYPE_TO_CONFIG_MAPPING[strategy.peft_type](target_modules=list(targets.modules), **own)
 
 
-def adapter_layers(model: nn.Module) -> list[LoraLayer]:
+def inject(model: nn.Module, config: TrainConfig, targets: Targets) -> None:
+    """Add adapters to the targets in place and freeze all other parameters. Their initial values do not change the
+    output of the model."""
+    adapters = adapter_config(config, targets)
+    if isinstance(adapters, LoraConfig):
+        adapters._register_custom_module({nn.Linear: FusedLinear, nn.Conv2d: FusedConv2d})
+    inject_adapter_in_model(adapters, model)
+
+
+def merge(model: nn.Module) -> None:
+    """Replace each layer with an adapter, in place, by the plain layer that computes the same."""
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()
+            model.set_submodule(name, layer.get_base_layer())
+
+
+def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
     """The layers with adapters, in model order."""
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """The dropout modules of the adapters."""
+    return [module for name, module in model.named_modules() if name.endswith(".lora_dropout")]
 
 
 def is_adapter(parameter_name: str) -> bool:
-    """Whether a dotted parameter name belongs to matrix A or B of an adapter."""
-    return ".lora_A." in parameter_name or ".lora_B." in parameter_name
+    """Whether a dotted parameter name belongs to an adapter."""
+    return any(part in parameter_name for part in (".lora_", ".ia3_l.", ".ranknum."))
+
+
+def is_scale(parameter_name: str) -> bool:
+    """Whether a dotted parameter name belongs to an adapter's vector by which pretrained weights are multiplied: weight
+    decay would shrink these weights instead of the adapter."""
+    return ".ia3_l." in parameter_name or ".lora_magnitude_vector." in parameter_name

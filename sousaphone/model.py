@@ -1,4 +1,4 @@
-"""Model construction: `load_backbone` builds a backbone, `build_model` adds LoRA and the classifier."""
+"""Model construction: `load_backbone` builds a backbone, `build_model` adds adapters and the classifier."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
+from sousaphone.strategies import STRATEGIES
 from sousaphone.weights.check import load_checked
 
 
@@ -72,8 +73,9 @@ class ParameterCounts:
 class RudimentClassifier(nn.Module):
     """Backbone, adapters and a fresh classifier over C classes.
 
-    Under the strategies 'lora' and 'head' pretrained layers do not change: their parameters require no gradient, and
-    `train()` keeps their modules in evaluation mode (batch norm, dropout, drop-path, layer-drop).
+    Except under the strategy 'full', pretrained layers do not change (under 'bitfit', only their biases do): their
+    parameters require no gradient, and `train()` keeps their modules in evaluation mode (batch norm, dropout,
+    drop-path, layer-drop).
     """
 
     def __init__(self, backbone: Backbone, classes: int, config: TrainConfig) -> None:
@@ -82,34 +84,35 @@ class RudimentClassifier(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(backbone.width, classes))
         self.fresh = ("classifier", *(f"backbone.{name}" for name in backbone.spec.fresh))
         self.classes = classes
-        self.strategy = config.strategy
+        self.strategy = STRATEGIES[config.strategy]
         self.base_fingerprint = weights.fingerprint(backbone)
         self.targets = lora.Targets((), {})
-        if config.strategy != "full":
+        if self.strategy.pretrained != "all":
             self.requires_grad_(False)
-        if config.strategy == "lora":
-            spec = backbone.spec
-            self.targets = lora.resolve_targets(self, spec.lora_targets[config.lora_targets], spec.aliases, self.fresh)
+        if self.strategy.pretrained == "biases":
+            _train_biases(backbone)
+        if self.strategy.peft_type is not None:
+            self.targets = lora.find_targets(self, config, backbone.spec, self.fresh)
             # If all targets are fresh layers, none needs an adapter: they train in full, as under 'head'.
             if self.targets.modules:
-                lora.inject(self, self.targets, config.lora_r, config.lora_alpha, config.lora_dropout)
+                lora.inject(self, config, self.targets)
         for name in self.fresh:
             self.get_submodule(name).requires_grad_(True)
 
     def train(self, mode: bool = True) -> RudimentClassifier:
         super().train(mode)
-        if mode and self.strategy != "full":
+        if mode and self.strategy.pretrained != "all":
             self.backbone.eval()
             for name in self.fresh:
                 self.get_submodule(name).train()
-            for layer in lora.adapter_layers(self):
-                layer.lora_dropout.train()
+            for dropout in lora.dropouts(self):
+                dropout.train()
         return self
 
     def place(self, device: torch.device) -> Self:
-        """Move the model to a device in place; on CUDA, cast frozen parameters to bfloat16."""
+        """Move the model to a device in place; on CUDA, cast frozen parameters to bfloat16 (`Strategy.captured`)."""
         self.to(device)
-        return self.round_frozen() if device.type == "cuda" and self.strategy != "full" else self
+        return self.round_frozen() if device.type == "cuda" and self.strategy.captured else self
 
     def round_frozen(self) -> Self:
         """Cast frozen parameters to bfloat16 in place, convolution kernels in channels-last layout.
@@ -148,13 +151,13 @@ class RudimentClassifier(nn.Module):
         return ParameterCounts(
             total=sum(p.numel() for _, p in named),
             trainable=sum(p.numel() for _, p in named if p.requires_grad),
-            adapter=sum(p.numel() for name, p in named if lora.is_adapter(name)),
+            adapter=sum(p.numel() for name, p in named if p.requires_grad and lora.is_adapter(name)),
         )
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """All tensors that training changes: trainable parameters and, under 'full', buffers."""
         changed = {name for name, p in self.named_parameters() if p.requires_grad}
-        if self.strategy == "full":
+        if self.strategy.pretrained == "all":
             changed |= {name for name, _ in self.named_buffers()}
         return {name: tensor for name, tensor in self.state_dict().items() if name in changed}
 
@@ -172,6 +175,15 @@ class RudimentClassifier(nn.Module):
         """Load a `trained_state` into an equal base; raises a UserError for that of another model or strategy."""
         refuse_misfits("the saved state is of another model or strategy", self.misfits(state))
         self.load_state_dict(state, strict=False)
+
+
+def _train_biases(backbone: Backbone) -> None:
+    """Let the biases train, those of norms included."""
+    biases = [p for name, p in backbone.named_parameters() if name.rpartition(".")[2] == "bias"]
+    if not biases:
+        raise UserError(f"{backbone.spec.title} has no biases to train; choose another strategy than bitfit")
+    for bias in biases:
+        bias.requires_grad_(True)
 
 
 def backbone_of(config: TrainConfig) -> Backbone:

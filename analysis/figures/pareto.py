@@ -14,12 +14,14 @@ from analysis.figures import mpl, plotly_charts
 from analysis.figures.style import GREY, Key, Spot, chance_key, jitter, log_axis, short_count, shortened
 from analysis.load.trials import Trial
 from analysis.run_summary import Findings
-from analysis.stats.arms import STRATEGIES, Arm, Look, title
+from analysis.stats.arms import Arm, Look, title
 from analysis.write.blocks import Picture
+from sousaphone.strategies import STRATEGIES
 from sousaphone.text import counted
 
 # Area of a marker, points²: the larger, the more of a backbone trains.
-_SIZES = {"head": 24.0, "lora": 48.0, "full": 85.0}
+_SIZES = {"head": 24.0, "ia3": 30.0, "bitfit": 37.0, "lora": 48.0, "rslora": 54.0, "dora": 60.0, "adalora": 68.0}
+_SIZES |= {"full": 85.0}
 _HEADING = "Accuracy against cost"
 _NEAR = (0.08, 0.055)  # fractions of a panel's width and height within which two numbers would overlap
 _COVERED = 0.025  # the same for two markers
@@ -229,7 +231,7 @@ def _keys(panels: Sequence[Panel], run: Findings) -> tuple[list[Key], list[Key]]
     others = []
     if len(strategies) > 1:
         grey = Look(GREY, "o", "circle")
-        others += [Key(STRATEGIES[name], grey, size=_SIZES[name] ** 0.5) for name in strategies]
+        others += [Key(STRATEGIES[name].title, grey, size=_SIZES[name] ** 0.5) for name in strategies]
     if len({arm.augment for arm in shown}) > 1:
         others += [Key("augmented"), Key("unaugmented", filled=False)]
     others.append(_FRONT)

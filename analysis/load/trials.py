@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
+from sousaphone.config import lora_targets_of
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
@@ -53,7 +54,7 @@ class Trial:
             **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")},
             # Only where evaluation is limited, so that other signatures do not change.
             **({_SCORED: self.most_scored} if self.most_scored is not None else {}),
-            "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
+            "lora_targets": lora_targets_of(config),
             "version": self.version,
         }
 

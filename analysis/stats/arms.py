@@ -12,13 +12,13 @@ from analysis.load.trials import Trial
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import arm_of
+from sousaphone.strategies import STRATEGIES
 
 # Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 # Each colour also has a shape, named as in Matplotlib and in plotly.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")
-STRATEGIES = {"lora": "LoRA", "head": "head only", "full": "full fine-tuning"}
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _parts(trial: Trial) -> tuple[str, ...]:
     arm = arm_of(trial.config)
     return (
         title(arm.model),
-        STRATEGIES.get(arm.strategy, arm.strategy),
+        STRATEGIES[arm.strategy].title if arm.strategy in STRATEGIES else arm.strategy,
         f"targets {arm.lora_targets}" if arm.lora_targets else "",
         "augmented" if arm.augment else "unaugmented",
     )

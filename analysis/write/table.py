@@ -10,6 +10,7 @@ import pandas as pd
 
 from analysis.load.trials import Trial
 from analysis.stats.slices import Slice, possible
+from sousaphone.config import lora_targets_of
 
 INTEGERS = (
     *("seed", "epochs", "best_epoch", "total_params", "trainable_params", "adapter_params", "oom_retries"),
@@ -60,8 +61,7 @@ def _row(
         "trial_id": trial.trial_id,
         "model": config.get("model"),
         "strategy": config.get("strategy"),
-        # The other strategies have no adapters.
-        "lora_targets": config.get("lora_targets") if config.get("strategy") == "lora" else None,
+        "lora_targets": lora_targets_of(config),
         "augment": "on" if config.get("augment") else "off",
         "seed": config.get("seed"),
         "dataset": config.get("dataset"),

@@ -56,6 +56,9 @@ class BackboneSpec:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()  # modules that no checkpoint holds; fully trained under every strategy
     in_default_sweep: bool = True  # whether a sweep includes it by default
+    # Patterns of the layers whose outputs, or inputs, (IA)³ scales.
+    ia3_outputs: tuple[str, ...] = ()
+    ia3_inputs: tuple[str, ...] = ()
     twin: str | None = None  # the backbone with the same architecture and other weights
 
     @property

@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from sousaphone.backbones.backbone import Backbone
 
 # Published for AST: LoRA and adapters 5e-3, linear probe 1e-3, full fine-tuning 5e-5 (Cappellazzo et al., arXiv
-# 2312.03694). They are the defaults of the others until tuned. Most nano backbones start from random weights, so under
-# the full strategy they use a common rate for training from scratch.
+# 2312.03694). They are the defaults of the others until tuned; the variants of LoRA use its rate. Most nano backbones
+# start from random weights, so under the full strategy they use a common rate for training from scratch.
+# (IA)³: its vectors start at 1 and move by at most the rate per step; T-Few trains them at 3e-3 for 1,000 steps of
+# Adafactor (Liu et al., arXiv 2205.05638), and trials here are shorter. Biases: 1e-3, the highest of the rates 1e-4 to
+# 1e-3 that BitFit searches (Ben Zaken et al., arXiv 2106.10199).
+_ADAPTERS = {**dict.fromkeys(("lora", "rslora", "dora", "adalora"), 5e-3), "ia3": 1e-2, "bitfit": 1e-3}
 _RATES = {
-    "base": {"lora": 5e-3, "head": 1e-3, "full": 5e-5},
-    "nano": {"lora": 5e-3, "head": 5e-3, "full": 1e-3},
+    "base": {**_ADAPTERS, "head": 1e-3, "full": 5e-5},
+    "nano": {**_ADAPTERS, "head": 5e-3, "full": 1e-3},
 }
 # Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
 # a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory is retried with half of it. The
@@ -56,6 +60,9 @@ _AST = BackboneSpec(
         "all-linear": (*(f"attention.{name}_proj" for name in "qkvo"), "mlp.fc1", "mlp.fc2"),
         "sweep": ("query", "key", "value", "output.dense"),
     },
+    # As in the paper: keys, values, and the inner activations of the feed-forward layers.
+    ia3_outputs=("attention.k_proj", "attention.v_proj"),
+    ia3_inputs=("mlp.fc2",),
     aliases={
         # transformers 5 renamed AST's modules; `output.dense` was the name of both blocks' last layer.
         "query": ("attention.q_proj",),
@@ -102,6 +109,9 @@ _HTSAT = BackboneSpec(
         ("all-linear", "sweep"),
         ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
     ),
+    # As PEFT does for BERT, whose names these are: `output.dense` is the last layer of both blocks.
+    ia3_outputs=("key", "value"),
+    ia3_inputs=("output.dense",),
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
@@ -123,6 +133,8 @@ _EFFICIENTAT = BackboneSpec(
         "all-linear": ("expand.conv", "project.conv", "last.conv", "se.fc1", "se.fc2"),
         "sweep": ("attention_pool.0", "attention_pool.2", "classifier.1"),
     },
+    # The inner activations of each inverted residual block, its counterpart of a feed-forward layer.
+    ia3_inputs=("project.conv",),
     learning_rates={**_RATES, "nano": {**_RATES["nano"], "full": 3e-3}},
     # The first layers' feature maps are large; smaller batches stay in the processor's caches.
     micro_batches={"base": {"cuda": 32, "mps": 16, "cpu": 4}, "nano": dict.fromkeys(_NANO_BATCHES, 16)},
@@ -166,6 +178,8 @@ _BEATS = BackboneSpec(
         },
     },
     lora_targets=dict.fromkeys(("all-linear", "sweep"), ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+    ia3_outputs=("k_proj", "v_proj"),
+    ia3_inputs=("fc2",),
     # With a gated linear unit the first layer is one level deeper.
     aliases={"fc1": ("fc1", "fc1.linear")},
     learning_rates=_RATES,

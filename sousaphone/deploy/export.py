@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -10,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from peft import LoraConfig
-from peft.tuners.lora import LoraLayer
 from torch import Tensor
 
+from sousaphone import lora
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.calibration import Predictions, calibrated, probabilities, read_predictions
 from sousaphone.deploy.deploy_card import deploy_card
@@ -55,8 +55,8 @@ def export(
     Args:
         target: a new or empty directory, not in a run.
         statement: banner and verdict of the run's report, for the model card.
-        merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
-            without adapters is always stored so.
+        merged: store all tensors, with adapters merged into the base weights; the base is then not needed for loading.
+            A model without adapters is always stored so.
         runtimes: 'onnx' and 'int8' write graphs for ONNX Runtime (the latter needs the former).
         measured: measure the deploy card, on this machine.
         overwrite: replace `target` if it is a model folder without other files.
@@ -119,11 +119,9 @@ def _write_member(member: Member, directory: Path, merged: bool, runtimes: Seque
             )
         name = model_folder.MERGED
     else:
-        adapter = LoraConfig(
-            r=int(config.trial().lora_r),
-            lora_alpha=config.trial().lora_alpha,  # annotated as int, but only divided by r
-            lora_dropout=config.trial().lora_dropout,
-            target_modules=list(network.targets.modules),
+        adapter = lora.adapter_config(
+            config.trial(),
+            network.targets,
             modules_to_save=list(network.fresh),
             base_model_name_or_path=str(config.base_weights.get("source")),
             inference_mode=True,
@@ -141,25 +139,22 @@ def _write_member(member: Member, directory: Path, merged: bool, runtimes: Seque
 
 
 def merged_state(network: RudimentClassifier) -> dict[str, Tensor]:
-    """The state dict of the same network without adapters: each is added to the weight of its layer."""
-    state = {name: t for name, t in network.state_dict().items() if ".lora_" not in name}
-    state = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items()}
-    for name, layer in network.named_modules():
-        if isinstance(layer, LoraLayer):
-            state[f"{name}.weight"] = state[f"{name}.weight"] + layer.get_delta_weight("default").detach()
-    return state
+    """The state dict of the same network without adapters: each is merged into the weight of its layer."""
+    merged = copy.deepcopy(network)
+    lora.merge(merged)
+    return merged.state_dict()
 
 
 def _check(members: Sequence[Member], directory: Path, weights: Path | None, runtimes: Sequence[Runtime]) -> None:
     """Raise a UserError if the folder does not compute the logits of the trials."""
     config, loaded = load_members(directory, weights)
     folders = [directory / name for name in config.members] or [directory]
-    for member, copy, folder in zip(members, loaded, folders, strict=True):
+    for member, reread, folder in zip(members, loaded, folders, strict=True):
         clip = torch.from_numpy(fixed_clip(member.config.sample_rate)).float()[None] / 32768
         clip = clip[:, : round(member.config.clip_seconds * member.config.sample_rate)]
         with torch.inference_mode():
             expected = member.network(clip)
-            found = {"merged model": copy.network(clip)}
+            found = {"merged model": reread.network(clip)}
         if "onnx" in runtimes:
             found["ONNX graph"] = torch.from_numpy(OnnxSession(folder / GRAPHS["onnx"]).logits(clip.numpy()))
         for kind, logits in found.items():

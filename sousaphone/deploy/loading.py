@@ -160,14 +160,15 @@ def _load_folder(directory: Path, config: ModelConfig, weights: Path | str | Non
 
 def peft_name(name: str) -> str:
     """Return the name of a trained tensor in PEFT's files, which omit the adapter's name."""
-    return f"base_model.model.{name.replace('.default.', '.')}"
+    # PEFT's DoRA stores its vectors by the names of its earlier versions.
+    name = name.replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
+    return f"base_model.model.{name.replace('.default.', '.').removesuffix('.default')}"
 
 
 def merged_network(config: ModelConfig) -> RudimentClassifier:
     """Build the network into which merged tensors are loaded: without adapters, with random weights."""
-    strategy = "full" if config.trial().strategy == "full" else "head"  # "full" trains and stores all tensors alike
     # Base weights may have set the hop; front ends without that option ignore it.
-    trial = config.trial(strategy=strategy, weights=RANDOM, efficientat_hop=config.front_end.hop)
+    trial = config.trial(strategy="head", weights=RANDOM, efficientat_hop=config.front_end.hop)
     return build_model(trial, len(config.classes))
 
 

@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sousaphone import lora
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
 from sousaphone.kernels.dispatch import use_fused
-from sousaphone.lora import adapter_layers
 from sousaphone.model import RudimentClassifier
 
 _OPSET = 20
@@ -49,8 +49,7 @@ def write_graph(member: Member, path: Path) -> None:
     """Write a model, which must be on the CPU, as an ONNX graph. Batch size and length of the wave are dynamic."""
     config = member.config
     network = copy.deepcopy(member.network)
-    for layer in adapter_layers(network):
-        layer.merge()
+    lora.merge(network)
     use_fused(network, False)
     calibration = config.calibration
     samples = round(config.clip_seconds * config.sample_rate)

@@ -239,10 +239,11 @@ def describe_model(model: RudimentClassifier, source: str) -> Iterator[str]:
         f"({counts.trainable_percent:.2f} %), {counts.adapter:,} of them in adapters"
     )
     if targets.matches:
-        yield f"      LoRA on {', '.join(f'{pattern} × {number}' for pattern, number in targets.matches.items())}"
+        matches = ", ".join(f"{pattern} × {number}" for pattern, number in targets.matches.items())
+        yield f"      {model.strategy.title} on {matches}"
     if targets.trained_in_full:
         yield f"      trained in full: {', '.join(targets.trained_in_full)}"
-    if model.strategy == "lora" and not targets.modules:
+    if targets.trained_in_full and not targets.modules:
         yield "      no adapters: all of its targets are new layers, so this arm equals --strategy head"
     record, contract = model.weights_record(source), model.backbone.frontend.contract
     if source != RANDOM:

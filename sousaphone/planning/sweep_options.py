@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from annotated_types import Len
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGETS, SCALES, STRATEGIES
+from sousaphone.config import DATASET_SIZES, DEFAULT_EPOCHS, DEVICES, LORA_TARGETS, SCALES
 from sousaphone.runs import schema
+from sousaphone.strategies import STRATEGIES
 
 TINY_EPOCHS = 10  # a demonstration takes minutes on two cores
 TRIAL_TIME_LIMIT, STALL_TIMEOUT = "2h", "10m"
@@ -88,7 +89,9 @@ class Options:
         later=Later.GROWS,
         choices=AUGMENT,
     )
-    strategy: str | None = fixed(COMPARED, "adapters, head only or all parameters (default lora)", choices=STRATEGIES)
+    strategy: str | None = fixed(
+        COMPARED, "adapters, biases, head only or all parameters (default lora)", choices=tuple(STRATEGIES)
+    )
     lora_targets: str | None = fixed(
         COMPARED,
         "pretrained layers with adapters: all linear ones, or a short list (default all-linear)",

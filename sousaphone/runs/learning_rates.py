@@ -14,6 +14,7 @@ from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.strategies import STRATEGIES
 from sousaphone.text import counted
 
 FILE = "rates.json"
@@ -96,7 +97,8 @@ def read(
         why = error.strerror if isinstance(error, OSError) else "it is not a rates file"
         message = f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
         raise UserError(message) from None
-    wanted = {"scale": scale, "strategy": strategy} | ({"lora_targets": lora_targets} if strategy == "lora" else {})
+    wanted = {"scale": scale, "strategy": strategy}
+    wanted |= {"lora_targets": lora_targets} if STRATEGIES[strategy].low_rank else {}
     differences = [
         f"{key.replace('_', ' ')} {content[key]}, not {value}" for key, value in wanted.items() if content[key] != value
     ]

@@ -143,7 +143,7 @@ History = Annotated[list[_ROW], Len(0, MOST_EPOCHS), Check(_history)]
 
 # Numbers of parameters, and layers with adapters, of a trial.
 PARAMETERS = fields(total=Count, trainable=Count, adapter=Count, trainable_percent=Number)
-LORA = fields(matches=dict[Text, Count], modules=list[Text], trained_in_full=list[Text])
+LORA = fields(matches=dict[Text, Count], **dict.fromkeys(("modules", "trained_in_full", "scaled_inputs"), list[Text]))
 # Pretrained weights: 'random' or a path, SHA-256 of the base model's tensors and of the file, input features.
 _WEIGHTS = dict.fromkeys(("origin", "sha256", "format", "licence", "pretraining", "objective"), Text | None)
 _FRONTEND = {"frontend": dict[Text, Scalar] | None, "frontend_mismatch": list[Text] | None}

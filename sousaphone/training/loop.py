@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sousaphone import lora
 from sousaphone.backbones.frontends import to_float
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
@@ -29,6 +30,7 @@ from sousaphone.model import RudimentClassifier
 from sousaphone.runs.statuses import Cause
 from sousaphone.training import augment, metrics
 from sousaphone.training.device_clock import DeviceClock
+from sousaphone.training.rank_allocation import IMPORTANCE, RankAllocation
 from sousaphone.training.scoring import FinalScores, Scores, evaluate, final_metrics, score_all
 from sousaphone.training.step import MicroBatch, micro_batch_of
 
@@ -181,6 +183,7 @@ def train_epoch(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began, clock = time.perf_counter(), DeviceClock(device)
+    ranks = RankAllocation(config, model)
     batches = clips.training_batches(effective, epoch, seconds=augment.window_seconds(config))
     for step, batch in zip(range(steps), batches, strict=False):
         clock.begin_step()
@@ -202,8 +205,9 @@ def train_epoch(
             loss_sum += micro_batch.train(part, target, len(features))
             done += len(part)
             tick(epoch, done / planned)  # a step of a large model may take minutes on a CPU
+        ranks.add_penalty()
         torch.nn.utils.clip_grad_norm_(micro_batch.trainable, config.max_grad_norm)
-        optimizer.step()
+        ranks.step(optimizer, taken + 1, config.epochs * steps)
         clock.end_step()
         if device.type == "cpu":
             peak = max(peak, private_memory())
@@ -239,19 +243,25 @@ def _check_finite(row: dict[str, Any], name: str) -> None:
 
 
 def make_optimizer(model: RudimentClassifier, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the trainable parameters, fused on CUDA."""
-    trainable = (p for p in model.parameters() if p.requires_grad)
-    return adamw(trainable, config.learning_rate, config.weight_decay, fused=config.device == "cuda")
+    """AdamW over the trainable parameters, fused on CUDA; vectors that multiply pretrained weights do not decay."""
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    scales = [p for name, p in trainable.items() if lora.is_scale(name)]
+    return adamw(trainable.values(), config.learning_rate, config.weight_decay, scales, config.device == "cuda")
 
 
 def adamw(
-    parameters: Iterable[nn.Parameter], learning_rate: float, weight_decay: float, fused: bool = False
+    parameters: Iterable[nn.Parameter],
+    learning_rate: float,
+    weight_decay: float,
+    undecayed: Iterable[nn.Parameter] = (),
+    fused: bool = False,
 ) -> torch.optim.AdamW:
-    """AdamW with the usual weight decay on matrices only."""
-    parameters = list(parameters)
+    """AdamW with the usual weight decay on matrices only, except those `undecayed`."""
+    parameters, kept = list(parameters), set(undecayed)
+    decayed = [p for p in parameters if p.dim() > 1 and p not in kept]
     groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1 or p in kept], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=learning_rate, fused=fused or None)
 
@@ -283,20 +293,23 @@ def fits(config: TrainConfig, model: RudimentClassifier, state: dict[str, Any]) 
     groups, saved = optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"]
     names = ("params", "betas", "eps", "weight_decay")
     trained = (state["model"], state["best"]["model"])
+    ranked = RankAllocation(config, model).parameters
     return (
         [[group[name] for name in names] for group in saved] == [[group[name] for name in names] for group in groups]
         and not any(differing for tensors in trained for differing in model.misfits(tensors).values())
         and all(
-            index < len(parameters) and _are_moments(moments, parameters[index])
+            index < len(parameters) and _are_moments(moments, parameters[index], parameters[index] in ranked)
             for index, moments in state["optimizer"]["state"].items()
         )
     )
 
 
-def _are_moments(moments: Mapping[str, Tensor], parameter: nn.Parameter) -> bool:
+def _are_moments(moments: Mapping[str, Tensor], parameter: nn.Parameter, ranked: bool) -> bool:
     kind = parameter.dtype, parameter.shape
     expected = {"step": (torch.float32, torch.Size()), "exp_avg": kind, "exp_avg_sq": kind}
-    return {name: (tensor.dtype, tensor.shape) for name, tensor in moments.items()} == expected
+    found = {name: (tensor.dtype, tensor.shape) for name, tensor in moments.items()}
+    # A trial of few steps allocates no ranks.
+    return found == expected or (ranked and found == expected | dict.fromkeys(IMPORTANCE, kind))
 
 
 def _check_origin(state: dict[str, Any], config: TrainConfig, model: RudimentClassifier) -> None:

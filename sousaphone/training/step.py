@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
+from sousaphone.strategies import STRATEGIES
 
 # Attention backends by priority: cuDNN takes 0.72 of the time of flash attention on an H200.
 _ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -129,13 +130,13 @@ def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch
     """The micro-batch for the configuration and a model that is on its device.
 
     A graph replays the decisions made during its capture, so that backbones trained in full are not captured: they drop
-    layers at random and update their batch norms.
+    layers at random and update their batch norms. See `Strategy.captured`.
     """
-    captured = config.device == "cuda" and config.strategy != "full"
+    captured = config.device == "cuda" and STRATEGIES[config.strategy].captured
     return (CapturedMicroBatch if captured else MicroBatch)(config, model)
 
 
 def autocast(config: TrainConfig) -> torch.autocast:
-    """bfloat16 on CUDA for models trained in full; `RudimentClassifier.place` casts the frozen parts of all others."""
-    enabled = config.device == "cuda" and config.strategy == "full"
+    """bfloat16 on CUDA for strategies without capture; with it, `RudimentClassifier.place` casts the frozen parts."""
+    enabled = config.device == "cuda" and not STRATEGIES[config.strategy].captured
     return torch.autocast(config.device, dtype=torch.bfloat16, enabled=enabled)
