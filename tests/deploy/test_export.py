@@ -17,6 +17,7 @@ from peft import PeftModel
 
 from analysis.report import read_run
 from sousaphone import base_model, load
+from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.export import export
 from sousaphone.deploy.loading import load_members, load_trial
@@ -26,18 +27,19 @@ from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, predictions_name
+from sousaphone.strategies import STRATEGIES
 from tests.deploy.conftest import STATEMENT
 
+# Of the backbones, these have linear layers, or 1 x 1 convolutions.
+FAST = {("ast", strategy) for strategy in STRATEGIES} | {("efficientat", s) for s in ("lora", "dora", "ia3", "full")}
 BACKBONES = [
-    ("ast", {}),
-    ("htsat", {}),
-    ("efficientat", {}),
-    ("beats", {}),
     ("efficientat", {"lora_targets": "sweep"}),  # only new layers are trained
     ("efficientat", {"efficientat_hop": 320}),
-    ("ast", {"strategy": "head"}),
-    ("ast", {"strategy": "full"}),
-    ("efficientat", {"strategy": "full"}),
+    *(
+        pytest.param(name, {"strategy": strategy}, marks=[] if (name, strategy) in FAST else pytest.mark.slow)
+        for strategy in STRATEGIES
+        for name in DEFAULT_SWEEP
+    ),
 ]
 
 
@@ -51,13 +53,15 @@ def logits(network: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("name", "changes"), BACKBONES, ids=[f"{n}-{'-'.join(map(str, c.values()))}" for n, c in BACKBONES]
+    ("name", "changes"),
+    BACKBONES,
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
 )
 def test_folder_computes_the_logits_of_the_trial(
     every_backbone: Callable[..., RunDirectory], tmp_path: Path, name: str, changes: dict
 ) -> None:
     (trial,) = best_arm(every_backbone(name, **changes))
-    adapters = changes.get("strategy", "lora") == "lora" and changes.get("lora_targets") != "sweep"
+    adapters = STRATEGIES[trial.config.strategy].peft_type is not None and changes.get("lora_targets") != "sweep"
     for merged in [False, True] if adapters else [False]:
         folder = tmp_path / str(merged)
         config = export([trial], folder, STATEMENT, merged=merged)

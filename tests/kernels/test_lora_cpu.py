@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.training.loop import fit
 
 
-def trained(name: str, **changes: float) -> RudimentClassifier:
+def trained(name: str, **changes: Any) -> RudimentClassifier:
     """A nano backbone whose adapters are not zero."""
     model = build_model(TrainConfig(model=name, clip_seconds=1.0, weights="random", **changes), len(SLUGS))
     torch.manual_seed(1)
@@ -35,16 +36,26 @@ def features_of(model: RudimentClassifier, clips: int = 3) -> Tensor:
     return model.features(torch.rand(clips, model.backbone.spec.sample_rate) - 0.5)
 
 
+@pytest.mark.parametrize("strategy", ["lora", "rslora"])
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_every_adapter_has_a_fused_path(name: str) -> None:
-    layers = lora.adapter_layers(trained(name))
+def test_every_adapter_has_a_fused_path(name: str, strategy: str) -> None:
+    layers = lora.adapter_layers(trained(name, strategy=strategy))
     assert layers
     assert all(isinstance(layer, FusedLinear | FusedConv2d) for layer in layers)
+    assert all(layer.parts(torch.rand(1, layer.in_features)) is not None for layer in layers)
 
 
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_logits_and_gradients_equal_those_of_peft(name: str) -> None:
-    fused = trained(name, lora_dropout=0.0, head_dropout=0.0).train()
+def test_dora_has_no_fused_path(name: str) -> None:
+    layers = lora.adapter_layers(trained(name, strategy="dora"))
+    assert all(layer.parts(torch.rand(1, layer.in_features)) is None for layer in layers)
+
+
+@pytest.mark.parametrize("strategy", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_logits_and_gradients_equal_those_of_peft(name: str, strategy: str) -> None:
+    # rsLoRA would scale adapters so large by 5.7, and the logits of EfficientAT to thousands.
+    fused = trained(name, strategy=strategy, lora_alpha=4.0, lora_dropout=0.0, head_dropout=0.0).train()
     plain = copy.deepcopy(fused)
     use_fused(plain, False)
     features, labels = features_of(fused), torch.tensor([1, 2, 3])
