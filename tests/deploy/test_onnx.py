@@ -29,6 +29,7 @@ from sousaphone.errors import UserError
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.strategies import STRATEGIES
 from tests.backbones.beats_nets import GATED, official, perturbed
 from tests.backbones.test_ast import SMALL
 from tests.backbones.test_htsat import AUDIO
@@ -38,15 +39,17 @@ BACKBONES = ("ast", "htsat", "efficientat", "beats")
 TEMPERATURE = 1.7
 
 
-def member(name: str, scale: str = "nano", weights: str = "random") -> Member:
-    """A model with adapters that change its logits."""
-    trial = TrainConfig(model=name, scale=scale, weights=weights)
+def member(
+    name: str, scale: str = "nano", weights: str = "random", strategy: str = "lora", change: float = 0.05
+) -> Member:
+    """A model whose trained tensors in pretrained layers are changed, and with them its logits."""
+    trial = TrainConfig(model=name, scale=scale, weights=weights, strategy=strategy)
     network = build_model(trial, len(SLUGS)).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter_name, parameter in network.named_parameters():
-            if "lora_B" in parameter_name:
-                parameter.normal_(0, 0.05)
+            if parameter.requires_grad and not parameter_name.startswith(network.fresh):
+                parameter.add_(torch.randn_like(parameter), alpha=change)
     config = ModelConfig(
         kind="adapter",
         architecture={field: getattr(trial, field) for field in ARCHITECTURE},
@@ -106,6 +109,13 @@ def test_graphs_compute_the_logits(name: str, tmp_path: Path) -> None:
     """In one test, because an export takes seconds."""
     check_graph(member(name), tmp_path / "model.onnx")
     check_quantized(tmp_path / "model.onnx", tmp_path / "model.int8.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("strategy", [strategy for strategy in STRATEGIES if strategy != "lora"])
+def test_graph_of_every_strategy_computes_the_logits(strategy: str, name: str, tmp_path: Path) -> None:
+    check_graph(member(name, strategy=strategy, change=0.02), tmp_path / "model.onnx")
 
 
 @pytest.mark.slow

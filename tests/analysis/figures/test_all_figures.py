@@ -14,7 +14,7 @@ from matplotlib.image import imread
 from analysis.figures import curves
 from analysis.load.trials import Trial
 from analysis.write.blocks import Picture
-from sousaphone.config import LORA_TARGETS, STRATEGIES
+from sousaphone.config import LORA_TARGETS
 from tests.analysis.figure_builders import MODELS, baseline, built, chart, drawn, findings, json_bytes, one, rows
 from tests.analysis.run_builders import ALARM, arm
 
@@ -37,7 +37,7 @@ def many(path: Path, kind: str) -> tuple[list[Trial], pd.DataFrame]:
     if kind == "8 arms":
         plan = [arm(m, augment=a, seed=s, epochs=30) for m in MODELS for a in (True, False) for s in range(10)]
         return built(path, plan, clips=1000, players=12)
-    ways = [("lora", targets) for targets in LORA_TARGETS] + [(s, LORA_TARGETS[0]) for s in STRATEGIES if s != "lora"]
+    ways = [("lora", targets) for targets in LORA_TARGETS] + [(way, LORA_TARGETS[0]) for way in ("head", "full")]
     plan = [
         arm(m, strategy=way, lora_targets=targets, augment=a, seed=s, epochs=30)
         for m in MODELS
