@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 # start from random weights, so under the full strategy they use a common rate for training from scratch.
 # (IA)³: its vectors start at 1 and move by at most the rate per step; T-Few trains them at 3e-3 for 1,000 steps of
 # Adafactor (Liu et al., arXiv 2205.05638), and trials here are shorter. Biases: 1e-3, the highest of the rates 1e-4 to
-# 1e-3 that BitFit searches (Ben Zaken et al., arXiv 2106.10199).
-_ADAPTERS = {**dict.fromkeys(("lora", "rslora", "dora", "adalora"), 5e-3), "ia3": 1e-2, "bitfit": 1e-3}
+# 1e-3 that BitFit searches (Ben Zaken et al., arXiv 2106.10199); for nano backbones the rate of the head, most of what
+# trains there.
+_ADAPTERS = {**dict.fromkeys(("lora", "rslora", "dora", "adalora"), 5e-3), "ia3": 1e-2}
 _RATES = {
-    "base": {**_ADAPTERS, "head": 1e-3, "full": 5e-5},
-    "nano": {**_ADAPTERS, "head": 5e-3, "full": 1e-3},
+    "base": {**_ADAPTERS, "bitfit": 1e-3, "head": 1e-3, "full": 5e-5},
+    "nano": {**_ADAPTERS, "bitfit": 5e-3, "head": 5e-3, "full": 1e-3},
 }
 # Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
 # a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory is retried with half of it. The

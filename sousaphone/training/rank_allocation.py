@@ -23,7 +23,7 @@ class RankAllocation:
 
     In the first 15 % of the steps all ranks train. Then, with every step, more of the least important ranks of all
     adapters are set to zero, until `lora_r` ranks per adapter are left; these alone train in the second half of the
-    steps. The fractions are about those of the paper's experiments on its small data sets.
+    steps. The fractions are about those of the paper's experiment on RTE, its smallest data set.
     """
 
     def __init__(self, config: TrainConfig, model: RudimentClassifier) -> None:

@@ -25,6 +25,7 @@ from analysis.stats.contrast import contrast
 from analysis.write.blocks import Picture
 from sousaphone.runs.statuses import Status
 from sousaphone.scores import mean_interval
+from sousaphone.strategies import STRATEGIES
 from tests.analysis.figure_builders import MODELS, built, chart, drawn, findings, one, rows
 from tests.analysis.run_builders import arm
 
@@ -130,6 +131,12 @@ def test_each_known_cost_has_a_panel(eight: tuple[list[Trial], pd.DataFrame]) ->
     assert titles() == ["trainable parameters", "all parameters", "training time, processor s"]
     more = titles(timed=True, adapter_bytes={trial.trial_id: 1000 for trial in trials})
     assert ["CPU" in more[3], "kB" in more[4], len(more)] == [True, True, 5]
+
+
+def test_every_strategy_is_in_the_legend_of_costs(tmp_path: Path) -> None:
+    trials, predictions = built(tmp_path, [arm("ast", strategy=strategy) for strategy in STRATEGIES])
+    names = {trace.name for trace in chart(one(pareto, trials, predictions)).data if trace.showlegend is not False}
+    assert {strategy.title for strategy in STRATEGIES.values()} <= names
 
 
 def test_partial_results_are_not_on_the_front(tmp_path: Path) -> None:
