@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sousaphone.data.cache.decode import resampler, to_int16, to_mono
+from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import read_blocks
 from sousaphone.deploy.segments import FRAME_SECONDS
 from sousaphone.errors import UserError
@@ -70,8 +70,10 @@ def decoded(
 
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="sousaphone-") as file:
         try:
-            for wave in resampler(own_rate, rate).blocks(mono()):
-                file.write(to_int16(torch.from_numpy(wave)).tobytes())
+            # With operators in several threads, the short products of a resampler take many times the processor time.
+            waves = resampler(own_rate, rate).blocks(mono())
+            for rounded in in_threads(lambda wave: to_int16(torch.from_numpy(wave)), waves):
+                file.write(rounded.tobytes())
             file.flush()
         except OSError as error:  # of the temporary file; those of the source are UserErrors
             raise UserError(
