@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 import numpy as np
@@ -38,15 +39,16 @@ class Samples:
     """The samples of a recording: mono, at the rate of a model, rounded to int16 like those for training."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
-        self._file, self._length = file, length
+        self._file, self._length, self._lock = file, length, Lock()
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, start: int, length: int, width: int) -> npt.NDArray[np.int16]:
-        """Read `length` samples from `start`, padded with zeros to `width`."""
-        self._file.seek(2 * start)
-        found = np.frombuffer(self._file.read(2 * length), np.int16)
+        """Read `length` samples from `start`, padded with zeros to `width`; any thread may do so."""
+        with self._lock:
+            self._file.seek(2 * start)
+            found = np.frombuffer(self._file.read(2 * length), np.int16)
         return np.pad(found, (0, width - len(found)))
 
 
