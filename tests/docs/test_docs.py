@@ -21,6 +21,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 MOST_WORDS = 1300  # of README
 OF_OTHER_COMMANDS = {"--checkpoints", "--caches", "--no-sounds", "--clear", "--soundfont", "--help", "--only"}
 OF_OTHER_COMMANDS |= {"--to", "--trial", "--ensemble", "--merged", "--overwrite", "--split"}
+OF_OTHER_COMMANDS |= {"--port", "--host"}
 OF_OTHER_COMMANDS |= {"--format", "--output", "--top", "--min-confidence", "--hop", "--gate", "--plot"}
 
 
