@@ -67,6 +67,6 @@ def _splines(positions: Floats) -> Floats:
 
 def _fit(design: Floats, times: Floats) -> tuple[Floats, Floats, Floats]:
     """Least squares: fitted values, coefficients, and the inverse of the normal matrix."""
-    inverse: Floats = np.linalg.pinv(design.T @ design)
+    inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
     coefficients = inverse @ design.T @ times
     return design @ coefficients, coefficients, inverse
