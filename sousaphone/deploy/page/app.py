@@ -62,6 +62,7 @@ else {
       return new Promise(() => {});
     });
 }"""
+_DELETED = "The recording has been deleted from the server, as all are after an hour. Give it again to continue."
 
 
 class Page:
@@ -108,7 +109,7 @@ class Page:
     def show(self, prediction: Prediction | None, number: int | None) -> list[Any]:
         """Show a segment: the answer, the timeline, the top five, the strokes, and their evenness."""
         if prediction is None or number is None:
-            return [gr.skip()] * 5
+            return [_DELETED, *[gr.skip()] * 4]
         segment = prediction.segments[number]
         address = f"gradio_api/file={quote(str(prediction.recording.source))}"
         several = len(prediction.segments) > 1
@@ -125,9 +126,6 @@ class Page:
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
         answer = feedback.answer(segment, self.model.config, len(strokes.onsets))
         return [answer, timeline, top, drawn, words]
-
-
-_DELETED = "The recording has been deleted on the server. Give it again to see its strokes."
 
 
 def _nothing(message: str) -> list[Any]:
