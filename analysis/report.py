@@ -24,9 +24,9 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
 from sousaphone.runs.baseline_results import BaselineResults
+from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.predictions import DAMAGED
-from sousaphone.runs.seal import is_sealed
 from sousaphone.runs.trial_record import adapter_file, now
 from sousaphone.text import one_line
 
@@ -55,6 +55,11 @@ def read_run(path: Path) -> Findings:
     except ValueError as error:
         baseline_results = None
         damaged.append(f"baselines: {error}; resuming measures them again")
+    try:
+        deployment = Deployment.read(path)
+    except ValueError as error:
+        deployment = Deployment(())
+        damaged.append(f"deploy cards: {error}; `sousaphone benchmark` measures them again")
     best, baseline_rows = baseline_results.best if baseline_results else None, None
     if best is not None:
         try:
@@ -76,6 +81,7 @@ def read_run(path: Path) -> Findings:
         sizes,
         further,
         baseline_rows,
+        deployment,
     )
 
 
@@ -134,7 +140,7 @@ def _listen(found: Findings, data_dir: Path | None) -> tuple[list[Sounds], list[
     root = data_dir or found.data.get("root")
     if not found.best or not root:
         return [], []
-    if data_dir is None and not is_sealed(found.path, [found.path / "run.json"]):  # it may name any directory
+    if data_dir is None and not RunDirectory(found.path).is_own:
         return [], ["Audio is left out, because run.json is not sealed on this machine; --data-dir DIR embeds it."]
     best = found.best[0]
     rows = found.rows(best)

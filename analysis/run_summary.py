@@ -21,6 +21,7 @@ from analysis.stats.verdict import Verdict, judge
 from analysis.stats.verdict_text import UNKNOWN_PLAYERS, players_text
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.runs.baseline_results import Baseline, BaselineResults
+from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory, banner
 from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
 from sousaphone.text import counted, in_words
@@ -41,6 +42,7 @@ class Findings:
     adapter_bytes: Mapping[str, int] = field(default_factory=dict)  # size of the trained weights' file, by trial_id
     further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of other test sets
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
+    deployment: Deployment = field(default_factory=lambda: Deployment(()))
 
     @property
     def name(self) -> str:
@@ -202,7 +204,8 @@ class Findings:
     def verdict(self) -> Verdict:
         best = self.baseline_results.best if self.baseline_results else None
         baseline = (best.title, self.baseline_rows) if best is not None and self.baseline_rows is not None else None
-        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline)
+        deployed = {card.trial: card.fastest for card in self.deployment.cards}
+        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline, deployed)
 
     @cached_property
     def other_pairs(self) -> list[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 
 from analysis.load.trials import Trial, counted_states, unlike
@@ -11,12 +12,14 @@ from analysis.stats.arms import Arm, pretrained, title
 from analysis.stats.calibration import Calibration
 from analysis.stats.confusion import f1_by_rudiment, macro_f1, spoken
 from analysis.stats.criteria import criteria, expectation_rows
-from analysis.stats.slices import FEWEST_PLAYERS, accuracy_of, possible
+from analysis.stats.slices import accuracy_of, possible
 from analysis.stats.times import busy_machine
 from analysis.stats.verdict_text import details, headline, pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.config import COVERED_SECONDS
+from sousaphone.runs.deployment import COLUMNS, explanation, row
 from sousaphone.runs.statuses import Status
+from sousaphone.scores import FEWEST_PLAYERS
 from sousaphone.text import counted
 
 _COLUMNS = {
@@ -69,6 +72,7 @@ def sections(
         Section("Effect of augmentation", list(_augmentation(found))),
         Section("F1 by rudiment", list(_rudiments(found))),
         Section("Calibration", list(_calibration(found))),
+        Section("Speed and size", list(_deployment(found))),
         Section("Figures", pictures),
         Section("Audio of the most frequent confusions", sounds),
         Section("Failed and stopped trials", list(_failures(found))),
@@ -323,6 +327,19 @@ def _calibration(found: Findings) -> Iterator[Block]:
         )
         head = ("trial", "input", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")
         yield Table(head, rows)
+
+
+def _deployment(found: Findings) -> Iterator[Block]:
+    cards = found.deployment.cards
+    known = {trial.trial_id for trial in found.trials}
+    rows = [(card.trial, *row(card, cost)) for card in cards if card.trial in known for cost in card.costs]
+    if rows:
+        yield Text(f"The best trial of each arm. {explanation(cards[0])}")
+        yield Table(("trial", *COLUMNS), rows, extra=("load, s", "real-time factor"))
+        yield from map(Text, dict.fromkeys(card.remark for card in cards if card.remark))
+    elif found.ranked:
+        yield Text("Latency, memory and size of each arm's best trial with PyTorch and ONNX Runtime are measured by:")
+        yield Code(shlex.join(["sousaphone", "benchmark", str(found.path)]))
 
 
 def _ece(own: Calibration) -> str:

@@ -1,13 +1,16 @@
-"""Downloads from the Hugging Face hub into its own cache, after a message and a check of the free disk space.
+"""Downloads from the Hugging Face hub into its own cache, after a message and a check of the free disk space; errors of
+the hub's library.
 
-The hub's library shows progress, resumes interrupted downloads and names a file only once it is complete.
+The library shows progress, resumes interrupted downloads and names a file only once it is complete.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +19,19 @@ from sousaphone.text import counted, one_line
 
 
 class RefusedError(Exception):
-    """The hub does not have the repository or revision, or restricts access to it."""
+    """The hub refused a request, in one line: it does not have the repository or revision, or restricts access to it.
+
+    Attributes:
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class UnreachableError(Exception):
-    """Any other reason why the download failed, in one line."""
+    """Any other reason why a transfer failed, in one line."""
 
 
 def fetch_snapshot(
@@ -45,10 +56,9 @@ def fetch_snapshot(
     # Imported here since it takes half a second and is not needed for files that exist already.
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     source: dict[str, Any] = {"repo_type": kind, "revision": revision}
-    try:
+    with hub_errors():
         files = snapshot_download(repository, **source, allow_patterns=list(patterns), dry_run=True)
         names = choose([file.filename for file in files])
         if not names:
@@ -63,8 +73,25 @@ def fetch_snapshot(
             )
         print(f"fetching {title} to {cache}: {counted(len(missing), 'file')}, {size / 1e6:,.1f} MB", file=sys.stderr)
         return Path(snapshot_download(repository, **source, allow_patterns=names))
-    except (OSError, HTTPError, RuntimeError) as error:  # hf_xet, which transfers the data, raises RuntimeErrors
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in (401, 403, 404):
-            raise RefusedError from None
-        raise UnreachableError(one_line(cause, 300)) from None
+
+
+@contextmanager
+def hub_errors(refusals: Sequence[int] = (401, 403, 404)) -> Iterator[None]:
+    """Raise a RefusedError (for these HTTP statuses) or an UnreachableError in place of an error of the hub's library.
+    Their text never contains the user's token."""
+    from huggingface_hub import get_token
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+
+    try:
+        yield
+    # hf_xet, which transfers the data, raises RuntimeErrors; a proxy may answer with something other than JSON.
+    except (OSError, HTTPError, RuntimeError, JSONDecodeError) as error:
+        # The library wraps some of its own errors, which are themselves caused by less clear ones of its dependencies.
+        wrapped = None if isinstance(error, HfHubHTTPError) else error.__cause__
+        cause = wrapped if isinstance(wrapped, Exception) else error
+        message = one_line(cause)
+        if token := get_token():
+            message = message.replace(token, "***")
+        if isinstance(cause, HfHubHTTPError) and cause.response.status_code in refusals:
+            raise RefusedError(message[:300], cause.response.status_code) from None
+        raise UnreachableError(message[:300]) from None

@@ -133,6 +133,15 @@ def small_sousa(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def built_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built-in set of `--dataset tiny`, made by the first of all worker processes that needs it. Read-only."""
+    from sousaphone.data.synthetic.generate import builtin_dataset
+
+    root = tmp_path_factory.getbasetemp()
+    return builtin_dataset((root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "built_in", "tiny")
+
+
+@pytest.fixture(scope="session")
 def trial_config(small_sousa: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrainConfig]:
     """`trial_config(**changes)`: an AST nano trial of three short epochs on `small_sousa`."""
     cache = tmp_path_factory.mktemp("cache")

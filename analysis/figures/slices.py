@@ -9,8 +9,9 @@ from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import LABEL_LETTERS, Spot, accuracy_range, shortened
 from analysis.run_summary import Findings
 from analysis.stats.arms import Arm
-from analysis.stats.slices import DIMENSIONS, FEWEST_PLAYERS, MOST_NAMES, Slice, parts, possible, slices_of
+from analysis.stats.slices import DIMENSIONS, MOST_NAMES, Slice, parts, possible, slices_of
 from analysis.write.blocks import Picture
+from sousaphone.scores import FEWEST_PLAYERS
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Calibration: does a predicted probability state how often the prediction is correct?
 
-Sources: M. P. Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning" (2015), for the expected
-calibration error (ECE), here with bins of equal mass; C. Guo et al., "On Calibration of Modern Neural Networks" (2017),
-for temperature scaling; G. W. Brier, "Verification of forecasts expressed in terms of probability" (1950).
+Sources: C. Guo et al., "On Calibration of Modern Neural Networks" (2017), for temperature scaling; G. W. Brier,
+"Verification of forecasts expressed in terms of probability" (1950). The expected calibration error (ECE) is in
+`sousaphone.scores`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,11 @@ import pandas as pd
 from scipy import stats
 from scipy.special import softmax
 
-from analysis.stats.slices import FEWEST_PLAYERS
-from analysis.stats.statistics import LEVEL
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
+from sousaphone.scores import FEWEST_PLAYERS, LEVEL, calibration_error, confidence_bins
 
 Floats = npt.NDArray[np.float64]
-BINS = 10  # of equal mass; fewer if there are fewer clips
 _DRAWS, _SEED = 1_000, 0  # of the bootstrap over players
 _TEMPERATURES = (1e-3, 1e3)  # others are not from a trial
 # The two ways of scoring a clip: columns of its logits, and the trial's metric with their temperature.
@@ -36,7 +34,7 @@ class Calibration:
 
     confidence: Floats  # [bins] mean probability of the predicted class in each bin, ascending
     accuracy: Floats  # [bins] fraction of correct clips
-    ece: float  # mean |confidence - accuracy| over bins, weighted by clips
+    ece: float  # see `calibration_error`
     low: float  # 95 % interval of `ece` over players; NaN for fewer than FEWEST_PLAYERS
     high: float
     brier: float  # mean squared distance of the probabilities from the true class, 0 to 2
@@ -50,17 +48,15 @@ def calibration(logits: Floats, labels: npt.NDArray[np.int64], players: npt.NDAr
     the bootstrap exceed both: their percentiles may exclude it.)
     """
     probabilities = softmax(logits.astype(np.float64), axis=1)
-    confidence, correct = probabilities.max(axis=1), (probabilities.argmax(axis=1) == labels).astype(float)
-    bin_of = np.empty(len(labels), dtype=np.int64)
-    for number, rows in enumerate(np.array_split(confidence.argsort(kind="stable"), min(BINS, len(labels)))):
-        bin_of[rows] = number
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bin_of = confidence_bins(confidence)
     names, player_of = np.unique(players, return_inverse=True)
     shape = (3, len(names), bin_of.max() + 1)
     totals = np.zeros(shape)  # clips, their confidence and correct clips, by player and bin
     for values, sums in zip((np.ones(len(labels)), confidence, correct), totals, strict=True):
         np.add.at(sums, (player_of, bin_of), values)
     clips, expected, right = totals.sum(axis=1)
-    ece, low, high = float(np.abs(expected - right).sum() / len(labels)), math.nan, math.nan
+    ece, low, high = calibration_error(confidence, correct), math.nan, math.nan
     if len(names) >= FEWEST_PLAYERS:
         drawn = np.random.default_rng(_SEED).multinomial(len(names), np.full(len(names), 1 / len(names)), _DRAWS)
         counts, sums, hits = np.einsum("dp,vpb->vdb", drawn.astype(float), totals)

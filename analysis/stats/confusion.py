@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from analysis.stats.slices import FEWEST_PLAYERS
-from analysis.stats.statistics import wilson_interval
 from sousaphone.confusion import confusion_counts
 from sousaphone.rudiments import SLUGS
+from sousaphone.scores import FEWEST_PLAYERS, wilson_interval
 
 Counts = npt.NDArray[np.int64]
 

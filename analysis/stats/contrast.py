@@ -11,7 +11,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from analysis.stats.statistics import LEVEL, TINY, sign_flip_p, tango_interval
+from analysis.stats.statistics import TINY, sign_flip_p, tango_interval
+from sousaphone.scores import LEVEL
 
 SEEDS_FOR_SPREAD = 3  # fewest seeds of an arm from which the variance between seeds is estimated
 

@@ -9,8 +9,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.stats.contrast import Contrast
-from analysis.stats.statistics import LEVEL, Z
 from sousaphone.config import FEW_PLAYERS
+from sousaphone.scores import LEVEL, Z
 
 POWER = 0.8  # for which the number of players needed is computed
 _MOST_PLAYERS = 1_000  # considered as the number of players needed

@@ -9,9 +9,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from analysis.stats.statistics import mean_interval, wilson_interval
+from sousaphone.scores import accuracy_interval
 
-FEWEST_PLAYERS = 3  # needed for an interval
 MOST_NAMES = 12  # SoundFonts or rooms shown
 _MOST_BINS = 6
 _TINY = 1e-9  # relative to a step: 0.3 / 0.1 is slightly less than 3
@@ -33,8 +32,7 @@ class Slice:
     """The accuracy of one arm on one slice of the clips."""
 
     accuracy: float  # mean over players, seeds averaged first; a fraction
-    low: float  # lower end of its 95 % interval, the wider of t over players and Wilson's over clips; NaN for fewer
-    # than FEWEST_PLAYERS players
+    low: float  # lower end of its 95 % interval, see `accuracy_interval`
     high: float  # upper end
     clips: int  # distinct clips
     players: int
@@ -54,12 +52,8 @@ def by_player(rows: pd.DataFrame) -> pd.Series:
 def accuracy_of(rows: pd.DataFrame) -> Slice:
     """Return one arm's accuracy on the clips in `rows` (sample_id, player, correct; at least one row)."""
     players = by_player(rows)
-    mean, low, high = mean_interval(players.to_numpy())
     clips = rows.sample_id.nunique()
-    if len(players) < FEWEST_PLAYERS:
-        return Slice(mean, math.nan, math.nan, clips, len(players))
-    fewest, most = wilson_interval(mean, clips)  # equal players do not make an accuracy certain
-    return Slice(mean, min(low, fewest), max(high, most), clips, len(players))
+    return Slice(*accuracy_interval(players.to_numpy(), clips), clips, len(players))
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:

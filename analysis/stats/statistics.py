@@ -1,12 +1,10 @@
-"""Confidence intervals and significance tests of accuracies: pure functions of numbers.
+"""Interval over clips and significance tests of differences of accuracies: pure functions of numbers.
 
-The unit of observation is the player, since clips of one player are correlated. A test over clips alone (McNemar) or a
-percentile bootstrap over a dozen players has a false positive rate far above its nominal level; a t interval over
-players alone has none of the uncertainty of few clips (no disagreement on 8 clips would give an interval of width 0).
-Therefore an interval is the wider of both. Sources: t interval and Welch-Satterthwaite degrees of freedom, any
-textbook; sign-flip test, R. A. Fisher, The Design of Experiments (1935), chapter 3; score intervals, E. B. Wilson
-(1927) and T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
-design" (1998); S. Holm, "A simple sequentially rejective multiple test procedure" (1979).
+The unit of observation is the player, as in `sousaphone.scores`. A test over clips alone (McNemar) or a percentile
+bootstrap over a dozen players has a false positive rate far above its nominal level. Sources: sign-flip test, R. A.
+Fisher, The Design of Experiments (1935), chapter 3; T. Tango, "Equivalence test and confidence interval for the
+difference in proportions for the paired-sample design" (1998); S. Holm, "A simple sequentially rejective multiple test
+procedure" (1979).
 """
 
 from __future__ import annotations
@@ -15,30 +13,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
 
-LEVEL = 0.95  # confidence level
+from sousaphone.scores import Z
+
 ENUMERATED = 20  # up to so many players, all sign patterns are enumerated
-Z = float(stats.norm.ppf((1 + LEVEL) / 2))
 _DRAWS, _CHUNK = 2**17, 2**14  # random sign patterns for more players; patterns per chunk
 TINY = 1e-9  # a difference of accuracies that is only rounding
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return (mean, low, high), the 95 % t interval of the mean; the limits are NaN for fewer than two values."""
-    array = np.asarray(values, dtype=float)
-    mean = float(array.mean()) if len(array) else math.nan
-    if len(array) < 2:
-        return mean, math.nan, math.nan
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(array) - 1) * array.std(ddof=1) / math.sqrt(len(array)))
-    return mean, mean - half, mean + half
-
-
-def wilson_interval(fraction: float, number: float) -> tuple[float, float]:
-    """Return the 95 % score interval of a proportion of `number` (> 0) independent clips."""
-    extra = Z**2 / number
-    half = math.sqrt(extra * fraction * (1 - fraction) + extra**2 / 4)
-    return (fraction + extra / 2 - half) / (1 + extra), (fraction + extra / 2 + half) / (1 + extra)
 
 
 def tango_interval(gained: float, lost: float, number: float) -> tuple[float, float]:

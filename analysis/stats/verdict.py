@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -20,10 +21,11 @@ from analysis.stats.contrast import Contrast, contrast, seed_spread
 from analysis.stats.pairs import compare
 from analysis.stats.power import players_for, power
 from sousaphone.config import FEW_PLAYERS
+from sousaphone.runs.deployment import RuntimeCost
 
 EQUIVALENT = 0.02  # accuracies that differ by less are equivalent
 TRUE_DIFFERENCES = (0.05, 0.10)  # for which the power and the number of players needed are given
-MOST_TRAINABLE, MOST_CPU_MS = 2_000_000, 10.0
+MOST_TRAINABLE, MOST_CPU_MS, MOST_DEPLOYED_MS = 2_000_000, 10.0, 50.0
 
 
 class Outcome(StrEnum):
@@ -66,6 +68,7 @@ class Verdict:
     lead: Lead | None = None  # None: not measured
     cpu_ms: Mapping[str, float] = field(default_factory=dict)
     players_known: bool = True
+    deployed: Mapping[str, RuntimeCost] = field(default_factory=dict)  # the fastest runtime, by trial_id
 
     @property
     def winner(self) -> Arm | None:
@@ -109,10 +112,12 @@ def judge(
     cpu_ms: Mapping[str, float],
     players_known: bool = True,
     baseline: tuple[str, pd.DataFrame] | None = None,
+    deployed: Mapping[str, RuntimeCost] = MappingProxyType({}),
 ) -> Verdict:
     """Compare the arms of a run; see `Findings` for the arguments. A run with a banner gets no verdict.
 
-    `baseline` is the title of the best baseline and its predictions (sample_id, player, correct).
+    `baseline` is the title of the best baseline and its predictions (sample_id, player, correct); `deployed` is the
+    fastest runtime of trials with a deploy card.
     """
     planned = arms(trials)
     scored = set(predictions.trial_id.unique())
@@ -121,7 +126,7 @@ def judge(
     compared = compared if len(compared) > 1 else by_validation(groups)
 
     def found(outcome: Outcome, why: str = "", chosen: Contrast | None = None, lead: Lead | None = None) -> Verdict:
-        return Verdict(outcome, why, planned, groups, compared, chosen, lead, cpu_ms, players_known)
+        return Verdict(outcome, why, planned, groups, compared, chosen, lead, cpu_ms, players_known, deployed)
 
     if banner:
         return found(Outcome.NONE, banner)

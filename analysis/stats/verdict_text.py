@@ -8,7 +8,15 @@ from analysis.stats.arms import Arm
 from analysis.stats.contrast import SEEDS_FOR_SPREAD, Contrast
 from analysis.stats.pairs import Pair
 from analysis.stats.power import POWER
-from analysis.stats.verdict import EQUIVALENT, MOST_CPU_MS, MOST_TRAINABLE, TRUE_DIFFERENCES, Outcome, Verdict
+from analysis.stats.verdict import (
+    EQUIVALENT,
+    MOST_CPU_MS,
+    MOST_DEPLOYED_MS,
+    MOST_TRAINABLE,
+    TRUE_DIFFERENCES,
+    Outcome,
+    Verdict,
+)
 from sousaphone.config import FEW_PLAYERS
 from sousaphone.text import counted
 
@@ -145,6 +153,8 @@ def _lead(verdict: Verdict) -> str:
     size = f"{_points(found.difference)} (95 % interval {100 * found.low:+.1f} to {100 * found.high:+.1f})"
     if verdict.lead.shown:
         return f" {name} is better than the best baseline ({verdict.lead.baseline}) by {size}."
+    if found.difference < 0:
+        return f" {name} is below the best baseline ({verdict.lead.baseline}): its lead is {size}."
     return f" The lead of {name} over the best baseline ({verdict.lead.baseline}), {size}, is not significant."
 
 
@@ -175,14 +185,18 @@ def _selection(winner: Arm, rival: Arm) -> str:
 
 
 def _constraints(verdict: Verdict) -> str:
-    """Name the best finished arm on validation within a limit of parameters, and of CPU time, in one sentence."""
+    """Name the best finished arm on validation within a limit of parameters, of CPU time, and of the latency of its
+    deploy card, in one sentence."""
     full = [arm for arm in verdict.planned if arm.full]
     trainable = [arm.shown[0].trainable_params for arm in full]
     times = [verdict.cpu_ms.get(arm.shown[0].trial_id) for arm in full]
+    cards = [[verdict.deployed[t.trial_id] for t in arm.shown if t.trial_id in verdict.deployed] for arm in full]
+    deployed = [own[0].latencies[0].median if own else None for own in cards]
     clauses = []
     for limit, costs, most in (
         (f"at most {MOST_TRAINABLE / 1e6:g} M trainable parameters", trainable, MOST_TRAINABLE),
         (f"at most {MOST_CPU_MS:g} ms per clip on this CPU", times, MOST_CPU_MS),
+        (f"less than {MOST_DEPLOYED_MS:g} ms a window on one core, as deployed", deployed, MOST_DEPLOYED_MS),
     ):
         known = [(arm, cost) for arm, cost in zip(full, costs, strict=True) if cost is not None]
         fitting = [arm for arm, cost in known if cost <= most]

@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -33,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 # Accepted types and range of the fields of each type.
 _LIMITS: dict[str, tuple[tuple[type, ...], Any, Any]] = {
-    "int": ((int,), 1, math.inf),
+    "int": ((int,), 1, 2**20),
     "bool": ((bool, int), None, None),
     "float": ((float, int), 0.0, 0.999),
     "str": ((str,), None, None),
@@ -215,6 +214,7 @@ class Encoder(nn.Module):
         width, relative = config.encoder_embed_dim, None
         if config.relative_position_embedding:
             relative = nn.Embedding(config.num_buckets, config.encoder_attention_heads)
+            self.buckets = nn.Buffer(distance_buckets(config.num_buckets, config.max_distance), persistent=False)
         self.pos_conv = nn.Sequential(PositionConv(width, config.conv_pos, config.conv_pos_groups), nn.GELU())
         self.layers = nn.ModuleList(Layer(config, relative) for _ in range(config.encoder_layers))
         self.layer_norm = nn.LayerNorm(width)
@@ -240,8 +240,13 @@ class Encoder(nn.Module):
             return None
         first: Any = self.layers[0]
         table = first.self_attn.relative_attention_bias
-        buckets = distance_buckets(length, self.config.num_buckets, self.config.max_distance, table.weight.device)
-        by_distance = table(buckets).T  # [H, 2 L - 1], from key L - 1 before the query to L - 1 after
+        most = self.config.max_distance
+        if torch.compiler.is_exporting():  # `unfold` would fix the length
+            position = torch.arange(length)
+            distance = position - position[:, None]  # [L, L], key - query
+            return table(self.buckets[distance.clamp(-most, most) + most]).permute(2, 0, 1).unsqueeze(0)
+        distance = torch.arange(1 - length, length, device=self.buckets.device)
+        by_distance = table(self.buckets[distance.clamp(-most, most) + most]).T  # [H, 2 L - 1]
         # Row i of the bias is a window of L distances that starts at -i.
         return by_distance.unfold(-1, length, 1).flip(1).unsqueeze(0)
 
@@ -259,20 +264,17 @@ class Encoder(nn.Module):
         return self.layer_norm(x) if self.config.layer_norm_first else x
 
 
-@lru_cache(maxsize=64)
-def distance_buckets(length: int, buckets: int, max_distance: int, device: torch.device) -> Tensor:
-    """The bucket of every distance key - query from 1 - length to length - 1, [2 * length - 1] (T5's scheme).
+def distance_buckets(buckets: int, max_distance: int) -> Tensor:
+    """The buckets of the distances key - query from -max_distance to max_distance, [2 * max_distance + 1].
 
-    Half of the buckets are for keys after the query. In each half, the first half of the buckets hold one distance
-    each, the others widen logarithmically up to `max_distance`, and the last includes all greater distances.
+    The scheme is T5's. Half of the buckets are for keys after the query. In each half, the first half of the buckets
+    hold one distance each, the others widen logarithmically up to `max_distance`, and the last includes all greater
+    distances.
     """
-    # The tensor is cached, and one made in inference mode could not be used in training.
-    with torch.inference_mode(False):
-        distance = torch.arange(1 - length, length)
-        half = buckets // 2
-        exact = half // 2
-        # Always on the CPU: logarithms of other devices differ in the last bit, which may change a bucket.
-        ratio = torch.log(distance.abs().clamp_min(exact).float() / exact) / math.log(max_distance / exact)
-        wide = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
-        bucket = torch.where(distance.abs() < exact, distance.abs(), wide) + half * (distance > 0)
-        return bucket.to(device)
+    # Always on the CPU: logarithms of other devices differ in the last bit, which may change a bucket.
+    distance = torch.arange(-max_distance, max_distance + 1, device="cpu")
+    half = buckets // 2
+    exact = half // 2
+    ratio = torch.log(distance.abs().clamp_min(exact).float() / exact) / math.log(max_distance / exact)
+    wide = (exact + (ratio * (half - exact)).long()).clamp_max(half - 1)
+    return torch.where(distance.abs() < exact, distance.abs(), wide) + half * (distance > 0)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,16 +64,30 @@ def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def clip_groups(wave: Tensor) -> tuple[Tensor, ...]:
-    """Split a batch [B, T] into groups of clips that fit a CPU's caches; one group on a GPU."""
+    """Split a batch [B, T] into groups of clips that fit a CPU's caches; one group on a GPU and in an exported graph,
+    whose batch size is not known."""
+    if torch.compiler.is_exporting():
+        return (wave,)
     if wave.device.type != "cpu":
         return wave.split(max(1, len(wave)))
     return wave.split(max(1, GROUP_SAMPLES // max(1, wave.shape[-1])) * torch.get_num_threads())
 
 
-def power(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes of a complex tensor."""
-    squares = torch.view_as_real(spectrum).square()  # one contiguous read
+def power_spectrum(frames: Tensor, fft: int) -> Tensor:
+    """Squared magnitudes of the discrete Fourier transform of frames [..., W], padded to `fft`: [..., fft // 2 + 1]."""
+    if torch.compiler.is_exporting():  # ONNX has no complex numbers
+        cosine, sine = (frames @ part for part in fourier_matrices(frames.shape[-1], fft))
+        return cosine.square() + sine.square()
+    squares = torch.view_as_real(torch.fft.rfft(frames, n=fft)).square()  # one contiguous read
     return squares[..., 0] + squares[..., 1]
+
+
+def fourier_matrices(window: int, fft: int) -> tuple[Tensor, Tensor]:
+    """Real and negative imaginary part of the discrete Fourier transform as matrices [window, fft // 2 + 1]."""
+    # In NumPy, so that an exported graph has the numbers and not the operations. Angles are reduced to one turn first,
+    # for the accuracy of the sines.
+    angles = np.outer(np.arange(window), np.arange(fft // 2 + 1)) % fft * (2 * np.pi / fft)
+    return torch.from_numpy(np.cos(angles).astype(np.float32)), torch.from_numpy(np.sin(angles).astype(np.float32))
 
 
 class MelBank(nn.Module):
@@ -95,7 +110,8 @@ class MelBank(nn.Module):
 
     def forward(self, power: Tensor) -> Tensor:
         """[..., bins] to [..., M]."""
-        if power.device.type != "cpu" or power.requires_grad:  # `out` has no gradient
+        # `out` has no gradient.
+        if power.device.type != "cpu" or power.requires_grad or torch.compiler.is_exporting():
             return power @ self.matrix
         flat = power.reshape(-1, power.shape[-1])
         bands = flat.new_empty(len(flat), self.bands)
@@ -127,8 +143,7 @@ class KaldiFrontend(Frontend):
         x = wave.unfold(-1, self.contract.window, self.contract.hop)  # [B, F, W]
         x = x - x.mean(-1, keepdim=True)
         x = x - _PREEMPHASIS * F.pad(x, (1, 0), mode="replicate")[..., :-1]
-        spectrum = torch.fft.rfft(x * self.window, n=self.contract.fft)  # [B, F, bins]
-        return self.bank(power(spectrum)).clamp_min(_EPSILON).log()
+        return self.bank(power_spectrum(x * self.window, self.contract.fft)).clamp_min(_EPSILON).log()
 
 
 class AstFrontend(KaldiFrontend):
@@ -169,9 +184,11 @@ class ClapFrontend(Frontend):
 
     def fill(self, wave: Tensor, lengths: Tensor | None) -> Tensor:
         """Fill the window: [B, T] to [B, self.samples]."""
-        batch, width = wave.shape
+        width = wave.shape[-1]
         if lengths is None:
-            lengths = torch.full((batch,), width)
+            central = wave[:, max(0, width - self.samples) // 2 :][:, : self.samples]
+            repeated = central.repeat(1, max(1, self.samples // width))
+            return F.pad(repeated, (0, self.samples - repeated.shape[-1]))
         if lengths.device.type == "cpu" and self.samples < 2 * lengths.min() and lengths.max() <= self.samples:
             # Fast path: every clip fits exactly once, the usual case at nano scale.
             return silence_padding(F.pad(wave[:, : self.samples], (0, max(0, self.samples - width))), lengths)
@@ -191,10 +208,10 @@ class ClapFrontend(Frontend):
 
     def _decibels(self, wave: Tensor) -> Tensor:
         """[B, samples] to [B, F, 64]."""
-        spectrum = torch.stft(
-            wave, self.contract.fft, self.contract.hop, window=self.window, pad_mode="reflect", return_complex=True
-        )  # [B, 513, F]
-        return 10.0 * self.bank(power(spectrum).transpose(1, 2)).clamp(min=1e-10).log10()
+        fft = self.contract.fft
+        padded = F.pad(wave, (fft // 2, fft // 2), mode="reflect")
+        frames = padded.unfold(-1, fft, self.contract.hop)  # [B, F, 1024]
+        return 10.0 * self.bank(power_spectrum(frames * self.window, fft)).clamp(min=1e-10).log10()
 
 
 class EfficientAtFrontend(Frontend):
@@ -221,7 +238,7 @@ class EfficientAtFrontend(Frontend):
         x = torch.sub(wave[:, 1:], wave[:, :-1], alpha=_PREEMPHASIS)
         fft = self.contract.fft
         frames = F.pad(x, (fft // 2, fft // 2), mode="reflect").unfold(-1, fft, self.contract.hop)  # [B, F, 1024]
-        return self.bank.forward(power(torch.fft.rfft(frames * self.window)))
+        return self.bank.forward(power_spectrum(frames * self.window, fft))
 
 
 class BeatsFrontend(KaldiFrontend):

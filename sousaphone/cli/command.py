@@ -7,12 +7,14 @@ import getpass
 import io
 import logging
 import os
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sousaphone.errors import UserError, printable
+from sousaphone.files import expanded
 from sousaphone.runs.provenance import package_version
 from sousaphone.sweep.signals import ignore_stops, interrupts, stops_deferred
 from sousaphone.text import one_line
@@ -24,13 +26,41 @@ TORCHAUDIO_REMEDY = "pip install 'torch>=2.11,<2.13' torchaudio==2.11.0"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are one line, without the usage, and whose texts keep their line breaks."""
+    """An argparse parser whose errors are one line, without the usage, and whose texts keep their line breaks.
+
+    An empty word is refused, since the empty path would be the current directory.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **options})
+        self.register("type", None, _word)
+        self.register("type", Path, lambda text: Path(_word(text)))
+
+    def add_subparsers(self, **options: Any) -> Any:
+        commands = super().add_subparsers(**options)
+        commands.type = str  # the words after the command are its own parser's
+        return commands
 
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
+
+
+def _word(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is empty (perhaps an unset variable); give a value")
+    return text
+
+
+def existing_directory(text: str) -> Path:
+    """The argparse type of a directory that is read."""
+    path = expanded(_word(text))
+    try:
+        if stat.S_ISDIR(path.stat().st_mode):
+            return path
+        problem = "not a directory"
+    except OSError as error:
+        problem = str(error.strerror).lower()
+    raise argparse.ArgumentTypeError(f"{text} cannot be used ({problem}); give an existing directory")
 
 
 def prepare_process() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.cli.predict import add_model_options, refuse_target, save
+from sousaphone.cli.predict import add_model_options, load_model, refuse_target, save
 from sousaphone.text import counted, tracked
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ export), a run (its best trial), or OWNER/NAME on the Hugging Face hub.
 
 Every clip is scored twice: by its centre window, as during training, and by the mean of the logits over windows that
 cover it (half a window apart; of clips longer than 30 s, the central 30 s), like the `averaged` scores of the report.
-Accuracy is given over clips, and as a mean over players with its 95 % t interval over players.
+Accuracy is given over clips, and as a mean over players with its 95 % interval, the wider of that over players and that
+over clips, as in the report.
 """
 _EPILOG = """\
 examples:
@@ -53,10 +54,9 @@ def _evaluate(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.output, "--output", [Path(options.data)])
     require_torchaudio()
     from sousaphone.deploy.evaluation import evaluate, results
-    from sousaphone.deploy.predictor import load
 
     dataset, warning = _dataset(options.data, options.split)
-    model = load(options.model, weights=options.weights, device=options.device)
+    model = load_model(options)
     if warning and warning == model.config.trained.get("data_fingerprint"):
         print(
             f"{prog}: warning: the model was trained on some of these clips; --split test leaves them out",

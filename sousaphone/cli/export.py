@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.errors import UserError, printable
+from sousaphone.runs.deployment import Runtime
 from sousaphone.runs.directory import RunDirectory
 
 _DESCRIPTION = """\
@@ -19,12 +20,14 @@ validation macro F1, as in the report.
   adapter_model.safetensors   the adapter and the new layers in PEFT's format, with adapter_config.json; the base
                               weights are needed for loading
   model.safetensors           instead, with --merged: everything; the base weights are not needed
-  README.md, results.json     model card with the verdict; results
+  model.onnx, model.int8.onnx  with --onnx and --quantize: from waveform to probabilities, for ONNX Runtime
+  README.md, results.json     model card with the verdict, and speed, size and memory on this machine; results
 """
 _EPILOG = """\
 examples:
   %(prog)s results/first --to my_model
   %(prog)s results/first --merged --to my_model           one file that needs no base weights
+  %(prog)s results/first --onnx --quantize --to my_model  also for ONNX Runtime, in float32 and int8
   %(prog)s results/first --ensemble --to my_models        all seeds of the best arm
   %(prog)s results/first --trial ast-lora-aug-on-s0 --to my_model
 
@@ -41,6 +44,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
     which.add_argument("--trial", metavar="ID", help="export this trial (default: the best)")
     which.add_argument("--ensemble", action="store_true", help="all seeds of the best arm; probabilities are averaged")
     parser.add_argument("--merged", action="store_true", help="store all tensors, adapters added to the base")
+    parser.add_argument("--onnx", action="store_true", help="also write an ONNX graph (extra [deploy])")
+    parser.add_argument("--quantize", action="store_true", help="also write one with int8 weights (implies --onnx)")
     parser.add_argument("--to", metavar="DIR", type=Path, required=True, help="a new or empty directory")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace DIR if it is a model folder without other files"
@@ -56,8 +61,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
         from analysis.stats.verdict_text import details, headline
         from sousaphone.deploy.export import export
         from sousaphone.deploy.model_card import Statement
+        from sousaphone.deploy.onnx_session import refuse_without_onnx
         from sousaphone.deploy.trained_trials import best_arm, trained_trial
 
+        runtimes: list[Runtime] = ["torch"]
+        if options.onnx or options.quantize:
+            refuse_without_onnx("--quantize" if options.quantize else "--onnx")
+            runtimes += ["onnx", "int8"] if options.quantize else ["onnx"]
         directory = RunDirectory(options.run)
         if options.trial is not None:
             trials = [trained_trial(directory, options.trial)]
@@ -67,12 +77,20 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
         if options.ensemble and len(trials) < 2:
             raise UserError(f"--ensemble: the best arm of {options.run} has one finished seed; omit --ensemble")
         found = read_run(options.run)
-        statement = Statement(found.banner, headline(found.verdict), tuple(details(found.verdict)))
+        best = found.baseline_results.best if found.baseline_results else None
+        statement = Statement(
+            found.banner,
+            headline(found.verdict),
+            tuple(details(found.verdict)),
+            (best.title, best.scores["test_acc"]) if best else None,
+        )
         config = export(
             trials,
             options.to,
             statement,
             merged=options.merged,
+            runtimes=runtimes,
+            measured=True,
             overwrite=options.overwrite,
             weights=options.weights,
         )

@@ -15,7 +15,9 @@ _COMMANDS = {
     "export": ("export the best trial of a run as a model folder", "sousaphone.cli.export"),
     "predict": ("name the rudiments of recordings", "sousaphone.cli.predict"),
     "serve": ("name the rudiments of recordings on a page in the browser", "sousaphone.cli.serve"),
+    "benchmark": ("measure speed, size and memory of a run's models", "sousaphone.cli.benchmark"),
     "evaluate": ("score a model on labelled recordings", "sousaphone.cli.evaluate"),
+    "publish": ("publish a model folder on the Hugging Face hub", "sousaphone.cli.publish"),
     "data": ("check, describe, make, preview and cache data sets (python -m sousaphone.data)", "sousaphone.cli.data"),
     "weights": ("list, fetch and verify pretrained weights (python -m sousaphone.weights)", "sousaphone.cli.weights"),
     "runs": ("list runs, and free disk space", "sousaphone.cli.runs"),
@@ -30,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     prepare_process()
     words = sys.argv[1:] if argv is None else list(argv)
-    rows = [f"  {name:<8} {description}" for name, (description, _) in _COMMANDS.items()]
+    width = max(map(len, _COMMANDS))
+    rows = [f"  {name:<{width}}  {description}" for name, (description, _) in _COMMANDS.items()]
     parser = Parser(
         prog="sousaphone",
         usage="sousaphone COMMAND [arguments]",

@@ -30,15 +30,17 @@ from sousaphone.text import Advance, progress_bar
 if TYPE_CHECKING:
     from sousaphone.deploy.predictor import Prediction, Predictor
 
+# Of the files that are read: RIFF, RF64, W64, AIFF, CAF; FLAC; Ogg; MP3 with a tag or without.
+_FIRST_BYTES = (b"RIF", b"RF64", b"riff", b"FORM", b"caff", b"fLaC", b"OggS", b"ID3", b"\xff")
 _DESCRIPTION = """\
 Name the rudiments of recordings. MODEL is a model folder (sousaphone export), a run (its best trial), or OWNER/NAME on
 the Hugging Face hub. Recordings may be WAV, FLAC, MP3 or Ogg of any length, sample rate and number of channels; a
 folder means all recordings in it, and - means standard input.
 
-A recording is cut into overlapping windows of the length that the model was trained with. A short one (at most four
-window lengths) without a pause gets one answer, from the mean of its windows' logits. In others, pauses (more than a
-second that is more than 40 dB (--gate) quieter than the loudest 20 ms of the recording) are skipped, and the parts
-between them are divided where the rudiment changes. Each segment has a start, an end, a rudiment and a confidence.
+A recording is cut into overlapping windows of the length that the model was trained with. Pauses (more than a second
+that is more than 40 dB (--gate) quieter than the loudest 20 ms of the recording) are skipped, and the parts between
+them are divided into segments where the rudiment changes. Each segment has a start, an end, a rudiment and a
+confidence, from the mean of its windows' logits.
 An answer is "undecided" if its confidence is below --min-confidence; by default, the threshold above which at most
 10 % of the answers on the validation clips were wrong, if the run measured it.
 """
@@ -79,10 +81,23 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options with which a model is loaded."""
+    runtimes = "onnx and int8 use the graphs of a model folder, on the CPU (default torch)"
+    parser.add_argument("--runtime", choices=("torch", "onnx", "int8"), default="torch", help=runtimes)
     devices = ("auto", "cuda", "mps", "cpu")
     parser.add_argument("--device", choices=devices, default="auto", help="default auto: cuda, else mps, else cpu")
     weights = "the base weights of an adapter, if they are not where it was trained"
     parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)
+
+
+def load_model(options: argparse.Namespace) -> Predictor:
+    """Load the model that the arguments name."""
+    from sousaphone.deploy.predictor import load
+
+    if options.runtime != "torch" and (options.device not in ("auto", "cpu") or options.weights is not None):
+        raise UserError(
+            f"--runtime {options.runtime} computes on the CPU, without base weights; omit --device, --weights"
+        )
+    return load(options.model, weights=options.weights, device=options.device, runtime=options.runtime)
 
 
 def _predict(options: argparse.Namespace, prog: str) -> int:
@@ -100,9 +115,8 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.plot, "--plot", files)
     require_torchaudio()
     from sousaphone.deploy.calibration import DEFAULT_ERROR
-    from sousaphone.deploy.predictor import load
 
-    model = load(options.model, weights=options.weights, device=options.device)
+    model = load_model(options)
     predictions, failed = [], 0
     with progress_bar(f"{len(files)} recordings", 2 * sum(map(_seconds, files))) as advance:
         for file in files:
@@ -159,15 +173,20 @@ def _one(model: Predictor, file: Path, options: argparse.Namespace, advance: Adv
 
 @contextmanager
 def _source(file: Path) -> Iterator[tuple[Path, str]]:
-    """Yield a file that can be read twice, and its name; standard input and pipes are copied to a temporary file."""
+    """Yield a file and its name; standard input and pipes are copied to a temporary file, in which one can seek."""
     if _is_file(file):
         yield file, str(file)
         return
+    name = "standard input" if str(file) == "-" else str(file)
     with tempfile.NamedTemporaryFile(prefix="sousaphone-") as copy:
         with nullcontext(sys.stdin.buffer) if str(file) == "-" else file.open("rb") as stream:
+            first = stream.read(max(map(len, _FIRST_BYTES)))
+            if not first.startswith(_FIRST_BYTES):  # it may have no end
+                raise UserError(f"{name} is not a WAV, FLAC, MP3 or Ogg file; pipe one of these")
+            copy.write(first)
             shutil.copyfileobj(stream, copy)
         copy.flush()
-        yield Path(copy.name), "standard input" if str(file) == "-" else str(file)
+        yield Path(copy.name), name
 
 
 def _is_file(path: Path) -> bool:

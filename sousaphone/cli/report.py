@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from sousaphone.cli.command import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    Parser,
+    existing_directory,
+    prepare_process,
+    run_command,
+)
 from sousaphone.config import SEARCH
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job
@@ -45,13 +53,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
     parser.add_argument(
         "--compare",
         metavar="OTHER",
-        type=Path,
+        type=existing_directory,
         help="compare the run with another run, or with a directory of JSON files, one for each experiment; the report "
         "is not written",
     )
-    parser.add_argument(
-        "--data-dir", metavar="DIR", type=Path, help="data set of the audio clips (default: that of the run)"
-    )
+    data = "directory with the audio clips (default: that of the run)"
+    parser.add_argument("--data-dir", metavar="DIR", type=existing_directory, help=data)
     parser.add_argument("--no-sounds", action="store_true", help="leave the audio clips out of the report")
     options = parser.parse_args(argv)
     if len(options.runs) > 1 and (options.output or options.compare):

@@ -10,13 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK, Parser, prepare_process, run_command
+from sousaphone.cli.command import (
+    EXIT_FAILED,
+    EXIT_INPUT,
+    EXIT_OK,
+    Parser,
+    existing_directory,
+    prepare_process,
+    run_command,
+)
 from sousaphone.errors import UserError, printable
-from sousaphone.files import cache_directory, expanded
+from sousaphone.files import cache_directory
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import CHECKPOINTS_NAME
 
-_LIST = "List the runs of a storage directory: start time, number of completed trials, state and size."
+_LIST = """\
+List the runs of a storage directory, the newest last: start time, number of completed trials, state and size.
+"""
 _PRUNE = """\
 Free disk space. Shows the paths to delete with their sizes, then asks for confirmation. A running run is never touched.
 
@@ -49,9 +59,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone runs") -> in
     prune.add_argument("--caches", action="store_true", help="decoded waveforms and built-in data sets")
     prune.add_argument("--yes", action="store_true", help="delete without confirmation")
     for command in (listing, prune):
-        command.add_argument(
-            "--storage", metavar="DIR", type=Path, default=Path("results"), help="directory of runs (default results)"
-        )
+        storage = "directory of runs (default results)"
+        command.add_argument("--storage", metavar="DIR", type=existing_directory, default=Path("results"), help=storage)
     arguments = parser.parse_args(argv)
     function = _list if arguments.command == "list" else _prune
     return run_command(f"{prog} {arguments.command}", lambda: function(arguments))
@@ -61,7 +70,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Column, Table
 
-    table = Table(Column("run", no_wrap=True), "started", "completed", "state", "size", box=None)
+    rows = []
     for run in _runs(arguments.storage):
         try:
             plan = run.read_foreign_plan()
@@ -70,10 +79,13 @@ def _list(arguments: argparse.Namespace) -> int:
             cells = plan["created"], f"{completed}/{planned}", state
         except UserError as error:
             cells = "", "", str(error)
-        table.add_row(printable(run.path.name), *cells, _size(_bytes(run.path)))
-    if not table.row_count:
+        rows.append((printable(run.path.name), *cells, _size(_bytes(run.path))))
+    if not rows:
         print(f"no runs in {arguments.storage}")
         return EXIT_OK
+    table = Table(Column("run", no_wrap=True), "started", "completed", "state", "size", box=None)
+    for row in sorted(rows, key=lambda row: row[1]):  # damaged runs, without a start, first
+        table.add_row(*row)
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
     return EXIT_OK
 
@@ -142,9 +154,9 @@ def _ended_checkpoints(run: RunDirectory) -> Iterator[Path]:
 
 
 def _runs(storage: Path) -> list[RunDirectory]:
-    """Return the runs, the oldest first; links are not followed."""
-    plans = [path for path in expanded(storage).glob("*/run.json") if not path.parent.is_symlink()]
-    return [RunDirectory(path.parent) for path in sorted(plans, key=lambda path: path.stat().st_mtime)]
+    """Return the runs in the order of their names; links are not followed."""
+    plans = sorted(storage.glob("*/run.json"))
+    return [RunDirectory(path.parent) for path in plans if not path.parent.is_symlink()]
 
 
 def _bytes(directory: Path) -> int:

@@ -84,6 +84,8 @@ def verify(arguments: Sequence[str]) -> int:
     for argument in arguments or [name for name, spec in REGISTRY.items() if _local(spec) is not None]:
         name, sign, path = argument.partition("=")
         spec = backbone_spec(name)
+        if sign and not path:
+            raise UserError(f"{argument} names no file; give {name}=PATH")
         paths[name] = expanded(path).absolute() if sign else _local(spec)
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")

@@ -61,7 +61,10 @@ def read_splits(path: Path) -> dict[str, str] | None:
 
 
 def assign_splits(
-    tiers: Mapping[str, str], listed: Mapping[str, str] | None, lister: str = "splits.json"
+    tiers: Mapping[str, str],
+    listed: Mapping[str, str] | None,
+    lister: str = "splits.json",
+    how: str = "list them in splits.json",
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Assign every player to one split.
 
@@ -72,6 +75,7 @@ def assign_splits(
     Args:
         tiers: the skill tier ('' if unknown) of each player with clips.
         lister: the source of `listed`, for messages.
+        how: how to choose the players of each split in this layout, for messages.
 
     Returns:
         The split of each player kept, and notes for the user.
@@ -108,12 +112,13 @@ def assign_splits(
         moved = [pool[int((i + 0.5) * len(pool) / count)] for i in range(count)]
         split_of.update(dict.fromkeys(moved, split))
         if listed is not None:
-            taken = f"{lister} lists no {split} player with clips: moved from train, {first_few(moved)}"
-            notes.append(f"{taken}; to choose the players, list them as {split} in {lister}")
+            taken = f"{lister}: no {split} player with clips: moved from train, {first_few(moved)}"
+            notes.append(f"{taken}; to choose the players, {how}")
     if listed is None:
         sizes = Counter(split_of.values())
         counts = ", ".join(f"{sizes[split]} {split}" for split in SPLITS)
-        notes.append(f"no {lister}: players split 80/10/10 by name and skill tier ({counts})")
+        tier = " and skill tier" * any(tiers.values())
+        notes.append(f"no splits given: players split 80/10/10 by name{tier} ({counts}); to choose the players, {how}")
     return split_of, tuple(notes)
 
 
@@ -142,10 +147,10 @@ def hold_out(dataset: Dataset, rule: str) -> Dataset:
 
 
 def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
-    """Draw at most `DATASET_SIZES[size]` clips, with quotas of 80/10/10 in the player splits.
+    """Draw at most `DATASET_SIZES[size]` clips, divided 80/10/10 between the player splits.
 
     Held-out clips are additional, as many as test clips. The clips of a split have a fixed order (see `_order`), cut at
-    the quota, so each size contains the smaller ones. A quota below the number of players is raised to one clip each.
+    its number, so each size contains the smaller ones. A number below that of the players is raised to one clip each.
     """
     if size not in DATASET_SIZES:
         raise UserError(f"dataset size {size!r} is unknown; choose one of: {', '.join(DATASET_SIZES)}")
@@ -158,15 +163,17 @@ def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
         if split == HELD_OUT and clips.empty:
             continue
         wanted, players = round(SHARES[split] * limit), clips.player.nunique()
-        quota = max(wanted, players)
-        kept.append(_order(clips, seed)[:quota])
-        if quota > wanted:
-            raised.append(f"{split} {quota} instead of {wanted}")
-        if len(clips) < quota:
+        most = max(wanted, players)
+        kept.append(_order(clips, seed)[:most])
+        if most > wanted:
+            raised.append(f"{split} {most} instead of {wanted}")
+        if len(clips) < most:
             short.append(f"{split} has {len(clips)} of {wanted}")
-    changes = {"all clips of splits below their quota": short, "quotas raised to one clip per player": raised}
+    changes = {"all clips of splits that have fewer": short, "more clips, one of each player": raised}
     notes = [
-        f"size {size} ({limit:,} clips): {what}: {', '.join(splits)}" for what, splits in changes.items() if splits
+        f"size {size} ({limit:,} clips, 80/10/10): {what}: {', '.join(splits)}"
+        for what, splits in changes.items()
+        if splits
     ]
     clips = dataset.clips.loc[np.sort(np.concatenate(kept))].reset_index(drop=True)
     return dataclasses.replace(dataset, clips=clips, notes=(*dataset.notes, *notes))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import stats
 
 from sousaphone.config import COVERED_SECONDS
 from sousaphone.confusion import confusion_counts
@@ -21,12 +20,9 @@ from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.deploy.predictor import Predictor
 from sousaphone.errors import UserError
+from sousaphone.scores import accuracy_interval, calibration_error
 from sousaphone.text import first_few
 from sousaphone.training import metrics
-
-LEVEL = 0.95
-BINS = 15  # of equal numbers of clips, for the calibration error
-_FEWEST_PLAYERS = 3  # for an interval
 
 
 def summary(
@@ -36,35 +32,23 @@ def summary(
 
     Returns:
         clips, players; accuracy, macro_f1 and top5 over clips; player_accuracy, the mean of the players' accuracies,
-        and its 95 % t interval over players (None below three of them); ece, the expected calibration error in bins
-        of equal numbers of clips.
+        and its 95 % interval (None below three of them); ece, the expected calibration error. See `sousaphone.scores`.
     """
     scores, truth = torch.tensor(probabilities), torch.tensor(labels)
     names, index = np.unique(np.asarray(players), return_inverse=True)
     correct = probabilities.argmax(1) == labels
     by_player = np.bincount(index, correct) / np.bincount(index)
-    interval = None
-    if len(names) >= _FEWEST_PLAYERS:
-        half = stats.t.ppf((1 + LEVEL) / 2, len(names) - 1) * by_player.std(ddof=1) / math.sqrt(len(names))
-        interval = [float(np.clip(by_player.mean() + side * half, 0.0, 1.0)) for side in (-1, 1)]
+    mean, *interval = accuracy_interval(by_player, len(labels))
     return {
         "clips": len(labels),
         "players": len(names),
         "accuracy": metrics.accuracy(scores, truth),
-        "player_accuracy": float(by_player.mean()),
-        "player_accuracy_interval": interval,
+        "player_accuracy": mean,
+        "player_accuracy_interval": None if math.isnan(interval[0]) else np.clip(interval, 0.0, 1.0).tolist(),
         "macro_f1": metrics.macro_f1(scores, truth),
         "top5": metrics.top_k(scores, truth),
         "ece": calibration_error(probabilities.max(1), correct),
     }
-
-
-def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:
-    """Expected calibration error: the mean distance between confidence and accuracy in bins of equal numbers of clips,
-    sorted by confidence [N]."""
-    order = np.argsort(confidence, kind="stable")
-    bins = np.array_split(order, min(BINS, len(order)))
-    return float(sum(abs(float(confidence[b].mean()) - float(correct[b].mean())) * len(b) for b in bins) / len(order))
 
 
 def evaluate(model: Predictor, dataset: Dataset) -> Iterator[dict[str, Any]]:

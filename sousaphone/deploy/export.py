@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +16,24 @@ from torch import Tensor
 
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.calibration import Predictions, calibrated, probabilities, read_predictions
+from sousaphone.deploy.deploy_card import deploy_card
 from sousaphone.deploy.evaluation import summary
 from sousaphone.deploy.loading import Member, load_members, load_trial, merged_network, peft_name
 from sousaphone.deploy.model_card import Statement, model_card
 from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.onnx_graph import quantize, write_graph
+from sousaphone.deploy.onnx_session import GRAPHS, OnnxSession, missing_packages
 from sousaphone.deploy.trained_trials import TrainedTrial
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.model import RudimentClassifier
+from sousaphone.runs.deployment import DeployCard, Runtime
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, plain
 from sousaphone.training import tensor_files
 from sousaphone.weights.check import fixed_clip
 
+_CENTRE = "test_centre_window"  # in results.json
 _MOST_DIFFERENCE = 1e-3  # between logits of the trial and of its folder, which are computed in another order
 
 
@@ -39,6 +43,8 @@ def export(
     statement: Statement,
     *,
     merged: bool = False,
+    runtimes: Sequence[Runtime] = ("torch",),
+    measured: bool = False,
     overwrite: bool = False,
     weights: Path | None = None,
 ) -> ModelConfig:
@@ -51,6 +57,8 @@ def export(
         statement: banner and verdict of the run's report, for the model card.
         merged: store all tensors, adapters added to the base weights; the base is then not needed for loading. A model
             without adapters is always stored so.
+        runtimes: 'onnx' and 'int8' write graphs for ONNX Runtime (the latter needs the former).
+        measured: measure the deploy card, on this machine.
         overwrite: replace `target` if it is a model folder without other files.
         weights: the base weights, if they are not where the trials were trained.
 
@@ -61,15 +69,16 @@ def export(
     if runs := [each for each in (inside, *inside.parents) if RunDirectory(each).exists]:
         raise UserError(f"{target} is in the run {runs[0]}; give a directory outside of it")
     members = [load_trial(trial, weights) for trial in trials]
-    results = _results(trials, statement)
+    tested = _tested(trials)
+    results = {"verdict": dataclasses.asdict(statement), "trials": list(map(_measured, trials)), **tested}
     with model_folder.new_folder(target, overwrite) as directory:
         if len(members) == 1:
-            config = _write_member(members[0], directory, merged)
+            config = _write_member(members[0], directory, merged, runtimes)
         else:
             names = tuple(f"seed-{trial.config.seed}" for trial in trials)
             for name, member in zip(names, members, strict=True):
                 (directory / name).mkdir()
-                _write_member(member, directory / name, merged)
+                _write_member(member, directory / name, merged, runtimes)
             config = dataclasses.replace(
                 members[0].config,
                 kind="ensemble",
@@ -78,15 +87,27 @@ def export(
                 trained={**members[0].config.trained, "trial": ", ".join(t.record.trial_id for t in trials)},
             )
             config.write(directory)
-        text = json.dumps(plain(results), indent=1, allow_nan=False)
-        (directory / model_folder.RESULTS).write_text(text + "\n", encoding="utf-8")
-        card = model_card(config, results, statement, expanded(target).absolute().name)
-        (directory / model_folder.CARD).write_text(card, encoding="utf-8")
-        _check(members, directory, weights)
+        _check(members, directory, weights, runtimes)
+        card = None
+        if measured:
+            card = deploy_card(trials, members, directory, runtimes, tested.get(_CENTRE, {}), weights)
+            results["deployment"] = dataclasses.asdict(card)
+        (directory / model_folder.RESULTS).write_text(model_folder.as_json(plain(results)), encoding="utf-8")
+        written = model_card(config, results, statement, expanded(target).absolute().name, card)
+        (directory / model_folder.CARD).write_text(written, encoding="utf-8")
     return config
 
 
-def _write_member(member: Member, directory: Path, merged: bool) -> ModelConfig:
+def measure_trial(trial: TrainedTrial, directory: Path) -> DeployCard:
+    """Export a trial to a new directory and measure its deploy card, with ONNX Runtime if it is installed."""
+    runtimes: tuple[Runtime, ...] = ("torch",) if missing_packages() else ("torch", "onnx", "int8")
+    member = load_trial(trial)
+    directory.mkdir()
+    _write_member(member, directory, False, runtimes)
+    return deploy_card([trial], [member], directory, runtimes, _tested([trial]).get(_CENTRE, {}))
+
+
+def _write_member(member: Member, directory: Path, merged: bool, runtimes: Sequence[Runtime]) -> ModelConfig:
     network, config = member.network, member.config
     if merged or not network.targets.modules:
         config = dataclasses.replace(config, kind="merged")
@@ -112,6 +133,10 @@ def _write_member(member: Member, directory: Path, merged: bool) -> ModelConfig:
         name = model_folder.ADAPTER
     tensor_files.write(directory / name, {key: tensor.detach() for key, tensor in tensors.items()})
     config.write(directory)
+    if "onnx" in runtimes:
+        write_graph(member, directory / GRAPHS["onnx"])
+    if "int8" in runtimes:
+        quantize(directory / GRAPHS["onnx"], directory / GRAPHS["int8"])
     return config
 
 
@@ -125,19 +150,24 @@ def merged_state(network: RudimentClassifier) -> dict[str, Tensor]:
     return state
 
 
-def _check(members: Sequence[Member], directory: Path, weights: Path | None) -> None:
+def _check(members: Sequence[Member], directory: Path, weights: Path | None, runtimes: Sequence[Runtime]) -> None:
     """Raise a UserError if the folder does not compute the logits of the trials."""
-    _, loaded = load_members(directory, weights)
-    for member, copy in zip(members, loaded, strict=True):
+    config, loaded = load_members(directory, weights)
+    folders = [directory / name for name in config.members] or [directory]
+    for member, copy, folder in zip(members, loaded, folders, strict=True):
         clip = torch.from_numpy(fixed_clip(member.config.sample_rate)).float()[None] / 32768
         clip = clip[:, : round(member.config.clip_seconds * member.config.sample_rate)]
         with torch.inference_mode():
-            difference = (member.network(clip) - copy.network(clip)).abs().max().item()
-        if not difference <= _MOST_DIFFERENCE:
-            raise UserError(
-                f"the exported model differs from {member.config.trained['trial']} (logits by {difference:.2g}): its "
-                "base weights have settings that a merged model does not keep; export it without --merged"
-            )
+            expected = member.network(clip)
+            found = {"merged model": copy.network(clip)}
+        if "onnx" in runtimes:
+            found["ONNX graph"] = torch.from_numpy(OnnxSession(folder / GRAPHS["onnx"]).logits(clip.numpy()))
+        for kind, logits in found.items():
+            if not (difference := (logits - expected).abs().max().item()) <= _MOST_DIFFERENCE:
+                raise UserError(
+                    f"the exported model differs from {member.config.trained['trial']} (logits by {difference:.2g}): "
+                    f"its base weights have settings that a {kind} does not keep; export it without"
+                )
 
 
 def _joint_calibration(trials: Sequence[TrainedTrial]) -> model_folder.Calibration:
@@ -148,28 +178,29 @@ def _joint_calibration(trials: Sequence[TrainedTrial]) -> model_folder.Calibrati
     return calibrated(None, None, known if same else None)
 
 
-def _results(trials: Sequence[TrainedTrial], statement: Statement) -> dict[str, Any]:
-    """Return the measured results: on validation at the best epoch, and on the test clips."""
-    results: dict[str, Any] = {
-        "verdict": dataclasses.asdict(statement),
-        "trials": [
-            {
-                "trial": trial.record.trial_id,
-                "status": str(trial.record.status),
-                "best_epoch": trial.record.best.get("epoch"),
-                "validation": {name: value for name, value in trial.record.best.items() if name.startswith("val_")},
-                "test": trial.record.test,
-                "data": trial.record.data,
-            }
-            for trial in trials
-        ],
+def _measured(trial: TrainedTrial) -> dict[str, Any]:
+    """Return the results of a trial: on validation at the best epoch, and on the test clips."""
+    return {
+        "trial": trial.record.trial_id,
+        "status": str(trial.record.status),
+        "best_epoch": trial.record.best.get("epoch"),
+        "validation": {name: value for name, value in trial.record.best.items() if name.startswith("val_")},
+        "test": trial.record.test,
+        # Without its notes, which may name players and directories.
+        "data": {name: trial.record.data.get(name) for name in ("fingerprint", "clips")},
     }
+
+
+def _tested(trials: Sequence[TrainedTrial]) -> dict[str, dict[str, Any]]:
+    """Return the summaries of the probabilities on the test clips, averaged over the trials: of centre windows, and of
+    the mean over windows; empty without test predictions."""
+    results: dict[str, dict[str, Any]] = {}
     tests = [_test(trial) for trial in trials]
     known = [test for test in tests if test is not None]
     if len(known) == len(tests) and len({tuple(test.sample_ids) for test in known}) == 1:
         calibrations = [trial.calibration for trial in trials]
         centre = [probabilities(t.centre, c.temperature) for t, c in zip(known, calibrations, strict=True)]
-        results["test_centre_window"] = summary(np.mean(centre, axis=0), known[0].labels, known[0].players)
+        results[_CENTRE] = summary(np.mean(centre, axis=0), known[0].labels, known[0].players)
         averaged = [
             probabilities(t.averaged, c.averaged_temperature)
             for t, c in zip(known, calibrations, strict=True)

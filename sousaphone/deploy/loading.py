@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,20 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.deploy.trained_trials import TrainedTrial, best_arm
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.hub import RefusedError, UnreachableError, fetch_snapshot
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.deployment import Runtime
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.weights import RANDOM, content_fingerprint
 from sousaphone.weights.resolve import resolve_all
 
 _HUB_ID = re.compile(r"(?:hub:)?([\w-][\w.-]*/[\w-][\w.-]*)")
-_HUB_FILES = [
-    name
-    for file in (model_folder.CONFIG, model_folder.ADAPTER_CONFIG, model_folder.ADAPTER, model_folder.MERGED)
-    for name in (file, f"*/{file}")
-]
+_TENSOR_FILES = (model_folder.ADAPTER_CONFIG, model_folder.ADAPTER, model_folder.MERGED)
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,37 @@ def load_members(source: Path | str, weights: Path | str | None = None) -> tuple
     if RunDirectory(path).exists:
         member = load_trial(best_arm(RunDirectory(path))[0], weights)
         return member.config, [member]
+    config, folders = _read(path)
+    return config, [_load_folder(folder, own, weights) for folder, own in folders.items()]
+
+
+def find_graphs(source: Path | str, runtime: Runtime) -> tuple[ModelConfig, dict[Path, ModelConfig]]:
+    """Find the ONNX graphs of a model: its configuration, and that of each of its members by the graph's path. Raises
+    a UserError if there are none."""
+    file = GRAPHS[runtime]
+    path = located(source, (file,))
+    if RunDirectory(path).exists:
+        raise UserError(f"{path} is a run, without ONNX graphs; export it with --onnx, and give the model folder")
+    config, folders = _read(path)
+    for folder in folders:
+        if not (folder / file).is_file():
+            option = "--quantize" if runtime == "int8" else "--onnx"
+            raise UserError(f"{folder} has no {file}; export the model with {option}")
+    return config, {folder / file: own for folder, own in folders.items()}
+
+
+def _read(path: Path) -> tuple[ModelConfig, dict[Path, ModelConfig]]:
+    """Read the configuration of a model folder, and that of each folder with tensors: itself, or its members."""
     config = ModelConfig.read(path)
-    folders = [path / name for name in config.members] or [path]
     model_folder.refuse_pickles(path)
-    members = [_load_folder(folder, weights) for folder in folders]
-    for folder, member in zip(folders, members, strict=True):
-        if _inputs(member.config) != _inputs(config):
+    if not config.members:
+        return config, {path: config}
+    members = {path / name: ModelConfig.read(path / name) for name in config.members}
+    for folder, own in members.items():
+        model_folder.refuse_pickles(folder)
+        if own.members:
+            raise UserError(f"{folder} is an ensemble in an ensemble; export it again")
+        if _inputs(own) != _inputs(config):
             raise UserError(f"{folder} has other classes, windows or features than {path}; export the ensemble again")
     return config, members
 
@@ -90,41 +113,39 @@ def base_model(source: Path | str, weights: Path | str | None = None) -> Rudimen
     return _base(config, path, weights, strategy="head")
 
 
-def located(source: Path | str) -> Path:
-    """Return the directory of a model; download it from the hub if there is no such directory."""
+def located(source: Path | str, wanted: Sequence[str] = _TENSOR_FILES) -> Path:
+    """Return the directory of a model; download the configuration and the `wanted` files from the hub if there is no
+    such directory."""
     path, match = expanded(source), _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         return path
     if match is None or (path.parent.is_dir() and not str(source).startswith("hub:")):
         raise UserError(f"{source} is not a directory; give a model folder, a run directory, or OWNER/NAME on the hub")
+    files = [name for file in (model_folder.CONFIG, *wanted) for name in (file, f"*/{file}")]
     try:
-        return fetch_snapshot(f"the model {match[1]}", match[1], "model", _HUB_FILES)
+        return fetch_snapshot(f"the model {match[1]}", match[1], "model", files)
     except RefusedError:
         raise UserError(
             f"{match[1]}: the hub has no such model, or restricts access to it; give a model folder, a run directory, "
             "or OWNER/NAME (to log in: hf auth login)"
         ) from None
     except UnreachableError as error:
-        if (cached := _cached(match[1])) is not None:
+        if (cached := _cached(match[1], files)) is not None:
             print(f"{match[1]}: hub unreachable; using the copy in {cached}", file=sys.stderr)
             return cached
         raise UserError(f"{match[1]} cannot be downloaded ({error}); give a model folder or a run directory") from None
 
 
-def _cached(name: str) -> Path | None:
+def _cached(name: str, files: Sequence[str]) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     with suppress(LocalEntryNotFoundError, ValueError):
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, local_files_only=True))
+        return Path(snapshot_download(name, allow_patterns=list(files), local_files_only=True))
     return None
 
 
-def _load_folder(directory: Path, weights: Path | str | None) -> Member:
-    config = ModelConfig.read(directory)
-    model_folder.refuse_pickles(directory)
-    if config.kind == "ensemble":
-        raise UserError(f"{directory} is an ensemble in an ensemble; export it again")
+def _load_folder(directory: Path, config: ModelConfig, weights: Path | str | None) -> Member:
     if config.kind == "adapter":
         network = _base(config, directory, weights)
         names = {peft_name(name): name for name in network.trained_tensors()}

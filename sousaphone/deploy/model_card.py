@@ -10,21 +10,31 @@ from typing import Any
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.deploy.calibration import DEFAULT_ERROR
 from sousaphone.deploy.model_folder import ADAPTER, ModelConfig
+from sousaphone.deploy.onnx_session import GRAPHS
+from sousaphone.runs.deployment import COLUMNS, DeployCard, explanation, row
 from sousaphone.text import first_few
 
 
 @dataclass(frozen=True)
 class Statement:
-    """The statements of the run's report: its banner (a run with one has no verdict) and its verdict."""
+    """The statements of the run's report: its banner (a run with one has no verdict), its verdict, its baseline."""
 
     banner: str | None
     headline: str
     details: Sequence[str] = ()
+    baseline: tuple[str, float] | None = None  # title and test accuracy (centre window) of the best one
 
 
-def model_card(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> str:
+def model_card(
+    config: ModelConfig,
+    results: Mapping[str, Any],
+    statement: Statement,
+    name: str,
+    deployment: DeployCard | None = None,
+) -> str:
     """Return the card in Markdown, with its YAML header."""
-    return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(_body(config, results, statement, name)) + "\n"
+    body = _body(config, results, statement, name, deployment)
+    return f"---\n{_header(config, results, name)}\n---\n\n" + "\n".join(body) + "\n"
 
 
 def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
@@ -41,22 +51,31 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     ]
     return ModelCardData(
         # Hub identifiers of licences are in lower case.
-        license=str(base.get("licence") or "unknown").lower(),
+        license=str(config.licences.get("model") or base.get("licence") or "unknown").lower(),
         library_name="peft" if config.kind == "adapter" else "sousaphone",
         pipeline_tag="audio-classification",
         base_model=spec.weights[0].hub if base.get("published") else None,
         tags=["audio", "drums", "rudiments", "sousaphone", spec.name],
         metrics=["accuracy", "f1"],
-        model_name=name if measured else None,
+        model_name=name.rpartition("/")[2] if measured else None,
         eval_results=measured or None,
     ).to_yaml()
 
 
-def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str) -> Iterator[str]:
+def _body(
+    config: ModelConfig, results: Mapping[str, Any], statement: Statement, name: str, deployment: DeployCard | None
+) -> Iterator[str]:
     trial, base, spec = config.trial(), config.base_weights, REGISTRY[config.trial().model]
-    yield f"# {name}\n"
+    yield f"# {name.rpartition('/')[2]}\n"
     if statement.banner:
         yield f"> **{statement.banner}**\n"
+    centre = results.get("test_centre_window")
+    if statement.baseline and centre and centre["accuracy"] < statement.baseline[1]:
+        title, accuracy = statement.baseline
+        yield (
+            f"> **Below the baseline {title} (accuracy {accuracy:.1%} on the test clips; this model, by the centre "
+            f"window: {centre['accuracy']:.1%}).**\n"
+        )
     members = f", an ensemble of {len(config.members)} trainings" if config.members else ""
     yield (
         f"{spec.title} ({trial.scale}), fine-tuned ({trial.strategy}) to classify recordings of the "
@@ -68,6 +87,11 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     yield f'```python\nimport sousaphone\n\nmodel = sousaphone.load("{name}")\nprobabilities = model(wave, rate)\n```\n'
     if config.kind == "adapter":
         yield f'`{ADAPTER}` opens with PEFT, too, over `sousaphone.base_model("{name}")`.\n'
+    if deployment and {"onnx", "int8"} & {cost.runtime for cost in deployment.costs}:
+        yield (
+            f"`{GRAPHS['onnx']}` computes `probabilities` and `logits` [batch, classes] from `wave` [batch, samples] "
+            "with ONNX Runtime alone; its metadata contain the classes and the sample rate.\n"
+        )
     yield (
         f"Input: mono at {config.sample_rate:,} Hz (others are converted), in windows of {config.clip_seconds:g} s. "
         f"Output: probabilities of {len(config.classes)} classes; a recording of anything else gets one of them, too.\n"
@@ -88,10 +112,12 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
                 f"{scores['macro_f1']:.3f} | {scores['ece']:.1%} | {scores['clips']}, {scores['players']} |"
             )
         yield (
-            "\nThe interval is a t interval over players. ECE: expected calibration error, the mean distance between "
-            "confidence and accuracy.\n"
+            "\nThe interval is the wider of that over players and that over clips. ECE: expected calibration error, "
+            "the mean distance between confidence and accuracy.\n"
         )
     yield from _confidence(config)
+    if deployment:
+        yield from _deployment(deployment)
     yield "## Data\n"
     clips = results["trials"][0]["data"].get("clips") or {}
     kind = "the built-in synthetic data set" if config.trained.get("synthetic_data") else "a data set of recordings"
@@ -113,7 +139,18 @@ def _body(config: ModelConfig, results: Mapping[str, Any], statement: Statement,
     source = re.sub(r".*[/\\]", "", str(base.get("origin") if base.get("published") else base.get("source")))
     pretraining = base.get("pretraining") or "nothing"
     yield f"- Base weights ({source}): {base.get('licence') or 'not known'}; pretrained on: {pretraining}."
+    if licence := config.licences.get("model"):
+        yield f"- This model: {licence}."
     yield "- SOUSAphone: MIT. Data: see above."
+
+
+def _deployment(card: DeployCard) -> Iterator[str]:
+    yield "## Speed and size\n"
+    yield f"| {' | '.join(COLUMNS)} |"
+    yield "|---" * len(COLUMNS) + "|"
+    for cost in card.costs:
+        yield f"| {' | '.join(row(card, cost))} |"
+    yield f"\n{explanation(card)} {card.remark}".rstrip() + "\n"
 
 
 def _confidence(config: ModelConfig) -> Iterator[str]:

@@ -4,6 +4,7 @@
     adapter_config.json           kind 'adapter': the adapter in PEFT's format,
     adapter_model.safetensors       over base weights that are not in the folder
     model.safetensors             kind 'merged': all tensors
+    model.onnx, model.int8.onnx   optional: graphs of the whole model, see `onnx_graph`
     NAME/                         kind 'ensemble': one model folder per member, whose probabilities are averaged
     README.md, results.json       the model card, and the measured results
 
@@ -30,6 +31,7 @@ from torch import Tensor
 from sousaphone.backbones.frontend_spec import FrontendContract
 from sousaphone.backbones.state_dicts import misfits, refuse_misfits
 from sousaphone.config import TrainConfig
+from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
 from sousaphone.runs import schema
@@ -39,6 +41,7 @@ from sousaphone.training import tensor_files
 FORMAT, VERSION = "sousaphone-model", 1  # raise VERSION with every change; a new field needs a default
 CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
 ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
+FILES = (CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED, *GRAPHS.values())
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 # Fields of a trial's configuration that define the network.
 ARCHITECTURE = (
@@ -113,8 +116,7 @@ class ModelConfig:
         return TrainConfig(**{**known, **changes})
 
     def write(self, directory: Path) -> None:
-        text = json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
-        (directory / CONFIG).write_text(text + "\n", encoding="utf-8")
+        (directory / CONFIG).write_text(as_json(dataclasses.asdict(self)), encoding="utf-8")
 
     @classmethod
     def read(cls, directory: Path) -> Self:
@@ -137,6 +139,11 @@ class ModelConfig:
         except (ValueError, OSError) as error:
             raise UserError(f"{one_line(error, 400)}; export the model again, or copy the folder again") from None
         return config
+
+
+def as_json(content: Any) -> str:
+    """Return the text of a JSON file of a model folder."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
 def refuse_pickles(directory: Path) -> None:
@@ -209,9 +216,8 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 def _other_file(directory: Path) -> Path | None:
     """Return a file or directory that `export` has not written, which may be the user's own."""
-    own = {CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED}
     for path in sorted(directory.rglob("*")):
-        if not ((path / CONFIG).is_file() if path.is_dir() and not path.is_symlink() else path.name in own):
+        if not ((path / CONFIG).is_file() if path.is_dir() and not path.is_symlink() else path.name in FILES):
             return path
     return None
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sousaphone.backbones.frontends import to_float
-from sousaphone.backbones.registry import REGISTRY
 from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import HIGHEST_RATE, LOWEST_RATE
 from sousaphone.deploy.calibration import probabilities
-from sousaphone.deploy.loading import Member, load_members
-from sousaphone.deploy.model_folder import ModelConfig
-from sousaphone.deploy.recordings import Recording, cut, scan
-from sousaphone.deploy.segments import GATE_DB, changes, phrases, window_starts
+from sousaphone.deploy.loading import find_graphs, load_members
+from sousaphone.deploy.model_folder import Calibration, ModelConfig
+from sousaphone.deploy.onnx_session import refuse_without_onnx
+from sousaphone.deploy.recordings import Recording, Samples, decoded
+from sousaphone.deploy.scorers import OnnxScorer, Scorer, TorchScorer
+from sousaphone.deploy.segments import GATE_DB, divide, phrases, window_starts
 from sousaphone.errors import UserError
-from sousaphone.hardware import pick_device
-from sousaphone.training.step import MicroBatch
+from sousaphone.runs.deployment import Runtime
 
-SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored as a whole
+SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored with the silence around
 _MOST_CHANNELS = 64
 _LEAST = 1e-12  # probability
 
@@ -64,19 +63,27 @@ class Prediction:
         return self.recording.name
 
 
-def load(source: Path | str, *, weights: Path | str | None = None, device: str = "auto") -> Predictor:
+def load(
+    source: Path | str, *, weights: Path | str | None = None, device: str = "auto", runtime: Runtime = "torch"
+) -> Predictor:
     """Load a trained model.
 
     Args:
         source: a model folder, a run directory (its best trial), or a repository of the hub (OWNER/NAME).
         weights: the base weights of an adapter, if they are not where it was trained.
         device: 'auto', 'cuda', 'mps' or 'cpu'.
+        runtime: 'torch'; or 'onnx' or 'int8' for the graphs of a model folder, on the CPU and without base weights.
 
     Raises:
         UserError: the source is none of these, damaged, of a later version of the format, or trained on other base
             weights. Nothing in it is executed.
     """
-    return Predictor(*load_members(source, weights), device)
+    if runtime != "torch":
+        refuse_without_onnx(f"runtime {runtime}")
+        config, graphs = find_graphs(source, runtime)
+        return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, list(graphs)))
+    config, members = load_members(source, weights)
+    return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device))
 
 
 class Predictor:
@@ -85,22 +92,14 @@ class Predictor:
     Attributes:
         classes: the rudiments, in the order of the probabilities.
         config: the content of its config.json.
+        batch: windows that are scored at once.
     """
 
-    def __init__(self, config: ModelConfig, members: Sequence[Member], device: str = "auto") -> None:
+    def __init__(self, config: ModelConfig, calibrations: Sequence[Calibration], scorer: Scorer) -> None:
+        """Use the networks of `scorer`; `calibrations` are those of its members."""
         self.config, self.classes = config, config.classes
-        self.device = torch.device(pick_device(device))
-        self._temperatures = [
-            (each.config.calibration.temperature, each.config.calibration.averaged_temperature) for each in members
-        ]
-        # All members have the same backbone and so the same features.
-        self._features = members[0].network.features
-        self._passes = [
-            MicroBatch(each.config.trial(device=self.device.type), each.network.place(self.device).eval())
-            for each in members
-        ]
-        trial = config.trial()
-        self._batch = REGISTRY[trial.model].micro_batches[trial.scale][self.device.type]
+        self.scorer, self.device, self.batch = scorer, scorer.device, scorer.batch
+        self._temperatures = [(each.temperature, each.averaged_temperature) for each in calibrations]
 
     @property
     def window(self) -> int:
@@ -140,20 +139,15 @@ class Predictor:
         """Cut a waveform at the model's rate into windows [W, T] and their lengths [W], `hop` samples apart (default:
         half a window)."""
         starts = window_starts(len(wave), self.window, hop or self.window // 2)
-        lengths = np.full(len(starts), min(len(wave), self.window))
-        return np.stack(list(cut([wave], starts.tolist(), lengths.tolist(), self.window))), lengths
+        padded = np.pad(wave, (0, max(0, self.window - len(wave))))
+        cut = np.stack([padded[start : start + self.window] for start in starts])
+        return cut, np.full(len(starts), min(len(wave), self.window))
 
     def score(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Compute the logits [M, W, C] of M members from windows [W, T] of these lengths."""
-        parts = []
-        with torch.inference_mode():
-            for wave, length in zip(
-                torch.from_numpy(windows).split(self._batch), torch.from_numpy(lengths).split(self._batch), strict=True
-            ):
-                features = self._features(to_float(wave.to(self.device)), length.to(self.device))
-                parts.append(torch.stack([each.score(features) for each in self._passes]).cpu())
-        found: npt.NDArray[np.float32] = torch.cat(parts, 1).numpy()
-        return found
+        starts = range(0, len(windows), self.batch)
+        parts = (slice(start, start + self.batch) for start in starts)
+        return np.concatenate([self.scorer(windows[part], lengths[part]) for part in parts], 1)
 
     def combine(self, logits: npt.NDArray[np.float32], single: bool = False) -> npt.NDArray[np.float64]:
         """Compute the probabilities [..., C] of answers from the logits [M, ..., W, C] of their windows, calibrated as
@@ -188,75 +182,69 @@ class Predictor:
         Raises:
             UserError: the file cannot be decoded.
         """
-        source = path if isinstance(path, BytesIO) else Path(path)
         if hop_seconds is not None and not 0.05 <= hop_seconds <= self.config.clip_seconds:
             raise UserError(f"hop {hop_seconds:g} s is not from 0.05 s to a window, {self.config.clip_seconds:g} s")
-        recording = scan(name or str(path), source, SHORT_WINDOWS * self.config.clip_seconds, advance)
         rate, window = self.config.sample_rate, self.window
         hop = window // 2 if hop_seconds is None else round(hop_seconds * rate)
-        total = -(-recording.samples * rate // recording.rate)
-        parts = phrases(recording.levels, gate_db)
-        if recording.wave is not None and len(parts) == 1:  # a clip, scored as a whole like those of training
-            parts = [(0.0, recording.seconds)]
-        places = [(round(start * rate), min(round(end * rate), total)) for start, end in parts]
-        layouts = [begin + window_starts(end - begin, window, hop) for begin, end in places]
-        lengths = [np.full(len(s), min(end - b, window)) for s, (b, end) in zip(layouts, places, strict=True)]
-        starts = np.concatenate([np.empty(0, np.int64), *layouts])
-        logits = self._score_windows(recording, starts, np.concatenate([np.empty(0, np.int64), *lengths]), advance)
-        per_window = self.combine(logits[..., None, :], single=True)
-        times = (starts + window / 2) / rate
         limit = self.config.calibration.undecided_below if min_confidence is None else min_confidence
-        segments, first = [], 0
-        for part, layout in zip(parts, layouts, strict=True):
-            own = slice(first, first := first + len(layout))
-            for start, end in self._bounds(part, times[own], per_window[own], hop / rate):
-                chosen = self._inside(start, end, times[own], hop / rate)
-                answer = self.combine(logits[:, own][:, chosen])
-                best = np.argsort(-answer, kind="stable")[:top]
-                named = tuple((self.classes[label], float(answer[label])) for label in best)
-                segments.append(Segment(start, end, named, named[0][1] < (limit or 0.0)))
-        return Prediction(recording, tuple(segments), times, per_window)
+        source = path if isinstance(path, BytesIO) else Path(path)
+        with decoded(name or str(path), source, rate, advance) as (recording, samples):
+            parts = phrases(recording.levels, gate_db)
+            if len(parts) == 1 and recording.seconds <= SHORT_WINDOWS * self.config.clip_seconds:
+                parts = [(0.0, recording.seconds)]  # a clip, with the silence around it, like those of training
+            places = [(round(start * rate), min(round(end * rate), len(samples))) for start, end in parts]
+            layouts = [begin + window_starts(end - begin, window, hop) for begin, end in places]
+            starts = np.concatenate([np.empty(0, np.int64), *layouts])
+            ends = np.repeat([end for _, end in places], [len(layout) for layout in layouts])
+            scores = _Scores(self, samples)
+            scores.add(starts, np.minimum(ends - starts, window), lambda part: advance(part * recording.seconds))
+            segments = []
+            for place in places:
+                for start, end in pairwise(divide(*place, window, hop, scores.log_probabilities)):
+                    answer = self.combine(scores.logits(start + window_starts(end - start, window, hop)))
+                    best = np.argsort(-answer, kind="stable")[:top]
+                    named = tuple((self.classes[label], float(answer[label])) for label in best)
+                    segments.append(Segment(start / rate, end / rate, named, named[0][1] < (limit or 0.0)))
+            probabilities = scores.probabilities(starts) if len(starts) else np.empty((0, len(self.classes)))
+        return Prediction(recording, tuple(segments), (starts + window / 2) / rate, probabilities)
 
-    def _score_windows(
+
+class _Scores:
+    """Scores of windows of a recording, given by their first samples [W]. Each window is scored once."""
+
+    def __init__(self, model: Predictor, samples: Samples) -> None:
+        self._model, self._samples = model, samples
+        self._known: dict[int, npt.NDArray[np.float32]] = {}  # logits [M, C]
+
+    def add(
         self,
-        recording: Recording,
         starts: npt.NDArray[np.int64],
         lengths: npt.NDArray[np.int64],
-        advance: Callable[[float], None],
-    ) -> npt.NDArray[np.float32]:
-        """Compute the logits [M, W, C] of windows of a recording, while further ones are decoded."""
-        cuts = cut(recording.resampled(self.config.sample_rate), starts.tolist(), lengths.tolist(), self.window)
+        advance: Callable[[float], None] = lambda part: None,
+    ) -> None:
+        """Score windows of `lengths` [W]; `advance` is called with the additional fraction of them."""
+        model, places = self._model, list(zip(starts.tolist(), lengths.tolist(), strict=True))
+        batches = [places[first : first + model.batch] for first in range(0, len(places), model.batch)]
+
+        def cut(batch: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+            windows = [self._samples.read(*place, model.window) for place in batch]
+            return np.stack(windows), np.array([length for _, length in batch])
+
         # Batches in several threads are faster than operators in several threads.
-        many = self.device.type == "cpu" and recording.wave is None
-        batches = zip(_batches(cuts, self._batch), _batches(lengths, self._batch), strict=True)
-        scores = (in_threads if many else map)(lambda batch: self.score(*batch), batches)
-        found = [np.empty((len(self._passes), 0, len(self.classes)), np.float32)]
-        for score in scores:
-            found.append(score)
-            advance(recording.seconds * score.shape[1] / len(starts))
-        return np.concatenate(found, axis=1)
+        in_turn = in_threads if model.device.type == "cpu" and len(batches) > 1 else map
+        for batch, logits in zip(batches, in_turn(lambda own: model.score(*own), map(cut, batches)), strict=True):
+            self._known |= {start: each for (start, _), each in zip(batch, logits.swapaxes(0, 1), strict=True)}
+            advance(len(batch) / len(places))
 
-    def _bounds(
-        self,
-        part: tuple[float, float],
-        times: npt.NDArray[np.float64],
-        per_window: npt.NDArray[np.float64],
-        hop: float,
-    ) -> Iterable[tuple[float, float]]:
-        """Divide a phrase where its rudiment changes: halfway between the centres of two windows."""
-        firsts = changes(np.log(per_window + _LEAST), min(1.0, hop / self.config.clip_seconds))
-        middles = [float(times[first - 1] + times[first]) / 2 for first in firsts[1:]]
-        return pairwise([part[0], *middles, part[1]])
+    def logits(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return logits [M, W, C]; windows that have not been added have the full length."""
+        new = np.array([start for start in dict.fromkeys(starts.tolist()) if start not in self._known], np.int64)
+        self.add(new, np.full(len(new), self._model.window))
+        return np.stack([self._known[start] for start in starts.tolist()], axis=1)
 
-    def _inside(self, start: float, end: float, times: npt.NDArray[np.float64], hop: float) -> npt.NDArray[np.bool_]:
-        """Which windows are in a segment, up to half a hop; those with their centre in it if no window is."""
-        room = max(0.0, self.config.clip_seconds - hop) / 2
-        whole = (times - room >= start - 1e-6) & (times + room <= end + 1e-6)
-        centred = (times >= start) & (times <= end)
-        return whole if whole.any() else centred if centred.any() else np.ones(len(times), bool)
+    def probabilities(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return calibrated probabilities [W, C]."""
+        return self._model.combine(self.logits(starts)[..., None, :], single=True)
 
-
-def _batches(items: Iterable[Any], size: int) -> Iterator[npt.NDArray[Any]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield np.stack(batch)
+    def log_probabilities(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        return np.log(self.probabilities(starts) + _LEAST)

@@ -1,12 +1,14 @@
-"""Reading of recordings of any length in bounded memory: their levels, and windows cut out of them."""
+"""Recordings of any length in bounded memory: decoded once into a temporary file, from which windows are read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import chain
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
@@ -15,85 +17,77 @@ import torch
 from sousaphone.data.cache.decode import resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import read_blocks
 from sousaphone.deploy.segments import FRAME_SECONDS
+from sousaphone.errors import UserError
 
+_IN_MEMORY = 2**21  # bytes; the samples of longer recordings are on disk
+_MEASURED = 2_000  # frames at once
 _NO_POWER = 1e-12
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording, its levels and envelope, as measured in one pass over the file."""
+    """Levels and envelope of a recording."""
 
     name: str  # for messages
-    source: Path | BytesIO
-    rate: int  # Hz
-    samples: int
+    seconds: float
     levels: npt.NDArray[np.float32]  # of frames of FRAME_SECONDS, dB re full scale [F]
-    envelope: npt.NDArray[np.float32]  # lowest and highest sample of each frame [F, 2]
-    wave: npt.NDArray[np.float32] | None  # mono [T], of a short recording
-
-    @property
-    def seconds(self) -> float:
-        return self.samples / self.rate
-
-    def mono(self) -> Iterator[npt.NDArray[np.float32]]:
-        """Decode the samples, block by block."""
-        if self.wave is not None:
-            return iter([self.wave])
-        return map(to_mono, read_blocks(self.name, self.source)[0])
-
-    def resampled(self, rate: int) -> Iterator[npt.NDArray[np.int16]]:
-        """Resample the samples, rounded like those of training, block by block."""
-        for wave in resampler(self.rate, rate).blocks(self.mono()):
-            yield to_int16(torch.from_numpy(wave.copy()))
+    envelope: npt.NDArray[np.float32]  # lowest and highest sample of each frame, in [-1, 1) [F, 2]
 
 
-def scan(
-    name: str, source: Path | BytesIO, kept_seconds: float, advance: Callable[[float], None] = lambda seconds: None
-) -> Recording:
-    """Decode a whole file once; raises a UserError if it is damaged.
+class Samples:
+    """The samples of a recording: mono, at the rate of a model, rounded to int16 like those for training."""
+
+    def __init__(self, file: IO[bytes], length: int) -> None:
+        self._file, self._length = file, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def read(self, start: int, length: int, width: int) -> npt.NDArray[np.int16]:
+        """Read `length` samples from `start`, padded with zeros to `width`."""
+        self._file.seek(2 * start)
+        found = np.frombuffer(self._file.read(2 * length), np.int16)
+        return np.pad(found, (0, width - len(found)))
+
+
+@contextmanager
+def decoded(
+    name: str, source: Path | BytesIO, rate: int, advance: Callable[[float], None] = lambda seconds: None
+) -> Iterator[tuple[Recording, Samples]]:
+    """Decode a whole file once; raises a UserError if it is damaged, or if its samples do not fit on the disk.
 
     Args:
-        kept_seconds: samples of recordings up to this length are kept.
+        name: for messages.
+        rate: of the samples, Hz.
         advance: called with the additional seconds that have been decoded.
     """
-    blocks, rate = read_blocks(name, source)
-    frame, kept = max(1, round(FRAME_SECONDS * rate)), round(kept_seconds * rate)
-    levels, envelope = [], []
-    waves: list[npt.NDArray[np.float32]] = []
-    samples, rest = 0, np.empty(0, np.float32)
+    blocks, own_rate = read_blocks(name, source)
 
-    def measure(wave: npt.NDArray[np.float32]) -> None:
-        frames = wave.reshape(-1, frame)
+    def mono() -> Iterator[npt.NDArray[np.float32]]:
+        for block in blocks:
+            yield to_mono(block)
+            advance(len(block) / own_rate)
+
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="sousaphone-") as file:
+        try:
+            for wave in resampler(own_rate, rate).blocks(mono()):
+                file.write(to_int16(torch.from_numpy(wave)).tobytes())
+            file.flush()
+        except OSError as error:  # of the temporary file; those of the source are UserErrors
+            raise UserError(
+                f"{name} cannot be decoded to {tempfile.gettempdir()} ({error.strerror}); set TMPDIR to a directory "
+                "with more space"
+            ) from None
+        samples = Samples(file, file.tell() // 2)
+        yield _measured(name, samples, rate), samples
+
+
+def _measured(name: str, samples: Samples, rate: int) -> Recording:
+    frame = round(FRAME_SECONDS * rate)
+    levels, envelope = [], []
+    for first in range(0, len(samples), _MEASURED * frame):
+        length = min(_MEASURED * frame, len(samples) - first)
+        frames = samples.read(first, length, -(-length // frame) * frame).reshape(-1, frame) * np.float32(1 / 32_768)
         levels.append(10 * np.log10(np.square(frames).mean(1) + _NO_POWER))
         envelope.append(np.stack([frames.min(1), frames.max(1)], 1))
-
-    for block in map(to_mono, blocks):
-        samples += len(block)
-        waves = [*waves, block] if samples <= kept else []
-        joined = np.concatenate([rest, block])
-        whole = len(joined) // frame * frame
-        measure(joined[:whole])
-        rest = joined[whole:].copy()
-        advance(len(block) / rate)
-    measure(np.pad(rest, (0, -len(rest) % frame)))
-    wave = np.concatenate(waves) if samples <= kept else None
-    return Recording(name, source, rate, samples, np.concatenate(levels), np.concatenate(envelope), wave)
-
-
-def cut(
-    blocks: Iterable[npt.NDArray[np.int16]], starts: Sequence[int], lengths: Sequence[int], width: int
-) -> Iterator[npt.NDArray[np.int16]]:
-    """Cut windows out of blocks, each padded with zeros to `width`; their starts and ends must not decrease."""
-    buffer, first, number = np.empty(0, np.int16), 0, 0  # `first` is the place of the buffer's first sample
-    for block in chain(blocks, [None]):
-        buffer = buffer if block is None else np.concatenate([buffer, block])
-        while number < len(starts) and (block is None or starts[number] + lengths[number] <= first + len(buffer)):
-            window = np.zeros(width, np.int16)
-            found = buffer[starts[number] - first :][: lengths[number]]
-            window[: len(found)] = found
-            yield window
-            number += 1
-        if number == len(starts):
-            return
-        passed = min(starts[number] - first, len(buffer))
-        buffer, first = buffer[passed:], first + passed
+    return Recording(name, len(samples) / rate, np.concatenate(levels), np.concatenate(envelope))

@@ -1,6 +1,10 @@
-"""Where a recording is silent, and where its rudiment changes: pure functions of levels and probabilities."""
+"""Where a recording is silent, and where its rudiment changes: functions of levels and probabilities."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import chain, pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +14,11 @@ GATE_DB = 40.0  # default: quieter frames, relative to the loudest one of the re
 SILENCE_DB = -80.0  # re full scale: a recording without a louder frame is silent
 PAUSE_SECONDS = 1.0  # a longer silence ends a phrase; strokes of a rudiment at 40 BPM are at most 0.75 s apart
 _MARGINS = (0.05, 0.2)  # seconds added before the first and after the last frame of a phrase
-_CHANGE_COST = 3.0  # nats per change; each window counts by its hop, so that overlapping windows count once
+_CHANGE_COST = 3.0  # nats of evidence; each window counts by the hop, so that overlapping windows count once
+_STEPS = 3  # places per hop that are compared to locate a change
+
+# From the first samples of windows [W] to the log probabilities of the classes in them [W, C].
+Score = Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float64]]
 
 
 def phrases(levels: npt.NDArray[np.float32], gate_db: float = GATE_DB) -> list[tuple[float, float]]:
@@ -37,26 +45,93 @@ def window_starts(samples: int, window: int, hop: int) -> npt.NDArray[np.int64]:
     return np.minimum(np.arange(-(-excess // hop) + 1) * hop, excess)
 
 
-def changes(log_probabilities: npt.NDArray[np.float64], weight: float) -> npt.NDArray[np.int64]:
+def divide(begin: int, end: int, window: int, hop: int, score: Score) -> list[int]:
+    """Divide a phrase where its rudiment changes.
+
+    A division is kept if the evidence for two rudiments, one on each side, exceeds that for a single one by 3 nats. The
+    evidence for a rudiment in a segment is its mean log probability in windows laid out over the segment alone, times
+    the number of window lengths in it. Segments are at least a window long.
+
+    Args:
+        begin: first sample of the phrase.
+        end: one past its last sample.
+        window: samples of a window.
+        hop: samples between windows.
+
+    Returns:
+        The bounds of the segments in samples: the begin, each change, the end.
+    """
+
+    def evidence(first: int, last: int) -> npt.NDArray[np.float64]:  # [C]
+        mean: npt.NDArray[np.float64] = score(first + window_starts(last - first, window, hop)).mean(0)
+        return mean * (last - first) / window
+
+    bounds = [begin, *_candidates(begin, end, window, hop, score), end]
+    segments = [evidence(*pair) for pair in pairwise(bounds)]
+    while len(segments) > 1:
+        gains = [a.max() + b.max() - (a + b).max() for a, b in pairwise(segments)]
+        weakest = int(np.argmin(gains))
+        if gains[weakest] >= _CHANGE_COST:
+            break
+        del bounds[weakest + 1]
+        segments[weakest : weakest + 2] = [evidence(bounds[weakest], bounds[weakest + 1])]
+    return bounds
+
+
+def _candidates(begin: int, end: int, window: int, hop: int, score: Score) -> list[int]:
+    """Return places where the rudiment may change. Each part between them is searched with windows of its own, which
+    contain nothing of the parts next to it."""
+    starts = begin + window_starts(end - begin, window, hop)
+    found = changes(score(starts), hop / window, -(-window // hop) + 1)
+    places = []
+    for change in found:
+        low = max(begin, int(starts[change.last]) - hop) + window
+        high = min(int(starts[change.first]) + hop, end - window)
+        place = np.arange(low, high + 1, max(1, hop // _STEPS))
+        fit = score(place - window)[:, change.before] + score(place)[:, change.after]
+        places.append(round(np.average(place, weights=np.exp(fit - fit.max()))))
+    inner = [_candidates(*part, window, hop, score) for part in pairwise([begin, *places, end])] if places else []
+    return sorted([*places, *chain.from_iterable(inner)])
+
+
+class Change(NamedTuple):
+    """A change of label."""
+
+    last: int  # window before
+    before: int  # its label
+    first: int  # window after
+    after: int
+
+
+def changes(log_probabilities: npt.NDArray[np.float64], weight: float, gap: int) -> list[Change]:
     """Label windows so that the label changes only where the evidence exceeds the cost of a change (Viterbi).
+
+    Windows across a change contain both rudiments. They are left out: the last window before a change and the first one
+    after it count for them, half each.
 
     Args:
         log_probabilities: of the classes in consecutive windows [W, C].
         weight: of a window's evidence; the fraction of it that the next window does not contain.
-
-    Returns:
-        First windows of the runs of equal labels, int64 [R], beginning with 0.
+        gap: from the last window before a change to the first one after it.
     """
     evidence = weight * log_probabilities
-    score, stays = evidence[0], np.ones(evidence.shape, bool)
-    before = np.zeros(len(evidence), np.int64)  # best label of the previous window, for windows after a change
-    for window, row in enumerate(evidence[1:], start=1):
-        before[window] = best = int(score.argmax())
-        stays[window] = score >= score[best] - _CHANGE_COST
-        score = np.maximum(score, score[best] - _CHANGE_COST) + row
-    label, firsts = int(score.argmax()), []
-    for window in range(len(evidence) - 1, 0, -1):
-        if not stays[window, label]:
-            firsts.append(window)
-            label = int(before[window])
-    return np.array([0, *reversed(firsts)])
+    around = (gap - 1) / 2 * evidence  # for the windows left out
+    score, changed = evidence.copy(), np.zeros(evidence.shape, bool)
+    before = np.zeros(len(evidence), np.int64)  # best label of the last window, if this is the first after a change
+    for window in range(1, len(evidence)):
+        best = score[window - 1]
+        if window >= gap:
+            ended = score[window - gap] + around[window - gap]
+            before[window] = label = int(ended.argmax())
+            begun = ended[label] - _CHANGE_COST + around[window]
+            changed[window] = begun > best
+            best = np.maximum(best, begun)
+        score[window] = best + evidence[window]
+    window, label, found = len(evidence) - 1, int(score[-1].argmax()), []
+    while window > 0:
+        if changed[window, label]:
+            found.append(Change(window - gap, int(before[window]), window, label))
+            window, label = window - gap, int(before[window])
+        else:
+            window -= 1
+    return found[::-1]

@@ -96,8 +96,13 @@ def trained_trial(run: RunDirectory, trial_id: str) -> TrainedTrial:
 
 
 def best_arm(run: RunDirectory) -> list[TrainedTrial]:
-    """Return the finished trials of the best arm, the best first; arms are ranked as in the report, by the mean
-    validation macro F1 over seeds. Raises a UserError if no trial has finished."""
+    """Return the finished trials of the best arm, the best first. Raises a UserError if no trial has finished."""
+    return finished_arms(run)[0]
+
+
+def finished_arms(run: RunDirectory) -> list[list[TrainedTrial]]:
+    """Return the finished trials of each arm, the best arm and trial first; arms are ranked as in the report, by the
+    mean validation macro F1 over seeds. Raises a UserError if no trial has finished."""
     plan = _plan(run)
     groups: dict[ArmKey, list[TrainedTrial]] = {}
     for trial_id in plan["trial_ids"]:
@@ -106,8 +111,8 @@ def best_arm(run: RunDirectory) -> list[TrainedTrial]:
             groups.setdefault(arm_of(trial.record.config), []).append(trial)
     if not groups:
         raise UserError(f"no trial of {run.path} has finished; resume it: {run.resume_command}")
-    best = max(groups.values(), key=lambda trials: sum(map(_score, trials)) / len(trials))
-    return sorted(best, key=_score, reverse=True)
+    arms = sorted(groups.values(), key=lambda trials: sum(map(_score, trials)) / len(trials), reverse=True)
+    return [sorted(trials, key=_score, reverse=True) for trials in arms]
 
 
 def _score(trial: TrainedTrial) -> Any:

@@ -39,7 +39,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError, printable
 from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
-from sousaphone.runs.seal import seal
+from sousaphone.runs.seal import is_sealed, seal
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
@@ -114,6 +114,11 @@ class RunDirectory:
     def exists(self) -> bool:
         """Whether the directory holds a run."""
         return (self.path / "run.json").is_file()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this installation wrote run.json. One from elsewhere may name any directory as the data set."""
+        return is_sealed(self.path, [self.path / "run.json"])
 
     @property
     def is_empty(self) -> bool:

@@ -149,15 +149,22 @@ def test_every_configuration_equals_the_definition(name: str, tmp_path: Path) ->
     assert relative_error(tokens, expected) < 1e-5
 
 
-@pytest.mark.parametrize("length", [1, 2, 7, 300, 2_000])
-def test_distance_buckets_are_symmetric_and_exact_for_near_distances(length: int) -> None:
-    found = distance_buckets(length, 320, 800, torch.device("cpu"))
-    assert found.shape == (2 * length - 1,)
-    assert found[length - 1] == 0
-    assert torch.equal(found[length:], found[: length - 1].flip(0) + 160)
+def test_distance_buckets_are_symmetric_and_exact_for_near_distances() -> None:
+    found = distance_buckets(320, 800)
+    assert found.shape == (2 * 800 + 1,)
+    assert found[800] == 0
+    assert torch.equal(found[801:], found[:800].flip(0) + 160)
     # The nearest 80 on each side have a bucket each.
-    assert torch.equal(found[: length - 1].flip(0)[:79], torch.arange(1, min(length, 80)))
+    assert torch.equal(found[:800].flip(0)[:79], torch.arange(1, 80))
     assert found.max() < 320
+
+
+def test_distances_above_the_largest_share_its_bucket() -> None:
+    net = perturbed(relative_position_embedding=True, num_buckets=16, max_distance=20)
+    bias = net.encoder.relative_bias(60)
+    assert bias is not None
+    assert torch.equal(bias[..., 0, 20:], bias[..., 0, 20:21].expand(-1, -1, 40))
+    assert torch.equal(bias[..., 59, :40], bias[..., 59, 39:40].expand(-1, -1, 40))
 
 
 @pytest.mark.parametrize("samples", [0, 100, 500, 2_000])

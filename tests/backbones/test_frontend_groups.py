@@ -16,7 +16,8 @@ from sousaphone.backbones.frontends import (
     ClapFrontend,
     EfficientAtFrontend,
     Frontend,
-    power,
+    fourier_matrices,
+    power_spectrum,
     silence_padding,
     to_float,
 )
@@ -53,10 +54,19 @@ def test_mel_bank_blocks_equal_the_full_product(name: str) -> None:
     torch.testing.assert_close(bank(power), power @ bank.matrix, rtol=1e-5, atol=1e-6)
 
 
-def test_power_is_bit_equal_to_sum_of_squares() -> None:
-    spectrum = torch.fft.rfft(torch.rand(3, 64) - 0.5)
-    expected = spectrum.real.square() + spectrum.imag.square()
-    assert torch.equal(power(spectrum), expected)
+def test_power_spectrum_is_bit_equal_to_sum_of_squares() -> None:
+    frames = torch.rand(3, 50) - 0.5
+    spectrum = torch.fft.rfft(frames, n=64)
+    assert torch.equal(power_spectrum(frames, 64), spectrum.real.square() + spectrum.imag.square())
+
+
+@pytest.mark.parametrize(("window", "fft"), [(400, 512), (1024, 1024), (5, 8)])
+def test_products_with_fourier_matrices_are_the_transform(window: int, fft: int) -> None:
+    frames = torch.rand(3, window) - 0.5
+    spectrum = torch.fft.rfft(frames.double(), n=fft)
+    cosine, sine = fourier_matrices(window, fft)
+    torch.testing.assert_close((frames @ cosine).double(), spectrum.real, rtol=0, atol=1e-4)
+    torch.testing.assert_close((frames @ sine).double(), -spectrum.imag, rtol=0, atol=1e-4)
 
 
 def test_silence_padding_leaves_clips_and_input_unchanged() -> None:

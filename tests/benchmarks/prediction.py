@@ -25,6 +25,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ARCHITECTURE, ModelConfig
 from sousaphone.deploy.predictor import Predictor
+from sousaphone.deploy.scorers import TorchScorer
 from sousaphone.deploy.segments import window_starts
 from sousaphone.hardware import count_cpus
 from sousaphone.model import build_model
@@ -53,7 +54,7 @@ def make_predictor(name: str) -> Predictor:
         front_end=network.backbone.frontend.contract,
         base_weights={},
     )
-    return Predictor(config, [Member(config, network)], "cpu")
+    return Predictor(config, [config.calibration], TorchScorer([Member(config, network)], "cpu"))
 
 
 def write_recording(path: Path, seconds: float) -> None:

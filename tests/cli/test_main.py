@@ -24,7 +24,20 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"\n  {name} " in text for name in (*OTHER_NAMES, "runs", "export", "predict", "evaluate"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["data"], ["runs", "fly"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["fly"], ["data"], ["runs", "fly"]),
+        # '' would be the current directory.
+        *(
+            ["report", ""],
+            ["export", "run", "--to", ""],
+            ["data", "check", ""],
+            ["data", "preview", "x", "--output", ""],
+        ),
+        *(["predict", "model", ""], ["predict", "model", "file", "--output="], ["evaluate", "model", ""]),
+    ],
+)
 def test_wrong_command_is_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)

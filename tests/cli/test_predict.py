@@ -232,6 +232,34 @@ def test_standard_input_is_read(model: Path, tmp_path: Path) -> None:
     assert main([str(model), str(tmp_path / "take.flac"), "--format", "json"]) == EXIT_OK
 
 
+def test_endless_input_without_audio_is_refused(
+    model: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path("/dev/zero").open(encoding="utf-8") as stream:
+        monkeypatch.setattr("sys.stdin", stream)
+        assert main([str(model), "-"]) == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "standard input" in line
+
+
+@pytest.mark.parametrize(("format", "subtype", "rate", "channels"), FORMS)
+def test_every_form_of_audio_is_read_from_a_pipe(
+    model: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    format: str,
+    subtype: str | None,
+    rate: int,
+    channels: int,
+) -> None:
+    content = io.BytesIO()
+    soundfile.write(content, noise(1.2, rate, channels), rate, format=format, subtype=subtype)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content.getvalue())))
+    assert main([str(model), "-", "--format", "json"]) == EXIT_OK
+    (found,) = predicted(capsys)
+    assert found["seconds"] == pytest.approx(1.2, abs=0.06)
+
+
 def test_interruption_is_one_line(model: Path, tmp_path: Path) -> None:
     fifo = tmp_path / "endless.wav"
     soundfile.write(fifo, noise(600, 8_000), 8_000)

@@ -13,7 +13,10 @@ from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from tests.analysis.run_builders import arm, record, write_predictions, write_run
 
 
-def test_no_sounds_leaves_the_audio_out_of_the_page(small_sousa: Path, tmp_path: Path) -> None:
+def test_no_sounds_leaves_the_audio_out_of_the_page(
+    small_sousa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.report.pictures", lambda found: [])  # four reports; figures take seconds
     plan = [arm("ast")]
     records = [record(plan[0], "completed")]
     run = write_run(tmp_path / "study", plan, records)
@@ -44,3 +47,23 @@ def test_option_for_one_run_rejects_two(tmp_path: Path, option: str, capsys: pyt
     error = capsys.readouterr().err
     assert option in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--output", ""), ("--data-dir", ""), ("--data-dir", "nosuch"), ("--data-dir", "file"), ("--compare", "nosuch")],
+)
+def test_unusable_path_is_one_line_and_nothing_is_written(
+    option: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_run(tmp_path / "run", [arm("ast")])
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(["run", option, value])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert option in line
+    assert value in line
+    assert sorted(tmp_path.rglob("*")) == before

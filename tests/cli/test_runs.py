@@ -43,6 +43,32 @@ def test_run_is_listed_with_its_progress(storage: Path, capsys: pytest.CaptureFi
     assert "1/2" in text
 
 
+def test_runs_are_listed_by_their_start(storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {"b": "2026-03-01", "c": "2026-01-01", "a": "2026-02-01"}
+    for name, day in names.items():
+        run = RunDirectory(storage / name)
+        write_run(run.path, [arm()])
+        run.write_plan({**run.read_plan(), "created": f"{day}T00:00:00+00:00"})
+    (storage / "first" / "run.json").write_text("{")
+    assert main(["list", "--storage", str(storage)]) == EXIT_OK
+    words = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert [word for word in words if word in (*names, "first")] == ["first", "c", "a", "b"]  # the first is damaged
+
+
+@pytest.mark.parametrize("storage", ["", "nosuch", "file"])
+def test_storage_that_is_no_directory_is_refused(
+    tmp_path: Path, storage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--storage", storage])
+    assert ended.value.code == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--storage" in line
+    assert storage in line
+
+
 def test_empty_storage_is_not_an_error(tmp_path: Path) -> None:
     assert main(["list", "--storage", str(tmp_path)]) == EXIT_OK
 

@@ -57,6 +57,12 @@ def test_verify_is_reproducible(
     assert re.search(r"fixed clip: 96 outputs, mean \S+, norm \S+, first ", outputs[0])
 
 
+def test_verify_without_a_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", "ast="]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "ast=" in line
+
+
 def test_verify_reports_all_weights_and_errors(
     machine: Machine, small_mn: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

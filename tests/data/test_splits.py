@@ -111,7 +111,7 @@ def test_performances_are_drawn_before_further_renderings(large):
     assert clips.group_id.is_unique
 
 
-def test_quota_is_raised_to_the_number_of_players():
+def test_number_of_clips_is_raised_to_that_of_players():
     dataset = a_dataset(players=1200, rudiments=2, groups=1, renderings=1)
     drawn = draw(dataset, "tiny")
     assert drawn.clips.player.nunique() == 1200
@@ -132,7 +132,7 @@ def test_draw_depends_on_the_seed_but_not_on_the_order_of_rows(large):
     assert once != set(draw(large, "tiny", seed=1).clips.sample_id)
 
 
-def test_split_below_its_quota_is_complete_with_a_note():
+def test_split_with_fewer_clips_is_complete_with_a_note():
     dataset = a_dataset(players=10, rudiments=5, groups=1, renderings=1)
     drawn = draw(dataset, "tiny")
     assert len(drawn.clips) == len(dataset.clips)

@@ -24,7 +24,8 @@ def finished_run(path: Path, configs: list[TrainConfig]) -> RunDirectory:
     run = RunDirectory(path)
     trials = [dataclasses.asdict(config) for config in configs]
     plan = {"schema": SCHEMA, "created": now(), "config": "backbones", "request": {}, "trials": trials}
-    run.write_plan({**plan, "trial_ids": [config.trial_id for config in configs], "data": {"synthetic": True}})
+    data = {"synthetic": True, "root": configs[0].data_dir}
+    run.write_plan({**plan, "trial_ids": [config.trial_id for config in configs], "data": data})
     with run.held():
         watch = DriverWatch.begin(run.path)
         for config in configs:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from statsmodels.stats.proportion import proportion_confint
 
+from analysis.stats.calibration import calibration
+from analysis.stats.slices import accuracy_of
 from sousaphone import load
 from sousaphone.data.readers.sousa import read_dataset
-from sousaphone.deploy.evaluation import BINS, calibration_error, evaluate, results, summary
+from sousaphone.deploy.evaluation import evaluate, results, summary
 from tests.data.forms import as_recordings, as_shards
 
 
@@ -26,21 +31,37 @@ def test_summary_agrees_with_scikit_learn() -> None:
     assert found["player_accuracy"] == pytest.approx(np.mean(each))
     low, high = found["player_accuracy_interval"]
     # 2.306: quantile .975 of Student's t with 8 degrees of freedom.
-    assert high - low == pytest.approx(2 * 2.306 * np.std(each, ddof=1) / 3, rel=1e-3)
+    half = 2.306 * np.std(each, ddof=1) / 3
+    # The wider of it and Wilson's interval over clips.
+    fewest, most = proportion_confint(200 * np.mean(each), 200, method="wilson")
+    assert (low, high) == pytest.approx((min(np.mean(each) - half, fewest), max(np.mean(each) + half, most)), rel=1e-3)
     assert found["players"] == 9
+
+
+def test_equal_players_do_not_make_an_accuracy_certain() -> None:
+    found = summary(np.eye(4)[[0, 1, 2, 3]], np.arange(4), ["a", "b", "c", "d"])
+    low, high = found["player_accuracy_interval"]
+    assert low < 0.6
+    assert high == 1.0
+
+
+def test_scores_are_those_of_the_report() -> None:
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(size=(120, 40)), rng.integers(0, 40, 120)
+    logits[np.arange(120), labels] += 3
+    players = np.array([f"p{number}" for number in rng.integers(0, 8, 120)])
+    found = summary(softmax(logits, axis=1), labels, players.tolist())
+    assert found["ece"] == pytest.approx(calibration(logits, labels, players).ece)
+    rows = pd.DataFrame({"sample_id": range(120), "player": players, "correct": logits.argmax(1) == labels})
+    reported = accuracy_of(rows)
+    assert found["player_accuracy"] == pytest.approx(reported.accuracy)
+    assert found["player_accuracy_interval"] == pytest.approx([reported.low, reported.high])
 
 
 def test_two_players_have_no_interval() -> None:
     found = summary(np.eye(4), np.arange(4), ["a", "a", "b", "b"])
     assert found["player_accuracy_interval"] is None
     assert found["accuracy"] == 1.0
-
-
-def test_calibration_error_of_a_known_case() -> None:
-    confidence = np.repeat([0.2, 0.8, 0.8], 50 * BINS)
-    correct = np.tile([True, False], 75 * BINS)  # half of each
-    assert calibration_error(confidence, correct) == pytest.approx(0.3, abs=1e-2)
-    assert calibration_error(np.ones(3), np.ones(3, bool)) == 0.0
 
 
 @pytest.mark.parametrize("form", ["sousa", "shards", "folder"])

@@ -50,26 +50,27 @@ def logits(network: torch.nn.Module, wave: torch.Tensor) -> torch.Tensor:
         return network.eval()(wave)
 
 
-@pytest.mark.parametrize("merged", [False, True], ids=["adapter", "merged"])
 @pytest.mark.parametrize(
     ("name", "changes"), BACKBONES, ids=[f"{n}-{'-'.join(map(str, c.values()))}" for n, c in BACKBONES]
 )
 def test_folder_computes_the_logits_of_the_trial(
-    every_backbone: Callable[..., RunDirectory], tmp_path: Path, name: str, changes: dict, merged: bool
+    every_backbone: Callable[..., RunDirectory], tmp_path: Path, name: str, changes: dict
 ) -> None:
     (trial,) = best_arm(every_backbone(name, **changes))
-    config = export([trial], tmp_path / "model", STATEMENT, merged=merged)
     adapters = changes.get("strategy", "lora") == "lora" and changes.get("lora_targets") != "sweep"
-    assert config.kind == ("adapter" if adapters and not merged else "merged")
-    _, (loaded,) = load_members(tmp_path / "model")
-    wave = waves(config.clip_seconds, config.sample_rate)
-    expected = logits(load_trial(trial).network, wave)
-    assert torch.allclose(logits(loaded.network, wave), expected, atol=1e-5)
-    if config.kind == "adapter":
-        peft = PeftModel.from_pretrained(base_model(tmp_path / "model"), str(tmp_path / "model"))
-        assert torch.allclose(logits(peft, wave), expected, atol=1e-5)
-        # The base alone is another model.
-        assert not torch.allclose(logits(base_model(tmp_path / "model"), wave), expected, atol=1e-3)
+    for merged in [False, True] if adapters else [False]:
+        folder = tmp_path / str(merged)
+        config = export([trial], folder, STATEMENT, merged=merged)
+        assert config.kind == ("adapter" if adapters and not merged else "merged")
+        _, (loaded,) = load_members(folder)
+        wave = waves(config.clip_seconds, config.sample_rate)
+        expected = logits(load_trial(trial).network, wave)
+        assert torch.allclose(logits(loaded.network, wave), expected, atol=1e-5)
+        if config.kind == "adapter":
+            peft = PeftModel.from_pretrained(base_model(folder), str(folder))
+            assert torch.allclose(logits(peft, wave), expected, atol=1e-5)
+            # The base alone is another model.
+            assert not torch.allclose(logits(base_model(folder), wave), expected, atol=1e-3)
 
 
 def test_best_trial_is_that_of_the_report(run: RunDirectory) -> None:
@@ -119,6 +120,16 @@ def test_card_of_a_run_with_a_verdict_shows_it(run: RunDirectory, tmp_path: Path
     card = (tmp_path / "model" / "README.md").read_text()
     assert STATEMENT.headline in card
     assert STATEMENT.details[0] in card
+
+
+@pytest.mark.parametrize("above", [True, False])
+def test_card_states_that_a_model_is_below_the_best_baseline(run: RunDirectory, tmp_path: Path, above: bool) -> None:
+    best = best_arm(run)[:1]
+    baseline = best[0].record.test["test_acc"] + (0.125 if above else -0.125)
+    export(best, tmp_path / "model", dataclasses.replace(STATEMENT, baseline=("nearest neighbour", baseline)))
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ("Below the baseline nearest neighbour" in card) is above
+    assert (f"{baseline:.1%}" in card) is above
 
 
 def test_results_are_those_of_the_record(run: RunDirectory, model: Path) -> None:

@@ -126,7 +126,11 @@ def test_parts_between_pauses_are_scored_like_clips(predictor: Predictor, tmp_pa
     starts = [2.0, 4.7, 7.7]
     assert [segment.start for segment in found.segments] == pytest.approx(starts, abs=0.3)
     assert [s.end - s.start for s in found.segments] == pytest.approx([len(c) / rate for c in clips], abs=0.5)
-    assert found.recording.wave is None
+    samples, _ = soundfile.read(tmp_path / "take.wav", dtype="int16")
+    for segment in found.segments:
+        alone = predictor(samples[round(segment.start * rate) : round(segment.end * rate)], rate)
+        assert segment.confidence == pytest.approx(alone.max(), abs=1e-6)
+        assert segment.rudiment == predictor.classes[alone.argmax()]
 
 
 def test_silence_has_no_answer(predictor: Predictor, tmp_path: Path) -> None:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sousaphone.deploy.segments import FRAME_SECONDS, PAUSE_SECONDS, changes, phrases, window_starts
+from sousaphone.deploy.segments import (
+    FRAME_SECONDS,
+    PAUSE_SECONDS,
+    Change,
+    Score,
+    changes,
+    divide,
+    phrases,
+    window_starts,
+)
 
 
 def levels(*parts: tuple[float, float]) -> np.ndarray:
@@ -49,17 +58,64 @@ def evidence(*runs: tuple[int, int], certainty: float = 0.9, classes: int = 5) -
     return np.log(np.where(np.arange(classes) == labels[:, None], certainty, rest))
 
 
-def test_changes_are_found_where_the_class_changes() -> None:
-    assert changes(evidence((6, 0), (5, 3), (4, 0)), 0.5).tolist() == [0, 6, 11]
+@pytest.mark.parametrize(("hop", "gap"), [(1.0, 1), (0.5, 3), (0.25, 5)])
+def test_changes_are_found_where_the_class_changes(hop: float, gap: int) -> None:
+    mixed = (gap - 1, 4)  # windows that contain two rudiments, with the name of a third
+    found = changes(evidence((16, 0), mixed, (15, 3), mixed, (14, 0)), hop, gap)
+    first = 16 + gap - 1
+    second = first + 15 + gap - 1
+    assert found == [Change(15, 0, first, 3), Change(first + 14, 3, second, 0)]
 
 
 def test_single_doubtful_windows_are_no_change() -> None:
     doubtful = evidence((5, 0), (1, 2), (5, 0), certainty=0.6)
-    assert changes(doubtful, 0.5).tolist() == [0]
-    assert changes(evidence((1, 2)), 0.5).tolist() == [0]
+    assert changes(doubtful, 0.5, 3) == []
+    assert changes(evidence((1, 2)), 0.5, 3) == []
 
 
 def test_uninformative_windows_have_no_changes() -> None:
     rng = np.random.default_rng(0)
     noise = rng.normal(0, 0.3, (40, 40))
-    assert len(changes(noise - np.log(np.exp(noise).sum(1, keepdims=True)), 0.5)) == 1
+    assert changes(noise - np.log(np.exp(noise).sum(1, keepdims=True)), 0.5, 3) == []
+
+
+WINDOW, HOP = 100, 50
+
+
+def windows_of(*runs: tuple[int, int], certainty: float = 0.9, classes: int = 5) -> Score:
+    """The scores of a recording of runs of (samples, class): a window gives to each class its fraction of the window,
+    and no class the rest."""
+    labels = np.repeat([label for _, label in runs], [count for count, _ in runs])
+
+    def score(starts: np.ndarray) -> np.ndarray:
+        own = np.stack([np.bincount(labels[start : start + WINDOW], minlength=classes) for start in starts]) / WINDOW
+        purity = certainty * own.max(1, keepdims=True) ** 4
+        named = np.arange(classes) == own.argmax(1)[:, None]
+        return np.log(np.where(named, purity, (1 - purity) / (classes - 1)))
+
+    return score
+
+
+@pytest.mark.parametrize("lengths", [(300, 330), (407, 211, 389), (1_000, 203, 1_003, 777), (2_000,), (90,)])
+def test_phrases_are_divided_within_half_a_hop(lengths: tuple[int, ...]) -> None:
+    score = windows_of(*((length, number % 3) for number, length in enumerate(lengths)))
+    bounds = divide(0, sum(lengths), WINDOW, HOP, score)
+    assert len(bounds) == len(lengths) + 1
+    assert np.abs(np.array(bounds) - [0, *np.cumsum(lengths)]).max() <= HOP / 2
+
+
+def test_bounds_are_those_of_the_phrase() -> None:
+    lengths = [(400, 3), (300, 0), (300, 1), (400, 2)]
+    first, middle, last = divide(400, 1_000, WINDOW, HOP, windows_of(*lengths))
+    assert (first, last) == (400, 1_000)
+    assert abs(middle - 700) <= HOP / 2
+
+
+def test_doubtful_part_does_not_divide_a_rudiment() -> None:
+    """A part in which the model is hardly surer of another rudiment, as in a fill or a mistake."""
+    sure, doubtful = windows_of((1_500, 0)), windows_of((1_500, 1), certainty=0.4)
+
+    def score(starts: np.ndarray) -> np.ndarray:
+        return np.where(((starts > 600) & (starts < 750))[:, None], doubtful(starts), sure(starts))
+
+    assert divide(0, 1_500, WINDOW, HOP, score) == [0, 1_500]

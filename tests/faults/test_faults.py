@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,22 +12,32 @@ import pytest
 pytestmark = pytest.mark.slow
 SAFETENSORS = [f"{part}.safetensors" for part in ("model", "best", "optimizer")]
 ROOT = Path(__file__).resolve().parents[2]
+EVERY = 31
+PROGRAM = f"""
+import json, sys
+from pathlib import Path
+from tests.faults.killed_runs import KilledRuns
+runs = KilledRuns(Path(sys.argv[1]))
+points = [(case.kind, case.path) for case in runs.cases]
+print(json.dumps([points, {{str(case): runs.faults(case) for case in runs.cases[::{EVERY}]}}]))
+"""
 
 
-def _faults(*options: str) -> subprocess.CompletedProcess[str]:
-    """In a separate process: it forks, which a process with the threads of other tests should not."""
-    command = [sys.executable, "-m", "tests.faults", *options]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_resume_of_a_killed_run_leaves_what_an_uninterrupted_run_leaves(tmp_path: Path) -> None:
+    """In one test, because worker processes would each train the uninterrupted run."""
+    # In a separate process: it forks, which a process with the threads of other tests should not.
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    points, found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == len(points[::EVERY]) > 10
+    assert not any(found.values()), found
+    check_points([(kind, path) for kind, path in points])
+    check_renames([(kind, path) for kind, path in points])
 
 
-@pytest.fixture(scope="module")
-def points() -> list[tuple[str, str]]:
-    """Kind and file of every point, in order."""
-    lines = [line.split(maxsplit=1)[1] for line in _faults("--list").stdout.splitlines()]
-    return [(kind, path) for kind, path in (line.rsplit(maxsplit=1) for line in lines)]
-
-
-def test_points_cover_write_flush_and_rename_of_every_kind_of_file(points: list[tuple[str, str]]) -> None:
+def check_points(points: list[tuple[str, str]]) -> None:
+    """They cover write, flush and rename of every kind of file."""
     seen = set(points)
     trial = "trials/ast-lora-aug-on-s0/"
     files = ["driver.json", "run.json", "STATUS.md", "report/comparison_table.csv", "report/report.html"]
@@ -48,7 +59,8 @@ def test_points_cover_write_flush_and_rename_of_every_kind_of_file(points: list[
     assert points.count(("end", ".")) == 2  # of the training and of the report
 
 
-def test_every_rename_follows_a_flush_and_precedes_one_of_its_directory(points: list[tuple[str, str]]) -> None:
+def check_renames(points: list[tuple[str, str]]) -> None:
+    """Each follows a flush and precedes one of its directory."""
     renamed = [number for number, (kind, path) in enumerate(points) if kind == "rename" and "heartbeat" not in path]
     assert len(renamed) > 20
     for number in renamed:
@@ -57,8 +69,3 @@ def test_every_rename_follows_a_flush_and_precedes_one_of_its_directory(points: 
         assert before[0] == "fsync"
         assert before[1].startswith(str(path.with_name(f".{path.name}.")))
         assert after == ("fsync", str(path.parent))
-
-
-def test_resume_of_a_killed_run_leaves_what_an_uninterrupted_run_leaves() -> None:
-    process = _faults("--every", "31")
-    assert process.returncode == 0, process.stdout + process.stderr

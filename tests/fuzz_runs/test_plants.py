@@ -14,21 +14,19 @@ from tests.fuzz_runs.plants import PLANTS
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def attack(tmp_path_factory: pytest.TempPathFactory) -> Attack:
-    with pytest.MonkeyPatch.context() as patch:
-        root = tmp_path_factory.mktemp("attack")
-        patch.setenv("SOUSAPHONE_CACHE", str(root / "cache"))
-        patch.setenv("XDG_CONFIG_HOME", str(root / "config"))
-        return Attack(root)
-
-
-def test_intact_run_is_read(attack: Attack) -> None:
+def test_plants_are_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one test, because worker processes would each make the run."""
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    attack = Attack(tmp_path)
     attack.read("nothing is changed", figures=True)
     assert attack.faults == []
+    check_every_place(attack)
+    check_code_in_all_pickles(attack)
+    check_plants_can_be_found(attack)
 
 
-def test_plant_is_harmless_in_every_place(attack: Attack) -> None:
+def check_every_place(attack: Attack) -> None:
     """Code in every place, and of the other kinds one in each place; `python -m tests.fuzz_runs --plants` tries all."""
     places, kinds = attack.places(), itertools.cycle(kind for kind in PLANTS if kind != "code")
     assert len(places) > 35
@@ -38,7 +36,8 @@ def test_plant_is_harmless_in_every_place(attack: Attack) -> None:
     assert attack.faults == []
 
 
-def test_code_in_all_pickles_is_not_executed_by_a_resume(attack: Attack) -> None:
+def check_code_in_all_pickles(attack: Attack) -> None:
+    """A resume does not execute it."""
     attack.plant_all_code()
     attack.launch("code in every place")
     assert attack.faults == []
@@ -46,7 +45,8 @@ def test_code_in_all_pickles_is_not_executed_by_a_resume(attack: Attack) -> None
     assert [record.status for record in records if record] == ["completed", "completed"]
 
 
-def test_plants_can_be_found(attack: Attack) -> None:
+def check_plants_can_be_found(attack: Attack) -> None:
+    """Under a seal, code is executed, and that is seen."""
     attack.plant("code", Path("tune/001/tuner.pkl"))
     experiment = attack.run.tune / "001"
     for path in experiment.glob("experiment_state-*"):
@@ -55,4 +55,3 @@ def test_plants_can_be_found(attack: Attack) -> None:
     seal(experiment, pickles(experiment))
     attack.read("under a seal")
     assert "code was executed" in attack.faults
-    attack.faults.clear()

@@ -33,7 +33,7 @@ class Launcher:
         self.options += ["--set", *settings]
 
     def start(self, *options: str, name: str = "run", under: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start launch.py, without baselines unless --baselines is given; `under` is a command that runs it."""
+        """Start launch.py, by default without baselines and timing; `under` is a command that runs it."""
         command = [
             *under,
             sys.executable,
@@ -44,7 +44,8 @@ class Launcher:
             str(self.storage),
             *options,
         ]
-        command += [] if "--baselines" in options else ["--no-baselines"]
+        for measured in ("baselines", "timing"):
+            command += [] if f"--{measured}" in options else [f"--no-{measured}"]
         log = (self.storage / "log.txt").open("a")
         return subprocess.Popen(
             command, cwd=self.storage, env=self.environment, stdout=log, stderr=log, text=True, start_new_session=True
@@ -77,6 +78,24 @@ def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
         # Exactly the launcher's processes have its cache directory in the environment.
         if environment_of(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
             process.kill()
+
+
+# The wall clock of every process of a launch jumps as soon as a file exists.
+JUMPING_CLOCK = """
+import os, time
+real = time.time
+time.time = lambda: real() + (float(os.environ["JUMP"]) if os.path.exists(os.environ["JUMPS_WITH"]) else 0.0)
+"""
+
+
+def with_jumping_clock(launcher: Launcher, seconds: float) -> Path:
+    """Return the file with which the wall clock of later launches jumps."""
+    here = launcher.storage / "clock"
+    here.mkdir()
+    (here / "sitecustomize.py").write_text(JUMPING_CLOCK)
+    path = os.pathsep.join([str(here), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    launcher.environment |= {"PYTHONPATH": path, "JUMP": str(seconds), "JUMPS_WITH": str(here / "now")}
+    return here / "now"
 
 
 def environment_of(process: psutil.Process) -> dict[str, str]:

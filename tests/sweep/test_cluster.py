@@ -68,7 +68,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     launcher.environment |= cluster
     # Steps of 1e30 overflow in the product of adapters; EfficientAT has none here, and its trained layer stays finite.
     options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
-    options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0", "--no-timing"]
+    options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0"]
     assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
     assert "--cpus-per-trial 2" in launcher.log
     assert "the cluster has 1" in launcher.log
@@ -93,7 +93,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
 @pytest.mark.parametrize("address", [None, "nonsense"])
 def test_cluster_that_does_not_answer_is_one_line(address: str | None, launcher: Launcher) -> None:
     launcher.environment["RAY_ADDRESS"] = address = address or f"127.0.0.1:{free_port()}"
-    assert launcher.start(*launcher.options, "--no-timing").wait(timeout=60) == 2
+    assert launcher.start(*launcher.options).wait(timeout=60) == 2
     assert launcher.log.splitlines()[-1].startswith(f"launch.py: error: RAY_ADDRESS '{address}' ")
     assert "--cpus-per-trial" in launcher.log
     assert "Traceback" not in launcher.log

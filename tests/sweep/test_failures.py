@@ -38,7 +38,7 @@ def planned(run: Path, trial_id: str) -> TrainConfig:
 def test_hung_trial_is_ended_with_a_stack_dump_and_retried_alone(launcher: Launcher) -> None:
     run, hung = launcher.storage / "run", "efficientat-lora-aug-off-s0"
     others = ("ast-lora-aug-off-s0", "beats-lora-aug-off-s0")
-    options = ["--models", "ast", "efficientat", "beats", "--augment", "off", "--epochs", "2", "--no-timing"]
+    options = ["--models", "ast", "efficientat", "beats", "--augment", "off", "--epochs", "2"]
     driver = launcher.start(*launcher.options, *options, "--max-concurrent", "1", "--stall-timeout", "7s")
     launcher.wait_until((run / "run.json").exists, driver)
     # The only trial at 32 kHz finds no waveforms, and waits for the lock of the process that seems to decode them.
@@ -54,7 +54,7 @@ def test_hung_trial_is_ended_with_a_stack_dump_and_retried_alone(launcher: Launc
     assert all(record_of(run, trial_id).status == "completed" for trial_id in others)
     before = {trial_id: (run / "trials" / trial_id / "trial.json").stat().st_mtime_ns for trial_id in others}
 
-    resumed = launcher.start("--resume", "--retry-failed", "--no-timing")
+    resumed = launcher.start("--resume", "--retry-failed")
     assert resumed.wait(timeout=120) == 0, launcher.log
     assert record_of(run, hung).status == "completed"
     assert timeless(record_of(run, hung).history) == uninterrupted(planned(run, hung))
@@ -64,7 +64,7 @@ def test_hung_trial_is_ended_with_a_stack_dump_and_retried_alone(launcher: Launc
 
 def test_trial_killed_by_ray_for_memory_restarts_with_half_the_micro_batch(launcher: Launcher) -> None:
     launcher.environment |= {"RAY_memory_monitor_refresh_ms": "100", "RAY_memory_usage_threshold": "0.01"}
-    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "400", "--no-timing", "--yes")
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "400", "--yes")
     assert driver.wait(timeout=120) == 1, launcher.log
     assert "Traceback" not in launcher.log
     record = record_of(launcher.storage / "run", "ast-lora-aug-off-s0")

@@ -97,22 +97,6 @@ def test_tune_restores_a_killed_run_from_plain_python(launcher: Launcher) -> Non
     assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
 
 
-def test_terminated_run_is_interrupted_and_names_the_resume_command(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options)
-    launcher.wait_until(lambda: launcher.epochs("on") >= 1, driver)
-    driver.terminate()
-    assert driver.wait(timeout=120) == 130, launcher.log
-    assert "--resume --name run" in launcher.log
-    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
-    # The other trial may have ended, or not begun.
-    assert "interrupted" in set(table["status"]) <= {"interrupted", "pending", "completed"}
-    assert "| running |" not in (launcher.storage / "run" / "STATUS.md").read_text()
-
-    assert launcher.start("--resume", "--epochs", "9", "--augment", "on").wait(timeout=60) == 2
-    assert "--augment on (was both)" in launcher.log
-    assert "--epochs 9 (was 8)" in launcher.log
-
-
 def test_failed_trial_does_not_stop_the_other(launcher: Launcher, trial_config: Callable[..., TrainConfig]) -> None:
     driver = launcher.start(*launcher.options, "--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1")
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)

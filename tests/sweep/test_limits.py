@@ -9,7 +9,7 @@ import pytest
 
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
-from tests.sweep.conftest import Launcher
+from tests.sweep.conftest import Launcher, with_jumping_clock
 
 pytestmark = pytest.mark.slow
 TRIALS = tuple(f"ast-lora-aug-off-s{seed}" for seed in range(3))
@@ -23,8 +23,13 @@ def test_sweep_limit_cuts_running_trials_and_trial_limit_counts_all_starts(launc
     # More epochs than the limit allows, and one trial more than run at a time.
     options = ["--augment", "off", "--seeds", "0", "1", "2", "--epochs", "5000", "--max-concurrent", "2"]
     options += ["--set", "patience=5000"]  # only the clock ends these trials
-    limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--no-timing", "--yes"]
-    assert launcher.start(*launcher.options, *options, *limits).wait(timeout=180) == 1, launcher.log
+    limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--yes"]
+    now = with_jumping_clock(launcher, -3600.0)
+    driver = launcher.start(*launcher.options, *options, *limits)
+    launcher.wait_until(lambda: launcher.epochs("off") >= 2, driver)
+    now.touch()  # changes no limit
+    assert driver.wait(timeout=90) == 1, launcher.log
+    now.unlink()
     *cut, waiting = records(launcher)
     assert waiting is None
     assert f"{TRIALS[2]}  starts" not in launcher.log
@@ -39,7 +44,7 @@ def test_sweep_limit_cuts_running_trials_and_trial_limit_counts_all_starts(launc
 
     # All three resume, each for the rest of its own limit.
     limit = math.ceil(max(record.seconds for record in cut if record is not None)) + 2
-    resumed = launcher.start("--resume", "--trial-time-limit", f"{limit}s", "--no-timing", "--yes")
+    resumed = launcher.start("--resume", "--trial-time-limit", f"{limit}s", "--yes")
     assert resumed.wait(timeout=120) == 0, launcher.log
     ended = records(launcher)
     for record, earlier in zip(ended, [*cut, None], strict=True):

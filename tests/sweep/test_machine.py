@@ -16,7 +16,7 @@ import pytest
 from tests.sweep.conftest import Launcher
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="sets limits of Linux")]
-SHORT = ["--augment", "off", "--epochs", "2", "--no-timing"]
+SHORT = ["--augment", "off", "--epochs", "2"]
 NAMELESS = ["unshare", "--user", "--map-user=54321"]
 NO_NETWORK = ["unshare", "--map-root-user", "--net"]
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")  # of control groups' version 1
@@ -108,7 +108,7 @@ def limited(group: Path, size: int) -> list[str]:
 def test_memory_shortage_while_workers_start_ends_at_most_one_trial_at_a_time(
     launcher: Launcher, memory_group: Path
 ) -> None:
-    driver = launcher.start(*launcher.options, "--epochs", "2", "--no-timing", under=limited(memory_group, 2_100 << 20))
+    driver = launcher.start(*launcher.options, "--epochs", "2", under=limited(memory_group, 2_100 << 20))
     code = driver.wait(timeout=240)
     assert "Traceback" not in launcher.log
     assert (launcher.storage / "run/report/comparison_table.csv").is_file()

@@ -74,11 +74,11 @@ def test_random_kills_lose_at_most_an_epoch_each_and_change_no_result(launcher: 
     # The worker last, because the other trial then finishes.
     order = [*RUNTIME, "driver", "all", WORKER][:KILLS]
     whole = dict.fromkeys(ARMS, 0)
-    options = [*launcher.options, "--epochs", str(EPOCHS), "--no-timing"]
+    options = [*launcher.options, "--epochs", str(EPOCHS)]
     read = 0
     for what in [*order, None]:
         process = launcher.start(*options)
-        options = ["--resume", "--retry-failed", "--no-timing"]
+        options = ["--resume", "--retry-failed"]
         if what is None:
             assert process.wait(timeout=120) == 0, launcher.log
         else:

@@ -60,14 +60,6 @@ def test_lost_runtime_raises_and_leaves_no_process(tmp_path: Path, name: str) ->
     assert not left_of(tmp_path)
 
 
-def test_killed_launch_leaves_no_process(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options, "--no-timing")
-    launcher.wait_until(lambda: launcher.epochs("on") >= 1, driver)
-    driver.kill()
-    driver.wait()
-    assert not left_of(launcher.storage / "cache")
-
-
 def test_refusal_while_ray_starts_is_one_line_and_leaves_no_process(launcher: Launcher) -> None:
     weights = launcher.storage / "weights.pt"
     weights.write_bytes(b"these are no weights")
@@ -79,8 +71,7 @@ def test_refusal_while_ray_starts_is_one_line_and_leaves_no_process(launcher: La
     assert not (launcher.storage / "run").exists()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("planning", [False, True])
+@pytest.mark.parametrize(("planning", "stop"), [(False, signal.SIGINT), (True, signal.SIGTERM)])
 def test_stop_while_ray_starts_or_the_launch_plans_leaves_no_process(
     planning: bool, stop: signal.Signals, launcher: Launcher
 ) -> None:

@@ -18,9 +18,10 @@ import psutil
 import pytest
 
 from tests.sweep.conftest import Launcher, environment_of
+from tests.sweep.test_ray_process import left_of
 
 pytestmark = pytest.mark.slow
-SHORT = ["--augment", "off", "--no-timing"]
+SHORT = ["--augment", "off"]
 ENDLESS = ["--epochs", "100000", "--set", "patience=100000", "--trial-time-limit", "none", "--yes"]
 OTHER_TOKEN = "0" * 64
 
@@ -99,7 +100,10 @@ def test_ray_of_a_launch_is_reached_on_the_loopback_with_its_own_token_only(
     assert not any(token in environment_of(process).values() for process in processes_of(driver))
 
     ((_, port),) = listeners["gcs_server"]
-    jobs = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0] + "/api/jobs/"
+    dashboard = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0]
+    with urllib.request.urlopen(dashboard, timeout=60) as page:  # which asks for the token
+        assert b"Ray" in page.read()
+    jobs = f"{dashboard}/api/jobs/"
     for wrong in (None, OTHER_TOKEN):
         assert http_status(jobs, wrong) in (401, 403)
         assert grpc_status(port, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", wrong) == "UNAUTHENTICATED"
@@ -129,11 +133,11 @@ def test_only_a_failed_launch_keeps_logs_of_ray_and_names_them(launcher: Launche
     assert not any(path.is_file() for path in kept.iterdir())  # no token
 
 
-def test_killed_launch_leaves_no_directory_of_ray(launcher: Launcher, temporary: Path) -> None:
+def test_killed_launch_leaves_no_process_and_no_directory_of_ray(launcher: Launcher, temporary: Path) -> None:
     driver = launcher.start(*launcher.options, *SHORT, *ENDLESS)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
-    child = next(each for each in psutil.Process(driver.pid).children() if any(temporary.iterdir()))
+    assert any(temporary.iterdir())
     driver.kill()
     driver.wait()
-    psutil.wait_procs([child], timeout=30)
+    assert not left_of(launcher.storage / "cache")
     assert not list(temporary.iterdir())

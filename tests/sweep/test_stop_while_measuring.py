@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> None:
     run = launcher.storage / "run"
-    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines", "--no-timing")
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines")
     launcher.wait_until((run / BASELINE_RESULTS_NAME).exists, driver)  # the first is measured
     driver.send_signal(signal.SIGINT)
     assert driver.wait(timeout=60) == 130, launcher.log
@@ -26,7 +26,7 @@ def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> 
     first = json.loads((run / BASELINE_RESULTS_NAME).read_text())
     assert len(first["inference"]) == 0
 
-    resumed = launcher.start("--resume", "--baselines", "--no-timing")
+    resumed = launcher.start("--resume", "--baselines")
     assert resumed.wait(timeout=120) == 0, launcher.log
     found = BaselineResults.read(run)
     assert found is not None

@@ -144,7 +144,7 @@ def _rows(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def test_every_trial_is_one_offline_run_with_the_rows_of_its_record(launcher: Launcher) -> None:
     from tests.sweep.wandb_files import history, is_finished, run_info
 
-    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--max-concurrent", "1", "--no-timing")
+    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--max-concurrent", "1")
     # One trial at a time, the second in the process of the first.
     launcher.wait_until(lambda: launcher.epochs("off") >= 2 or launcher.epochs("on") >= 2, driver)
     assert _of_wandb(launcher)
@@ -153,7 +153,7 @@ def test_every_trial_is_one_offline_run_with_the_rows_of_its_record(launcher: La
     _wait_until_nothing_runs_for_wandb(launcher)
 
     # The run keeps its tracker.
-    resumed = launcher.start("--resume", "--no-timing")
+    resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
     run = launcher.storage / "run"
     assert f"wandb sync {run}/wandb/offline-run-*" in launcher.log
@@ -180,7 +180,7 @@ def test_every_trial_is_one_offline_run_with_the_rows_of_its_record(launcher: La
 def test_interrupted_run_keeps_its_logged_rows(launcher: Launcher) -> None:
     from tests.sweep.wandb_files import history, is_finished
 
-    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--augment", "on", "--epochs", "60", "--no-timing")
+    driver = launcher.start(*launcher.options, "--tracker", "wandb", "--augment", "on", "--epochs", "60")
     launcher.wait_until(lambda: launcher.log.count("train_loss") >= 3, driver)
     driver.terminate()
     assert driver.wait(timeout=120) == EXIT_INTERRUPTED, launcher.log

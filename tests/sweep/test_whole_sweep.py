@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import urllib.request
-
 import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -25,11 +22,7 @@ def test_sweep_writes_table_plots_curves_predictions_and_adapters(launcher: Laun
     options[options.index("--epochs") + 1] = "1"
     at = options.index("--models")
     del options[at : at + 2]
-    driver = launcher.start(*options, "--dashboard", "--baselines")
-    launcher.wait_until(lambda: "dashboard: http://127.0.0.1:" in launcher.log, driver)
-    address = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0]
-    with urllib.request.urlopen(address, timeout=60) as page:
-        assert b"Ray" in page.read()
+    driver = launcher.start(*options, "--baselines", "--timing")
     assert driver.wait(timeout=500) == 0, launcher.log
 
     run = launcher.storage / "run"

@@ -201,7 +201,7 @@ def test_nan_loss_ends_the_trial(trial_config: MakeConfig) -> None:
 @pytest.mark.parametrize("name", BACKBONES)
 def test_nano_backbone_memorises_eight_clips(name: str, trial_config: MakeConfig) -> None:
     config = trial_config(model=name, strategy="full", augment=False, head_dropout=0.0, label_smoothing=0.0)
-    config = dataclasses.replace(config, epochs=60, patience=60, micro_batch=8, learning_rate=1e-3)
+    config = dataclasses.replace(config, epochs=30, patience=30, micro_batch=8, learning_rate=1e-3)
     model, data = open_trial(config)
     data = dataclasses.replace(data, train=first_eight(data))
     for epoch in fit(config, model, data):
@@ -233,8 +233,7 @@ def first_eight(data: TrialData) -> Any:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)  # beats-ft has the architecture of beats
 def test_full_size_backbone_trains_on_a_cpu(name: str, trial_config: MakeConfig) -> None:
-    torch.set_num_threads(2)
-    config = trial_config(model=name, scale="base", clip_seconds=5.0, epochs=1, micro_batch=1, eval_batch=1)
+    config = trial_config(model=name, scale="base", clip_seconds=2.0, epochs=1, micro_batch=1, eval_batch=1)
     config = dataclasses.replace(config, limit_train_batches=2, limit_eval_batches=1)
     model, data = open_trial(config)
     before = model.trained_state()

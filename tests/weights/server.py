@@ -1,12 +1,16 @@
-"""A local HTTP server of files."""
+"""A local HTTP server of files, also as a hub with repositories."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Published:
@@ -24,6 +28,26 @@ class Published:
         self.cut: int | None = None
         self.requests: list[str] = []
         self.url = ""
+
+    def add_repository(
+        self, name: str, files: Mapping[str, bytes], kind: str = "models", private: bool = False, commit: str = COMMIT
+    ) -> None:
+        """Serve files like a repository of the hub; they replace those of an earlier call."""
+        prefix = "" if kind == "models" else f"/{kind}"
+        listing = [{"rfilename": file, "size": len(content)} for file, content in files.items()]
+        about = {"id": name, "sha": commit, "siblings": listing, "private": private, "tags": []}
+        tree = [{"type": "file", "path": file, "size": len(c), "oid": "b" * 40} for file, c in files.items()]
+        self.files[f"/api/{kind}/{name}"] = json.dumps(about).encode()
+        for old in [path for path in self.files if path.startswith(f"{prefix}/{name}/resolve/main/")]:
+            del self.files[old]
+        for revision in ("main", commit):
+            self.files[f"/api/{kind}/{name}/revision/{revision}"] = json.dumps(about).encode()
+            self.files[f"/api/{kind}/{name}/tree/{revision}"] = json.dumps(tree).encode()
+            for file, content in files.items():
+                path = f"{prefix}/{name}/resolve/{revision}/{file}"
+                self.files[path] = content
+                tag = hashlib.sha256(content).hexdigest()
+                self.headers[path] = {"X-Repo-Commit": commit, "ETag": f'"{tag}"'}
 
     @contextmanager
     def served(self) -> Iterator[Self]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,18 +16,20 @@ from transformers import ASTConfig, ASTModel
 
 from tests.backbones.beats_nets import official, perturbed
 from tests.backbones.test_ast import SMALL
-from tests.weights.server import Published
+from tests.weights.server import COMMIT, Published
 
 pytestmark = pytest.mark.slow
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RESOLVE = """
-import sys
+import json, sys
 from sousaphone.errors import UserError
 from sousaphone.weights import resolve_all
-try:
-    print(*resolve_all({sys.argv[1]: sys.argv[2]}, "base").values())
-except UserError as error:
-    sys.exit(str(error))
+for word in sys.argv[1:]:
+    name, _, choice = word.partition("=")
+    try:
+        (found,) = resolve_all({name: choice}, "base").values()
+    except UserError as error:
+        found = str(error)
+    print(json.dumps(found))
 """
 
 
@@ -34,26 +37,18 @@ def publish(server: Published, repository: str, directory: Path, kind: str = "mo
     """Serve a directory like a repository of the hub."""
     paths = (path for path in directory.rglob("*") if path.is_file())
     files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
-    prefix = "" if kind == "models" else f"/{kind}"
-    listing = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
-    about = {"id": repository, "sha": COMMIT, "siblings": listing, "private": False, "tags": []}
-    tree = [{"type": "file", "path": name, "size": len(c), "oid": "b" * 40} for name, c in files.items()]
-    for revision in ("main", COMMIT):
-        server.files[f"/api/{kind}/{repository}/revision/{revision}"] = json.dumps(about).encode()
-        server.files[f"/api/{kind}/{repository}/tree/{revision}"] = json.dumps(tree).encode()
-        for name, content in files.items():
-            path = f"{prefix}/{repository}/resolve/{revision}/{name}"
-            server.files[path] = content
-            tag = hashlib.sha256(content).hexdigest()
-            server.headers[path] = {"X-Repo-Commit": COMMIT, "ETag": f'"{tag}"'}
+    server.add_repository(repository, files, kind)
 
 
-def resolve(name: str, choice: str, cache: Path, endpoint: str) -> subprocess.CompletedProcess[str]:
-    """Resolve in a new process, because the hub's library reads its environment once."""
+def resolved(words: Sequence[str], cache: Path, endpoint: str) -> list[str]:
+    """Return the path or the error of each NAME=CHOICE, in a new process: the hub's library reads its environment
+    once."""
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     environment.pop("SOUSAPHONE_WEIGHTS", None)
-    command = [sys.executable, "-c", RESOLVE, name, choice]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-c", RESOLVE, *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
@@ -66,56 +61,30 @@ def ast(tmp_path: Path) -> Path:
     return path
 
 
-def test_repository_is_fetched_once_without_unused_files(ast: Path, tmp_path: Path) -> None:
-    server, cache = Published(), tmp_path / "cache"
+def test_repository_is_fetched_once_without_unused_files_and_a_wrong_one_is_refused(ast: Path, tmp_path: Path) -> None:
+    server, cache, mirror = Published(), tmp_path / "cache", tmp_path / "mirror"
     publish(server, "someone/ast", ast)
-    with server.served():
-        result = resolve("ast", "hub:someone/ast", cache, server.url)
-    assert result.returncode == 0, result.stderr
-    snapshot = Path(result.stdout.strip())
-    assert snapshot == cache / "models--someone--ast" / "snapshots" / COMMIT
-    assert {path.name for path in snapshot.iterdir()} == {"config.json", "model.safetensors"}
-    # The server has ended.
-    again = resolve("ast", "hub:someone/ast", cache, "http://127.0.0.1:9")
-    assert again.stdout == result.stdout, again.stderr
-
-
-def test_published_name_with_another_size_is_refused(ast: Path, tmp_path: Path) -> None:
-    server = Published()
     publish(server, "MIT/ast-finetuned-audioset-10-10-0.4593", ast)
+    mirror.mkdir()
+    torch.save(official(perturbed()), mirror / "BEATs_iter3_plus_AS2M.pt")
+    publish(server, "Bencr/beats-checkpoints", mirror, "datasets")
+    words = ["ast=hub:someone/ast", "ast=auto", "beats=auto", "ast=hub:someone/nothing"]
     with server.served():
-        result = resolve("ast", "auto", tmp_path / "cache", server.url)
-    assert result.returncode == 1
-    assert "86,187,264" in result.stderr
+        found, other_size, other_hash, missing = resolved(words, cache, server.url)
+    assert Path(found) == cache / "models--someone--ast" / "snapshots" / COMMIT
+    assert {path.name for path in Path(found).iterdir()} == {"config.json", "model.safetensors"}
+    assert "86,187,264" in other_size
+    assert "d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in other_hash
+    assert "https://huggingface.co/someone/nothing" in missing
+    assert "no such repository" in missing
 
-
-def test_file_with_another_hash_is_refused(tmp_path: Path) -> None:
+    # Another server: the repository without the file is not fetched, and the first one's is found offline.
     server = Published()
-    (tmp_path / "mirror").mkdir()
-    torch.save(official(perturbed()), tmp_path / "mirror" / "BEATs_iter3_plus_AS2M.pt")
-    publish(server, "Bencr/beats-checkpoints", tmp_path / "mirror", "datasets")
+    (mirror / "BEATs_iter3_plus_AS2M.pt").rename(mirror / "README.md")
+    publish(server, "Bencr/beats-checkpoints", mirror, "datasets")
+    shutil.rmtree(cache / "datasets--Bencr--beats-checkpoints")
     with server.served():
-        result = resolve("beats", "auto", tmp_path / "cache", server.url)
-    assert result.returncode == 1
-    assert "d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34" in result.stderr
-
-
-def test_missing_repository_is_named(tmp_path: Path) -> None:
-    server = Published()
-    with server.served():
-        result = resolve("ast", "hub:someone/nothing", tmp_path / "cache", server.url)
-    assert result.returncode == 1
-    assert "https://huggingface.co/someone/nothing" in result.stderr
-    assert "no such repository" in result.stderr
-
-
-def test_repository_without_the_file_is_named_and_not_fetched(tmp_path: Path) -> None:
-    server = Published()
-    (tmp_path / "mirror").mkdir()
-    (tmp_path / "mirror" / "README.md").write_text("moved")
-    publish(server, "Bencr/beats-checkpoints", tmp_path / "mirror", "datasets")
-    with server.served():
-        result = resolve("beats", "auto", tmp_path / "cache", server.url)
-    assert result.returncode == 1
-    assert "BEATs_iter3_plus_AS2M.pt" in result.stderr
-    assert not list((tmp_path / "cache").rglob("README.md"))
+        again, without = resolved(["ast=hub:someone/ast", "beats=auto"], cache, server.url)
+    assert again == found
+    assert "BEATs_iter3_plus_AS2M.pt" in without
+    assert not list(cache.rglob("README.md"))

@@ -125,6 +125,7 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
             f"{counted(len(untrained), 'rudiment')} without training clips ({first_few(untrained)}), which no model "
             "can learn; move players to train, or add recordings"
         )
+    yield from _scarce(clips)
     tempo = clips.tempo_bpm
     invalid = ~((tempo > 0) & np.isfinite(tempo))
     if tempo.notna().any() and invalid.any():
@@ -132,6 +133,19 @@ def _label_findings(dataset: Dataset) -> Iterator[Finding]:
             f"{invalid.sum()} of {len(clips)} clips have no tempo above 0 ({first_few(clips.sample_id[invalid])}); "
             "results by tempo exclude them: fill in tempo_bpm"
         )
+
+
+def _scarce(clips: pd.DataFrame) -> Iterator[Finding]:
+    """Warn of rudiments that only one player, or only one clip, validates or tests."""
+    for split, result in (("validation", "epochs and arms are selected"), ("test", "their F1 is decided")):
+        counts = clips[clips.split == split].groupby("rudiment").player.agg(["size", "nunique"])
+        scarce = counts[counts["nunique"] == 1].sort_values("size")
+        if len(scarce):
+            single = int((scarce["size"] == 1).sum())
+            yield Finding(
+                f"{counted(len(scarce), 'rudiment')} with {split} clips of a single player, {single} with a single "
+                f"clip ({first_few(scarce.index)}): {result} by the playing of one person; add recordings of others"
+            )
 
 
 def _decode_all(root: Path, audio_paths: Sequence[str]) -> pd.DataFrame:

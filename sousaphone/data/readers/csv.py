@@ -74,6 +74,7 @@ def read_lists(root: Path, lists: Sequence[Path]) -> RawLabels:
         table=raw[list(columns.values())],
         columns=columns,
         splits=splits,
+        to_split="fill in a column split (train, validation, test)",
         file_list=lists[0].name,
         read_headers="duration_sec" not in columns,
     )

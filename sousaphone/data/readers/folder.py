@@ -90,6 +90,7 @@ def read_folder(root: Path, recordings: Recordings) -> RawLabels:
         table=raw,
         columns={name: name for name in names},
         splits=splits,
+        to_split="sort their recordings into the folders train, validation and test",
         read_headers=True,
         notes=tuple(notes),
     )

@@ -139,7 +139,7 @@ def _split(raw: RawLabels, clips: pd.DataFrame, only_test: bool) -> tuple[pd.Dat
     elif named:
         listed = read_splits(raw.root / lister)
     tiers = clips.drop_duplicates("player").set_index("player")["skill_tier"].to_dict()
-    split_of, split_notes = assign_splits(tiers, listed, lister)
+    split_of, split_notes = assign_splits(tiers, listed, lister, raw.to_split)
     clips = clips[clips.player.isin(split_of.keys())].reset_index(drop=True)
     clips["split"] = clips.player.map(split_of)
     return clips, notes + split_notes if named or given is not None else notes

@@ -66,6 +66,7 @@ def read_shards(root: Path, shards: Sequence[Path]) -> RawLabels:
         origin=folder,
         table=raw,
         columns={**{ours: theirs for ours, theirs in _COLUMNS.items() if theirs in raw}, "audio_path": "audio_path"},
+        to_split="move their clips into shards of that split",
         splits=GivenSplits(raw["split"], f"the shards in {folder.name}", remedy),
     )
 

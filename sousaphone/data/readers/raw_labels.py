@@ -48,6 +48,7 @@ class RawLabels:
     table: pd.DataFrame  # one row per clip, as read; size_bytes and modified_ns if the reader knows the files
     columns: Mapping[str, str]  # our name of each column present: its name in `table`
     splits: GivenSplits | None = None  # None: from splits.json in `root`, or players split 80/10/10
+    to_split: str = "list them in splits.json"  # how to choose the players of each split, for messages
     file_list: str = ""  # the file that lists the paths, for messages; empty if the reader found the files itself
     read_headers: bool = False  # read durations from the headers of the audio files
     notes: tuple[str, ...] = ()  # messages for the user

@@ -72,7 +72,7 @@ class Page:
         self.model = model
 
     def analyse(self, path: str | None, progress: gr.Progress = gr.Progress()) -> list[Any]:  # noqa: B008
-        """Name the rudiments of a recording: prediction, visibility of the results, list of segments, and `show`."""
+        """Name the rudiments of a recording: path and prediction, visibility of the results, segments, and `show`."""
         if path is None:
             return _nothing("")
         torch.set_num_threads(max(1, count_cpus() // _AT_ONCE))  # of this thread
@@ -104,25 +104,25 @@ class Page:
             for number, each in enumerate(prediction.segments, start=1)
         ]
         segments = gr.Radio(choices, value=0, visible=len(choices) > 1)
-        return [prediction, gr.Column(visible=True), segments, *self.show(prediction, 0)]
+        analysed = (Path(path), prediction)
+        return [analysed, gr.Column(visible=True), segments, *self.show(analysed, 0)]
 
-    def show(self, prediction: Prediction | None, number: int | None) -> list[Any]:
+    def show(self, analysed: tuple[Path, Prediction] | None, number: int | None) -> list[Any]:
         """Show a segment: the answer, the timeline, the top five, the strokes, and their evenness."""
-        if prediction is None or number is None:
+        if analysed is None or number is None:
             return [_DELETED, *[gr.skip()] * 4]
+        path, prediction = analysed
         segment = prediction.segments[number]
-        address = f"gradio_api/file={quote(str(prediction.recording.source))}"
+        address = f"gradio_api/file={quote(str(path))}"
         several = len(prediction.segments) > 1
         timeline = gr.HTML(figures.timeline(prediction, number, address) if several else "", visible=several)
         top = {feedback.title(name): confidence for name, confidence in segment.top}
         try:
-            strokes = detect(prediction, number)
+            strokes = detect(path, prediction, number)
         except UserError:
             return [feedback.answer(segment, self.model.config), timeline, top, "", _DELETED]
         rudiment = None if segment.undecided else RUDIMENTS.get(segment.rudiment)
-        drawn = figures.strokes(
-            strokes, segment.start, prediction.recording.rate, notation(rudiment) if rudiment else ""
-        )
+        drawn = figures.strokes(strokes, segment.start, notation(rudiment) if rudiment else "")
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
         answer = feedback.answer(segment, self.model.config, len(strokes.onsets))
         return [answer, timeline, top, drawn, words]
@@ -139,7 +139,7 @@ def build(model: Predictor) -> gr.Blocks:
     with gr.Blocks(
         title="SOUSAphone", analytics_enabled=False, delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS)
     ) as blocks:
-        prediction = gr.State(None, time_to_live=_KEPT_SECONDS)
+        analysed = gr.State(None, time_to_live=_KEPT_SECONDS)
         gr.Markdown(f"# Which rudiment is it?\n\n{feedback.limits(model.config)}")
         audio = gr.Audio(
             label=f"Upload or record: up to {MOST_MINUTES} min, {MOST_MEGABYTES} MB",
@@ -160,8 +160,8 @@ def build(model: Predictor) -> gr.Blocks:
             evenness = gr.Markdown(elem_id="evenness")
         shown = [answer, timeline, top, strokes, evenness]
         private: Any = {"api_visibility": "private", "concurrency_limit": _AT_ONCE, "concurrency_id": "analysis"}
-        audio.change(page.analyse, audio, [prediction, results, segments, *shown], show_progress_on=answer, **private)
-        segments.input(page.show, [prediction, segments], shown, trigger_mode="always_last", **private)
+        audio.change(page.analyse, audio, [analysed, results, segments, *shown], show_progress_on=answer, **private)
+        segments.input(page.show, [analysed, segments], shown, trigger_mode="always_last", **private)
     return blocks
 
 

@@ -59,14 +59,15 @@ def _splines(positions: Floats) -> Floats:
     """Splines that describe a slowly changing tempo, at the positions of the strokes [N, K]."""
     count = len(positions)
     degree = min(3, count // 8)
-    knots = np.linspace(positions[0], positions[-1], max(1, count // _PER_KNOT) + 1)
+    knots: Floats = np.linspace(positions[0], positions[-1], max(1, count // _PER_KNOT) + 1)
     ends = np.repeat(knots[[0, -1]], degree)
     table = np.concatenate([ends[:degree], knots, ends[degree:]])
-    return BSpline.design_matrix(positions, table, degree).toarray()
+    matrix: Floats = BSpline.design_matrix(positions, table, degree).toarray()
+    return matrix
 
 
 def _fit(design: Floats, times: Floats) -> tuple[Floats, Floats, Floats]:
     """Least squares: fitted values, coefficients, and the inverse of the normal matrix."""
-    inverse = np.linalg.pinv(design.T @ design).astype(np.float64)
+    inverse: Floats = np.linalg.pinv(design.T @ design).astype(np.float64)
     coefficients = inverse @ design.T @ times
     return design @ coefficients, coefficients, inverse

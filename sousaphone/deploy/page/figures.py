@@ -48,17 +48,16 @@ CSS = """
 """
 
 
-def strokes(found: Strokes, start: float, rate: int, notation: str) -> str:
+def strokes(found: Strokes, start: float, notation: str) -> str:
     """Draw the waveform of a segment with its strokes, above the notation of its rudiment (SVG, or nothing).
 
     Args:
         start: of the segment in the recording, seconds.
-        rate: of the waveform, Hz.
     """
     aligned = found.alignment
     hands = dict(zip(aligned.times.tolist(), aligned.hands, strict=False)) if aligned else {}
     wave, onsets = found.wave, found.onsets
-    seconds = len(wave) / rate
+    seconds = len(wave) / found.rate
     lines, letters = [], []
     for onset in onsets.tolist():
         hand, place = hands.get(onset, ""), onset / seconds

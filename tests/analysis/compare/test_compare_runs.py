@@ -16,13 +16,14 @@ import pytest
 from analysis.__main__ import main
 from analysis.compare.compare_runs import HEAD, Comparison, comparison
 from analysis.report import read_run
-from analysis.stats.statistics import mean_interval, tango_interval
+from analysis.stats.statistics import tango_interval
 from analysis.write.blocks import Items, Table
 from analysis.write.exports import trial_json
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME, TrialRecord
+from sousaphone.scores import mean_interval
 from tests.analysis.run_builders import arm, made, record, trial_id, write_predictions, write_run
 
 ZERO = {"trainable_params": 958_464, "total_params": 86_219_560, "test_acc": 0.0, "test_f1_macro": 0.0}

@@ -22,9 +22,9 @@ from analysis.load.predictions import correct_by_clip
 from analysis.load.trials import Trial
 from analysis.stats.arms import arms, best_of_each, by_validation, checkpoints, looks, paled, pretrained
 from analysis.stats.contrast import contrast
-from analysis.stats.statistics import mean_interval
 from analysis.write.blocks import Picture
 from sousaphone.runs.statuses import Status
+from sousaphone.scores import mean_interval
 from tests.analysis.figure_builders import MODELS, built, chart, drawn, findings, one, rows
 from tests.analysis.run_builders import arm
 

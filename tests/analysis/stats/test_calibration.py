@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy.special import softmax
 
-from analysis.stats.calibration import BINS, WAYS, calibration, scaling
+from analysis.stats.calibration import WAYS, calibration, scaling
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.predictions import LOGITS
+from sousaphone.scores import BINS
 
 
 def made_up(clips: int, players: int = 6, sharpness: float = 1.0, seed: int = 0, classes: int = 40):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from analysis.stats.slices import DIMENSIONS, accuracy_of, by_player, parts, slices_of
-from analysis.stats.statistics import mean_interval
+from sousaphone.scores import mean_interval
 
 # Three players; two seeds that differ on the last clip.
 CLIPS = pd.DataFrame(

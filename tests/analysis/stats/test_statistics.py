@@ -10,7 +10,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.stats.statistics import holm, mean_interval, sign_flip_p, tango_interval, wilson_interval
+from analysis.stats.statistics import holm, sign_flip_p, tango_interval
+from sousaphone.scores import mean_interval, wilson_interval
 
 
 def test_interval_of_the_mean_equals_scipy() -> None:

@@ -17,6 +17,7 @@ from analysis.stats.pairs import augmentation_pairs, other_pairs
 from analysis.stats.statistics import holm
 from analysis.stats.verdict import Outcome, Verdict, judge
 from analysis.stats.verdict_text import UNKNOWN_PLAYERS, details, headline
+from sousaphone.runs.deployment import Latency, RuntimeCost
 from sousaphone.runs.statuses import Status
 from tests.analysis.null_sweeps import calibrate
 
@@ -95,6 +96,9 @@ def test_winner_must_be_better_than_the_best_baseline() -> None:
     assert not low.lead.shown
     assert "neighbours" in headline(low)
     assert "Use" not in headline(low)
+    below = three_seeds(0.5, 0.3, baseline=0.9)
+    assert below.outcome is Outcome.NOT_ABOVE_BASELINE
+    assert "below the best baseline" in headline(below)
     assert three_seeds(0.8, 0.6, baseline=0.5).outcome is Outcome.BETTER
 
 
@@ -224,10 +228,29 @@ def test_other_pairs_are_adjusted_and_exclude_the_selected_pair() -> None:
 def test_limits_of_parameters_and_time_have_their_own_recommendation() -> None:
     found = judge(TWO, answers({"ast-on-s0": 0.8, "beats-on-s0": 0.7}), None, {"ast-on-s0": 30.0, "beats-on-s0": 12.0})
     (sentence,) = (line for line in details(found) if "trainable parameters" in line)
-    parameters, time = sentence.split("; ")
+    parameters, time, _ = sentence.split("; ")
     assert "BEATs (validation macro F1 0.700)" in parameters
     assert "10 ms" in time
-    assert time.endswith("none.")
+    assert time.endswith("none")
+
+
+def test_arm_that_is_fast_enough_as_deployed_is_recommended() -> None:
+    rates = {"ast-on-s0": 0.8, "beats-on-s0": 0.6}
+
+    def clause(**milliseconds: float) -> str:
+        costs = {
+            name: RuntimeCost("onnx", None, 0, (Latency(1, ms, ms, 10),), 1.0, 1, 1)
+            for name, ms in milliseconds.items()
+        }
+        deployed = {f"{name}-on-s0": cost for name, cost in costs.items()}
+        found = judge(TWO, answers(rates), None, {}, deployed=deployed)
+        (sentence,) = (line for line in details(found) if "50 ms" in line)
+        return sentence.rpartition("; ")[2]
+
+    assert "not measured" in clause()
+    assert "AST" in clause(ast=49.0, beats=4.0)  # the better one on validation
+    assert "BEATs" in clause(ast=51.0, beats=4.0)
+    assert "none" in clause(ast=51.0, beats=51.0)
 
 
 def test_unfinished_trials_are_not_compared() -> None:

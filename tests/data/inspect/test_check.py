@@ -143,10 +143,46 @@ def texts(checked, error: bool) -> list[str]:
 def test_valid_data_set_has_no_errors(root):
     checked = check(root)
     assert not texts(checked, True)
-    few, absent = texts(checked, False)
+    few, absent, *scarce = texts(checked, False)
     assert "1 test player" in few
     assert "37 of the 40 rudiments" in absent
+    assert [" validation " in text for text in scarce] == [True, False]
     assert checked.seconds.tolist() == pytest.approx(checked.dataset.clips.duration_sec.tolist(), abs=1e-3)
+
+
+def test_rudiments_of_a_single_player_or_clip_are_counted(make_sousa, tmp_path):
+    players = [f"player{number}" for number in range(12)]
+    splits = {"train_profile_ids": players[:2], "val_profile_ids": players[2:4], "test_profile_ids": players[4:]}
+    root = make_sousa(tmp_path / "large", players=players, rudiments=SLUGS[:5], takes=2, splits=splits, long_clips=0)
+    assert not any("single" in text for text in texts(check(root, audio=False), False))
+    clips = table(root)
+    test = clips.profile_id.isin(players[4:])
+    dropped = test & (clips.rudiment_slug == SLUGS[0]) & (clips.profile_id != players[4])
+    dropped |= test & (clips.rudiment_slug == SLUGS[1]) & (clips.sample_id != f"{players[4]}_{SLUGS[1]}_0")
+    clips[~dropped].to_parquet(root / "labels" / "samples.parquet")
+    (scarce,) = (text for text in texts(check(root, audio=False), False) if "single" in text)
+    assert "2 rudiments with test clips" in scarce
+    assert "1 with a single clip" in scarce
+    assert f"({SLUGS[1]}, {SLUGS[0]})" in scarce
+
+
+def as_csv_without_splits(root, out):
+    table = as_metadata_csv(root, out) / "metadata.csv"
+    pd.read_csv(table).drop(columns=["split", "skill_tier"]).to_csv(table, index=False)
+    return out
+
+
+def as_folders_of_players(root, out):
+    return as_recordings(root, out, players=True)
+
+
+@pytest.mark.parametrize(
+    ("form", "how"), [(as_folders_of_players, "folders train"), (as_csv_without_splits, "column split")]
+)
+def test_notes_are_about_the_layout_at_hand(root, tmp_path, form, how):
+    found = "\n".join(texts(check(form(root, tmp_path / "other"), audio=False), False))
+    assert how in found
+    assert not any(word in found for word in ("splits.json", "quota", "skill tier"))
 
 
 @pytest.mark.parametrize("breaking", ERRORS, ids=lambda breaking: breaking.__name__)

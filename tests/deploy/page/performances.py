@@ -10,7 +10,7 @@ import soundfile
 
 from sousaphone.deploy.page.strokes import main_strokes
 from sousaphone.deploy.predictor import Prediction, Segment
-from sousaphone.deploy.recordings import scan
+from sousaphone.deploy.recordings import decoded
 from sousaphone.rudiments import Rudiment
 
 STEP = 0.12  # seconds
@@ -65,8 +65,9 @@ def sound(times: np.ndarray, levels: np.ndarray) -> np.ndarray:
 
 def prediction(
     path: Path, wave: np.ndarray, *bounds: float, slug: str = "single_paradiddle", undecided: bool = False
-) -> Prediction:
-    """A recording with segments between these bounds, s."""
+) -> tuple[Path, Prediction]:
+    """Write a recording: its path, and a prediction with segments between these bounds, s."""
     soundfile.write(path, wave, RATE, subtype="FLOAT")
     segments = [Segment(start, end, ((slug, 0.9),), undecided) for start, end in pairwise(bounds)]
-    return Prediction(scan(path.name, path, 10.0), tuple(segments), np.zeros(0), np.zeros((0, 40)))
+    with decoded(path.name, path, RATE) as (recording, _):
+        return path, Prediction(recording, tuple(segments), np.zeros(0), np.zeros((0, 40)))

@@ -29,7 +29,7 @@ def take(tmp_path: Path) -> Path:
 
 
 def test_answer_is_that_of_predict(page: app.Page, take: Path) -> None:
-    prediction, results, _, _, _, top, *_ = page.analyse(str(take))
+    (_, prediction), results, _, _, _, top, *_ = page.analyse(str(take))
     expected = page.model.predict(take).segments
     assert prediction.segments == expected
     assert results.visible
@@ -40,8 +40,8 @@ def test_answer_is_that_of_predict(page: app.Page, take: Path) -> None:
 def test_file_that_is_no_audio_is_named_without_its_directory(page: app.Page, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "take.wav"
     path.write_bytes(content)
-    prediction, results, _, message, *_ = page.analyse(str(path))
-    assert prediction is None
+    analysed, results, _, message, *_ = page.analyse(str(path))
+    assert analysed is None
     assert not results.visible
     assert "take.wav" in message
     assert str(tmp_path) not in message
@@ -49,16 +49,15 @@ def test_file_that_is_no_audio_is_named_without_its_directory(page: app.Page, tm
 
 def test_recording_that_is_too_long_is_refused(page: app.Page, take: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(app, "MOST_MINUTES", 0.05)
-    prediction, _, _, message, *_ = page.analyse(str(take))
-    assert prediction is None
+    analysed, _, _, message, *_ = page.analyse(str(take))
+    assert analysed is None
     assert "0.05 minutes" in message
 
 
 def test_answer_remains_when_the_recording_is_deleted(page: app.Page, take: Path) -> None:
-    soundfile.write(take, np.tile(sound(*play(RUDIMENTS["flam"])[:2]), 3), RATE)  # not kept in memory
-    prediction, *_, before, _, _ = page.analyse(str(take))
+    analysed, *_, before, _, _ = page.analyse(str(take))
     take.unlink()
-    _, _, top, _, words = page.show(prediction, 0)
+    _, _, top, _, words = page.show(analysed, 0)
     assert top == before
     assert "deleted" in words
     assert "deleted" in page.show(None, 0)[0]

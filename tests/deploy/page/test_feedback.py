@@ -82,7 +82,7 @@ def test_evenness_that_cannot_be_measured_is_not_given(each: Segment) -> None:
 
 def test_names_are_escaped_in_figures(tmp_path: Path) -> None:
     times, level, _ = play(RUDIMENTS["flam"])
-    found = prediction(tmp_path / "a.wav", sound(times, level), 0.0, 2.0, 4.0, slug='<b>"evil"')
+    _, found = prediction(tmp_path / "a.wav", sound(times, level), 0.0, 2.0, 4.0, slug='<b>"evil"')
     page = figures.timeline(found, 1, '/file="><script>')
     assert "<b>" not in page
     assert "<script>" not in page

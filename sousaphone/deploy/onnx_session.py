@@ -1,0 +1,59 @@
+"""Inference of a model's ONNX graph, without torch."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sousaphone.errors import UserError
+from sousaphone.text import one_line
+
+GRAPHS = {"onnx": "model.onnx", "int8": "model.int8.onnx"}  # files in a model folder, by runtime
+WAVE, PROBABILITIES, LOGITS = "wave", "probabilities", "logits"  # of a graph, see `onnx_graph`
+LEAST_SECONDS = 0.2  # of a wave; BEATs' first patch is 0.175 s
+
+
+def missing_packages() -> list[str]:
+    """Return the packages of the extra [deploy] that are not installed."""
+    return [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+
+
+def refuse_without_onnx(option: str) -> None:
+    """Raise a UserError if the extra [deploy] is not installed."""
+    if missing := missing_packages():
+        raise UserError(f"{option} needs {', '.join(missing)}; install: pip install -c constraints.txt -e '.[deploy]'")
+
+
+class OnnxSession:
+    """A graph that computes logits on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Load a graph; raises a UserError if it is not one that `sousaphone export --onnx` wrote.
+
+        Args:
+            threads: of one operation; 0 for all cores.
+        """
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4  # errors are raised
+        # Int8 weights of convolutions are converted once, at loading, and not in every run.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        remedy = "export the model again, or copy the folder again"
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the library raises errors of many types
+            raise UserError(f"{path} is not an ONNX graph, or damaged ({one_line(error, 200)}); {remedy}") from None
+        names = [[each.name for each in side] for side in (self.session.get_inputs(), self.session.get_outputs())]
+        if names != [[WAVE], [PROBABILITIES, LOGITS]]:
+            raise UserError(f"{path} has the inputs and outputs {names}, not those of this package; {remedy}")
+
+    def logits(self, waves: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Compute logits [B, C] from waves [B, T] in [-1, 1]."""
+        found: Any = self.session.run([LOGITS], {WAVE: waves})
+        return np.asarray(found[0], np.float32)

@@ -1,0 +1,95 @@
+"""Latency, load time and memory of a model in a runtime, measured in a process of its own.
+
+This module imports no library that a runtime needs: the import is part of the measured load time and memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from sousaphone.hardware import count_cpus
+from sousaphone.runs import schema
+from sousaphone.runs.deployment import Latency, Runtime
+
+CONFIG = "config.json"  # of a model folder, see `model_folder`
+_REPEATS = (10, 100)  # minimum and maximum
+_SECONDS = 2.0  # time limit after the minimum of repeats
+
+
+def measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None = None) -> dict[str, Any]:
+    """Measure a model on the CPU of this machine; return the fields latencies, load_seconds and memory_bytes of
+    `RuntimeCost`.
+
+    Args:
+        folders: model folders, of the members of an ensemble.
+        weights: the base weights of adapters, if they are not where they were trained.
+    """
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:  # a forked process would have this one's memory
+        return executor.submit(_measure, folders, runtime, weights).result()
+
+
+def _measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None) -> dict[str, Any]:
+    begin = time.perf_counter()
+    score = _score(folders, runtime, weights, 1)
+    load_seconds = time.perf_counter() - begin
+    latencies = [_latency(score, 1)]
+    memory = psutil.Process().memory_info().rss
+    if (threads := count_cpus()) > 1:
+        latencies.append(_latency(_score(folders, runtime, weights, threads), threads))
+    return {"latencies": tuple(latencies), "load_seconds": load_seconds, "memory_bytes": memory}
+
+
+def _score(folders: Sequence[Path], runtime: Runtime, weights: Path | None, threads: int) -> Callable[[], None]:
+    """Load a model, and return a function that scores a window of noise."""
+    config = schema.read(folders[0] / CONFIG, schema.fields(sample_rate=int, clip_seconds=float))
+    samples = round(config["sample_rate"] * config["clip_seconds"])
+    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1, samples)).astype(np.float32)
+    score = _torch(folders, weights, threads) if runtime == "torch" else _onnx(folders, runtime, threads)
+    return lambda: score(wave)
+
+
+def _onnx(folders: Sequence[Path], runtime: Runtime, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
+    from sousaphone.deploy.onnx_session import GRAPHS, OnnxSession
+
+    sessions = [OnnxSession(folder / GRAPHS[runtime], threads) for folder in folders]
+
+    def score(wave: npt.NDArray[np.float32]) -> None:
+        for session in sessions:
+            session.logits(wave)
+
+    return score
+
+
+def _torch(folders: Sequence[Path], weights: Path | None, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
+    import torch
+
+    from sousaphone.deploy.loading import load_members
+
+    torch.set_num_threads(threads)
+    networks = [member.network for folder in folders for member in load_members(folder, weights)[1]]
+
+    def score(wave: npt.NDArray[np.float32]) -> None:
+        with torch.inference_mode():
+            for network in networks:
+                network(torch.from_numpy(wave))
+
+    return score
+
+
+def _latency(score: Callable[[], None], threads: int) -> Latency:
+    score()  # warm-up
+    times: list[float] = []
+    while len(times) < _REPEATS[0] or (len(times) < _REPEATS[1] and sum(times) < 1000 * _SECONDS):
+        begin = time.perf_counter()
+        score()
+        times.append(1000 * (time.perf_counter() - begin))
+    return Latency(threads, float(np.median(times)), float(np.percentile(times, 95)), len(times))

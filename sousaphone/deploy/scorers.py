@@ -1,0 +1,76 @@
+"""The networks of a model in a runtime: windows to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sousaphone.backbones.frontends import to_float
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.deploy.loading import Member
+from sousaphone.deploy.model_folder import ModelConfig
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession
+from sousaphone.hardware import pick_device
+from sousaphone.training.step import MicroBatch
+
+
+class Scorer(Protocol):
+    """The networks of a model, or of the members of an ensemble."""
+
+    device: torch.device
+    batch: int  # most windows at a time
+
+    def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Compute the logits [M, W, C] of M members from up to `batch` windows [W, T], padded after `lengths` [W]."""
+
+
+class TorchScorer:
+    """Inference with torch, on any device."""
+
+    def __init__(self, members: Sequence[Member], device: str = "auto") -> None:
+        self.device = torch.device(pick_device(device))
+        # All members have the same backbone and so the same features.
+        self._features = members[0].network.features
+        self._passes = [
+            MicroBatch(each.config.trial(device=self.device.type), each.network.place(self.device).eval())
+            for each in members
+        ]
+        self.batch = _batch(members[0].config, self.device)
+
+    def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        wave, length = torch.from_numpy(windows).to(self.device), torch.from_numpy(lengths).to(self.device)
+        with torch.inference_mode():
+            features = self._features(to_float(wave), length)
+            found: npt.NDArray[np.float32] = torch.stack([each.score(features) for each in self._passes]).cpu().numpy()
+        return found
+
+
+class OnnxScorer:
+    """Inference with ONNX Runtime on the CPU; the base weights are not needed."""
+
+    def __init__(self, config: ModelConfig, graphs: Sequence[Path]) -> None:
+        self.device = torch.device("cpu")
+        self.batch = _batch(config, self.device)
+        self._sessions = list(map(OnnxSession, graphs))
+        self._classes = len(config.classes)
+        self._least = round(LEAST_SECONDS * config.sample_rate)
+
+    def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        waves = windows * np.float32(1 / 32768)
+        found = np.empty((len(self._sessions), len(windows), self._classes), np.float32)
+        for length in np.unique(lengths):  # a graph takes waves of one length, without padding
+            own = lengths == length
+            cut = waves[own, : max(int(length), self._least)]
+            for member, session in enumerate(self._sessions):
+                found[member, own] = session.logits(cut)
+        return found
+
+
+def _batch(config: ModelConfig, device: torch.device) -> int:
+    trial = config.trial()
+    return REGISTRY[trial.model].micro_batches[trial.scale][device.type]

@@ -1,0 +1,117 @@
+"""Deploy cards: the costs of trained models in each runtime, and their accuracy. Stored in a run's deployment.json."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Le, Len
+
+from sousaphone.files import atomic_write
+from sousaphone.runs import schema
+
+DEPLOYMENT_NAME = "deployment.json"
+_SCHEMA = 1
+Runtime = Literal["torch", "onnx", "int8"]
+TITLES: dict[Runtime, str] = {"torch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8 weights"}
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time from the waveform of one window to its logits, milliseconds."""
+
+    __pydantic_config__ = schema.STRICT
+    threads: schema.Count
+    median: schema.Seconds
+    p95: schema.Seconds  # 95th percentile
+    repeats: schema.Count
+
+
+@dataclass(frozen=True)
+class RuntimeCost:
+    """Costs of a model in a runtime on a CPU, and its accuracy on the centre windows of the run's test clips."""
+
+    __pydantic_config__ = schema.STRICT
+    runtime: Runtime
+    accuracy: Annotated[float, Ge(0), Le(1)] | None  # None: not measured
+    clips: schema.Count  # test clips
+    latencies: Annotated[tuple[Latency, ...], Len(1, 10)]  # with one thread first, then with all
+    load_seconds: schema.Seconds  # import of the runtime, and loading of the model
+    disk_bytes: schema.Count  # of the graph; for PyTorch, of the tensors, adapters added to the base weights
+    memory_bytes: schema.Count  # resident memory of a process that has loaded the model and scored windows
+
+
+@dataclass(frozen=True)
+class DeployCard:
+    """The costs of a trial's model in each runtime."""
+
+    __pydantic_config__ = schema.STRICT
+    trial: schema.Text  # several for an ensemble
+    clip_seconds: schema.Seconds  # length of a window
+    cpu: schema.Text
+    costs: Annotated[tuple[RuntimeCost, ...], Len(1, 10)]
+    remark: schema.Text = ""  # why something was not measured
+
+    @property
+    def fastest(self) -> RuntimeCost:
+        """The runtime with the lowest latency on one thread, of those with float32 weights."""
+        return min((cost for cost in self.costs if cost.runtime != "int8"), key=lambda cost: cost.latencies[0].median)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """The deploy cards of a run."""
+
+    __pydantic_config__ = schema.STRICT
+    cards: Annotated[tuple[DeployCard, ...], Len(0, schema.MOST_TRIALS)]
+
+    def write(self, run_path: Path) -> None:
+        """Write deployment.json to the run's directory, atomically."""
+        content = {"schema": _SCHEMA, **dataclasses.asdict(self)}
+        with atomic_write(run_path / DEPLOYMENT_NAME) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, run_path: Path) -> Self:
+        """Read the cards of a run, none if they were not measured; raise a ValueError if they are damaged."""
+        path = run_path / DEPLOYMENT_NAME
+        if not path.is_file():
+            return cls(())
+        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
+            raise ValueError(f"{path} is damaged (its schema is {version}, not {_SCHEMA})")
+        found: Self = schema.read(path, cls)
+        return found
+
+
+COLUMNS = (
+    *("runtime", "test accuracy", "1 thread, ms (p95)", "all threads, ms (p95)", "real-time factor"),
+    *("load, s", "disk, MB", "memory, MB"),
+)
+
+
+def explanation(card: DeployCard) -> str:
+    """What the columns mean, in sentences."""
+    clips = max(cost.clips for cost in card.costs)
+    return (
+        f"Test accuracy: of the centre windows of {clips:,} test clips. Times: of one window of {card.clip_seconds:g} "
+        f"s, from waveform to logits, median and 95th percentile, on {card.cpu}. Real-time factor: time of one thread "
+        "per second of audio. Load: import of the runtime and loading of the model. Disk: the ONNX graph; for PyTorch, "
+        "all tensors, adapters added to the base weights. Memory: of the whole process."
+    )
+
+
+def row(card: DeployCard, cost: RuntimeCost) -> tuple[str, ...]:
+    """The costs of a runtime as a row of a table with these `COLUMNS`."""
+    times = [f"{each.median:,.1f} ({each.p95:,.1f})" for each in (cost.latencies[0], cost.latencies[-1])]
+    return (
+        TITLES[cost.runtime],
+        "–" if cost.accuracy is None else f"{cost.accuracy:.1%}",
+        *times,
+        f"{cost.latencies[0].median / 1000 / card.clip_seconds:.4f}",
+        f"{cost.load_seconds:.1f}",
+        f"{cost.disk_bytes / 1e6:,.1f}",
+        f"{cost.memory_bytes / 1e6:,.0f}",
+    )

@@ -1,0 +1,69 @@
+"""Deploy cards are measured, and shown in the report and the model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from analysis.report import read_run
+from sousaphone.cli.main import main
+from sousaphone.deploy.export import export
+from sousaphone.deploy.trained_trials import best_arm, finished_arms
+from sousaphone.runs.deployment import DEPLOYMENT_NAME, TITLES, Deployment
+from sousaphone.runs.directory import RunDirectory
+from tests.deploy.conftest import STATEMENT
+
+
+@pytest.fixture(scope="module")
+def measured(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A copy of the run after `sousaphone benchmark`. Read-only."""
+    copy = RunDirectory(Path(shutil.copytree(run.path, tmp_path_factory.mktemp("runs") / "measured")))
+    assert main(["benchmark", str(copy.path)]) == 0
+    return copy
+
+
+@pytest.mark.slow
+def test_every_arm_is_measured_in_every_runtime(measured: RunDirectory) -> None:
+    cards = Deployment.read(measured.path).cards
+    best = [trials[0].record for trials in finished_arms(measured)]
+    assert [card.trial for card in cards] == [record.trial_id for record in best]
+    for card, record in zip(cards, best, strict=True):
+        assert [cost.runtime for cost in card.costs] == list(TITLES)
+        torch, onnx, int8 = card.costs
+        assert torch.accuracy == record.test["test_acc"]
+        assert onnx.accuracy == pytest.approx(torch.accuracy)
+        assert int8.accuracy is not None
+        assert {cost.clips for cost in card.costs} == {record.data["clips"]["test"]}
+        assert int8.disk_bytes < onnx.disk_bytes
+        assert onnx.memory_bytes < torch.memory_bytes  # without torch
+        for cost in card.costs:
+            assert cost.latencies[0].threads == 1
+            assert all(0 < each.median <= each.p95 and each.repeats >= 10 for each in cost.latencies)
+    report = (measured.report / "summary_report.md").read_text()
+    assert all(report.count(f" {title} |") >= len(cards) for title in TITLES.values())
+
+
+@pytest.mark.slow
+def test_model_card_shows_the_costs(run: RunDirectory, tmp_path: Path) -> None:
+    export(best_arm(run)[:1], tmp_path / "model", STATEMENT, measured=True)
+    (cost,) = json.loads((tmp_path / "model" / "results.json").read_text())["deployment"]["costs"]
+    assert cost["runtime"] == "torch"
+    assert f"{cost['latencies'][0]['median']:,.1f} (" in (tmp_path / "model" / "README.md").read_text()
+
+
+def test_damaged_cards_are_left_out_of_the_report(run: RunDirectory, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run.path, tmp_path / "run"))
+    (copy / DEPLOYMENT_NAME).write_text(json.dumps({"schema": 1, "cards": [{"trial": "x", "costs": []}]}))
+    found = read_run(copy)
+    assert found.deployment == dataclasses.replace(found.deployment, cards=())
+    assert any("benchmark" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("arguments", [["benchmark", "nowhere"], ["export", "{run}", "--onnx", "--to", "{run}"]])
+def test_wrong_input_exits_with_2(run: RunDirectory, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([argument.format(run=run.path) for argument in arguments]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -1,0 +1,211 @@
+"""ONNX graphs compute what torch computes, and int8 ones nearly so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from scipy.special import softmax
+from transformers import ASTConfig, ASTModel, ClapAudioConfig, ClapAudioModel
+
+from sousaphone import load
+from sousaphone.backbones.efficientat_net import Channels, MobileNet
+from sousaphone.config import TrainConfig
+from sousaphone.deploy.export import export
+from sousaphone.deploy.loading import Member
+from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig
+from sousaphone.deploy.onnx_graph import quantize, write_graph
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
+from sousaphone.deploy.trained_trials import best_arm
+from sousaphone.errors import UserError
+from sousaphone.model import build_model
+from sousaphone.rudiments import SLUGS
+from sousaphone.runs.directory import RunDirectory
+from tests.backbones.beats_nets import GATED, official, perturbed
+from tests.backbones.test_ast import SMALL
+from tests.backbones.test_htsat import AUDIO
+from tests.deploy.conftest import STATEMENT
+
+BACKBONES = ("ast", "htsat", "efficientat", "beats")
+TEMPERATURE = 1.7
+
+
+def member(name: str, scale: str = "nano", weights: str = "random") -> Member:
+    """A model with adapters that change its logits."""
+    trial = TrainConfig(model=name, scale=scale, weights=weights)
+    network = build_model(trial, len(SLUGS)).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter_name, parameter in network.named_parameters():
+            if "lora_B" in parameter_name:
+                parameter.normal_(0, 0.05)
+    config = ModelConfig(
+        kind="adapter",
+        architecture={field: getattr(trial, field) for field in ARCHITECTURE},
+        classes=SLUGS,
+        sample_rate=network.backbone.spec.sample_rate,
+        clip_seconds=trial.clip_seconds,
+        front_end=network.backbone.frontend.contract,
+        base_weights={},
+        calibration=Calibration(TEMPERATURE, 1.2),
+    )
+    return Member(config, network)
+
+
+def waves(rate: int, seconds: float) -> np.ndarray:
+    """Strokes, noise at full scale, a click, and silence [4, T]."""
+    rng, samples = np.random.default_rng(0), np.arange(round(rate * seconds))
+    noise = rng.uniform(-1, 1, len(samples))
+    strokes = noise * np.exp(-(samples % (rate // 8)) / (0.02 * rate))
+    return np.stack([strokes, noise, (samples == 50) * 0.9, 0.0 * noise]).astype(np.float32)
+
+
+def official_file(name: str, directory: Path) -> Path:
+    """A small file in the official format."""
+    torch.manual_seed(0)
+    if name in ("ast", "htsat"):
+        model: Any = ASTModel(ASTConfig(**SMALL)) if name == "ast" else ClapAudioModel(ClapAudioConfig(**AUDIO))
+        model.save_pretrained(directory)
+        return directory
+    if name == "efficientat":
+        net = MobileNet(Channels.of_width(0.1))
+        content: Any = {key: net.state_dict()[own] for own, key in net.official_keys().items()}
+    else:
+        content = official(perturbed(**GATED, deep_norm=True))
+    torch.save(content, directory / "mn01_as_hop_15.pt")
+    return directory / "mn01_as_hop_15.pt"
+
+
+def check_graph(model: Member, path: Path) -> None:
+    write_graph(model, path)
+    session = onnxruntime.InferenceSession(path)
+    rate = model.config.sample_rate
+    for seconds, clips in ((model.config.clip_seconds, 4), (LEAST_SECONDS, 1), (1.234, 3)):
+        wave = waves(rate, seconds)[:clips]
+        with torch.inference_mode():
+            expected = model.network(torch.from_numpy(wave)).numpy()
+        probabilities, logits = session.run([PROBABILITIES, LOGITS], {WAVE: wave})
+        np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(probabilities, softmax(expected / TEMPERATURE, -1), rtol=0, atol=1e-5)
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["classes"]) == list(SLUGS)
+    assert (int(about["sample_rate"]), float(about["clip_seconds"])) == (rate, model.config.clip_seconds)
+    assert float(about["averaged_temperature"]) == 1.2
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_graphs_compute_the_logits(name: str, tmp_path: Path) -> None:
+    """In one test, because an export takes seconds."""
+    check_graph(member(name), tmp_path / "model.onnx")
+    check_quantized(tmp_path / "model.onnx", tmp_path / "model.int8.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_graph_of_an_official_file_computes_the_logits(name: str, tmp_path: Path) -> None:
+    check_graph(member(name, "base", str(official_file(name, tmp_path))), tmp_path / "model.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BACKBONES)
+def test_graph_of_the_published_size_computes_the_logits(name: str, tmp_path: Path) -> None:
+    check_graph(member(name, "base"), tmp_path / "model.onnx")
+
+
+def check_quantized(graph: Path, path: Path) -> None:
+    """Weights are int8, those of the front end are not, and the logits are similar."""
+    quantize(graph, path)
+    sessions = [onnxruntime.InferenceSession(each) for each in (graph, path)]
+    rate = int(sessions[0].get_modelmeta().custom_metadata_map["sample_rate"])
+    wave = waves(rate, 2.0)[:2]
+    expected, found = (session.run([LOGITS], {WAVE: wave})[0] for session in sessions)
+    spread = np.abs(expected - expected.mean(-1, keepdims=True)).max()
+    assert 0 < np.abs(found - expected).max() < 0.2 * spread
+    content = onnx.load(path).graph
+    tensors = {tensor.name: tensor for tensor in content.initializer}
+    size = {name: int(np.prod(tensor.dims)) for name, tensor in tensors.items()}
+    floats = {name for name, tensor in tensors.items() if tensor.data_type == onnx.TensorProto.FLOAT}
+    front_end = {name for name in tensors if "frontend" in name}
+    assert {"bank.matrix", "window"} <= {name.partition("frontend.")[2] for name in front_end & floats}
+    assert sum(size[name] > 100_000 for name in front_end & floats) == 2  # the Fourier transform
+    places = {"MatMulInteger": 1, "DequantizeLinear": 0}  # of the weights among the inputs
+    weights = {node.input[places[node.op_type]] for node in content.node if node.op_type in places}
+    assert {tensors[name].data_type for name in weights & tensors.keys()} == {onnx.TensorProto.INT8}
+    assert sum(size[name] for name in floats - front_end) < 0.25 * sum(size[name] for name in weights & tensors.keys())
+
+
+@pytest.fixture(scope="module")
+def graphs(run: RunDirectory, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The best arm of a run as an ensemble with both graphs. Read-only."""
+    folder = tmp_path_factory.mktemp("models") / "graphs"
+    export(best_arm(run), folder, STATEMENT, runtimes=("torch", "onnx", "int8"))
+    return folder
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.3, 2.5, 7.0])
+def test_onnx_runtime_gives_the_same_answers(graphs: Path, seconds: float) -> None:
+    wave = waves(22_050, seconds)[:2]
+    expected = load(graphs, device="cpu")(wave, 22_050)
+    np.testing.assert_allclose(load(graphs, runtime="onnx")(wave, 22_050), expected, rtol=0, atol=1e-4)
+    int8 = load(graphs, runtime="int8")(wave, 22_050)
+    assert 0 < np.abs(int8 - expected).max() < 0.1
+
+
+def test_graphs_need_no_tensors_and_no_base_weights(graphs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(graphs, tmp_path / "copy")
+    for tensors in copy.rglob("*.safetensors"):
+        tensors.unlink()
+    wave = waves(16_000, 1.0)[0]
+    assert np.array_equal(load(copy, runtime="onnx")(wave, 16_000), load(graphs, runtime="onnx")(wave, 16_000))
+    with pytest.raises(UserError, match="missing"):
+        load(copy)
+
+
+def _outside(path: Path) -> None:
+    model = onnx.load(path)
+    tensor = next(each for each in model.graph.initializer if each.HasField("raw_data") and len(each.raw_data) > 1_000)
+    (path.parent.parent.parent / "secret.bin").write_bytes(tensor.raw_data)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret.bin")
+    path.write_bytes(model.SerializeToString())
+
+
+def _other_outputs(path: Path) -> None:
+    model = onnx.load(path)
+    del model.graph.output[1]
+    onnx.save(model, path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1_000]),
+        lambda path: path.write_bytes(b"not a graph"),
+        lambda path: path.unlink(),
+        _outside,
+        _other_outputs,
+    ],
+    ids=["cut", "text", "missing", "outside", "outputs"],
+)
+def test_damaged_graph_is_refused_in_one_line(graphs: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    copy = shutil.copytree(graphs, tmp_path / "copy")
+    damage(copy / "seed-0" / "model.onnx")
+    with pytest.raises(UserError) as error:
+        load(copy, runtime="onnx")
+    assert "\n" not in str(error.value)
+    assert "model.onnx" in str(error.value)
+
+
+def test_models_without_graphs_are_refused(run: RunDirectory, model: Path) -> None:
+    for source in (run.path, model):
+        with pytest.raises(UserError, match="--onnx"):
+            load(source, runtime="onnx")
