@@ -207,6 +207,7 @@ def check_refused_recordings(visitor: Visitor, recordings: Path) -> None:
     for name, words in (("broken.wav", "cannot be"), ("silence.wav", "Silence")):
         visitor.upload(recordings / name)
         assert words in visitor.answer()
+        assert "sousaphone-page" not in visitor.page.inner_text("#answer")  # the directory of uploads
         assert not visitor.page.is_visible("#top")
         visitor.clear()
     for name in ("notes.txt", "large.wav"):
