@@ -196,5 +196,6 @@ def serve(model: Predictor, listener: socket.socket) -> None:
         )
         # Otherwise Gradio would not check that a file named in a request is an upload.
         blocks.has_launched = True
-        config = uvicorn.Config(outer, log_level="warning", timeout_graceful_shutdown=1)
+        # At the end, uvicorn would log an error for each open page; Gradio prints those of the handlers itself.
+        config = uvicorn.Config(outer, log_level="critical", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])
