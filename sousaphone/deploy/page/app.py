@@ -35,7 +35,7 @@ MOST_MEGABYTES, MOST_MINUTES = 100, 30
 _THIS_MACHINE = ("127.0.0.1", "localhost")
 _AT_ONCE = 2  # recordings that are analysed at the same time
 _KEPT_SECONDS = 3600  # uploaded recordings are deleted afterwards
-_FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be requested from another host
+_FONTS = ["system-ui", "sans-serif"]
 _CSS = f"""{figures.CSS}
 .gradio-container {{max-width: 1000px !important; margin: 0 auto !important}}
 #segments {{max-height: 20rem; overflow-y: auto}}

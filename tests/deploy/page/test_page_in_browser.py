@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -82,11 +83,27 @@ def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, subprocess.Popen[str], Path]]:
+def proxy() -> Iterator[socket.socket]:
+    """A proxy that gets the requests of the server to other hosts, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(0.1)
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def server(
+    folder: Path, proxy: socket.socket, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, subprocess.Popen[str], Path]]:
     """Address, process and temporary directory of a server."""
     scratch = tmp_path_factory.mktemp("scratch")
     command = [sys.executable, "-m", "sousaphone", "serve", str(folder), "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(scratch)}
+    address_of_proxy = f"http://127.0.0.1:{proxy.getsockname()[1]}"
+    environment = {
+        **os.environ,
+        "TMPDIR": str(scratch),
+        "HTTP_PROXY": address_of_proxy,
+        "HTTPS_PROXY": address_of_proxy,
+    }
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -133,6 +150,7 @@ def chromium(microphone: Path) -> Iterator[Any]:
 
 def test_page(
     server: tuple[str, subprocess.Popen[str], Path],
+    proxy: socket.socket,
     folder: Path,
     recordings: Path,
     capsys: pytest.CaptureFixture[str],
@@ -162,6 +180,8 @@ def test_page(
         process.send_signal(signal.SIGINT)  # while pages are open
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 130
+    with pytest.raises(TimeoutError):  # no request to another host
+        proxy.accept()
     assert "CancelledError" not in output
     assert list(scratch.glob("sousaphone-page-*")) == []
 
