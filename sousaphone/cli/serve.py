@@ -8,7 +8,7 @@ import socket
 from collections.abc import Sequence
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
-from sousaphone.cli.predict import add_model_options
+from sousaphone.cli.predict import add_model_options, load_model
 from sousaphone.errors import UserError
 
 _DESCRIPTION = """\
@@ -51,9 +51,8 @@ def _serve(options: argparse.Namespace) -> int:
     with _listener(options.host, options.port) as listener:
         require_torchaudio()
         from sousaphone.deploy.page.app import serve
-        from sousaphone.deploy.predictor import load
 
-        model = load(options.model, weights=options.weights, device=options.device)
+        model = load_model(options)
         print(f"serving {options.model} at {_address(listener)} (Ctrl-C stops it)")
         serve(model, listener)
     return EXIT_OK

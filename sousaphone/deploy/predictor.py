@@ -226,13 +226,13 @@ class _Scores:
         model, places = self._model, list(zip(starts.tolist(), lengths.tolist(), strict=True))
         batches = [places[first : first + model.batch] for first in range(0, len(places), model.batch)]
 
-        def cut(batch: list[tuple[int, int]]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+        def score(batch: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
             windows = [self._samples.read(*place, model.window) for place in batch]
-            return np.stack(windows), np.array([length for _, length in batch])
+            return model.score(np.stack(windows), np.array([length for _, length in batch]))
 
         # Batches in several threads are faster than operators in several threads.
         in_turn = in_threads if model.device.type == "cpu" and len(batches) > 1 else map
-        for batch, logits in zip(batches, in_turn(lambda own: model.score(*own), map(cut, batches)), strict=True):
+        for batch, logits in zip(batches, in_turn(score, batches), strict=True):
             self._known |= {start: each for (start, _), each in zip(batch, logits.swapaxes(0, 1), strict=True)}
             advance(len(batch) / len(places))
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sousaphone.data.cache.decode import resampler, to_int16, to_mono
+from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import read_blocks
 from sousaphone.deploy.segments import FRAME_SECONDS
 from sousaphone.errors import UserError
@@ -38,15 +39,16 @@ class Samples:
     """The samples of a recording: mono, at the rate of a model, rounded to int16 like those for training."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
-        self._file, self._length = file, length
+        self._file, self._length, self._lock = file, length, Lock()
 
     def __len__(self) -> int:
         return self._length
 
     def read(self, start: int, length: int, width: int) -> npt.NDArray[np.int16]:
-        """Read `length` samples from `start`, padded with zeros to `width`."""
-        self._file.seek(2 * start)
-        found = np.frombuffer(self._file.read(2 * length), np.int16)
+        """Read `length` samples from `start`, padded with zeros to `width`; any thread may do so."""
+        with self._lock:
+            self._file.seek(2 * start)
+            found = np.frombuffer(self._file.read(2 * length), np.int16)
         return np.pad(found, (0, width - len(found)))
 
 
@@ -70,8 +72,10 @@ def decoded(
 
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="sousaphone-") as file:
         try:
-            for wave in resampler(own_rate, rate).blocks(mono()):
-                file.write(to_int16(torch.from_numpy(wave)).tobytes())
+            # With operators in several threads, the short products of a resampler take many times the processor time.
+            waves = resampler(own_rate, rate).blocks(mono())
+            for rounded in in_threads(lambda wave: to_int16(torch.from_numpy(wave)), waves):
+                file.write(rounded.tobytes())
             file.flush()
         except OSError as error:  # of the temporary file; those of the source are UserErrors
             raise UserError(

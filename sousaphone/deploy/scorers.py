@@ -18,6 +18,8 @@ from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import MicroBatch
 
+_CPU_SAMPLES = 2**20  # most in a batch on a CPU
+
 
 class Scorer(Protocol):
     """The networks of a model, or of the members of an ensemble."""
@@ -73,4 +75,8 @@ class OnnxScorer:
 
 def _batch(config: ModelConfig, device: torch.device) -> int:
     trial = config.trial()
-    return REGISTRY[trial.model].micro_batches[trial.scale][device.type]
+    most = REGISTRY[trial.model].micro_batches[trial.scale][device.type]
+    if device.type != "cpu":
+        return most
+    # Several batches are in memory at a time, one for each core.
+    return max(1, min(most, _CPU_SAMPLES // round(config.clip_seconds * config.sample_rate)))

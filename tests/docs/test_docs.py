@@ -20,8 +20,19 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOST_WORDS = 1300  # of README
 OF_OTHER_COMMANDS = {"--checkpoints", "--caches", "--no-sounds", "--clear", "--soundfont", "--help", "--only"}
-OF_OTHER_COMMANDS |= {"--to", "--trial", "--ensemble", "--merged", "--overwrite", "--split", "--onnx", "--quantize", "--runtime"}
+OF_OTHER_COMMANDS |= {
+    "--to",
+    "--trial",
+    "--ensemble",
+    "--merged",
+    "--overwrite",
+    "--split",
+    "--onnx",
+    "--quantize",
+    "--runtime",
+}
 OF_OTHER_COMMANDS |= {"--space", "--public", "--licence", "--dry-run"}
+OF_OTHER_COMMANDS |= {"--port", "--host"}
 OF_OTHER_COMMANDS |= {"--format", "--output", "--top", "--min-confidence", "--hop", "--gate", "--plot"}
 
 

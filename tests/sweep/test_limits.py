@@ -26,7 +26,7 @@ def test_sweep_limit_cuts_running_trials_and_trial_limit_counts_all_starts(launc
     limits = ["--time-limit", "30s", "--trial-time-limit", "none", "--yes"]
     now = with_jumping_clock(launcher, -3600.0)
     driver = launcher.start(*launcher.options, *options, *limits)
-    launcher.wait_until(lambda: launcher.epochs("off") >= 2, driver)
+    launcher.wait_until(lambda: f"{TRIALS[0]}  starts" in launcher.log, driver)
     now.touch()  # changes no limit
     assert driver.wait(timeout=90) == 1, launcher.log
     now.unlink()

@@ -120,13 +120,15 @@ def test_only_a_failed_launch_keeps_logs_of_ray_and_names_them(launcher: Launche
     failing = launcher.start(*launcher.options, *SHORT, *ENDLESS)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, failing)
     (kept,) = temporary.iterdir()
+    worker = worker_of(failing)
+    worker.suspend()  # it would take the time of the other launch
     other = launcher.start(*launcher.options, *SHORT, "--epochs", "1", name="other")
     launcher.wait_until(lambda: len(list(temporary.iterdir())) == 2, other)
     assert other.wait(timeout=120) == 0, launcher.log
     assert list(temporary.iterdir()) == [kept]
     assert failing.poll() is None, launcher.log
 
-    worker_of(failing).kill()
+    worker.kill()
     assert failing.wait(timeout=60) == 1, launcher.log
     assert str(kept) in launcher.log
     assert any(kept.rglob("raylet.out"))

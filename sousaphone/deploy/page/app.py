@@ -6,6 +6,7 @@ import math
 import os
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -31,10 +32,10 @@ from sousaphone.rudiments import RUDIMENTS
 from sousaphone.text import escape_markdown
 
 MOST_MEGABYTES, MOST_MINUTES = 100, 30
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_THIS_MACHINE = ("127.0.0.1", "localhost")
 _AT_ONCE = 2  # recordings that are analysed at the same time
 _KEPT_SECONDS = 3600  # uploaded recordings are deleted afterwards
-_FONTS = ["system-ui", "sans-serif"]  # Gradio's own would be requested from another host
+_FONTS = ["system-ui", "sans-serif"]
 _CSS = f"""{figures.CSS}
 .gradio-container {{max-width: 1000px !important; margin: 0 auto !important}}
 #segments {{max-height: 20rem; overflow-y: auto}}
@@ -61,6 +62,7 @@ else {
       return new Promise(() => {});
     });
 }"""
+_DELETED = "The recording has been deleted from the server, as all are after an hour. Give it again to continue."
 
 
 class Page:
@@ -75,6 +77,8 @@ class Page:
             return _nothing("")
         torch.set_num_threads(max(1, count_cpus() // _AT_ONCE))  # of this thread
         name, done, total = Path(path).name, 0.0, math.nan
+        with suppress(UserError):  # raised again below, with the name of the file
+            total = header_seconds(Path(path))
 
         def advance(seconds: float) -> None:
             nonlocal done
@@ -84,7 +88,6 @@ class Page:
             progress(min(1.0, done / total) if total > 0 else None)
 
         try:
-            total = header_seconds(Path(path))
             prediction = self.model.predict(path, name=name, advance=advance)
         except UserError as error:
             return _nothing(
@@ -107,7 +110,7 @@ class Page:
     def show(self, analysed: tuple[Path, Prediction] | None, number: int | None) -> list[Any]:
         """Show a segment: the answer, the timeline, the top five, the strokes, and their evenness."""
         if analysed is None or number is None:
-            return [gr.skip()] * 5
+            return [_DELETED, *[gr.skip()] * 4]
         path, prediction = analysed
         segment = prediction.segments[number]
         address = f"gradio_api/file={quote(str(path))}"
@@ -123,9 +126,6 @@ class Page:
         words = feedback.on_evenness(segment, strokes.alignment, strokes.main)
         answer = feedback.answer(segment, self.model.config, len(strokes.onsets))
         return [answer, timeline, top, drawn, words]
-
-
-_DELETED = "The recording has been deleted on the server. Give it again to see its strokes."
 
 
 def _nothing(message: str) -> list[Any]:
@@ -168,15 +168,15 @@ def build(model: Predictor) -> gr.Blocks:
 def serve(model: Predictor, listener: socket.socket) -> None:
     """Serve the page on a socket until the process is stopped.
 
-    Nothing but uploads is served from the disk, and those are deleted after an hour and at the end. On a loopback
-    address only requests to that address are answered, so that other websites cannot reach the page.
+    Nothing but uploads is served from the disk, and those are deleted after an hour and at the end. On 127.0.0.1
+    only requests to that host name are answered, so that other websites cannot reach the page under theirs.
     """
     with tempfile.TemporaryDirectory(prefix="sousaphone-page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
         no_documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
         outer = FastAPI(**no_documentation)
-        if listener.getsockname()[0] in LOOPBACK:
-            outer.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "[::1]"])
+        if listener.getsockname()[0] in _THIS_MACHINE:
+            outer.add_middleware(TrustedHostMiddleware, allowed_hosts=list(_THIS_MACHINE))
         blocks = build(model).queue()
         gr.mount_gradio_app(
             outer,
@@ -196,5 +196,6 @@ def serve(model: Predictor, listener: socket.socket) -> None:
         )
         # Otherwise Gradio would not check that a file named in a request is an upload.
         blocks.has_launched = True
-        config = uvicorn.Config(outer, log_level="warning", timeout_graceful_shutdown=1)
+        # At the end, uvicorn would log an error for each open page; Gradio prints those of the handlers itself.
+        config = uvicorn.Config(outer, log_level="critical", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])

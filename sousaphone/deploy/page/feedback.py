@@ -101,7 +101,7 @@ def _measured(alignment: Alignment, name: str) -> Iterator[str]:
     )
     if found.hands is not None:
         late, uncertain = found.hands.late, found.hands.uncertainty
-        between = f"95 % interval {_shift(late - uncertain)} to {_shift(late + uncertain)}"
+        between = f"95% interval {_shift(late - uncertain)} to {_shift(late + uncertain)}"
         if abs(late) <= max(uncertain, RESOLUTION_MS):
             yield f"- **No difference in time between the hands can be shown** (left {_shift(late)}; {between})."
         else:

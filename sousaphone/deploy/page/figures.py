@@ -21,6 +21,7 @@ CSS = """
 .strokes .scroll {overflow-x: auto; contain: inline-size}
 .strokes p {opacity: .75; font-size: 13px; margin: 0 0 4px}
 #timeline audio {width: 100%; height: 40px; margin-top: 8px}
+.dark audio {color-scheme: dark}
 .strokes .plot, .timeline {position: relative}
 .strokes svg.wave, .timeline svg.wave {display: block; width: 100%; height: 110px}
 .timeline svg.wave {height: 56px}
@@ -38,9 +39,9 @@ CSS = """
 .notation .accent {stroke-width: 1.8} .notation .fine {stroke-width: 1}
 .notation text {text-anchor: middle; stroke: none; font-size: 15px; font-weight: 600; fill: currentColor}
 .notation text.grace {font-size: 11px}
-.timeline .segment {position: absolute; top: 0; bottom: 0; padding: 0; border: 1px solid var(--right);
-  background: color-mix(in srgb, var(--right) 18%, transparent); border-radius: 4px; cursor: pointer; overflow: hidden;
-  color: inherit; font-size: 12px}
+.timeline .segment {position: absolute; top: 0; bottom: 0; padding: 0; margin: 0 !important;
+  border: 1px solid var(--right); border-radius: 4px; background: color-mix(in srgb, var(--right) 18%, transparent);
+  cursor: pointer; overflow: hidden; color: inherit; font-size: 12px}
 .timeline .segment.undecided {border-style: dashed; background: none}
 .timeline .segment[aria-pressed=true] {background: color-mix(in srgb, var(--right) 45%, transparent)}
 :root, .light {--right: #0072b2; --left: #c44e00} .dark {--right: #56b4e9; --left: #ff9d4d}

@@ -88,25 +88,19 @@ def align(onsets: Floats, level: Floats, rudiment: Rudiment, begins: bool) -> Al
     strokes = main_strokes(rudiment)
     if len(onsets) < FEWEST or not measurable(rudiment):
         return None
-    size, best = len(strokes), None
-    for gaps in _rhythms(rudiment):
-        for turn in range(size):
-            turned = np.resize(np.roll(gaps, -turn), len(onsets) - 1)
-            first, last, spread = _stretch(np.diff(onsets) / turned)
-            if best is None or (last - first, -spread) > (best[1] - best[0], -best[2]):
-                best, chosen = (first, last, spread), (gaps, turn)
-    assert best is not None
-    first, last, spread = best
+    size, intervals = len(strokes), np.diff(onsets)
+    rhythms = [np.roll(gaps, -turn) for gaps in _rhythms(rudiment) for turn in range(size)]
+    stretches = [(*_stretch(intervals / np.resize(gaps, len(intervals))), gaps) for gaps in rhythms]
+    first, last, spread, gaps = max(stretches, key=lambda each: (each[1] - each[0], -each[2]))
     if last - first + 1 < max(FEWEST, len(onsets) / 2) or spread > _MOST_SPREAD:
         return None
-    gaps, turn = chosen
+    gaps = np.roll(gaps, -first)
     own = slice(first, last + 1)
     # Places of the stretch's first stroke in the cycle, as far as the rhythm determines them.
-    fitting = np.roll(gaps, -turn)
-    places = [place for place in range(size) if (np.roll(gaps, -place) == np.roll(fitting, -first)).all()]
+    places = [turn for each in _rhythms(rudiment) for turn in range(size) if (np.roll(each, -turn) == gaps).all()]
     basis, place = _place(places, level[own], strokes, begins and first == 0)
     hands = "".join(strokes[(place + k) % size].hand for k in range(last - first + 1)) if basis else ""
-    steps = np.resize(np.roll(fitting, -first), last - first)
+    steps = np.resize(gaps, last - first)
     return Alignment(onsets[own], np.append(0, np.cumsum(steps)), basis, hands, len(onsets) - (last - first + 1))
 
 
