@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
 
 from analysis.report import read_run
 from sousaphone import base_model, load
@@ -73,6 +74,9 @@ def test_folder_computes_the_logits_of_the_trial(
         if config.kind == "adapter":
             peft = PeftModel.from_pretrained(base_model(folder), str(folder))
             assert torch.allclose(logits(peft, wave), expected, atol=1e-5)
+            # The names are those that PEFT itself stores.
+            stored = load_file(folder / model_folder.ADAPTER)
+            assert stored.keys() == get_peft_model_state_dict(peft).keys()
             # The base alone is another model.
             assert not torch.allclose(logits(base_model(folder), wave), expected, atol=1e-3)
 
