@@ -14,7 +14,7 @@ from sousaphone.text import one_line
 
 GRAPHS = {"onnx": "model.onnx", "int8": "model.int8.onnx"}  # files in a model folder, by runtime
 WAVE, PROBABILITIES, LOGITS = "wave", "probabilities", "logits"  # of a graph, see `onnx_graph`
-LEAST_SECONDS = 0.2  # of a wave; BEATs' first patch is 0.175 s
+LEAST_SECONDS = 0.025  # of a wave: a frame of AST
 
 
 def missing_packages() -> list[str]:

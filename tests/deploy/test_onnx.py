@@ -87,11 +87,13 @@ def official_file(name: str, directory: Path) -> Path:
 def check_graph(model: Member, path: Path) -> None:
     write_graph(model, path)
     session = onnxruntime.InferenceSession(path)
-    rate = model.config.sample_rate
-    for seconds, clips in ((model.config.clip_seconds, 4), (LEAST_SECONDS, 1), (1.234, 3)):
+    rate, window = model.config.sample_rate, model.config.clip_seconds
+    for seconds, clips in ((window, 4), (LEAST_SECONDS, 1), (0.1, 2), (window / 2, 1), (1.234, 3)):
         wave = waves(rate, seconds)[:clips]
+        # Shorter clips are padded, as in training and by `sousaphone predict`.
+        padded = torch.nn.functional.pad(torch.from_numpy(wave), (0, round(window * rate) - wave.shape[1]))
         with torch.inference_mode():
-            expected = model.network(torch.from_numpy(wave)).numpy()
+            expected = model.network(padded, torch.full((clips,), wave.shape[1])).numpy()
         probabilities, logits = session.run([PROBABILITIES, LOGITS], {WAVE: wave})
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(expected / TEMPERATURE, -1), rtol=0, atol=1e-5)
