@@ -4,14 +4,13 @@
     outputs   probabilities  [batch, C], calibrated as those of single windows
               logits         [batch, C]; for several windows of a clip: softmax(mean of logits / averaged_temperature)
 
-The metadata of a graph contain `classes` (a JSON list, in the order of the outputs), `sample_rate`, `clip_seconds` and
-`averaged_temperature`. Needs the extra [deploy].
+The metadata of a graph contain `classes` (a JSON list, in the order of the outputs), `sample_rate`, `clip_seconds`,
+`averaged_temperature` and `trained` (run and trial). Needs the extra [deploy].
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sousaphone.deploy.loading import Member
-from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE, metadata
 from sousaphone.kernels.dispatch import use_fused
 from sousaphone.lora import adapter_layers
 from sousaphone.model import RudimentClassifier
@@ -72,9 +71,7 @@ def write_graph(member: Member, path: Path) -> None:
         )
         assert program is not None
         program.model.metadata_props.update(
-            classes=json.dumps(config.classes),
-            sample_rate=str(config.sample_rate),
-            clip_seconds=str(config.clip_seconds),
+            metadata(config.classes, config.sample_rate, config.clip_seconds, config.trained),
             averaged_temperature=str(calibration.averaged_temperature or 1.0),
         )
         program.save(path)
