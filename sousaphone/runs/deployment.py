@@ -50,10 +50,17 @@ class DeployCard:
 
     __pydantic_config__ = schema.STRICT
     trial: schema.Text  # several for an ensemble
-    clip_seconds: schema.Seconds  # length of a window
+    clip_seconds: Annotated[float, Ge(1e-3), Le(60)]  # length of a window
     cpu: schema.Text
     costs: Annotated[tuple[RuntimeCost, ...], Len(1, 10)]
     remark: schema.Text = ""  # why something was not measured
+
+    def __post_init__(self) -> None:
+        runtimes = [cost.runtime for cost in self.costs]
+        if len(set(runtimes)) < len(runtimes) or set(runtimes) == {"int8"}:
+            raise ValueError(
+                f"it has the runtimes {', '.join(runtimes)}, not each once, one of them with float32 weights"
+            )
 
     @property
     def fastest(self) -> RuntimeCost:
@@ -81,7 +88,7 @@ class Deployment:
         if not path.is_file():
             return cls(())
         if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version}, not {_SCHEMA})")
+            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
         found: Self = schema.read(path, cls)
         return found
 
