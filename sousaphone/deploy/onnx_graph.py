@@ -47,6 +47,8 @@ class _Probabilities(nn.Module):
 
 def write_graph(member: Member, path: Path) -> None:
     """Write a model, which must be on the CPU, as an ONNX graph. Batch size and length of the wave are dynamic."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     config = member.config
     network = copy.deepcopy(member.network)
     for layer in adapter_layers(network):
@@ -68,6 +70,7 @@ def write_graph(member: Member, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of this machine
         program.model.metadata_props.update(
             classes=json.dumps(config.classes),
             sample_rate=str(config.sample_rate),
