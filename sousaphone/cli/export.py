@@ -86,9 +86,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
             (best.title, best.scores["test_acc"]) if best else None,
         )
         names = ", ".join(trial.record.trial_id for trial in trials)
-        note = (
-            "measuring speed, size and memory takes a quarter of a minute at nano scale, one to three minutes at base"
-        )
+        note = "speed and size are measured, for a quarter of a minute at nano scale, one to three at base"
         print(printable(f"exporting {names}; {note}"), file=sys.stderr)
         config = export(
             trials,
