@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -85,9 +84,6 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
             tuple(details(found.verdict)),
             (best.title, best.scores["test_acc"]) if best else None,
         )
-        names = ", ".join(trial.record.trial_id for trial in trials)
-        note = "speed and size are measured, for a quarter of a minute at nano scale, one to three at base"
-        print(printable(f"exporting {names}; {note}"), file=sys.stderr)
         config = export(
             trials,
             options.to,
@@ -98,6 +94,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone export") -> 
             overwrite=options.overwrite,
             weights=options.weights,
         )
+        names = ", ".join(trial.record.trial_id for trial in trials)
         use = shlex.join(["sousaphone", "predict", str(options.to), "RECORDING"])
         print(printable(f"exported: {options.to} ({config.kind}) from {names}; to use it: {use}"))
         return EXIT_OK
