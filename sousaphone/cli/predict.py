@@ -66,7 +66,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
     parser.add_argument("--top", type=int, default=5, metavar="N", help="rudiments listed in an answer (default 5)")
     formats = ("table", "csv", "json", "audacity")
     parser.add_argument("--format", choices=formats, default="table", help="format of the output (default table)")
-    parser.add_argument("--min-confidence", type=float, metavar="P", help="answers below it are undecided (0 to 1)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="answers below it are undecided (0: none; default: chosen on validation)",
+    )
     parser.add_argument("--hop", type=float, metavar="S", help="seconds between windows (default half a window)")
     gate = "parts quieter than the loudest by more than this are silence (default 40)"
     parser.add_argument("--gate", type=float, default=40.0, metavar="DB", help=gate)

@@ -49,6 +49,8 @@ class _Probabilities(nn.Module):
 
 def write_graph(member: Member, path: Path) -> None:
     """Write a model, which must be on the CPU, as an ONNX graph. Batch size and length of the wave are dynamic."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     config = member.config
     network = copy.deepcopy(member.network)
     lora.merge(network)
@@ -69,6 +71,7 @@ def write_graph(member: Member, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of this machine
         program.model.metadata_props.update(
             metadata(config.classes, config.sample_rate, config.clip_seconds, config.trained),
             averaged_temperature=str(calibration.averaged_temperature or 1.0),

@@ -102,11 +102,13 @@ COLUMNS = (
 def explanation(card: DeployCard) -> str:
     """What the columns mean, in sentences."""
     clips = max(cost.clips for cost in card.costs)
+    threads = card.costs[0].latencies[-1].threads
     return (
         f"Test accuracy: of the centre windows of {clips:,} test clips. Times: of one window of {card.clip_seconds:g} "
-        f"s, from waveform to logits, median and 95th percentile, on {card.cpu}. Real-time factor: time of one thread "
-        "per second of audio. Load: import of the runtime and loading of the model. Disk: the ONNX graph; for PyTorch, "
-        "all tensors, adapters added to the base weights. Memory: of the whole process."
+        f"s, from waveform to logits, median and 95th percentile, on {card.cpu} ({threads} threads in all). Real-time "
+        "factor: time of one thread per second of audio. Load: import of the runtime and loading of the model. "
+        "Disk: the ONNX graph; for PyTorch, all tensors, adapters added to the base weights. Memory: of the whole "
+        "process."
     )
 
 

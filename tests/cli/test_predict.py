@@ -106,6 +106,17 @@ def test_formats_hold_the_same_answers(
         assert segment["rudiment"].replace("_", " ") in name
 
 
+def test_table_shows_the_folders_of_recordings_with_the_same_name(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / player / "take.wav" for player in ("anna", "ben")]
+    for path in paths:
+        path.parent.mkdir()
+        soundfile.write(path, noise(1.2, 16_000), 16_000)
+    assert main([str(model), str(tmp_path)]) == EXIT_OK
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(map(str, paths))
+
+
 def test_undecided_answers_are_marked(model: Path, takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(takes / "0" / "00.wav")
     for limit, undecided in (("1", True), ("0", False)):

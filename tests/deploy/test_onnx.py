@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def check_graph(model: Member, path: Path) -> None:
     assert json.loads(about["classes"]) == list(SLUGS)
     assert (int(about["sample_rate"]), float(about["clip_seconds"])) == (rate, model.config.clip_seconds)
     assert float(about["averaged_temperature"]) == 1.2
+    assert str(Path.cwd()).encode() not in path.read_bytes()  # no stack traces of the export
+    assert sysconfig.get_paths()["purelib"].encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("name", BACKBONES)
