@@ -85,7 +85,7 @@ class TrainConfig:
     head_dropout: float = option(0.1, "dropout probability before the classifier", low=0.0, high=0.9)
 
     # Adapters of low rank: lora, rslora, dora, adalora
-    lora_r: int = option(8, "rank of the adapters; a higher one adds capacity and parameters", low=1)
+    lora_r: int = option(8, "rank of the adapters; a higher one adds capacity and parameters", low=1, high=4096)
     lora_alpha: float = option(16.0, "adapter outputs are scaled by alpha / r (rslora: / √r)", low=0.0)
     lora_dropout: float = option(0.1, "dropout probability before the adapters", low=0.0, high=0.9)
 

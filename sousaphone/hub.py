@@ -95,3 +95,5 @@ def hub_errors(refusals: Sequence[int] = (401, 403, 404)) -> Iterator[None]:
         if isinstance(cause, HfHubHTTPError) and cause.response.status_code in refusals:
             raise RefusedError(message[:300], cause.response.status_code) from None
         raise UnreachableError(message[:300]) from None
+    except (LookupError, AttributeError, TypeError) as error:  # the library trusts the form of an answer
+        raise UnreachableError(f"the server's answer is not one of the hub: {type(error).__name__}") from None

@@ -48,7 +48,6 @@ ARCHITECTURE = (
     *("model", "scale", "strategy", "lora_targets", "lora_r", "lora_alpha", "lora_dropout", "head_dropout"),
     *("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed"),
 )
-_MOST_RANK = 4096
 
 _Fraction = Annotated[float, Ge(0), Le(1)]
 _Temperature = Annotated[float, Gt(0), Le(1e6)]
@@ -104,9 +103,6 @@ class ModelConfig:
             raise ValueError(f"members has a folder twice: {first_few(self.members)}")
         if self.sample_rate != self.front_end.sample_rate:
             raise ValueError(f"sample_rate {self.sample_rate} is not that of front_end, {self.front_end.sample_rate}")
-        rank = self.architecture.get("lora_r", 1)
-        if isinstance(rank, int) and rank > _MOST_RANK:
-            raise ValueError(f"lora_r {rank} is above {_MOST_RANK}")
         if self.trial().clip_seconds != self.clip_seconds:
             raise ValueError(f"clip_seconds {self.clip_seconds} is not that of the architecture")
 

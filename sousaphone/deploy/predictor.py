@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
-from sousaphone.data.readers.samples import HIGHEST_RATE, LOWEST_RATE
+from sousaphone.data.readers.samples import HIGHEST_RATE, LOWEST_RATE, MOST_FLOAT
 from sousaphone.deploy.calibration import probabilities
 from sousaphone.deploy.loading import find_graphs, load_members
 from sousaphone.deploy.model_folder import Calibration, ModelConfig
@@ -110,7 +110,7 @@ class Predictor:
         """Compute the probabilities [C] of a clip: the mean of its windows' logits, calibrated.
 
         Args:
-            wave: samples [T] or [channels, T] in [-1, 1], or integers.
+            wave: samples [T] or [channels, T] in [-1, 1], or signed integers.
             rate: their sample rate, Hz.
         """
         return self.combine(self.score(*self.windows(self.prepared(wave, rate))))
@@ -122,10 +122,16 @@ class Predictor:
             raise UserError(f"wave has the shape {list(array.shape)}; give samples [T] or [channels, T]")
         if not LOWEST_RATE <= rate <= HIGHEST_RATE or int(rate) != rate:
             raise UserError(f"rate {rate} is not a sample rate; give one from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        if array.dtype.kind not in "if":
+            raise UserError(f"wave has the type {array.dtype}; give float samples in [-1, 1], or signed integers")
         full_scale = -float(np.iinfo(array.dtype).min) if array.dtype.kind == "i" else 1.0
         samples = np.atleast_2d(array).T.astype(np.float32) / np.float32(full_scale)
         if not np.isfinite(samples).all():
             raise UserError("wave contains NaN or infinity; give finite samples")
+        if (peak := np.abs(samples).max()) > MOST_FLOAT:
+            raise UserError(
+                f"wave contains float samples of up to {peak:,.0f}; scale them to [-1, 1], or give integers"
+            )
         return self.resampled(samples, int(rate))
 
     def resampled(self, samples: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.int16]:
@@ -144,10 +150,14 @@ class Predictor:
         return cut, np.full(len(starts), min(len(wave), self.window))
 
     def score(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Compute the logits [M, W, C] of M members from windows [W, T] of these lengths."""
+        """Compute the logits [M, W, C] of M members from windows [W, T] of these lengths; raises a UserError if they
+        are not finite."""
         starts = range(0, len(windows), self.batch)
         parts = (slice(start, start + self.batch) for start in starts)
-        return np.concatenate([self.scorer(windows[part], lengths[part]) for part in parts], 1)
+        logits = np.concatenate([self.scorer(windows[part], lengths[part]) for part in parts], 1)
+        if not np.isfinite(logits).all():
+            raise UserError("the model computes NaN or infinity; its tensors are damaged: export it again")
+        return logits
 
     def combine(self, logits: npt.NDArray[np.float32], single: bool = False) -> npt.NDArray[np.float64]:
         """Compute the probabilities [..., C] of answers from the logits [M, ..., W, C] of their windows, calibrated as

@@ -18,6 +18,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import read_small
 from sousaphone.runs import schema
 from sousaphone.runs.deployment import DeployCard
+from sousaphone.text import one_line
 from sousaphone.training import tensor_files
 from sousaphone.weights import RANDOM
 
@@ -47,6 +48,7 @@ _RESULTS = schema.fields(
     trials=Required[Annotated[list[Annotated[Any, _TRIAL]], Len(1, 100)]],
     test_centre_window=Annotated[Any, _SCORES],
     test_averaged=Annotated[Any, _SCORES],
+    deployment=DeployCard,
 )
 
 
@@ -65,7 +67,8 @@ def published_files(folder: Path, config: ModelConfig, name: str, licence: str |
         model_folder.CONFIG: as_json(dataclasses.asdict(public)).encode(),
     }
     if "deployment" in results:
-        results["deployment"] |= {"remark": ""}  # which may name directories
+        card = dataclasses.replace(results["deployment"], remark="")  # which may name directories
+        results["deployment"] = dataclasses.asdict(card)
     files[model_folder.RESULTS] = as_json(results).encode()
     members = {f"{member}/": folder / member for member in config.members} or {"": folder}
     for prefix, directory in members.items():
@@ -111,10 +114,10 @@ def _published(config: ModelConfig, licence: str | None) -> ModelConfig:
 def _card(folder: Path, old: ModelConfig, new: ModelConfig, results: Mapping[str, Any], name: str) -> str:
     """The model card for this name on the hub. The text of a card that the user has edited is kept."""
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
     text = _read(folder / model_folder.CARD, folder).decode()
-    measured = results.get("deployment")
-    deployment = measured and schema.parse(as_json(measured), DeployCard, model_folder.RESULTS)
+    deployment: DeployCard | None = results.get("deployment")
     statement = Statement(**results["verdict"])
     title = re.search(r"^# (.*)$", text, re.MULTILINE)
     if title and text == model_card(old, results, statement, title[1], deployment):
@@ -122,7 +125,10 @@ def _card(folder: Path, old: ModelConfig, new: ModelConfig, results: Mapping[str
         return model_card(new, results, statement, name, public)
     if old.licences == new.licences:
         return text
-    card: Any = ModelCard(text)
+    try:
+        card: Any = ModelCard(text)
+    except YAMLError as error:
+        raise UserError(f"{folder / model_folder.CARD}: {one_line(error, 200)}; correct its header") from None
     card.data.license = new.licences["model"]
     return str(card)
 

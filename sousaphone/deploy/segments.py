@@ -83,10 +83,12 @@ def _candidates(begin: int, end: int, window: int, hop: int, score: Score) -> li
     contain nothing of the parts next to it."""
     starts = begin + window_starts(end - begin, window, hop)
     found = changes(score(starts), hop / window, -(-window // hop) + 1)
-    places = []
+    places: list[int] = []
     for change in found:
-        low = max(begin, int(starts[change.last]) - hop) + window
+        low = max([begin, *places[-1:], int(starts[change.last]) - hop]) + window
         high = min(int(starts[change.first]) + hop, end - window)
+        if low > high:  # less than a window after the change before
+            continue
         place = np.arange(low, high + 1, max(1, hop // _STEPS))
         fit = score(place - window)[:, change.before] + score(place)[:, change.after]
         places.append(round(np.average(place, weights=np.exp(fit - fit.max()))))

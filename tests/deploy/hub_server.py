@@ -26,6 +26,7 @@ class Hub(Published):
         cuts: number of further uploads of a large file that end in the middle.
         lost: SHA-256 of large files of which every upload ends in the middle.
         commits: number of commits.
+        garbled: the answer to all requests to create a repository, in place of the hub's.
         refuse: an HTTP status with which all requests to create a Space are refused.
     """
 
@@ -37,6 +38,7 @@ class Hub(Published):
         self.lost: set[str] = set()
         self.cuts = self.commits = 0
         self.refuse: int | None = None
+        self.garbled: Any = None
 
     def create(self, kind: str, name: str, private: bool) -> None:
         self.repositories[f"{kind}/{name}"] = {".gitattributes": b""}
@@ -143,7 +145,9 @@ class Hub(Published):
             def create(self, wanted: dict[str, Any]) -> None:
                 kind, name = f"{wanted.get('type', 'model')}s", f"{wanted['organization']}/{wanted['name']}"
                 url = f"{hub.url}/{'spaces/' if kind == 'spaces' else ''}{name}"
-                if kind == "spaces" and hub.refuse:
+                if hub.garbled is not None:
+                    self.answer(200, hub.garbled)
+                elif kind == "spaces" and hub.refuse:
                     self.answer(hub.refuse, {"error": "Payment required"})
                 elif self.token() == READER or wanted["organization"] != OWNER:
                     self.answer(403, {"error": "You don't have the rights to create a repository"})

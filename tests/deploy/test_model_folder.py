@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -232,3 +233,10 @@ def test_damaged_folder_is_one_line_on_the_command_line(
 def test_source_that_is_nothing_is_refused(source: str) -> None:
     with pytest.raises(UserError, match=r"folder|directory"):
         load(source)
+
+
+def test_model_that_computes_no_finite_numbers_gives_no_answer(folder: Path) -> None:
+    path = folder / model_folder.ADAPTER
+    save_file({name: tensor.fill_(3e38) for name, tensor in load_file(path).items()}, path)
+    with pytest.raises(UserError, match="NaN"):
+        load(folder)(np.ones(1_000), 16_000)

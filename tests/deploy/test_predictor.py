@@ -102,6 +102,11 @@ def test_kind_of_array_does_not_matter(predictor: Predictor) -> None:
         (np.full(1_000, np.nan), 16_000),
         (np.zeros(1_000), 0),
         (np.zeros(1_000), 1e9),
+        (np.full(100, 200, np.uint8), 16_000),  # its zero would be 128
+        (np.ones(100, bool), 16_000),
+        (np.ones(100, complex), 16_000),
+        (np.array(["x"]), 16_000),
+        (np.full(100, 9_000.0), 16_000),  # on the scale of integers
     ],
 )
 def test_wrong_wave_is_refused(predictor: Predictor, wave: np.ndarray, rate: int) -> None:

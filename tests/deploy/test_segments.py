@@ -119,3 +119,22 @@ def test_doubtful_part_does_not_divide_a_rudiment() -> None:
         return np.where(((starts > 600) & (starts < 750))[:, None], doubtful(starts), sure(starts))
 
     assert divide(0, 1_500, WINDOW, HOP, score) == [0, 1_500]
+
+
+@pytest.mark.parametrize("hop", [20, 33, 50, 99, 100])
+def test_every_segment_has_at_least_a_window(hop: int) -> None:
+    """Even if each window has another class, or a random one."""
+    rng = np.random.default_rng(0)
+    window, table = 100, 12 * rng.standard_normal((2_000, 5))
+
+    def noise(starts: np.ndarray) -> np.ndarray:
+        return table[starts] - np.log(np.exp(table[starts]).sum(1, keepdims=True))
+
+    def alternating(starts: np.ndarray) -> np.ndarray:
+        return np.log(np.where(np.arange(5) == (starts // window % 5)[:, None], 0.96, 0.01))
+
+    for score in (noise, alternating):
+        for end in (99, 100, 199, 200, 201, 1_000, 1_777):
+            bounds = divide(0, end, window, hop, score)
+            assert (bounds[0], bounds[-1]) == (0, end)
+            assert len(bounds) == 2 or np.diff(bounds).min() >= window

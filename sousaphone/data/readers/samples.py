@@ -21,7 +21,7 @@ _MAX_SAMPLES = 2**28  # of all channels, 1 GiB
 _BLOCK = 2**20  # samples of all channels that are decoded at once
 _UNKNOWN = 2**52  # more samples than a header states
 _PLACEHOLDER = 0x7FFFF000  # least size in the RIFF header of a program that writes to a pipe
-_MAX_FLOAT = 16.0  # +24 dB re full scale; greater samples are on the scale of integers
+MOST_FLOAT = 16.0  # +24 dB re full scale; greater samples are on the scale of integers
 # First frame of an MP3 file that states the number of frames.
 _MP3_INFO = re.compile(rb"(?:Xing|Info)\0\0\0[\x01\x03\x05\x07\x09\x0b\x0d\x0f]")
 _MP3_FRAME = 1152  # samples
@@ -200,7 +200,7 @@ def _refuse_implausible(name: str, samples: np.ndarray) -> None:
     peak = float(max(samples.max(), -samples.min()))
     if not np.isfinite(peak):
         raise _refusal(name, "contains NaN or infinity")
-    if peak > _MAX_FLOAT:
+    if peak > MOST_FLOAT:
         scale = 2 ** next((bits for bits in (15, 23) if peak <= 2**bits), 31)
         raise UserError(
             f"{name} contains float samples on the scale of integers (up to {peak:,.0f}) instead of [-1, 1]; "
