@@ -107,10 +107,10 @@ def tracked(items: Iterable[T], title: str, total: int, begun: str = "", ended: 
 
     console, start = Console(stderr=True), time.monotonic()
     if begun and not console.is_terminal:
-        console.print(begun, highlight=False)
+        console.print(begun, highlight=False, soft_wrap=True)
     with progress_bar(title, total) as advance:
         for item in items:
             yield item
             advance(1)
     if ended and not console.is_terminal:
-        console.print(f"{ended} in {time.monotonic() - start:.0f} s", highlight=False)
+        console.print(f"{ended} in {time.monotonic() - start:.0f} s", highlight=False, soft_wrap=True)

@@ -32,6 +32,7 @@ class Frontend(nn.Module):
     """Base class of the front ends; the module's docstring describes the call."""
 
     time_dim, mel_dim = -2, -1
+    silent_padding = False  # whether padding adds silence to the features; otherwise they are those of the clip alone
 
     def __init__(self, contract: FrontendContract, window: Tensor, bank: Tensor) -> None:
         """Store the `window` of a frame and the mel `bank` [bins, M]."""
@@ -222,6 +223,7 @@ class EfficientAtFrontend(Frontend):
     """
 
     time_dim, mel_dim = -1, -2
+    silent_padding = True
 
     def __init__(self, contract: FrontendContract) -> None:
         edge = (contract.fft - contract.window) // 2
@@ -247,6 +249,8 @@ class BeatsFrontend(KaldiFrontend):
     Equal to `BEATs.preprocess` of https://github.com/microsoft/unilm/tree/master/beats. Padding is silence; `silence`
     is the value of every band of a silent frame.
     """
+
+    silent_padding = True
 
     def __init__(self, contract: FrontendContract) -> None:
         super().__init__(contract, torch.hann_window(contract.window, periodic=False).pow(0.85), kaldi_bank(contract))

@@ -20,7 +20,7 @@ _DESCRIPTION = """\
 Measure the best trial of each arm on the CPU of this machine: the time of one window with one thread and with all, load
 time, size on disk and in memory, and the accuracy on the run's test clips; with PyTorch and, if the extra [deploy] is
 installed, as an ONNX graph in float32 and with int8 weights. The results are written to RUN/deployment.json, printed,
-and shown in the report, which is written again. It takes about a quarter of a minute per arm at nano scale, and one to
+and shown in the report, which is written again. It takes about half a minute per arm at nano scale, and one to
 three minutes at base; other programs on the machine disturb it.
 """
 _EPILOG = """\

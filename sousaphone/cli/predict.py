@@ -66,7 +66,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
     parser.add_argument("--top", type=int, default=5, metavar="N", help="rudiments listed in an answer (default 5)")
     formats = ("table", "csv", "json", "audacity")
     parser.add_argument("--format", choices=formats, default="table", help="format of the output (default table)")
-    parser.add_argument("--min-confidence", type=float, metavar="P", help="answers below it are undecided (0 to 1)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        metavar="P",
+        help="answers below it are undecided (0: none; default: chosen on validation)",
+    )
     parser.add_argument("--hop", type=float, metavar="S", help="seconds between windows (default half a window)")
     gate = "parts quieter than the loudest by more than this are silence (default 40)"
     parser.add_argument("--gate", type=float, default=40.0, metavar="DB", help=gate)
@@ -113,6 +118,8 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
             raise UserError(f"{option} takes one recording; {len(files)} are given")
     refuse_target(options.output, "--output", files)
     refuse_target(options.plot, "--plot", files)
+    if options.plot is not None and options.output is not None and options.plot.resolve() == options.output.resolve():
+        raise UserError(f"--plot {options.plot} is the file of --output; give another file")
     require_torchaudio()
     from sousaphone.deploy.calibration import DEFAULT_ERROR
 
@@ -174,6 +181,8 @@ def _one(model: Predictor, file: Path, options: argparse.Namespace, advance: Adv
 @contextmanager
 def _source(file: Path) -> Iterator[tuple[Path, str]]:
     """Yield a file and its name; standard input and pipes are copied to a temporary file, in which one can seek."""
+    from sousaphone.deploy.recordings import no_space
+
     if _is_file(file):
         yield file, str(file)
         return
@@ -183,9 +192,12 @@ def _source(file: Path) -> Iterator[tuple[Path, str]]:
             first = stream.read(max(map(len, _FIRST_BYTES)))
             if not first.startswith(_FIRST_BYTES):  # it may have no end
                 raise UserError(f"{name} is not a WAV, FLAC, MP3 or Ogg file; pipe one of these")
-            copy.write(first)
-            shutil.copyfileobj(stream, copy)
-        copy.flush()
+            try:
+                copy.write(first)
+                shutil.copyfileobj(stream, copy)
+                copy.flush()
+            except OSError as error:
+                raise no_space(name, error) from None
         yield Path(copy.name), name
 
 

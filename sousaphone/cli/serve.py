@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.cli.predict import add_model_options, load_model
 from sousaphone.errors import UserError
+from sousaphone.text import one_line
 
 _DESCRIPTION = """\
 Serve a page on this machine that names the rudiments of recordings: uploads, or the microphone. It shows the five most
@@ -65,8 +66,9 @@ def _listener(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except OSError as error:
-        raise UserError(f"cannot listen on --host {host} --port {port} ({error.strerror}); give another one") from None
+    except (OSError, UnicodeError) as error:  # the latter if it cannot be a host name
+        why = getattr(error, "strerror", None) or one_line(error, 200)
+        raise UserError(f"cannot listen on --host {host} --port {port} ({why}); give another one") from None
     return listener
 
 

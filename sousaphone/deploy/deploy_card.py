@@ -40,7 +40,9 @@ def deploy_card(
     """
     folders = [directory / name for name in ModelConfig.read(directory).members] or [directory]
     costs, remarks = [], dict[str, None]()
-    for runtime in runtimes:
+    names = ", ".join(trial.record.trial_id for trial in trials)
+    begun = f"measuring speed, size and memory of {names}: about half a minute at nano scale, minutes at base"
+    for runtime in tracked(runtimes, f"measuring {names}", len(runtimes), begun):
         scored = tested.get("accuracy"), tested.get("clips", 0)
         if runtime == "torch":
             size = sum(map(_tensor_bytes, members))
@@ -53,7 +55,6 @@ def deploy_card(
                     scored = None, 0
                     remarks[f"Accuracy with ONNX Runtime was not measured: {one_line(error, 300)}."] = None
         costs.append(RuntimeCost(runtime, *scored, disk_bytes=size, **measure(folders, runtime, weights)))
-    names = ", ".join(trial.record.trial_id for trial in trials)
     seconds = members[0].config.clip_seconds
     return DeployCard(names, seconds, device_name("cpu"), tuple(costs), " ".join(remarks))
 

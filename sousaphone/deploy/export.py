@@ -150,8 +150,8 @@ def _check(members: Sequence[Member], directory: Path, weights: Path | None, run
     config, loaded = load_members(directory, weights)
     folders = [directory / name for name in config.members] or [directory]
     for member, reread, folder in zip(members, loaded, folders, strict=True):
-        clip = torch.from_numpy(fixed_clip(member.config.sample_rate)).float()[None] / 32768
-        clip = clip[:, : round(member.config.clip_seconds * member.config.sample_rate)]
+        window = round(member.config.clip_seconds * member.config.sample_rate)
+        clip = torch.from_numpy(np.resize(fixed_clip(member.config.sample_rate), window)).float()[None] / 32768
         with torch.inference_mode():
             expected = member.network(clip)
             found = {"merged model": reread.network(clip)}

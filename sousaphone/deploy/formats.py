@@ -68,14 +68,16 @@ def label(segment: Segment) -> str:
 
 
 def to_table(predictions: Sequence[Prediction]) -> Any:
-    """A table for `rich`."""
+    """A table for `rich`. Recordings are named by their paths if several have the same name."""
     from rich.table import Column, Table
 
     right: Any = {"justify": "right", "no_wrap": True}
     head = (Column("start", **right), Column("end", **right), Column("rudiment", no_wrap=True))
     table = Table(Column("file", overflow="fold"), *head, Column("confidence", **right), "next", box=None)
-    for prediction in predictions:
-        name = printable(Path(prediction.name).name)
+    names = [Path(prediction.name).name for prediction in predictions]
+    if len(set(names)) < len(names):
+        names = [prediction.name for prediction in predictions]
+    for prediction, name in zip(predictions, map(printable, names), strict=True):
         for each in prediction.segments:
             others = ", ".join(f"{other.replace('_', ' ')} {value:.0%}" for other, value in each.top[1 : 1 + _NEXT])
             table.add_row(name, clock(each.start), clock(each.end), label(each), f"{each.confidence:.0%}", others)

@@ -88,9 +88,10 @@ def _body(
     if config.kind == "adapter":
         yield f'`{ADAPTER}` opens with PEFT, too, over `sousaphone.base_model("{name}")`.\n'
     if deployment and {"onnx", "int8"} & {cost.runtime for cost in deployment.costs}:
+        of_members = " of each member" if config.members else ""
         yield (
-            f"`{GRAPHS['onnx']}` computes `probabilities` and `logits` [batch, classes] from `wave` [batch, samples] "
-            "with ONNX Runtime alone; its metadata contain the classes and the sample rate.\n"
+            f"`{GRAPHS['onnx']}`{of_members} computes `probabilities` and `logits` [batch, classes] from `wave` "
+            "[batch, samples] with ONNX Runtime alone; its metadata contain the classes and the sample rate.\n"
         )
     yield (
         f"Input: mono at {config.sample_rate:,} Hz (others are converted), in windows of {config.clip_seconds:g} s. "
@@ -120,11 +121,13 @@ def _body(
         yield from _deployment(deployment)
     yield "## Data\n"
     clips = results["trials"][0]["data"].get("clips") or {}
-    kind = "the built-in synthetic data set" if config.trained.get("synthetic_data") else "a data set of recordings"
+    synthetic = config.trained.get("synthetic_data")
+    kind = "the built-in synthetic data set" if synthetic else "a data set of recordings"
+    ownership = "" if synthetic else " Its licence is that of its owner and is not known here."
     counts = first_few((f"{count:,} {split}" for split, count in clips.items()), 9)
     yield (
         f"Trained on {kind} (fingerprint {config.trained.get('data_fingerprint')}; clips: {counts}). No known player "
-        "is in two splits. Its licence is that of its owner and is not known here.\n"
+        f"is in two splits.{ownership}\n"
     )
     yield "## Limits\n"
     yield "- The classes are the rudiments alone: there is no class for other playing, other instruments or speech."
@@ -133,7 +136,7 @@ def _body(
         "- Confidence was measured on recordings like those of training; with other rooms, drums and microphones it "
         "may be too high."
     )
-    if config.trained.get("synthetic_data"):
+    if synthetic:
         yield "- The training data are synthetic; accuracy on real recordings is not known."
     yield "\n## Licences\n"
     source = re.sub(r".*[/\\]", "", str(base.get("origin") if base.get("published") else base.get("source")))

@@ -1,17 +1,16 @@
 """ONNX graphs of trained models: from waveform to probabilities, with the front end and the adapters in the weights.
 
-    input     wave           [batch, samples] in [-1, 1] at the model's rate; 0.2 s to a window, all of one length
+    input     wave           [batch, samples] in [-1, 1] at the model's rate; 25 ms to a window, all of one length
     outputs   probabilities  [batch, C], calibrated as those of single windows
               logits         [batch, C]; for several windows of a clip: softmax(mean of logits / averaged_temperature)
 
-The metadata of a graph contain `classes` (a JSON list, in the order of the outputs), `sample_rate`, `clip_seconds` and
-`averaged_temperature`. Needs the extra [deploy].
+The metadata of a graph contain `classes` (a JSON list, in the order of the outputs), `sample_rate`, `clip_seconds`,
+`averaged_temperature` and `trained` (run and trial). Needs the extra [deploy].
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -21,11 +20,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sousaphone import lora
 from sousaphone.deploy.loading import Member
-from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE, metadata
 from sousaphone.kernels.dispatch import use_fused
 from sousaphone.model import RudimentClassifier
 
@@ -34,19 +34,23 @@ _INT8 = 127
 
 
 class _Probabilities(nn.Module):
-    """Waves [B, T] to probabilities and logits, each [B, C]."""
+    """Waves [B, T] of at most a window, `samples`, to probabilities and logits, each [B, C]."""
 
-    def __init__(self, network: RudimentClassifier, temperature: float) -> None:
+    def __init__(self, network: RudimentClassifier, temperature: float, samples: int) -> None:
         super().__init__()
-        self.network, self.temperature = network, temperature
+        self.network, self.temperature, self.samples = network, temperature, samples
 
     def forward(self, wave: Tensor) -> tuple[Tensor, Tensor]:
+        if self.network.backbone.frontend.silent_padding:  # as in training, where all clips are padded to a window
+            wave = F.pad(wave, (0, self.samples - wave.shape[-1]))
         logits = self.network(wave)
         return (logits / self.temperature).softmax(-1), logits
 
 
 def write_graph(member: Member, path: Path) -> None:
     """Write a model, which must be on the CPU, as an ONNX graph. Batch size and length of the wave are dynamic."""
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
     config = member.config
     network = copy.deepcopy(member.network)
     lora.merge(network)
@@ -57,7 +61,7 @@ def write_graph(member: Member, path: Path) -> None:
     dimensions = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim("samples", min=least, max=samples)}
     with _silent_libraries(), torch.no_grad():
         program = torch.onnx.export(
-            _Probabilities(network, calibration.temperature or 1.0).eval(),
+            _Probabilities(network, calibration.temperature or 1.0, samples).eval(),
             (torch.zeros(2, (least + samples) // 2),),  # an example; its sizes are dynamic
             input_names=[WAVE],
             output_names=[PROBABILITIES, LOGITS],
@@ -67,10 +71,9 @@ def write_graph(member: Member, path: Path) -> None:
             verbose=False,
         )
         assert program is not None
+        ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of this machine
         program.model.metadata_props.update(
-            classes=json.dumps(config.classes),
-            sample_rate=str(config.sample_rate),
-            clip_seconds=str(config.clip_seconds),
+            metadata(config.classes, config.sample_rate, config.clip_seconds, config.trained),
             averaged_temperature=str(calibration.averaged_temperature or 1.0),
         )
         program.save(path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,23 @@ import numpy.typing as npt
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
 
+# Read when ONNX Runtime is imported: since version 1.29 it would send statistics on models to Microsoft, and keep an
+# identifier of the device in the user's cache.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 GRAPHS = {"onnx": "model.onnx", "int8": "model.int8.onnx"}  # files in a model folder, by runtime
 WAVE, PROBABILITIES, LOGITS = "wave", "probabilities", "logits"  # of a graph, see `onnx_graph`
-LEAST_SECONDS = 0.2  # of a wave; BEATs' first patch is 0.175 s
+LEAST_SECONDS = 0.025  # of a wave: a frame of AST
+_REMEDY = "export the model again, or copy the folder again"
+
+
+def metadata(
+    classes: Sequence[str], sample_rate: int, clip_seconds: float, trained: Mapping[str, Any]
+) -> dict[str, str]:
+    """The metadata of a graph by which it belongs to a config.json, see `onnx_graph`."""
+    origin = f"{trained.get('run')}/{trained.get('trial')}"
+    numbers = {"sample_rate": str(sample_rate), "clip_seconds": str(clip_seconds)}
+    return {"classes": json.dumps(list(classes)), **numbers, "trained": origin}
 
 
 def missing_packages() -> list[str]:
@@ -44,16 +61,31 @@ class OnnxSession:
         options.log_severity_level = 4  # errors are raised
         # Int8 weights of convolutions are converted once, at loading, and not in every run.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-        remedy = "export the model again, or copy the folder again"
+        self._path = path
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # the library raises errors of many types
-            raise UserError(f"{path} is not an ONNX graph, or damaged ({one_line(error, 200)}); {remedy}") from None
+            raise UserError(f"{path} is not an ONNX graph, or damaged ({one_line(error, 200)}); {_REMEDY}") from None
         names = [[each.name for each in side] for side in (self.session.get_inputs(), self.session.get_outputs())]
         if names != [[WAVE], [PROBABILITIES, LOGITS]]:
-            raise UserError(f"{path} has the inputs and outputs {names}, not those of this package; {remedy}")
+            raise UserError(f"{path} has the inputs and outputs {names}, not those of this package; {_REMEDY}")
 
-    def logits(self, waves: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Compute logits [B, C] from waves [B, T] in [-1, 1]."""
-        found: Any = self.session.run([LOGITS], {WAVE: waves})
-        return np.asarray(found[0], np.float32)
+    def refuse_other(self, wanted: Mapping[str, str]) -> None:
+        """Raise a UserError unless the graph has the `wanted` metadata."""
+        about = self.session.get_modelmeta().custom_metadata_map
+        if other := [name for name, value in wanted.items() if about.get(name) != value]:
+            raise UserError(f"{self._path} is the graph of another model (by its {', '.join(other)}); {_REMEDY}")
+
+    def logits(self, waves: npt.NDArray[np.float32], classes: int | None = None) -> npt.NDArray[np.float32]:
+        """Compute logits [B, C] from waves [B, T] in [-1, 1]; raises a UserError if the graph does not compute finite
+        numbers of this shape, with C = `classes` if given."""
+        try:
+            found: Any = self.session.run([LOGITS], {WAVE: waves})
+            logits = np.asarray(found[0], np.float32)
+        except Exception as error:  # the library raises errors of many types
+            raise UserError(f"{self._path} cannot be computed ({one_line(error, 200)}); {_REMEDY}") from None
+        wanted = (len(waves), logits.shape[-1] if classes is None else classes)
+        if logits.shape != wanted or not np.isfinite(logits).all():
+            shape = list(logits.shape)
+            raise UserError(f"{self._path} does not compute finite logits {list(wanted)} (shape {shape}); {_REMEDY}")
+        return logits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
 
     recording = prediction.recording
     settings: dict[str, Any] = {"text.parse_math": False, "font.size": 9.0, "axes.edgecolor": "#999999"}
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # in the file's name
         figure = Figure(figsize=(12.0, 5.2), facecolor="white")
         FigureCanvasAgg(figure)
         wave, band, lines = figure.subplots(

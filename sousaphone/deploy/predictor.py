@@ -81,7 +81,7 @@ def load(
     if runtime != "torch":
         refuse_without_onnx(f"runtime {runtime}")
         config, graphs = find_graphs(source, runtime)
-        return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, list(graphs)))
+        return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, graphs))
     config, members = load_members(source, weights)
     return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device))
 

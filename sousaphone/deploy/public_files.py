@@ -137,4 +137,7 @@ def _refuse_private(files: Files) -> None:
         data = content if isinstance(content, bytes) else content.read_bytes()
         for what, secret in secrets.items():
             if secret and secret.encode() in data:
-                raise UserError(f"{name} contains {what}, which would be published; remove it from that file")
+                remedy = (
+                    "export the model again" if name.endswith(tuple(GRAPHS.values())) else "remove it from that file"
+                )
+                raise UserError(f"{name} contains {what}, which would be published; {remedy}")

@@ -78,12 +78,15 @@ def decoded(
                 file.write(rounded.tobytes())
             file.flush()
         except OSError as error:  # of the temporary file; those of the source are UserErrors
-            raise UserError(
-                f"{name} cannot be decoded to {tempfile.gettempdir()} ({error.strerror}); set TMPDIR to a directory "
-                "with more space"
-            ) from None
+            raise no_space(name, error) from None
         samples = Samples(file, file.tell() // 2)
         yield _measured(name, samples, rate), samples
+
+
+def no_space(name: str, error: OSError) -> UserError:
+    """The error of a recording that does not fit into the directory of temporary files."""
+    where = f"{tempfile.gettempdir()} ({error.strerror})"
+    return UserError(f"{name} cannot be copied to {where}; set TMPDIR to a directory with more space")
 
 
 def _measured(name: str, samples: Samples, rate: int) -> Recording:

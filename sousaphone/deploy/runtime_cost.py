@@ -5,10 +5,11 @@ This module imports no library that a runtime needs: the import is part of the m
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
+from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 from sousaphone.runs import schema
-from sousaphone.runs.deployment import Latency, Runtime
+from sousaphone.runs.deployment import TITLES, Latency, Runtime
 
 CONFIG = "config.json"  # of a model folder, see `model_folder`
 _REPEATS = (10, 100)  # minimum and maximum
@@ -32,9 +34,38 @@ def measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None = No
     Args:
         folders: model folders, of the members of an ensemble.
         weights: the base weights of adapters, if they are not where they were trained.
+
+    Raises a UserError if the model cannot be loaded, or if the process is killed.
     """
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:  # a forked process would have this one's memory
-        return executor.submit(_measure, folders, runtime, weights).result()
+    context = get_context("spawn")  # a forked process would have this one's memory
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(sender, folders, runtime, weights))
+    # Signals that stop this process stay blocked in the new one, which is killed below.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    try:
+        sender.close()
+        found: dict[str, Any] | UserError = receiver.recv()
+    except EOFError:
+        raise UserError(
+            f"the process that measures {folders[0]} with {TITLES[runtime]} ended early, perhaps for lack of memory"
+        ) from None
+    finally:
+        process.kill()
+        process.join()
+    if isinstance(found, UserError):
+        raise found
+    return found
+
+
+def _send(sender: Connection, folders: Sequence[Path], runtime: Runtime, weights: Path | None) -> None:
+    try:
+        sender.send(_measure(folders, runtime, weights))
+    except UserError as error:
+        sender.send(error)
 
 
 def _measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None) -> dict[str, Any]:

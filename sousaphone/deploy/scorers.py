@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
-from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import MicroBatch
 
@@ -55,10 +55,14 @@ class TorchScorer:
 class OnnxScorer:
     """Inference with ONNX Runtime on the CPU; the base weights are not needed."""
 
-    def __init__(self, config: ModelConfig, graphs: Sequence[Path]) -> None:
+    def __init__(self, config: ModelConfig, graphs: Mapping[Path, ModelConfig]) -> None:
+        """Load the graphs of the members, each with the member's config.json; raises a UserError if one is damaged or
+        of another model."""
         self.device = torch.device("cpu")
         self.batch = _batch(config, self.device)
         self._sessions = list(map(OnnxSession, graphs))
+        for session, own in zip(self._sessions, graphs.values(), strict=True):
+            session.refuse_other(metadata(own.classes, own.sample_rate, own.clip_seconds, own.trained))
         self._classes = len(config.classes)
         self._least = round(LEAST_SECONDS * config.sample_rate)
 
@@ -69,7 +73,7 @@ class OnnxScorer:
             own = lengths == length
             cut = waves[own, : max(int(length), self._least)]
             for member, session in enumerate(self._sessions):
-                found[member, own] = session.logits(cut)
+                found[member, own] = session.logits(cut, self._classes)
         return found
 
 

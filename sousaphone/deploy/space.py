@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import sousaphone
+from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.deploy.public_files import Files
 from sousaphone.errors import UserError
 
@@ -46,7 +47,8 @@ def space_files(model: Files, name: str, licence: str | None) -> Files:
         "README.md": _card(name, licence).encode(),
         "app.py": _APP.encode(),
         "requirements.txt": "\n".join(requirements()).encode() + b"\n",
-        **{f"model/{path}": content for path, content in model.items()},
+        # Without the graphs: the page computes with torch.
+        **{f"model/{path}": content for path, content in model.items() if not path.endswith(tuple(GRAPHS.values()))},
         **_package(),
     }
 

@@ -17,6 +17,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import FEW_PLAYERS, SEARCH, TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
+from sousaphone.data.splits import HELD_OUT, SPLITS
 from sousaphone.data.synthetic.generate import builtin_clips
 from sousaphone.errors import UserError
 from sousaphone.hardware import device_name, memory_bytes
@@ -218,7 +219,8 @@ def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
         sizes = describe_data(dataset, request.built_in)
         counts = ", ".join(
             f"{counted(sizes['clips'][s], s + ' clip')} of {counted(sizes['players'][s], 'player')}"
-            for s in sizes["clips"]
+            for s in (*SPLITS, HELD_OUT)
+            if s in sizes["clips"]
         )
         yield f"reads: {dataset.root} ({counts})"
         yield from (f"  note: {note}" for note in dataset.notes)

@@ -103,7 +103,7 @@ class BaselineResults:
         if path is None:
             return None
         if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version}, not {_SCHEMA})")
+            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
         results: Self = schema.read(path, cls)
         return results
 

@@ -50,10 +50,17 @@ class DeployCard:
 
     __pydantic_config__ = schema.STRICT
     trial: schema.Text  # several for an ensemble
-    clip_seconds: schema.Seconds  # length of a window
+    clip_seconds: Annotated[float, Ge(1e-3), Le(60)]  # length of a window
     cpu: schema.Text
     costs: Annotated[tuple[RuntimeCost, ...], Len(1, 10)]
     remark: schema.Text = ""  # why something was not measured
+
+    def __post_init__(self) -> None:
+        runtimes = [cost.runtime for cost in self.costs]
+        if len(set(runtimes)) < len(runtimes) or set(runtimes) == {"int8"}:
+            raise ValueError(
+                f"it has the runtimes {', '.join(runtimes)}, not each once, one of them with float32 weights"
+            )
 
     @property
     def fastest(self) -> RuntimeCost:
@@ -81,7 +88,7 @@ class Deployment:
         if not path.is_file():
             return cls(())
         if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version}, not {_SCHEMA})")
+            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
         found: Self = schema.read(path, cls)
         return found
 
@@ -95,11 +102,13 @@ COLUMNS = (
 def explanation(card: DeployCard) -> str:
     """What the columns mean, in sentences."""
     clips = max(cost.clips for cost in card.costs)
+    threads = card.costs[0].latencies[-1].threads
     return (
         f"Test accuracy: of the centre windows of {clips:,} test clips. Times: of one window of {card.clip_seconds:g} "
-        f"s, from waveform to logits, median and 95th percentile, on {card.cpu}. Real-time factor: time of one thread "
-        "per second of audio. Load: import of the runtime and loading of the model. Disk: the ONNX graph; for PyTorch, "
-        "all tensors, adapters added to the base weights. Memory: of the whole process."
+        f"s, from waveform to logits, median and 95th percentile, on {card.cpu} ({threads} threads in all). Real-time "
+        "factor: time of one thread per second of audio. Load: import of the runtime and loading of the model. "
+        "Disk: the ONNX graph; for PyTorch, all tensors, adapters added to the base weights. Memory: of the whole "
+        "process."
     )
 
 

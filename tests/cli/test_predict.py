@@ -106,6 +106,17 @@ def test_formats_hold_the_same_answers(
         assert segment["rudiment"].replace("_", " ") in name
 
 
+def test_table_shows_the_folders_of_recordings_with_the_same_name(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / player / "take.wav" for player in ("anna", "ben")]
+    for path in paths:
+        path.parent.mkdir()
+        soundfile.write(path, noise(1.2, 16_000), 16_000)
+    assert main([str(model), str(tmp_path)]) == EXIT_OK
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]] == list(map(str, paths))
+
+
 def test_undecided_answers_are_marked(model: Path, takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(takes / "0" / "00.wav")
     for limit, undecided in (("1", True), ("0", False)):
@@ -240,6 +251,37 @@ def test_endless_input_without_audio_is_refused(
         assert main([str(model), "-"]) == EXIT_INPUT
     (line,) = capsys.readouterr().err.splitlines()
     assert "standard input" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_pipe_that_does_not_fit_on_the_disk_is_named_and_the_others_continue(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "take.wav", noise(0.5, 8_000), 8_000)
+    monkeypatch.setattr("sys.stdin", (tmp_path / "take.wav").open(encoding="latin-1"))
+    with Path("/dev/full").open("r+b", 0) as full:
+        monkeypatch.setattr("tempfile.NamedTemporaryFile", lambda **_: full)
+        code = main([str(model), "-", str(tmp_path / "take.wav"), "--min-confidence", "0", "--format", "json"])
+    assert code == EXIT_FAILED
+    output, errors = capsys.readouterr()
+    assert [Path(each["file"]).name for each in json.loads(output)] == ["take.wav"]
+    (line,) = errors.splitlines()
+    assert "standard input" in line
+    assert "TMPDIR" in line
+
+
+def test_picture_does_not_replace_the_output(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    soundfile.write(tmp_path / "take.wav", noise(0.5, 8_000), 8_000)
+    target = str(tmp_path / "out")
+    assert main([str(model), str(tmp_path / "take.wav"), "--output", target, "--plot", target]) == EXIT_INPUT
+    assert "--plot" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.filterwarnings("error")
+def test_picture_of_a_name_without_glyphs_is_drawn_without_warning(model: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "\u65e5\U0001f941.wav", noise(0.5, 8_000), 8_000)
+    assert main([str(model), str(tmp_path / "\u65e5\U0001f941.wav"), "--plot", str(tmp_path / "x.png")]) == EXIT_OK
 
 
 @pytest.mark.parametrize(("format", "subtype", "rate", "channels"), FORMS)

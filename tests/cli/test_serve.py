@@ -41,6 +41,15 @@ def test_address_of_another_machine_is_refused(capsys: pytest.CaptureFixture[str
     assert "--host 192.0.2.1" in refused(capsys, "model", "--host", "192.0.2.1")
 
 
+@pytest.mark.parametrize("host", ["a" * 64, ".a", "a..b"])
+def test_text_that_is_no_host_is_refused(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    assert f"--host {host}" in refused(capsys, "model", "--host", host)
+
+
+def test_runtime_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--runtime" in refused(capsys, tmp_path, "--port", 0, "--runtime", "int8", "--device", "mps")
+
+
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gradio" else find(name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -55,12 +54,43 @@ def test_model_card_shows_the_costs(run: RunDirectory, tmp_path: Path) -> None:
     assert f"{cost['latencies'][0]['median']:,.1f} (" in (tmp_path / "model" / "README.md").read_text()
 
 
-def test_damaged_cards_are_left_out_of_the_report(run: RunDirectory, tmp_path: Path) -> None:
+CARD = {
+    "trial": "x",
+    "clip_seconds": 2.5,
+    "cpu": "x",
+    "costs": [
+        {
+            **{"runtime": "torch", "accuracy": 0.5, "clips": 9, "load_seconds": 1.0},
+            **{"latencies": [{"threads": 1, "median": 1.0, "p95": 1.0, "repeats": 10}]},
+            **{"disk_bytes": 1, "memory_bytes": 1},
+        }
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "changes", "damaged"),
+    [
+        (1, {}, False),
+        (1, {"costs": []}, True),
+        (1, {"costs": CARD["costs"] * 2}, True),
+        (1, {"costs": [CARD["costs"][0] | {"runtime": "int8"}]}, True),  # no card has int8 weights alone
+        (1, {"clip_seconds": 0.0}, True),
+        ("\x1b[2J\n", {}, True),
+    ],
+)
+def test_damaged_cards_are_left_out_of_the_report(
+    run: RunDirectory, tmp_path: Path, schema: object, changes: dict[str, object], damaged: bool
+) -> None:
     copy = Path(shutil.copytree(run.path, tmp_path / "run"))
-    (copy / DEPLOYMENT_NAME).write_text(json.dumps({"schema": 1, "cards": [{"trial": "x", "costs": []}]}))
+    trial = best_arm(run)[0].record.trial_id
+    content = {"schema": schema, "cards": [{**CARD, "trial": trial, **changes}]}
+    (copy / DEPLOYMENT_NAME).write_text(json.dumps(content))
     found = read_run(copy)
-    assert found.deployment == dataclasses.replace(found.deployment, cards=())
-    assert any("benchmark" in note for note in found.notes)
+    assert len(found.deployment.cards) == (not damaged)
+    assert any("benchmark" in note for note in found.notes) == damaged
+    assert found.verdict.deployed.keys() == (set() if damaged else {trial})
+    assert all(note.isprintable() for note in found.notes)
 
 
 @pytest.mark.parametrize("arguments", [["benchmark", "nowhere"], ["export", "{run}", "--onnx", "--to", "{run}"]])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,6 +39,7 @@ from tests.backbones.test_ast import SMALL
 from tests.backbones.test_htsat import AUDIO
 from tests.deploy.conftest import STATEMENT
 
+ROOT = Path(__file__).parents[2]
 BACKBONES = ("ast", "htsat", "efficientat", "beats")
 TEMPERATURE = 1.7
 
@@ -90,11 +95,13 @@ def official_file(name: str, directory: Path) -> Path:
 def check_graph(model: Member, path: Path) -> None:
     write_graph(model, path)
     session = onnxruntime.InferenceSession(path)
-    rate = model.config.sample_rate
-    for seconds, clips in ((model.config.clip_seconds, 4), (LEAST_SECONDS, 1), (1.234, 3)):
+    rate, window = model.config.sample_rate, model.config.clip_seconds
+    for seconds, clips in ((window, 4), (LEAST_SECONDS, 1), (0.1, 2), (window / 2, 1), (1.234, 3)):
         wave = waves(rate, seconds)[:clips]
+        # Shorter clips are padded, as in training and by `sousaphone predict`.
+        padded = torch.nn.functional.pad(torch.from_numpy(wave), (0, round(window * rate) - wave.shape[1]))
         with torch.inference_mode():
-            expected = model.network(torch.from_numpy(wave)).numpy()
+            expected = model.network(padded, torch.full((clips,), wave.shape[1])).numpy()
         probabilities, logits = session.run([PROBABILITIES, LOGITS], {WAVE: wave})
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
         np.testing.assert_allclose(probabilities, softmax(expected / TEMPERATURE, -1), rtol=0, atol=1e-5)
@@ -102,6 +109,8 @@ def check_graph(model: Member, path: Path) -> None:
     assert json.loads(about["classes"]) == list(SLUGS)
     assert (int(about["sample_rate"]), float(about["clip_seconds"])) == (rate, model.config.clip_seconds)
     assert float(about["averaged_temperature"]) == 1.2
+    assert str(Path.cwd()).encode() not in path.read_bytes()  # no stack traces of the export
+    assert sysconfig.get_paths()["purelib"].encode() not in path.read_bytes()
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -219,3 +228,68 @@ def test_models_without_graphs_are_refused(run: RunDirectory, model: Path) -> No
     for source in (run.path, model):
         with pytest.raises(UserError, match="--onnx"):
             load(source, runtime="onnx")
+
+
+def _of_another_model(path: Path) -> None:
+    shutil.copy(path.parent.parent / "seed-1" / path.name, path)
+
+
+def _other_classes(path: Path) -> None:
+    for file in path.parent.parent.rglob("config.json"):
+        config = json.loads(file.read_text())
+        file.write_text(json.dumps({**config, "classes": config["classes"][::-1]}))
+
+
+@pytest.mark.parametrize("damage", [_of_another_model, _other_classes])
+def test_graph_of_another_model_is_refused(graphs: Path, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    copy = shutil.copytree(graphs, tmp_path / "copy")
+    damage(copy / "seed-0" / "model.onnx")
+    with pytest.raises(UserError, match=r"seed-.*/model\.onnx"):
+        load(copy, runtime="onnx")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda bias: bias[:-1],
+        lambda bias: bias[:1],
+        lambda bias: bias * np.float32("nan"),
+        lambda bias: np.stack([bias] * 7)[:, None],
+    ],
+    ids=["classes", "one class", "not finite", "shape"],
+)
+def test_graph_with_other_results_is_refused(
+    graphs: Path, tmp_path: Path, change: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """Not broadcast, and not taken for an answer."""
+    copy = shutil.copytree(graphs, tmp_path / "copy")
+    model = onnx.load(copy / "seed-0" / "model.onnx")
+    logits = change(np.zeros(len(SLUGS), np.float32))
+    model.graph.ClearField("node")
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(
+        [onnx.numpy_helper.from_array(logits, "bias"), onnx.numpy_helper.from_array(np.array([1]), "axes")]
+    )
+    model.graph.node.extend(
+        [
+            onnx.helper.make_node("ReduceMean", [WAVE, "axes"], ["mean"]),
+            onnx.helper.make_node("Add", ["mean", "bias"], [LOGITS]),
+            onnx.helper.make_node("Identity", [LOGITS], [PROBABILITIES]),
+        ]
+    )
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    onnx.save(model, copy / "seed-0" / "model.onnx")
+    with pytest.raises(UserError, match=r"seed-0/model\.onnx"):
+        load(copy, runtime="onnx")(waves(16_000, 1.0), 16_000)
+
+
+def test_onnx_runtime_sends_no_statistics(graphs: Path, tmp_path: Path) -> None:
+    """It would create an identifier of the device and a queue of events in these directories."""
+    places = {name: str(tmp_path / name) for name in ("HOME", "XDG_CACHE_HOME", "TMPDIR")}
+    for place in places.values():
+        Path(place).mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "CI" and not name.startswith("ORT_")}
+    script = "import sys, sousaphone, numpy; sousaphone.load(sys.argv[1], runtime='onnx')(numpy.zeros(9), 16000)"
+    subprocess.run([sys.executable, "-c", script, str(graphs)], cwd=ROOT, env={**environment, **places}, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.name == ".ses" or "onnxruntime" in path.name]

@@ -22,6 +22,7 @@ from sousaphone import load
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.cli.publish import main
 from sousaphone.deploy import model_folder
+from sousaphone.deploy import publish as publishing
 from sousaphone.deploy.export import export
 from sousaphone.deploy.model_card import model_card
 from sousaphone.deploy.model_folder import ModelConfig
@@ -342,6 +343,11 @@ def test_card_shows_costs_without_directories(folder: Path, hub: Hub, publish: P
     text = model_card(ModelConfig.read(folder), results, statement, "adapter", card)
     (folder / model_folder.CARD).write_text(text)
     (folder / model_folder.RESULTS).write_text(json.dumps({**results, "deployment": dataclasses.asdict(card)}))
+    (folder / "model.onnx").write_bytes(f"stack trace in {Path.home()}/model.py".encode())
+    code, _, error = publish(folder)
+    assert code == EXIT_INPUT
+    assert "model.onnx" in error
+    assert "export" in error.partition("error:")[2]
     (folder / "model.onnx").write_bytes(b"graph")
     assert publish(folder)[0] == EXIT_OK
     uploaded = hub.repositories[f"models/{NAME}"]
@@ -350,6 +356,9 @@ def test_card_shows_costs_without_directories(folder: Path, hub: Hub, publish: P
         assert b"/takes" not in uploaded[name]
     assert NAME.encode() in uploaded[model_folder.CARD]
     assert uploaded["model.onnx"] == b"graph"
+    space = publishing.plan(folder, NAME, space=True).repositories[1].files
+    assert "model/model.onnx" not in space  # the page does not read it
+    assert f"model/{model_folder.CONFIG}" in space
 
 
 def test_space_of_an_adapter_over_private_weights_is_refused(folder: Path, publish: Publish) -> None:

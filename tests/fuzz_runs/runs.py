@@ -30,6 +30,7 @@ from sousaphone.planning.plan import prepare
 from sousaphone.planning.resources import Resources
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs import learning_rates
+from sousaphone.runs.deployment import DEPLOYMENT_NAME, TITLES, DeployCard, Deployment, Latency, RuntimeCost
 from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.sweep.capacity import Capacity, pick_resources
 from sousaphone.sweep.status_page import write_status
@@ -68,13 +69,18 @@ def small_run(root: Path) -> RunDirectory:
 
 
 def add_small_files(run: RunDirectory, trial_id: str) -> None:
-    """Add files that only some runs have: a heartbeat, and the rates of a search."""
+    """Add files that only some runs have: a heartbeat, the rates of a search, deploy cards."""
     beat = {"epoch": 1, "share": 0.5, "seconds": 1.0}
     (run.trial(trial_id) / HEARTBEAT_NAME).write_text(json.dumps(beat))
     row = {"model": "ast", "learning_rate": 0.1, "pretrained": False, "limit_train_batches": 1}
     rates = {"scale": "nano", "strategy": "lora", "lora_targets": "all-linear", "dataset": "tiny", "epochs": 1}
     content = {**rates, "found": {"ast": 0.1}, "table": [row]}
     (run.path / learning_rates.FILE).write_text(json.dumps(content))
+    costs = [
+        RuntimeCost(runtime, 0.5, 2, (Latency(1, 1.0, 2.0, 10), Latency(2, 1.0, 2.0, 10)), 1.0, 1, 1)
+        for runtime in TITLES
+    ]
+    Deployment((DeployCard(trial_id, 1.0, "a CPU", tuple(costs)),)).write(run.path)
 
 
 def environment_of(root: Path) -> dict[str, str]:
@@ -84,7 +90,8 @@ def environment_of(root: Path) -> dict[str, str]:
 
 def json_files(run: RunDirectory) -> list[Path]:
     """The JSON files that this program reads of a run; those of Ray are read by Ray, under a seal."""
-    known = {"run.json", "trial.json", "driver.json", "baselines.json", "rates.json", "manifest.json", HEARTBEAT_NAME}
+    known = {"run.json", "trial.json", "driver.json", "baselines.json", "rates.json", "manifest.json"}
+    known |= {HEARTBEAT_NAME, DEPLOYMENT_NAME}
     return sorted(path for path in run.path.rglob("*.json") if path.name in known)
 
 

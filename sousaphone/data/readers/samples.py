@@ -213,4 +213,4 @@ def _undecodable(name: str, error: soundfile.LibsndfileError, size: int) -> User
 
 
 def _refusal(name: str, problem: str) -> UserError:
-    return UserError(f"{name} {problem}; copy it again from its source, or leave it (and its labels) out")
+    return UserError(f"{name} {problem}; copy it again from its source, or leave it out")

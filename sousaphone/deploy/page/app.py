@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import socket
 import tempfile
+import time
 from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.parse import quote
 
@@ -32,7 +35,6 @@ from sousaphone.rudiments import RUDIMENTS
 from sousaphone.text import escape_markdown
 
 MOST_MEGABYTES, MOST_MINUTES = 100, 30
-_THIS_MACHINE = ("127.0.0.1", "localhost")
 _AT_ONCE = 2  # recordings that are analysed at the same time
 _KEPT_SECONDS = 3600  # uploaded recordings are deleted afterwards
 _FONTS = ["system-ui", "sans-serif"]
@@ -136,9 +138,7 @@ def _nothing(message: str) -> list[Any]:
 def build(model: Predictor) -> gr.Blocks:
     """Build the page of a model."""
     page = Page(model)
-    with gr.Blocks(
-        title="SOUSAphone", analytics_enabled=False, delete_cache=(_KEPT_SECONDS // 6, _KEPT_SECONDS)
-    ) as blocks:
+    with gr.Blocks(title="SOUSAphone", analytics_enabled=False) as blocks:
         analysed = gr.State(None, time_to_live=_KEPT_SECONDS)
         gr.Markdown(f"# Which rudiment is it?\n\n{feedback.limits(model.config)}")
         audio = gr.Audio(
@@ -165,37 +165,60 @@ def build(model: Predictor) -> gr.Blocks:
     return blocks
 
 
-def serve(model: Predictor, listener: socket.socket) -> None:
-    """Serve the page on a socket until the process is stopped.
+def application(model: Predictor, address: str) -> FastAPI:
+    """Build the server of a model's page.
 
-    Nothing but uploads is served from the disk, and those are deleted after an hour and at the end. On 127.0.0.1
-    only requests to that host name are answered, so that other websites cannot reach the page under theirs.
+    On an address of this machine alone, such as 127.0.0.1, only requests to it or to localhost are answered, so that
+    other websites cannot reach the page under their names. Nothing but uploads is served from the disk.
     """
+    no_documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    outer = FastAPI(**no_documentation)
+    if ipaddress.ip_address(address).is_loopback:
+        host = f"[{address}]" if ":" in address else address
+        outer.add_middleware(TrustedHostMiddleware, allowed_hosts=[host, "localhost"])
+    blocks = build(model).queue()
+    gr.mount_gradio_app(
+        outer,
+        blocks,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=MOST_MEGABYTES * 2**20,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        theme=gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS),
+        css=_CSS,
+        app_kwargs=no_documentation,
+    )
+    # Otherwise Gradio would not check that a file named in a request is an upload.
+    blocks.has_launched = True
+    return outer
+
+
+def serve(model: Predictor, listener: socket.socket) -> None:
+    """Serve the page on a socket until the process is stopped. Uploads are deleted after an hour and at the end."""
     with tempfile.TemporaryDirectory(prefix="sousaphone-page-") as uploads:
         os.environ["GRADIO_TEMP_DIR"] = uploads
-        no_documentation: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
-        outer = FastAPI(**no_documentation)
-        if listener.getsockname()[0] in _THIS_MACHINE:
-            outer.add_middleware(TrustedHostMiddleware, allowed_hosts=list(_THIS_MACHINE))
-        blocks = build(model).queue()
-        gr.mount_gradio_app(
-            outer,
-            blocks,
-            path="/",
-            footer_links=[],
-            run_history=False,
-            show_error=False,
-            max_file_size=MOST_MEGABYTES * 2**20,
-            ssr_mode=False,
-            enable_monitoring=False,
-            pwa=False,
-            mcp_server=False,
-            theme=gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=_FONTS),
-            css=_CSS,
-            app_kwargs=no_documentation,
-        )
-        # Otherwise Gradio would not check that a file named in a request is an upload.
-        blocks.has_launched = True
+        Thread(target=_delete_old_files, args=(Path(uploads),), daemon=True).start()
+        page = application(model, listener.getsockname()[0])
         # At the end, uvicorn would log an error for each open page; Gradio prints those of the handlers itself.
-        config = uvicorn.Config(outer, log_level="critical", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(page, log_level="critical", timeout_graceful_shutdown=1)
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def _delete_old_files(directory: Path) -> None:
+    # Gradio's own deletion ends for good at the first error, which a request for a directory causes.
+    while True:
+        time.sleep(_KEPT_SECONDS / 6)
+        delete_files(directory, time.time() - _KEPT_SECONDS)
+
+
+def delete_files(directory: Path, before: float) -> None:
+    """Delete the files in a directory that were written before a time, seconds since the epoch."""
+    for path in directory.rglob("*"):
+        with suppress(OSError):  # no longer there
+            if path.is_file() and path.stat().st_mtime < before:
+                path.unlink()
