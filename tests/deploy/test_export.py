@@ -76,7 +76,7 @@ def test_folder_computes_the_logits_of_the_trial(
             assert torch.allclose(logits(peft, wave), expected, atol=1e-5)
             # The names are those that PEFT itself stores.
             stored = load_file(folder / model_folder.ADAPTER)
-            assert stored.keys() == get_peft_model_state_dict(peft).keys()
+            assert stored.keys() == get_peft_model_state_dict(peft, save_embedding_layers=False).keys()
             # The base alone is another model.
             assert not torch.allclose(logits(base_model(folder), wave), expected, atol=1e-3)
 
