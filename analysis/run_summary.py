@@ -140,10 +140,10 @@ class Findings:
 
     @cached_property
     def calibrated(self) -> list[tuple[Arm, Trial, dict[str, Scaling]]]:
-        """The first trial of each arm with temperatures, and its calibration by way of scoring (`WAYS`)."""
+        """The best trial of each arm that has temperatures, and its calibration by way of scoring (`WAYS`)."""
         found = []
         for arm in self.groups:
-            for trial in arm.shown:
+            for trial in (each for each in self._by_score if each in arm.shown):
                 rows = self.predictions[self.predictions.trial_id == trial.trial_id]
                 if own := {way: scaled for way in WAYS if (scaled := scaling(rows, trial.last, way)) is not None}:
                     found.append((arm, trial, own))

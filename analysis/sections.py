@@ -320,9 +320,9 @@ def _calibration(found: Findings) -> Iterator[Block]:
             rows.append((trial.trial_id, way, f"{own.temperature:.2f}", _ece(own.before), _ece(own.after), *briers))
     if rows:
         yield Text(
-            "One trial of each arm. Its logits are divided by a temperature fitted on the validation clips, which does "
-            "not change the predictions. ECE: mean distance between probability and accuracy in ten bins with equal "
-            f"numbers of clips, with its 95 % interval over {found.unit}s; Brier: mean over clips of the squared "
+            "The best trial of each arm. Its logits are divided by a temperature fitted on the validation clips, which "
+            "does not change the predictions. ECE: mean distance between probability and accuracy in ten bins with "
+            f"equal numbers of clips, with its 95 % interval over {found.unit}s; Brier: mean over clips of the squared "
             "errors of the probabilities, summed over classes (0 to 2). Lower is better."
         )
         head = ("trial", "input", "temperature", "ECE before", "ECE after", "Brier before", "Brier after")

@@ -36,9 +36,9 @@ def picture(run: Findings) -> Picture | None:
     if not found:
         return None
     caption = (
-        "Test clips in bins of equal size by the probability of the predicted rudiment (centre windows), for one trial "
-        "of each arm. Below the diagonal, the model is too confident. Hollow: before, filled: after scaling with the "
-        "temperature fitted on validation clips."
+        "Test clips in bins of equal size by the probability of the predicted rudiment (centre windows), for the best "
+        "trial of each arm. Below the diagonal, the model is too confident. Hollow: before, filled: after scaling with "
+        "the temperature fitted on validation clips."
     )
     if len(found) > _MOST_ARMS:
         caption += f" Only the {_MOST_ARMS} best arms by validation are shown."

@@ -125,7 +125,7 @@ def _table(table: Table) -> str:
         pairs = zip(cells, kinds, strict=True)
         return "<tr>" + "".join(f'<{tag} class="{kind}">{html.escape(cell)}</{tag}>' for cell, kind in pairs) + "</tr>"
 
-    names = html.escape(", ".join(table.extra))
+    names = html.escape("; ".join(table.extra))
     switch = f'<details class="columns"><summary>More columns: {names}</summary></details>' if names else ""
     body = "".join(line(row, "td") for row in table.rows)
     content = f"<table><thead>{line(table.head, 'th')}</thead><tbody>{body}</tbody></table>"

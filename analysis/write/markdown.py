@@ -38,7 +38,7 @@ def _block(block: Block) -> str:
             kept = [place for place, name in enumerate(head) if name not in extra]
             lines = [head, ["---"] * len(head), *([escape(cell) for cell in row] for row in rows)]
             table = "\n".join(f"| {' | '.join(line[place] for place in kept)} |" for line in lines)
-            return f"{table}\n\nMore columns in report.html: {', '.join(extra)}." if extra else table
+            return f"{table}\n\nMore columns in report.html: {'; '.join(extra)}." if extra else table
         case Picture():
             picture = f"![{escape(block.heading)}](plots/{block.name}.png)\n\n" if block.png is not None else ""
             return f"### {escape(block.heading)}\n\n{picture}{escape(block.caption)}"

@@ -381,3 +381,14 @@ def test_older_and_newer_trials_of_a_run_are_reported_together(tmp_path: Path) -
     calibrated = section(summary(found), "Calibration")
     assert records[1].trial_id in calibrated
     assert records[0].trial_id not in calibrated
+
+
+def test_calibration_is_that_of_the_best_trial_of_an_arm(tmp_path: Path) -> None:
+    plan, records = trials_in(["completed"] * 2, **REAL)
+    for each, f1 in zip(records, (0.5, 0.6), strict=True):
+        each.best["val_macro_f1"] = f1
+    run = write_run(tmp_path, plan, records)
+    write_predictions(run, records)
+    calibrated = section(summary(read_run(run.path)), "Calibration")
+    assert records[1].trial_id in calibrated
+    assert records[0].trial_id not in calibrated
