@@ -5,7 +5,7 @@
               logits         [batch, C]; for several windows of a clip: softmax(mean of logits / averaged_temperature)
 
 The metadata of a graph contain `classes` (a JSON list, in the order of the outputs), `sample_rate`, `clip_seconds`,
-`averaged_temperature` and `trained` (run and trial). Needs the extra [deploy].
+`averaged_temperature` and `origin` (run and trial). Needs the extra [deploy].
 """
 
 from __future__ import annotations

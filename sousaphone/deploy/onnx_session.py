@@ -31,7 +31,7 @@ def metadata(
     """The metadata of a graph by which it belongs to a config.json, see `onnx_graph`."""
     origin = f"{trained.get('run')}/{trained.get('trial')}"
     numbers = {"sample_rate": str(sample_rate), "clip_seconds": str(clip_seconds)}
-    return {"classes": json.dumps(list(classes)), **numbers, "trained": origin}
+    return {"classes": json.dumps(list(classes)), **numbers, "origin": origin}
 
 
 def missing_packages() -> list[str]:
@@ -74,7 +74,7 @@ class OnnxSession:
         """Raise a UserError unless the graph has the `wanted` metadata."""
         about = self.session.get_modelmeta().custom_metadata_map
         if other := [name for name, value in wanted.items() if about.get(name) != value]:
-            raise UserError(f"{self._path} is the graph of another model (by its {', '.join(other)}); {_REMEDY}")
+            raise UserError(f"{self._path} is the graph of another model (other {', '.join(other)}); {_REMEDY}")
 
     def logits(self, waves: npt.NDArray[np.float32], classes: int | None = None) -> npt.NDArray[np.float32]:
         """Compute logits [B, C] from waves [B, T] in [-1, 1]; raises a UserError if the graph does not compute

@@ -263,25 +263,6 @@ def test_answer_of_another_server_is_one_line(answer: object, folder: Path, hub:
     assert errors.strip().isprintable()
 
 
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        *((model_folder.RESULTS, cards) for cards in (None, [], 0, {}, {"trial": "x"})),
-        *((model_folder.CARD, header) for header in ("license: [", "license: !!python/object/apply:os.abort []")),
-    ],
-)
-def test_damaged_results_and_cards_are_refused(file: str, content: object, folder: Path, publish: Publish) -> None:
-    if file == model_folder.CARD:
-        (folder / file).write_text(f"---\n{content}\n---\n# Model\n")
-    else:
-        results = json.loads((folder / file).read_text())
-        (folder / file).write_text(json.dumps({**results, "deployment": content}))
-    code, _, errors = publish(folder, "--dry-run", "--licence", "mit")
-    assert code == EXIT_INPUT
-    assert file in errors
-    assert len(errors.splitlines()) == 1
-
-
 def test_only_model_folders_are_published(run: RunDirectory, folder: Path, tmp_path: Path, publish: Publish) -> None:
     (tmp_path / "empty").mkdir()
     for source, named in {
