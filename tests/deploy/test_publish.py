@@ -5,10 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -376,32 +373,3 @@ def test_space_of_an_adapter_over_private_weights_is_refused(folder: Path, publi
     code, _, err = publish(folder, "--space", "--dry-run")
     assert (code, "--merged" in err) == (EXIT_INPUT, True)
     assert publish(folder, "--dry-run")[0] == EXIT_OK
-
-
-@pytest.mark.slow
-def test_killed_upload_is_resumed_and_no_log_has_the_token(run: RunDirectory, tmp_path: Path) -> None:
-    export(best_arm(run), tmp_path / "both", STATEMENT)
-    second = hash_of(tmp_path / "both" / "seed-1" / model_folder.ADAPTER)
-    hub, log = Hub(), tmp_path / "log"
-    hub.lost = {second}
-
-    def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "sousaphone", "publish", str(tmp_path / "both"), "--to", NAME]
-        settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_DEBUG": "1"}
-        with log.open("ab") as output:
-            return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **settings}, stdout=output, stderr=output)
-
-    with hub.served():
-        process = start()
-        while f"PUT /upload/{second}" not in hub.requests and process.poll() is None:
-            time.sleep(0.1)
-        process.kill()
-        process.wait()
-        assert (hub.commits, len(hub.large)) == (0, 1)
-        hub.lost.clear()
-        hub.requests.clear()
-        assert start().wait(timeout=240) == EXIT_OK, log.read_text()
-    assert [each for each in hub.requests if each.startswith("PUT")] == [f"PUT /upload/{second}"]
-    assert hub.commits == 1
-    assert "<TOKEN>" in log.read_text()  # the library logs its requests
-    assert TOKEN not in log.read_text()
