@@ -161,7 +161,7 @@ def test_mutated_files_give_results_or_one_line(run: RunDirectory, tmp_path: Pat
     (run.path / "driver.json").write_text(json.dumps({"token": "1", "host": "here", "pid": 1, "started": 1.0}))
     other = write_run(tmp_path / "other", CONFIGS, [record(CONFIGS[1], "completed")])
     readers, files = Readers(run, read_run(other.path)), json_files(run)
-    assert len(files) == 7
+    assert len(files) == 8
     before = outside(run)
     for number in range(200):
         file = files[number % len(files)]
