@@ -12,9 +12,11 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from analysis.compare.compare_runs import comparison
 from analysis.report import make_files, read_run, write_files
@@ -177,23 +179,23 @@ def launch_fault(root: Path, command: list[str]) -> str | None:
         process = subprocess.Popen(
             command, cwd=root, env=environment_of(root), stdout=output, stderr=output, start_new_session=True
         )
-        status, start, usage = 0, time.monotonic(), None
-        while usage is None and time.monotonic() - start < LAUNCH_SECONDS:
-            pid, status, used = os.wait4(process.pid, os.WNOHANG)
-            usage = used if pid else None
+        # Not getrusage, whose peak includes that of this process, from before the exec.
+        watched, start, peak = psutil.Process(process.pid), time.monotonic(), 0
+        while (code := process.poll()) is None and time.monotonic() - start < LAUNCH_SECONDS:
+            with suppress(psutil.Error):
+                peak = max(peak, watched.memory_info().rss)
             time.sleep(0.05)
-        if usage is None:
+        if code is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         output.seek(0)
         text = output.read().decode(errors="replace")
-    code = os.waitstatus_to_exitcode(status)
     problems = {
-        f"more than {LAUNCH_SECONDS:g} s": usage is None,
+        f"more than {LAUNCH_SECONDS:g} s": code is None,
         "a traceback": "Traceback (most recent call last)" in text,
         "control characters": CONTROLS.search(text) is not None,
-        f"exit code {code}": code not in (0, 1, 2),
-        "too much memory": usage is not None and usage.ru_maxrss / 1024 > LAUNCH_MEGABYTES,
+        f"exit code {code}": code not in (None, 0, 1, 2),
+        "too much memory": peak / 2**20 > LAUNCH_MEGABYTES,
     }
     found = [name for name, wrong in problems.items() if wrong]
     return f"{', '.join(found)}\n{text[-3000:]}" if found else None
