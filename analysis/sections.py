@@ -10,13 +10,14 @@ from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import Arm, pretrained, title
 from analysis.stats.calibration import Calibration
-from analysis.stats.confusion import f1_by_rudiment, macro_f1, spoken
+from analysis.stats.confusion import f1_by_rudiment, macro_f1
 from analysis.stats.criteria import criteria, expectation_rows
 from analysis.stats.slices import accuracy_of, possible
 from analysis.stats.times import busy_machine
 from analysis.stats.verdict_text import details, headline, pair_rows, players_text
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.config import COVERED_SECONDS
+from sousaphone.rudiments import spoken
 from sousaphone.runs.deployment import COLUMNS, explanation, row
 from sousaphone.runs.statuses import Status
 from sousaphone.scores import FEWEST_PLAYERS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from sousaphone.rudiments import FAMILIES, SLUGS
+from sousaphone.rudiments import FAMILIES, SLUGS, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def draw_matrix(axes: Axes, counts: npt.NDArray[np.int64], size: float) -> AxesI
 
     scale = colormaps["Blues"].with_extremes(bad="#eeeeee")
     image = axes.imshow(row_fractions(counts), cmap=scale, vmin=0.0, vmax=1.0, interpolation="nearest", aspect="auto")
-    names, places = [slug.replace("_", " ") for slug in SLUGS], range(len(SLUGS))
+    names, places = [spoken(slug) for slug in SLUGS], range(len(SLUGS))
     axes.set_xticks(places, names, rotation=90, fontsize=size)
     axes.set_yticks(places, names, fontsize=size)
     axes.tick_params(length=0, pad=2)

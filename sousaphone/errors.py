@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Of the controls of text direction, those that can reorder other text; marks that Arabic and Hebrew need are kept.
 _SPACES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
@@ -30,3 +31,8 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(self.args)
+
+
+def not_installed(what: str, packages: Iterable[str], extra: str) -> UserError:
+    """The error that packages of an extra of setup.cfg are missing, with the command that installs them."""
+    return UserError(f"{what} needs {', '.join(packages)}; install: pip install -c constraints.txt -e '.[{extra}]'")

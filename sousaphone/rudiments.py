@@ -149,6 +149,13 @@ def _parse_sheet() -> Iterator[Rudiment]:
 
 RUDIMENTS: dict[str, Rudiment] = {rudiment.slug: rudiment for rudiment in _parse_sheet()}
 SLUGS: tuple[str, ...] = tuple(RUDIMENTS)  # the label of a class is its index here
+
+
+def spoken(slug: str) -> str:
+    """Return a rudiment's name as plain text."""
+    return slug.replace("_", " ")
+
+
 FAMILIES: dict[str, str] = {slug: rudiment.family for slug, rudiment in RUDIMENTS.items()}
 
 _ALIASES = {

@@ -13,10 +13,10 @@ from matplotlib.patches import Rectangle
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.style import INK, shortened
 from analysis.run_summary import Findings
-from analysis.stats.confusion import Counts, Pair, counts_of, spoken, worst_pairs
+from analysis.stats.confusion import Counts, Pair, counts_of, worst_pairs
 from analysis.write.blocks import Picture
 from sousaphone.confusion import FRAME, draw_matrix, families, row_fractions
-from sousaphone.rudiments import SLUGS
+from sousaphone.rudiments import SLUGS, spoken
 from sousaphone.text import counted
 
 _MOST_NAMED = 8

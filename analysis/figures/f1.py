@@ -9,10 +9,10 @@ from analysis.figures.rows import Panel, RowFigure, Series
 from analysis.figures.style import Spot, row_jitter
 from analysis.run_summary import Findings
 from analysis.stats.arms import Arm
-from analysis.stats.confusion import counts_of, f1_of_each, spoken
+from analysis.stats.confusion import counts_of, f1_of_each
 from analysis.write.blocks import Picture
 from sousaphone.confusion import families
-from sousaphone.rudiments import FAMILIES, SLUGS
+from sousaphone.rudiments import FAMILIES, SLUGS, spoken
 
 Scores = npt.NDArray[np.float64]
 _LIMITS = (-0.02, 1.02)

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.stats.confusion import spoken
-from sousaphone.rudiments import SLUGS
+from sousaphone.rudiments import SLUGS, spoken
 from sousaphone.text import counted
 
 _MOST_NAMED = 12  # rudiments named in the text

@@ -117,8 +117,3 @@ def f1_by_rudiment(rows: pd.DataFrame) -> list[RudimentF1]:
         shown = ends if several >= FEWEST_PLAYERS else (math.nan, math.nan)
         found.append(RudimentF1(SLUGS[label], f1, *shown, int(support[:, label].sum()), several))
     return found
-
-
-def spoken(slug: str) -> str:
-    """Return a rudiment's name as plain text."""
-    return slug.replace("_", " ")

@@ -12,12 +12,13 @@ import pandas as pd
 import soundfile
 from scipy.signal import resample_poly
 
-from analysis.stats.confusion import Pair, spoken
+from analysis.stats.confusion import Pair
 from analysis.write.blocks import Sound, Sounds
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
+from sousaphone.rudiments import spoken
 from sousaphone.text import one_line
 
 RATE = 22_050  # Hz; snare strokes have little above 11 kHz that distinguishes rudiments

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_torchaudio, run_command
 from sousaphone.cli.predict import add_model_options, load_model
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, not_installed
 from sousaphone.text import one_line
 
 _DESCRIPTION = """\
@@ -48,7 +48,7 @@ def _serve(options: argparse.Namespace) -> int:
     if not 0 <= options.port <= 65_535:
         raise UserError(f"--port {options.port}: give a number from 0 to 65535")
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio, which is not installed; pip install 'sousaphone[demo]'")
+        raise not_installed("the page", ["gradio"], "demo")
     with _listener(options.host, options.port) as listener:
         require_torchaudio()
         from sousaphone.deploy.page.app import serve

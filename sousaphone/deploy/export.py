@@ -154,14 +154,14 @@ def _check(members: Sequence[Member], directory: Path, weights: Path | None, run
         clip = torch.from_numpy(np.resize(fixed_clip(member.config.sample_rate), window)).float()[None] / 32768
         with torch.inference_mode():
             expected = member.network(clip)
-            found = {"merged model": reread.network(clip)}
+            found = {"--merged": reread.network(clip)}
         if "onnx" in runtimes:
-            found["ONNX graph"] = torch.from_numpy(OnnxSession(folder / GRAPHS["onnx"]).logits(clip.numpy()))
-        for kind, logits in found.items():
+            found["--onnx"] = torch.from_numpy(OnnxSession(folder / GRAPHS["onnx"]).logits(clip.numpy()))
+        for option, logits in found.items():
             if not (difference := (logits - expected).abs().max().item()) <= _MOST_DIFFERENCE:
                 raise UserError(
                     f"the exported model differs from {member.config.trained['trial']} (logits by {difference:.2g}): "
-                    f"its base weights have settings that a {kind} does not keep; export it without"
+                    f"its base weights have settings that {option} does not keep; export it without"
                 )
 
 

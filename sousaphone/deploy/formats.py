@@ -11,6 +11,7 @@ from typing import Any
 
 from sousaphone.deploy.predictor import Prediction, Segment
 from sousaphone.errors import printable
+from sousaphone.rudiments import spoken
 
 UNDECIDED, SILENCE = "undecided", "silence"
 _NEXT = 2  # further rudiments in a row of the table
@@ -63,7 +64,7 @@ def to_labels(prediction: Prediction) -> str:
 
 def label(segment: Segment) -> str:
     """`flam tap`, or `undecided (flam tap?)`."""
-    name = segment.rudiment.replace("_", " ")
+    name = spoken(segment.rudiment)
     return f"{UNDECIDED} ({name}?)" if segment.undecided else name
 
 
@@ -79,7 +80,7 @@ def to_table(predictions: Sequence[Prediction]) -> Any:
         names = [prediction.name for prediction in predictions]
     for prediction, name in zip(predictions, map(printable, names), strict=True):
         for each in prediction.segments:
-            others = ", ".join(f"{other.replace('_', ' ')} {value:.0%}" for other, value in each.top[1 : 1 + _NEXT])
+            others = ", ".join(f"{spoken(other)} {value:.0%}" for other, value in each.top[1 : 1 + _NEXT])
             table.add_row(name, clock(each.start), clock(each.end), label(each), f"{each.confidence:.0%}", others)
             name = ""
         if not prediction.segments:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, not_installed
 from sousaphone.text import one_line
 
 # Read when ONNX Runtime is imported: since version 1.29 it would send statistics on models to Microsoft, and keep an
@@ -42,7 +42,7 @@ def missing_packages() -> list[str]:
 def refuse_without_onnx(option: str) -> None:
     """Raise a UserError if the extra [deploy] is not installed."""
     if missing := missing_packages():
-        raise UserError(f"{option} needs {', '.join(missing)}; install: pip install -c constraints.txt -e '.[deploy]'")
+        raise not_installed(option, missing, "deploy")
 
 
 class OnnxSession:

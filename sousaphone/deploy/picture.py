@@ -14,6 +14,7 @@ import numpy as np
 from sousaphone.deploy.predictor import Prediction
 from sousaphone.deploy.segments import FRAME_SECONDS
 from sousaphone.errors import printable
+from sousaphone.rudiments import spoken
 
 # Okabe and Ito (2008), as in the report.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
@@ -59,7 +60,7 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
             width = segment.end - segment.start
             colour = "white" if segment.undecided else colours.get(segment.rudiment, "#bbbbbb")
             band.barh(0, width, left=segment.start, color=colour, edgecolor="#555555", alpha=0.6)
-            name = segment.rudiment.replace("_", " ") + "?" * segment.undecided
+            name = spoken(segment.rudiment) + "?" * segment.undecided
             text = textwrap.wrap(name, max(1, int(width / recording.seconds / _LETTER)), break_long_words=False)
             if max(map(len, text)) * _LETTER * recording.seconds <= width and len(text) < _MOST_LINES:
                 band.text(
@@ -79,9 +80,7 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
             times = np.insert(prediction.times, pauses, np.nan)
             values = np.insert(prediction.probabilities[:, number], pauses, np.nan)
             name = classes[number]
-            lines.plot(
-                times, values, ".-", color=colours[name], label=name.replace("_", " "), markersize=4, linewidth=1.2
-            )
+            lines.plot(times, values, ".-", color=colours[name], label=spoken(name), markersize=4, linewidth=1.2)
         lines.set_ylim(0, 1.02)
         lines.set_ylabel("confidence")
         lines.set_xlabel("seconds")

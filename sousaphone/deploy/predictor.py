@@ -139,12 +139,9 @@ class Predictor:
         mono = torch.from_numpy(np.ascontiguousarray(to_mono(samples)))
         return to_int16(resampler(rate, self.config.sample_rate)(mono))
 
-    def windows(
-        self, wave: npt.NDArray[np.int16], hop: int | None = None
-    ) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
-        """Cut a waveform at the model's rate into windows [W, T] and their lengths [W], `hop` samples apart (default:
-        half a window)."""
-        starts = window_starts(len(wave), self.window, hop or self.window // 2)
+    def windows(self, wave: npt.NDArray[np.int16]) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.int64]]:
+        """Cut a waveform at the model's rate into windows [W, T] and their lengths [W], half a window apart."""
+        starts = window_starts(len(wave), self.window, self.window // 2)
         padded = np.pad(wave, (0, max(0, self.window - len(wave))))
         cut = np.stack([padded[start : start + self.window] for start in starts])
         return cut, np.full(len(starts), min(len(wave), self.window))

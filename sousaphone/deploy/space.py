@@ -12,7 +12,7 @@ from typing import Any
 import sousaphone
 from sousaphone.deploy.onnx_session import GRAPHS
 from sousaphone.deploy.public_files import Files
-from sousaphone.errors import UserError
+from sousaphone.errors import not_installed
 
 # What the page imports. The package itself is not on PyPI and a Space installs its requirements before it has the other
 # files, so that its source is part of the Space.
@@ -43,10 +43,11 @@ def space_files(model: Files, name: str, licence: str | None) -> Files:
     Raises:
         UserError: Gradio is not installed.
     """
+    needed = "\n".join(requirements())  # first, as it refuses missing packages
     return {
         "README.md": _card(name, licence).encode(),
         "app.py": _APP.encode(),
-        "requirements.txt": "\n".join(requirements()).encode() + b"\n",
+        "requirements.txt": f"{needed}\n".encode(),
         # Without the graphs: the page computes with torch.
         **{f"model/{path}": content for path, content in model.items() if not path.endswith(tuple(GRAPHS.values()))},
         **_package(),
@@ -79,9 +80,7 @@ def requirements() -> list[str]:
             found = metadata.distribution(name)
         except metadata.PackageNotFoundError:
             if need.name in _NEEDS:
-                raise UserError(
-                    f"--space needs {name}, which is not installed; pip install 'sousaphone[demo]'"
-                ) from None
+                raise not_installed("--space", [name], "demo") from None
             continue  # only needed on Linux
         versions[name] = Version(found.version).public  # without the build, such as +cu130
         for each in map(Requirement, found.requires or ()):

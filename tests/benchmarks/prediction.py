@@ -22,8 +22,6 @@ from torchaudio.transforms import Resample
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
-from sousaphone.deploy.loading import Member
-from sousaphone.deploy.model_folder import ARCHITECTURE, ModelConfig
 from sousaphone.deploy.predictor import Predictor
 from sousaphone.deploy.scorers import TorchScorer
 from sousaphone.deploy.segments import window_starts
@@ -31,6 +29,7 @@ from sousaphone.hardware import count_cpus
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from tests.benchmarks.extractors import extractor
+from tests.deploy.members import untrained
 
 RATE = 44_100
 MEMORY = """
@@ -43,18 +42,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 def make_predictor(name: str) -> Predictor:
     """A nano model with random weights."""
-    trial = TrainConfig(model=name)
-    network = build_model(trial, len(SLUGS)).eval()
-    config = ModelConfig(
-        kind="adapter",
-        architecture={field: getattr(trial, field) for field in ARCHITECTURE},
-        classes=SLUGS,
-        sample_rate=network.backbone.spec.sample_rate,
-        clip_seconds=trial.clip_seconds,
-        front_end=network.backbone.frontend.contract,
-        base_weights={},
-    )
-    return Predictor(config, [config.calibration], TorchScorer([Member(config, network)], "cpu"))
+    member = untrained(TrainConfig(model=name))
+    return Predictor(member.config, [member.config.calibration], TorchScorer([member], "cpu"))
 
 
 def write_recording(path: Path, seconds: float) -> None:

@@ -26,12 +26,11 @@ from sousaphone.backbones.efficientat_net import Channels, MobileNet
 from sousaphone.config import TrainConfig
 from sousaphone.deploy.export import export
 from sousaphone.deploy.loading import Member
-from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig
+from sousaphone.deploy.model_folder import Calibration
 from sousaphone.deploy.onnx_graph import quantize, write_graph
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
 from sousaphone.deploy.trained_trials import best_arm
 from sousaphone.errors import UserError
-from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.strategies import STRATEGIES
@@ -39,6 +38,7 @@ from tests.backbones.beats_nets import GATED, official, perturbed
 from tests.backbones.test_ast import SMALL
 from tests.backbones.test_htsat import AUDIO
 from tests.deploy.conftest import STATEMENT
+from tests.deploy.members import untrained
 
 ROOT = Path(__file__).parents[2]
 BACKBONES = ("ast", "htsat", "efficientat", "beats")
@@ -48,23 +48,13 @@ TEMPERATURE = 1.7
 def member(name: str, scale: str = "nano", weights: str = "random", strategy: str = "lora") -> Member:
     """A model whose trained tensors in pretrained layers are changed, and with them its logits."""
     trial = TrainConfig(model=name, scale=scale, weights=weights, strategy=strategy)
-    network = build_model(trial, len(SLUGS)).eval()
+    model = untrained(trial, Calibration(TEMPERATURE, 1.2))
     torch.manual_seed(0)
     with torch.no_grad():
-        for parameter_name, parameter in network.named_parameters():
-            if parameter.requires_grad and not parameter_name.startswith(network.fresh):
+        for parameter_name, parameter in model.network.named_parameters():
+            if parameter.requires_grad and not parameter_name.startswith(model.network.fresh):
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
-    config = ModelConfig(
-        kind="adapter",
-        architecture={field: getattr(trial, field) for field in ARCHITECTURE},
-        classes=SLUGS,
-        sample_rate=network.backbone.spec.sample_rate,
-        clip_seconds=trial.clip_seconds,
-        front_end=network.backbone.frontend.contract,
-        base_weights={},
-        calibration=Calibration(TEMPERATURE, 1.2),
-    )
-    return Member(config, network)
+    return model
 
 
 def waves(rate: int, seconds: float) -> np.ndarray:

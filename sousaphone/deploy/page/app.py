@@ -31,7 +31,7 @@ from sousaphone.deploy.page.notation import notation
 from sousaphone.deploy.predictor import Prediction, Predictor
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
-from sousaphone.rudiments import RUDIMENTS
+from sousaphone.rudiments import RUDIMENTS, spoken
 from sousaphone.text import escape_markdown
 
 MOST_MEGABYTES, MOST_MINUTES = 100, 30
@@ -118,7 +118,7 @@ class Page:
         address = f"gradio_api/file={quote(str(path))}"
         several = len(prediction.segments) > 1
         timeline = gr.HTML(figures.timeline(prediction, number, address) if several else "", visible=several)
-        top = {feedback.title(name): confidence for name, confidence in segment.top}
+        top = {spoken(name): confidence for name, confidence in segment.top}
         try:
             strokes = detect(path, prediction, number)
         except UserError:

@@ -10,16 +10,12 @@ from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.page.evenness import evenness
 from sousaphone.deploy.page.strokes import FEWEST, Alignment, measurable
 from sousaphone.deploy.predictor import Segment
-from sousaphone.rudiments import RUDIMENTS
+from sousaphone.rudiments import RUDIMENTS, spoken
 from sousaphone.text import counted
 from sousaphone.weights import RANDOM
 
 _FEW = 4  # strokes; a smaller number is no rudiment
 RESOLUTION_MS = 2.0  # smaller differences are within the error of onset detection
-
-
-def title(name: str) -> str:
-    return name.replace("_", " ")
 
 
 def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) -> str:
@@ -29,7 +25,7 @@ def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) ->
         if strokes is None or strokes >= _FEW
         else f" **Only {counted(strokes, 'stroke')} detected**: too few to tell."
     )
-    calibration, name = config.calibration, title(segment.rudiment)
+    calibration, name = config.calibration, spoken(segment.rudiment)
     if not segment.undecided:
         lines = [f"## {name.capitalize()}", f"Confidence {segment.confidence:.0%}."]
         if calibration.averaged_temperature is None:
@@ -76,7 +72,7 @@ def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> 
 
 
 def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int) -> Iterator[str]:
-    name, rudiment = title(segment.rudiment), RUDIMENTS.get(segment.rudiment)
+    name, rudiment = spoken(segment.rudiment), RUDIMENTS.get(segment.rudiment)
     if segment.undecided or rudiment is None:
         yield f"Cannot tell: {strokes} strokes were detected, but without an answer their rhythm is not known."
     elif not measurable(rudiment):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from html import escape
 
-from sousaphone.rudiments import Rudiment, Stroke
+from sousaphone.rudiments import Rudiment, Stroke, spoken
 
 _HEAD, _BEAM, _ACCENT, _LETTER, _HEIGHT = 66, 26, 15, 94, 104  # y
 _STEP, _GRACE_STEP, _GROUP_GAP, _MARGIN = 30, 14, 12, 14  # x
@@ -39,16 +39,16 @@ def notation(rudiment: Rudiment) -> str:
     width = x - _STEP + _MARGIN
     staff = f'<path class="staff" d="M0 {_HEAD}H{width:g}"/>'
     return (
-        f'<svg class="notation" role="img" aria-label="{escape(spoken(rudiment))}" '
+        f'<svg class="notation" role="img" aria-label="{escape(in_words(rudiment))}" '
         f'viewBox="0 0 {width:g} {_HEIGHT}" width="{width:g}" height="{_HEIGHT}">{staff}{"".join(parts)}</svg>'
     )
 
 
-def spoken(rudiment: Rudiment) -> str:
+def in_words(rudiment: Rudiment) -> str:
     """A cycle in words: `single paradiddle: right accent, left, right, right, ...`."""
     hands, kinds = {"R": "right", "L": "left"}, {"accent": " accent", "grace": " grace note", "buzz": " buzz"}
     strokes = (hands[stroke.hand] + kinds.get(stroke.kind, "") for stroke in rudiment.strokes)
-    return f"{rudiment.slug.replace('_', ' ')}: {', '.join(strokes)}"
+    return f"{spoken(rudiment.slug)}: {', '.join(strokes)}"
 
 
 def _repeated_half(rudiment: Rudiment) -> int | None:

@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from sousaphone.deploy.page.notation import notation, spoken
+from sousaphone.deploy.page.notation import in_words, notation
 from sousaphone.rudiments import RUDIMENTS, Rudiment
 
 
@@ -44,5 +44,5 @@ def test_beams_join_the_halves_of_a_cycle_that_repeats(slug: str, groups: int) -
 
 
 def test_label_names_every_stroke() -> None:
-    assert spoken(RUDIMENTS["flam"]).split(": ")[1] == "left grace note, right accent, right grace note, left accent"
-    assert drawn(RUDIMENTS["flam"]).get("aria-label") == spoken(RUDIMENTS["flam"])
+    assert in_words(RUDIMENTS["flam"]).split(": ")[1] == "left grace note, right accent, right grace note, left accent"
+    assert drawn(RUDIMENTS["flam"]).get("aria-label") == in_words(RUDIMENTS["flam"])
