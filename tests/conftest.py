@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,11 @@ LONG_SECONDS = 7.0
 
 
 def pytest_configure() -> None:
-    """Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported."""
+    """Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported. Handle SIGINT,
+    which a shell ignores in programs that it starts in the background; other processes inherit that."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
 
