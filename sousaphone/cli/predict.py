@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import math
+import os
 import shutil
 import sys
 import tempfile
@@ -118,6 +119,8 @@ def _predict(options: argparse.Namespace, prog: str) -> int:
             raise UserError(f"{option} takes one recording; {len(files)} are given")
     refuse_target(options.output, "--output", files)
     refuse_target(options.plot, "--plot", files)
+    if options.plot is not None and options.plot.suffix.lower() not in ("", ".png"):
+        raise UserError(f"--plot {options.plot}: the picture is a PNG; give a name that ends in .png")
     if options.plot is not None and options.output is not None and options.plot.resolve() == options.output.resolve():
         raise UserError(f"--plot {options.plot} is the file of --output; give another file")
     require_torchaudio()
@@ -153,8 +156,7 @@ def _files(given: Sequence[str]) -> Iterator[Path]:
     for name in given:
         path = expanded(name)
         if path.is_dir():
-            inside = sorted(each for each in path.rglob("*") if each.suffix.lower() in SUFFIXES and each.is_file())
-            found = [each for each in inside if not any(part[0] == "." for part in each.relative_to(path).parts)]
+            found = sorted(_inside(path))
             if not found:
                 raise UserError(f"{name} has no recordings ({', '.join(SUFFIXES)}); give a file or another folder")
             yield from found
@@ -163,6 +165,19 @@ def _files(given: Sequence[str]) -> Iterator[Path]:
             raise UserError(f"{name} {problem}; give recordings, folders, or - for standard input")
         else:
             yield path
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Yield the recordings in a folder, without hidden ones; raise a UserError if a folder in it cannot be read."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); make it readable, or give other folders")
+
+    for directory, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [each for each in folders if each[0] != "."]
+        for path in (Path(directory, name) for name in names if name[0] != "."):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                yield path
 
 
 def _one(model: Predictor, file: Path, options: argparse.Namespace, advance: Advance) -> Prediction:

@@ -11,6 +11,7 @@ from torch import Tensor
 from sousaphone.confusion import confusion_counts
 
 TEMPERATURES = (0.05, 20.0)  # limits of a fitted temperature
+_PRIOR = math.log(2)  # standard deviation of log T before any clip is seen, which matters with few clips only
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -38,15 +39,16 @@ def macro_f1(logits: Tensor, labels: Tensor) -> float:
 
 
 def fitted_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature T within `TEMPERATURES` that minimises the cross entropy of logits / T [N, C] (Guo et al., 2017).
-
-    At a limit, the clips do not determine it: all are correct, or the logits hold no information.
+    """The most probable temperature T within `TEMPERATURES`, by the cross entropy of logits / T [N, C] and a log-normal
+    prior around 1, without which a few clips could give an extreme temperature; else as Guo et al., 2017.
     """
     from scipy.optimize import minimize_scalar  # slow to import
 
     logits = logits.double()
     low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(
-        lambda log: F.cross_entropy(logits / math.exp(log), labels).item(), bounds=(low, high), method="bounded"
-    )
-    return math.exp(found.x)
+
+    def loss(log: float) -> float:
+        error = F.cross_entropy(logits / math.exp(log), labels, reduction="sum").item()
+        return error + (log / _PRIOR) ** 2 / 2
+
+    return math.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x)

@@ -179,6 +179,7 @@ def test_picture_is_drawn(model: Path, tmp_path: Path) -> None:
         (["{take}", "--output", "/nowhere/x.csv"], "--output"),
         (["{take}", "--output", "{take}"], "--output"),
         (["{take}", "--plot", "{empty}"], "--plot"),
+        (["{take}", "--plot", "x.jpg"], "x.jpg"),
         (["{take}", "--weights", "~no-such-user/x.pt"], "~no-such-user"),
         (["/dev/zero"], "/dev/zero"),
         (["x" * 300], "xxx"),

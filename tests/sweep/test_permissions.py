@@ -143,3 +143,12 @@ def test_complete_cache_of_another_user_is_used(
         path.chmod(0o555 if path.is_dir() else 0o444)
     assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait(timeout=240) == 0, launcher.log
     assert "Traceback" not in launcher.log
+
+
+def test_unreadable_folder_of_recordings_is_one_line(tmp_path: Path, ordinary: list[str]) -> None:
+    inside = tmp_path / "takes" / "monday"
+    inside.mkdir(parents=True)
+    words = ["model", str(tmp_path / "takes")]
+    [(code, line)] = run_all(ordinary, [("sousaphone.cli.predict", words, str(tmp_path), str(inside), 0o000)])
+    assert code == 2
+    assert str(inside) in line

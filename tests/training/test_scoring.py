@@ -132,6 +132,15 @@ def test_temperature_of_degenerate_logits_is_within_its_limits(logits: torch.Ten
     assert low <= metrics.fitted_temperature(logits[:1], torch.arange(1)) <= high
 
 
+def test_temperature_of_five_clips_hardly_harms_calibrated_logits() -> None:
+    logits, labels = planted(4_000, 40, 1.0)
+    few = [slice(first, first + 5) for first in range(0, 100, 5)]
+    scaled = [
+        metrics.cross_entropy(logits / metrics.fitted_temperature(logits[own], labels[own]), labels) for own in few
+    ]
+    assert np.mean(scaled) < metrics.cross_entropy(logits, labels) + 0.2
+
+
 def test_processor_time_counts_work_and_not_waiting() -> None:
     idle, busy = DeviceClock(torch.device("cpu")), DeviceClock(torch.device("cpu"))
     time.sleep(0.2)
