@@ -13,7 +13,6 @@ from typing import IO
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import read_blocks
@@ -73,8 +72,7 @@ def decoded(
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, prefix="sousaphone-") as file:
         try:
             # With operators in several threads, the short products of a resampler take many times the processor time.
-            waves = resampler(own_rate, rate).blocks(mono())
-            for rounded in in_threads(lambda wave: to_int16(torch.from_numpy(wave)), waves):
+            for rounded in in_threads(lambda part: to_int16(part()), resampler(own_rate, rate).parts(mono())):
                 file.write(rounded.tobytes())
             file.flush()
         except OSError as error:  # of the temporary file; those of the source are UserErrors

@@ -16,7 +16,7 @@ from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device
-from sousaphone.training.step import MicroBatch
+from sousaphone.training.step import autocast
 
 _CPU_SAMPLES = 2**20  # most in a batch on a CPU
 
@@ -38,9 +38,8 @@ class TorchScorer:
         self.device = torch.device(pick_device(device))
         # All members have the same backbone and so the same features.
         self._features = members[0].network.features
-        self._passes = [
-            MicroBatch(each.config.trial(device=self.device.type), each.network.place(self.device).eval())
-            for each in members
+        self._members = [
+            (each.config.trial(device=self.device.type), each.network.place(self.device).eval()) for each in members
         ]
         self.batch = _batch(members[0].config, self.device)
 
@@ -48,7 +47,11 @@ class TorchScorer:
         wave, length = torch.from_numpy(windows).to(self.device), torch.from_numpy(lengths).to(self.device)
         with torch.inference_mode():
             features = self._features(to_float(wave), length)
-            found: npt.NDArray[np.float32] = torch.stack([each.score(features) for each in self._passes]).cpu().numpy()
+            logits = []
+            for trial, network in self._members:
+                with autocast(trial):
+                    logits.append(network.infer(features).float())
+            found: npt.NDArray[np.float32] = torch.stack(logits).cpu().numpy()
         return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from math import gcd
 from typing import TypeVar
 
@@ -85,8 +85,11 @@ class Resampler:
         parts = [x.as_strided((steps, len(taps)), (self._step, 1), first) @ taps for first, taps in self._groups]
         return torch.cat(parts, 1).flatten()[:length]
 
-    def blocks(self, waves: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Compute the same of a long clip that is given and returned in blocks [t], in bounded memory."""
+    def parts(self, waves: Iterable[np.ndarray]) -> Iterator[Callable[[], Tensor]]:
+        """Divide the same for a long clip, given in blocks [t]: functions that compute its parts, in order, in any thread.
+
+        A function holds the samples of its part only, so that memory is bounded.
+        """
         context = (self._margin // self._step + 1) * self._step  # a multiple of the step, so that phases agree
         outputs = context // self._step * self._phases
         pending, gathered, first = np.empty(0, np.float32), [], True
@@ -97,11 +100,14 @@ class Resampler:
             pending, gathered = np.concatenate([pending, *gathered]), []
             ready = (len(pending) - context) // self._step * self._step  # its outputs need no later samples
             if ready > context:
-                y = self(torch.from_numpy(pending[: ready + context]))
-                yield y[0 if first else outputs : ready // self._step * self._phases].numpy()
+                wanted = slice(0 if first else outputs, ready // self._step * self._phases)
+                yield partial(self._part, pending[: ready + context], wanted)
                 pending, first = pending[ready - context :], False
         pending = np.concatenate([pending, *gathered])
-        yield self(torch.from_numpy(pending))[0 if first else outputs :].numpy()
+        yield partial(self._part, pending, slice(0 if first else outputs, None))
+
+    def _part(self, wave: np.ndarray, wanted: slice) -> Tensor:
+        return self(torch.from_numpy(wave))[wanted]
 
 
 @cache
