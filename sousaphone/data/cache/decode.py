@@ -86,10 +86,8 @@ class Resampler:
         return torch.cat(parts, 1).flatten()[:length]
 
     def parts(self, waves: Iterable[np.ndarray]) -> Iterator[Callable[[], Tensor]]:
-        """Divide the same for a long clip, given in blocks [t]: functions that compute its parts, in order, in any thread.
-
-        A function holds the samples of its part only, so that memory is bounded.
-        """
+        """Compute the same of a long clip, given in blocks [t], in bounded memory: return functions that each compute a
+        part of it, in order; any thread may call them."""
         context = (self._margin // self._step + 1) * self._step  # a multiple of the step, so that phases agree
         outputs = context // self._step * self._phases
         pending, gathered, first = np.empty(0, np.float32), [], True
