@@ -48,6 +48,22 @@ def test_backbone_has_the_common_interface(name: str, scale: str) -> None:
     assert features.shape[backbone.frontend.time_dim] >= 2.4 / backbone.frontend.hop_seconds
 
 
+@pytest.mark.parametrize("strategy", ["lora", "dora", "ia3"])
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_gives_the_logits_of_training(name: str, strategy: str) -> None:
+    model = build_model(TrainConfig(model=name, strategy=strategy), len(SLUGS)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # a trained adapter
+            parameter.data += 0.05 * torch.randn(parameter.shape, generator=generator)
+    features = model.features(noise(name))
+    with torch.no_grad():
+        expected = model.classify(features)
+        assert torch.allclose(model.infer(features), expected, atol=1e-4)
+        lora.merge(model)
+        assert torch.allclose(model.infer(features), expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_padding_does_not_change_the_embedding(name: str) -> None:
     backbone = load_backbone(name, "nano", clip_seconds=2.5)

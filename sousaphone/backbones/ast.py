@@ -61,6 +61,14 @@ class AstBackbone(Backbone):
     def encode(self, features: Tensor) -> Tensor:
         """[B, F, 128] to tokens [B, 2 + mel patches * time patches, D], normalised. The first two are the class and
         distillation tokens."""
+        return self._encode(features, pooled_only=False)
+
+    def embed(self, features: Tensor) -> Tensor:
+        return self.pool(self._encode(features, pooled_only=True).float())
+
+    def _encode(self, features: Tensor, pooled_only: bool) -> Tensor:
+        """Compute all tokens, or only the two that `pool` averages: in the last layer the others are needed as keys and
+        values alone, which saves 40 % of the operations at nano."""
         embeddings = self.net.embeddings
         project = embeddings.patch_embeddings.projection
         patches = project(features.to(project.weight.dtype).transpose(1, 2).unsqueeze(1))  # [B, D, M', F']
@@ -75,7 +83,10 @@ class AstBackbone(Backbone):
         following = [layer.layernorm_before for layer in layers[1:]] + [self.net.layernorm]
         normed = layers[0].layernorm_before(x)
         for layer, norm in zip(layers, following, strict=True):
-            x, normed = add_norm(x, layer.dropout(_attend(layer.attention, normed)), layer.layernorm_after)
+            queries = normed
+            if pooled_only and layer is layers[-1]:
+                x, queries = x[:, :2].contiguous(), normed[:, :2].contiguous()
+            x, normed = add_norm(x, layer.dropout(_attend(layer.attention, queries, normed)), layer.layernorm_after)
             x, normed = add_norm(x, layer.dropout(layer.mlp(normed)), norm)
         return normed
 
@@ -83,9 +94,13 @@ class AstBackbone(Backbone):
         return (tokens[:, 0] + tokens[:, 1]) / 2
 
 
-def _attend(attention: Any, x: Tensor) -> Tensor:
-    """[B, L, D] to [B, L, D]: self-attention as transformers' ASTAttention computes it."""
-    q, k, v = to_heads(x, attention.num_attention_heads, attention.q_proj, attention.k_proj, attention.v_proj)
+def _attend(attention: Any, queries: Tensor, x: Tensor) -> Tensor:
+    """Attention of queries [B, Q, D] to x [B, L, D] as transformers' ASTAttention computes it: [B, Q, D]."""
+    heads, others = attention.num_attention_heads, (attention.k_proj, attention.v_proj)
+    if queries is x:
+        q, k, v = to_heads(x, heads, attention.q_proj, *others)
+    else:
+        (q,), (k, v) = to_heads(queries, heads, attention.q_proj), to_heads(x, heads, *others)
     dropout = attention.attention_dropout if attention.training else 0.0
     x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
     y: Tensor = attention.o_proj(x.transpose(1, 2).flatten(2))

@@ -45,6 +45,11 @@ class Backbone(nn.Module, ABC):
         """Tokens [B, L, D] to the embedding [B, D]: their mean by default."""
         return tokens.mean(1)
 
+    def embed(self, features: Tensor) -> Tensor:
+        """Features to the embedding [B, D] in float32, for inference: `pool` of `encode` up to rounding, by fewer
+        operations where an architecture allows it."""
+        return self.pool(self.encode(features).float())
+
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Waveform [B, T] in [-1, 1] at the spec's rate to the embedding [B, D]."""
-        return self.pool(self.encode(self.frontend(wave, lengths)))
+        return self.embed(self.frontend(wave, lengths))

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sousaphone import lora
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device
-from sousaphone.training.step import MicroBatch
+from sousaphone.training.step import autocast
 
 _CPU_SAMPLES = 2**20  # most in a batch on a CPU
 
@@ -32,23 +33,29 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """Inference with torch, on any device."""
+    """Inference with torch, on any device. Adapters are merged into the members' networks."""
 
     def __init__(self, members: Sequence[Member], device: str = "auto") -> None:
         self.device = torch.device(pick_device(device))
         # All members have the same backbone and so the same features.
         self._features = members[0].network.features
-        self._passes = [
-            MicroBatch(each.config.trial(device=self.device.type), each.network.place(self.device).eval())
-            for each in members
+        self._members = [
+            (each.config.trial(device=self.device.type), each.network.place(self.device).eval()) for each in members
         ]
+        if self.device.type != "cuda":  # there, frozen weights are rounded to bfloat16, and adapters are not
+            for _, network in self._members:
+                lora.merge(network)
         self.batch = _batch(members[0].config, self.device)
 
     def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         wave, length = torch.from_numpy(windows).to(self.device), torch.from_numpy(lengths).to(self.device)
         with torch.inference_mode():
             features = self._features(to_float(wave), length)
-            found: npt.NDArray[np.float32] = torch.stack([each.score(features) for each in self._passes]).cpu().numpy()
+            logits = []
+            for trial, network in self._members:
+                with autocast(trial):
+                    logits.append(network.infer(features).float())
+            found: npt.NDArray[np.float32] = torch.stack(logits).cpu().numpy()
         return found
 
 
