@@ -13,12 +13,13 @@ from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_tor
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
-from sousaphone.text import counted
+from sousaphone.text import counted, first_few
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from sousaphone.data.dataset import Dataset
+    from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 
 EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
@@ -31,14 +32,16 @@ _DESCRIPTION = "Check, describe, make, preview and cache data sets. Each command
 _CHECK = """\
 Describe a data set and report all of its problems, each with a remedy.
 
-Every clip is decoded, to find files that are missing, unreadable, truncated, empty, silent or clipped, and repeated
-recordings. Labels are validated: players in two splits, empty splits, unknown rudiments, repeated ids, invalid tempi.
-Finally, the accuracy of shortcuts is measured: a nearest neighbour that does not use the stroke pattern.
+Every clip is decoded, to find files that are missing, unreadable, truncated, empty, silent or clipped, and recordings
+that occur twice: also re-encoded, shifted or at another level. Labels are validated: players in two splits, empty
+splits, unknown rudiments, repeated ids, invalid tempi. If there are no errors, two things are measured: which pairs of
+classes the strokes do not distinguish (they may be defined alike), by the strokes in the labels or, without those, in
+the audio; and the accuracy of shortcuts, a nearest neighbour that does not use the stroke pattern.
 """
 _CHECK_END = """\
 examples:
   %(prog)s /data/sousa               decode every clip: about 100,000 in ten minutes on two cores
-  %(prog)s takes.csv --no-audio      check only the labels, in seconds
+  %(prog)s takes.csv --no-audio      check only the labels (and their strokes), in seconds
 
 exit codes: 0 no errors (there may be warnings); 1 errors: training would fail or mislead; 2 invalid argument
 """
@@ -146,10 +149,11 @@ def _check(options: argparse.Namespace) -> int:
     for finding in result.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
     errors = sum(finding.error for finding in result.findings)
-    if result.dataset is not None and not options.no_audio and not errors:
-        _shortcuts(result.dataset)
+    warnings = len(result.findings) - errors
+    if result.dataset is not None and not errors:
+        warnings += _strokes(result.dataset, audio=not options.no_audio)
     verdict = "training would fail or its results mislead" if errors else "passed"
-    print(f"{verdict}: {counted(errors, 'error')}, {counted(len(result.findings) - errors, 'warning')}")
+    print(f"{verdict}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return EXIT_FINDINGS if errors else EXIT_OK
 
 
@@ -167,10 +171,45 @@ def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series, decoded:
     console.print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
 
 
-def _shortcuts(dataset: Dataset) -> None:
+def _strokes(dataset: Dataset, audio: bool) -> int:
+    """Show what the strokes do not distinguish, and the shortcuts; return the number of warnings."""
+    from sousaphone.data.inspect.stroke_sequences import labelled_strokes, transcribed_strokes
+    from sousaphone.data.splits import draw
+
+    drawn, heard = draw(dataset, "mini"), None
+    strokes = labelled_strokes(drawn)
+    if strokes is None and audio:
+        drawn = draw(dataset, "tiny")
+        strokes = heard = transcribed_strokes(drawn)
+    warnings = 0 if strokes is None else _inseparable(drawn, strokes)
+    if audio:
+        _shortcuts(dataset, heard)
+    return warnings
+
+
+def _inseparable(dataset: Dataset, strokes: StrokeSequences) -> int:
+    from rich.console import Console
+
+    from sousaphone.data.inspect import describe
+    from sousaphone.data.inspect.inseparable import pairs
+
+    measured = pairs(dataset.clips, strokes)
+    console = Console(highlight=False, soft_wrap=True)
+    for part in describe.inseparable(dataset, strokes, measured):
+        console.print(part, markup=False)
+    alike = [" = ".join(pair.classes) for pair in measured if pair.alike]
+    if alike:
+        print(
+            f"warning: {counted(len(alike), 'pair')} of classes not distinguished by strokes ({first_few(alike)}); "
+            "listen to the clips above, and correct the recordings or the labels, or leave one class out"
+        )
+    return int(bool(alike))
+
+
+def _shortcuts(dataset: Dataset, strokes: StrokeSequences | None) -> None:
     from sousaphone.data.inspect.shortcuts import shortcut_scores
 
-    scores = shortcut_scores(dataset)
+    scores = shortcut_scores(dataset, strokes=strokes)
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")

@@ -12,7 +12,7 @@ import pytest
 
 from sousaphone.cli.data import main
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.inspect.shortcuts import STROKES
+from sousaphone.data.inspect.stroke_sequences import STROKES
 from sousaphone.data.prepare import read_further
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.rudiments import SLUGS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from sousaphone.config import FEW_PLAYERS
-from sousaphone.data.cache.decode import in_threads
+from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.copies import find_copies, fingerprint
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
 from sousaphone.data.readers.labels import canonical_slugs, check_labels
@@ -152,7 +154,7 @@ def _decode_all(root: Path, audio_paths: Sequence[str]) -> pd.DataFrame:
     """Decode each clip; one row per clip, with an error for a file that is not decodable."""
     sounds = in_threads(_decode, _open_each(root, audio_paths))
     rows = tracked(sounds, f"decoding {len(audio_paths):,} clips", len(audio_paths))
-    return pd.DataFrame(rows, columns=["error", "seconds", "peak_db", "clipped", "digest"])
+    return pd.DataFrame(rows, columns=["error", "seconds", "peak_db", "clipped", "digest", "fingerprint"])
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
@@ -188,6 +190,7 @@ def _decode(clip: tuple[str, Path | BytesIO | str]) -> dict[str, object]:
         "peak_db": float(20 * np.log10(max(level.max(), 1e-10))),  # re full scale
         "clipped": int((full[1:] & full[:-1]).sum()) >= _CLIPPED_PAIRS,
         "digest": digest.digest(),
+        "fingerprint": fingerprint(to_mono(samples), rate),
     }
 
 
@@ -213,19 +216,30 @@ def _sound_findings(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Finding]
             f"{counted(len(clipped), 'clip')} clipped, with runs of samples at full scale ({first_few(clipped)}); "
             "record or render with less gain"
         )
-    repeated = clips[clips.digest.duplicated(keep=False)].drop(silent.index, errors="ignore")
-    kinds: dict[str, list[str]] = {}
-    for _, same in repeated.groupby("digest", sort=False):
-        if same.rudiment.nunique() > 1:
-            kind = "under different rudiments"
-        elif same.split.nunique() > 1:
-            kind = "in different splits"
-        else:
-            kind = "under different ids"
-        kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
-    for kind, groups in kinds.items():
-        yield Finding(
-            f"{counted(len(groups), 'recording')} more than once {kind}, with identical samples ({first_few(groups)}); "
-            "keep one clip of each",
-            error=kind != "under different ids",
-        )
+    yield from _repeated(dataset, clips.drop(silent.index, errors="ignore"))
+
+
+def _repeated(dataset: Dataset, clips: pd.DataFrame) -> Iterator[Finding]:
+    """Report recordings that occur more than once: those with identical samples, and other copies."""
+    identical = [rows.tolist() for rows in clips.groupby("digest", sort=False).groups.values() if len(rows) > 1]
+    first = clips.drop_duplicates("digest")  # of identical clips, one is compared
+    different = dataclasses.replace(dataset, clips=dataset.clips.loc[first.index].reset_index(drop=True))
+    found = find_copies(different, np.stack(first.fingerprint.tolist())) if len(first) else []
+    copies = [first.index[rows].tolist() for rows in found]
+    for how, repeated in (("with identical samples", identical), ("re-encoded, shifted or at another level", copies)):
+        kinds: dict[str, list[str]] = {}
+        for rows in repeated:
+            same = clips.loc[rows]
+            if same.rudiment.nunique() > 1:
+                kind = "under different rudiments"
+            elif same.split.nunique() > 1:
+                kind = "in different splits"
+            else:
+                kind = "under different ids"
+            kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
+        for kind, groups in kinds.items():
+            yield Finding(
+                f"{counted(len(groups), 'recording')} more than once {kind}, {how} ({first_few(groups)}); keep one "
+                "clip of each",
+                error=kind != "under different ids",
+            )

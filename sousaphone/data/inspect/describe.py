@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from sousaphone.config import CLIP_SECONDS
+from sousaphone.config import CLIP_SECONDS, FEW_PLAYERS
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.inseparable import Pair
+from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 from sousaphone.data.readers import csv
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS
@@ -73,6 +75,54 @@ def tables(dataset: Dataset) -> Iterator[Table]:
     for name, values in columns.items():
         if (values != "").any():
             yield _counts(name, values, clips.split)
+
+
+def inseparable(
+    dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pair], rows: int = 5
+) -> Iterator[Table | str]:
+    """Show the pairs of classes that strokes distinguish least: all that may be defined alike, at least `rows`."""
+    clips = dataset.clips
+    source = "from the labels" if sequences.labelled else "transcribed from the audio"
+    yield (
+        f"\npairs of classes, distinguished by their strokes ({', '.join(sequences.attributes)}; {source}): accuracy "
+        f"for players whose clips the classifier does not know, chance 50 % ({len(clips):,} clips, "
+        f"{counted(clips.player.nunique(), 'player')})"
+    )
+    alike = [pair for pair in pairs if pair.alike]
+    shown = [pair for place, pair in enumerate(pairs) if place < rows or pair.alike]
+    if shown:
+        table = _table("pair", "accuracy", "95 % interval", "sequences agree", "")
+        for pair in shown:
+            low, high = max(pair.low, 0), min(pair.high, 1)
+            interval = f"{low:.0%} to {high:.0%}" if np.isfinite(pair.low) else "unknown"
+            agreement = f"{min(pair.agreement, 1):.0%}"
+            table.add_row(" / ".join(pair.classes), f"{pair.accuracy:.0%}", interval, agreement, verdict(pair))
+        yield table
+    for pair in alike:
+        yield f"{verdict(pair)} Listen to"
+        for name, examples in zip(pair.classes, pair.examples, strict=True):
+            yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
+    if not sequences.labelled:
+        yield (
+            "Transcription misses strokes and does not know the hands: a pair may be alike in it and differ in the "
+            "playing. Listen, or provide labels/strokes.parquet."
+        )
+    fewest = min((pair.players for pair in shown), default=0)
+    if fewest < FEW_PLAYERS:
+        yield (
+            f"With clips of {counted(fewest, 'player')} the intervals are wide or unknown; {FEW_PLAYERS} players or "
+            "more would narrow them."
+        )
+    classes = clips.rudiment.nunique()
+    if missing := classes * (classes - 1) // 2 - len(pairs):
+        yield f"{counted(missing, 'pair')} not measured: clips of a single player in one of the classes."
+
+
+def verdict(pair: Pair) -> str:
+    """Return what an inseparable pair may be; empty for any other."""
+    if not pair.alike:
+        return ""
+    return "other sticking only, or defined alike?" if pair.sticking_only else "defined alike?"
 
 
 def _table(*columns: str) -> Table:
