@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from sousaphone.text import counted, first_few
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from sousaphone.data.dataset import Dataset
     from sousaphone.data.inspect.stroke_sequences import StrokeSequences
@@ -137,6 +138,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from sousaphone.data.inspect import describe
     from sousaphone.data.inspect.check import check
     from sousaphone.data.readers.sousa import located
 
@@ -146,6 +148,8 @@ def _check(options: argparse.Namespace) -> int:
     result = check(source, audio=not options.no_audio)
     if result.dataset is not None:
         _describe(source, result.dataset, result.seconds, decoded=not options.no_audio)
+        if result.repeated is not None:
+            _show(describe.repeats(result.dataset, result.repeated))
     for finding in result.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
     errors = sum(finding.error for finding in result.findings)
@@ -158,17 +162,19 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series, decoded: bool) -> None:
-    from rich.console import Console
-
     from sousaphone.data.inspect import describe
 
+    _show([describe.form(source, dataset), *describe.tables(dataset)])
+    _show(describe.lengths(seconds, dataset.clips.duration_sec, decoded))
+    print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
+
+
+def _show(parts: Iterable[Table | str]) -> None:
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
-    console.print(describe.form(source, dataset), markup=False)
-    for table in describe.tables(dataset):
-        console.print(table)
-    for line in describe.lengths(seconds, dataset.clips.duration_sec, decoded):
-        console.print(line)
-    console.print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
+    for part in parts:
+        console.print(part, markup=False)
 
 
 def _strokes(dataset: Dataset, audio: bool) -> int:
@@ -188,15 +194,11 @@ def _strokes(dataset: Dataset, audio: bool) -> int:
 
 
 def _inseparable(dataset: Dataset, strokes: StrokeSequences) -> int:
-    from rich.console import Console
-
     from sousaphone.data.inspect import describe
     from sousaphone.data.inspect.inseparable import pairs
 
     measured = pairs(dataset.clips, strokes)
-    console = Console(highlight=False, soft_wrap=True)
-    for part in describe.inseparable(dataset, strokes, measured):
-        console.print(part, markup=False)
+    _show(describe.inseparable(dataset, strokes, measured))
     alike = [" = ".join(pair.classes) for pair in measured if pair.alike]
     if alike:
         print(

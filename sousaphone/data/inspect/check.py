@@ -46,6 +46,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """One recording that occurs more than once: the indices of its clips."""
+
+    clips: list[int]
+    identical: bool  # in every sample; otherwise re-encoded, shifted or at another level
+
+
+@dataclass(frozen=True)
 class Checked:
     """Result of a check."""
 
@@ -53,6 +61,7 @@ class Checked:
     findings: tuple[Finding, ...]  # errors first
     # Duration of each clip (s), of its audio if decoded, else from the labels.
     seconds: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    repeated: tuple[Repeated, ...] | None = None  # recordings that occur more than once; None if not decoded
 
 
 def check(source: Path | str, audio: bool = True) -> Checked:
@@ -67,12 +76,13 @@ def check(source: Path | str, audio: bool = True) -> Checked:
                 errors += _undecodable(_decode_all(root, find_recordings(root).audio_paths))
         return Checked(None, tuple(dict.fromkeys(errors)))
     findings = list(_label_findings(dataset))
-    seconds = dataset.clips.duration_sec
+    seconds, repeated = dataset.clips.duration_sec, None
     if audio:
         sounds = _decode_all(dataset.root, dataset.clips.audio_path.tolist())
-        findings += [*_undecodable(sounds), *_sound_findings(dataset, sounds)]
+        repeated = tuple(_repeated(dataset, sounds))
+        findings += [*_undecodable(sounds), *_sound_findings(dataset, sounds), *_repeat_findings(dataset, repeated)]
         seconds = sounds.seconds
-    return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds)
+    return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds, repeated)
 
 
 def _further_errors(source: Path | str) -> Iterator[str]:
@@ -216,30 +226,37 @@ def _sound_findings(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Finding]
             f"{counted(len(clipped), 'clip')} clipped, with runs of samples at full scale ({first_few(clipped)}); "
             "record or render with less gain"
         )
-    yield from _repeated(dataset, clips.drop(silent.index, errors="ignore"))
 
 
-def _repeated(dataset: Dataset, clips: pd.DataFrame) -> Iterator[Finding]:
-    """Report recordings that occur more than once: those with identical samples, and other copies."""
-    identical = [rows.tolist() for rows in clips.groupby("digest", sort=False).groups.values() if len(rows) > 1]
-    first = clips.drop_duplicates("digest")  # of identical clips, one is compared
-    different = dataclasses.replace(dataset, clips=dataset.clips.loc[first.index].reset_index(drop=True))
-    found = find_copies(different, np.stack(first.fingerprint.tolist())) if len(first) else []
-    copies = [first.index[rows].tolist() for rows in found]
-    for how, repeated in (("with identical samples", identical), ("re-encoded, shifted or at another level", copies)):
-        kinds: dict[str, list[str]] = {}
-        for rows in repeated:
-            same = clips.loc[rows]
-            if same.rudiment.nunique() > 1:
-                kind = "under different rudiments"
-            elif same.split.nunique() > 1:
-                kind = "in different splits"
-            else:
-                kind = "under different ids"
-            kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
-        for kind, groups in kinds.items():
-            yield Finding(
-                f"{counted(len(groups), 'recording')} more than once {kind}, {how} ({first_few(groups)}); keep one "
-                "clip of each",
-                error=kind != "under different ids",
-            )
+def _repeated(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Repeated]:
+    """Find recordings that occur more than once; silent clips are not compared."""
+    sounds = sounds[sounds.error.isna() & ~(sounds.peak_db < _SILENT_DB)]
+    if sounds.empty:
+        return
+    for rows in sounds.groupby("digest", sort=False).groups.values():
+        if len(rows) > 1:
+            yield Repeated(rows.tolist(), identical=True)
+    first = sounds.drop_duplicates("digest")
+    compared = dataclasses.replace(dataset, clips=dataset.clips.loc[first.index].reset_index(drop=True))
+    for group in find_copies(compared, np.stack(first.fingerprint.tolist())):
+        yield Repeated(first.index[group].tolist(), identical=False)
+
+
+def _repeat_findings(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Finding]:
+    kinds: dict[tuple[str, bool], list[str]] = {}
+    for recording in repeated:
+        same = dataset.clips.loc[recording.clips]
+        if same.rudiment.nunique() > 1:
+            kind = "under different rudiments"
+        elif same.split.nunique() > 1:
+            kind = "in different splits"
+        else:
+            kind = "under different ids"
+        kinds.setdefault((kind, recording.identical), []).append(" = ".join(same.sample_id))
+    for (kind, identical), groups in kinds.items():
+        how = "with identical samples" if identical else "re-encoded, shifted or at another level"
+        yield Finding(
+            f"{counted(len(groups), 'recording')} more than once {kind}, {how} ({first_few(groups)}); keep one clip of "
+            "each",
+            error=kind != "under different ids",
+        )

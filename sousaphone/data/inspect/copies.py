@@ -69,9 +69,11 @@ def find_copies(dataset: Dataset, fingerprints: np.ndarray) -> list[list[int]]:
         UserError: a clip with a similar fingerprint is not decodable.
     """
     similar = _similar(fingerprints.astype(np.float32), pd.factorize(dataset.clips.group_id.replace("", None))[0])
-    batches = [similar[start : start + _BATCH] for start in range(0, len(similar), _BATCH)]
-    if batches:
-        batches = tracked(batches, f"comparing {counted(len(similar), 'pair')} of similar clips", len(batches))
+    if not similar:
+        return []
+    starts = range(0, len(similar), _BATCH)
+    title = f"comparing {counted(len(similar), 'pair')} of similar clips"
+    batches = tracked((similar[start : start + _BATCH] for start in starts), title, len(starts))
     copies = np.array([pair for batch in batches for pair in _same_sound(dataset, batch)], int).reshape(-1, 2)
     clips = len(dataset.clips)
     graph = coo_array((np.ones(len(copies)), copies.T), shape=(clips, clips))

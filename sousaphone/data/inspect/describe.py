@@ -12,6 +12,7 @@ from rich.table import Table
 
 from sousaphone.config import CLIP_SECONDS, FEW_PLAYERS
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.check import Repeated
 from sousaphone.data.inspect.inseparable import Pair
 from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 from sousaphone.data.readers import csv
@@ -75,6 +76,22 @@ def tables(dataset: Dataset) -> Iterator[Table]:
     for name, values in columns.items():
         if (values != "").any():
             yield _counts(name, values, clips.split)
+
+
+def repeats(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Table | str]:
+    """Show the recordings that occur more than once, at most 40."""
+    compared = (
+        f"\nrecordings that occur twice, by their samples, or by their strokes and sound ({len(dataset.clips):,} clips)"
+    )
+    yield f"{compared}: {len(repeated) or 'none'}"
+    if not repeated:
+        return
+    table = Table("clips", "splits", "copy", box=box.SIMPLE, pad_edge=False)
+    for recording in repeated[:_MAX_ROWS]:
+        clips = dataset.clips.loc[recording.clips]
+        copy = "identical" if recording.identical else "re-encoded, shifted or at another level"
+        table.add_row("\n".join(clips.audio_path), "\n".join(clips.split), copy)
+    yield table
 
 
 def inseparable(
