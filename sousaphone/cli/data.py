@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
+_SIZE = "mini"  # of the clips whose strokes and shortcuts are measured
 _RATES = (16_000, 32_000, 48_000)  # Hz, of the backbones
 _SOURCE = (
     "a SOUSA directory, an audiofolder (metadata.csv or metadata.jsonl), a folder of recordings (RUDIMENT/*.wav or "
@@ -182,14 +183,11 @@ def _strokes(dataset: Dataset, audio: bool) -> int:
     from sousaphone.data.inspect.stroke_sequences import labelled_strokes, transcribed_strokes
     from sousaphone.data.splits import draw
 
-    drawn, heard = draw(dataset, "mini"), None
-    strokes = labelled_strokes(drawn)
-    if strokes is None and audio:
-        drawn = draw(dataset, "tiny")
-        strokes = heard = transcribed_strokes(drawn)
+    drawn = draw(dataset, _SIZE)
+    strokes = labelled_strokes(drawn) or (transcribed_strokes(drawn) if audio else None)
     warnings = 0 if strokes is None else _inseparable(drawn, strokes)
     if audio:
-        _shortcuts(dataset, heard)
+        _shortcuts(dataset, strokes)
     return warnings
 
 
@@ -211,7 +209,7 @@ def _inseparable(dataset: Dataset, strokes: StrokeSequences) -> int:
 def _shortcuts(dataset: Dataset, strokes: StrokeSequences | None) -> None:
     from sousaphone.data.inspect.shortcuts import shortcut_scores
 
-    scores = shortcut_scores(dataset, strokes=strokes)
+    scores = shortcut_scores(dataset, _SIZE, strokes)
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")

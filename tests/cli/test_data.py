@@ -33,7 +33,7 @@ def root(make_sousa, tmp_path):
 def test_valid_data_set_passes(root, capsys):
     assert main(["check", str(root)]) == 0
     out = capsys.readouterr().out
-    assert "0 errors, 4 warnings" in out
+    assert "0 errors, 5 warnings" in out  # one of the pairs of classes, which differ in tempo only
     assert "detected in the audio" in out
     assert "FluidR3_GM" in out
     assert "12 shorter than 2.5 s" in out

@@ -24,6 +24,7 @@ from sousaphone.text import counted
 
 _MAX_ROWS = 40  # a longer table is summarised
 _TEMPO_BAND = 20  # BPM
+_FEWEST_PAIRS, _MOST_PAIRS = 5, 10  # of classes that are shown: more than the fewest if they may be alike
 
 
 def form(source: Path | str, dataset: Dataset) -> str:
@@ -94,35 +95,36 @@ def repeats(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Table | 
     yield table
 
 
-def inseparable(
-    dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pair], rows: int = 5
-) -> Iterator[Table | str]:
-    """Show the pairs of classes that strokes distinguish least: all that may be defined alike, at least `rows`."""
+def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Show the pairs of classes that strokes distinguish least, and clips of those that may be defined alike."""
     clips = dataset.clips
     source = "from the labels" if sequences.labelled else "transcribed from the audio"
     yield (
-        f"\npairs of classes, distinguished by their strokes ({', '.join(sequences.attributes)}; {source}): accuracy "
-        f"for players whose clips the classifier does not know, chance 50 % ({len(clips):,} clips, "
+        f"\npairs of classes: accuracy of distinguishing them by their strokes ({', '.join(sequences.attributes)}; "
+        f"{source}), in clips of players that the classifier does not know; chance is 50 % ({len(clips):,} clips, "
         f"{counted(clips.player.nunique(), 'player')})"
     )
     alike = [pair for pair in pairs if pair.alike]
-    shown = [pair for place, pair in enumerate(pairs) if place < rows or pair.alike]
+    shown = [pair for place, pair in enumerate(pairs) if place < _FEWEST_PAIRS or pair.alike][:_MOST_PAIRS]
     if shown:
-        table = _table("pair", "accuracy", "95 % interval", "sequences agree", "")
-        for pair in shown:
-            low, high = max(pair.low, 0), min(pair.high, 1)
-            interval = f"{low:.0%} to {high:.0%}" if np.isfinite(pair.low) else "unknown"
-            agreement = f"{min(pair.agreement, 1):.0%}"
-            table.add_row(" / ".join(pair.classes), f"{pair.accuracy:.0%}", interval, agreement, verdict(pair))
-        yield table
-    for pair in alike:
-        yield f"{verdict(pair)} Listen to"
-        for name, examples in zip(pair.classes, pair.examples, strict=True):
-            yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
+        yield "  accuracy (95 % interval)  sequences agree by"
+    for pair in shown:
+        low, high = 100 * max(pair.low, 0), 100 * min(pair.high, 1)
+        interval = f"({low:2.0f} to {high:3.0f} %)" if np.isfinite(pair.low) else "(unknown)"
+        agreement = f"{100 * min(pair.agreement, 1):3.0f} %"
+        line = f"  {100 * pair.accuracy:4.0f} %  {interval:>15}  {agreement}  {' / '.join(pair.classes)}"
+        yield line + (f"  {pair.suspicion}" if pair.alike else "")
+    if more := len([pair for pair in alike if pair not in shown]):
+        yield f"  and {counted(more, 'pair')} more that may be alike"
+    for pair in shown:
+        if pair.alike:
+            yield f"to listen to, {' / '.join(pair.classes)}:"
+            for name, examples in zip(pair.classes, pair.examples, strict=True):
+                yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
     if not sequences.labelled:
         yield (
-            "Transcription misses strokes and does not know the hands: a pair may be alike in it and differ in the "
-            "playing. Listen, or provide labels/strokes.parquet."
+            "Transcription misses strokes and does not know the hands: pairs that are alike in it may differ when "
+            "played. Labelled strokes (labels/strokes.parquet) decide."
         )
     fewest = min((pair.players for pair in shown), default=0)
     if fewest < FEW_PLAYERS:
@@ -132,14 +134,7 @@ def inseparable(
         )
     classes = clips.rudiment.nunique()
     if missing := classes * (classes - 1) // 2 - len(pairs):
-        yield f"{counted(missing, 'pair')} not measured: clips of a single player in one of the classes."
-
-
-def verdict(pair: Pair) -> str:
-    """Return what an inseparable pair may be; empty for any other."""
-    if not pair.alike:
-        return ""
-    return "other sticking only, or defined alike?" if pair.sticking_only else "defined alike?"
+        yield f"{counted(missing, 'pair')} not measured: a class has clips of a single player."
 
 
 def _table(*columns: str) -> Table:

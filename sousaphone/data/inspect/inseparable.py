@@ -22,7 +22,7 @@ from sousaphone.scores import accuracy_interval
 
 EXAMPLES = 3  # clips of each class to listen to
 _FOLDS = 5
-_DISTINGUISHED = 0.6  # accuracy; classes of one pattern exceed 0.5 by chance only
+_DISTINGUISHED = 0.55  # accuracy; classes of one pattern exceed 0.5 by chance only
 _AGREEMENT = 0.9  # of classes of one pattern at least
 _START, _LAGS, _NEAR = 16, 24, 4  # strokes: from the start, from each other, and with all products of attributes
 _RIDGE = 1e-6  # variance of a feature that is constant in every class
@@ -57,6 +57,11 @@ class Pair:
     def alike(self) -> bool:
         """Whether both sequences agree, and the classes are not distinguished significantly."""
         return self.agreement >= _AGREEMENT and not self.low > _DISTINGUISHED
+
+    @property
+    def suspicion(self) -> str:
+        """What may be the reason if the classes are alike."""
+        return "other sticking only, or defined alike?" if self.sticking_only else "defined alike?"
 
 
 def pairs(clips: pd.DataFrame, sequences: StrokeSequences) -> list[Pair]:
