@@ -42,7 +42,7 @@ the audio; and the accuracy of shortcuts, a nearest neighbour that does not use 
 """
 _CHECK_END = """\
 examples:
-  %(prog)s /data/sousa               decode every clip: about 100,000 in ten minutes on two cores
+  %(prog)s /data/sousa               decode every clip: about 100,000 in 15 minutes on two cores
   %(prog)s takes.csv --no-audio      check only the labels (and their strokes), in seconds
 
 exit codes: 0 no errors (there may be warnings); 1 errors: training would fail or mislead; 2 invalid argument
