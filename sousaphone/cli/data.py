@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,15 +13,18 @@ from sousaphone.cli.command import EXIT_OK, Parser, prepare_process, require_tor
 from sousaphone.config import DATASET_SIZES
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory
-from sousaphone.text import counted
+from sousaphone.text import counted, first_few
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
     from sousaphone.data.dataset import Dataset
+    from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 
 EXIT_FINDINGS = 1
 _PROGRAM = "python -m sousaphone.data"
+_SIZE = "mini"  # of the clips whose strokes and shortcuts are measured
 _RATES = (16_000, 32_000, 48_000)  # Hz, of the backbones
 _SOURCE = (
     "a SOUSA directory, an audiofolder (metadata.csv or metadata.jsonl), a folder of recordings (RUDIMENT/*.wav or "
@@ -31,14 +34,16 @@ _DESCRIPTION = "Check, describe, make, preview and cache data sets. Each command
 _CHECK = """\
 Describe a data set and report all of its problems, each with a remedy.
 
-Every clip is decoded, to find files that are missing, unreadable, truncated, empty, silent or clipped, and repeated
-recordings. Labels are validated: players in two splits, empty splits, unknown rudiments, repeated ids, invalid tempi.
-Finally, the accuracy of shortcuts is measured: a nearest neighbour that does not use the stroke pattern.
+Every clip is decoded, to find files that are missing, unreadable, truncated, empty, silent or clipped, and recordings
+that occur twice: also re-encoded, shifted or at another level. Labels are validated: players in two splits, empty
+splits, unknown rudiments, repeated ids, invalid tempi. If there are no errors, two things are measured: which pairs of
+classes the strokes do not distinguish (they may be defined alike), by the strokes in the labels or, without those, in
+the audio; and the accuracy of shortcuts, a nearest neighbour that does not use the stroke pattern.
 """
 _CHECK_END = """\
 examples:
-  %(prog)s /data/sousa               decode every clip: about 100,000 in ten minutes on two cores
-  %(prog)s takes.csv --no-audio      check only the labels, in seconds
+  %(prog)s /data/sousa               decode every clip: about 100,000 in 15 minutes on two cores
+  %(prog)s takes.csv --no-audio      check only the labels (and their strokes), in seconds
 
 exit codes: 0 no errors (there may be warnings); 1 errors: training would fail or mislead; 2 invalid argument
 """
@@ -134,6 +139,7 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from sousaphone.data.inspect import describe
     from sousaphone.data.inspect.check import check
     from sousaphone.data.readers.sousa import located
 
@@ -143,34 +149,67 @@ def _check(options: argparse.Namespace) -> int:
     result = check(source, audio=not options.no_audio)
     if result.dataset is not None:
         _describe(source, result.dataset, result.seconds, decoded=not options.no_audio)
+        if result.repeated is not None:
+            _show(describe.repeats(result.dataset, result.repeated))
     for finding in result.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
     errors = sum(finding.error for finding in result.findings)
-    if result.dataset is not None and not options.no_audio and not errors:
-        _shortcuts(result.dataset)
+    warnings = len(result.findings) - errors
+    if result.dataset is not None and not errors:
+        warnings += _strokes(result.dataset, audio=not options.no_audio)
     verdict = "training would fail or its results mislead" if errors else "passed"
-    print(f"{verdict}: {counted(errors, 'error')}, {counted(len(result.findings) - errors, 'warning')}")
+    print(f"{verdict}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")
     return EXIT_FINDINGS if errors else EXIT_OK
 
 
 def _describe(source: Path | str, dataset: Dataset, seconds: pd.Series, decoded: bool) -> None:
-    from rich.console import Console
-
     from sousaphone.data.inspect import describe
 
+    _show([describe.form(source, dataset), *describe.tables(dataset)])
+    _show(describe.lengths(seconds, dataset.clips.duration_sec, decoded))
+    print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
+
+
+def _show(parts: Iterable[Table | str]) -> None:
+    from rich.console import Console
+
     console = Console(highlight=False, soft_wrap=True)
-    console.print(describe.form(source, dataset), markup=False)
-    for table in describe.tables(dataset):
-        console.print(table)
-    for line in describe.lengths(seconds, dataset.clips.duration_sec, decoded):
-        console.print(line)
-    console.print(f"fingerprint: {dataset.fingerprint} (equal for a copy)")
+    for part in parts:
+        console.print(part, markup=False)
 
 
-def _shortcuts(dataset: Dataset) -> None:
+def _strokes(dataset: Dataset, audio: bool) -> int:
+    """Show what the strokes do not distinguish, and the shortcuts; return the number of warnings."""
+    from sousaphone.data.inspect.stroke_sequences import labelled_strokes, transcribed_strokes
+    from sousaphone.data.splits import draw
+
+    drawn = draw(dataset, _SIZE)
+    strokes = labelled_strokes(drawn) or (transcribed_strokes(drawn) if audio else None)
+    warnings = 0 if strokes is None else _inseparable(drawn, strokes)
+    if audio:
+        _shortcuts(dataset, strokes)
+    return warnings
+
+
+def _inseparable(dataset: Dataset, strokes: StrokeSequences) -> int:
+    from sousaphone.data.inspect import describe
+    from sousaphone.data.inspect.inseparable import pairs
+
+    measured = pairs(dataset.clips, strokes)
+    _show(describe.inseparable(dataset, strokes, measured))
+    alike = [" = ".join(pair.classes) for pair in measured if pair.alike]
+    if alike:
+        print(
+            f"warning: {counted(len(alike), 'pair')} of classes not distinguished by strokes ({first_few(alike)}); "
+            "listen to the clips above, and correct the recordings or the labels, or leave one class out"
+        )
+    return int(bool(alike))
+
+
+def _shortcuts(dataset: Dataset, strokes: StrokeSequences | None) -> None:
     from sousaphone.data.inspect.shortcuts import shortcut_scores
 
-    scores = shortcut_scores(dataset)
+    scores = shortcut_scores(dataset, _SIZE, strokes)
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")

@@ -12,7 +12,7 @@ import pytest
 
 from sousaphone.cli.data import main
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.inspect.shortcuts import STROKES
+from sousaphone.data.inspect.stroke_sequences import STROKES
 from sousaphone.data.prepare import read_further
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.rudiments import SLUGS
@@ -33,7 +33,7 @@ def root(make_sousa, tmp_path):
 def test_valid_data_set_passes(root, capsys):
     assert main(["check", str(root)]) == 0
     out = capsys.readouterr().out
-    assert "0 errors, 4 warnings" in out
+    assert "0 errors, 5 warnings" in out  # one of the pairs of classes, which differ in tempo only
     assert "detected in the audio" in out
     assert "FluidR3_GM" in out
     assert "12 shorter than 2.5 s" in out

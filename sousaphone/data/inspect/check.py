@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -14,8 +15,9 @@ import numpy as np
 import pandas as pd
 
 from sousaphone.config import FEW_PLAYERS
-from sousaphone.data.cache.decode import in_threads
+from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.copies import find_copies, fingerprint
 from sousaphone.data.readers.audio_files import find_files, open_clips
 from sousaphone.data.readers.folder import find_recordings
 from sousaphone.data.readers.labels import canonical_slugs, check_labels
@@ -44,6 +46,14 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class Repeated:
+    """One recording that occurs more than once: the indices of its clips."""
+
+    clips: list[int]
+    identical: bool  # in every sample; otherwise re-encoded, shifted or at another level
+
+
+@dataclass(frozen=True)
 class Checked:
     """Result of a check."""
 
@@ -51,6 +61,7 @@ class Checked:
     findings: tuple[Finding, ...]  # errors first
     # Duration of each clip (s), of its audio if decoded, else from the labels.
     seconds: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
+    repeated: tuple[Repeated, ...] | None = None  # recordings that occur more than once; None if not decoded
 
 
 def check(source: Path | str, audio: bool = True) -> Checked:
@@ -65,12 +76,13 @@ def check(source: Path | str, audio: bool = True) -> Checked:
                 errors += _undecodable(_decode_all(root, find_recordings(root).audio_paths))
         return Checked(None, tuple(dict.fromkeys(errors)))
     findings = list(_label_findings(dataset))
-    seconds = dataset.clips.duration_sec
+    seconds, repeated = dataset.clips.duration_sec, None
     if audio:
         sounds = _decode_all(dataset.root, dataset.clips.audio_path.tolist())
-        findings += [*_undecodable(sounds), *_sound_findings(dataset, sounds)]
+        repeated = tuple(_repeated(dataset, sounds))
+        findings += [*_undecodable(sounds), *_sound_findings(dataset, sounds), *_repeat_findings(dataset, repeated)]
         seconds = sounds.seconds
-    return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds)
+    return Checked(dataset, tuple(sorted(findings, key=lambda finding: not finding.error)), seconds, repeated)
 
 
 def _further_errors(source: Path | str) -> Iterator[str]:
@@ -152,7 +164,7 @@ def _decode_all(root: Path, audio_paths: Sequence[str]) -> pd.DataFrame:
     """Decode each clip; one row per clip, with an error for a file that is not decodable."""
     sounds = in_threads(_decode, _open_each(root, audio_paths))
     rows = tracked(sounds, f"decoding {len(audio_paths):,} clips", len(audio_paths))
-    return pd.DataFrame(rows, columns=["error", "seconds", "peak_db", "clipped", "digest"])
+    return pd.DataFrame(rows, columns=["error", "seconds", "peak_db", "clipped", "digest", "fingerprint"])
 
 
 def _open_each(root: Path, audio_paths: Sequence[str]) -> Iterator[tuple[str, Path | BytesIO | str]]:
@@ -188,6 +200,7 @@ def _decode(clip: tuple[str, Path | BytesIO | str]) -> dict[str, object]:
         "peak_db": float(20 * np.log10(max(level.max(), 1e-10))),  # re full scale
         "clipped": int((full[1:] & full[:-1]).sum()) >= _CLIPPED_PAIRS,
         "digest": digest.digest(),
+        "fingerprint": fingerprint(to_mono(samples), rate),
     }
 
 
@@ -213,19 +226,37 @@ def _sound_findings(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Finding]
             f"{counted(len(clipped), 'clip')} clipped, with runs of samples at full scale ({first_few(clipped)}); "
             "record or render with less gain"
         )
-    repeated = clips[clips.digest.duplicated(keep=False)].drop(silent.index, errors="ignore")
-    kinds: dict[str, list[str]] = {}
-    for _, same in repeated.groupby("digest", sort=False):
+
+
+def _repeated(dataset: Dataset, sounds: pd.DataFrame) -> Iterator[Repeated]:
+    """Find recordings that occur more than once; silent clips are not compared."""
+    sounds = sounds[sounds.error.isna() & ~(sounds.peak_db < _SILENT_DB)]
+    if sounds.empty:
+        return
+    for rows in sounds.groupby("digest", sort=False).groups.values():
+        if len(rows) > 1:
+            yield Repeated(rows.tolist(), identical=True)
+    first = sounds.drop_duplicates("digest")
+    compared = dataclasses.replace(dataset, clips=dataset.clips.loc[first.index].reset_index(drop=True))
+    for group in find_copies(compared, np.stack(first.fingerprint.tolist())):
+        yield Repeated(first.index[group].tolist(), identical=False)
+
+
+def _repeat_findings(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Finding]:
+    kinds: dict[tuple[str, bool], list[str]] = {}
+    for recording in repeated:
+        same = dataset.clips.loc[recording.clips]
         if same.rudiment.nunique() > 1:
             kind = "under different rudiments"
         elif same.split.nunique() > 1:
             kind = "in different splits"
         else:
             kind = "under different ids"
-        kinds.setdefault(kind, []).append(" = ".join(same.sample_id))
-    for kind, groups in kinds.items():
+        kinds.setdefault((kind, recording.identical), []).append(" = ".join(same.sample_id))
+    for (kind, identical), groups in kinds.items():
+        how = "with identical samples" if identical else "re-encoded, shifted or at another level"
         yield Finding(
-            f"{counted(len(groups), 'recording')} more than once {kind}, with identical samples ({first_few(groups)}); "
-            "keep one clip of each",
+            f"{counted(len(groups), 'recording')} more than once {kind}, {how} ({first_few(groups)}); keep one clip of "
+            "each",
             error=kind != "under different ids",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,11 @@ import pandas as pd
 from rich import box
 from rich.table import Table
 
-from sousaphone.config import CLIP_SECONDS
+from sousaphone.config import CLIP_SECONDS, FEW_PLAYERS
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.check import Repeated
+from sousaphone.data.inspect.inseparable import Pair
+from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 from sousaphone.data.readers import csv
 from sousaphone.data.readers.parquet import place_in_shard
 from sousaphone.data.readers.sousa import LABELS
@@ -21,6 +24,7 @@ from sousaphone.text import counted
 
 _MAX_ROWS = 40  # a longer table is summarised
 _TEMPO_BAND = 20  # BPM
+_FEWEST_PAIRS, _MOST_PAIRS = 5, 10  # of classes that are shown: more than the fewest if they may be alike
 
 
 def form(source: Path | str, dataset: Dataset) -> str:
@@ -73,6 +77,64 @@ def tables(dataset: Dataset) -> Iterator[Table]:
     for name, values in columns.items():
         if (values != "").any():
             yield _counts(name, values, clips.split)
+
+
+def repeats(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Table | str]:
+    """Show the recordings that occur more than once, at most 40."""
+    compared = (
+        f"\nrecordings that occur twice, by their samples, or by their strokes and sound ({len(dataset.clips):,} clips)"
+    )
+    yield f"{compared}: {len(repeated) or 'none'}"
+    if not repeated:
+        return
+    table = Table("clips", "splits", "copy", box=box.SIMPLE, pad_edge=False)
+    for recording in repeated[:_MAX_ROWS]:
+        clips = dataset.clips.loc[recording.clips]
+        copy = "identical" if recording.identical else "re-encoded, shifted or at another level"
+        table.add_row("\n".join(clips.audio_path), "\n".join(clips.split), copy)
+    yield table
+
+
+def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pair]) -> Iterator[str]:
+    """Show the pairs of classes that strokes distinguish least, and clips of those that may be defined alike."""
+    clips = dataset.clips
+    source = "from the labels" if sequences.labelled else "transcribed from the audio"
+    yield (
+        f"\npairs of classes: accuracy of distinguishing them by their strokes ({', '.join(sequences.attributes)}; "
+        f"{source}), in clips of players that the classifier does not know; chance is 50 % ({len(clips):,} clips, "
+        f"{counted(clips.player.nunique(), 'player')})"
+    )
+    alike = [pair for pair in pairs if pair.alike]
+    shown = [pair for place, pair in enumerate(pairs) if place < _FEWEST_PAIRS or pair.alike][:_MOST_PAIRS]
+    if shown:
+        yield "  accuracy (95 % interval)  sequences agree by"
+    for pair in shown:
+        low, high = 100 * max(pair.low, 0), 100 * min(pair.high, 1)
+        interval = f"({low:2.0f} to {high:3.0f} %)" if np.isfinite(pair.low) else "(unknown)"
+        agreement = f"{100 * min(pair.agreement, 1):3.0f} %"
+        line = f"  {100 * pair.accuracy:4.0f} %  {interval:>15}  {agreement}  {' / '.join(pair.classes)}"
+        yield line + (f"  {pair.suspicion}" if pair.alike else "")
+    if more := len([pair for pair in alike if pair not in shown]):
+        yield f"  and {counted(more, 'pair')} more that may be alike"
+    for pair in shown:
+        if pair.alike:
+            yield f"to listen to, {' / '.join(pair.classes)}:"
+            for name, examples in zip(pair.classes, pair.examples, strict=True):
+                yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
+    if not sequences.labelled:
+        yield (
+            "Transcription misses strokes and does not know the hands: pairs that are alike in it may differ when "
+            "played. Labelled strokes (labels/strokes.parquet) decide."
+        )
+    fewest = min((pair.players for pair in shown), default=0)
+    if fewest < FEW_PLAYERS:
+        yield (
+            f"With clips of {counted(fewest, 'player')} the intervals are wide or unknown; {FEW_PLAYERS} players or "
+            "more would narrow them."
+        )
+    classes = clips.rudiment.nunique()
+    if missing := classes * (classes - 1) // 2 - len(pairs):
+        yield f"{counted(missing, 'pair')} not measured: a class has clips of a single player."
 
 
 def _table(*columns: str) -> Table:

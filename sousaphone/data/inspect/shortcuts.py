@@ -11,19 +11,16 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-import pyarrow
-import pyarrow.parquet
 
 from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
+from sousaphone.data.inspect.stroke_sequences import StrokeSequences, labelled_strokes, transcribed_strokes
 from sousaphone.data.neighbours import nearest_votes
-from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.splits import draw
 
-STROKES = "labels/strokes.parquet"
 _FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # parts of a clip in which strokes are counted
 
 
@@ -37,19 +34,21 @@ class ShortcutScores:
     counted: str  # source of the stroke counts: "labels" or "audio"
 
 
-def shortcut_scores(dataset: Dataset, size: str = "tiny") -> ShortcutScores:
+def shortcut_scores(dataset: Dataset, size: str = "tiny", strokes: StrokeSequences | None = None) -> ShortcutScores:
     """Classify each clip by its nearest neighbour among other players' clips, with one feature at a time.
 
     Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio. Clips are drawn as for
     training; decoding 1,000 takes about ten seconds on two cores.
+
+    Args:
+        strokes: those of the drawn clips, if they are known already.
     """
     drawn = draw(dataset, size)
     clips = drawn.clips
-    times = _labelled_times(drawn)
-    counted = "audio" if times is None else "labels"
-    sounds, detected = zip(*_sounds(drawn, with_onsets=times is None), strict=True)
-    times = list(detected) if times is None else times
-    seconds, level, centroid = np.array(sounds).T
+    strokes = strokes or labelled_strokes(drawn) or transcribed_strokes(drawn)
+    times = [own.times for own in strokes.clips]
+    counted = "labels" if strokes.labelled else "audio"
+    seconds, level, centroid = np.array(list(_sounds(drawn))).T
     features = {"duration": seconds, "strokes": np.array([len(own) for own in times])}
     for first in _FIRST_SECONDS:
         if first < seconds.max():
@@ -80,29 +79,16 @@ def nearest_neighbour(features: np.ndarray, labels: np.ndarray, players: np.ndar
     return 100 * float(correct.sum()) / len(labels)
 
 
-def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[tuple[tuple[float, float, float], np.ndarray]]:
-    """Decode every clip; yield its duration (s), level (dB) and spectral centroid (Hz), and its onsets (s)."""
+def _sounds(dataset: Dataset) -> Iterator[tuple[float, float, float]]:
+    """Decode every clip; yield its duration (s), level (dB) and spectral centroid (Hz)."""
 
-    def decode(clip: tuple[str, Path | BytesIO]) -> tuple[tuple[float, float, float], np.ndarray]:
+    def decode(clip: tuple[str, Path | BytesIO]) -> tuple[float, float, float]:
         samples, rate = read_samples(*clip)
         wave = to_mono(samples)
         power = np.abs(np.fft.rfft(wave, 2 ** int(np.ceil(np.log2(max(len(wave), 2)))))) ** 2
         hertz = np.linspace(0, rate / 2, len(power))
         level = float(10 * np.log10(np.mean(wave**2) + 1e-10))
         centroid = float((hertz * power).sum() / max(power.sum(), 1e-10)) + 1
-        return (len(wave) / rate, level, centroid), onsets(wave, rate) if with_onsets else np.zeros(0)
+        return len(wave) / rate, level, centroid
 
     return in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
-
-
-def _labelled_times(dataset: Dataset) -> list[np.ndarray] | None:
-    """Return each clip's stroke times in seconds, in the table's order; None if the labels lack a clip."""
-    names, columns = dataset.clips.sample_id.tolist(), ["sample_id", "actual_time_ms"]
-    try:
-        strokes = pyarrow.parquet.read_table(
-            dataset.root / STROKES, columns=columns, filters=[("sample_id", "in", names)]
-        ).to_pandas()
-    except (OSError, pyarrow.ArrowException):
-        return None  # no such table, or not in SOUSA's format
-    of_clip = {name: times.to_numpy() / 1000 for name, times in strokes.groupby("sample_id")["actual_time_ms"]}
-    return [of_clip[name] for name in names] if of_clip.keys() >= set(names) else None

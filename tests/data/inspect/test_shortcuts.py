@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from sousaphone.data.inspect.shortcuts import STROKES, nearest_neighbour, shortcut_scores
+from sousaphone.data.inspect.shortcuts import nearest_neighbour, shortcut_scores
+from sousaphone.data.inspect.stroke_sequences import STROKES
 from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.synthetic.generate import generate, plan_clips

@@ -1,0 +1,107 @@
+"""The strokes of each clip: from labels/strokes.parquet where it has them, otherwise transcribed from the audio."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from sousaphone.data.cache.decode import in_threads, to_mono
+from sousaphone.data.dataset import Dataset
+from sousaphone.data.onsets import onsets
+from sousaphone.data.readers.audio_files import open_clips
+from sousaphone.data.readers.samples import read_samples
+from sousaphone.text import tracked
+
+STROKES = "labels/strokes.parquet"
+_TIME, _VELOCITY, _HAND, _TYPE = "actual_time_ms", "actual_velocity", "hand", "stroke_type"
+_MOST_TYPES = 6  # stroke types that are distinguished, the most frequent first
+_ATTACK_SECONDS = (0.003, 0.015)  # before and after an onset: the peak in between is the stroke's level
+
+
+@dataclass(frozen=True)
+class Strokes:
+    """The strokes of one clip by time: `times` [N] in seconds, and what else is known of each, `values` [C, N]."""
+
+    times: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class StrokeSequences:
+    """The strokes of every clip of a data set.
+
+    Attributes:
+        clips: one per clip, in the data set's order.
+        attributes: what is known of a stroke, for messages: time, loudness, hand, type.
+        labelled: False if the strokes are transcribed.
+    """
+
+    clips: list[Strokes]
+    attributes: tuple[str, ...]
+    labelled: bool
+
+
+def labelled_strokes(dataset: Dataset) -> StrokeSequences | None:
+    """Read the strokes of every clip from the labels, with velocity, hand and type where given; None if the labels
+    lack the times of a clip."""
+    names = dataset.clips.sample_id.tolist()
+    try:
+        known = pyarrow.parquet.read_schema(dataset.root / STROKES).names
+        columns = ["sample_id", _TIME, *(column for column in (_VELOCITY, _HAND, _TYPE) if column in known)]
+        filters = [("sample_id", "in", names)]
+        table = pyarrow.parquet.read_table(dataset.root / STROKES, columns=columns, filters=filters).to_pandas()
+    except (OSError, pyarrow.ArrowException):
+        return None  # no such table, or not in SOUSA's format
+    for column in (_TIME, _VELOCITY):
+        if column in table:
+            table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
+    table = table[np.isfinite(table[_TIME])].sort_values(_TIME, kind="stable")
+    given = [column for column in columns[2:] if table[column].notna().all()]
+    values = {}
+    if _VELOCITY in given:
+        values[_VELOCITY] = _loudness(table[_VELOCITY].to_numpy(), table.groupby("sample_id")[_VELOCITY])
+    if _HAND in given:
+        values[_HAND] = (table[_HAND] == table.groupby("sample_id")[_HAND].shift()).to_numpy(float)
+    if _TYPE in given:
+        for kind in table[_TYPE].value_counts().index[:_MOST_TYPES]:
+            values[f"{_TYPE} {kind}"] = (table[_TYPE] == kind).to_numpy(float)
+    times, every = table[_TIME].to_numpy() / 1000, np.array([*values.values()]).reshape(len(values), len(table))
+    rows = table.groupby("sample_id").indices
+    if not rows.keys() >= set(names):
+        return None
+    clips = [Strokes(times[rows[name]], every[:, rows[name]]) for name in names]
+    words = {_VELOCITY: "loudness", _HAND: "hand", _TYPE: "type"}
+    return StrokeSequences(clips, ("time", *(words[column] for column in given)), labelled=True)
+
+
+def _loudness(velocities: np.ndarray, of_clip: pd.api.typing.SeriesGroupBy) -> np.ndarray:
+    """Return the logarithm of each velocity re the median of its clip."""
+    return np.log(np.maximum(velocities, 1) / np.maximum(of_clip.transform("median").to_numpy(), 1))
+
+
+def transcribed_strokes(dataset: Dataset) -> StrokeSequences:
+    """Transcribe the strokes of every clip; raises a UserError if one is not decodable."""
+
+    def decode(clip: tuple[str, Path | BytesIO]) -> Strokes:
+        samples, rate = read_samples(*clip)
+        return transcribed(to_mono(samples), rate)
+
+    paths = dataset.clips.audio_path.tolist()
+    found = in_threads(decode, open_clips(dataset.root, paths))
+    clips = list(tracked(found, f"transcribing {len(paths):,} clips", len(paths)))
+    return StrokeSequences(clips, ("time", "loudness"), labelled=False)
+
+
+def transcribed(wave: np.ndarray, rate: int) -> Strokes:
+    """Transcribe a clip, float32 [T]: the times of its strokes and their levels re the median."""
+    times = onsets(wave, rate)
+    before, after = (round(seconds * rate) for seconds in _ATTACK_SECONDS)
+    attacks = np.round(times * rate).astype(int)
+    levels = np.array([np.abs(wave[max(0, at - before) : at + after]).max(initial=1e-5) for at in attacks])
+    return Strokes(times, np.log(levels / np.median(levels))[None] if len(levels) else np.zeros((1, 0)))
