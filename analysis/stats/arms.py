@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import PurePath
+from typing import Any
 
 from analysis.load.trials import Trial
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import arm_of
+from sousaphone.config import TAGGED, ArmKey, arm_of, varied
 from sousaphone.strategies import STRATEGIES
 
 # Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
@@ -31,6 +32,7 @@ class Arm:
     strategy: str
     lora_targets: str
     augment: bool
+    tag: str  # of its further settings, equal for arms that differ in the backbone or in augmentation alone
     trials: tuple[Trial, ...]
 
     @property
@@ -101,16 +103,39 @@ def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:
 
 def arms(trials: Sequence[Trial]) -> list[Arm]:
     """Return the arms of a run in the order of the plan."""
-    groups: dict[tuple[str, ...], list[Trial]] = {}
+    groups: dict[ArmKey, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(_parts(trial), []).append(trial)
-    varies = [len(set(values)) > 1 for values in zip(*groups, strict=True)]
+        groups.setdefault(arm_of(trial.config), []).append(trial)
+    settings = settings_of(trials)
+    parts_of = [_parts(arm, " · ".join(settings[group[0].trial_id])) for arm, group in groups.items()]
+    varies = [len(set(values)) > 1 for values in zip(*parts_of, strict=True)]
     found = []
-    for parts, group in groups.items():
+    for parts, (arm, group) in zip(parts_of, groups.items(), strict=True):
         variant = " · ".join(part for part, varied in zip(parts[1:], varies[1:], strict=True) if part and varied)
         label = " · ".join(filter(None, (parts[0], variant)))
-        found.append(Arm(label, variant, **arm_of(group[0].config)._asdict(), trials=tuple(group)))
+        found.append(Arm(label, variant, **arm._asdict(), trials=tuple(group)))
     return found
+
+
+def settings_of(trials: Sequence[Trial]) -> dict[str, list[str]]:
+    """Return the settings, such as `r=16`, in which a trial differs from others of its backbone, strategy, targets and
+    augmentation, by trial_id; empty where a sweep varies no others."""
+    groups: dict[ArmKey, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(arm_of(trial.config)._replace(tag=""), []).append(trial)
+    found: dict[str, list[str]] = {trial.trial_id: [] for trial in trials}
+    for group in groups.values():
+        names = varied(trial.config for trial in group)
+        for trial in group:
+            if arm_of(trial.config).tag:
+                found[trial.trial_id] = [f"{TAGGED.get(n, n)}={_formatted(trial.config.get(n))}" for n in names]
+    return found
+
+
+def _formatted(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def by_validation(groups: Sequence[Arm]) -> list[Arm]:
@@ -160,12 +185,12 @@ def checkpoints(trials: Sequence[Trial]) -> str:
     return f"Weights: {'; '.join(weights)}."
 
 
-def _parts(trial: Trial) -> tuple[str, ...]:
+def _parts(arm: ArmKey, settings: str) -> tuple[str, ...]:
     """Return the parts of an arm's label, the backbone first."""
-    arm = arm_of(trial.config)
     return (
         title(arm.model),
         STRATEGIES[arm.strategy].title if arm.strategy in STRATEGIES else arm.strategy,
         f"targets {arm.lora_targets}" if arm.lora_targets else "",
+        settings,
         "augmented" if arm.augment else "unaugmented",
     )

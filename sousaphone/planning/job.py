@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sousaphone.config import SEARCH, Sweep, TrainConfig, check_trials
+from sousaphone.config import SEARCH, Sweep, TrainConfig, check_trials, varied
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.planning.resolve_options import (
@@ -205,10 +205,11 @@ def _extension(
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
-    for point in make_sweep(config, extension).trials():
+    proposed = make_sweep(config, extension).trials()
+    own = {"augment", "seed", "tag", *varied(map(dataclasses.asdict, proposed))}
+    for point in proposed:
         if point.model in known:
-            rate = known[point.model].learning_rate if point.score_test else point.learning_rate
-            point = dataclasses.replace(known[point.model], augment=point.augment, seed=point.seed, learning_rate=rate)
+            point = dataclasses.replace(known[point.model], **{name: getattr(point, name) for name in own})
         if point.trial_id not in planned:
             added.append(point)
     if not added:
@@ -253,7 +254,8 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
         epochs=config.epochs if options.epochs is None else options.epochs,
     )
     trials = [
-        dataclasses.replace(config, seed=seed, dataset=request.dataset, epochs=request.epochs) for seed in request.seeds
+        dataclasses.replace(config, seed=seed, tag="", dataset=request.dataset, epochs=request.epochs)
+        for seed in request.seeds
     ]
     return Job(
         new_run(options, f"{source.path.name}-promoted"),

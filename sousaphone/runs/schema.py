@@ -25,9 +25,8 @@ from sousaphone.files import read_small
 from sousaphone.runs.statuses import Status
 
 MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
-# All combinations of this program's options are fewer. A report takes a second for ten arms, and compares each backbone
-# with each other.
-_MOST_ARMS, MOST_MODELS = 200, 32
+# A report takes a second for ten arms, and compares each backbone with each other.
+_MOST_ARMS, MOST_MODELS = 1_000, 32
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 

@@ -17,7 +17,7 @@ from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from sousaphone.config import PerModel, Sweep, TrainConfig
+from sousaphone.config import Sweep, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.planning.resources import Resources
@@ -204,16 +204,13 @@ def _tuner(
         errored = _resume_errored(newest, left, settings) if sealed else None
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
-    whole = not run.experiments and list(left) == sweep.trials()
     experiment = run.tune / f"{int(run.experiments[-1].name) + 1 if run.experiments else 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
         temporary.write_text(json.dumps(settings), encoding="utf-8")
     points = [dataclasses.asdict(trial) for trial in left]
-    if whole:
-        space = {k: tune.sample_from(v) if isinstance(v, PerModel) else v for k, v in sweep.param_space.items()}
-    else:  # contains `points`; the search algorithm runs only these
-        space = {key: tune.choice(list(dict.fromkeys(point[key] for point in points))) for key in points[0]}
+    # It contains `points`; the search algorithm runs only these.
+    space = {key: tune.choice(list(dict.fromkeys(point[key] for point in points))) for key in points[0]}
     callbacks: list[tune.Callback] = [JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()]
     if tracker == "wandb":
         from sousaphone.sweep.wandb_logger import TrackerCallback
@@ -226,10 +223,8 @@ def _tuner(
             metric=sweep.metric,
             mode=sweep.mode,
             scheduler=sweep.scheduler,
-            search_alg=BasicVariantGenerator(
-                points_to_evaluate=None if whole else points, max_concurrent=resources.max_concurrent or 0
-            ),
-            num_samples=1 if whole else len(points),
+            search_alg=BasicVariantGenerator(points_to_evaluate=points, max_concurrent=resources.max_concurrent or 0),
+            num_samples=len(points),
             # A new worker takes seconds to import torch; a used one starts the next trial at once.
             reuse_actors=True,
             trial_name_creator=name_trial,
