@@ -170,7 +170,7 @@ class _Trial:
         """Write the results, the checkpoint and the curve of an epoch, and last the record, which marks the epoch as
         completed; then report the epoch."""
         self.watch.check()
-        if epoch.test is not None:
+        if epoch.final:
             self._write_results(epoch, data)
         if epoch.end is None or epoch.end.status.is_full:
             checkpoint.save(self.directory, epoch.number, attempt, epoch.state)
