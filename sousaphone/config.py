@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
 from sousaphone.space import PerModel as PerModel
-from sousaphone.space import points
+from sousaphone.space import bounds, domains, is_domain, is_grid, parts, points, searched
 from sousaphone.strategies import STRATEGIES
 
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
@@ -261,51 +261,82 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return key, value
 
 
+# The same in all trials of a sweep, or, like the micro-batch, in all trials of a backbone.
+FIXED = ("dataset", "data_dir", "cache_dir", "hold_out", "test_also", "device", "threads", "scale", "weights")
+FIXED += ("micro_batch", "accumulation", "eval_batch", "frontend_mismatch", "limit_eval_batches", "score_test", "tag")
+
+
 @dataclass(frozen=True)
 class Sweep:
     """A sweep, as returned by a tune_configs module: a parameter space over TrainConfig's fields and how to run it.
 
-    `param_space` maps each field to a value or to a part of a space of Ray Tune (see `sousaphone.space`). `tuning`
-    describes how the learning rates were chosen, for sweeps whose trials are results; `notes` are further remarks for
-    the report.
+    `param_space` maps each field to a value or to a part of a space of Ray Tune (see `sousaphone.space`). With a
+    `searcher` of Ray Tune, trials are proposed while the sweep runs; without one, all are known when it is planned. A
+    `scheduler` of Ray Tune may stop trials early. `tuning` describes how the learning rates were chosen, for sweeps
+    whose trials are results; `notes` are further remarks for the report. A wrong space raises a UserError.
     """
 
     param_space: Mapping[str, Any]
-    num_samples: int = 1  # points drawn from the space, each with all combinations of its grids
+    num_samples: int = 1  # draws from the domains, each with all combinations of the grids; with a searcher: trials
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    searcher: Any = None
     scheduler: Any = None
     metric: str = "val_macro_f1"
     mode: str = "max"
     tuning: str = ""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        known = {each.name: each for each in dataclasses.fields(TrainConfig)}
+        if unknown := [name for name in self.param_space if name not in known]:
+            raise UserError(f"the space has {unknown[0]!r}, which is no setting; the settings are: {', '.join(known)}")
+        if "model" not in self.param_space:
+            raise UserError("the space has no 'model'; add the backbones, for example those of request.models")
+        for name, part in parts(self.param_space).items():
+            field_name = name.partition("@")[0]
+            varies = is_domain(part) or (is_grid(part) and len(part["grid_search"]) > 1)
+            if varies and field_name in FIXED:
+                raise UserError(f"the space varies {field_name!r}, which a sweep cannot; give one value")
+            if varies and is_grid(part) and self.searcher is not None:
+                raise UserError(f"the space has a grid over {name!r}, which a searcher cannot propose; use tune.choice")
+            for value in bounds(part):
+                _check(known[field_name], value)
+        if self.num_samples < 1:
+            raise UserError(f"num_samples={self.num_samples} is below its limit; give 1 or more")
+
     def trials(self) -> list[TrainConfig]:
-        """All trials of the space: the last grid key varies fastest."""
-        found = [TrainConfig(**point) for point in points(self.param_space, self.num_samples)]
-        return with_tags(dict.fromkeys(found) if self.num_samples > 1 else found)
+        """All trials of the space: the last grid key varies fastest. With a searcher, the first of each backbone."""
+        if self.searcher is None:
+            found = [self.trial(point) for point in points(self.param_space, self.num_samples)]
+            return list(dict.fromkeys(found)) if domains(self.param_space) else found
+        model = self.param_space["model"]
+        space = {**self.param_space, "model": {"grid_search": bounds(model)} if is_domain(model) else model}
+        return [self.trial(point) for point in points(space)][: self.num_samples]
+
+    def trial(self, point: Mapping[str, Any]) -> TrainConfig:
+        """The trial at a point, tagged by the fields that the space varies beyond those in its name."""
+        trial = TrainConfig(**point)
+        return tagged(trial, [n for n in searched(self.param_space, trial.model) if n not in ArmKey._fields])
 
 
-def with_tags(trials: Iterable[TrainConfig]) -> list[TrainConfig]:
-    """Tag trials that differ in more than backbone, strategy, targets, augmentation and seed."""
-    groups: dict[ArmKey, list[TrainConfig]] = {}
-    trials = list(trials)
-    for trial in trials:
-        groups.setdefault(arm_of(dataclasses.asdict(trial)), []).append(trial)
-    names = {arm: varied(map(dataclasses.asdict, group)) for arm, group in groups.items()}
-    return [tagged(trial, names[arm_of(dataclasses.asdict(trial))]) for trial in trials]
-
-
-def check_trials(trials: Iterable[TrainConfig]) -> None:
+def check_trials(trials: Iterable[TrainConfig], varies: Iterable[str] = ()) -> None:
     """Raise a UserError if two trials have the same name, so that one would overwrite the other, or differ in clip
-    length or in clips per optimiser step, so that they could not be compared."""
+    length, unless that is among the fields that the sweep varies, or in clips per optimiser step, so that they could
+    not be compared; or if a backbone does not have the layers that are to get adapters."""
     seen: dict[str, TrainConfig] = {}
     for trial in trials:
         if trial.trial_id in seen:
             raise UserError(f"trial {trial.trial_id!r} is planned twice; name each model, seed and option once")
         seen[trial.trial_id] = trial
-    if len(lengths := {trial.clip_seconds for trial in seen.values()}) > 1:
+        targets = REGISTRY[trial.model].lora_targets
+        if STRATEGIES[trial.strategy].low_rank and trial.lora_targets not in targets:
+            raise UserError(
+                f"{trial.model} has no lora_targets {trial.lora_targets!r}, only {', '.join(targets)}; give one of "
+                "these, or leave the backbone out"
+            )
+    if "clip_seconds" not in varies and len(lengths := {trial.clip_seconds for trial in seen.values()}) > 1:
         seconds = ", ".join(f"{value:g}" for value in sorted(lengths))
         raise UserError(f"the trials use clips of {seconds} s; give all the same length with --set clip_seconds=")
     if len(batches := {trial.micro_batch * trial.accumulation for trial in seen.values()}) > 1:

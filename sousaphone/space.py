@@ -8,6 +8,7 @@ does not change if backbones or seeds are added.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,35 +39,67 @@ def is_domain(value: Any) -> bool:
     return callable(getattr(value, "sample", None)) and callable(getattr(value, "is_function", None))
 
 
-def searched(space: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the grids and domains of each field that has any; of a PerModel, those of all backbones."""
-    parts = {name: list(v.values.values()) if isinstance(v, PerModel) else [v] for name, v in space.items()}
-    found = {name: [each for each in own if is_grid(each) or is_domain(each)] for name, own in parts.items()}
-    return {name: own for name, own in found.items() if own}
+def searched(space: Mapping[str, Any], model: str) -> list[str]:
+    """Return the fields that vary for a backbone, except for the seed: grids of several values, and domains."""
+    own = {name: v.values.get(model) if isinstance(v, PerModel) else v for name, v in space.items() if name != "seed"}
+    return [name for name, v in own.items() if is_domain(v) or (is_grid(v) and len(v["grid_search"]) > 1)]
+
+
+def parts(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parts of a space by a flat name: the field, or `field@model` for those of a PerModel."""
+    return {
+        f"{name}@{model}" if model else name: part
+        for name, value in space.items()
+        for model, part in (value.values.items() if isinstance(value, PerModel) else [("", value)])
+    }
+
+
+def domains(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the domains by their flat name, without functions, which depend on the other values."""
+    return {name: part for name, part in parts(space).items() if is_domain(part) and not part.is_function()}
+
+
+def bounds(part: Any) -> list[Any]:
+    """Return values that include the extreme ones of a grid or domain; none for functions and unbounded domains."""
+    if not is_domain(part):
+        return list(part["grid_search"]) if is_grid(part) else []
+    low, high = getattr(part, "lower", None), getattr(part, "upper", None)
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(high):
+        return list(getattr(part, "categories", []))
+    return [part.cast(low), part.cast(high) - 1 if isinstance(part.cast(high), int) else high]
+
+
+def draw(space: Mapping[str, Any], number: int, seed: int = 0) -> dict[str, Any]:
+    """Draw one value from each domain, by its flat name."""
+    from numpy.random import RandomState  # --help does not need numpy
+
+    def state(name: str) -> RandomState:
+        digest = hashlib.sha256(f"{seed} {number} {name.partition('@')[0]}".encode()).digest()
+        return RandomState(int.from_bytes(digest[:4], "big"))
+
+    return {name: domain.sample(random_state=state(name)) for name, domain in domains(space).items()}
+
+
+def place(space: Mapping[str, Any], drawn: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the points with these values of the domains: one for every combination of the grids, of which the last
+    varies fastest. Functions of `sample_from` get the other values."""
+    for point in _combinations({name: _placed(name, value, drawn) for name, value in space.items()}):
+        for name, value in point.items():
+            if is_domain(value):
+                point[name] = value.sample(config=point)
+        yield point
 
 
 def points(space: Mapping[str, Any], samples: int = 1, seed: int = 0) -> Iterator[dict[str, Any]]:
-    """Yield every point: `samples` draws from the domains, each with every combination of the grids, of which the last
-    varies fastest. Functions of `sample_from` get the other values."""
+    """Yield every point: `samples` draws from the domains, each with every combination of the grids."""
     for number in range(samples):
-        drawn = {name: _drawn(name, value, number, seed) for name, value in space.items()}
-        for point in _combinations(drawn):
-            for name, value in point.items():
-                if is_domain(value):
-                    point[name] = value.sample(config=point)
-            yield point
+        yield from place(space, draw(space, number, seed))
 
 
-def _drawn(name: str, value: Any, number: int, seed: int) -> Any:
-    """Draw a value from a domain or from those of a PerModel; anything else, and functions, are returned."""
+def _placed(name: str, value: Any, drawn: Mapping[str, Any]) -> Any:
     if isinstance(value, PerModel):
-        return PerModel({model: _drawn(name, each, number, seed) for model, each in value.values.items()})
-    if not is_domain(value) or value.is_function():
-        return value
-    from numpy.random import RandomState  # --help does not need numpy
-
-    digest = hashlib.sha256(f"{seed} {number} {name}".encode()).digest()
-    return value.sample(random_state=RandomState(int.from_bytes(digest[:4], "big")))
+        return PerModel({model: drawn.get(f"{name}@{model}", part) for model, part in value.values.items()})
+    return drawn.get(name, value)
 
 
 def _combinations(space: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sousaphone.config import SEARCH, Sweep, TrainConfig, check_trials, varied
+from sousaphone.config import SEARCH, Sweep, TrainConfig, arm_of, check_trials
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.planning.resolve_options import (
@@ -28,6 +28,7 @@ from sousaphone.runs import learning_rates, schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.space import searched
 from sousaphone.text import parse_duration
 
 MakeSweep = Callable[[str, Request], Sweep]  # of the name of a config, and a request
@@ -65,6 +66,22 @@ class Job:
             sweep=dataclasses.replace(self.sweep, param_space={**self.sweep.param_space, **places}),
         )
 
+    @property
+    def proposals_left(self) -> int:
+        """The number of trials that the sweep's searcher has yet to propose."""
+        return 0 if self.sweep.searcher is None else max(0, self.sweep.num_samples - len(self.trials))
+
+    def expected(self) -> list[TrainConfig]:
+        """Return stand-ins for the trials that are yet to be proposed, with the settings of those planned first."""
+        first = list({trial.model: trial for trial in reversed(self.trials)}.values())
+        numbers = range(self.proposals_left)
+        return [dataclasses.replace(first[n % len(first)], tag=f"proposal-{n + 1}") for n in numbers]
+
+    def current(self) -> Job:
+        """Return the job with the trials of run.json, to which a searcher adds."""
+        plan = self.directory.read_plan()
+        return dataclasses.replace(self, plan=plan, trials=tuple(TrainConfig(**trial) for trial in plan["trials"]))
+
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""
         return {name: record for name in self.trial_ids if (record := self.directory.record(name)) is not None}
@@ -77,12 +94,13 @@ class Job:
     @property
     def is_done(self) -> bool:
         """Whether the run exists and none of its trials is left."""
-        return self.plan is not None and not self.added and not self.left()
+        return self.plan is not None and not self.added and not self.proposals_left and not self.left()
 
     def all_ended_well(self) -> bool:
         """Whether every planned trial ended well, with a result."""
         records = self.records().values()
-        return len(records) == len(self.trials) and all(each.status.is_good and each.history for each in records)
+        ended = len(records) == len(self.trials) and not self.proposals_left
+        return ended and all(each.status.is_good and each.history for each in records)
 
     def _is_left(self, record: TrialRecord | None) -> bool:
         if record is None or not record.status.has_ended:
@@ -110,9 +128,14 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         job = _promote(options, options.promote, make_sweep)
     else:
         job = _start(options, make_sweep)
-    check_trials(job.trials)
-    if len(job.trials) > schema.MOST_TRIALS or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS:
+    check_trials(job.trials, (name for trial in job.trials for name in searched(job.sweep.param_space, trial.model)))
+    if (
+        len(job.trials) + job.proposals_left > schema.MOST_TRIALS
+        or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS
+    ):
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
+    if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.proposals_left > schema.MOST_ARMS:
+        raise UserError(f"a sweep has at most {schema.MOST_ARMS} arms; give fewer points")
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
         job,
@@ -205,10 +228,12 @@ def _extension(
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
-    proposed = make_sweep(config, extension).trials()
-    own = {"augment", "seed", "tag", *varied(map(dataclasses.asdict, proposed))}
-    for point in proposed:
+    sweep = make_sweep(config, extension)
+    if sweep.searcher is not None:
+        raise UserError("--extend cannot add to a sweep whose trials a searcher proposes; start a new run")
+    for point in sweep.trials():
         if point.model in known:
+            own = {"augment", "seed", "tag", *searched(sweep.param_space, point.model)}
             point = dataclasses.replace(known[point.model], **{name: getattr(point, name) for name in own})
         if point.trial_id not in planned:
             added.append(point)

@@ -71,8 +71,10 @@ def prepare(
     if options.timing is not False:
         # Before a real start, timing must be cheap compared with the sweep.
         budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
-        speeds = time_arms(left, clips, Path(job.request.cache_dir), budget, announce, records or {})
-    forecast = predict(left, clips, speeds, trainable, at_once, records)
+        speeds = time_arms(
+            [*left, *job.expected()], clips, Path(job.request.cache_dir), budget, announce, records or {}
+        )
+    forecast = predict([*left, *job.expected()], clips, speeds, trainable, at_once, records)
     for line in describe(forecast):
         announce(line)
     limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
@@ -80,10 +82,11 @@ def prepare(
         raise UserError("this sweep would exceed its limits; not started:", *(f"  {line}" for line in why))
     if options.plan or dataset is None:
         return None
+    used = [*left, *job.expected()]
     for needed in (dataset, *further):
-        fill_caches(needed, left, Path(job.request.cache_dir))
+        fill_caches(needed, used, Path(job.request.cache_dir))
     for other in further:
-        if warning := overlap(dataset, other, left, Path(job.request.cache_dir)):
+        if warning := overlap(dataset, other, used, Path(job.request.cache_dir)):
             announce(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
     return job, dataset
@@ -127,6 +130,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
         "at_once": at_once,
+        **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,
@@ -178,6 +182,8 @@ def describe_trials(
     planned = f"{counted(len(job.trials), 'trial')} of {counted(first.epochs, 'epoch')}"
     if job.plan is not None:
         planned += f", {len(left)} of them left"
+    if job.proposals_left:
+        planned += f", and {counted(job.proposals_left, 'trial')} that a searcher proposes"
     yield f"{planned}, {at_once} at a time, on {job.request.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
     yield f"  per trial: {resources.cpus_per_trial:g} CPU{gpus}; clips of {first.clip_seconds:g} s"

@@ -26,7 +26,7 @@ from sousaphone.runs.statuses import Status
 
 MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
 # A report takes a second for ten arms, and compares each backbone with each other.
-_MOST_ARMS, MOST_MODELS = 1_000, 32
+MOST_ARMS, MOST_MODELS = 1_000, 32
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -115,8 +115,8 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     if not len(set(plan["trial_ids"])) == len(plan["trial_ids"]) == len(plan["trials"]):
         raise ValueError("trials and trial_ids do not match")
     arms = set(map(arm_of, plan["trials"]))
-    if len(arms) > _MOST_ARMS or len({arm.model for arm in arms}) > MOST_MODELS:
-        raise ValueError(f"its trials have more than {_MOST_ARMS} arms, or more than {MOST_MODELS} backbones")
+    if len(arms) > MOST_ARMS or len({arm.model for arm in arms}) > MOST_MODELS:
+        raise ValueError(f"its trials have more than {MOST_ARMS} arms, or more than {MOST_MODELS} backbones")
     return plan
 
 
@@ -188,6 +188,7 @@ _PLAN = fields(
     request=Required[Annotated[Any, _REQUEST]],
     trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
     trial_ids=Required[list[Id]],
+    planned=Annotated[int, Ge(1), Le(MOST_TRIALS)],  # number of trials, if a searcher proposes them during the run
     at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
     notes=list[Text],

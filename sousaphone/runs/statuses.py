@@ -30,8 +30,8 @@ class Status(enum.StrEnum):
     RUNNING = "running", "it is running"
     COMPLETED = "completed", ""
     EARLY_STOPPED = "early_stopped", ""
-    PRUNED = "pruned", "the search trained others further"
     TIME_LIMIT = "time_limit", "it was stopped before its last planned epoch"
+    PRUNED = "pruned", "the scheduler stopped it early"
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
@@ -45,7 +45,7 @@ class Status(enum.StrEnum):
     @property
     def is_good(self) -> bool:
         """Whether the trial ended well; a sweep succeeds if every trial did."""
-        return self.is_full or self in (Status.PRUNED, Status.TIME_LIMIT)
+        return self.is_full or self in (Status.TIME_LIMIT, Status.PRUNED)
 
     @property
     def is_bad(self) -> bool:
@@ -68,7 +68,7 @@ class Status(enum.StrEnum):
         return tuple(cause for cause in Cause if cause.status is self)
 
     def continuation(self, cause: Cause | None) -> Continuation | None:
-        """Return how a trial with this status and cause (None: unknown) is continued; None if nothing is missing."""
+        """Return how a trial with this status and cause (None: unknown) is continued; None if it has all results that it will have."""
         if self.is_full or self is Status.PRUNED:
             return None
         if not self.has_ended or cause is Cause.SWEEP_TIME_LIMIT:
@@ -89,9 +89,9 @@ class Cause(enum.StrEnum):
     status: Status
     ALL_EPOCHS = "all_epochs", Status.COMPLETED
     PATIENCE = "patience", Status.EARLY_STOPPED
-    SCHEDULER = "scheduler", Status.PRUNED  # stopped at a rung
     TRIAL_TIME_LIMIT = "trial_time_limit", Status.TIME_LIMIT
     SWEEP_TIME_LIMIT = "sweep_time_limit", Status.TIME_LIMIT
+    SCHEDULER = "scheduler", Status.PRUNED
     STOPPED_BY_USER = "stopped_by_user", Status.INTERRUPTED  # SIGINT or SIGTERM
     DRIVER_KILLED = "driver_killed", Status.INTERRUPTED
     RAY_STOPPED = "ray_stopped", Status.INTERRUPTED  # its processes were killed, or it raised an error

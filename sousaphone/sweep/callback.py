@@ -14,7 +14,7 @@ from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.runs.seal import pickles, seal
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.sweep.failures import explain
+from sousaphone.sweep.failures import end_pruned, explain
 from sousaphone.sweep.status_page import read_records, seconds_left, write_status
 from sousaphone.sweep.trainable import run_of
 from sousaphone.text import in_words
@@ -60,6 +60,7 @@ class LiveCallback(tune.Callback):
 
     def on_trial_complete(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
+        end_pruned(run, str(trial))
         record = TrialRecord.find(run.trial(str(trial)))
         if record is None or record.status is Status.INTERRUPTED:
             self._print(trial, "not started: the time limit of this launch is reached")

@@ -37,6 +37,16 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
     write_status(run)
 
 
+def end_pruned(run: RunDirectory, trial_id: str) -> None:
+    """Record that the scheduler stopped a trial, if its record is still "running": a trial that ends by itself records
+    that before Ray is notified."""
+    record = TrialRecord.find(run.trial(trial_id))
+    if record is not None and record.status is Status.RUNNING:
+        record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+        with contextlib.suppress(OSError):  # on a full disk it is interrupted instead
+            record.write(run.trial(trial_id))
+
+
 def _text_of(path: Path) -> str | None:
     try:
         return read_small(path).decode(errors="replace")
