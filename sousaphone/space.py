@@ -41,7 +41,9 @@ def is_domain(value: Any) -> bool:
 
 def searched(space: Mapping[str, Any], model: str) -> list[str]:
     """Return the fields that vary for a backbone, except for the seed: grids of several values, and domains."""
-    own = {name: v.values.get(model) if isinstance(v, PerModel) else v for name, v in space.items() if name != "seed"}
+    own: dict[str, Any] = {
+        name: v.values.get(model) if isinstance(v, PerModel) else v for name, v in space.items() if name != "seed"
+    }
     return [name for name, v in own.items() if is_domain(v) or (is_grid(v) and len(v["grid_search"]) > 1)]
 
 

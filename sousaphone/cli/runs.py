@@ -74,10 +74,8 @@ def _list(arguments: argparse.Namespace) -> int:
     for run in _runs(arguments.storage):
         try:
             plan = run.read_foreign_plan()
-            completed, planned = (
-                sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"]),
-                max(len(plan["trial_ids"]), plan.get("planned", 0)),
-            )
+            completed = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"])
+            planned = max(len(plan["trial_ids"]), plan.get("planned", 0))
             state = "running" if run.is_live() else "complete" if completed == planned else "incomplete"
             cells = plan["created"], f"{completed}/{planned}", state
         except UserError as error:

@@ -14,7 +14,9 @@ from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.planning.resolve_options import (
     check_lowest,
+    config_name,
     existing_run,
+    is_file,
     known_models,
     new_run,
     refuse_changes,
@@ -40,10 +42,11 @@ class Job:
 
     directory: RunDirectory
     request: Request
-    config: str  # the sweep's name in tune_configs
+    config: str  # the sweep's name in tune_configs, or that of its file without .py
     sweep: Sweep
     trials: tuple[TrainConfig, ...]  # all planned trials, finished ones included
     limits: Limits  # without the deadline of a launch
+    config_file: str = ""  # the sweep's Python file, absolute; empty: a module of tune_configs
     plan: dict[str, Any] | None = None  # content of run.json; None for a new run
     added: tuple[str, ...] = ()  # ids of the trials that --extend adds
     promoted_from: Mapping[str, Any] = field(default_factory=dict)  # run and trial of --promote, or empty
@@ -129,10 +132,8 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     else:
         job = _start(options, make_sweep)
     check_trials(job.trials, (name for trial in job.trials for name in searched(job.sweep.param_space, trial.model)))
-    if (
-        len(job.trials) + job.proposals_left > schema.MOST_TRIALS
-        or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS
-    ):
+    most, longest = len(job.trials) + job.proposals_left, max(trial.epochs for trial in job.trials)
+    if most > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
     if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.proposals_left > schema.MOST_ARMS:
         raise UserError(f"a sweep has at most {schema.MOST_ARMS} arms; give fewer points")
@@ -146,10 +147,11 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
 
 
 def _start(options: Options, make_sweep: MakeSweep) -> Job:
-    config = options.config or "backbones"
+    file = _given_file(options)
+    config = config_name(options.config or "backbones")
     directory = new_run(options, f"{config}-{options.dataset or 'tiny'}")
     request = resolve(options)
-    sweep = make_sweep(config, request)
+    sweep = make_sweep(file or config, request)
     remarks = []
     if options.epochs is None:
         remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
@@ -161,7 +163,32 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")
     if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
         remarks.append(f"--rates {options.rates} has no rate for {', '.join(without)}: learning rates are untuned")
-    return Job(directory, request, config, sweep, tuple(sweep.trials()), _limits(options, {}), remarks=tuple(remarks))
+    return Job(
+        directory,
+        request,
+        config,
+        sweep,
+        tuple(sweep.trials()),
+        _limits(options, {}),
+        config_file=file,
+        remarks=tuple(remarks),
+    )
+
+
+def _given_file(options: Options) -> str:
+    """Return the absolute path of the sweep's Python file; empty if it is a module of tune_configs."""
+    return str(expanded(options.config).absolute()) if options.config and is_file(options.config) else ""
+
+
+def _own_file(options: Options, run: RunDirectory, plan: Mapping[str, Any]) -> str:
+    """Return the Python file of an existing run's sweep; raise a UserError if somebody else may have named it."""
+    file = _given_file(options) or str(plan.get("config_file", ""))
+    if file and not options.config and not run.is_own:
+        raise UserError(
+            f"{run.path} is from elsewhere, and resuming it would execute {file}; read that file, then give it: "
+            f"--config {file}"
+        )
+    return file
 
 
 def _continue(options: Options, make_sweep: MakeSweep) -> Job:
@@ -171,24 +198,26 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
     saved, trials = _saved(directory, plan)
     config = str(plan["config"])
     refuse_changes(options, saved, config, trials)
-    request = resolve(options, saved)
+    request, file = resolve(options, saved), _own_file(options, directory, plan)
     added: list[TrainConfig] = []
     if options.extend:
-        request, added = _extension(options, request, config, trials, make_sweep)
+        request, added = _extension(options, request, file or config, trials, make_sweep)
     trials = [
         dataclasses.replace(trial, cache_dir=request.cache_dir, weights=request.weights[trial.model])
         for trial in [*trials, *added]
     ]
+    sweep, promoted = make_sweep(file or config, request), plan.get("promoted_from") or {}
     return Job(
         directory,
         request,
         config,
-        make_sweep(config, request),
+        _one_trial(sweep) if promoted else sweep,
         tuple(trials),
         _limits(options, plan.get("limits", {})),
+        config_file=file,
         plan=plan,
         added=tuple(trial.trial_id for trial in added),
-        promoted_from=plan.get("promoted_from") or {},
+        promoted_from=promoted,
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
@@ -267,6 +296,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
             f"--rates {source.path / learning_rates.FILE}"
         )
     best, remarks = _best(source, plan)
+    config_of = "backbones" if plan.get("config_file") else str(plan["config"])  # the trial's settings are known
     saved, trials = _saved(source, plan)
     config = trials[plan["trial_ids"].index(best.trial_id)]
     request = dataclasses.replace(
@@ -285,8 +315,8 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     return Job(
         new_run(options, f"{source.path.name}-promoted"),
         request,
-        str(plan["config"]),
-        make_sweep(str(plan["config"]), request),
+        config_of,
+        _one_trial(make_sweep(config_of, request)),
         tuple(trials),
         _limits(options, {}),
         promoted_from={
@@ -298,6 +328,11 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
         },
         remarks=tuple(remarks),
     )
+
+
+def _one_trial(sweep: Sweep) -> Sweep:
+    """Return a sweep for the seeds of one configuration."""
+    return dataclasses.replace(sweep, searcher=None, scheduler=None)
 
 
 def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, list[str]]:

@@ -67,14 +67,13 @@ def prepare(
         size = builtin_clips(job.request.dataset)
         clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
     records = job.records() if job.plan is not None else None
+    used = [*left, *job.expected()]
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
         # Before a real start, timing must be cheap compared with the sweep.
         budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
-        speeds = time_arms(
-            [*left, *job.expected()], clips, Path(job.request.cache_dir), budget, announce, records or {}
-        )
-    forecast = predict([*left, *job.expected()], clips, speeds, trainable, at_once, records)
+        speeds = time_arms(used, clips, Path(job.request.cache_dir), budget, announce, records or {})
+    forecast = predict(used, clips, speeds, trainable, at_once, records)
     for line in describe(forecast):
         announce(line)
     limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
@@ -82,7 +81,6 @@ def prepare(
         raise UserError("this sweep would exceed its limits; not started:", *(f"  {line}" for line in why))
     if options.plan or dataset is None:
         return None
-    used = [*left, *job.expected()]
     for needed in (dataset, *further):
         fill_caches(needed, used, Path(job.request.cache_dir))
     for other in further:
@@ -113,6 +111,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "name": job.directory.path.name,
         "command": shlex.join(["python", *sys.argv]),
         "config": job.config,
+        **({"config_file": job.config_file} if job.config_file else {}),
         "notes": [*dataset.notes, *job.sweep.notes],
         "tuning": job.sweep.tuning,
         "data": describe_data(dataset, job.request.built_in),

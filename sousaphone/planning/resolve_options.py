@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -65,6 +66,19 @@ def new_run(options: Options, default: str) -> RunDirectory:
         remedy = "add --resume, or give another name" if directory.exists else "give another name"
         raise UserError(f"--name {name}: {directory.path} is in use; {remedy}")
     return directory
+
+
+def is_file(config: str) -> bool:
+    """Whether `--config` gives a Python file, not the name of a module of tune_configs."""
+    return config.endswith(".py")
+
+
+def config_name(config: str) -> str:
+    """Return the name of a sweep for run.json; raise a UserError if a file's name cannot be one."""
+    name = Path(config).stem if is_file(config) else config
+    if is_file(config) and not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+        raise UserError(f"--config {config}: the file's name is the name of the sweep; use letters, digits, _ and -")
+    return name
 
 
 def run_names(storage: Path) -> str:
@@ -192,6 +206,8 @@ def _compare(
         new, old = _words(old if set(new) == set(old) else new), _words(old)
     elif name in ("hold_out", "test_also"):
         new, old = (_hold_out if name == "hold_out" else _test_also)(options), old or "none"
+    elif name == "config":
+        new = config_name(new)
     elif new == "auto":  # of scale and device
         new = old
     yield flag(name), new, old

@@ -81,7 +81,9 @@ _WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
 class Options:
     """The options as given. One that is not given is None, so that a resumed run keeps its value; a switch is False."""
 
-    config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
+    config: str | None = fixed(
+        COMPARED, "sweep: a module of tune_configs, or a Python file like them (default backbones)", metavar="NAME"
+    )
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
     augment: str | None = fixed(
         COMPARED,

@@ -199,7 +199,7 @@ _PLAN = fields(
     baselines=bool,
     extensions=list[Annotated[Any, fields(created=Text, command=Text, added=list[Id])]],
     resources=dict[Text, Scalar],
-    **dict.fromkeys(("name", "command", "tuning", "tracker"), Text),
+    **dict.fromkeys(("name", "command", "tuning", "tracker", "config_file"), Text),
 )
 PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 

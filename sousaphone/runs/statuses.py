@@ -68,7 +68,7 @@ class Status(enum.StrEnum):
         return tuple(cause for cause in Cause if cause.status is self)
 
     def continuation(self, cause: Cause | None) -> Continuation | None:
-        """Return how a trial with this status and cause (None: unknown) is continued; None if it has all results that it will have."""
+        """Return how a trial with this status and cause (None: unknown) is continued; None if it is not."""
         if self.is_full or self is Status.PRUNED:
             return None
         if not self.has_ended or cause is Cause.SWEEP_TIME_LIMIT:
