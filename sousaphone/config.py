@@ -283,6 +283,7 @@ class Sweep:
     max_concurrent: int | None = None
     searcher: Any = None
     scheduler: Any = None
+    search: Any = None  # a `sousaphone.search.design.Search`, whose finalists are trained once it is complete
     metric: str = "val_macro_f1"
     mode: str = "max"
     tuning: str = ""
