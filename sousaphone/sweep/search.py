@@ -24,9 +24,9 @@ class SearchProposals(Proposals):
     """Proposes what `Progress.next_trial` returns: a new configuration, or one that continues to its next rung."""
 
     def begin(self, run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig]) -> None:
-        super().begin(run, sweep, ())  # the records show what is left
         self._again = {trial.trial_id for trial in left}
         self._live: dict[str, int] = {}  # the index of the rung to which each running trial goes
+        super().begin(run, sweep, ())  # the records show what is left
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         found = None if self._too_late else self._progress().next_trial(self._live)
