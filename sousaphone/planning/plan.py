@@ -33,6 +33,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import SCHEMA, banner
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.trial_record import now
+from sousaphone.space import searched
 from sousaphone.text import Announce, counted
 from sousaphone.weights import RANDOM, content_fingerprint
 
@@ -128,6 +129,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
+        "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
         "at_once": at_once,
         **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
