@@ -35,6 +35,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import SCHEMA, banner
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.trial_record import now
+from sousaphone.space import searched
 from sousaphone.text import Announce, counted
 from sousaphone.weights import RANDOM, content_fingerprint
 
@@ -145,6 +146,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
+        "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
         "at_once": at_once,
         **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
         **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),

@@ -96,7 +96,7 @@ class Options:
     )
     lora_targets: str | None = fixed(
         COMPARED,
-        "pretrained layers with adapters: all linear ones, or a short list (default all-linear)",
+        "pretrained layers with adapters: all linear ones, a short list, or layers of attention (default all-linear)",
         choices=LORA_TARGETS,
     )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))

@@ -193,6 +193,7 @@ _PLAN = fields(
     at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
     notes=list[Text],
+    searched=list[Text],  # the settings that the sweep varies
     data=Annotated[Any, DATA],
     provenance=Annotated[Any, PROVENANCE],
     promoted_from=Annotated[Any, _ORIGIN] | None,
