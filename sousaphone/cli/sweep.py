@@ -51,7 +51,7 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
             arguments["help"] += f"; known: {', '.join(config_names())}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(flag(declared.name), default=declared.default, **arguments)
+        groups[title].add_argument(flag(declared.name), dest=declared.name, default=declared.default, **arguments)
     return parser
 
 
