@@ -125,8 +125,9 @@ def parse_budget(text: str) -> dict[str, Any]:
     neither."""
     try:
         if not text.strip().isdecimal():
-            return {"configurations": LEAST, "seconds": parse_duration("--budget", text)}
-        if LEAST <= int(text) <= MOST_CONFIGURATIONS:
+            if (seconds := parse_duration("--budget", text)) is not None:
+                return {"configurations": LEAST, "seconds": seconds}
+        elif LEAST <= int(text) <= MOST_CONFIGURATIONS:
             return {"configurations": int(text)}
     except UserError:
         pass

@@ -1,4 +1,4 @@
-"""`--config search` through Ray: a killed search equals the uninterrupted one, and test clips wait for the finalists."""
+"""`--config search` through Ray: a killed search equals the uninterrupted one; test clips wait for the finalists."""
 
 from __future__ import annotations
 
