@@ -195,9 +195,9 @@ def describe_trials(
     for trial in left:
         record = records.get(trial.trial_id)
         done = f", resumes after epoch {len(record.history)}" if record and record.history else ""
-        names = ["learning_rate", *(n for n in searched(job.sweep.param_space, trial.model) if n not in ArmKey._fields)]
-        settings = ", ".join(f"{name.replace('_', ' ')} {getattr(trial, name)}" for name in dict.fromkeys(names))
-        yield f"  {trial.trial_id:<28} {settings}, weights {trial.weights}{done}"
+        names = set(searched(job.sweep.param_space, trial.model)) - {"learning_rate", *ArmKey._fields}
+        own = "".join(f", {name}={getattr(trial, name)}" for name in sorted(names))
+        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}{own}, weights {trial.weights}{done}"
         if (alike := (trial.model, trial.strategy, trial.lora_targets, trial.lora_r)) not in built:
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
