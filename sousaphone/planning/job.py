@@ -287,7 +287,12 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
-    return job if sweep.search is None else job.with_search(Progress.read(directory).search)
+    if sweep.search is None:
+        return job
+    search = Progress.read(directory).search
+    if not search.is_over(trials[0].epochs):
+        raise UserError(f"{directory.path / 'run.json'}: the rungs of its search are damaged; restore it from a copy")
+    return job.with_search(search)
 
 
 def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:
