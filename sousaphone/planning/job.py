@@ -72,7 +72,8 @@ class Job:
     @property
     def proposals_left(self) -> int:
         """The number of trials that the sweep's searcher has yet to propose."""
-        return 0 if self.sweep.searcher is None else max(0, self.sweep.num_samples - len(self.trials))
+        planned = (self.plan or {}).get("planned", self.sweep.num_samples)  # fewer if its space was exhausted
+        return 0 if self.sweep.searcher is None else max(0, planned - len(self.trials))
 
     def expected(self) -> list[TrainConfig]:
         """Return stand-ins for the trials that are yet to be proposed, with the settings of those planned first."""

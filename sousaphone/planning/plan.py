@@ -131,7 +131,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "resources": dataclasses.asdict(resources),
         "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
         "at_once": at_once,
-        **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
+        **({"planned": len(job.trials) + job.proposals_left} if job.sweep.searcher is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,
