@@ -7,31 +7,37 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
+import hashlib
+import json
 import math
+import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.errors import UserError
+from sousaphone.space import PerModel as PerModel
+from sousaphone.space import bounds, domains, is_domain, is_grid, parts, points, searched
 from sousaphone.strategies import STRATEGIES
 
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
 FEW_PLAYERS = 8  # test players: with fewer, a difference between two models hardly generalises to other players
-LORA_TARGETS = ("all-linear", "sweep")
+LORA_TARGETS = ("all-linear", "sweep", "qv", "qkv", "attention")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
 CLIP_SECONDS = {"nano": 2.5, "base": 5.0}  # input length of every model of a sweep, by scale
 COVERED_SECONDS = 30.0  # most of a clip that the averaged scores use: its central part
 DEFAULT_EPOCHS = 20
+TAGGED = {"learning_rate": "lr", "lora_r": "r", "lora_alpha": "alpha"}  # fields, by their names in tags and labels
 SEARCH = "rates"  # the sweep that searches for learning rates
 
 
 def option(default: Any, help: str, *, shown: str | None = None, **limits: Any) -> Any:
-    """A dataclass field with a one-line help text and limits: `choices`, or `low` and `high`, both inclusive. `shown`
-    describes the default in --help if a sweep sets it, or if the value itself does not explain it."""
+    """A dataclass field with a one-line help text and limits: `choices`, a `pattern`, or `low` and `high`, both
+    inclusive. `shown` describes the default in --help if a sweep sets it, or if the value itself does not explain it.
+    """
     return field(default=default, metadata={"help": help, "shown": shown or str(default), **limits})
 
 
@@ -48,6 +54,11 @@ class TrainConfig:
     seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0)
     scale: str = option("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
     weights: str = option("random", "'random' or the path of a weights file or directory")
+    tag: str = option(
+        "",
+        "what distinguishes the trial from others of the sweep with the same backbone, strategy and augmentation",
+        pattern="[a-z0-9.-]{0,40}",
+    )
 
     # Data
     dataset: str = option("tiny", "number of clips", choices=tuple(DATASET_SIZES))
@@ -135,12 +146,13 @@ class ArmKey(NamedTuple):
     strategy: str
     lora_targets: str  # empty unless the adapters are of low rank
     augment: bool
+    tag: str = ""  # of the other options that the sweep varies
 
 
 def arm_of(config: Mapping[str, Any]) -> ArmKey:
     """The arm of a trial, from its configuration; missing values are empty."""
-    model, strategy = str(config.get("model", "")), str(config.get("strategy", ""))
-    return ArmKey(model, strategy, str(lora_targets_of(config) or ""), bool(config.get("augment")))
+    model, strategy, tag = (str(config.get(name, "")) for name in ("model", "strategy", "tag"))
+    return ArmKey(model, strategy, str(lora_targets_of(config) or ""), bool(config.get("augment")), tag)
 
 
 def lora_targets_of(config: Mapping[str, Any]) -> Any:
@@ -150,16 +162,28 @@ def lora_targets_of(config: Mapping[str, Any]) -> Any:
 
 
 def arm_name(config: Mapping[str, Any]) -> str:
-    """The name of an arm; in a learning-rate search, whose trials differ in the rate, it contains the rate."""
+    """The name of an arm: backbone, strategy, targets if not all linear layers, augmentation, tag."""
     arm = arm_of(config)
-    targets = "-sweep" if arm.lora_targets == "sweep" else ""
-    rate = "" if config.get("score_test", True) else f"-lr{config['learning_rate']:g}"
-    return f"{arm.model}-{arm.strategy}{targets}-aug-{'on' if arm.augment else 'off'}{rate}"
+    targets = f"-{arm.lora_targets}" if arm.lora_targets not in ("", "all-linear") else ""
+    tag = arm.tag
+    if not tag and not config.get("score_test", True):  # a learning-rate search of a version without tags
+        tag = f"lr{config['learning_rate']:g}"
+    return f"{arm.model}-{arm.strategy}{targets}-aug-{'on' if arm.augment else 'off'}{f'-{tag}' if tag else ''}"
 
 
 def trial_id(config: Mapping[str, Any]) -> str:
     """The name of a trial, from its configuration."""
     return f"{arm_name(config)}-s{config['seed']}"
+
+
+def tagged(config: TrainConfig, names: Sequence[str]) -> TrainConfig:
+    """The configuration with the tag of these fields: a short name and the value of a single number, else a hash of
+    their values; none without fields."""
+    values = {name: getattr(config, name) for name in names}
+    tag = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:8] if values else ""
+    if len(values) == 1 and (short := TAGGED.get(names[0])):
+        tag = f"{short}{values[names[0]]:g}".replace("+", "")
+    return dataclasses.replace(config, tag=tag)
 
 
 @functools.cache
@@ -182,6 +206,8 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
         raise UserError(f"{name}={value!r} is not a finite number: {limits['help']}")
     if "choices" in limits and value not in limits["choices"]:
         raise UserError(f"{name}={value!r} is unknown; choose one of: {', '.join(map(str, limits['choices']))}")
+    if "pattern" in limits and not re.fullmatch(limits["pattern"], str(value)):
+        raise UserError(f"{name}={value!r} is not of the form {limits['pattern']}: {limits['help']}")
     if "low" in limits and value < limits["low"]:
         raise UserError(f"{name}={value!r} is below its limit; give {limits['low']} or more ({limits['help']})")
     if "high" in limits and value > limits["high"]:
@@ -190,7 +216,7 @@ def _check(declared: dataclasses.Field[Any], value: Any) -> None:
 
 # These have command-line options of their own.
 _OWN_OPTIONS = {"model", "strategy", "lora_targets", "augment", "seed", "scale", "weights", "epochs", "device"}
-_OWN_OPTIONS |= {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "score_test"}
+_OWN_OPTIONS |= {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "score_test", "tag"}
 
 
 def settable() -> dict[str, dataclasses.Field[Any]]:
@@ -219,57 +245,77 @@ def parse_setting(text: str) -> tuple[str, Any]:
     return key, value
 
 
-@dataclass(frozen=True)
-class PerModel:
-    """An option whose value depends on the backbone, such as the learning rate. Tune resolves it for each trial."""
-
-    values: Mapping[str, Any]
-
-    def __call__(self, spec: Any) -> Any:
-        """Called by `tune.sample_from` with the partly resolved specification of the trial."""
-        return self.values[spec.config.model]
+# The same in all trials of a sweep, or, like the micro-batch, in all trials of a backbone.
+FIXED = {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "device", "threads", "scale", "weights"}
+FIXED |= {"micro_batch", "accumulation", "eval_batch", "frontend_mismatch", "limit_eval_batches", "score_test", "tag"}
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A sweep, as returned by a tune_configs module: a parameter space over TrainConfig's fields and how to run it.
 
-    `param_space` maps each field to a value, to `tune.grid_search([...])` or to a PerModel. `tuning` describes how
-    the learning rates were chosen, for sweeps whose trials are results; `notes` are further remarks for the report.
+    `param_space` maps each field to a value or to a part of a space of Ray Tune (see `sousaphone.space`). With a
+    `searcher` of Ray Tune, trials are proposed while the sweep runs; without one, all are known when it is planned. A
+    `scheduler` of Ray Tune may stop trials early. `tuning` describes how the learning rates were chosen, for sweeps
+    whose trials are results; `notes` are further remarks for the report. A wrong space raises a UserError.
     """
 
     param_space: Mapping[str, Any]
+    num_samples: int = 1  # draws from the domains, each with all combinations of the grids; with a searcher: trials
     cpus_per_trial: float = 1.0
     gpus_per_trial: float = 0.0
     max_concurrent: int | None = None
+    searcher: Any = None
     scheduler: Any = None
+    search: Any = None  # a `sousaphone.search.design.Search`, whose finalists are trained once it is complete
     metric: str = "val_macro_f1"
     mode: str = "max"
     tuning: str = ""
     notes: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        known = {each.name: each for each in dataclasses.fields(TrainConfig)}
+        if unknown := [name for name in self.param_space if name not in known]:
+            raise UserError(f"the space has {unknown[0]!r}, which is no setting; the settings are: {', '.join(known)}")
+        if "model" not in self.param_space:
+            raise UserError("the space has no 'model'; add the backbones, for example those of request.models")
+        for name, part in parts(self.param_space).items():
+            field_name = name.partition("@")[0]
+            varies = is_domain(part) or (is_grid(part) and len(part["grid_search"]) > 1)
+            if varies and field_name in FIXED:
+                raise UserError(f"the space varies {field_name!r}, which a sweep cannot; give one value")
+            if varies and is_grid(part) and self.searcher is not None:
+                raise UserError(f"the space has a grid over {name!r}, which a searcher cannot propose; use tune.choice")
+            for value in bounds(part):
+                _check(known[field_name], value)
+        if self.num_samples < 1:
+            raise UserError(f"num_samples={self.num_samples} is below its limit; give 1 or more")
+
     def trials(self) -> list[TrainConfig]:
-        """All trials of the grid in grid order: the last grid key varies fastest."""
-        grid = {k: v["grid_search"] for k, v in self.param_space.items() if isinstance(v, Mapping)}
-        trials = []
-        for point in itertools.product(*grid.values()):
-            values = {**self.param_space, **dict(zip(grid, point, strict=True))}
-            model = values["model"]
-            trials.append(
-                TrainConfig(**{k: v.values[model] if isinstance(v, PerModel) else v for k, v in values.items()})
-            )
-        return trials
+        """All trials of the space: the last grid key varies fastest. With a searcher, the first of each backbone."""
+        if self.searcher is None:
+            found = [self.trial(point) for point in points(self.param_space, self.num_samples)]
+            return list(dict.fromkeys(found)) if domains(self.param_space) else found
+        model = self.param_space["model"]
+        space = {**self.param_space, "model": {"grid_search": bounds(model)} if is_domain(model) else model}
+        return [self.trial(point) for point in points(space)][: self.num_samples]
+
+    def trial(self, point: Mapping[str, Any]) -> TrainConfig:
+        """The trial at a point, tagged by the fields that the space varies beyond those in its name."""
+        trial = TrainConfig(**point)
+        return tagged(trial, [n for n in searched(self.param_space, trial.model) if n not in ArmKey._fields])
 
 
-def check_trials(trials: Iterable[TrainConfig]) -> None:
+def check_trials(trials: Iterable[TrainConfig], varies: Iterable[str] = ()) -> None:
     """Raise a UserError if two trials have the same name, so that one would overwrite the other, or differ in clip
-    length or in clips per optimiser step, so that they could not be compared."""
+    length, unless that is among the fields that the sweep varies, or in clips per optimiser step, so that they could
+    not be compared."""
     seen: dict[str, TrainConfig] = {}
     for trial in trials:
         if trial.trial_id in seen:
             raise UserError(f"trial {trial.trial_id!r} is planned twice; name each model, seed and option once")
         seen[trial.trial_id] = trial
-    if len(lengths := {trial.clip_seconds for trial in seen.values()}) > 1:
+    if "clip_seconds" not in varies and len(lengths := {trial.clip_seconds for trial in seen.values()}) > 1:
         seconds = ", ".join(f"{value:g}" for value in sorted(lengths))
         raise UserError(f"the trials use clips of {seconds} s; give all the same length with --set clip_seconds=")
     if len(batches := {trial.micro_batch * trial.accumulation for trial in seen.values()}) > 1:

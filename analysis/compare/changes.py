@@ -11,7 +11,7 @@ from analysis.stats.arms import title
 from sousaphone.config import ArmKey
 
 # Options of the arm itself, and paths: data and weights are compared by content.
-_LEFT_OUT = {"model", "strategy", "augment", "seed", "data_dir", "cache_dir", "test_also"}
+_LEFT_OUT = {"model", "strategy", "augment", "seed", "tag", "data_dir", "cache_dir", "test_also"}
 _SAME_NETWORK = 0.97  # smallest ratio of the numbers of parameters
 _DIGITS = 12
 

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Required
 
 from analysis.load.ray_log import is_number
 from analysis.load.trials import Trial, clips_scored
-from analysis.stats.arms import title
-from sousaphone.config import ArmKey, arm_of
+from analysis.stats.arms import in_words, settings_of, title
+from sousaphone.config import ArmKey, arm_of, lora_targets_of
 from sousaphone.errors import UserError, printable
 from sousaphone.files import read_small
 from sousaphone.runs import schema
@@ -58,11 +58,12 @@ class Experiment:
     commit: str = "unknown"
     began: str = ""  # ISO 8601; empty if unknown
     most_scored: int | None = None  # maximum number of scored clips of each split; None means all
+    settings: str = ""  # further options in which the arms of its run differ
 
     @property
     def arm(self) -> ArmKey:
-        """The arm without LoRA targets, which earlier sweeps did not vary."""
-        return arm_of(self.config)._replace(lora_targets="")
+        """The arm, whose tag is its settings in words; LoRA targets are one of them, where a run varies them."""
+        return arm_of(self.config)._replace(lora_targets="", tag=self.settings)
 
     @property
     def full(self) -> bool:
@@ -77,7 +78,8 @@ class Experiment:
 
 def arm_title(arm: ArmKey) -> str:
     """Return an arm's display name."""
-    return f"{title(arm.model)}, {arm.strategy}, {'augmented' if arm.augment else 'unaugmented'}"
+    settings = f", {arm.tag}" if arm.tag else ""
+    return f"{title(arm.model)}, {arm.strategy}{settings}, {'augmented' if arm.augment else 'unaugmented'}"
 
 
 def first_titles(titles: Sequence[str]) -> str:
@@ -87,6 +89,9 @@ def first_titles(titles: Sequence[str]) -> str:
 
 def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
     """Return the trials of a run as experiments."""
+    settings = settings_of(trials)
+    targets = {trial.trial_id: lora_targets_of(trial.config) for trial in trials}
+    vary = len(set(targets.values())) > 1
     return [
         Experiment(
             trial.trial_id,
@@ -98,6 +103,7 @@ def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
             trial.error or trial.why or None,
             trial.git_commit,
             most_scored=trial.most_scored,
+            settings=in_words({**({"targets": targets[trial.trial_id]} if vary else {}), **settings[trial.trial_id]}),
         )
         for trial in trials
     ]
@@ -137,7 +143,8 @@ def _experiment(path: Path) -> Experiment:
     efficiency = content.get("efficiency") or {}
     if not isinstance(config.get("model"), str):
         raise ValueError("its config has no model")
-    counts = {name: int(metrics[name]) for name in ("total_params", "trainable_params") if is_number(metrics.get(name))}
+    names = ("total_params", "trainable_params")
+    counts: dict[str, Any] = {name: int(metrics[name]) for name in names if is_number(metrics.get(name))}
     return Experiment(
         str(content.get("experiment_id") or printable(path.stem)),
         config,

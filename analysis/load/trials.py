@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
-from sousaphone.config import lora_targets_of
+from sousaphone.config import ArmKey, lora_targets_of
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
@@ -146,9 +146,12 @@ def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | No
 
 
 def unlike(trials: Iterable[Trial]) -> list[str]:
-    """Return the conditions that differ between scored trials, with their values; empty if all are comparable."""
+    """Return the conditions that differ between scored trials, with their values; empty if all are comparable.
+
+    Strategy and targets distinguish the arms of a sweep, so that they may differ.
+    """
     known = [trial.conditions for trial in trials if trial.history and trial.data]
-    names = dict.fromkeys(name for conditions in known for name in conditions)
+    names = dict.fromkeys(name for conditions in known for name in conditions if name not in ArmKey._fields)
     values = {name: dict.fromkeys(_in_words(name, each.get(name)) for each in known) for name in names}
     return [f"{name}: {' and '.join(different)}" for name, different in values.items() if len(different) > 1]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, groupby
 from pathlib import PurePath
+from typing import Any
 
 from analysis.load.trials import Trial
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import arm_of
+from sousaphone.config import TAGGED, ArmKey, arm_of
 from sousaphone.strategies import STRATEGIES
 
 # Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
@@ -31,6 +32,7 @@ class Arm:
     strategy: str
     lora_targets: str
     augment: bool
+    tag: str  # of its further settings, equal for arms that differ in the backbone or in augmentation alone
     trials: tuple[Trial, ...]
 
     @property
@@ -101,16 +103,52 @@ def looks(trials: Sequence[Trial]) -> Mapping[str, Look]:
 
 def arms(trials: Sequence[Trial]) -> list[Arm]:
     """Return the arms of a run in the order of the plan."""
-    groups: dict[tuple[str, ...], list[Trial]] = {}
+    groups: dict[ArmKey, list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(_parts(trial), []).append(trial)
-    varies = [len(set(values)) > 1 for values in zip(*groups, strict=True)]
+        groups.setdefault(arm_of(trial.config), []).append(trial)
+    settings = settings_of(trials)
+    parts_of = [_parts(arm, in_words(settings[group[0].trial_id])) for arm, group in groups.items()]
+    varies = [len(set(values)) > 1 for values in zip(*parts_of, strict=True)]
     found = []
-    for parts, group in groups.items():
+    for parts, (arm, group) in zip(parts_of, groups.items(), strict=True):
         variant = " · ".join(part for part, varied in zip(parts[1:], varies[1:], strict=True) if part and varied)
         label = " · ".join(filter(None, (parts[0], variant)))
-        found.append(Arm(label, variant, **arm_of(group[0].config)._asdict(), trials=tuple(group)))
+        found.append(Arm(label, variant, **arm._asdict(), trials=tuple(group)))
     return found
+
+
+def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """Return the settings, beyond those of `ArmKey`, in which the trials of a backbone differ, by trial_id; none for
+    trials whose sweep varies no others."""
+    names: dict[str, list[str]] = {}
+    for model, group in groupby(sorted(trials, key=_model), key=_model):
+        first, *others = (trial.config for trial in group)
+        names[model] = [
+            name
+            for name in first
+            if name not in ("seed", "cache_dir", *ArmKey._fields)
+            and any(each.get(name) != first[name] for each in others)
+        ]
+    tags = {trial.trial_id: arm_of(trial.config).tag for trial in trials}
+    return {
+        trial.trial_id: {name: trial.config.get(name) for name in names[_model(trial)] if tags[trial.trial_id]}
+        for trial in trials
+    }
+
+
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Return settings as text, such as `lr=0.005 · r=16`."""
+
+    def formatted(value: Any) -> str:
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return f"{value:g}" if isinstance(value, float) else str(value)
+
+    return " · ".join(f"{TAGGED.get(name, name)}={formatted(value)}" for name, value in settings.items())
+
+
+def _model(trial: Trial) -> str:
+    return str(trial.config.get("model", ""))
 
 
 def by_validation(groups: Sequence[Arm]) -> list[Arm]:
@@ -160,12 +198,12 @@ def checkpoints(trials: Sequence[Trial]) -> str:
     return f"Weights: {'; '.join(weights)}."
 
 
-def _parts(trial: Trial) -> tuple[str, ...]:
+def _parts(arm: ArmKey, settings: str) -> tuple[str, ...]:
     """Return the parts of an arm's label, the backbone first."""
-    arm = arm_of(trial.config)
     return (
         title(arm.model),
         STRATEGIES[arm.strategy].title if arm.strategy in STRATEGIES else arm.strategy,
         f"targets {arm.lora_targets}" if arm.lora_targets else "",
+        settings,
         "augmented" if arm.augment else "unaugmented",
     )

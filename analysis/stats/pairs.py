@@ -46,9 +46,9 @@ def other_pairs(field: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
 
 def augmentation_pairs(groups: Sequence[Arm], predictions: pd.DataFrame) -> list[Pair]:
     """Compare augmented with unaugmented arms that were measured under equal conditions; p is not adjusted."""
-    arms_of: dict[tuple[str, str, str], dict[bool, Arm]] = {}
+    arms_of: dict[tuple[str, ...], dict[bool, Arm]] = {}
     for arm in groups:
-        arms_of.setdefault((arm.model, arm.strategy, arm.lora_targets), {})[arm.augment] = arm
+        arms_of.setdefault((arm.model, arm.strategy, arm.lora_targets, arm.tag), {})[arm.augment] = arm
     pairs = [(found[True], found[False]) for found in arms_of.values() if len(found) == 2]
     return _pairs([(on, off) for on, off in pairs if not unlike([*on.shown, *off.shown])], predictions)
 

@@ -7,11 +7,13 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sousaphone.cli.command import Parser
 from sousaphone.config import Sweep, settable
 from sousaphone.errors import UserError
+from sousaphone.planning.resolve_options import config_name, is_file
 from sousaphone.planning.sweep_options import Options, Request, flag
 
 _EXAMPLES = """\
@@ -22,6 +24,7 @@ examples:
   %(prog)s --resume --name first                       resume after a stop or a crash
   %(prog)s --resume --name first --retry-failed        resume, and retry failed trials
   %(prog)s --extend --name first --seeds 0 1 2         add two seeds to the run
+  %(prog)s --config search --budget 16 --plan           forecast a search over settings, the same for every backbone
   %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 
 exit codes: 0 every trial completed, stopped early, or was scored at its time limit; 1 a trial failed or has no result,
@@ -49,14 +52,21 @@ def build_parser(prog: str = "launch.py") -> argparse.ArgumentParser:
             arguments["help"] += f"; known: {', '.join(config_names())}"
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(flag(declared.name), default=declared.default, **arguments)
+        groups[title].add_argument(flag(declared.name), dest=declared.name, default=declared.default, **arguments)
     return parser
 
 
 def make_sweep(config: str, request: Request) -> Sweep:
-    """Make the sweep `tune_configs.CONFIG`; raise a UserError if there is none."""
+    """Make the sweep `tune_configs.CONFIG`, or that of a Python file; raise a UserError if there is none."""
+    if is_file(config):
+        from sousaphone.sweep.sweep_file import sweep_of_file
+
+        if config_name(config) in config_names():
+            raise UserError(f"--config {config}: {config_name(config)!r} is a sweep of this program; rename the file")
+        return sweep_of_file(Path(config), request)
     if config not in config_names():
-        raise UserError(f"--config {config!r} is unknown; choose from: {', '.join(config_names())}")
+        names = ", ".join(config_names())
+        raise UserError(f"--config {config!r} is unknown; choose from: {names}; or give a Python file, NAME.py")
     sweep: Sweep = importlib.import_module(f"tune_configs.{config}").sweep(request)
     return sweep
 

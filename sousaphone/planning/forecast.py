@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TrainConfig
+from sousaphone.config import TrainConfig, arm_of
 from sousaphone.planning.schedule import clock, schedule
 from sousaphone.planning.throughput import Speed, epochs_left, train_steps, workload
 from sousaphone.rudiments import SLUGS
@@ -118,9 +119,11 @@ def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) 
 
 
 def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
-    """Return the same from the arm's finished epochs, without the scores at the end, which take less than an epoch."""
-    arm = [record for name, record in records.items() if name.rpartition("-s")[0] == trial.arm_name]
-    seconds = [row.get("wall_seconds") or 0.0 for record in arm for row in record.history]
+    """Return the same from finished epochs of trials that differ in seed and tag alone, without the scores at the end,
+    which take less than an epoch."""
+    arm = arm_of(dataclasses.asdict(trial))._replace(tag="")
+    alike = [record for record in records.values() if arm_of(record.config)._replace(tag="") == arm]
+    seconds = [row.get("wall_seconds") or 0.0 for record in alike for row in record.history]
     return (sum(seconds) / len(seconds), 0.0) if seconds else None
 
 
@@ -134,7 +137,7 @@ def _disk_mb(trainable: int, scored: int, begun: bool) -> float:
     return (checkpoints + 4 * trainable + scored * len(SLUGS) * 2 * 8) / _MB + 0.2
 
 
-def describe(forecast: Forecast) -> list[str]:
+def describe(forecast: Forecast, by_trial: bool = True) -> list[str]:
     """Return the forecast as a table of times, unless all are unknown, and lines with the totals."""
     lines = []
     if any(one.epoch is not None for one in forecast.trials):
@@ -144,7 +147,8 @@ def describe(forecast: Forecast) -> list[str]:
             left, end = "" if one.left is None else _time(one.left), "" if one.end is None else clock(one.end)
             rows.append((one.trial.trial_id, epoch, left, end))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += table if by_trial else []
         total = f"{_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}"
         if forecast.complete:
             early = any(one.trial.patience < one.trial.epochs for one in forecast.trials)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sousaphone.config import SEARCH, Sweep, TrainConfig, check_trials
+from sousaphone.config import SEARCH, Sweep, TrainConfig, arm_of, check_trials
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.planning.resolve_options import (
     check_lowest,
+    config_name,
     existing_run,
+    is_file,
     known_models,
     new_run,
     refuse_changes,
@@ -24,10 +26,13 @@ from sousaphone.planning.resolve_options import (
     union,
 )
 from sousaphone.planning.sweep_options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
-from sousaphone.runs import learning_rates, schema
+from sousaphone.runs import schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.design import Search
+from sousaphone.search.progress import Progress
+from sousaphone.space import searched
 from sousaphone.text import parse_duration
 
 MakeSweep = Callable[[str, Request], Sweep]  # of the name of a config, and a request
@@ -39,10 +44,11 @@ class Job:
 
     directory: RunDirectory
     request: Request
-    config: str  # the sweep's name in tune_configs
+    config: str  # the sweep's name in tune_configs, or that of its file without .py
     sweep: Sweep
     trials: tuple[TrainConfig, ...]  # all planned trials, finished ones included
     limits: Limits  # without the deadline of a launch
+    config_file: str = ""  # the sweep's Python file, absolute; empty: a module of tune_configs
     plan: dict[str, Any] | None = None  # content of run.json; None for a new run
     added: tuple[str, ...] = ()  # ids of the trials that --extend adds
     promoted_from: Mapping[str, Any] = field(default_factory=dict)  # run and trial of --promote, or empty
@@ -65,24 +71,103 @@ class Job:
             sweep=dataclasses.replace(self.sweep, param_space={**self.sweep.param_space, **places}),
         )
 
+    @property
+    def proposals_left(self) -> int:
+        """The number of trials that the sweep's searcher has yet to propose."""
+        planned = (self.plan or {}).get("planned", self.sweep.num_samples)  # fewer if its space was exhausted
+        return 0 if self.sweep.searcher is None else max(0, planned - len(self.trials))
+
+    def expected(self) -> list[TrainConfig]:
+        """Return stand-ins for the trials that are yet to be proposed, with the settings of those planned first."""
+        first = list({trial.model: trial for trial in reversed(self.trials)}.values())
+        numbers = range(self.proposals_left)
+        return [dataclasses.replace(first[n % len(first)], tag=f"proposal-{n + 1}") for n in numbers]
+
+    def with_search(self, search: Search) -> Job:
+        """Return the job with another design of its search."""
+        samples = search.configurations * len(search.models)
+        return dataclasses.replace(self, sweep=dataclasses.replace(self.sweep, search=search, num_samples=samples))
+
+    def progress(self, search: Search) -> Progress:
+        """Return what the records show of a search."""
+        records, left = self.records(), {trial.trial_id for trial in self.left()}
+        again = {name for name, record in records.items() if record.status.has_ended and name in left}
+        return Progress(search, dict(zip(self.trial_ids, self.trials, strict=True)), records, again)
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the sweep is a search whose finalists are not planned yet."""
+        search = self.sweep.search
+        if search is None or self._has_finalists or not self.trials:
+            return False
+        if self.plan is None:
+            return True
+        progress = self.progress(search)
+        return not progress.is_complete or bool(progress.finalists())
+
+    @property
+    def _has_finalists(self) -> bool:
+        return any(trial.score_test for trial in self.trials)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether the sweep's searcher may still propose trials, or continue them."""
+        return bool(self.proposals_left) or self.is_searching
+
+    @property
+    def planned(self) -> int:
+        """The number of trials at the end of a sweep whose trials a searcher proposes, finalists included."""
+        search = self.sweep.search
+        finals = len(search.models) * search.finalists * len(self.request.seeds) if self.is_searching else 0
+        return len(self.trials) + self.proposals_left + finals
+
+    @property
+    def searched(self) -> list[str]:
+        """The settings that the sweep varies, except for the seed."""
+        search, space = self.sweep.search, self.sweep.param_space
+        if search is not None:
+            return list(dict.fromkeys(name for model in search.models for name in search.varied(model)))
+        return list(dict.fromkeys(name for trial in self.trials for name in searched(space, trial.model)))
+
+    @property
+    def most_at_once(self) -> int:
+        """The number of trials that could run at a time if there were places for all."""
+        return self.sweep.num_samples if self.is_searching else len(self.left()) + self.proposals_left
+
+    def trial(self, trial_id: str) -> TrainConfig:
+        return self.trials[self.trial_ids.index(trial_id)]
+
+    def current(self) -> Job:
+        """Return the job with the trials of run.json, to which a searcher adds."""
+        plan = self.directory.read_plan()
+        trials = tuple(TrainConfig(**trial) for trial in plan["trials"])
+        job = dataclasses.replace(self, plan=plan, trials=trials)
+        return job if self.sweep.search is None else job.with_search(Search.from_json(plan.get("search")))
+
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""
         return {name: record for name in self.trial_ids if (record := self.directory.record(name)) is not None}
 
     def left(self) -> list[TrainConfig]:
-        """Return the trials to run now."""
-        records = self.records()
-        return [trial for trial in self.trials if self._is_left(records.get(trial.trial_id))]
+        """Return the trials to run now; of a search whose finalists are known, only these."""
+        records, final = self.records(), self.sweep.search is not None and self._has_finalists
+        trials = [trial for trial in self.trials if trial.score_test or not final]
+        return [trial for trial in trials if self._is_left(records.get(trial.trial_id))]
 
     @property
     def is_done(self) -> bool:
         """Whether the run exists and none of its trials is left."""
-        return self.plan is not None and not self.added and not self.left()
+        return self.plan is not None and not self.added and not self.is_growing and not self.left()
 
     def all_ended_well(self) -> bool:
-        """Whether every planned trial ended well, with a result."""
-        records = self.records().values()
-        return len(records) == len(self.trials) and all(each.status.is_good and each.history for each in records)
+        """Whether every planned trial ended well, with a result. A search may try settings that diverge."""
+        records = self.records()
+        tried = () if self.sweep.search is None else self.sweep.search.proposals
+        ended = len(records) == len(self.trials) and not self.is_growing
+        return ended and all(
+            (each.status.is_good and each.history) or (each.status is Status.DIVERGED and name in tried)
+            for name, each in records.items()
+        )
 
     def _is_left(self, record: TrialRecord | None) -> bool:
         if record is None or not record.status.has_ended:
@@ -99,8 +184,11 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     given = [name for name, value in actions.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
-    if options.rates is not None and given:
-        raise UserError(f"--rates requires a new run; leave it out with {given[0]}")
+    tuned = [flag(name) for name in ("from_", "rates") if getattr(options, name) is not None]
+    if len(tuned) > 1:
+        raise UserError(f"{' and '.join(tuned)} exclude each other; give one of them")
+    if tuned and given:
+        raise UserError(f"{tuned[0]} requires a new run; leave it out with {given[0]}")
     if options.retry_failed and not options.resume:
         raise UserError("--retry-failed requires --resume; add it")
     check_lowest(options)
@@ -110,9 +198,12 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         job = _promote(options, options.promote, make_sweep)
     else:
         job = _start(options, make_sweep)
-    check_trials(job.trials)
-    if len(job.trials) > schema.MOST_TRIALS or max(trial.epochs for trial in job.trials) > schema.MOST_EPOCHS:
+    check_trials(job.trials, job.searched)
+    most, longest = len(job.trials) + job.proposals_left, max(trial.epochs for trial in job.trials)
+    if most > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
+    if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.proposals_left > schema.MOST_ARMS:
+        raise UserError(f"a sweep has at most {schema.MOST_ARMS} arms; give fewer points")
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
         job,
@@ -123,10 +214,11 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
 
 
 def _start(options: Options, make_sweep: MakeSweep) -> Job:
-    config = options.config or "backbones"
+    file = _given_file(options)
+    config = config_name(options.config or "backbones")
     directory = new_run(options, f"{config}-{options.dataset or 'tiny'}")
     request = resolve(options)
-    sweep = make_sweep(config, request)
+    sweep = make_sweep(file or config, request)
     remarks = []
     if options.epochs is None:
         remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
@@ -136,9 +228,42 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")
-    if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
-        remarks.append(f"--rates {options.rates} has no rate for {', '.join(without)}: learning rates are untuned")
-    return Job(directory, request, config, sweep, tuple(sweep.trials()), _limits(options, {}), remarks=tuple(remarks))
+    tuned_by = options.from_ or options.rates
+    if tuned_by and (without := [model for model in request.models if model not in request.tuned]):
+        option = flag("from_" if options.from_ else "rates")
+        remarks.append(f"{option} {tuned_by} has no settings for {', '.join(without)}: these are untuned")
+    trials = sweep.trials()
+    if sweep.search is not None:
+        search, trials = sweep.search.begun(trials)
+        sweep = dataclasses.replace(sweep, search=search)
+    elif given := [name for name in ("budget", "sampler") if getattr(options, name) is not None]:
+        raise UserError(f"{flag(given[0])} requires a search; add --config search, or leave it out")
+    return Job(
+        directory,
+        request,
+        config,
+        sweep,
+        tuple(trials),
+        _limits(options, {}),
+        config_file=file,
+        remarks=tuple(remarks),
+    )
+
+
+def _given_file(options: Options) -> str:
+    """Return the absolute path of the sweep's Python file; empty if it is a module of tune_configs."""
+    return str(expanded(options.config).absolute()) if options.config and is_file(options.config) else ""
+
+
+def _own_file(options: Options, run: RunDirectory, plan: Mapping[str, Any]) -> str:
+    """Return the Python file of an existing run's sweep; raise a UserError if somebody else may have named it."""
+    file = _given_file(options) or str(plan.get("config_file", ""))
+    if file and not options.config and not run.is_own:
+        raise UserError(
+            f"{run.path} is from elsewhere, and resuming it would execute {file}; read that file, then give it: "
+            f"--config {file}"
+        )
+    return file
 
 
 def _continue(options: Options, make_sweep: MakeSweep) -> Job:
@@ -148,27 +273,35 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
     saved, trials = _saved(directory, plan)
     config = str(plan["config"])
     refuse_changes(options, saved, config, trials)
-    request = resolve(options, saved)
+    request, file = resolve(options, saved), _own_file(options, directory, plan)
     added: list[TrainConfig] = []
     if options.extend:
-        request, added = _extension(options, request, config, trials, make_sweep)
+        request, added = _extension(options, request, file or config, trials, make_sweep)
     trials = [
         dataclasses.replace(trial, cache_dir=request.cache_dir, weights=request.weights[trial.model])
         for trial in [*trials, *added]
     ]
-    return Job(
+    sweep, promoted = make_sweep(file or config, request), plan.get("promoted_from") or {}
+    job = Job(
         directory,
         request,
         config,
-        make_sweep(config, request),
+        _one_trial(sweep) if promoted else sweep,
         tuple(trials),
         _limits(options, plan.get("limits", {})),
+        config_file=file,
         plan=plan,
         added=tuple(trial.trial_id for trial in added),
-        promoted_from=plan.get("promoted_from") or {},
+        promoted_from=promoted,
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
+    if sweep.search is None:
+        return job
+    search = Progress.read(directory).search
+    if not search.is_over(trials[0].epochs):
+        raise UserError(f"{directory.path / 'run.json'}: the rungs of its search are damaged; restore it from a copy")
+    return job.with_search(search)
 
 
 def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:
@@ -205,10 +338,13 @@ def _extension(
     )
     known, planned = {trial.model: trial for trial in reversed(trials)}, {trial.trial_id for trial in trials}
     added = []
-    for point in make_sweep(config, extension).trials():
+    sweep = make_sweep(config, extension)
+    if sweep.searcher is not None:
+        raise UserError("--extend cannot add to a sweep whose trials a searcher proposes; start a new run")
+    for point in sweep.trials():
         if point.model in known:
-            rate = known[point.model].learning_rate if point.score_test else point.learning_rate
-            point = dataclasses.replace(known[point.model], augment=point.augment, seed=point.seed, learning_rate=rate)
+            own = {"augment", "seed", "tag", *searched(sweep.param_space, point.model)}
+            point = dataclasses.replace(known[point.model], **{name: getattr(point, name) for name in own})
         if point.trial_id not in planned:
             added.append(point)
     if not added:
@@ -235,12 +371,13 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     if source is None:
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")
     plan = source.read_foreign_plan()
-    if plan["config"] == SEARCH:
+    if plan["config"] == SEARCH or "search" in plan:
         raise UserError(
-            f"--promote {source.path}: it is a learning-rate search; start a new run with its rates: "
-            f"--rates {source.path / learning_rates.FILE}"
+            f"--promote {source.path}: it is a search; start a new run with the settings that it found: "
+            f"--from {source.path}"
         )
     best, remarks = _best(source, plan)
+    config_of = "backbones" if plan.get("config_file") else str(plan["config"])  # the trial's settings are known
     saved, trials = _saved(source, plan)
     config = trials[plan["trial_ids"].index(best.trial_id)]
     request = dataclasses.replace(
@@ -253,13 +390,14 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
         epochs=config.epochs if options.epochs is None else options.epochs,
     )
     trials = [
-        dataclasses.replace(config, seed=seed, dataset=request.dataset, epochs=request.epochs) for seed in request.seeds
+        dataclasses.replace(config, seed=seed, tag="", dataset=request.dataset, epochs=request.epochs)
+        for seed in request.seeds
     ]
     return Job(
         new_run(options, f"{source.path.name}-promoted"),
         request,
-        str(plan["config"]),
-        make_sweep(str(plan["config"]), request),
+        config_of,
+        _one_trial(make_sweep(config_of, request)),
         tuple(trials),
         _limits(options, {}),
         promoted_from={
@@ -271,6 +409,11 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
         },
         remarks=tuple(remarks),
     )
+
+
+def _one_trial(sweep: Sweep) -> Sweep:
+    """Return a sweep for the seeds of one configuration."""
+    return dataclasses.replace(sweep, searcher=None, scheduler=None)
 
 
 def _best(source: RunDirectory, plan: Mapping[str, Any]) -> tuple[TrialRecord, list[str]]:

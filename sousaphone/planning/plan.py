@@ -8,13 +8,14 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import FEW_PLAYERS, SEARCH, TrainConfig
+from sousaphone.config import FEW_PLAYERS, SEARCH, ArmKey, TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
 from sousaphone.data.splits import HELD_OUT, SPLITS
@@ -26,6 +27,7 @@ from sousaphone.planning.forecast import Room, describe, predict, refusals
 from sousaphone.planning.job import Job
 from sousaphone.planning.resolve_options import data_directory, data_is_missing, not_downloaded
 from sousaphone.planning.resources import Resources
+from sousaphone.planning.search_plan import describe_search, upcoming, with_rungs, within_time
 from sousaphone.planning.sweep_options import Options
 from sousaphone.planning.throughput import Budget, Speed, time_arms, workload
 from sousaphone.rudiments import SLUGS
@@ -33,6 +35,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import SCHEMA, banner
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.trial_record import now
+from sousaphone.space import searched
 from sousaphone.text import Announce, counted
 from sousaphone.weights import RANDOM, content_fingerprint
 
@@ -66,14 +69,25 @@ def prepare(
     else:  # the usual fractions
         size = builtin_clips(job.request.dataset)
         clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
+    if job.sweep.search is not None:
+        job = with_rungs(job, job.sweep.search, clips["train"])
     records = job.records() if job.plan is not None else None
+    used = _upcoming(job)
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
         # Before a real start, timing must be cheap compared with the sweep.
-        budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
-        speeds = time_arms(left, clips, Path(job.request.cache_dir), budget, announce, records or {})
-    forecast = predict(left, clips, speeds, trainable, at_once, records)
-    for line in describe(forecast):
+        thorough = options.plan or (job.sweep.search is not None and job.sweep.search.seconds is not None)
+        budget = Budget(fraction=None if thorough else Budget.fraction, base_on_cpu=bool(options.timing))
+        speeds = time_arms(used, clips, Path(job.request.cache_dir), budget, announce, records or {})
+    expect = partial(predict, clips=clips, speeds=speeds, trainable=trainable, at_once=at_once, records=records)
+    if job.sweep.search is not None:
+        job = within_time(job, job.sweep.search, expect)
+        used = _upcoming(job)
+    forecast = expect(used)
+    if job.is_searching:
+        for line in describe_search(job, job.sweep.search, forecast):
+            announce(line)
+    for line in describe(forecast, by_trial=not job.is_searching):
         announce(line)
     limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
     if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
@@ -81,12 +95,17 @@ def prepare(
     if options.plan or dataset is None:
         return None
     for needed in (dataset, *further):
-        fill_caches(needed, left, Path(job.request.cache_dir))
+        fill_caches(needed, used, Path(job.request.cache_dir))
     for other in further:
-        if warning := overlap(dataset, other, left, Path(job.request.cache_dir)):
+        if warning := overlap(dataset, other, used, Path(job.request.cache_dir)):
             announce(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
     return job, dataset
+
+
+def _upcoming(job: Job) -> list[TrainConfig]:
+    """Return the trials to train, with stand-ins for those that are yet to be proposed."""
+    return [*job.left(), *job.expected()] if job.sweep.search is None else upcoming(job, job.sweep.search)
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
@@ -125,8 +144,12 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
+        **({"config_file": job.config_file} if job.config_file else {}),
         "resources": dataclasses.asdict(resources),
+        "searched": job.searched,
         "at_once": at_once,
+        **({"planned": job.planned} if job.sweep.searcher is not None else {}),
+        **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,
@@ -178,18 +201,22 @@ def describe_trials(
     planned = f"{counted(len(job.trials), 'trial')} of {counted(first.epochs, 'epoch')}"
     if job.plan is not None:
         planned += f", {len(left)} of them left"
+    if job.proposals_left:
+        planned += f", and {counted(job.proposals_left, 'trial')} that a searcher proposes"
     yield f"{planned}, {at_once} at a time, on {job.request.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
     yield f"  per trial: {resources.cpus_per_trial:g} CPU{gpus}; clips of {first.clip_seconds:g} s"
     if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
         yield warning
     records = job.records()
-    built: dict[tuple[str, ...], int] = {}
+    built: dict[tuple[Any, ...], int] = {}
     for trial in left:
         record = records.get(trial.trial_id)
         done = f", resumes after epoch {len(record.history)}" if record and record.history else ""
-        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}{done}"
-        if (alike := (trial.model, trial.strategy, trial.lora_targets)) not in built:
+        names = set(searched(job.sweep.param_space, trial.model)) - {"learning_rate", *ArmKey._fields}
+        own = "".join(f", {name}={getattr(trial, name)}" for name in sorted(names))
+        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}{own}, weights {trial.weights}{done}"
+        if (alike := (trial.model, trial.strategy, trial.lora_targets, trial.lora_r)) not in built:
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
             yield from describe_model(model, trial.weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from sousaphone.hardware import count_cpus, count_gpus, pick_device
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.learning_rates import Found
 
 
 def storage_directory(options: Options) -> Path:
@@ -67,6 +69,19 @@ def new_run(options: Options, default: str) -> RunDirectory:
     return directory
 
 
+def is_file(config: str) -> bool:
+    """Whether `--config` gives a Python file, not the name of a module of tune_configs."""
+    return config.endswith(".py")
+
+
+def config_name(config: str) -> str:
+    """Return the name of a sweep for run.json; raise a UserError if a file's name cannot be one."""
+    name = Path(config).stem if is_file(config) else config
+    if is_file(config) and not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):
+        raise UserError(f"--config {config}: the file's name is the name of the sweep; use letters, digits, _ and -")
+    return name
+
+
 def run_names(storage: Path) -> str:
     return ", ".join(sorted(path.parent.name for path in storage.glob("*/run.json"))) or "none"
 
@@ -99,10 +114,10 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     dataset, strategy = options.dataset or "tiny", options.strategy or "lora"
     targets = options.lora_targets or "all-linear"
     weights = resolve_weights(options.weights or (), models, scale)
-    rates, rates_message = (
-        ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
-    )
-    search = options.config == SEARCH
+    found = _found(options, models)
+    if found is not None:
+        found.check(_tuned_by(options), scale, strategy, targets, weights)
+    search = options.config in (SEARCH, "search")
     epochs = TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
     return Request(
         models=models,
@@ -117,10 +132,35 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         settings=settings,
         hold_out=_hold_out(options),
         test_also=_test_also(options),
-        rates=rates,
-        rates_message=rates_message,
+        budget=options.budget or "16",
+        sampler=options.sampler or "tpe",
+        tuned=found.settings if found else {},
+        tuned_message=found.description if found else "",
         **machine,
     )
+
+
+def _tuned_by(options: Options) -> str:
+    return f"--rates {options.rates}" if options.rates is not None else f"--from {options.from_}"
+
+
+def _found(options: Options, models: Sequence[str]) -> Found | None:
+    """Return what the run of --from or the file of --rates has found for these backbones."""
+    if options.rates is not None:
+        return learning_rates.read(_tuned_by(options), options.rates, models)
+    if options.from_ is None:
+        return None
+    run = next((r for r in map(RunDirectory, _places(options, options.from_)) if r.exists), None)
+    if run is not None and "search" in run.read_foreign_plan():
+        from sousaphone.search.found import found_settings
+
+        return found_settings(run, models)
+    return learning_rates.read(_tuned_by(options), str(run.path if run else options.from_), models)
+
+
+def _places(options: Options, name: str) -> tuple[Path, Path]:
+    """Return where a run given by its path or its name may be."""
+    return expanded(name).absolute(), storage_directory(options) / name
 
 
 def _same_device(saved: Request) -> str:
@@ -192,6 +232,8 @@ def _compare(
         new, old = _words(old if set(new) == set(old) else new), _words(old)
     elif name in ("hold_out", "test_also"):
         new, old = (_hold_out if name == "hold_out" else _test_also)(options), old or "none"
+    elif name == "config":
+        new = config_name(new)
     elif new == "auto":  # of scale and device
         new = old
     yield flag(name), new, old

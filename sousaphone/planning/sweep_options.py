@@ -81,7 +81,9 @@ _WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"
 class Options:
     """The options as given. One that is not given is None, so that a resumed run keeps its value; a switch is False."""
 
-    config: str | None = fixed(COMPARED, "sweep, a module of tune_configs (default backbones)", metavar="NAME")
+    config: str | None = fixed(
+        COMPARED, "sweep: a module of tune_configs, or a Python file like them (default backbones)", metavar="NAME"
+    )
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
     augment: str | None = fixed(
         COMPARED,
@@ -94,11 +96,14 @@ class Options:
     )
     lora_targets: str | None = fixed(
         COMPARED,
-        "pretrained layers with adapters: all linear ones, or a short list (default all-linear)",
+        "pretrained layers with adapters: all linear ones, a short list, or layers of attention (default all-linear)",
         choices=LORA_TARGETS,
     )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
+    from_: str | None = option(
+        COMPARED, "settings of each backbone that a search found, --config search or rates", metavar="RUN"
+    )
     rates: str | None = option(
         COMPARED, "rates.json of a search with --config rates (default: learning rates of the registry)", metavar="FILE"
     )
@@ -109,6 +114,12 @@ class Options:
         nargs="+",
         type=int,
         metavar="N",
+    )
+    budget: str | None = fixed(
+        COMPARED, "of --config search: configurations of each backbone, or a time (default 16)", metavar="N|T"
+    )
+    sampler: str | None = fixed(
+        COMPARED, "of --config search: Optuna's TPE, or quasi-random points (default tpe)", choices=("tpe", "qmc")
     )
     epochs: int | None = option(
         COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
@@ -164,7 +175,7 @@ class Options:
 
 def flag(name: str) -> str:
     """Return the flag of an option."""
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.rstrip('_').replace('_', '-')}"  # `from` is a word of Python
 
 
 @dataclass(frozen=True)
@@ -194,15 +205,20 @@ class Request:
     # A timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
     hold_out: schema.Text = ""
     test_also: schema.Text = ""  # a further data set to score, as data_dir; empty: none
-    # Learning rates of a search, by backbone (`--rates`).
-    rates: Mapping[schema.Text, schema.Number] = field(default_factory=dict)
-    rates_message: schema.Text = ""  # description of that search
+    budget: schema.Text = "16"  # of a search: configurations of each backbone, or a time
+    sampler: schema.Text = "tpe"
+    # Settings that a search found, by backbone (`--from`, `--rates`).
+    tuned: Mapping[schema.Text, Mapping[schema.Text, schema.Scalar]] = field(default_factory=dict)
+    tuned_message: schema.Text = ""  # description of that search
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:
-        """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged."""
-        text = saved.get("rates_told", saved.get("rates_message", ""))  # its name in older runs, and now
-        request: Request = schema.parse(json.dumps({**saved, "rates_message": text}), cls, "request")
+        """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged. Older
+        ones have learning rates only."""
+        older = {m: {"learning_rate": rate} for m, rate in dict(saved.get("rates") or {}).items()}
+        message = saved.get("rates_told", saved.get("rates_message", ""))
+        text = json.dumps({"tuned": older, "tuned_message": message, **saved})
+        request: Request = schema.parse(text, cls, "request")
         return request
 
     @property

@@ -46,7 +46,7 @@ FILE = "timings.json"
 STEPS = 2
 _GENERATION = 2  # raised when training becomes faster, so that older measurements are not used
 # Fields that do not affect the time per clip. Any other field, new ones included, defines another workload.
-_COSTLESS = {"seed", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"}
+_COSTLESS = {"seed", "tag", "dataset", "data_dir", "cache_dir", "epochs", "patience", "learning_rate", "weight_decay"}
 _COSTLESS |= {"score_test", "warmup_epochs", "max_grad_norm", "label_smoothing", "lora_alpha", "gain_db", "freq_mask"}
 _COSTLESS |= {"noise_snr_db", "time_mask_ms", "limit_train_batches", "limit_eval_batches"}
 
@@ -147,7 +147,7 @@ def time_arms(
     skipped = {arm: _skip_reason(arm, steps[arm], budget) for arm, speed in speeds.items() if speed is None}
     missing = [arm for arm, reason in skipped.items() if not reason]
     if missing:
-        names = ", ".join(arm.arm_name for arm in missing)
+        names = ", ".join(dict.fromkeys(arm.arm_name for arm in missing))
         announce(f"timing a few steps of {names}, for about {budget.seconds:g} s at most")
     began, timed = time.perf_counter(), 0
     for arm in missing:
@@ -170,7 +170,7 @@ def time_arms(
     if counts:
         announce(f"speed of {timed + earlier} of {len(speeds)} arms: {', '.join(counts)}")
     for reason in dict.fromkeys(filter(None, skipped.values())):
-        names = ", ".join(arm.arm_name for arm in skipped if skipped[arm] == reason)
+        names = ", ".join(dict.fromkeys(arm.arm_name for arm in skipped if skipped[arm] == reason))
         announce(f"not timed: {names} ({reason})")
     return speeds
 

@@ -36,6 +36,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError, printable
 from sousaphone.files import atomic_write, remove_temporary_files
 from sousaphone.runs import schema
@@ -134,6 +135,15 @@ class RunDirectory:
             seal(self.path, [self.path / "run.json"])
         except OSError as error:
             raise self._unwritable(error) from error
+
+    def append_trials(self, trials: Iterable[TrainConfig], **fields: Any) -> None:
+        """Add trials to the plan of a sweep whose trials are proposed while it runs, before they start; `fields` are
+        further content of run.json."""
+        plan, added = self.read_plan(), list(trials)
+        configs, ids = map(dataclasses.asdict, added), (trial.trial_id for trial in added)
+        self.write_plan(
+            {**plan, "trials": [*plan["trials"], *configs], "trial_ids": [*plan["trial_ids"], *ids], **fields}
+        )
 
     def _unwritable(self, error: OSError) -> UserError:
         path, why = error.filename or self.path, error.strerror or error

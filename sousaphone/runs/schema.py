@@ -25,9 +25,8 @@ from sousaphone.files import read_small
 from sousaphone.runs.statuses import Status
 
 MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
-# All combinations of this program's options are fewer. A report takes a second for ten arms, and compares each backbone
-# with each other.
-_MOST_ARMS, MOST_MODELS = 200, 32
+# A report takes a second for ten arms, and compares each backbone with each other.
+MOST_ARMS, MOST_MODELS = 1_000, 32
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read
 
 
@@ -116,8 +115,8 @@ def _plan(plan: dict[str, Any]) -> dict[str, Any]:
     if not len(set(plan["trial_ids"])) == len(plan["trial_ids"]) == len(plan["trials"]):
         raise ValueError("trials and trial_ids do not match")
     arms = set(map(arm_of, plan["trials"]))
-    if len(arms) > _MOST_ARMS or len({arm.model for arm in arms}) > MOST_MODELS:
-        raise ValueError(f"its trials have more than {_MOST_ARMS} arms, or more than {MOST_MODELS} backbones")
+    if len(arms) > MOST_ARMS or len({arm.model for arm in arms}) > MOST_MODELS:
+        raise ValueError(f"its trials have more than {MOST_ARMS} arms, or more than {MOST_MODELS} backbones")
     return plan
 
 
@@ -189,9 +188,12 @@ _PLAN = fields(
     request=Required[Annotated[Any, _REQUEST]],
     trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
     trial_ids=Required[list[Id]],
+    planned=Annotated[int, Ge(1), Le(MOST_TRIALS)],  # number of trials, if a searcher proposes them during the run
+    search=dict[Text, Any],  # read by `sousaphone.search.design.Search.from_json`
     at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
     notes=list[Text],
+    searched=list[Text],  # the settings that the sweep varies
     data=Annotated[Any, DATA],
     provenance=Annotated[Any, PROVENANCE],
     promoted_from=Annotated[Any, _ORIGIN] | None,
@@ -199,7 +201,7 @@ _PLAN = fields(
     baselines=bool,
     extensions=list[Annotated[Any, fields(created=Text, command=Text, added=list[Id])]],
     resources=dict[Text, Scalar],
-    **dict.fromkeys(("name", "command", "tuning", "tracker"), Text),
+    **dict.fromkeys(("name", "command", "tuning", "tracker", "config_file"), Text),
 )
 PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 

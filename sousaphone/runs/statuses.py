@@ -31,6 +31,7 @@ class Status(enum.StrEnum):
     COMPLETED = "completed", ""
     EARLY_STOPPED = "early_stopped", ""
     TIME_LIMIT = "time_limit", "it was stopped before its last planned epoch"
+    PRUNED = "pruned", "the scheduler stopped it early"
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
     DIVERGED = "diverged"
@@ -44,7 +45,7 @@ class Status(enum.StrEnum):
     @property
     def is_good(self) -> bool:
         """Whether the trial ended well; a sweep succeeds if every trial did."""
-        return self.is_full or self is Status.TIME_LIMIT
+        return self.is_full or self in (Status.TIME_LIMIT, Status.PRUNED)
 
     @property
     def is_bad(self) -> bool:
@@ -67,8 +68,8 @@ class Status(enum.StrEnum):
         return tuple(cause for cause in Cause if cause.status is self)
 
     def continuation(self, cause: Cause | None) -> Continuation | None:
-        """Return how a trial with this status and cause (None: unknown) is continued; None if it has all results."""
-        if self.is_full:
+        """Return how a trial with this status and cause (None: unknown) is continued; None if it is not."""
+        if self.is_full or self is Status.PRUNED:
             return None
         if not self.has_ended or cause is Cause.SWEEP_TIME_LIMIT:
             return Continuation.RESUME
@@ -90,6 +91,7 @@ class Cause(enum.StrEnum):
     PATIENCE = "patience", Status.EARLY_STOPPED
     TRIAL_TIME_LIMIT = "trial_time_limit", Status.TIME_LIMIT
     SWEEP_TIME_LIMIT = "sweep_time_limit", Status.TIME_LIMIT
+    SCHEDULER = "scheduler", Status.PRUNED
     STOPPED_BY_USER = "stopped_by_user", Status.INTERRUPTED  # SIGINT or SIGTERM
     DRIVER_KILLED = "driver_killed", Status.INTERRUPTED
     RAY_STOPPED = "ray_stopped", Status.INTERRUPTED  # its processes were killed, or it raised an error

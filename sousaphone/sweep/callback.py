@@ -14,7 +14,7 @@ from sousaphone.runs.directory import DriverWatch, RunDirectory
 from sousaphone.runs.seal import pickles, seal
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.sweep.failures import explain
+from sousaphone.sweep.failures import end_pruned, explain
 from sousaphone.sweep.status_page import read_records, seconds_left, write_status
 from sousaphone.sweep.trainable import run_of
 from sousaphone.text import in_words
@@ -60,6 +60,7 @@ class LiveCallback(tune.Callback):
 
     def on_trial_complete(self, trial: Any, **info: Any) -> None:
         run = run_of(trial.storage)
+        end_pruned(run, str(trial))
         record = TrialRecord.find(run.trial(str(trial)))
         if record is None or record.status is Status.INTERRUPTED:
             self._print(trial, "not started: the time limit of this launch is reached")
@@ -117,4 +118,6 @@ def _left(run: RunDirectory, trial_id: str) -> str:
     if not ends:
         return ""
     own = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
+    if len(plan["trial_ids"]) < plan.get("planned", 0):  # the time of further proposals is unknown
+        return own
     return f"{own}  (sweep: {in_words(max(ends.values()))})"

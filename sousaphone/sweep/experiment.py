@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from sousaphone.config import PerModel, Sweep, TrainConfig
+from sousaphone.config import Sweep, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.planning.resources import Resources
@@ -25,8 +26,10 @@ from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.seal import is_sealed, pickles, seal
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.progress import Progress
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
+from sousaphone.sweep.proposals import Proposals, SearcherProposals
 from sousaphone.sweep.ray_process import Runtime, StoppedRayError
 from sousaphone.sweep.signals import ignore_stops
 from sousaphone.sweep.trainable import name_trial, train_fn
@@ -71,6 +74,13 @@ def run_job(
         try:
             # Trials that a killed driver left "running" become interrupted.
             name_ends(run, job.trial_ids, Cause.DRIVER_KILLED, "the driver was killed")
+            if job.is_searching:
+                _run_trials(runtime, job, resources, at_once, announce)
+                job = _with_finalists(job, announce)
+                if job.left():
+                    runtime.restart()
+            if job.sweep.search is not None:  # finalists are trained like any other trials
+                job = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, searcher=None, scheduler=None))
             if job.baselines and any(trial.score_test for trial in job.trials):
                 measure_baselines(run.path, job.trials, dataset, announce)
             _run_trials(runtime, job, resources, at_once, announce)
@@ -83,12 +93,30 @@ def run_job(
         except (UserError, PermissionError) as error:  # about the directory's content, not the command line
             raise MovedRunError(str(error)) from error
     runtime.kill()
-    records = [TrialRecord.find(run.trial(trial.trial_id)) for trial in started]
+    proposed = run.read_plan()["trial_ids"][len(job.trials) :] if run.exists else []
+    records = [TrialRecord.find(run.trial(name)) for name in [*(trial.trial_id for trial in started), *proposed]]
     lost = (Status.FAILED, Status.OUT_OF_MEMORY, Status.RUNNING)  # running: its end could not be written
     failed = failed or any(record is not None and record.status in lost for record in records)
     if failed and (logs := runtime.keep_logs()):
         announce(f"Ray's logs: {logs}")
     return interrupted
+
+
+def _with_finalists(job: Job, announce: Announce) -> Job:
+    """Return the job of a search with the trials of its finalists, after adding them to run.json; without any trials if
+    the search is incomplete, for example at the time limit of the launch."""
+    run, progress = job.directory, Progress.read(job.directory)
+    if not progress.is_complete:
+        return dataclasses.replace(job, trials=())
+    for name, record in progress.records.items():
+        # The launch ended when it stopped the trial.
+        if not record.status.has_ended or record.cause is Cause.SWEEP_TIME_LIMIT:
+            record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+            record.write(run.trial(name))
+    run.append_trials(progress.final_trials(job.request.seeds))
+    for name, rank in progress.finalists():
+        announce(f"finalist {rank} of {progress.trials[name].model}: {name}")
+    return job.current()
 
 
 def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, announce: Announce) -> None:
@@ -98,17 +126,23 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
     trial fewer runs at a time. After a stop (KeyboardInterrupt) or a StoppedRayError, unfinished trials are marked as
     interrupted. A MovedRunError or UserError means that the run directory was renamed, removed or damaged.
     """
-    run, ids, left = job.directory, job.trial_ids, job.left()
+    run, left, proposed = job.directory, job.left(), job.is_growing
     for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
     check = partial(_refuse_moved, DriverWatch.begin(run.path))
     foreign = [path for path in run.experiments if not is_sealed(path, pickles(path))]  # they are never restored
 
     try:
-        while left and not runtime.call(_fit, run, job.sweep, left, resources, job.tracker, check=check):
+        while (left or proposed) and not runtime.call(
+            _fit, run, job.sweep, left, resources, at_once, job.tracker, check=check
+        ):
             runtime.restart()
             _reseal(run, foreign)
-            name_ends(run, ids, Cause.RAY_STOPPED, _NO_MEMORY)
+            name_ends(run, _planned(run), Cause.RAY_STOPPED, _NO_MEMORY)
+            if proposed:
+                now = job.current()
+                left = [*left, *now.trials[len(job.trials) :]]
+                proposed = now.is_growing
             records = [(trial, TrialRecord.find(run.trial(trial.trial_id))) for trial in left]
             left = [trial for trial, record in records if record is None or record.status is Status.INTERRUPTED]
             if at_once > 1:
@@ -129,16 +163,21 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
         if job.tracker == "wandb":
             runtime.interrupt(_CLOSING_SECONDS)
         runtime.kill()  # before their records are written here
-        name_ends(run, ids, Cause.STOPPED_BY_USER, f"the run was stopped ({stop})")
+        name_ends(run, _planned(run), Cause.STOPPED_BY_USER, f"the run was stopped ({stop})")
         raise
     except StoppedRayError as stop:
         runtime.kill()
-        name_ends(run, ids, Cause.RAY_STOPPED, str(stop))
+        name_ends(run, _planned(run), Cause.RAY_STOPPED, str(stop))
         raise
     finally:
         runtime.kill()
         _reseal(run, foreign)
-    name_ends(run, ids)
+    name_ends(run, _planned(run))
+
+
+def _planned(run: RunDirectory) -> list[str]:
+    """Return the trials of the plan, to which a searcher adds."""
+    return list(run.read_plan()["trial_ids"])
 
 
 def _reseal(run: RunDirectory, foreign: Collection[Path]) -> None:
@@ -160,7 +199,9 @@ def _refuse_moved(watch: DriverWatch) -> None:
         ) from error
 
 
-def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str) -> bool:
+def _fit(
+    run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, at_once: int, tracker: str
+) -> bool:
     """Run an experiment, in the process that drives Ray; return whether it finished.
 
     If it did not, the machine's memory ran out while a worker started, the only failure of a trial that aborts it.
@@ -168,7 +209,7 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
     try:
         # At the end Ray reads its pickled errors of trials, which a full disk truncates; the trials' records are kept.
         with suppress(EOFError, pickle.UnpicklingError):
-            _tuner(run, sweep, left, resources, tracker).fit()
+            _tuner(run, sweep, left, resources, at_once, tracker).fit()
     except KeyboardInterrupt:
         if tracker == "wandb":
             from sousaphone.sweep.wandb_logger import close_trackers
@@ -185,18 +226,19 @@ def _fit(run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources
 
 
 def _tuner(
-    run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, tracker: str
+    run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig], resources: Resources, at_once: int, tracker: str
 ) -> tune.Tuner:
     """Restore the newest experiment if Ray would resume exactly the trials that are left; otherwise make a new one.
 
     Ray cannot restore trials that it counts as finished (cut by a limit that is lifted now), points added to the grid,
-    another number of trials at a time, another tracker, or an experiment killed before its first snapshot. In either
-    case each trial resumes from its own checkpoint.
+    another number of trials at a time, another tracker, or an experiment killed before its first snapshot; and it would
+    restore searchers and schedulers as they were when the experiment began. In either case each trial resumes from its
+    own checkpoint.
     """
     trainable = tune.with_resources(train_fn, tune.PlacementGroupFactory([resources.request]))
     # Ray keeps these settings when it restores an experiment.
     settings = {"tracker": tracker, **dataclasses.asdict(resources)}
-    if run.experiments:
+    if run.experiments and sweep.searcher is None and sweep.scheduler is None:
         newest = run.experiments[-1]
         sealed = is_sealed(newest, pickles(newest))  # a restore executes what the files contain
         if not sealed:
@@ -204,16 +246,20 @@ def _tuner(
         errored = _resume_errored(newest, left, settings) if sealed else None
         if errored is not None:
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
-    whole = not run.experiments and list(left) == sweep.trials()
     experiment = run.tune / f"{int(run.experiments[-1].name) + 1 if run.experiments else 1:03d}"
     experiment.mkdir(parents=True)
     with atomic_write(experiment / RESOURCES_NAME) as temporary:
         temporary.write_text(json.dumps(settings), encoding="utf-8")
     points = [dataclasses.asdict(trial) for trial in left]
-    if whole:
-        space = {k: tune.sample_from(v) if isinstance(v, PerModel) else v for k, v in sweep.param_space.items()}
-    else:  # contains `points`; the search algorithm runs only these
+    search: Any
+    if sweep.searcher is None:  # the space contains `points`; the search algorithm runs only these
         space = {key: tune.choice(list(dict.fromkeys(point[key] for point in points))) for key in points[0]}
+        search = BasicVariantGenerator(points_to_evaluate=points, max_concurrent=resources.max_concurrent or 0)
+    else:
+        proposals = sweep.searcher if isinstance(sweep.searcher, Proposals) else SearcherProposals(sweep.searcher)
+        proposals.begin(run, sweep, left)
+        # Otherwise Ray would ask for a trial before there is a place for it.
+        space, search = {}, ConcurrencyLimiter(proposals, at_once)
     callbacks: list[tune.Callback] = [JsonLoggerCallback(), CSVLoggerCallback(), LiveCallback()]
     if tracker == "wandb":
         from sousaphone.sweep.wandb_logger import TrackerCallback
@@ -226,10 +272,8 @@ def _tuner(
             metric=sweep.metric,
             mode=sweep.mode,
             scheduler=sweep.scheduler,
-            search_alg=BasicVariantGenerator(
-                points_to_evaluate=None if whole else points, max_concurrent=resources.max_concurrent or 0
-            ),
-            num_samples=1 if whole else len(points),
+            search_alg=search,
+            num_samples=len(points) if sweep.searcher is None else -1,  # until the searcher has finished
             # A new worker takes seconds to import torch; a used one starts the next trial at once.
             reuse_actors=True,
             trial_name_creator=name_trial,

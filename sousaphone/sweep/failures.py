@@ -30,11 +30,23 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
             record.end(cause, reason)
         else:
             # Ray writes these files after it has called the callbacks; the newest is read.
-            files = [path for each in run.experiments if (path := each / trial_id / "error.txt").is_file()]
+            # A trial that continues in the same experiment has a directory with a suffix.
+            names = (trial_id, f"{trial_id}_*")
+            files = [path for each in run.experiments for name in names for path in each.glob(f"{name}/error.txt")]
             explain(record, directory, _text_of(files[-1]) if files else None)
         with contextlib.suppress(OSError):  # a full disk; "running" without a live driver is read as interrupted
             record.write(directory)
     write_status(run)
+
+
+def end_pruned(run: RunDirectory, trial_id: str) -> None:
+    """Record that the scheduler stopped a trial, if its record is still "running": a trial that ends by itself records
+    that before Ray is notified."""
+    record = TrialRecord.find(run.trial(trial_id))
+    if record is not None and record.status is Status.RUNNING:
+        record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+        with contextlib.suppress(OSError):  # on a full disk it is interrupted instead
+            record.write(run.trial(trial_id))
 
 
 def _text_of(path: Path) -> str | None:

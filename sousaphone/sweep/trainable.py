@@ -55,5 +55,4 @@ def run_of(storage: Any) -> RunDirectory:
 
 def name_trial(trial: Any) -> str:
     """Return Ray's name of a trial and of its directory."""
-    # Tune calls this before it resolves a PerModel, so the configuration is incomplete.
     return trial_id(trial.config)

@@ -219,6 +219,7 @@ def train_epoch(
         peak = torch.mps.driver_allocated_memory()
     row = {
         "epoch": epoch,
+        "steps": epoch * steps,  # of the optimiser since the beginning of the trial
         "train_loss": train_loss,
         "learning_rate": optimizer.param_groups[0]["lr"],
         "epoch_seconds": seconds,

@@ -52,10 +52,10 @@ def score_all(
     tick: Callable[[], None] = lambda: None,
     micro_batch: MicroBatch | None = None,
 ) -> dict[str, FinalScores]:
-    """Score the validation clips (`val`) and all test sets of a trial, or nothing if tests must not be scored."""
+    """Score the validation clips (`val`) and all test sets of a trial, of which a search has none."""
     found, micro_batch = {}, micro_batch or MicroBatch(config, model)
     unlimited = dataclasses.replace(config, limit_eval_batches=None)
-    for name, clips in ({"val": data.validation, **data.tests} if data.tests else {}).items():
+    for name, clips in {"val": data.validation, **data.tests}.items():
         centre = evaluate(config, model, clips, tick=tick, micro_batch=micro_batch)
         parts, rows = clips.windows(len(centre.labels))
         averaged = centre.logits

@@ -1,0 +1,145 @@
+"""`Progress`: a search and the records of its trials, and what follows from them: next trial, stops, finalists."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.statuses import Cause, Status
+from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.design import SCORE, Proposal, Search
+from sousaphone.search.dimensions import configured
+from sousaphone.search.proposals import propose
+from sousaphone.search.rungs import Segment, Tried, finalists
+
+Live = Mapping[str, int]  # trials that are training, and the index of the rung to which each of them goes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A search, its trials by id in the order of their proposal, and their records."""
+
+    search: Search
+    trials: Mapping[str, TrainConfig]
+    records: Mapping[str, TrialRecord] = field(default_factory=dict)
+    again: Collection[str] = ()  # trials that start again, although they have ended: failed ones that are retried
+
+    @classmethod
+    def read(cls, run: RunDirectory, again: Collection[str] = ()) -> Progress:
+        """Read the search of a run; raise a UserError if run.json is damaged or the run is no search."""
+        plan = run.read_plan()
+        try:
+            search = Search.from_json(plan.get("search"))
+            trials = {name: TrainConfig(**each) for name, each in zip(plan["trial_ids"], plan["trials"], strict=True)}
+            if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
+                raise ValueError("the proposals of its search are not those of its trials")
+        except ValueError as error:
+            raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
+        found = {name: TrialRecord.find(run.trial(name)) for name in trials}
+        return cls(search, trials, {name: record for name, record in found.items() if record is not None}, again)
+
+    def tried(self, model: str) -> list[Tried]:
+        """Return what the records show of a backbone's configurations, by number."""
+        return [self._tried(number, name) for number, name in enumerate(self.search.own(model))]
+
+    def _tried(self, number: int, name: str) -> Tried:
+        record = self.records.get(name)
+        if record is None:
+            return Tried(number)
+        continues = record.status is Status.PRUNED or record.cause is Cause.SWEEP_TIME_LIMIT or name in self.again
+        return Tried(number, scores_of(record), ended=record.status.has_ended and not continues)
+
+    def next_trial(self, live: Live) -> tuple[Progress, str, int] | None:
+        """Return what to train next: the trial, the index of the rung to which it goes, and the progress with it.
+
+        None: nothing can start before a live trial reaches its rung, or at all. The backbone that has trained the
+        fewest steps is first, after those with an interrupted trial.
+        """
+        found: dict[str, Segment] = {}
+        begun: dict[str, tuple[bool, int]] = {}
+        for model in self.search.models:
+            tried = self.tried(model)
+            if segment := self._next_segment(model, tried, live):
+                found[model] = segment
+                interrupted = segment.number < len(tried) and tried[segment.number].steps not in (0, *self.search.rungs)
+                begun[model] = (not interrupted, sum(trial.steps for trial in tried))
+        if not found:
+            return None
+        model = min(found, key=lambda each: begun[each])
+        progress, names = self, self.search.own(model)
+        if found[model].number == len(names):
+            progress = self._proposed(model)
+            names = progress.search.own(model)
+        return progress, names[found[model].number], found[model].rung
+
+    def stops(self, name: str, live: Live) -> bool:
+        """Whether a live trial that has just finished an epoch stops there: it has reached its rung, and is not the
+        next to be promoted."""
+        proposal, rung = self.search.proposals[name], live[name]
+        if not self.is_at_rung(name, rung):
+            return False
+        tried = self.tried(proposal.model)
+        others = {each: index for each, index in live.items() if each != name}
+        return self._next_segment(proposal.model, tried, others) != Segment(proposal.number, rung + 1)
+
+    def is_at_rung(self, name: str, rung: int) -> bool:
+        """Whether a trial has reached a rung at which trials are compared; at full length it ends by itself."""
+        record = self.records.get(name)
+        steps = record.history[-1].get("steps") or 0 if record and record.history else 0
+        return rung < len(self.search.rungs) - 1 and steps >= self.search.rungs[rung]
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every backbone has trained all its configurations as far as planned."""
+        return all(self._next_segment(model, self.tried(model), {}) is None for model in self.search.models)
+
+    def finalists(self) -> list[tuple[str, int]]:
+        """Return the best trials of each backbone at full length, and their ranks from 1."""
+        full = self.search.rungs[-1]
+        return [
+            (self.search.own(model)[number], rank)
+            for model in self.search.models
+            for rank, number in enumerate(finalists(self.tried(model), full, self.search.finalists), start=1)
+        ]
+
+    def final_trials(self, seeds: tuple[int, ...]) -> list[TrainConfig]:
+        """Return the trials of the finalists, the only ones that score test clips."""
+        return [
+            self.search.tagged(dataclasses.replace(self.trials[name], seed=seed, score_test=True))
+            for name, _ in self.finalists()
+            for seed in seeds
+        ]
+
+    def _next_segment(self, model: str, tried: list[Tried], live: Live) -> Segment | None:
+        own = {self.search.proposals[name].number: rung for name, rung in live.items() if self._is_of(name, model)}
+        return self.search.ladder.next_segment(tried, own)
+
+    def _is_of(self, name: str, model: str) -> bool:
+        return self.search.proposals[name].model == model
+
+    def _proposed(self, model: str) -> Progress:
+        """Return the progress with one more configuration of the backbone."""
+        search, space, names = self.search, self.search.space[model], self.search.own(model)
+        points = [{field: getattr(self.trials[name], field) for field in space} for name in names]
+        point = propose(space, search.sampler, search.seed, model, points, self.tried(model), search.rungs[-1])
+        trial = search.tagged(configured(self.trials[names[0]], point))
+        proposals = {**search.proposals, trial.trial_id: Proposal(model, len(names))}
+        return dataclasses.replace(
+            self,
+            search=dataclasses.replace(search, proposals=proposals),
+            trials={**self.trials, trial.trial_id: trial},
+        )
+
+
+def scores_of(record: TrialRecord) -> tuple[tuple[int, float], ...]:
+    """Return (optimiser steps, best validation score so far) of each epoch of a record."""
+    scores, best = [], float("-inf")
+    for row in record.history:
+        score = row.get(SCORE)
+        best = best if score is None else max(best, score)
+        scores.append((row.get("steps") or 0, best))
+    return tuple(scores)
