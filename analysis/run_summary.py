@@ -15,7 +15,9 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
 from analysis.stats.calibration import WAYS, Scaling, scaling
 from analysis.stats.classes import Classes, classes_of
+from analysis.stats.importance import Importance, importances
 from analysis.stats.pairs import Pair, augmentation_pairs, other_pairs
+from analysis.stats.search_results import SearchResults
 from analysis.stats.slices import Slice, accuracy_of
 from analysis.stats.verdict import Verdict, judge
 from analysis.stats.verdict_text import UNKNOWN_PLAYERS, players_text
@@ -43,6 +45,7 @@ class Findings:
     further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of other test sets
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
+    search: SearchResults | None = None  # None for a sweep without a search
 
     @property
     def name(self) -> str:
@@ -64,6 +67,12 @@ class Findings:
         return banner((t.config.get("model", ""), t.config.get("scale", "nano"), t.weights) for t in self.trials)
 
     @property
+    def compared(self) -> list[Trial]:
+        """The trials that are results: all but those of a search, which is in a section of its own."""
+        proposed = self.search.search.proposals if self.search else {}
+        return [trial for trial in self.trials if trial.trial_id not in proposed]
+
+    @property
     def ranked(self) -> list[Trial]:
         """The trials with all their results, the best validation score first."""
         return [trial for trial in self._by_score if trial.full]
@@ -75,12 +84,12 @@ class Findings:
 
     @property
     def _by_score(self) -> list[Trial]:
-        return sorted(self.trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+        return sorted(self.compared, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
 
     @cached_property
     def groups(self) -> list[Arm]:
         """The arms, the best by validation (macro F1) first."""
-        return by_validation(arms(self.trials))
+        return by_validation(arms(self.compared))
 
     @cached_property
     def best(self) -> list[Arm]:
@@ -173,7 +182,7 @@ class Findings:
         device = dict.fromkeys((request.get("device"), origin.get("device")))
         seconds = self.plan.get("limits") or {}
         limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a finished batch"))
-        configs = [trial.config for trial in self.trials if "learning_rate" in trial.config]
+        configs = [trial.config for trial in self.compared if "learning_rate" in trial.config]
         rates = {title(config.get("model", "")): f"{config['learning_rate']:g}" for config in configs}
         if len(set(rates.values())) > 1:
             rates = {model: f"{model} {rate}" for model, rate in rates.items()}
@@ -205,7 +214,7 @@ class Findings:
         best = self.baseline_results.best if self.baseline_results else None
         baseline = (best.title, self.baseline_rows) if best is not None and self.baseline_rows is not None else None
         deployed = {card.trial: card.fastest for card in self.deployment.cards}
-        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline, deployed)
+        return judge(self.compared, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline, deployed)
 
     @cached_property
     def other_pairs(self) -> list[Pair]:
@@ -216,6 +225,14 @@ class Findings:
     def augmentation(self) -> list[Pair]:
         """Augmented minus unaugmented, for each backbone with both."""
         return augmentation_pairs(self.verdict.groups, self.predictions)
+
+    @cached_property
+    def importances(self) -> dict[str, list[Importance]]:
+        """The importance of each setting of a search, by backbone."""
+        if self.search is None:
+            return {}
+        own = self.search
+        return {model: importances(*own.compared(model), own.search.space[model]) for model in own.configurations}
 
     @cached_property
     def classes(self) -> Classes | None:
@@ -345,7 +362,13 @@ class Findings:
             found.append("The clips are synthetic; nothing was evaluated on real drum recordings.")
         elif rendered:
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
-        return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]
+        fixed = "Learning rates and other settings were fixed beforehand"
+        if self.search:
+            fixed = (
+                f"The search tried {counted(self.search.search.configurations, 'configuration')} of "
+                f"{', '.join(self.search.settings)}; other settings were fixed beforehand"
+            )
+        return [*found, f"{fixed}; others may change the ranking."]
 
 
 def formatted(value: float | None, style: str, unknown: str = "–") -> str:

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from analysis.figures import accuracy, augmentation, confusion_matrix, curves, f1, pareto, reliability, slices, times
+from analysis.figures import (
+    accuracy,
+    augmentation,
+    confusion_matrix,
+    curves,
+    f1,
+    pareto,
+    reliability,
+    search_budget,
+    search_settings,
+    slices,
+    times,
+)
 from analysis.figures.mpl import plain_text
 from analysis.run_summary import Findings
 from analysis.write.blocks import Picture
 
-_FIGURES = (accuracy, augmentation, pareto, times, curves, f1, confusion_matrix, slices, reliability)
+
+_FIGURES = (
+    *(search_budget, search_settings),
+    *(accuracy, augmentation, pareto, times, curves, f1, confusion_matrix, slices, reliability),
+)
 
 
 def pictures(run: Findings) -> list[Picture]:

@@ -128,11 +128,16 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, list[str]]:
         names = varied(trial.config for trial in group)
         for trial in group:
             if arm_of(trial.config).tag:
-                found[trial.trial_id] = [f"{TAGGED.get(n, n)}={_formatted(trial.config.get(n))}" for n in names]
+                found[trial.trial_id] = [setting_text(n, trial.config.get(n)) for n in names]
     return found
 
 
-def _formatted(value: Any) -> str:
+def setting_text(name: str, value: Any) -> str:
+    """Return a field and its value as in labels: `r=16`."""
+    return f"{TAGGED.get(name, name)}={formatted_setting(value)}"
+
+
+def formatted_setting(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
