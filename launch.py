@@ -68,7 +68,7 @@ def _run(job: Job, options: Options, prog: str) -> int:
     with Runtime(options.dashboard, job.request.device) as runtime:
         capacity = Capacity.find(job.request.cpus, job.request.gpus, job.request.device, runtime)
         resources = pick_resources(job.request, job.sweep, capacity)
-        at_once = capacity.trials_at_once(resources, len(job.left()) + job.proposals_left)
+        at_once = capacity.trials_at_once(resources, job.most_at_once)
         if not options.plan:
             runtime.start()  # in its own process, while this one imports torch
         require_torchaudio()

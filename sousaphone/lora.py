@@ -73,6 +73,11 @@ def resolve_targets(
 def find_targets(model: nn.Module, config: TrainConfig, spec: BackboneSpec, fresh: Iterable[str]) -> Targets:
     """The layers of a backbone that get adapters; raises a UserError if the strategy of the trial has none there."""
     if STRATEGIES[config.strategy].low_rank:
+        if config.lora_targets not in spec.lora_targets:
+            raise UserError(
+                f"{spec.name} has no lora_targets {config.lora_targets!r}, only {', '.join(spec.lora_targets)}; give "
+                "one of these, or leave the backbone out"
+            )
         return resolve_targets(model, spec.lora_targets[config.lora_targets], spec.aliases, fresh)
     if not spec.ia3_outputs + spec.ia3_inputs:
         raise UserError(f"strategy {config.strategy} has no targets in {spec.title}; choose another strategy")

@@ -180,7 +180,7 @@ def test_thousands_of_equal_points_stay_where_they_are() -> None:
     assert jitter([(0.0, 0.0)] * 5000) == [0] * 5000  # moving them would take hours
 
 
-@pytest.mark.parametrize(("models", "arms"), [(33, 1), (30, 7)])
+@pytest.mark.parametrize(("models", "arms"), [(33, 1), (30, 34)])
 def test_plan_with_more_arms_than_there_are_is_refused(run: RunDirectory, models: int, arms: int) -> None:
     names = [(f"m{model}", f"s{number}") for model in range(models) for number in range(arms)]
     plan = run.read_plan()

@@ -30,6 +30,12 @@ _RATES = {
 # effective batch is the same on every device: 32, or as set with `--set`.
 _NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
 
+
+def _attention(query: str, key: str, value: str, output: str) -> dict[str, tuple[str, ...]]:
+    """The groups of targets among the layers of self-attention; `qv` is the choice of LoRA's authors."""
+    return {"qv": (query, value), "qkv": (query, key, value), "attention": (query, key, value, output)}
+
+
 _AST = BackboneSpec(
     name="ast",
     title="AST",
@@ -60,6 +66,7 @@ _AST = BackboneSpec(
     lora_targets={
         "all-linear": (*(f"attention.{name}_proj" for name in "qkvo"), "mlp.fc1", "mlp.fc2"),
         "sweep": ("query", "key", "value", "output.dense"),
+        **_attention(*(f"attention.{name}_proj" for name in "qkvo")),
     },
     # As in the paper: keys, values, and the inner activations of the feed-forward layers.
     ia3_outputs=("attention.k_proj", "attention.v_proj"),
@@ -106,10 +113,13 @@ _HTSAT = BackboneSpec(
             "mlp_ratio": 2.0,
         },
     },
-    lora_targets=dict.fromkeys(
-        ("all-linear", "sweep"),
-        ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
-    ),
+    lora_targets={
+        **dict.fromkeys(
+            ("all-linear", "sweep"),
+            ("query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"),
+        ),
+        **_attention("query", "key", "value", "attention.output.dense"),
+    },
     # As PEFT does for BERT, whose names these are: `output.dense` is the last layer of both blocks.
     ia3_outputs=("key", "value"),
     ia3_inputs=("output.dense",),
@@ -178,7 +188,10 @@ _BEATS = BackboneSpec(
             "attention_dropout": 0.0,
         },
     },
-    lora_targets=dict.fromkeys(("all-linear", "sweep"), ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+    lora_targets={
+        **dict.fromkeys(("all-linear", "sweep"), ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")),
+        **_attention("q_proj", "k_proj", "v_proj", "out_proj"),
+    },
     ia3_outputs=("k_proj", "v_proj"),
     ia3_inputs=("fc2",),
     # With a gated linear unit the first layer is one level deeper.

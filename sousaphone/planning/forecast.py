@@ -134,7 +134,7 @@ def _disk_mb(trainable: int, scored: int, begun: bool) -> float:
     return (checkpoints + 4 * trainable + scored * len(SLUGS) * 2 * 8) / _MB + 0.2
 
 
-def describe(forecast: Forecast) -> list[str]:
+def describe(forecast: Forecast, by_trial: bool = True) -> list[str]:
     """Return the forecast as a table of times, unless all are unknown, and lines with the totals."""
     lines = []
     if any(one.epoch is not None for one in forecast.trials):
@@ -144,7 +144,8 @@ def describe(forecast: Forecast) -> list[str]:
             left, end = "" if one.left is None else _time(one.left), "" if one.end is None else clock(one.end)
             rows.append((one.trial.trial_id, epoch, left, end))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines += ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines += table if by_trial else []
         total = f"{_time(forecast.seconds)} of training, {_at_a_time(forecast.at_once)}"
         if forecast.complete:
             early = any(one.trial.patience < one.trial.epochs for one in forecast.trials)

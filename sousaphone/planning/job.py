@@ -30,6 +30,8 @@ from sousaphone.runs import learning_rates, schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.design import Search
+from sousaphone.search.progress import Progress
 from sousaphone.space import searched
 from sousaphone.text import parse_duration
 
@@ -80,30 +82,76 @@ class Job:
         numbers = range(self.proposals_left)
         return [dataclasses.replace(first[n % len(first)], tag=f"proposal-{n + 1}") for n in numbers]
 
+    def with_search(self, search: Search) -> Job:
+        """Return the job with another design of its search."""
+        samples = search.configurations * len(search.models)
+        return dataclasses.replace(self, sweep=dataclasses.replace(self.sweep, search=search, num_samples=samples))
+
+    def progress(self, search: Search) -> Progress:
+        """Return what the records show of a search."""
+        records, left = self.records(), {trial.trial_id for trial in self.left()}
+        again = {name for name, record in records.items() if record.status.has_ended and name in left}
+        return Progress(search, dict(zip(self.trial_ids, self.trials, strict=True)), records, again)
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether the sweep is a search whose finalists are not planned yet."""
+        search = self.sweep.search
+        if search is None or self._has_finalists or not self.trials:
+            return False
+        if self.plan is None:
+            return True
+        progress = self.progress(search)
+        return not progress.is_complete or bool(progress.finalists())
+
+    @property
+    def _has_finalists(self) -> bool:
+        return any(trial.score_test for trial in self.trials)
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether the sweep's searcher may still propose trials, or continue them."""
+        return bool(self.proposals_left) or self.is_searching
+
+    @property
+    def most_at_once(self) -> int:
+        """The number of trials that could run at a time if there were places for all."""
+        return self.sweep.num_samples if self.is_searching else len(self.left()) + self.proposals_left
+
+    def trial(self, trial_id: str) -> TrainConfig:
+        return self.trials[self.trial_ids.index(trial_id)]
+
     def current(self) -> Job:
         """Return the job with the trials of run.json, to which a searcher adds."""
         plan = self.directory.read_plan()
-        return dataclasses.replace(self, plan=plan, trials=tuple(TrainConfig(**trial) for trial in plan["trials"]))
+        trials = tuple(TrainConfig(**trial) for trial in plan["trials"])
+        job = dataclasses.replace(self, plan=plan, trials=trials)
+        return job if self.sweep.search is None else job.with_search(Search.from_json(plan.get("search")))
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""
         return {name: record for name in self.trial_ids if (record := self.directory.record(name)) is not None}
 
     def left(self) -> list[TrainConfig]:
-        """Return the trials to run now."""
-        records = self.records()
-        return [trial for trial in self.trials if self._is_left(records.get(trial.trial_id))]
+        """Return the trials to run now; of a search whose finalists are known, only these."""
+        records, final = self.records(), self.sweep.search is not None and self._has_finalists
+        trials = [trial for trial in self.trials if trial.score_test or not final]
+        return [trial for trial in trials if self._is_left(records.get(trial.trial_id))]
 
     @property
     def is_done(self) -> bool:
         """Whether the run exists and none of its trials is left."""
-        return self.plan is not None and not self.added and not self.proposals_left and not self.left()
+        return self.plan is not None and not self.added and not self.is_growing and not self.left()
 
     def all_ended_well(self) -> bool:
-        """Whether every planned trial ended well, with a result."""
-        records = self.records().values()
-        ended = len(records) == len(self.trials) and not self.proposals_left
-        return ended and all(each.status.is_good and each.history for each in records)
+        """Whether every planned trial ended well, with a result. A search may try settings that diverge."""
+        records = self.records()
+        tried = () if self.sweep.search is None else self.sweep.search.proposals
+        ended = len(records) == len(self.trials) and not self.is_growing
+        return ended and all(
+            (each.status.is_good and each.history) or (each.status is Status.DIVERGED and name in tried)
+            for name, each in records.items()
+        )
 
     def _is_left(self, record: TrialRecord | None) -> bool:
         if record is None or not record.status.has_ended:
@@ -163,12 +211,18 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")
     if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
         remarks.append(f"--rates {options.rates} has no rate for {', '.join(without)}: learning rates are untuned")
+    trials = sweep.trials()
+    if sweep.search is not None:
+        search, trials = sweep.search.begun(trials)
+        sweep = dataclasses.replace(sweep, search=search)
+    elif given := [name for name in ("budget", "sampler") if getattr(options, name) is not None]:
+        raise UserError(f"{flag(given[0])} requires a search; add --config search, or leave it out")
     return Job(
         directory,
         request,
         config,
         sweep,
-        tuple(sweep.trials()),
+        tuple(trials),
         _limits(options, {}),
         config_file=file,
         remarks=tuple(remarks),
@@ -207,7 +261,7 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         for trial in [*trials, *added]
     ]
     sweep, promoted = make_sweep(file or config, request), plan.get("promoted_from") or {}
-    return Job(
+    job = Job(
         directory,
         request,
         config,
@@ -221,6 +275,7 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
+    return job if sweep.search is None else job.with_search(Progress.read(directory).search)
 
 
 def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:

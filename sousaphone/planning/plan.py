@@ -8,6 +8,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sousaphone.planning.forecast import Room, describe, predict, refusals
 from sousaphone.planning.job import Job
 from sousaphone.planning.resolve_options import data_directory, data_is_missing, not_downloaded
 from sousaphone.planning.resources import Resources
+from sousaphone.planning.search_plan import describe_search, upcoming, with_rungs, within_time
 from sousaphone.planning.sweep_options import Options
 from sousaphone.planning.throughput import Budget, Speed, time_arms, workload
 from sousaphone.rudiments import SLUGS
@@ -33,6 +35,7 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import SCHEMA, banner
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.trial_record import now
+from sousaphone.space import searched
 from sousaphone.text import Announce, counted
 from sousaphone.weights import RANDOM, content_fingerprint
 
@@ -66,15 +69,25 @@ def prepare(
     else:  # the usual fractions
         size = builtin_clips(job.request.dataset)
         clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
+    if job.sweep.search is not None:
+        job = with_rungs(job, job.sweep.search, clips["train"])
     records = job.records() if job.plan is not None else None
-    used = [*left, *job.expected()]
+    used = _upcoming(job)
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
         # Before a real start, timing must be cheap compared with the sweep.
-        budget = Budget(fraction=None if options.plan else Budget.fraction, base_on_cpu=bool(options.timing))
+        thorough = options.plan or (job.sweep.search is not None and job.sweep.search.seconds is not None)
+        budget = Budget(fraction=None if thorough else Budget.fraction, base_on_cpu=bool(options.timing))
         speeds = time_arms(used, clips, Path(job.request.cache_dir), budget, announce, records or {})
-    forecast = predict(used, clips, speeds, trainable, at_once, records)
-    for line in describe(forecast):
+    expect = partial(predict, clips=clips, speeds=speeds, trainable=trainable, at_once=at_once, records=records)
+    if job.sweep.search is not None:
+        job = within_time(job, job.sweep.search, expect)
+        used = _upcoming(job)
+    forecast = expect(used)
+    if job.is_searching:
+        for line in describe_search(job, job.sweep.search, forecast):
+            announce(line)
+    for line in describe(forecast, by_trial=not job.is_searching):
         announce(line)
     limits = (None, None) if options.yes else (job.limits.trial_seconds, job.time_limit)
     if why := refusals(forecast, *limits, _room(job, forecast.at_once, resources)):
@@ -88,6 +101,11 @@ def prepare(
             announce(f"warning: {warning}")
             dataset = dataclasses.replace(dataset, notes=(*dataset.notes, warning))
     return job, dataset
+
+
+def _upcoming(job: Job) -> list[TrainConfig]:
+    """Return the trials to train, with stand-ins for those that are yet to be proposed."""
+    return [*job.left(), *job.expected()] if job.sweep.search is None else upcoming(job, job.sweep.search)
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
@@ -128,8 +146,10 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
         "resources": dataclasses.asdict(resources),
+        "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
         "at_once": at_once,
         **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
+        **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,

@@ -116,7 +116,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     rates, rates_message = (
         ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
     )
-    search = options.config == SEARCH
+    search = options.config in (SEARCH, "search")
     epochs = TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
     return Request(
         models=models,
@@ -131,6 +131,8 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         settings=settings,
         hold_out=_hold_out(options),
         test_also=_test_also(options),
+        budget=options.budget or "16",
+        sampler=options.sampler or "tpe",
         rates=rates,
         rates_message=rates_message,
         **machine,

@@ -96,7 +96,7 @@ class Options:
     )
     lora_targets: str | None = fixed(
         COMPARED,
-        "pretrained layers with adapters: all linear ones, or a short list (default all-linear)",
+        "pretrained layers with adapters: all linear ones, a short list, or layers of attention (default all-linear)",
         choices=LORA_TARGETS,
     )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
@@ -111,6 +111,12 @@ class Options:
         nargs="+",
         type=int,
         metavar="N",
+    )
+    budget: str | None = fixed(
+        COMPARED, "of --config search: configurations of each backbone, or a time (default 16)", metavar="N|T"
+    )
+    sampler: str | None = fixed(
+        COMPARED, "of --config search: Optuna's TPE, or quasi-random points (default tpe)", choices=("tpe", "qmc")
     )
     epochs: int | None = option(
         COMPARED, f"epochs (default {DEFAULT_EPOCHS}, for tiny {TINY_EPOCHS})", later=Later.SAME, type=int, metavar="N"
@@ -196,6 +202,8 @@ class Request:
     # A timbre excluded from training and validation (`soundfont=NAME`, `preset=NAME`); empty: none.
     hold_out: schema.Text = ""
     test_also: schema.Text = ""  # a further data set to score, as data_dir; empty: none
+    budget: schema.Text = "16"  # of a search: configurations of each backbone, or a time
+    sampler: schema.Text = "tpe"
     # Learning rates of a search, by backbone (`--rates`).
     rates: Mapping[schema.Text, schema.Number] = field(default_factory=dict)
     rates_message: schema.Text = ""  # description of that search

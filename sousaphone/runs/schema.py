@@ -189,9 +189,11 @@ _PLAN = fields(
     trials=Required[Annotated[list[Annotated[Any, _CONFIG]], Len(1, MOST_TRIALS)]],
     trial_ids=Required[list[Id]],
     planned=Annotated[int, Ge(1), Le(MOST_TRIALS)],  # number of trials, if a searcher proposes them during the run
+    search=dict[Text, Any],  # read by `sousaphone.search.design.Search.from_json`
     at_once=Annotated[int, Ge(1), Le(MOST_TRIALS)],
     limits=Annotated[Any, fields(trial=Seconds | None, stall=Seconds | None)],
     notes=list[Text],
+    searched=list[Text],  # the settings that the sweep varies
     data=Annotated[Any, DATA],
     provenance=Annotated[Any, PROVENANCE],
     promoted_from=Annotated[Any, _ORIGIN] | None,

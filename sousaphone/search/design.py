@@ -16,9 +16,10 @@ from sousaphone.runs import schema
 from sousaphone.search.dimensions import Dimension, space_around
 from sousaphone.search.proposals import Sampler
 from sousaphone.search.rungs import Ladder, rung_epochs
+from sousaphone.text import parse_duration
 
 SCORE = "val_macro_f1"
-MOST_CONFIGURATIONS = 500
+LEAST, MOST_CONFIGURATIONS = 2, 200  # configurations of a backbone
 REDUCTION, FINALISTS = 3, 2
 
 
@@ -38,7 +39,7 @@ class Search:
 
     __pydantic_config__ = schema.STRICT
     space: Mapping[schema.Text, Mapping[schema.Text, Dimension]]  # by backbone
-    configurations: Annotated[int, Ge(2), Le(MOST_CONFIGURATIONS)]  # of each backbone, the untuned default included
+    configurations: Annotated[int, Ge(LEAST), Le(MOST_CONFIGURATIONS)]  # of each backbone, the untuned default included
     seconds: schema.Seconds | None = None  # the budget in time from which `configurations` was planned
     sampler: Sampler = "tpe"
     seed: schema.Count = 0
@@ -51,6 +52,8 @@ class Search:
     def from_json(cls, saved: Any) -> Search:
         """Restore a search from run.json; raise a ValueError if it is damaged."""
         search: Search = schema.parse(json.dumps(saved), cls, "search")
+        if any(sorted(own) != list(range(len(own))) for own in search.numbers.values()):
+            raise ValueError("search is damaged (proposals: their numbers are not 0, 1, ...)")
         return search
 
     def to_json(self) -> dict[str, Any]:
@@ -93,6 +96,14 @@ class Search:
     def models(self) -> list[str]:
         return list(self.space)
 
+    @property
+    def numbers(self) -> dict[str, list[int]]:
+        """The numbers of the configurations of each backbone that has any."""
+        numbers: dict[str, list[int]] = {}
+        for proposal in self.proposals.values():
+            numbers.setdefault(proposal.model, []).append(proposal.number)
+        return numbers
+
     def tagged(self, trial: TrainConfig) -> TrainConfig:
         """Return the trial with the tag of its searched fields; a finalist differs from the trial that it repeats."""
         names = {name: None for space in self.space.values() for name in space}
@@ -102,3 +113,19 @@ class Search:
         """Return the trials of a backbone by number."""
         found = {proposal.number: name for name, proposal in self.proposals.items() if proposal.model == model}
         return [found[number] for number in sorted(found)]
+
+
+def parse_budget(text: str) -> dict[str, Any]:
+    """Return `configurations` of a `--budget` such as 16, or `seconds` of one such as 4h; raise a UserError if it is
+    neither."""
+    try:
+        if not text.strip().isdecimal():
+            return {"configurations": LEAST, "seconds": parse_duration("--budget", text)}
+        if LEAST <= int(text) <= MOST_CONFIGURATIONS:
+            return {"configurations": int(text)}
+    except UserError:
+        pass
+    raise UserError(
+        f"--budget {text!r} is neither a number of configurations, from {LEAST} to {MOST_CONFIGURATIONS}, nor a "
+        "duration, such as 4h"
+    )

@@ -73,7 +73,7 @@ def space_around(default: TrainConfig, fixed: Collection[str] = ()) -> dict[str,
     low, high = (float(f"{factor * default.learning_rate:.3g}") for factor in _RATE)
     space = {"learning_rate": Dimension("loguniform", low, high), **_DEFAULT}
     unused = set(fixed)
-    unused |= set() if STRATEGIES[default.strategy].low_rank else {"lora_r"}
+    unused |= set() if STRATEGIES[default.strategy].low_rank and "lora_alpha" not in fixed else {"lora_r"}
     unused |= set() if default.augment else {"mixup_alpha"}
     return {name: dimension for name, dimension in space.items() if name not in unused}
 

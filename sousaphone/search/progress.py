@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.search.design import SCORE, Proposal, Search
@@ -24,7 +26,21 @@ class Progress:
     search: Search
     trials: Mapping[str, TrainConfig]
     records: Mapping[str, TrialRecord] = field(default_factory=dict)
-    retried: bool = False  # whether failed trials are tried again
+    again: Collection[str] = ()  # trials that start again, although they have ended: failed ones that are retried
+
+    @classmethod
+    def read(cls, run: RunDirectory, again: Collection[str] = ()) -> Progress:
+        """Read the search of a run; raise a UserError if run.json is damaged or the run is no search."""
+        plan = run.read_plan()
+        try:
+            search = Search.from_json(plan.get("search"))
+            trials = {name: TrainConfig(**each) for name, each in zip(plan["trial_ids"], plan["trials"], strict=True)}
+            if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
+                raise ValueError("the proposals of its search are not those of its trials")
+        except ValueError as error:
+            raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
+        found = {name: TrialRecord.find(run.trial(name)) for name in trials}
+        return cls(search, trials, {name: record for name, record in found.items() if record is not None}, again)
 
     def tried(self, model: str) -> list[Tried]:
         """Return what the records show of a backbone's configurations, by number."""
@@ -32,11 +48,10 @@ class Progress:
 
     def _tried(self, number: int, name: str) -> Tried:
         record = self.records.get(name)
-        return Tried(number) if record is None else Tried(number, scores_of(record), self._has_ended(record))
-
-    def _has_ended(self, record: TrialRecord) -> bool:
-        continues = record.status is Status.PRUNED or record.cause is Cause.SWEEP_TIME_LIMIT
-        return record.status.has_ended and not continues and not (self.retried and record.status.is_retried)
+        if record is None:
+            return Tried(number)
+        continues = record.status is Status.PRUNED or record.cause is Cause.SWEEP_TIME_LIMIT or name in self.again
+        return Tried(number, scores_of(record), ended=record.status.has_ended and not continues)
 
     def next_trial(self, live: Live) -> tuple[Progress, str, int] | None:
         """Return what to train next: the trial, the index of the rung to which it goes, and the progress with it.
@@ -64,13 +79,18 @@ class Progress:
     def stops(self, name: str, live: Live) -> bool:
         """Whether a live trial that has just finished an epoch stops there: it has reached its rung, and is not the
         next to be promoted."""
-        proposal = self.search.proposals[name]
-        tried = self.tried(proposal.model)
-        steps, rung = tried[proposal.number].steps, live[name]
-        if steps < self.search.rungs[rung] or rung == len(self.search.rungs) - 1:
+        proposal, rung = self.search.proposals[name], live[name]
+        if not self.is_at_rung(name, rung):
             return False
+        tried = self.tried(proposal.model)
         others = {each: index for each, index in live.items() if each != name}
         return self._next_segment(proposal.model, tried, others) != Segment(proposal.number, rung + 1)
+
+    def is_at_rung(self, name: str, rung: int) -> bool:
+        """Whether a trial has reached a rung at which trials are compared; at full length it ends by itself."""
+        record = self.records.get(name)
+        steps = record.history[-1].get("steps") or 0 if record and record.history else 0
+        return rung < len(self.search.rungs) - 1 and steps >= self.search.rungs[rung]
 
     @property
     def is_complete(self) -> bool:

@@ -26,6 +26,7 @@ from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.seal import is_sealed, pickles, seal
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.progress import Progress
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends
 from sousaphone.sweep.proposals import Proposals, SearcherProposals
@@ -73,6 +74,13 @@ def run_job(
         try:
             # Trials that a killed driver left "running" become interrupted.
             name_ends(run, job.trial_ids, Cause.DRIVER_KILLED, "the driver was killed")
+            if job.is_searching:
+                _run_trials(runtime, job, resources, at_once, announce)
+                job = _with_finalists(job, announce)
+                if job.left():
+                    runtime.restart()
+            if job.sweep.search is not None:  # finalists are trained like any other trials
+                job = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, searcher=None, scheduler=None))
             if job.baselines and any(trial.score_test for trial in job.trials):
                 measure_baselines(run.path, job.trials, dataset, announce)
             _run_trials(runtime, job, resources, at_once, announce)
@@ -94,6 +102,22 @@ def run_job(
     return interrupted
 
 
+def _with_finalists(job: Job, announce: Announce) -> Job:
+    """Return the job of a search with the trials of its finalists, after adding them to run.json; without any trials if
+    the search is incomplete, for example at the time limit of the launch."""
+    run, progress = job.directory, Progress.read(job.directory)
+    if not progress.is_complete:
+        return dataclasses.replace(job, trials=())
+    for name, record in progress.records.items():
+        if not record.status.has_ended:  # the driver was killed when it stopped the trial
+            record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+            record.write(run.trial(name))
+    run.append_trials(progress.final_trials(job.request.seeds))
+    for name, rank in progress.finalists():
+        announce(f"finalist {rank} of {progress.trials[name].model}: {name}")
+    return job.current()
+
+
 def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, announce: Announce) -> None:
     """Run the trials that are left; return when all of them and Ray have ended.
 
@@ -101,7 +125,7 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
     trial fewer runs at a time. After a stop (KeyboardInterrupt) or a StoppedRayError, unfinished trials are marked as
     interrupted. A MovedRunError or UserError means that the run directory was renamed, removed or damaged.
     """
-    run, left, proposed = job.directory, job.left(), bool(job.proposals_left)
+    run, left, proposed = job.directory, job.left(), job.is_growing
     for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
     check = partial(_refuse_moved, DriverWatch.begin(run.path))
@@ -116,7 +140,8 @@ def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, 
             name_ends(run, _planned(run), Cause.RAY_STOPPED, _NO_MEMORY)
             if proposed:
                 now = job.current()
-                left, proposed = [*left, *now.trials[len(job.trials) :]], bool(now.proposals_left)
+                left = [*left, *now.trials[len(job.trials) :]]
+                proposed = now.is_growing
             records = [(trial, TrialRecord.find(run.trial(trial.trial_id))) for trial in left]
             left = [trial for trial, record in records if record is None or record.status is Status.INTERRUPTED]
             if at_once > 1:
@@ -247,7 +272,7 @@ def _tuner(
             mode=sweep.mode,
             scheduler=sweep.scheduler,
             search_alg=search,
-            num_samples=len(points) if sweep.searcher is None else sweep.num_samples,
+            num_samples=len(points) if sweep.searcher is None else -1,  # until the searcher has finished
             # A new worker takes seconds to import torch; a used one starts the next trial at once.
             reuse_actors=True,
             trial_name_creator=name_trial,

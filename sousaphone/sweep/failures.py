@@ -30,7 +30,9 @@ def name_ends(run: RunDirectory, trial_ids: Sequence[str], cause: Cause | None =
             record.end(cause, reason)
         else:
             # Ray writes these files after it has called the callbacks; the newest is read.
-            files = [path for each in run.experiments if (path := each / trial_id / "error.txt").is_file()]
+            # A trial that continues in the same experiment has a directory with a suffix.
+            names = (trial_id, f"{trial_id}_*")
+            files = [path for each in run.experiments for name in names for path in each.glob(f"{name}/error.txt")]
             explain(record, directory, _text_of(files[-1]) if files else None)
         with contextlib.suppress(OSError):  # a full disk; "running" without a live driver is read as interrupted
             record.write(directory)

@@ -7,6 +7,7 @@ What a searcher has learned is never read from Ray's files: it is told the resul
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -102,19 +103,20 @@ class SearcherProposals(Proposals):
 
     def __init__(self, searcher: Searcher) -> None:
         super().__init__()
-        self.searcher = searcher
+        self._searcher = searcher  # Ray would save the state of an attribute called `searcher`
         self._own: dict[str, str] = {}  # the searcher's name of a trial, by Ray's
 
     def begin(self, run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig]) -> None:
         self._domains = domains(sweep.param_space)
-        self.searcher.set_search_properties(sweep.metric, sweep.mode, self._domains)
+        logging.getLogger("optuna").setLevel(logging.WARNING)
+        self._searcher.set_search_properties(sweep.metric, sweep.mode, self._domains)
         super().begin(run, sweep, left)
 
     def propose(self, ray_id: str) -> TrainConfig | str | None:
         known = {trial.trial_id for trial in self.planned()}
         for attempt in range(_MOST_REPETITIONS):
             own = f"{ray_id}-{attempt}"
-            values = self.searcher.suggest(own)
+            values = self._searcher.suggest(own)
             if not isinstance(values, dict):
                 return values
             (point,) = place(self.sweep.param_space, values)
@@ -123,27 +125,27 @@ class SearcherProposals(Proposals):
                 self._own[ray_id] = own
                 return trial
             record = self.run.record(trial.trial_id)
-            self.searcher.on_trial_complete(own, _last(record), error=_score(self.sweep, record) is None)
+            self._searcher.on_trial_complete(own, _last(record), error=_score(self.sweep, record) is None)
         return str(Searcher.FINISHED)
 
     def reported(self, ray_id: str, trial: TrainConfig, row: Mapping[str, Any]) -> None:
         if ray_id in self._own:
-            self.searcher.on_trial_result(self._own[ray_id], dict(row))
+            self._searcher.on_trial_result(self._own[ray_id], dict(row))
 
     def ended(self, trial: TrainConfig, record: TrialRecord | None, ray_id: str | None = None) -> None:
         """Learn the last value of the sweep's metric."""
         score = _score(self.sweep, record)
         if ray_id in self._own:
-            self.searcher.on_trial_complete(self._own.pop(str(ray_id)), _last(record), error=score is None)
+            self._searcher.on_trial_complete(self._own.pop(str(ray_id)), _last(record), error=score is None)
             return
         # Values of other backbones' domains have no effect; a searcher wants some.
         values = draw(self.sweep.param_space, 0)
         values |= {n: v for n in values if (v := _value(trial, n)) is not None}
         try:
-            self.searcher.add_evaluated_point(values, score, error=score is None)
+            self._searcher.add_evaluated_point(values, score, error=score is None)
         except (NotImplementedError, ValueError, TypeError) as error:
             why = one_line(error, 200) or "it accepts no results of other trials"
-            print(f"{type(self.searcher).__name__} learns nothing from {trial.trial_id}: {why}", flush=True)
+            print(f"{type(self._searcher).__name__} learns nothing from {trial.trial_id}: {why}", flush=True)
 
 
 def _value(trial: TrainConfig, name: str) -> Any:

@@ -24,6 +24,7 @@ from sousaphone.sweep.trainable import run_of
 from sousaphone.text import one_line
 
 PROJECT = "sousaphone"
+_TAG = 64  # most characters of a tag of W&B
 _TIMEOUTS = {"init_timeout": 30.0, "finish_timeout": 15.0}  # Tune waits meanwhile
 # The open W&B run of each trial, and the directory of the trial's record. Not an attribute of the callback, which Ray
 # saves with the experiment.
@@ -60,6 +61,7 @@ def close_trackers() -> None:
 
 def _begin(trial: Any) -> None:
     wandb, run = _wandb(), run_of(trial.storage)
+    plan, config = run.read_plan(), TrainConfig(**trial.config)
     identity = wandb_id(run, str(trial))
     # Unsent offline files, often empty after a kill, are removed: all epochs are logged again.
     for directory in (run.path / "wandb").glob(f"offline-run-*-{identity}"):
@@ -68,14 +70,15 @@ def _begin(trial: Any) -> None:
     try:
         tracked = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            group=str(run.read_plan().get("name") or run.path.name),
+            group=str(plan.get("name") or run.path.name),
             name=str(trial),
             id=identity,
             resume="allow",
             reinit="create_new",  # trials that run at the same time have their own
             dir=str(run.path),  # W&B appends `wandb`
             mode=os.environ["WANDB_MODE"],
-            config=dataclasses.asdict(TrainConfig(**trial.config)),
+            config=dataclasses.asdict(config),
+            tags=[f"{name}={getattr(config, name)}"[:_TAG] for name in plan.get("searched", [])],
             allow_val_change=True,
             settings=wandb.Settings(console="off", silent=True, stop_fn=lambda: None, **_TIMEOUTS),
         )

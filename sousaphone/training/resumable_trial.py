@@ -23,7 +23,7 @@ from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.directory import DriverGoneError, DriverWatch
+from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.provenance import provenance
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import MAX_OOM_RETRIES, TrialRecord, error_line, now, predictions_name
@@ -139,11 +139,12 @@ class _Trial:
         record.history = state["history"] if state else []
         self.write_record()
 
+        run = RunDirectory(self.watch.run)
         attempt = uuid.uuid4().hex[:8]  # no two attempts write under the same name
         # The curve continues at the newest checkpoint. A process killed right after that checkpoint may not have drawn
         # its epoch completely, so that epoch is drawn again, and its points and later ones are removed from the curve.
         with SummaryWriter(str(directory), purge_step=len(record.history)) as writer:
-            draw_settings(writer, config)
+            draw_settings(writer, config, run.read_plan().get("searched", []) if run.exists else [])
             if record.history:
                 draw_epoch(writer, record.history[-1]["epoch"], record.history[-1])
             limit: Cause | None = None

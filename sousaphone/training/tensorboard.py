@@ -20,15 +20,16 @@ from sousaphone.runs.trial_record import predictions_name
 # The columns of HPARAMS: validation scores of the best epoch, and test scores of its state.
 SHOWN = ("best_val_macro_f1", "best_val_acc", "test_acc", "test_macro_f1")
 # These options do not change results.
-_HIDDEN = {"data_dir", "cache_dir", "threads", "micro_batch", "accumulation", "eval_batch"}
+_HIDDEN = {"tag", "data_dir", "cache_dir", "threads", "micro_batch", "accumulation", "eval_batch"}
 
 
-def settings(config: TrainConfig) -> dict[str, str | float]:
-    """The options for HPARAMS that distinguish trials; flags are strings, since TensorBoard shows bools as numbers."""
+def settings(config: TrainConfig, searched: Iterable[str] = ()) -> dict[str, str | float]:
+    """The options for HPARAMS that distinguish trials, first those that the sweep varies; flags are strings, since
+    TensorBoard shows bools as numbers."""
     values = {name: value for name, value in dataclasses.asdict(config).items() if name not in _HIDDEN}
     values["effective_batch"] = config.micro_batch * config.accumulation
     shown = {name: ("off", "on")[value] if isinstance(value, bool) else value for name, value in values.items()}
-    return {name: value for name, value in shown.items() if value not in (None, "")}
+    return {name: shown[name] for name in dict.fromkeys([*searched, *shown]) if shown.get(name) not in (None, "")}
 
 
 def draw_epoch(writer: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) -> None:
@@ -39,9 +40,9 @@ def draw_epoch(writer: SummaryWriter, epoch: int, metrics: Mapping[str, Any]) ->
     writer.flush()
 
 
-def draw_settings(writer: SummaryWriter, config: TrainConfig) -> None:
+def draw_settings(writer: SummaryWriter, config: TrainConfig, searched: Iterable[str] = ()) -> None:
     """Add the row of the trial to HPARAMS when it starts; TensorBoard uses the first of several equal rows."""
-    columns, start, _ = hparams(settings(config), dict.fromkeys(SHOWN))
+    columns, start, _ = hparams(settings(config, searched), dict.fromkeys(SHOWN))
     for summary in (columns, start):  # SummaryWriter.add_hparams would create a separate run
         writer._get_file_writer().add_summary(summary)
     writer.flush()

@@ -1,0 +1,106 @@
+"""What a search will train: its length in optimiser steps, the trials to expect, and a plan that fits a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+
+from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
+from sousaphone.planning.forecast import Forecast
+from sousaphone.planning.job import Job
+from sousaphone.planning.throughput import train_steps
+from sousaphone.search.design import LEAST, MOST_CONFIGURATIONS, Search
+from sousaphone.text import as_option, counted, in_words
+
+Predict = Callable[[Sequence[TrainConfig]], Forecast]
+
+
+def with_rungs(job: Job, search: Search, clips: int) -> Job:
+    """Return the job of a search with its rungs for so many training clips, unless it has them already."""
+    if search.rungs:
+        return job
+    first = job.trials[0]
+    return job.with_search(search.over(first.epochs, train_steps(first, clips)))
+
+
+def upcoming(job: Job, search: Search) -> list[TrainConfig]:
+    """Return stand-ins for the trials of a search: what is left of each backbone's steps, in pieces up to the first
+    rung, and the finalists; the trials that are left, once the finalists are known."""
+    if not job.is_searching:
+        return job.left()
+    progress, defaults = job.progress(search), [job.trial(search.own(model)[0]) for model in search.models]
+    pieces, finals = [], []
+    for default in defaults:
+        epoch = search.rungs[-1] // default.epochs  # in steps
+        left = (search.ladder.steps - sum(trial.steps for trial in progress.tried(default.model))) // epoch
+        longest = search.rungs[0] // epoch
+        lengths = [min(longest, left - begun) for begun in range(0, left, longest)]
+        pieces += [
+            dataclasses.replace(default, epochs=length, tag=f"piece-{number}") for number, length in enumerate(lengths)
+        ]
+        finals += [
+            dataclasses.replace(default, seed=seed, score_test=True, tag=f"finalist-{rank}")
+            for rank in range(search.finalists)
+            for seed in job.request.seeds
+        ]
+    return [*pieces, *finals]
+
+
+def within_time(job: Job, search: Search, predict: Predict) -> Job:
+    """Return the job with as many configurations as fit into the time of its search; raise a UserError if too few do,
+    or if the speed of a backbone is unknown."""
+    if search.seconds is None or job.plan is not None:
+        return job
+
+    def planned(configurations: int) -> Job:
+        return job.with_search(dataclasses.replace(search, configurations=configurations))
+
+    def forecast(configurations: int) -> Forecast:
+        found = planned(configurations)
+        return predict(upcoming(found, found.sweep.search))
+
+    least = forecast(LEAST)
+    if not least.complete:
+        raise UserError(
+            "--budget in time needs the speed of every backbone; add --timing, or give a number of configurations"
+        )
+    if least.seconds > search.seconds:
+        raise UserError(
+            f"--budget {as_option(search.seconds)} is too short: {LEAST} configurations of each backbone and the "
+            f"finalists take about {in_words(least.seconds)}; give --budget {as_option(least.seconds * 1.1)} or more"
+        )
+    fitting = LEAST
+    while fitting < MOST_CONFIGURATIONS and forecast(fitting + 1).seconds <= search.seconds:
+        fitting += 1
+    return planned(fitting)
+
+
+def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[str]:
+    """Yield the budget, the rungs and, if it is known, the time of each backbone."""
+    grace, *others = search.rungs
+    compared = f"compared after {', '.join(map(str, search.rungs[:-1]))} steps (grace: {grace})" if others else "all"
+    places = " / ".join(map(str, search.ladder.places))
+    yield (
+        f"search: {counted(search.configurations, 'configuration')} of each backbone by {search.sampler}, {compared} "
+        f"and trained up to {search.rungs[-1]}; so many train up to each: {places}"
+    )
+    for model in search.models:
+        own = [one for one in forecast.trials if one.trial.model == model]
+        seconds = [one.left for one in own if one.left is not None]
+        time = f", about {in_words(sum(seconds))} one at a time" if len(seconds) == len(own) else ""
+        finals = search.finalists * len(job.request.seeds)
+        yield (
+            f"  {REGISTRY[model].title}: {search.ladder.steps:,} steps, then {counted(finals, 'finalist trial')} of "
+            f"{search.rungs[-1]:,}{time}"
+        )
+        fields = ", ".join(f"{name} {_range(dimension.to_json())}" for name, dimension in search.space[model].items())
+        yield f"    searched: {fields}"
+
+
+def _range(dimension: dict[str, object]) -> str:
+    values = dimension.get("values")
+    if isinstance(values, list):
+        return "/".join(map(str, values))
+    return f"{dimension['low']:g}–{dimension['high']:g}"
