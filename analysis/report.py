@@ -111,10 +111,11 @@ def write_report(run: Path, output: Path | None = None, with_sounds: bool = True
     """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
     The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html,
-    plots/*.png and, of a search, search.csv and importance.csv. All contents are made before the first file is written, and each file is replaced atomically. In
-    RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
-    of the most frequent confusions in report.html, from `data_dir` or, if this installation wrote run.json, from the
-    data set of the run. Raise a UserError as `read_run`, or if the report cannot be written.
+    plots/*.png and, of a search, search.csv and importance.csv. All contents are made before the first file is written,
+    and each file is replaced atomically. In RUN/report, figures and trials of earlier reports that are not in this one
+    are removed. `with_sounds` embeds audio of the most frequent confusions in report.html, from `data_dir` or, if this
+    installation wrote run.json, from the data set of the run. Raise a UserError as `read_run`, or if the report cannot
+    be written.
     """
     files = make_files(read_run(run), with_sounds, data_dir)
     directory = output if output is not None else RunDirectory(run).report

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -24,8 +25,8 @@ class Line:
 
     name: str
     look: Look
-    steps: list[int]
-    scores: list[float]
+    steps: Sequence[float]
+    scores: Sequence[float]
     default: float
 
 
@@ -38,7 +39,8 @@ def picture(run: Findings) -> Picture | None:
         default = run.search.default(model)
         score = default.score if default is not None and math.isfinite(default.score) else math.nan
         if points:
-            lines.append(Line(title(model), run.looks[model], *map(list, zip(*points, strict=True)), default=score))
+            steps, scores = ([point[i] for point in points] for i in (0, 1))
+            lines.append(Line(title(model), run.looks[model], steps, scores, score))
     if not lines:
         return None
     caption = (

@@ -50,7 +50,7 @@ def score_interval(trial: Trial, rows: pd.DataFrame, unit: str = "player") -> In
         return Interval(low, high, counted(clips, "clip"))
     whole = counts_of(own, [trial.trial_id])
     without = [whole - counts_of(own[own.player == player], [trial.trial_id]) for player in players]
-    all_players, left = (np.nanmean(f1_of_each(whole)), [np.nanmean(f1_of_each(each)) for each in without])
+    all_players, *left = (float(np.nanmean(f1_of_each(each))) for each in (whole, *without))
     mean, least, _ = mean_interval([len(players) * all_players - (len(players) - 1) * each for each in left])
     half = mean - least
     return Interval(min(low, score - half), max(high, score + half), counted(len(players), unit))
@@ -92,8 +92,8 @@ def gain(results: SearchResults, model: str, predictions: pd.DataFrame, unit: st
         found = contrast(first, second, players)
     except ValueError:  # a single player
         by_clip = (first.mean(axis=1) - second.mean(axis=1)).to_numpy()
-        ends = tango_interval(*(float(np.maximum(sign * by_clip, 0).sum()) for sign in (1, -1)), len(by_clip))
-        interval = Interval(*ends, counted(len(by_clip), "clip"))
+        gained, lost = (float(np.maximum(sign * by_clip, 0).sum()) for sign in (1, -1))
+        interval = Interval(*tango_interval(gained, lost, len(by_clip)), counted(len(by_clip), "clip"))
         return Gain(tuned, on_test, count, float(by_clip.mean()), interval)
     interval = Interval(found.low, found.high, counted(found.players, unit))
     return Gain(tuned, on_test, count, found.difference, interval)
