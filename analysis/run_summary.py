@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.trials import Trial
-from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, title
+from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, settings_of, title
 from analysis.stats.calibration import WAYS, Scaling, scaling
 from analysis.stats.classes import Classes, classes_of
 from analysis.stats.importance import Importance, importances
@@ -95,6 +95,11 @@ class Findings:
     def best(self) -> list[Arm]:
         """The best arm by validation of each backbone, among those with predictions."""
         return best_of_each(self.groups, self._by_trial.keys())
+
+    @cached_property
+    def settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """The settings that the sweep varies beyond those of an arm's name, by trial_id."""
+        return settings_of(self.compared)
 
     def rows(self, arm: Arm) -> pd.DataFrame:
         """The predictions, without logits, of the trials that the arm shows; empty if there are none."""

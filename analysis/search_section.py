@@ -9,12 +9,14 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 
 from analysis.run_summary import Findings, formatted
-from analysis.stats.arms import setting_text, title
+from analysis.stats.arms import in_words as settings_in_words
+from analysis.stats.arms import title
 from analysis.stats.gain import Gain, Interval, gain, score_interval
 from analysis.stats.importance import FEW_POINTS, Importance
 from analysis.stats.search_results import Configuration, SearchResults
 from analysis.stats.slices import possible
 from analysis.write.blocks import Block, Code, Table, Text
+from sousaphone.scores import FEWEST_PLAYERS
 from sousaphone.text import counted, in_words
 
 _MOST_ROWS = 40  # of the table of configurations
@@ -63,23 +65,26 @@ def _best(found: Findings, results: SearchResults) -> Iterator[Block]:
                 title(model),
                 f"{len(own)} of {results.search.configurations}",
                 f"{steps[0]:,}",
-                f"{steps[1]:,}",
-                ", ".join(map(str, results.reached(model))),
+                _score(default.score if default else math.nan),
                 _described(best) if best else "–",
                 _score(best.score if best else math.nan),
                 _ends(interval, ".3f") if interval else "–",
                 interval.over if interval else "–",
-                _score(default.score if default else math.nan),
+                ", ".join(map(str, results.reached(model))),
+                f"{steps[1]:,}",
             )
         )
-    head = ("backbone", "configurations", "optimiser steps", "steps of finalists", "reached each rung")
-    best_head = ("best configuration", "val_macro_f1", "95 % interval", "interval over", "untuned default")
-    yield Text("What was spent on each backbone, and its best configuration on validation:")
-    yield Table((*head, *best_head), rows, wordy=("best configuration",), extra=("steps of finalists",))
+    head = ("backbone", "configurations", "steps", "default", "best configuration", "best", "95 % interval", "over")
+    extra = ("reached each rung", "steps of finalists")
+    yield Text(
+        "What was spent on each backbone (configurations, optimiser steps), and the validation macro F1 of its untuned "
+        "default and of its best configuration:"
+    )
+    yield Table((*head, *extra), rows, wordy=("best configuration",), extra=extra)
     yield Text(
         f"The best of several scores is too high on average, since it is selected for its luck as well; the interval "
-        f"does not include this. It is the wider of that over validation {found.unit}s and that over clips, or over "
-        f"clips alone if there are fewer than three {found.unit}s or no validation predictions (interval over)."
+        f"does not include this. The interval is the wider of one over validation {found.unit}s and one over clips; "
+        f"with fewer than {FEWEST_PLAYERS} {found.unit}s, or without validation predictions, it is over clips alone."
     )
 
 
@@ -103,7 +108,7 @@ def _gains(found: Findings, results: SearchResults) -> Iterator[Block]:
         )
         for model, each in gains.items()
     ]
-    head = ("backbone", "tuned configuration", "clips", "seeds", "percentage points", "95 % interval", "interval over")
+    head = ("backbone", "tuned configuration", "clips", "seeds", "percentage points", "95 % interval", "over")
     yield Table(head, rows, wordy=("tuned configuration",))
     if selected := [title(model) for model, each in gains.items() if not each.on_test]:
         yield Text(
@@ -158,7 +163,7 @@ def _configurations(results: SearchResults) -> Iterator[Block]:
         rows += [
             (
                 each.name,
-                ", ".join(setting_text(*setting) for setting in each.settings.items()),
+                settings_in_words(each.settings),
                 *(_score(each.tried.score_at(steps) if each.steps >= steps else math.nan) for steps in rungs),
                 f"{each.steps:,}",
                 results.outcome(each),
@@ -166,7 +171,10 @@ def _configurations(results: SearchResults) -> Iterator[Block]:
             )
             for each in ordered[:most]
         ]
-    yield Text("The configurations, those that trained furthest first, with the best score up to each rung:")
+    yield Text(
+        "The configurations, those that trained furthest first, with the best score up to each rung. They continue or "
+        "stop as results arrive, so that a rank among all that reached a rung at last may differ from the decision:"
+    )
     heads = [f"{steps:,} steps" for steps in rungs]
     head = ("configuration", "settings", *heads, "optimiser steps", "outcome", "trial")
     yield Table(head, rows, wordy=("settings", "outcome"), extra=("trial",))
@@ -205,8 +213,7 @@ def importance_table(importances: Mapping[str, list[Importance]]) -> pd.DataFram
 
 
 def _described(each: Configuration) -> str:
-    settings = ", ".join(setting_text(*setting) for setting in each.settings.items())
-    return f"{each.number}{' (untuned default)' if each.default else ''}: {settings}"
+    return f"{each.number}{' (untuned default)' if each.default else ''}: {settings_in_words(each.settings)}"
 
 
 def _score(value: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
 from analysis.search_section import search_blocks
-from analysis.stats.arms import Arm, pretrained, title
+from analysis.stats.arms import Arm, in_words, pretrained, title
 from analysis.stats.calibration import Calibration
 from analysis.stats.confusion import f1_by_rudiment, macro_f1
 from analysis.stats.criteria import criteria, expectation_rows
@@ -132,7 +132,7 @@ def _results(found: Findings) -> Iterator[Block]:
     rows = [_arm_row(found, arm) for arm in groups]
     yield Table((*head, f"{found.unit}s", "trainable"), rows, extra=("val_acc", "trainable"))
     yield Text("Trials:")
-    yield Table(_RESULTS, [_trial_row(found, trial) for trial in found.ranked], extra=_EXTRA)
+    yield _trial_table(found, found.ranked)
     if warning := busy_machine([*found.ranked, *found.partial]):
         yield Text(warning)
 
@@ -152,6 +152,14 @@ def _arm_row(found: Findings, arm: Arm) -> tuple[str, ...]:
         formatted(test.players if test else None, ","),
         formatted(arm.shown[0].trainable_params, ","),
     )
+
+
+def _trial_table(found: Findings, trials: Sequence[Trial], **columns: Sequence[str]) -> Table:
+    """Return the table of trials, with the settings of each if the sweep varies any, and further columns of text."""
+    settings = [in_words(found.settings[trial.trial_id]) for trial in trials]
+    columns = {**({"settings": settings} if any(settings) else {}), **columns}
+    rows = [(*_trial_row(found, trial), *own) for trial, *own in zip(trials, *columns.values(), strict=True)]
+    return Table((*_RESULTS, *columns), rows, wordy=tuple(columns), extra=_EXTRA)
 
 
 def _trial_row(found: Findings, trial: Trial) -> tuple[str, ...]:
@@ -177,8 +185,7 @@ def _partial(found: Findings) -> Iterator[Block]:
     if found.partial:
         others = "the table above" if found.ranked else "those of finished trials"
         yield Text(f"These trials trained for fewer epochs than planned; do not compare them with {others}.")
-        rows = [(*_trial_row(found, trial), trial.why) for trial in found.partial]
-        yield Table((*_RESULTS, "reason"), rows, wordy=("reason",), extra=_EXTRA)
+        yield _trial_table(found, found.partial, reason=[trial.why for trial in found.partial])
 
 
 def _without(found: Findings) -> Iterator[Block]:

@@ -176,22 +176,6 @@ def trial_id(config: Mapping[str, Any]) -> str:
     return f"{arm_name(config)}-s{config['seed']}"
 
 
-def varied(configs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The fields, in the order of the first configuration, in which trials differ that have the same backbone,
-    strategy, targets and augmentation; the seed is none of them."""
-    groups: dict[ArmKey, list[Mapping[str, Any]]] = {}
-    for config in configs:
-        groups.setdefault(arm_of(config)._replace(tag=""), []).append(config)
-    return list(
-        dict.fromkeys(
-            name
-            for group in groups.values()
-            for name in group[0]
-            if name not in ("seed", "tag") and any(each.get(name) != group[0][name] for each in group)
-        )
-    )
-
-
 def tagged(config: TrainConfig, names: Sequence[str]) -> TrainConfig:
     """The configuration with the tag of these fields: a short name and the value of a single number, else a hash of
     their values; none without fields."""

@@ -98,7 +98,8 @@ def test_every_arm_has_the_same_clip_length_and_evaluates_two_micro_batches(scal
 
 def test_found_learning_rate_replaces_the_default() -> None:
     usual = {trial.model: trial.learning_rate for trial in sweep(request()).trials()}
-    found = {trial.model: trial.learning_rate for trial in sweep(request(rates={"beats": 0.123})).trials()}
+    tuned = sweep(request(tuned={"beats": {"learning_rate": 0.123}})).trials()
+    found = {trial.model: trial.learning_rate for trial in tuned}
     assert found == {**usual, "beats": 0.123}
 
 

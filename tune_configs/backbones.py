@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
 from ray import tune
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import CLIP_SECONDS, PerModel, Sweep
+from sousaphone.config import CLIP_SECONDS, PerModel, Sweep, TrainConfig
 from sousaphone.planning.sweep_options import Request
 from tune_configs.resources import gpus, steps, threads
 
@@ -28,7 +32,7 @@ def sweep(request: Request) -> Sweep:
         "test_also": request.test_also,
         "clip_seconds": CLIP_SECONDS[request.scale],
         "epochs": request.epochs,
-        "learning_rate": PerModel(rates(request)),
+        **tuned(request),
         "micro_batch": PerModel({model: size for model, (size, _) in sizes.items()}),
         "accumulation": PerModel({model: times for model, (_, times) in sizes.items()}),
         # Evaluation keeps no activations, so larger batches fit in memory.
@@ -45,21 +49,38 @@ def sweep(request: Request) -> Sweep:
     )
 
 
-def rates(request: Request) -> dict[str, float]:
-    """Return the learning rate of each backbone: the one a search found (`--rates`), else its default."""
-    default = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
-    return {m: request.rates.get(m, rate) for m, rate in default.items()}
+def tuned(request: Request) -> dict[str, PerModel]:
+    """Return the learning rates, and the other fields that a search found (`--from`), by backbone."""
+    default: dict[str, Any] = {each.name: each.default for each in dataclasses.fields(TrainConfig)}
+    names = dict.fromkeys(name for found in request.tuned.values() for name in found)
+    found = {
+        name: PerModel({m: request.tuned.get(m, {}).get(name, default[name]) for m in request.models}) for name in names
+    }
+    rates = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    return found | {
+        "learning_rate": PerModel({m: request.tuned.get(m, {}).get("learning_rate", rates[m]) for m in request.models})
+    }
 
 
 def describe_tuning(request: Request) -> str:
-    """Return the report's sentence about how the learning rates were chosen."""
+    """Return the report's sentence about how the settings were chosen."""
     if "learning_rate" in request.settings:
         return f"learning rate {request.settings['learning_rate']:g} for every backbone, as given; not tuned"
-    untuned = [model for model in request.models if model not in request.rates]
-    found = ", ".join(f"{model} {request.rates[model]:g}" for model in request.models if model in request.rates)
-    found += f" ({request.rates_message})" if request.rates_message and found else ""
+    untuned = [model for model in request.models if model not in request.tuned]
+    found = "; ".join(
+        f"{model} {_in_words(request.tuned[model])}" for model in request.models if model in request.tuned
+    )
+    found += f" ({request.tuned_message})" if request.tuned_message and found else ""
     if not untuned:
-        return f"learning rates found on validation clips, each backbone with the same budget: {found}"
+        return f"settings found on validation clips, each backbone with the same budget: {found}"
     which = "all backbones" if len(untuned) == len(request.models) else ", ".join(untuned)
     message = f"learning rates are untuned for {which}: default values, not searched for on these data"
     return message + (f"; found on validation clips: {found}" if found else "")
+
+
+def _in_words(settings: Mapping[str, Any]) -> str:
+    """Return `0.005` for a learning rate alone, else `learning_rate 0.005, lora_r 8`."""
+    texts = {name: f"{value:g}" if isinstance(value, float) else str(value) for name, value in settings.items()}
+    if set(texts) == {"learning_rate"}:
+        return texts["learning_rate"]
+    return ", ".join(f"{name} {text}" for name, text in texts.items())

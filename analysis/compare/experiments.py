@@ -13,7 +13,7 @@ from typing import Annotated, Any, Required
 
 from analysis.load.ray_log import is_number
 from analysis.load.trials import Trial, clips_scored
-from analysis.stats.arms import settings_of, title
+from analysis.stats.arms import in_words, settings_of, title
 from sousaphone.config import ArmKey, arm_of, lora_targets_of
 from sousaphone.errors import UserError, printable
 from sousaphone.files import read_small
@@ -103,7 +103,7 @@ def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
             trial.error or trial.why or None,
             trial.git_commit,
             most_scored=trial.most_scored,
-            settings=", ".join([*([str(targets[trial.trial_id])] if vary else []), *settings[trial.trial_id]]),
+            settings=in_words({**({"targets": targets[trial.trial_id]} if vary else {}), **settings[trial.trial_id]}),
         )
         for trial in trials
     ]

@@ -14,9 +14,10 @@ from plotly.subplots import make_subplots
 from analysis.figures import mpl, plotly_charts
 from analysis.figures.style import GRID, INK, Key
 from analysis.run_summary import Findings
-from analysis.stats.arms import Look, formatted_setting, setting_text, title
+from analysis.stats.arms import Look, in_words, title, value_in_words
 from analysis.stats.search_results import Configuration, SearchResults
 from analysis.write.blocks import Picture
+from sousaphone.config import TAGGED
 from sousaphone.search.dimensions import Dimension
 from sousaphone.text import counted
 
@@ -65,7 +66,7 @@ class Line:
 
     @property
     def hover(self) -> str:
-        settings = "<br>".join(plotly_charts.escape(setting_text(*pair)) for pair in self.each.settings.items())
+        settings = "<br>".join(plotly_charts.escape(in_words({n: v})) for n, v in self.each.settings.items())
         return f"{plotly_charts.escape(self.each.name)}<br>{settings}<br>score {self.score:.3f}"
 
 
@@ -103,7 +104,7 @@ def _panel(results: SearchResults, model: str) -> Panel | None:
     space = results.search.space[model]
     names = [name for name in space if all(name in each.settings for each in own)]
     columns = {name: [each.settings[name] for each in own] for name in names}
-    axes = [_axis(setting_text(name, "").rstrip("="), columns[name], space[name]) for name in names]
+    axes = [_axis(TAGGED.get(name, name), columns[name], space[name]) for name in names]
     places = [_places(columns[name], space[name], axis) for name, axis in zip(names, axes, strict=True)]
     low, high = min(scores), max(scores)
     last = Axis("score", [(0.0, f"{low:.3f}"), (1.0, f"{high:.3f}")], low=low, high=high)
@@ -114,11 +115,11 @@ def _panel(results: SearchResults, model: str) -> Panel | None:
 
 
 def _choices(column: Iterable[Any], dimension: Dimension) -> list[str]:
-    return list(dict.fromkeys(map(formatted_setting, [*dimension.values, *column])))
+    return list(dict.fromkeys(map(value_in_words, [*dimension.values, *column])))
 
 
 def _axis(name: str, column: Sequence[Any], dimension: Dimension) -> Axis:
-    if dimension.low is None or dimension.high is None:
+    if dimension.type == "choice":
         labels = _choices(column, dimension)
         most = max(len(labels) - 1, 1)
         return Axis(name, [(place / most, label) for place, label in enumerate(labels)])
@@ -128,10 +129,10 @@ def _axis(name: str, column: Sequence[Any], dimension: Dimension) -> Axis:
 
 
 def _places(column: Sequence[Any], dimension: Dimension, axis: Axis) -> list[float]:
-    if dimension.low is not None:
+    if dimension.type != "choice":
         return [axis.height(value) for value in column]
     heights = {label: height for height, label in axis.ticks}
-    return [heights[formatted_setting(value)] for value in column]
+    return [heights[value_in_words(value)] for value in column]
 
 
 def _width(line: Line) -> float:

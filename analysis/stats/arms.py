@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, groupby
 from pathlib import PurePath
 from typing import Any
 
 from analysis.load.trials import Trial
 from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TAGGED, ArmKey, arm_of, varied
+from sousaphone.config import TAGGED, ArmKey, arm_of
 from sousaphone.strategies import STRATEGIES
 
 # Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
@@ -107,7 +107,7 @@ def arms(trials: Sequence[Trial]) -> list[Arm]:
     for trial in trials:
         groups.setdefault(arm_of(trial.config), []).append(trial)
     settings = settings_of(trials)
-    parts_of = [_parts(arm, " · ".join(settings[group[0].trial_id])) for arm, group in groups.items()]
+    parts_of = [_parts(arm, in_words(settings[group[0].trial_id])) for arm, group in groups.items()]
     varies = [len(set(values)) > 1 for values in zip(*parts_of, strict=True)]
     found = []
     for parts, (arm, group) in zip(parts_of, groups.items(), strict=True):
@@ -117,30 +117,39 @@ def arms(trials: Sequence[Trial]) -> list[Arm]:
     return found
 
 
-def settings_of(trials: Sequence[Trial]) -> dict[str, list[str]]:
-    """Return the settings, such as `r=16`, in which a trial differs from others of its backbone, strategy, targets and
-    augmentation, by trial_id; empty where a sweep varies no others."""
-    groups: dict[ArmKey, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(arm_of(trial.config)._replace(tag=""), []).append(trial)
-    found: dict[str, list[str]] = {trial.trial_id: [] for trial in trials}
-    for group in groups.values():
-        names = varied(trial.config for trial in group)
-        for trial in group:
-            if arm_of(trial.config).tag:
-                found[trial.trial_id] = [setting_text(n, trial.config.get(n)) for n in names]
-    return found
+def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
+    """Return the settings, beyond those of `ArmKey`, in which the trials of a backbone differ, by trial_id; none for
+    trials whose sweep varies no others."""
+    names: dict[str, list[str]] = {}
+    for model, group in groupby(sorted(trials, key=_model), key=_model):
+        first, *others = (trial.config for trial in group)
+        names[model] = [
+            name
+            for name in first
+            if name not in ("seed", "cache_dir", *ArmKey._fields)
+            and any(each.get(name) != first[name] for each in others)
+        ]
+    tags = {trial.trial_id: arm_of(trial.config).tag for trial in trials}
+    return {
+        trial.trial_id: {name: trial.config.get(name) for name in names[_model(trial)] if tags[trial.trial_id]}
+        for trial in trials
+    }
 
 
-def setting_text(name: str, value: Any) -> str:
-    """Return a field and its value as in labels: `r=16`."""
-    return f"{TAGGED.get(name, name)}={formatted_setting(value)}"
+def in_words(settings: Mapping[str, Any]) -> str:
+    """Return settings as text, such as `lr=0.005 · r=16`."""
+    return " · ".join(f"{TAGGED.get(name, name)}={value_in_words(value)}" for name, value in settings.items())
 
 
-def formatted_setting(value: Any) -> str:
+def value_in_words(value: Any) -> str:
+    """Return the value of a setting as text."""
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _model(trial: Trial) -> str:
+    return str(trial.config.get("model", ""))
 
 
 def by_validation(groups: Sequence[Arm]) -> list[Arm]:

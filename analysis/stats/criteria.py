@@ -11,6 +11,7 @@ from scipy import stats
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
 from sousaphone.runs.baseline_results import Baseline
+from sousaphone.runs.statuses import Status
 from sousaphone.text import counted, first_few
 
 LEAST_ACCURACY, LEAST_LEAD = 0.40, 0.10
@@ -96,6 +97,7 @@ def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool, 
 
 def _complete(trials: Sequence[Trial], scored: set[str], live: bool) -> Criterion:
     lacking = []
+    trials = [trial for trial in trials if trial.status is not Status.PRUNED]  # it is not meant to have results
     for trial in trials:
         gaps = [name for name in _EVERY if any(name not in row for row in trial.history)]
         gaps += [name for name in _LAST if name not in trial.last]

@@ -78,7 +78,7 @@ def _distribution(column: Sequence[Any], dimension: Dimension) -> Any:
     """The values of a setting in Optuna's terms; the untuned default may be outside of the space."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-    if dimension.low is None or dimension.high is None:
+    if dimension.type == "choice":
         return CategoricalDistribution(list(dict.fromkeys([*dimension.values, *column])))
     low, high = min(dimension.low, *column), max(dimension.high, *column)
     return FloatDistribution(low, high, log=dimension.type == "loguniform" and low > 0)

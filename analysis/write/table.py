@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.load.trials import Trial
+from analysis.stats.arms import settings_of
 from analysis.stats.slices import Slice, possible
 from sousaphone.config import lora_targets_of
 
@@ -38,12 +39,15 @@ def comparison_table(
     values are missing. train_seconds, seconds_per_epoch and samples_per_second are in seconds of `Trial.clock`.
     `partial` marks rows whose numbers are of fewer epochs than planned. Only rows with the same `signature` are
     comparable. `cpu_ms` (milliseconds of one core for each clip), `adapter_bytes` (size of the file with the trained
-    weights) and `tested` (test accuracy as a mean over players, with its 95 % interval) are by trial_id.
+    weights) and `tested` (test accuracy as a mean over players, with its 95 % interval) are by trial_id. The last
+    columns are the settings that the sweep varies.
     """
     table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes, tested.get(trial.trial_id)) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]
     table[numbers] = table[numbers].apply(pd.to_numeric)
-    return table.astype(dict.fromkeys(INTEGERS, "Int64"))
+    searched = pd.DataFrame([*settings_of(trials).values()], index=table.index)
+    table = table.astype(dict.fromkeys(INTEGERS, "Int64"))
+    return table.join(searched[searched.columns.difference(table.columns, sort=False)])
 
 
 def to_csv(table: pd.DataFrame) -> str:

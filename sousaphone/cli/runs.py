@@ -74,7 +74,7 @@ def _list(arguments: argparse.Namespace) -> int:
     for run in _runs(arguments.storage):
         try:
             plan = run.read_foreign_plan()
-            completed = sum(_is_full(run, trial_id) for trial_id in plan["trial_ids"])
+            completed = sum(_misses_nothing(run, trial_id) for trial_id in plan["trial_ids"])
             planned = max(len(plan["trial_ids"]), plan.get("planned", 0))
             state = "running" if run.is_live() else "complete" if completed == planned else "incomplete"
             cells = plan["created"], f"{completed}/{planned}", state
@@ -89,6 +89,11 @@ def _list(arguments: argparse.Namespace) -> int:
         table.add_row(*row)
     Console(soft_wrap=True, highlight=False, markup=False).print(table)
     return EXIT_OK
+
+
+def _misses_nothing(run: RunDirectory, trial_id: str) -> bool:
+    record = run.record(trial_id)
+    return record is not None and record.status.continuation(record.cause) is None
 
 
 def _is_full(run: RunDirectory, trial_id: str) -> bool:

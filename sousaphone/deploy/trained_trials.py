@@ -107,7 +107,8 @@ def finished_arms(run: RunDirectory) -> list[list[TrainedTrial]]:
     groups: dict[ArmKey, list[TrainedTrial]] = {}
     for trial_id in plan["trial_ids"]:
         trial = _read(run, plan, trial_id)
-        if trial is not None and trial.record.status.is_full and _score(trial) is not None:
+        # Of a search, only the finalists are results.
+        if trial is not None and trial.config.score_test and trial.record.status.is_full and _score(trial) is not None:
             groups.setdefault(arm_of(trial.record.config), []).append(trial)
     if not groups:
         raise UserError(f"no trial of {run.path} has finished; resume it: {run.resume_command}")

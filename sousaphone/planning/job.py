@@ -26,7 +26,7 @@ from sousaphone.planning.resolve_options import (
     union,
 )
 from sousaphone.planning.sweep_options import AUGMENT, STALL_TIMEOUT, TRIAL_TIME_LIMIT, Options, Request, flag
-from sousaphone.runs import learning_rates, schema
+from sousaphone.runs import schema
 from sousaphone.runs.directory import Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -114,6 +114,13 @@ class Job:
         return bool(self.proposals_left) or self.is_searching
 
     @property
+    def planned(self) -> int:
+        """The number of trials at the end of a sweep whose trials a searcher proposes, finalists included."""
+        search = self.sweep.search
+        finals = len(search.models) * search.finalists * len(self.request.seeds) if search else 0
+        return self.sweep.num_samples + finals
+
+    @property
     def most_at_once(self) -> int:
         """The number of trials that could run at a time if there were places for all."""
         return self.sweep.num_samples if self.is_searching else len(self.left()) + self.proposals_left
@@ -168,8 +175,11 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     given = [name for name, value in actions.items() if value]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)} exclude each other; give one of them")
-    if options.rates is not None and given:
-        raise UserError(f"--rates requires a new run; leave it out with {given[0]}")
+    tuned = [flag(name) for name in ("from_", "rates") if getattr(options, name) is not None]
+    if len(tuned) > 1:
+        raise UserError(f"{' and '.join(tuned)} exclude each other; give one of them")
+    if tuned and given:
+        raise UserError(f"{tuned[0]} requires a new run; leave it out with {given[0]}")
     if options.retry_failed and not options.resume:
         raise UserError("--retry-failed requires --resume; add it")
     check_lowest(options)
@@ -209,8 +219,10 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")
-    if options.rates is not None and (without := [model for model in request.models if model not in request.rates]):
-        remarks.append(f"--rates {options.rates} has no rate for {', '.join(without)}: learning rates are untuned")
+    tuned_by = options.from_ or options.rates
+    if tuned_by and (without := [model for model in request.models if model not in request.tuned]):
+        option = flag("from_" if options.from_ else "rates")
+        remarks.append(f"{option} {tuned_by} has no settings for {', '.join(without)}: these are untuned")
     trials = sweep.trials()
     if sweep.search is not None:
         search, trials = sweep.search.begun(trials)
@@ -345,10 +357,10 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     if source is None:
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")
     plan = source.read_foreign_plan()
-    if plan["config"] == SEARCH:
+    if plan["config"] == SEARCH or "search" in plan:
         raise UserError(
-            f"--promote {source.path}: it is a learning-rate search; start a new run with its rates: "
-            f"--rates {source.path / learning_rates.FILE}"
+            f"--promote {source.path}: it is a search; start a new run with the settings that it found: "
+            f"--from {source.path}"
         )
     best, remarks = _best(source, plan)
     config_of = "backbones" if plan.get("config_file") else str(plan["config"])  # the trial's settings are known

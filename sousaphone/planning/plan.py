@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import FEW_PLAYERS, SEARCH, TrainConfig
+from sousaphone.config import FEW_PLAYERS, SEARCH, ArmKey, TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
 from sousaphone.data.splits import HELD_OUT, SPLITS
@@ -129,7 +129,6 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "name": job.directory.path.name,
         "command": shlex.join(["python", *sys.argv]),
         "config": job.config,
-        **({"config_file": job.config_file} if job.config_file else {}),
         "notes": [*dataset.notes, *job.sweep.notes],
         "tuning": job.sweep.tuning,
         "data": describe_data(dataset, job.request.built_in),
@@ -145,10 +144,11 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "request": dataclasses.asdict(job.request),
         "trials": [dataclasses.asdict(trial) for trial in job.trials],
         "trial_ids": job.trial_ids,
+        **({"config_file": job.config_file} if job.config_file else {}),
         "resources": dataclasses.asdict(resources),
         "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
         "at_once": at_once,
-        **({"planned": job.sweep.num_samples} if job.sweep.searcher is not None else {}),
+        **({"planned": job.planned} if job.sweep.searcher is not None else {}),
         **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
@@ -209,12 +209,14 @@ def describe_trials(
     if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
         yield warning
     records = job.records()
-    built: dict[tuple[str, ...], int] = {}
+    built: dict[tuple[Any, ...], int] = {}
     for trial in left:
         record = records.get(trial.trial_id)
         done = f", resumes after epoch {len(record.history)}" if record and record.history else ""
-        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}, weights {trial.weights}{done}"
-        if (alike := (trial.model, trial.strategy, trial.lora_targets)) not in built:
+        names = set(searched(job.sweep.param_space, trial.model)) - {"learning_rate", *ArmKey._fields}
+        own = "".join(f", {name}={getattr(trial, name)}" for name in sorted(names))
+        yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}{own}, weights {trial.weights}{done}"
+        if (alike := (trial.model, trial.strategy, trial.lora_targets, trial.lora_r)) not in built:
             model = build_model(trial, len(SLUGS))
             built[alike] = model.counts().trainable
             yield from describe_model(model, trial.weights)

@@ -24,6 +24,7 @@ from sousaphone.hardware import count_cpus, count_gpus, pick_device
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.learning_rates import Found
 
 
 def storage_directory(options: Options) -> Path:
@@ -113,9 +114,9 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     dataset, strategy = options.dataset or "tiny", options.strategy or "lora"
     targets = options.lora_targets or "all-linear"
     weights = resolve_weights(options.weights or (), models, scale)
-    rates, rates_message = (
-        ({}, "") if options.rates is None else learning_rates.read(options.rates, scale, strategy, targets, weights)
-    )
+    found = _found(options, models)
+    if found is not None:
+        found.check(_tuned_by(options), scale, strategy, targets, weights)
     search = options.config in (SEARCH, "search")
     epochs = TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
     return Request(
@@ -133,10 +134,33 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         test_also=_test_also(options),
         budget=options.budget or "16",
         sampler=options.sampler or "tpe",
-        rates=rates,
-        rates_message=rates_message,
+        tuned=found.settings if found else {},
+        tuned_message=found.description if found else "",
         **machine,
     )
+
+
+def _tuned_by(options: Options) -> str:
+    return f"--rates {options.rates}" if options.rates is not None else f"--from {options.from_}"
+
+
+def _found(options: Options, models: Sequence[str]) -> Found | None:
+    """Return what the run of --from or the file of --rates has found for these backbones."""
+    if options.rates is not None:
+        return learning_rates.read(_tuned_by(options), options.rates, models)
+    if options.from_ is None:
+        return None
+    run = next((r for r in map(RunDirectory, _places(options, options.from_)) if r.exists), None)
+    if run is not None and "search" in run.read_foreign_plan():
+        from sousaphone.search.found import found_settings
+
+        return found_settings(run, models)
+    return learning_rates.read(_tuned_by(options), str(run.path if run else options.from_), models)
+
+
+def _places(options: Options, name: str) -> tuple[Path, Path]:
+    """Return where a run given by its path or its name may be."""
+    return expanded(name).absolute(), storage_directory(options) / name
 
 
 def _same_device(saved: Request) -> str:

@@ -101,6 +101,9 @@ class Options:
     )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
     weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
+    from_: str | None = option(
+        COMPARED, "settings of each backbone that a search found, --config search or rates", metavar="RUN"
+    )
     rates: str | None = option(
         COMPARED, "rates.json of a search with --config rates (default: learning rates of the registry)", metavar="FILE"
     )
@@ -172,7 +175,7 @@ class Options:
 
 def flag(name: str) -> str:
     """Return the flag of an option."""
-    return f"--{name.replace('_', '-')}"
+    return f"--{name.rstrip('_').replace('_', '-')}"  # `from` is a word of Python
 
 
 @dataclass(frozen=True)
@@ -204,15 +207,18 @@ class Request:
     test_also: schema.Text = ""  # a further data set to score, as data_dir; empty: none
     budget: schema.Text = "16"  # of a search: configurations of each backbone, or a time
     sampler: schema.Text = "tpe"
-    # Learning rates of a search, by backbone (`--rates`).
-    rates: Mapping[schema.Text, schema.Number] = field(default_factory=dict)
-    rates_message: schema.Text = ""  # description of that search
+    # Settings that a search found, by backbone (`--from`, `--rates`).
+    tuned: Mapping[schema.Text, Mapping[schema.Text, schema.Scalar]] = field(default_factory=dict)
+    tuned_message: schema.Text = ""  # description of that search
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Request:
-        """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged."""
-        text = saved.get("rates_told", saved.get("rates_message", ""))  # its name in older runs, and now
-        request: Request = schema.parse(json.dumps({**saved, "rates_message": text}), cls, "request")
+        """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged. Older
+        ones have learning rates only."""
+        older = {m: {"learning_rate": rate} for m, rate in dict(saved.get("rates") or {}).items()}
+        message = saved.get("rates_told", saved.get("rates_message", ""))
+        text = json.dumps({"tuned": older, "tuned_message": message, **saved})
+        request: Request = schema.parse(text, cls, "request")
         return request
 
     @property

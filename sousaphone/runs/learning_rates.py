@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Required
 
@@ -79,41 +80,59 @@ def _row(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def read(
-    file: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]
-) -> tuple[dict[str, float], str]:
-    """Read the rates of a file, for the backbones (of `weights`) that it contains, and a description of the search.
+@dataclass(frozen=True)
+class Found:
+    """The settings that a search found for each backbone, and what it searched with."""
 
-    Raise a UserError if it is not a rates file, or was found for another scale, strategy or kind of weights: a rate
-    found for a nano or random network does not apply to a published one.
-    """
+    settings: Mapping[str, Mapping[str, Any]]  # by backbone and field
+    pretrained: Mapping[str, bool]  # by backbone: whether its weights were not random
+    scale: str
+    strategy: str
+    lora_targets: str
+    description: str  # of data and length of the search
+
+    def check(self, option: str, scale: str, strategy: str, lora_targets: str, weights: Mapping[str, str]) -> None:
+        """Raise a UserError if this was found for another scale, strategy or kind of weights: a setting found for a
+        nano or random network does not apply to a published one."""
+        wanted = {"scale": scale, "strategy": strategy}
+        wanted |= {"lora_targets": lora_targets} if STRATEGIES[strategy].low_rank else {}
+        differences = [
+            f"{key.replace('_', ' ')} {own}, not {value}"
+            for key, value in wanted.items()
+            if (own := getattr(self, key)) != value
+        ]
+        differences += [
+            f"{model} with {'pretrained' if self.pretrained[model] else 'random'} weights"
+            for model in self.settings
+            if self.pretrained[model] != (weights[model] != _RANDOM)
+        ]
+        if differences:
+            raise UserError(
+                f"{option}: its settings were found for {'; '.join(differences)}; search again with the settings of "
+                f"this sweep, or leave {option.partition(' ')[0]} out"
+            )
+
+
+def read(option: str, file: str, models: Collection[str]) -> Found:
+    """Read the rates of a file, for those of the backbones that it contains; raise a UserError if it is not one."""
     path = expanded(file)
     try:
         path = path / FILE if path.is_dir() else path
         content = schema.read(path, _CONTENT)
         pretrained = {row["model"]: row["pretrained"] for row in content["table"]}
-        found = {model: rate for model, rate in content["found"].items() if model in pretrained}
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not a rates file"
-        message = f"--rates {file}: {path} cannot be read ({why}); give the {FILE} of a run of --config rates"
+        message = f"{option}: {path} cannot be read ({why}); give a run of --config rates, or its {FILE}"
         raise UserError(message) from None
-    wanted = {"scale": scale, "strategy": strategy}
-    wanted |= {"lora_targets": lora_targets} if STRATEGIES[strategy].low_rank else {}
-    differences = [
-        f"{key.replace('_', ' ')} {content[key]}, not {value}" for key, value in wanted.items() if content[key] != value
-    ]
-    used = {model: rate for model, rate in found.items() if model in weights}
-    differences += [
-        f"{model} with {'pretrained' if pretrained[model] else 'random'} weights"
-        for model in used
-        if pretrained[model] != (weights[model] != _RANDOM)
-    ]
-    if differences:
-        raise UserError(
-            f"--rates {file}: its rates were found for {'; '.join(differences)}; search again with --config rates and "
-            "the settings of this sweep, or leave --rates out"
-        )
-    return used, _describe_search(content, used)
+    used = {m: rate for m, rate in content["found"].items() if m in pretrained and m in models}
+    return Found(
+        {model: {"learning_rate": rate} for model, rate in used.items()},
+        pretrained,
+        content["scale"],
+        content["strategy"],
+        content["lora_targets"],
+        _describe_search(content, used),
+    )
 
 
 def _describe_search(content: Mapping[str, Any], used: Mapping[str, float]) -> str:

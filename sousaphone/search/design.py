@@ -106,8 +106,13 @@ class Search:
 
     def tagged(self, trial: TrainConfig) -> TrainConfig:
         """Return the trial with the tag of its searched fields; a finalist differs from the trial that it repeats."""
-        names = {name: None for space in self.space.values() for name in space}
-        return tagged(trial, [*names, "lora_alpha", "score_test"])
+        names = dict.fromkeys(name for model in self.space for name in self.varied(model))
+        return tagged(trial, [*names, "score_test"])
+
+    def varied(self, model: str) -> list[str]:
+        """Return the fields in which the configurations of a backbone differ."""
+        names = list(self.space[model])
+        return [*names, "lora_alpha"] if "lora_r" in names and "lora_alpha" not in names else names
 
     def own(self, model: str) -> list[str]:
         """Return the trials of a backbone by number."""
@@ -120,8 +125,9 @@ def parse_budget(text: str) -> dict[str, Any]:
     neither."""
     try:
         if not text.strip().isdecimal():
-            return {"configurations": LEAST, "seconds": parse_duration("--budget", text)}
-        if LEAST <= int(text) <= MOST_CONFIGURATIONS:
+            if (seconds := parse_duration("--budget", text)) is not None:
+                return {"configurations": LEAST, "seconds": seconds}
+        elif LEAST <= int(text) <= MOST_CONFIGURATIONS:
             return {"configurations": int(text)}
     except UserError:
         pass

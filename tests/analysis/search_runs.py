@@ -16,7 +16,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord, predictions_name
-from tests.analysis.run_builders import REAL, clips_of, history, made, record, write_predictions, write_run
+from tests.analysis.run_builders import REAL, clips_of, history, record, write_predictions, write_run
 from tests.search.simulation import STEPS, Objective, begin, run
 
 MODELS = ("ast", "beats")

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from scripts.options_page import PAGE, options_page
-from sousaphone.cli.sweep import build_parser
+from sousaphone.cli.sweep import build_parser, make_sweep
+from sousaphone.config import check_trials
 from sousaphone.planning.sweep_options import Options, flag
+from tests.test_tune_configs import request
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -77,3 +79,13 @@ def test_options_that_a_page_names_exist(page: Path) -> None:
     known = {flag(prefix + declared.name) for declared in dataclasses.fields(Options) for prefix in ("", "no_")}
     named = set(re.findall(r"`(--[a-z-]+)", page.read_text(encoding="utf-8")))
     assert named <= known | OF_OTHER_COMMANDS, named - known
+
+
+def test_sweeps_of_the_search_page_are_accepted(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n# (\w+\.py)\n(.*?)```", (ROOT / "docs" / "search.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    for name, code in blocks:
+        (tmp_path / name).write_text(code)
+        made = make_sweep(str(tmp_path / name), request(models=("ast", "beats"), lora_targets="qv"))
+        check_trials(made.trials())
+        assert made.searcher is not None or len(made.trials()) > 4

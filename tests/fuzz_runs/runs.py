@@ -151,7 +151,7 @@ class Readers:
             if self.run.status_page.is_file():  # nothing is written in the place of a directory
                 check_text(self.run.status_page.read_text())
         if (path / learning_rates.FILE).exists():
-            learning_rates.read(str(path), "nano", "lora", "all-linear", {"ast": "random"})
+            learning_rates.read("--rates", str(path), ["ast"])
 
 
 def fault(read: Callable[[], object], seconds: float = SECONDS, megabytes: float = MEGABYTES) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -120,6 +121,88 @@ def test_learning_rate_search_has_the_schedule_of_the_sweep_without_augmentation
     assert {(trial.epochs, trial.limit_train_batches) for trial in trials} == {(usual, None)}
     assert not any(trial.augment or trial.score_test for trial in trials)
     assert {trial.epochs for trial in job_of(begun, *search, "--epochs", "5").trials} == {5}
+
+
+RANKS = """
+import dataclasses
+from ray import tune
+from tune_configs import backbones
+
+def sweep(request):
+    usual = backbones.sweep(request)
+    space = {**usual.param_space, "lora_r": tune.grid_search([2, 4]), "label_smoothing": tune.grid_search([0.0, 0.2])}
+    return dataclasses.replace(usual, param_space=space)
+"""
+
+
+@pytest.fixture
+def ranks(storage: Path) -> Path:
+    """The file of a sweep over ranks, of which `run` is made a run."""
+    file = storage / "ranks.py"
+    file.write_text(RANKS)
+    plan = RunDirectory(storage / "run").read_plan()
+    words = ["--config", str(file), "--name", "new", "--models", "beats", "--augment", "off", "--scale", "nano"]
+    words += ["--weights", f"beats={storage / 'beats.pt'}", "--set", "clip_seconds=1.0"]
+    job = job_of(storage, *words, "--data-dir", str(storage / "sousa"), "--epochs", "9")
+    shutil.rmtree(storage / "run")
+    dataset = read_subset(storage / "sousa", "tiny")
+    RunDirectory(storage / "run").write_plan(
+        {**plan_json(job, Resources(1, 0, None), 1, dataset), "name": plan["name"]}
+    )
+    return file
+
+
+def test_extension_of_a_space_adds_its_points_and_renames_none(storage: Path, ranks: Path) -> None:
+    before = RunDirectory(storage / "run").read_plan()
+    job = job_of(storage, "--extend", "--name", "run", "--models", "beats", "ast", "--seeds", "0", "1")
+    assert [dataclasses.asdict(trial) for trial in job.trials[:4]] == before["trials"]
+    assert job.trial_ids[:4] == before["trial_ids"]
+    added = {(t.model, t.seed, t.lora_r, t.label_smoothing) for t in job.trials[4:]}
+    rest = {(m, s) for m in ("beats", "ast") for s in (0, 1)} - {("beats", 0)}
+    assert added == {(m, s, r, smooth) for m, s in rest for r in (2, 4) for smooth in (0.0, 0.2)}
+    assert len(set(job.trial_ids)) == 16
+    assert {t.clip_seconds for t in job.trials} == {1.0}
+
+
+def test_file_that_the_plan_of_another_names_is_not_executed(storage: Path, ranks: Path) -> None:
+    run = RunDirectory(storage / "run")
+    trace = storage / "executed"
+    evil = storage / "evil" / "ranks.py"
+    evil.parent.mkdir()
+    evil.write_text(RANKS + f"open({str(trace)!r}, 'w').close()\n")
+    content = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps({**content, "config_file": str(evil)}))  # without its seal
+    for action in ("--resume", "--extend"):
+        with pytest.raises(UserError, match=rf"--config {evil}"):
+            job_of(storage, action, "--name", "run")
+    assert not trace.exists()
+    job = job_of(storage, "--resume", "--name", "run", "--config", str(ranks))
+    assert len(job.left()) == 4
+    # From now on the plan names the given file.
+    saved = plan_json(job, Resources(1, 0, None), 1, read_subset(storage / "sousa", "tiny"))
+    assert saved["config_file"] == str(ranks)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("absent.py", None, ["no such file"]),
+        ("rates.py", RANKS, ["'rates'", "rename"]),
+        ("two words.py", RANKS, ["letters"]),
+        ("syntax.py", "def sweep(request:", ["SyntaxError"]),
+        ("raises.py", "def sweep(request):\n    return 1 / 0", ["line 2", "ZeroDivisionError"]),
+        ("none.py", "", ["sweep"]),
+        ("number.py", "def sweep(request):\n    return 3", ["int", "Sweep"]),
+        ("rank.py", RANKS.replace('"lora_r"', '"rank"'), ["rank.py", "'rank'"]),
+    ],
+)
+def test_wrong_file_of_a_sweep_is_one_line(tmp_path: Path, name: str, content: str | None, parts: list[str]) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError) as refused:
+        job_of(tmp_path, "--config", str(tmp_path / name), "--weights", "random", "--scale", "nano")
+    assert "\n" not in str(refused.value)
+    assert all(part in str(refused.value) for part in parts), refused.value
 
 
 def test_weights_of_a_run_change_only_if_named(storage: Path) -> None:

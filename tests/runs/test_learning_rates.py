@@ -44,10 +44,11 @@ def test_lowest_validation_loss_wins_and_the_table_is_kept(tmp_path: Path) -> No
     assert content["found"] == {"ast": 1.5e-3}
     assert [row["learning_rate"] for row in content["table"]] == [5e-4, 1.5e-3, 5e-3]
     assert not any("test" in key for row in content["table"] for key in row)
-    rates, description = learning_rates.read(str(tmp_path), **NANO, weights={"ast": "random", "beats": "random"})
-    assert rates == {"ast": 1.5e-3}
-    assert "tiny" in description
-    assert "edge" not in description
+    found = learning_rates.read("--rates", str(tmp_path), ["ast", "beats"])
+    found.check("--rates", **NANO, weights={"ast": "random", "beats": "random"})
+    assert found.settings == {"ast": {"learning_rate": 1.5e-3}}
+    assert "tiny" in found.description
+    assert "edge" not in found.description
 
 
 def test_last_epoch_counts_rather_than_the_best(tmp_path: Path) -> None:
@@ -59,8 +60,7 @@ def test_last_epoch_counts_rather_than_the_best(tmp_path: Path) -> None:
 
 def test_rate_at_the_edge_of_the_grid_is_reported(tmp_path: Path) -> None:
     assert "edge" in search(tmp_path, trial(1.5e-2, 2.9))[0]
-    _, description = learning_rates.read(str(tmp_path), **NANO, weights={"ast": "random"})
-    assert description.endswith("edge of the rates tried: ast")
+    assert learning_rates.read("--rates", str(tmp_path), ["ast"]).description.endswith("edge of the rates tried: ast")
 
 
 def test_diverged_rate_is_excluded_and_an_unfinished_trial_prevents_a_result(tmp_path: Path) -> None:
@@ -86,8 +86,9 @@ def test_rates_of_other_conditions_are_refused(
     tmp_path: Path, changed: dict[str, str], weights: str, words: str
 ) -> None:
     search(tmp_path)
+    found = learning_rates.read("--rates", str(tmp_path / "rates.json"), ["ast"])
     with pytest.raises(UserError, match=words):
-        learning_rates.read(str(tmp_path / "rates.json"), **{**NANO, **changed}, weights={"ast": weights})
+        found.check("--rates", **{**NANO, **changed}, weights={"ast": weights})
 
 
 @pytest.mark.parametrize("content", [None, "[]", "{", '{"found": {"ast": "much"}}'])
@@ -96,4 +97,4 @@ def test_missing_or_damaged_rates_file_is_refused(tmp_path: Path, content: str |
         (tmp_path / "rates.json").write_text(content)
     reason = "No such file or directory" if content is None else "not a rates file"
     with pytest.raises(UserError, match=rf"{tmp_path / 'rates.json'}.*{reason}"):
-        learning_rates.read(str(tmp_path), **NANO, weights={})
+        learning_rates.read("--rates", str(tmp_path), [])

@@ -34,6 +34,7 @@ def run(
     at_once: int = 1,
     killed_after: int | None = None,
     rng: random.Random | None = None,
+    steps: int = STEPS,
 ) -> Progress:
     """Train until nothing is left, or for so many epochs, as a driver does: `at_once` trials at a time, which finish
     their epochs in random order. Only `trials`, proposals and records survive a kill."""
@@ -57,7 +58,7 @@ def run(
             record.end(Cause.LOSS_NOT_FINITE, "")
             del live[name]
             continue
-        record.history.append({"epoch": epoch, "best_epoch": epoch, "steps": epoch * STEPS, "val_macro_f1": score})
+        record.history.append({"epoch": epoch, "best_epoch": epoch, "steps": epoch * steps, "val_macro_f1": score})
         if epoch == trial.epochs:
             record.end(Cause.ALL_EPOCHS, "")
             del live[name]

@@ -1,4 +1,4 @@
-"""`--config rates` from the command line to rates.json, and back in with `--rates`."""
+"""`--config rates` from the command line to rates.json, and back in with `--from`."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher
     found = json.loads((run / "rates.json").read_text())["found"]["ast"]
 
     assert not (run / "report").exists()
-    again = launcher.start(*options, "--rates", str(run), "--augment", "off", name="tuned")
+    again = launcher.start(*options, "--from", str(run), "--augment", "off", name="tuned")
     assert again.wait(timeout=300) == 0, launcher.log
     record = json.loads((launcher.storage / "tuned" / "trials" / "ast-lora-aug-off-s0" / "trial.json").read_text())
     assert record["config"]["learning_rate"] == found
