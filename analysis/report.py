@@ -154,7 +154,7 @@ def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None 
         "report.html": to_html(found.name, content, f"{_LINKS} Written {found.written}.").encode(),
     }
     if found.search is not None:
-        tables = {"search.csv": search_table(found.search), "importance.csv": importance_table(found.importances)}
+        tables = {"search.csv": search_table(found.search), "importance.csv": importance_table(found.search)}
         files |= {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     sizes = found.adapter_bytes
     files |= {f"trials/{t.trial_id}.json": exports.trial_json(t, sizes.get(t.trial_id)) for t in found.trials}

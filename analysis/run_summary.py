@@ -15,7 +15,6 @@ from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, looks, paled, settings_of, title
 from analysis.stats.calibration import WAYS, Scaling, scaling
 from analysis.stats.classes import Classes, classes_of
-from analysis.stats.importance import Importance, importances
 from analysis.stats.pairs import Pair, augmentation_pairs, other_pairs
 from analysis.stats.search_results import SearchResults
 from analysis.stats.slices import Slice, accuracy_of
@@ -26,6 +25,7 @@ from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory, banner
 from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
+from sousaphone.runs.statuses import Status
 from sousaphone.text import counted, in_words
 
 
@@ -71,6 +71,12 @@ class Findings:
         """The trials that are results: all but those of a search, which is in a section of its own."""
         proposed = self.search.search.proposals if self.search else {}
         return [trial for trial in self.trials if trial.trial_id not in proposed]
+
+    @property
+    def to_explain(self) -> list[Trial]:
+        """All trials but those of a search that diverged, as some settings may."""
+        own = {trial.trial_id for trial in self.compared}
+        return [trial for trial in self.trials if trial.trial_id in own or trial.status is not Status.DIVERGED]
 
     @property
     def ranked(self) -> list[Trial]:
@@ -187,10 +193,11 @@ class Findings:
         device = dict.fromkeys((request.get("device"), origin.get("device")))
         seconds = self.plan.get("limits") or {}
         limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a finished batch"))
-        configs = [trial.config for trial in self.compared if "learning_rate" in trial.config]
-        rates = {title(config.get("model", "")): f"{config['learning_rate']:g}" for config in configs}
-        if len(set(rates.values())) > 1:
-            rates = {model: f"{model} {rate}" for model, rate in rates.items()}
+        rates: dict[str, dict[str, None]] = {}  # in order
+        for config in (trial.config for trial in self.compared if "learning_rate" in trial.config):
+            rates.setdefault(title(config.get("model", "")), {})[f"{config['learning_rate']:g}"] = None
+        one = len({rate for own in rates.values() for rate in own}) == 1
+        rate_texts = [" / ".join(own) if one else f"{model} {' / '.join(own)}" for model, own in rates.items()]
         pairs = [
             ("Command", self.plan.get("command")),
             ("Started", self.plan.get("created")),
@@ -202,7 +209,7 @@ class Findings:
             ("Versions", versions),
             ("Host", origin.get("host")),
             ("Seeds", _seeds(*self.seeds_planned)),
-            ("Learning rates", ", ".join(dict.fromkeys(rates.values()))),
+            ("Learning rates", ", ".join(dict.fromkeys(rate_texts))),
             ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
             ("Limits", ", ".join(f"{in_words(value)} {text}" for value, text in limits if value is not None)),
@@ -230,14 +237,6 @@ class Findings:
     def augmentation(self) -> list[Pair]:
         """Augmented minus unaugmented, for each backbone with both."""
         return augmentation_pairs(self.verdict.groups, self.predictions)
-
-    @cached_property
-    def importances(self) -> dict[str, list[Importance]]:
-        """The importance of each setting of a search, by backbone."""
-        if self.search is None:
-            return {}
-        own = self.search
-        return {model: importances(*own.compared(model), own.search.space[model]) for model in own.configurations}
 
     @cached_property
     def classes(self) -> Classes | None:
@@ -367,13 +366,14 @@ class Findings:
             found.append("The clips are synthetic; nothing was evaluated on real drum recordings.")
         elif rendered:
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
-        fixed = "Learning rates and other settings were fixed beforehand"
-        if self.search:
+        if self.search is None:
+            fixed = "Learning rates and other settings were fixed beforehand; others may change the ranking."
+        else:
             fixed = (
-                f"The search tried {counted(self.search.search.configurations, 'configuration')} of "
-                f"{', '.join(self.search.settings)}; other settings were fixed beforehand"
+                f"The search tried {counted(self.search.search.configurations, 'configuration')} of each backbone in "
+                f"{', '.join(self.search.settings)}; other values and settings may change the ranking."
             )
-        return [*found, f"{fixed}; others may change the ranking."]
+        return [*found, fixed]
 
 
 def formatted(value: float | None, style: str, unknown: str = "–") -> str:

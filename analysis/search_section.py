@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import in_words as settings_in_words
 from analysis.stats.arms import title
 from analysis.stats.gain import Gain, Interval, gain, score_interval
-from analysis.stats.importance import FEW_POINTS, Importance
+from analysis.stats.importance import FEW_POINTS
 from analysis.stats.search_results import Configuration, SearchResults
 from analysis.stats.slices import possible
 from analysis.write.blocks import Block, Code, Table, Text
@@ -31,10 +31,11 @@ def search_blocks(found: Findings) -> Iterator[Block]:
     yield Text(_design(results))
     yield from _best(found, results)
     yield from _gains(found, results)
-    yield from _importances(results, found.importances)
+    yield from _importances(results)
     yield from _configurations(results)
-    yield Text("To use the best configuration of each backbone in a sweep:")
-    yield Code(shlex.join(["python", "launch.py", "--from", str(found.path)]))
+    if any(trial.full for own in results.configurations.values() for each in own for trial in each.finals):
+        yield Text("A sweep with the settings of each backbone's best finalist (by validation, mean over seeds):")
+        yield Code(shlex.join(["python", "launch.py", "--from", str(found.path)]))
 
 
 def _design(results: SearchResults) -> str:
@@ -123,7 +124,7 @@ def _gain(found: Findings, results: SearchResults, model: str) -> Gain | None:
     return gain(results, model, found.predictions, found.unit)
 
 
-def _importances(results: SearchResults, importances: Mapping[str, list[Importance]]) -> Iterator[Block]:
+def _importances(results: SearchResults) -> Iterator[Block]:
     rows = [
         (
             title(model),
@@ -132,12 +133,12 @@ def _importances(results: SearchResults, importances: Mapping[str, list[Importan
             f"{each.p:.3f}",
             "effect visible" if each.is_visible else "no effect visible",
         )
-        for model, own in importances.items()
+        for model, own in results.importances.items()
         for each in own
     ]
     if not rows:
         return
-    points = {model: len(results.compared(model)[0]) for model in importances}
+    points = {model: len(results.compared(model)[0]) for model in results.importances}
     yield Text(
         f"Importance of the settings for the score at the first rung ({min(results.search.rungs):,} steps), which all "
         "configurations reach; a configuration that diverged before counts as 0. Importance (fANOVA) divides the "
@@ -173,7 +174,7 @@ def _configurations(results: SearchResults) -> Iterator[Block]:
         ]
     yield Text(
         "The configurations, those that trained furthest first, with the best score up to each rung. They continue or "
-        "stop as results arrive, so that a rank among all that reached a rung at last may differ from the decision:"
+        "stop as results arrive, so a configuration may be stopped although its final rank would have been enough:"
     )
     heads = [f"{steps:,} steps" for steps in rungs]
     head = ("configuration", "settings", *heads, "optimiser steps", "outcome", "trial")
@@ -206,9 +207,9 @@ def search_table(results: SearchResults) -> pd.DataFrame:
     )
 
 
-def importance_table(importances: Mapping[str, list[Importance]]) -> pd.DataFrame:
+def importance_table(results: SearchResults) -> pd.DataFrame:
     """Return the table of importance.csv: one row for each backbone and setting that varies."""
-    rows = [(model, each.name, each.importance, each.p) for model, own in importances.items() for each in own]
+    rows = [(model, each.name, each.importance, each.p) for model, own in results.importances.items() for each in own]
     return pd.DataFrame(rows, columns=["model", "setting", "importance", "p"])
 
 

@@ -358,8 +358,8 @@ def _ece(own: Calibration) -> str:
 
 
 def _failures(found: Findings) -> Iterator[Block]:
-    stopped = [trial for trial in found.trials if trial.status is Status.TIME_LIMIT]
-    bad = [*(trial for trial in found.trials if trial.status.is_bad), *stopped]
+    stopped = [trial for trial in found.to_explain if trial.status is Status.TIME_LIMIT]
+    bad = [*(trial for trial in found.to_explain if trial.status.is_bad), *stopped]
     for trial in bad[:_MOST_FAILURES]:
         epochs = f"after epoch {len(trial.history)} of {trial.config.get('epochs', '?')}"
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
@@ -373,7 +373,7 @@ def _failures(found: Findings) -> Iterator[Block]:
 
 
 def _next_steps(found: Findings) -> Iterator[Block]:
-    for purpose, command in found.next_steps(found.trials):
+    for purpose, command in found.next_steps(found.to_explain):
         yield Text(f"{purpose}:" if command else f"{purpose}.")
         if command:
             yield Code(command)

@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis.load.trials import Trial
 from analysis.stats.arms import title
+from analysis.stats.importance import Importance, importances
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.search.design import SCORE, Search
 from sousaphone.search.rungs import Tried
@@ -141,6 +142,11 @@ class SearchResults:
         own = [c for c in self.configurations[model] if c.steps >= first or c.trial.status is Status.DIVERGED]
         scores = [each.tried.score_at(first) if each.steps >= first else 0.0 for each in own]
         return [each.settings for each in own], [score if math.isfinite(score) else 0.0 for score in scores]
+
+    @cached_property
+    def importances(self) -> dict[str, list[Importance]]:
+        """The importance of the settings, by backbone."""
+        return {m: importances(*self.compared(m), self.search.space[m]) for m in self.configurations}
 
     def course(self, model: str) -> list[tuple[int, float]]:
         """Return (optimiser steps spent on the backbone, best score so far) after each epoch.

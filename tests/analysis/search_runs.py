@@ -74,7 +74,9 @@ def search_run(
     plan = [*trials.values(), *(dataclasses.asdict(each) | REAL for each in finals)]
     made_run = write_run(path, plan, records)
     made_run.write_plan({**made_run.read_plan(), "config": "search", "search": progress.search.to_json()})
-    write_predictions(made_run, records, players=8, clips=240)
+    for each in records:  # tuned models are better on test as well
+        untuned = each.config["learning_rate"] in (5e-3, 1e-3)
+        write_predictions(made_run, [each], players=8, clips=240, skill=2.0 if untuned else 3.5)
     for each in records:
         if players and each.status.is_full:
             table = validation_predictions(each.best["val_macro_f1"], players, seed=zlib.crc32(each.trial_id.encode()))
