@@ -16,7 +16,7 @@ from analysis.sections import sections
 from analysis.write.blocks import Code, Table, Text
 from sousaphone.errors import UserError
 from tests.analysis.run_builders import arm, record, trials_in, write_predictions, write_run
-from tests.analysis.search_runs import MODELS, diverging, planted, search_run
+from tests.analysis.search_runs import MODELS, diverging, search_run
 
 FIGURES = {"plots/search_budget.png", "plots/search_settings.png"}
 
@@ -144,12 +144,3 @@ def test_damaged_search_is_one_line(tmp_path: Path) -> None:
     (run.path / "run.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="configurations"):
         read_run(run.path)
-
-
-def test_planted_surface_has_its_maximum_at_twice_the_default_rate(tmp_path: Path) -> None:
-    found = read_run(search_run(tmp_path, configurations=24, objective=planted).path).search
-    assert found is not None
-    for model, default in (("ast", 5e-3), ("beats", 1e-3)):
-        tuned = found.tuned(model)
-        assert tuned is not None
-        assert 0.8 * default < tuned.settings["learning_rate"] < 5 * default
