@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TrainConfig
+from sousaphone.config import TrainConfig, arm_of
 from sousaphone.planning.schedule import clock, schedule
 from sousaphone.planning.throughput import Speed, epochs_left, train_steps, workload
 from sousaphone.rudiments import SLUGS
@@ -118,9 +119,11 @@ def _seconds(trial: TrainConfig, clips: Mapping[str, int], speed: Speed | None) 
 
 
 def _pace(trial: TrainConfig, records: Mapping[str, TrialRecord]) -> tuple[float, float] | None:
-    """Return the same from the arm's finished epochs, without the scores at the end, which take less than an epoch."""
-    arm = [record for name, record in records.items() if name.rpartition("-s")[0] == trial.arm_name]
-    seconds = [row.get("wall_seconds") or 0.0 for record in arm for row in record.history]
+    """Return the same from finished epochs of trials that differ in seed and tag alone, without the scores at the end,
+    which take less than an epoch."""
+    arm = arm_of(dataclasses.asdict(trial))._replace(tag="")
+    alike = [record for record in records.values() if arm_of(record.config)._replace(tag="") == arm]
+    seconds = [row.get("wall_seconds") or 0.0 for record in alike for row in record.history]
     return (sum(seconds) / len(seconds), 0.0) if seconds else None
 
 

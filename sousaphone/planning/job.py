@@ -74,7 +74,8 @@ class Job:
     @property
     def proposals_left(self) -> int:
         """The number of trials that the sweep's searcher has yet to propose."""
-        return 0 if self.sweep.searcher is None else max(0, self.sweep.num_samples - len(self.trials))
+        planned = (self.plan or {}).get("planned", self.sweep.num_samples)  # fewer if its space was exhausted
+        return 0 if self.sweep.searcher is None else max(0, planned - len(self.trials))
 
     def expected(self) -> list[TrainConfig]:
         """Return stand-ins for the trials that are yet to be proposed, with the settings of those planned first."""
@@ -117,8 +118,16 @@ class Job:
     def planned(self) -> int:
         """The number of trials at the end of a sweep whose trials a searcher proposes, finalists included."""
         search = self.sweep.search
-        finals = len(search.models) * search.finalists * len(self.request.seeds) if search else 0
-        return self.sweep.num_samples + finals
+        finals = len(search.models) * search.finalists * len(self.request.seeds) if self.is_searching else 0
+        return len(self.trials) + self.proposals_left + finals
+
+    @property
+    def searched(self) -> list[str]:
+        """The settings that the sweep varies, except for the seed."""
+        search, space = self.sweep.search, self.sweep.param_space
+        if search is not None:
+            return list(dict.fromkeys(name for model in search.models for name in search.varied(model)))
+        return list(dict.fromkeys(name for trial in self.trials for name in searched(space, trial.model)))
 
     @property
     def most_at_once(self) -> int:
@@ -189,7 +198,7 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         job = _promote(options, options.promote, make_sweep)
     else:
         job = _start(options, make_sweep)
-    check_trials(job.trials, (name for trial in job.trials for name in searched(job.sweep.param_space, trial.model)))
+    check_trials(job.trials, job.searched)
     most, longest = len(job.trials) + job.proposals_left, max(trial.epochs for trial in job.trials)
     if most > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
@@ -287,7 +296,12 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
-    return job if sweep.search is None else job.with_search(Progress.read(directory).search)
+    if sweep.search is None:
+        return job
+    search = Progress.read(directory).search
+    if not search.is_over(trials[0].epochs):
+        raise UserError(f"{directory.path / 'run.json'}: the rungs of its search are damaged; restore it from a copy")
+    return job.with_search(search)
 
 
 def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:

@@ -146,7 +146,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "trial_ids": job.trial_ids,
         **({"config_file": job.config_file} if job.config_file else {}),
         "resources": dataclasses.asdict(resources),
-        "searched": list(dict.fromkeys(n for t in job.trials for n in searched(job.sweep.param_space, t.model))),
+        "searched": job.searched,
         "at_once": at_once,
         **({"planned": job.planned} if job.sweep.searcher is not None else {}),
         **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),

@@ -54,6 +54,9 @@ class Search:
         search: Search = schema.parse(json.dumps(saved), cls, "search")
         if any(sorted(own) != list(range(len(own))) for own in search.numbers.values()):
             raise ValueError("search is damaged (proposals: their numbers are not 0, 1, ...)")
+        known = {each.name for each in dataclasses.fields(TrainConfig)}
+        if any(not own or not own.keys() <= known for own in search.space.values()):
+            raise ValueError("search is damaged (space: it has no fields, or unknown ones)")
         return search
 
     def to_json(self) -> dict[str, Any]:
@@ -87,6 +90,11 @@ class Search:
         """Return the search with its rungs, for trials of so many epochs of so many optimiser steps."""
         rungs = tuple(epoch * steps for epoch in rung_epochs(epochs, self.reduction))
         return dataclasses.replace(self, rungs=rungs)
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether the rungs are those of trials of so many epochs."""
+        full = self.rungs[-1] if self.rungs else 0
+        return full >= epochs and self == self.over(epochs, full // epochs)
 
     @property
     def ladder(self) -> Ladder:

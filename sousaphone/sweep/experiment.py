@@ -109,7 +109,8 @@ def _with_finalists(job: Job, announce: Announce) -> Job:
     if not progress.is_complete:
         return dataclasses.replace(job, trials=())
     for name, record in progress.records.items():
-        if not record.status.has_ended:  # the driver was killed when it stopped the trial
+        # The launch ended when it stopped the trial.
+        if not record.status.has_ended or record.cause is Cause.SWEEP_TIME_LIMIT:
             record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
             record.write(run.trial(name))
     run.append_trials(progress.final_trials(job.request.seeds))

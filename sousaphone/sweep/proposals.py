@@ -27,8 +27,8 @@ _MOST_REPETITIONS = 100  # proposals of known trials in a row, after which the s
 
 
 class Proposals(Searcher):
-    """Runs the trials of a plan that are left, then those that `propose` returns, until `sweep.num_samples` trials are
-    planned. Subclasses define `propose`, and learn from `ended`.
+    """Runs the trials of a plan that are left, then those that `propose` returns, until there are as many as
+    run.json has `planned`. Subclasses define `propose`, and learn from `ended`.
 
     Ray saves it with the experiment, but it is not restored: every start of a run makes one and calls `begin`.
     """
@@ -63,12 +63,14 @@ class Proposals(Searcher):
         proposed: TrainConfig | str | None
         if self._left:
             proposed = self._left.pop(0)
-        elif len(self.run.read_plan()["trials"]) >= self.sweep.num_samples or self._too_late:
+        elif len((plan := self.run.read_plan())["trials"]) >= plan["planned"] or self._too_late:
             return str(Searcher.FINISHED)
         else:
             proposed = self.propose(trial_id)
             if isinstance(proposed, TrainConfig):
                 self.run.append_trials([proposed])
+            elif proposed == Searcher.FINISHED:
+                self.run.append_trials([], planned=len(self.planned()))
         if not isinstance(proposed, TrainConfig):
             return proposed
         self._running[trial_id] = proposed

@@ -19,7 +19,8 @@ from sousaphone.text import code_span, escape_markdown
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
-    """Return the expected end of each trial that has not ended, in seconds from now; empty before the first epoch ends.
+    """Return the expected end of each trial that has not ended, trials that a searcher has yet to propose included, in
+    seconds from now; empty before the first epoch ends.
 
     An epoch takes the mean time of its backbone's epochs so far, or of all epochs if the backbone has none. A waiting
     trial takes the place that becomes free first.
@@ -40,6 +41,8 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
             ends[trial_id] = need
         elif record is None or record.status is Status.INTERRUPTED:
             waiting[trial_id] = need
+    for number in range(len(records), plan.get("planned", 0)):  # trials that a searcher has yet to propose
+        waiting[f"proposal {number}"] = sum(overall) / len(overall) * plan["trials"][0].get("epochs", 0)
     free = max(plan.get("at_once", 1) - len(ends), 0)  # a trial has just ended, and the next has not started yet
     later = schedule(waiting.values(), [*ends.values(), *[0.0] * free])
     return {**ends, **dict(zip(waiting, later, strict=True))}
@@ -64,7 +67,7 @@ def write_status(run: RunDirectory) -> None:
     here = shlex.quote(str(run.path))
     head = ("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "reason")
     lines = [
-        f"# {escape_markdown(run.path.name)}: {ended} of {len(rows)} trials ended",
+        f"# {escape_markdown(run.path.name)}: {ended} of {max(len(rows), plan.get('planned', 0))} trials ended",
         "",
         f"Updated {datetime.now():%Y-%m-%d %H:%M:%S}.",
         *([f"Expected end of the last trial: {clock(max(ends.values()))}."] if ends else []),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ray import cloudpickle
+from ray.tune.schedulers import PopulationBasedTraining
 
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
@@ -44,4 +45,6 @@ def sweep_of_file(path: Path, request: Request) -> Sweep:
         ) from error
     if not isinstance(made, Sweep):
         raise UserError(f"--config {path}: sweep(request) returned a {type(made).__name__}; return a Sweep")
+    if isinstance(made.scheduler, PopulationBasedTraining):
+        raise UserError(f"--config {path}: population based training changes running trials; give another scheduler")
     return made

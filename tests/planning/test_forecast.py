@@ -46,7 +46,7 @@ def slow(epoch_minutes: float) -> Speed:
 
 def record(config: TrainConfig, epochs: int, seconds: float) -> TrialRecord:
     history = [{"epoch": i + 1, "wall_seconds": seconds / epochs} for i in range(epochs)]
-    return TrialRecord(config.trial_id, {}, "interrupted", seconds=seconds, history=history)
+    return TrialRecord(config.trial_id, dataclasses.asdict(config), "interrupted", seconds=seconds, history=history)
 
 
 def test_epoch_time_counts_training_clips_and_twice_the_validation_clips() -> None:

@@ -135,6 +135,12 @@ def sweep(request):
 """
 
 
+POPULATION = RANKS.replace(
+    "param_space=space", "scheduler=PopulationBasedTraining(hyperparam_mutations={'lora_r': [2]})"
+)
+POPULATION = POPULATION.replace("import dataclasses", "import dataclasses\nfrom ray.tune.schedulers import *")
+
+
 @pytest.fixture
 def ranks(storage: Path) -> Path:
     """The file of a sweep over ranks, of which `run` is made a run."""
@@ -193,6 +199,7 @@ def test_file_that_the_plan_of_another_names_is_not_executed(storage: Path, rank
         ("raises.py", "def sweep(request):\n    return 1 / 0", ["line 2", "ZeroDivisionError"]),
         ("none.py", "", ["sweep"]),
         ("number.py", "def sweep(request):\n    return 3", ["int", "Sweep"]),
+        ("population.py", POPULATION, ["population based", "scheduler"]),
         ("rank.py", RANKS.replace('"lora_r"', '"rank"'), ["rank.py", "'rank'"]),
     ],
 )

@@ -157,6 +157,28 @@ def test_search_that_is_complete_runs_only_its_finalists(planned: Job, small_sou
     assert not job.is_done
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rungs": []},
+        {"rungs": [1, 10**14]},
+        {"rungs": [0, 0]},
+        {"space": {"ast": {"nothing": {"type": "uniform", "low": 0.0, "high": 1.0}}, "beats": {}}},
+        {"configurations": 10**9},
+        {"proposals": {"elsewhere": {"model": "ast", "number": 0, "default": True}}},
+        {"sampler": "grid"},
+    ],
+)
+def test_damaged_search_is_refused_in_one_line(planned: Job, small_sousa: Path, changes: dict[str, object]) -> None:
+    job = with_rungs(planned, planned.sweep.search, 8)
+    job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(small_sousa, "tiny")))
+    plan = job.directory.read_plan()
+    assert job_of(planned.directory.path.parent, "--resume", "--name", "run").is_searching
+    job.directory.write_plan({**plan, "search": {**plan["search"], **changes}})
+    with pytest.raises(UserError, match=r"run\.json"):
+        job_of(planned.directory.path.parent, "--resume", "--name", "run")
+
+
 def test_search_without_finished_finalists_has_found_nothing(planned: Job, small_sousa: Path) -> None:
     job = with_rungs(planned, planned.sweep.search, 8)
     job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(small_sousa, "tiny")))

@@ -31,7 +31,9 @@ def sweep(samples: int, **space: Any) -> Sweep:
 
 def begun(path: Path, sweep: Sweep) -> RunDirectory:
     first = dataclasses.replace(sweep, searcher=object()).trials()
-    return write_run(path, [dataclasses.asdict(trial) for trial in first])
+    run = write_run(path, [dataclasses.asdict(trial) for trial in first])
+    run.write_plan({**run.read_plan(), "planned": sweep.num_samples})
+    return run
 
 
 def optuna() -> SearcherProposals:
@@ -99,6 +101,7 @@ def test_space_without_further_points_ends_the_search(tmp_path: Path) -> None:
     space = sweep(50, lora_r=tune.choice([4, 8]))
     run = begun(tmp_path / "run", space)
     assert sorted(trial.lora_r for trial in search(run, space)) == [4, 8]
+    assert run.read_plan()["planned"] == 2
 
 
 def test_trial_that_a_kill_left_unfinished_is_run_before_others_are_proposed(tmp_path: Path) -> None:

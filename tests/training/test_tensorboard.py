@@ -134,3 +134,10 @@ def test_metric_that_is_not_finite_has_no_point(tmp_path: Path) -> None:
     with SummaryWriter(str(tmp_path)) as writer:
         draw_epoch(writer, 1, {"epoch": 1, "val_acc": 0.5, "train_ce": None})
     assert read(tmp_path).Tags()["scalars"] == ["val_acc"]
+
+
+def test_settings_that_the_sweep_varies_come_first(trial_config: MakeConfig) -> None:
+    searched = ["lora_r", "augment", "efficientat_hop"]  # the last has no value here
+    shown = settings(trial_config(), searched)
+    assert list(shown)[:2] == ["lora_r", "augment"]
+    assert shown == settings(trial_config())
