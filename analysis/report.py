@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from analysis.figures.all_figures import pictures
 from analysis.load.predictions import read_baseline, read_predictions
 from analysis.load.ray_log import read_ray_log
-from analysis.load.trials import read_trials
+from analysis.load.trials import Trial, read_trials
 from analysis.run_summary import Findings
+from analysis.search_section import importance_table, search_table
 from analysis.sections import sections
 from analysis.stats.confusion import counts_of, worst_pairs
+from analysis.stats.search_results import SearchResults
 from analysis.write import exports
 from analysis.write.audio_clips import listening
 from analysis.write.blocks import Sounds
@@ -28,6 +32,7 @@ from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.predictions import DAMAGED
 from sousaphone.runs.trial_record import adapter_file, now
+from sousaphone.search.design import Search
 from sousaphone.text import one_line
 
 _LINKS = (
@@ -48,6 +53,7 @@ def read_run(path: Path) -> Findings:
     known, remarks = read_ray_log(run.experiments)
     trials = read_trials(run, plan, known)
     predictions, damaged = read_predictions(run, trials)
+    search = _read_search(run, plan, trials, damaged)
     others = {name: read_predictions(run, trials, name)[0] for name in ("held_out", "also")}
     further = {n: (rows.sample_id.nunique(), rows.player.nunique()) for n, rows in others.items() if len(rows)}
     try:
@@ -82,17 +88,34 @@ def read_run(path: Path) -> Findings:
         further,
         baseline_rows,
         deployment,
+        search,
     )
+
+
+def _read_search(
+    run: RunDirectory, plan: Mapping[str, Any], trials: Sequence[Trial], remarks: list[str]
+) -> SearchResults | None:
+    """Read the search of a run and the validation predictions that it needs; None for other sweeps."""
+    if not plan.get("search"):
+        return None
+    try:
+        results = SearchResults.of(Search.from_json(plan["search"]), trials)
+    except ValueError as error:
+        raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
+    validation, damaged = read_predictions(run, results.to_read, "val")
+    remarks += damaged
+    return replace(results, validation=validation)
 
 
 def write_report(run: Path, output: Path | None = None, with_sounds: bool = True, data_dir: Path | None = None) -> Path:
     """Write the report of a run to `output` (RUN/report by default) and return that directory.
 
-    The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html
-    and plots/*.png. All contents are made before the first file is written, and each file is replaced atomically. In
-    RUN/report, figures and trials of earlier reports that are not in this one are removed. `with_sounds` embeds audio
-    of the most frequent confusions in report.html, from `data_dir` or, if this installation wrote run.json, from the
-    data set of the run. Raise a UserError as `read_run`, or if the report cannot be written.
+    The files are comparison_table.csv, epochs.csv, predictions.parquet, trials/*.json, summary_report.md, report.html,
+    plots/*.png and, of a search, search.csv and importance.csv. All contents are made before the first file is written,
+    and each file is replaced atomically. In RUN/report, figures and trials of earlier reports that are not in this one
+    are removed. `with_sounds` embeds audio of the most frequent confusions in report.html, from `data_dir` or, if this
+    installation wrote run.json, from the data set of the run. Raise a UserError as `read_run`, or if the report cannot
+    be written.
     """
     files = make_files(read_run(run), with_sounds, data_dir)
     directory = output if output is not None else RunDirectory(run).report
@@ -130,6 +153,9 @@ def make_files(found: Findings, with_sounds: bool = True, data_dir: Path | None 
         "summary_report.md": f"{to_markdown(found.name, content)}\n{_LINKS}\n\nWritten {found.written}.\n".encode(),
         "report.html": to_html(found.name, content, f"{_LINKS} Written {found.written}.").encode(),
     }
+    if found.search is not None:
+        tables = {"search.csv": search_table(found.search), "importance.csv": importance_table(found.search)}
+        files |= {name: table.to_csv(index=False, lineterminator="\n").encode() for name, table in tables.items()}
     sizes = found.adapter_bytes
     files |= {f"trials/{t.trial_id}.json": exports.trial_json(t, sizes.get(t.trial_id)) for t in found.trials}
     return files | {f"plots/{figure.name}.png": figure.png for figure in figures if figure.png is not None}

@@ -16,6 +16,7 @@ from analysis.stats.arms import Arm, Look, arms, best_of_each, by_validation, lo
 from analysis.stats.calibration import WAYS, Scaling, scaling
 from analysis.stats.classes import Classes, classes_of
 from analysis.stats.pairs import Pair, augmentation_pairs, other_pairs
+from analysis.stats.search_results import SearchResults
 from analysis.stats.slices import Slice, accuracy_of
 from analysis.stats.verdict import Verdict, judge
 from analysis.stats.verdict_text import UNKNOWN_PLAYERS, players_text
@@ -24,6 +25,7 @@ from sousaphone.runs.baseline_results import Baseline, BaselineResults
 from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory, banner
 from sousaphone.runs.predictions import AVERAGED_LOGITS, LOGITS
+from sousaphone.runs.statuses import Status
 from sousaphone.text import counted, in_words
 
 
@@ -43,6 +45,7 @@ class Findings:
     further_sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # clips and players of other test sets
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
+    search: SearchResults | None = None  # None for a sweep without a search
 
     @property
     def name(self) -> str:
@@ -64,6 +67,18 @@ class Findings:
         return banner((t.config.get("model", ""), t.config.get("scale", "nano"), t.weights) for t in self.trials)
 
     @property
+    def compared(self) -> list[Trial]:
+        """The trials that are results: all but those of a search, which is in a section of its own."""
+        proposed = self.search.search.proposals if self.search else {}
+        return [trial for trial in self.trials if trial.trial_id not in proposed]
+
+    @property
+    def to_explain(self) -> list[Trial]:
+        """All trials but those of a search that diverged, as some settings may."""
+        own = {trial.trial_id for trial in self.compared}
+        return [trial for trial in self.trials if trial.trial_id in own or trial.status is not Status.DIVERGED]
+
+    @property
     def ranked(self) -> list[Trial]:
         """The trials with all their results, the best validation score first."""
         return [trial for trial in self._by_score if trial.full]
@@ -75,12 +90,12 @@ class Findings:
 
     @property
     def _by_score(self) -> list[Trial]:
-        return sorted(self.trials, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
+        return sorted(self.compared, key=lambda trial: trial.best.get("val_macro_f1", -math.inf), reverse=True)
 
     @cached_property
     def groups(self) -> list[Arm]:
         """The arms, the best by validation (macro F1) first."""
-        return by_validation(arms(self.trials))
+        return by_validation(arms(self.compared))
 
     @cached_property
     def best(self) -> list[Arm]:
@@ -90,7 +105,7 @@ class Findings:
     @cached_property
     def settings(self) -> Mapping[str, Mapping[str, Any]]:
         """The settings that the sweep varies beyond those of an arm's name, by trial_id."""
-        return settings_of(self.trials)
+        return settings_of(self.compared)
 
     def rows(self, arm: Arm) -> pd.DataFrame:
         """The predictions, without logits, of the trials that the arm shows; empty if there are none."""
@@ -178,10 +193,11 @@ class Findings:
         device = dict.fromkeys((request.get("device"), origin.get("device")))
         seconds = self.plan.get("limits") or {}
         limits = ((seconds.get("trial"), "per trial"), (seconds.get("stall"), "without a finished batch"))
-        configs = [trial.config for trial in self.trials if "learning_rate" in trial.config]
-        rates = {title(config.get("model", "")): f"{config['learning_rate']:g}" for config in configs}
-        if len(set(rates.values())) > 1:
-            rates = {model: f"{model} {rate}" for model, rate in rates.items()}
+        rates: dict[str, dict[str, None]] = {}  # in order
+        for config in (trial.config for trial in self.compared if "learning_rate" in trial.config):
+            rates.setdefault(title(config.get("model", "")), {})[f"{config['learning_rate']:g}"] = None
+        one = len({rate for own in rates.values() for rate in own}) == 1
+        rate_texts = [" / ".join(own) if one else f"{model} {' / '.join(own)}" for model, own in rates.items()]
         pairs = [
             ("Command", self.plan.get("command")),
             ("Started", self.plan.get("created")),
@@ -193,7 +209,7 @@ class Findings:
             ("Versions", versions),
             ("Host", origin.get("host")),
             ("Seeds", _seeds(*self.seeds_planned)),
-            ("Learning rates", ", ".join(dict.fromkeys(rates.values()))),
+            ("Learning rates", ", ".join(dict.fromkeys(rate_texts))),
             ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
             ("Limits", ", ".join(f"{in_words(value)} {text}" for value, text in limits if value is not None)),
@@ -210,7 +226,7 @@ class Findings:
         best = self.baseline_results.best if self.baseline_results else None
         baseline = (best.title, self.baseline_rows) if best is not None and self.baseline_rows is not None else None
         deployed = {card.trial: card.fastest for card in self.deployment.cards}
-        return judge(self.trials, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline, deployed)
+        return judge(self.compared, self.predictions, self.banner, self.cpu_ms, self.players_known, baseline, deployed)
 
     @cached_property
     def other_pairs(self) -> list[Pair]:
@@ -350,7 +366,14 @@ class Findings:
             found.append("The clips are synthetic; nothing was evaluated on real drum recordings.")
         elif rendered:
             found.append("Test clips whose labels name a SoundFont are synthesised, not real drum recordings.")
-        return [*found, "Learning rates and other settings were fixed beforehand; others may change the ranking."]
+        if self.search is None:
+            fixed = "Learning rates and other settings were fixed beforehand; others may change the ranking."
+        else:
+            fixed = (
+                f"The search tried {counted(self.search.search.configurations, 'configuration')} of each backbone in "
+                f"{', '.join(self.search.settings)}; other values and settings may change the ranking."
+            )
+        return [*found, fixed]
 
 
 def formatted(value: float | None, style: str, unknown: str = "–") -> str:

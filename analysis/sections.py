@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from analysis.load.trials import Trial, counted_states, unlike
 from analysis.run_summary import Findings, formatted
+from analysis.search_section import search_blocks
 from analysis.stats.arms import Arm, in_words, pretrained, title
 from analysis.stats.calibration import Calibration
 from analysis.stats.confusion import f1_by_rudiment, macro_f1
@@ -64,6 +65,7 @@ def sections(
         Section("Results", list(_results(found))),
         Section("Partial results", list(_partial(found))),
         Section("Trials without results", list(_without(found))),
+        Section("Search", list(search_blocks(found))),
         Section("Pretrained weights", list(_backbones(found))),
         Section("Baselines", list(_baselines(found))),
         Section("Additional test sets", list(_further(found))),
@@ -105,9 +107,9 @@ def _opening(found: Findings) -> Iterator[Block]:
     differing = ((title(t.config.get("model", "")), t.began_from.get("frontend_mismatch")) for t in found.trials)
     for name, features in dict.fromkeys((name, ", ".join(what)) for name, what in differing if what):
         yield Banner(f"The input features of {name} differ from those of its pretraining ({features}).")
-    if differ := unlike(found.trials):
+    if differ := unlike(found.compared):
         signatures: dict[str, list[str]] = {}
-        for trial in found.trials:
+        for trial in found.compared:
             if trial.history and trial.data:
                 signatures.setdefault(trial.signature, []).append(trial.trial_id)
         groups = "; ".join(f"{signature}: {', '.join(ids)}" for signature, ids in signatures.items())
@@ -187,7 +189,7 @@ def _partial(found: Findings) -> Iterator[Block]:
 
 
 def _without(found: Findings) -> Iterator[Block]:
-    rows = [(t.trial_id, t.status, t.why) for t in found.trials if not t.full and not t.partial]
+    rows = [(t.trial_id, t.status, t.why) for t in found.compared if not t.full and not t.partial]
     if rows:
         yield Table(("trial", "status", "reason"), rows, wordy=("reason",))
 
@@ -253,7 +255,7 @@ def _further(found: Findings) -> Iterator[Block]:
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
     chance = found.classes.chance if found.classes else None
-    evaluated = criteria(found.trials, found.baselines, scored, found.live, chance)
+    evaluated = criteria(found.compared, found.baselines, scored, found.live, chance)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]
     yield Table(("criterion", "met?", "evidence"), rows, wordy=("criterion", "evidence"))
@@ -265,7 +267,7 @@ def _expectations(found: Findings) -> Iterator[Block]:
     if found.banner or not found.ranked:
         return
     head = ("ranking by", "expected", "observed", "pairs as expected")
-    yield Table(head, expectation_rows(found.trials), wordy=("expected", "observed"))
+    yield Table(head, expectation_rows(found.compared), wordy=("expected", "observed"))
 
 
 def _pairs(found: Findings) -> Iterator[Block]:
@@ -356,8 +358,8 @@ def _ece(own: Calibration) -> str:
 
 
 def _failures(found: Findings) -> Iterator[Block]:
-    stopped = [trial for trial in found.trials if trial.status is Status.TIME_LIMIT]
-    bad = [*(trial for trial in found.trials if trial.status.is_bad), *stopped]
+    stopped = [trial for trial in found.to_explain if trial.status is Status.TIME_LIMIT]
+    bad = [*(trial for trial in found.to_explain if trial.status.is_bad), *stopped]
     for trial in bad[:_MOST_FAILURES]:
         epochs = f"after epoch {len(trial.history)} of {trial.config.get('epochs', '?')}"
         yield Text(f"{trial.trial_id} ({title(trial.config.get('model', ''))}): {trial.status} {epochs}; {trial.why}")
@@ -371,7 +373,7 @@ def _failures(found: Findings) -> Iterator[Block]:
 
 
 def _next_steps(found: Findings) -> Iterator[Block]:
-    for purpose, command in found.next_steps(found.trials):
+    for purpose, command in found.next_steps(found.to_explain):
         yield Text(f"{purpose}:" if command else f"{purpose}.")
         if command:
             yield Code(command)

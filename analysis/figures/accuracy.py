@@ -73,7 +73,7 @@ def picture(run: Findings) -> Picture:
     return RowFigure(
         name="accuracy_comparison",
         heading="Accuracy by arm",
-        caption=f"{caption} {checkpoints(run.trials)}",
+        caption=f"{caption} {checkpoints(run.compared)}",
         banner=run.banner,
         labels=[row.name for row in rows],
         panels=[Panel("accuracy, %", limits, series, dots)],

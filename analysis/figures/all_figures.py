@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from analysis.figures import accuracy, augmentation, confusion_matrix, curves, f1, pareto, reliability, slices, times
+from analysis.figures import search_budget as budget
+from analysis.figures import search_settings as settings
 from analysis.figures.mpl import plain_text
 from analysis.run_summary import Findings
 from analysis.write.blocks import Picture
 
-_FIGURES = (accuracy, augmentation, pareto, times, curves, f1, confusion_matrix, slices, reliability)
+_OF_RESULTS = (accuracy, augmentation, pareto, times, curves, f1, confusion_matrix, slices, reliability)
+_FIGURES = (budget, settings, *_OF_RESULTS)
 
 
 def pictures(run: Findings) -> list[Picture]:

@@ -54,7 +54,7 @@ def picture(run: Findings) -> Picture | None:
     if not known:
         return None
     strong = {arm.label for arm in (known if len(known) <= _FEW else best_of_each(known))}
-    step = max(1, math.ceil(sum(len(trial.history) for trial in run.trials) / _MOST_POINTS))
+    step = max(1, math.ceil(sum(len(trial.history) for trial in run.compared) / _MOST_POINTS))
     caption = f"Top: over epochs; bottom: over {run.time_unit} seconds in training steps. "
     if len(strong) < len(known):
         caption += (

@@ -157,16 +157,16 @@ def picture(run: Findings) -> Picture:
         caption += " Overlapping markers are moved apart horizontally."
     if len({len(panel.points) for panel in panels}) > 1:
         caption += " An arm with an unknown cost is missing in that panel."
-    missing = len(run.trials) - sum(trial.full and "val_acc" in trial.best for trial in run.trials)
+    missing = len(run.compared) - sum(trial.full and "val_acc" in trial.best for trial in run.compared)
     if missing:
-        caption += f" Not shown: {missing} of {counted(len(run.trials), 'trial')}, with partial or no results."
+        caption += f" Not shown: {missing} of {counted(len(run.compared), 'trial')}, with partial or no results."
     png, chart = _png(panels, numbers, run), _chart(panels, numbers, run)
     return Picture("efficiency_scatter", _HEADING, caption, png, chart, min_width=600)
 
 
 def _nothing_yet(run: Findings) -> Picture:
     """A PNG without data, so that documents that embed this figure find a file."""
-    caption = f"None of {counted(len(run.trials), 'trial')} has all its results yet."
+    caption = f"None of {counted(len(run.compared), 'trial')} has all its results yet."
     page = mpl.Sheet(_HEADING, run.banner, 7.0, 1.6)
     page.figure.text(0.15 / page.width, 0.7 / page.height, caption, fontsize=10, color=GREY, fontstyle="italic")
     return Picture("efficiency_scatter", _HEADING, caption, page.png())

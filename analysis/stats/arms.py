@@ -138,13 +138,14 @@ def settings_of(trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
 
 def in_words(settings: Mapping[str, Any]) -> str:
     """Return settings as text, such as `lr=0.005 · r=16`."""
+    return " · ".join(f"{TAGGED.get(name, name)}={value_in_words(value)}" for name, value in settings.items())
 
-    def formatted(value: Any) -> str:
-        if isinstance(value, bool):
-            return "on" if value else "off"
-        return f"{value:g}" if isinstance(value, float) else str(value)
 
-    return " · ".join(f"{TAGGED.get(name, name)}={formatted(value)}" for name, value in settings.items())
+def value_in_words(value: Any) -> str:
+    """Return the value of a setting as text."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _model(trial: Trial) -> str:
