@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ray import tune
 
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.config import CLIP_SECONDS, PerModel, Sweep
 from sousaphone.planning.sweep_options import Request
 from tune_configs.resources import gpus, steps, threads
@@ -17,7 +17,7 @@ def sweep(request: Request) -> Sweep:
         "model": tune.grid_search(list(request.models)),
         "augment": tune.grid_search(list(request.augment)),
         "seed": tune.grid_search(list(request.seeds)),
-        "strategy": request.strategy,
+        "strategy": strategies(request),
         "lora_targets": request.lora_targets,
         "scale": request.scale,
         "weights": PerModel(dict(request.weights)),
@@ -45,9 +45,15 @@ def sweep(request: Request) -> Sweep:
     )
 
 
+def strategies(request: Request) -> str | PerModel:
+    """Return the strategy: the requested one, and for backbones that have only one, that."""
+    found = {model: strategy_of(model, request.strategy) for model in request.models}
+    return request.strategy if set(found.values()) <= {request.strategy} else PerModel(found)
+
+
 def rates(request: Request) -> dict[str, float]:
     """Return the learning rate of each backbone: the one a search found (`--rates`), else its default."""
-    default = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    default = {m: REGISTRY[m].learning_rates[request.scale][strategy_of(m, request.strategy)] for m in request.models}
     return {m: request.rates.get(m, rate) for m, rate in default.items()}
 
 

@@ -29,17 +29,17 @@ def render(index: int) -> tuple[np.ndarray, np.ndarray]:
     return np.round(wave * 32767).astype(np.int16), targets(sequence)
 
 
-def targets(sequence: Sequence) -> np.ndarray:
+def targets(sequence: Sequence, frames: int = _FRAMES) -> np.ndarray:
     """Return onset, velocity, grace and buzz by frame, uint8 [4, F] in units of 1/127.
 
     The onset's target is a triangle around its time, so that its centre is known to a fraction of a frame; the others
     are those of the nearest stroke.
     """
     merged = sequence.merged(MERGED_SECONDS)
-    target = np.zeros((4, _FRAMES), np.uint8)
+    target = np.zeros((4, frames), np.uint8)
     for time, velocity, grace, buzz in zip(merged.times, merged.velocities, merged.grace, merged.buzz, strict=True):
         centre = time * RATE / HOP
-        for frame in range(max(0, round(centre) - 2), min(_FRAMES, round(centre) + 3)):
+        for frame in range(max(0, round(centre) - 2), min(frames, round(centre) + 3)):
             height = round(127 * max(0.0, 1 - abs(frame - centre) / _WIDTH))
             if height > target[0, frame]:
                 target[:, frame] = height, round(velocity), 127 * grace, 127 * buzz

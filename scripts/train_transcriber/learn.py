@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sousaphone.transcription.network import StrokeNetwork
+from sousaphone.transcription.network import BANDS, StrokeNetwork
 
 BATCH, RATE = 16, 3e-3
 
@@ -26,43 +26,49 @@ def loss(outputs: Tensor, target: Tensor) -> Tensor:
 
 def augment(features: Tensor, generator: torch.Generator) -> Tensor:
     """Tilt and shift the bands of a batch [B, bands, F]: other equalisers and levels than those rendered."""
-    count, bands = len(features), features.shape[1] // 3
+    count, bands = len(features), sum(BANDS)
     coarse = torch.randn(count, 1, 6, generator=generator) * 0.04
     shift = F.interpolate(coarse, bands, mode="linear", align_corners=True)[:, 0, :, None]
     level = (features[:, :bands] + shift).clamp(min=0)
     return torch.cat([level, features[:, bands:]], dim=1)
 
 
-def train(network: StrokeNetwork, waves: np.ndarray, marks: np.ndarray, seconds: float, seed: int = 0) -> None:
-    """Train for `seconds` with AdamW and a one-cycle learning rate."""
+def train(network: StrokeNetwork, waves: np.ndarray, marks: np.ndarray, steps: int, seed: int = 0) -> None:
+    """Train with AdamW, a short warm-up and a cosine decay.
+
+    Args:
+        waves: int16 [N, T] at 16 kHz.
+        marks: uint8 [N, 4, F]; see `clips.targets`.
+    """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.01)
-    began, step, total = time.monotonic(), 0, 0.0
+    total = 0.0
     order: list[int] = []
     network.train()
-    while (passed := (time.monotonic() - began) / seconds) < 1:
+    for step in range(steps):
         if len(order) < BATCH:
             order = torch.randperm(len(waves), generator=generator).tolist()
         chosen, order = sorted(order[:BATCH]), order[BATCH:]
         wave = torch.from_numpy(waves[chosen]).float() / 32768
         target = torch.from_numpy(marks[chosen]).float() / 127
         for group in optimizer.param_groups:
-            group["lr"] = RATE * min(1, passed / 0.05 + 0.01) * (0.5 + 0.5 * np.cos(np.pi * passed))
+            group["lr"] = RATE * min(1, 20 * step / steps + 0.01) * (0.5 + 0.5 * np.cos(np.pi * step / steps))
         with torch.no_grad():
             features = augment(network.features(wave), generator)
-        value = loss(network.frames(features), target)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = network.frames(features)
+        value = loss(outputs.float(), target)
         optimizer.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        step, total = step + 1, total + float(value.detach())
-        if step % 200 == 0:
-            print(f"{step} steps, {100 * passed:.0f} %, loss {total / 200:.4f}", flush=True)
+        total += float(value.detach())
+        if step % 200 == 199:
+            print(f"{step + 1} of {steps} steps, loss {total / 200:.4f}", flush=True)
             total = 0.0
     network.eval()
 
 
 def save(network: StrokeNetwork, path: Path) -> None:
-    from safetensors.torch import save_file
-
-    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+    """Write the weights as safetensors."""
+    path.write_bytes(safetensors.torch.save({name: value.contiguous() for name, value in network.state_dict().items()}))

@@ -75,4 +75,6 @@ def draw_sequence(rng: np.random.Generator, duration: float) -> Sequence:
         time += max(step, 0.04) + (rng.uniform(0, 0.6) if rng.random() < 0.02 else 0)
     columns = sorted(strokes)
     times, velocities, hands, grace, buzz = map(np.array, zip(*columns, strict=True)) if columns else [np.zeros(0)] * 5
-    return Sequence(times.astype(float), velocities.astype(float), hands.astype(int), grace.astype(bool), buzz.astype(bool))
+    return Sequence(
+        times.astype(float), velocities.astype(float), hands.astype(int), grace.astype(bool), buzz.astype(bool)
+    )

@@ -114,7 +114,9 @@ def dry(sequence: Sequence, drum: np.ndarray, rng: np.random.Generator, duration
     differs = rng.uniform(0, 120) * (rng.random() < 0.6)
     for hand in (0, 1):
         voice = make_voice(drum, cents + differs * hand, shelf + 3 * (differs > 0) * hand)
-        bright, dull = (scipy.signal.resample_poly(each, 160, 441).astype(np.float32) for each in (voice.bright, voice.dull))
+        bright, dull = (
+            scipy.signal.resample_poly(each, 160, 441).astype(np.float32) for each in (voice.bright, voice.dull)
+        )
         own = sequence.hands == hand
         for time, velocity in zip(sequence.times[own], sequence.velocities[own], strict=True):
             force, start = velocity / 127, round(time * RATE)

@@ -18,10 +18,10 @@ from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.neighbours import nearest_votes
-from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.splits import draw
+from sousaphone.transcription.transcribe import transcribe
 
 STROKES = "labels/strokes.parquet"
 _FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # parts of a clip in which strokes are counted
@@ -90,7 +90,7 @@ def _sounds(dataset: Dataset, with_onsets: bool) -> Iterator[tuple[tuple[float, 
         hertz = np.linspace(0, rate / 2, len(power))
         level = float(10 * np.log10(np.mean(wave**2) + 1e-10))
         centroid = float((hertz * power).sum() / max(power.sum(), 1e-10)) + 1
-        return (len(wave) / rate, level, centroid), onsets(wave, rate) if with_onsets else np.zeros(0)
+        return (len(wave) / rate, level, centroid), transcribe(wave, rate).times if with_onsets else np.zeros(0)
 
     return in_threads(decode, open_clips(dataset.root, dataset.clips.audio_path.tolist()))
 
