@@ -1,7 +1,7 @@
 """python -m tests.benchmarks.transcription PERFORMANCES: onsets by room, and what the rival makes of them.
 
-PERFORMANCES is a parquet file with one row per performance of SOUSA's generator: rudiment_slug, duration_sec, split, and
-the lists time_ms, velocity, hand and stroke. Clips are drawn from it and rendered with the two kits that are held out
+PERFORMANCES is a parquet file with one row per performance of SOUSA's generator: rudiment_slug, duration_sec, split,
+and the lists time_ms, velocity, hand and stroke. Clips are drawn from it and rendered with the two kits that are held out
 of the transcriber's training, in the two kinds of room that are (`--rooms held-out`) or in all of SOUSA's (`--rooms
 all`). Strokes closer than 8 ms count as one, for every method. A detected stroke is correct within 10 ms.
 """
@@ -110,7 +110,7 @@ def _plain(times: np.ndarray) -> Strokes:
 
 
 def score(clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the table: method, room, precision, recall, F1, recall and F1 of grace notes, error of the velocity."""
+    """Rows of the table by method and room: precision, recall, F1, those of grace notes, error of the velocity."""
     sums: dict[tuple[str, str], np.ndarray] = defaultdict(lambda: np.zeros(8))
     for clip in clips:
         true = clip["true"]

@@ -16,11 +16,14 @@ from sousaphone.transcription.transcribe import WEIGHTS, frames, peaks, transcri
 from tests.benchmarks.transcription import match, score
 
 
-def clip(seed: int, room: Room = Room(0.05, 2, 30, 0.2)) -> tuple[np.ndarray, Sequence]:
+ROOM = Room(wet=0.05, pre_ms=2, early_ms=30, decay=0.2)
+
+
+def clip(seed: int) -> tuple[np.ndarray, Sequence]:
     rng = np.random.default_rng(seed)
     sequence = draw_sequence(rng, 4.0)
     drums = kit_drums(held_out=True)
-    wave = record(dry(sequence, drums[seed % len(drums)], rng, 4.0), impulse_response(room, rng), rng)
+    wave = record(dry(sequence, drums[seed % len(drums)], rng, 4.0), impulse_response(ROOM, rng), rng)
     return wave, sequence.merged(MERGED_SECONDS)
 
 
