@@ -147,7 +147,7 @@ def record(mix: np.ndarray, response: np.ndarray, rng: np.random.Generator) -> n
     noise = scipy.signal.lfilter([1 - tilt * 0.95], [1, -tilt * 0.95], noise).astype(np.float32)
     level = np.sqrt(np.mean(wave**2)) * 10 ** (rng.uniform(-70, -15) / 20)
     wave += level * noise / max(float(noise.std()), 1e-6)
-    return wave * np.float32(10 ** (rng.uniform(-12, -1) / 20) / np.abs(wave).max())
+    return (wave * (10 ** (rng.uniform(-12, -1) / 20) / np.abs(wave).max())).astype(np.float32)
 
 
 def _snare(rng: np.random.Generator) -> np.ndarray:

@@ -93,7 +93,7 @@ class StrokesBackbone(Backbone):
         batch, frames = at.shape
         if self.training:
             at = at & (torch.rand_like(features[:, :, 0]) >= _DROPPED * torch.rand(batch, 1, device=at.device))
-        count = max(1, min(MOST_STROKES, int(at.sum(1).max())))
+        count = max(2, min(MOST_STROKES, int(at.sum(1).max())))
         order = torch.where(at, frames - torch.arange(frames, device=at.device), 0)
         order, index = order.topk(min(count, frames), dim=1)  # the earliest first
         valid = order > 0
