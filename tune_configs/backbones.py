@@ -17,7 +17,7 @@ def sweep(request: Request) -> Sweep:
         "model": tune.grid_search(list(request.models)),
         "augment": tune.grid_search(list(request.augment)),
         "seed": tune.grid_search(list(request.seeds)),
-        "strategy": strategies(request),
+        "strategy": request.strategy,
         "lora_targets": request.lora_targets,
         "scale": request.scale,
         "weights": PerModel(dict(request.weights)),
@@ -43,12 +43,6 @@ def sweep(request: Request) -> Sweep:
         gpus_per_trial=gpus(request),
         tuning=describe_tuning(request),
     )
-
-
-def strategies(request: Request) -> str | PerModel:
-    """Return the strategy: the requested one, and for backbones that have only one, that."""
-    found = {model: strategy_of(model, request.strategy) for model in request.models}
-    return request.strategy if set(found.values()) <= {request.strategy} else PerModel(found)
 
 
 def rates(request: Request) -> dict[str, float]:

@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import lora_targets_of
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
@@ -18,6 +19,7 @@ from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
 from sousaphone.text import one_line
 
 _SCORED = "clips scored at most"
+_OF_STRATEGY = ("strategy", "lora_targets")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Trial:
     def conditions(self) -> dict[str, Any]:
         """The conditions, by name, that must be equal for a comparison; weights may differ, as they are compared."""
         config = self.config
-        return {
+        conditions = {
             "data": self.data.get("fingerprint", ""),
             "clips": sorted((self.data.get("clips") or {}).items()),
             **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")},
@@ -57,6 +59,10 @@ class Trial:
             "lora_targets": lora_targets_of(config),
             "version": self.version,
         }
+        spec = REGISTRY.get(str(config.get("model")))
+        if spec is not None and spec.strategy is not None:  # it is compared with the others under theirs
+            conditions = {name: value for name, value in conditions.items() if name not in _OF_STRATEGY}
+        return conditions
 
     @property
     def signature(self) -> str:
@@ -149,7 +155,12 @@ def unlike(trials: Iterable[Trial]) -> list[str]:
     """Return the conditions that differ between scored trials, with their values; empty if all are comparable."""
     known = [trial.conditions for trial in trials if trial.history and trial.data]
     names = dict.fromkeys(name for conditions in known for name in conditions)
-    values = {name: dict.fromkeys(_in_words(name, each.get(name)) for each in known) for name in names}
+    values = {
+        name: dict.fromkeys(
+            _in_words(name, each.get(name)) for each in known if name in each or name not in _OF_STRATEGY
+        )
+        for name in names
+    }
     return [f"{name}: {' and '.join(different)}" for name, different in values.items() if len(different) > 1]
 
 

@@ -25,7 +25,7 @@ from sousaphone.transcription.transcribe import load_network, peaks, probabiliti
 
 WIDTH, LAYERS, HEADS = 96, 3, 4
 FEATURES = 9  # of a stroke
-MOST_STROKES = 160  # of a window; further ones are ignored
+MOST_STROKES = 128  # of a window; further ones are ignored
 THRESHOLD = 0.12  # below that of `transcribe`: the transformer weighs doubtful strokes
 DROPOUT = 0.2
 # Regularisation in training, beside dropout, of each clip's strokes: log tempo, jitter, dropped strokes, log velocity.

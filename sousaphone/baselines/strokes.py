@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.backbones.strokes import StrokesBackbone
+from sousaphone.backbones.strokes import THRESHOLD, StrokesBackbone
 from sousaphone.baselines.descriptors import Progress, by_batch
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.rudiments import SLUGS
+from sousaphone.transcription.transcribe import peaks
 
 STEPS, BATCH, RATE = 900, 32, 3e-3
 _WARMUP = 50  # steps
@@ -41,13 +42,14 @@ def train_network(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network()
+        counts = network.count(features)
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05)
-        order = torch.empty(0, dtype=torch.int64)
+        batches: list[Tensor] = []
         network.train()
         for step in range(steps):
-            if len(order) == 0:
-                order = torch.randperm(len(features))
-            rows, order = order[:BATCH], order[BATCH:]
+            if not batches:
+                batches = _batches(counts)
+            rows = batches.pop()
             rate = RATE * min(1.0, (step + 1) / _WARMUP) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -60,6 +62,14 @@ def train_network(
     return network.eval()
 
 
+def _batches(counts: Tensor) -> list[Tensor]:
+    """Rows in random batches of similar numbers of strokes, since the attention pads to the greatest."""
+    order = torch.randperm(len(counts))
+    groups = [rows[counts[rows].argsort()] for rows in order.split(16 * BATCH)]
+    batches = [rows for group in groups for rows in group.split(BATCH)]
+    return [batches[place] for place in torch.randperm(len(batches)).tolist()]
+
+
 class Network(nn.Module):
     """The transformer and a classifier: windows [B, F * 4] to logits [B, C]."""
 
@@ -67,6 +77,10 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = StrokesBackbone(REGISTRY["strokes"])
         self.classifier = nn.Linear(self.backbone.width, len(SLUGS))
+
+    def count(self, features: Tensor) -> Tensor:
+        """The number of strokes in windows [N, F * 4], [N]."""
+        return peaks(features.unflatten(1, (-1, _CHANNELS))[:, :, 0], THRESHOLD)[0].sum(1)
 
     def forward(self, features: Tensor) -> Tensor:
         frames = features.unflatten(1, (-1, _CHANNELS))

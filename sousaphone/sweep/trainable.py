@@ -11,6 +11,7 @@ from typing import Any
 
 from ray import tune
 
+from sousaphone.backbones.registry import strategy_of
 from sousaphone.config import TrainConfig, trial_id
 from sousaphone.runs.directory import DriverWatch, RunDirectory
 
@@ -56,4 +57,4 @@ def run_of(storage: Any) -> RunDirectory:
 def name_trial(trial: Any) -> str:
     """Return Ray's name of a trial and of its directory."""
     # Tune calls this before it resolves a PerModel, so the configuration is incomplete.
-    return trial_id(trial.config)
+    return trial_id({**trial.config, "strategy": strategy_of(trial.config["model"], trial.config["strategy"])})
