@@ -1,9 +1,9 @@
 """python -m tests.benchmarks.transcription PERFORMANCES: onsets by room, and what the rival makes of them.
 
-PERFORMANCES is a parquet file with one row per performance of SOUSA's generator: rudiment_slug, duration_sec, split,
-and the lists time_ms, velocity, hand and stroke. Clips are drawn from it and rendered with the two kits that are held out
-of the transcriber's training, in the two kinds of room that are (`--rooms held-out`) or in all of SOUSA's (`--rooms
-all`). Strokes closer than 8 ms count as one, for every method. A detected stroke is correct within 10 ms.
+PERFORMANCES is a parquet file with a row for each performance of SOUSA's generator: rudiment_slug, duration_sec, split,
+and lists of time_ms, velocity, hand, stroke. Clips are drawn and rendered with the two kits that are held out of
+the transcriber's training, in the two kinds of room that are (`--rooms held-out`) or in all of SOUSA's (`--rooms all`).
+Strokes closer than 8 ms count as one, for every method. A detected stroke is correct within 10 ms.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def match(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def recognise(table: pd.DataFrame, clips: list[np.ndarray], seconds: float, steps: int) -> dict[str, float]:
-    """Train the rival on windows of the training clips; its accuracy on the centre windows of the others, in percent."""
+    """Train the rival on windows of the training clips; its accuracy (%) on the centre windows of the others."""
     rng, length = np.random.default_rng(0), round(seconds * 200) + 1
     labels = {slug: number for number, slug in enumerate(sorted(table.rudiment_slug.unique()))}
     label = torch.tensor([labels[slug] for slug in table.rudiment_slug])

@@ -15,7 +15,6 @@ from sousaphone.transcription.network import StrokeNetwork
 from sousaphone.transcription.transcribe import WEIGHTS, frames, peaks, transcribe
 from tests.benchmarks.transcription import match, score
 
-
 ROOM = Room(wet=0.05, pre_ms=2, early_ms=30, decay=0.2)
 
 
