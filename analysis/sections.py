@@ -19,6 +19,7 @@ from analysis.stats.verdict_text import details, headline, pair_rows, players_te
 from analysis.write.blocks import Banner, Block, Code, Items, Picture, Section, Sounds, Table, Terms, Text
 from sousaphone.config import COVERED_SECONDS
 from sousaphone.rudiments import spoken
+from sousaphone.runs.baseline_results import SHORT_SECONDS
 from sousaphone.runs.deployment import COLUMNS, explanation, row
 from sousaphone.runs.statuses import Status
 from sousaphone.scores import FEWEST_PLAYERS
@@ -40,8 +41,8 @@ _COLUMNS = {
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
     "peak MB": "highest memory use in training: of the GPU, or on a CPU of the process, without memory-mapped files; a "
     "process runs several trials one after another, so earlier ones may contribute",
-    "signature": "hash of clips, splits, clip length, size, strategy, layers with adapters, limit_eval_batches and "
-    "version; only rows with the same signature are comparable",
+    "signature": "hash of clips, splits, clip length, size, limit_eval_batches and version; only rows with the same "
+    "signature are comparable",
 }
 _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),
@@ -212,14 +213,25 @@ def _baselines(found: Findings) -> Iterator[Block]:
     yield Text(
         f"Methods without a fine-tuned network, trained on the same training clips, and evaluated on the same "
         f"{found.baseline_results.clip_seconds:g} s of each clip as the networks. Their hyperparameters are selected "
-        "on validation."
+        f"on validation. Those that read strokes are also scored on one random window of {SHORT_SECONDS:g} s per clip, "
+        "in which the number of strokes says less about the rudiment."
     )
     rows = []
     for baseline in found.baseline_results.baselines:
         scores = [formatted(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc", "test_averaged_acc")]
+        scores.append(formatted(baseline.short.get("test_acc"), ".1%"))
         f1 = formatted(baseline.scores.get("val_macro_f1"), ".3f")
         rows.append((baseline.title, f1, *scores, f"{baseline.seconds:.1f}", baseline.why or baseline.chosen))
-    head = ("baseline", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "run time, s", "details")
+    head = (
+        "baseline",
+        "val_macro_f1",
+        "val_acc",
+        "test_acc",
+        "test_averaged_acc",
+        f"test_acc, {SHORT_SECONDS:g} s",
+        "run time, s",
+        "details",
+    )
     yield Table(head, rows, wordy=("details",))
     accuracy = {baseline.name: baseline.scores["test_acc"] for baseline in found.baselines}
     clips = (found.data.get("clips") or {}).get("test") or 1

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.errors import UserError
 from sousaphone.space import PerModel as PerModel
 from sousaphone.space import bounds, domains, is_domain, is_grid, parts, points, searched
@@ -127,6 +127,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             _check(each, getattr(self, each.name))
+        object.__setattr__(self, "strategy", strategy_of(self.model, self.strategy))
 
     @property
     def arm_name(self) -> str:

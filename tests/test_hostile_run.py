@@ -155,7 +155,9 @@ def test_mutated_files_give_results_or_one_line(run: RunDirectory, tmp_path: Pat
     """`python -m tests.fuzz_runs` makes more of them, of a real run."""
     rng = random.Random(0)
     add_small_files(run, CUT)
-    baselines = tuple(Baseline(name, name, dict.fromkeys(SCORES, 0.3), 1.0, "k=3") for name in ("onsets", "logmel"))
+    baselines = tuple(
+        Baseline(name, name, dict.fromkeys(SCORES, 0.3), 1.0, "k=3") for name in ("onsets", "strokes", "logmel")
+    )
     times = (InferenceTime("efficientat", "lora", "all-linear", 3.0),)
     BaselineResults(baselines, times, "a CPU", 2.5, "0").write(run.path)
     (run.path / "driver.json").write_text(json.dumps({"token": "1", "host": "here", "pid": 1, "started": 1.0}))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ray import tune
 
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.config import CLIP_SECONDS, PerModel, Sweep, TrainConfig
 from sousaphone.planning.sweep_options import Request
 from tune_configs.resources import gpus, steps, threads
@@ -56,7 +56,7 @@ def tuned(request: Request) -> dict[str, PerModel]:
     found = {
         name: PerModel({m: request.tuned.get(m, {}).get(name, default[name]) for m in request.models}) for name in names
     }
-    rates = {m: REGISTRY[m].learning_rates[request.scale][request.strategy] for m in request.models}
+    rates = {m: REGISTRY[m].learning_rates[request.scale][strategy_of(m, request.strategy)] for m in request.models}
     return found | {
         "learning_rate": PerModel({m: request.tuned.get(m, {}).get("learning_rate", rates[m]) for m in request.models})
     }

@@ -17,7 +17,6 @@ import dataclasses
 
 from ray import tune
 
-from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import Sweep
 from sousaphone.planning.sweep_options import Request
 from tune_configs import backbones
@@ -28,7 +27,7 @@ FACTORS = (0.1, 0.3, 1.0, 3.0)
 def sweep(request: Request) -> Sweep:
     """Return a grid of model × learning rate, scored on validation clips only."""
     usual = backbones.sweep(request)
-    starts = {REGISTRY[model].learning_rates[request.scale][request.strategy] for model in request.models}
+    starts = set(backbones.tuned(dataclasses.replace(request, tuned={}))["learning_rate"].values.values())
     grid = sorted({float(f"{start * factor:.2g}") for start in starts for factor in FACTORS})
     space = {
         **usual.param_space,

@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
-from sousaphone.config import ArmKey, lora_targets_of
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
@@ -46,15 +45,15 @@ class Trial:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """The conditions, by name, that must be equal for a comparison; weights may differ, as they are compared."""
+        """The conditions, by name, that must be equal for a comparison. Weights, strategies and targets of adapters may
+        differ, as they are compared."""
         config = self.config
         return {
             "data": self.data.get("fingerprint", ""),
             "clips": sorted((self.data.get("clips") or {}).items()),
-            **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale", "strategy")},
+            **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale")},
             # Only where evaluation is limited, so that other signatures do not change.
             **({_SCORED: self.most_scored} if self.most_scored is not None else {}),
-            "lora_targets": lora_targets_of(config),
             "version": self.version,
         }
 
@@ -146,12 +145,9 @@ def clips_scored(config: Mapping[str, Any], oom_retries: int | None) -> int | No
 
 
 def unlike(trials: Iterable[Trial]) -> list[str]:
-    """Return the conditions that differ between scored trials, with their values; empty if all are comparable.
-
-    Strategy and targets distinguish the arms of a sweep, so that they may differ.
-    """
+    """Return the conditions that differ between scored trials, with their values; empty if all are comparable."""
     known = [trial.conditions for trial in trials if trial.history and trial.data]
-    names = dict.fromkeys(name for conditions in known for name in conditions if name not in ArmKey._fields)
+    names = dict.fromkeys(name for conditions in known for name in conditions)
     values = {name: dict.fromkeys(_in_words(name, each.get(name)) for each in known) for name in names}
     return [f"{name}: {' and '.join(different)}" for name, different in values.items() if len(different) > 1]
 

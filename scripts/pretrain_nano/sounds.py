@@ -56,7 +56,7 @@ class Take(Task):
         """One stroke of the drum, float32 [T] of unit energy at 44.1 kHz, and the room."""
         rng = np.random.default_rng((*self.seed, 4))
         if rng.random() < SYNTHETIC:
-            return _synthesise(rng), _room(rng)
+            return synthesise(rng), _room(rng)
         drums = other_drums()
         return drums[rng.integers(len(drums))], _room(rng)
 
@@ -101,7 +101,7 @@ def other_drums() -> tuple[np.ndarray, ...]:
     return tuple(drums.values())
 
 
-def _synthesise(rng: np.random.Generator) -> np.ndarray:
+def synthesise(rng: np.random.Generator) -> np.ndarray:
     """A drum stroke of decaying band noise and two decaying partials."""
     time = np.arange(round(0.4 * SAMPLE_RATE)) / SAMPLE_RATE
     low = np.exp(rng.uniform(np.log(100), np.log(2500)))

@@ -45,7 +45,7 @@ class BackboneSpec:
     scales: Mapping[str, Mapping[str, Any]]  # constructor arguments by scale; only `base` has published weights
     # Module name patterns by `--lora-targets` option; a pattern matches modules whose dotted name ends with it.
     lora_targets: Mapping[str, tuple[str, ...]]
-    weights: tuple[WeightSource, ...]
+    weights: tuple[WeightSource, ...]  # empty: the backbone has none, and trains from scratch
     format: str  # of its weights
     licence: str
     pretraining: str  # training data of the published weights, for tables
@@ -59,7 +59,13 @@ class BackboneSpec:
     # Patterns of the layers whose outputs, or inputs, (IA)³ scales.
     ia3_outputs: tuple[str, ...] = ()
     ia3_inputs: tuple[str, ...] = ()
+    strategy: str | None = None  # the only strategy, whatever the sweep's; None: any
     twin: str | None = None  # the backbone with the same architecture and other weights
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether it has published weights, without which it says nothing about the published model."""
+        return bool(self.weights)
 
     @property
     def sample_rate(self) -> int:

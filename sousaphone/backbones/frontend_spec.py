@@ -49,6 +49,14 @@ class FrontendContract:
         )
 
 
+class StrokeContract(FrontendContract):
+    """What the transcriber finds: `mels` numbers for each frame."""
+
+    def in_words(self) -> str:
+        hop = 1000 * self.hop / self.sample_rate
+        return f"{self.sample_rate / 1000:g} kHz, strokes by the transcriber: {self.mels} numbers every {hop:.4g} ms"
+
+
 def _equal(stated: Any, ours: float | str) -> bool:
     """Compare to the precision of configuration files; values of different types are not equal."""
     if isinstance(ours, str) or isinstance(stated, bool) or not isinstance(stated, int | float):

@@ -32,6 +32,7 @@ class Frontend(nn.Module):
     """Base class of the front ends; the module's docstring describes the call."""
 
     time_dim, mel_dim = -2, -1
+    has_bands = True  # whether neighbours along `mel_dim` are bands, which augmentation masks
     silent_padding = False  # whether padding adds silence to the features; otherwise they are those of the clip alone
 
     def __init__(self, contract: FrontendContract, window: Tensor, bank: Tensor) -> None:

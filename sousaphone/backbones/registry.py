@@ -7,7 +7,7 @@ import pkgutil
 from typing import TYPE_CHECKING, Any
 
 from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
-from sousaphone.backbones.frontend_spec import FrontendContract
+from sousaphone.backbones.frontend_spec import FrontendContract, StrokeContract
 from sousaphone.errors import UserError
 
 if TYPE_CHECKING:
@@ -231,7 +231,29 @@ _BEATS_FT = dataclasses.replace(
     twin="beats",
 )
 
-REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT)}
+_STROKES = BackboneSpec(
+    name="strokes",
+    title="Strokes",
+    implementation="sousaphone.backbones.strokes:StrokesBackbone",
+    frontend=StrokeContract(
+        sample_rate=16_000, mels=4, window=512, hop=80, low_hz=60.0, high_hz=8_000.0, log="ln", mean=0.0, scale=1.0
+    ),
+    scales={"base": {}, "nano": {}},  # the same
+    lora_targets={},
+    strategy="full",
+    learning_rates={scale: {"full": 3e-3} for scale in ("base", "nano")},
+    micro_batches=dict.fromkeys(("base", "nano"), _NANO_BATCHES),
+    weights=(),
+    format="none",
+    licence="MIT",
+    pretraining="nothing; the transcriber below it, random stroke sequences",
+    objective="none",
+    in_default_sweep=False,
+)
+
+_SPECS = (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT, _STROKES)
+REGISTRY: dict[str, BackboneSpec] = {spec.name: spec for spec in _SPECS}
+DEFAULT_STRATEGY = "lora"
 DEFAULT_SWEEP = tuple(name for name, spec in REGISTRY.items() if spec.in_default_sweep)
 
 
@@ -239,6 +261,22 @@ def implementation(spec: BackboneSpec) -> type[Backbone]:
     """Import the class of a backbone, and with it torch."""
     found: type[Backbone] = pkgutil.resolve_name(spec.implementation)
     return found
+
+
+def strategy_of(model: str, requested: str) -> str:
+    """The strategy of a backbone in a sweep with the requested one: its own if it has only one.
+
+    Raises a UserError if the request is neither that nor the default, LoRA.
+    """
+    own = REGISTRY[model].strategy
+    if own is None:
+        return requested
+    if requested not in (own, DEFAULT_STRATEGY):
+        raise UserError(
+            f"--strategy {requested}: {model} has no pretrained weights and only trains with the strategy {own}; leave "
+            f"out --strategy, or {model}"
+        )
+    return own
 
 
 def backbone_spec(name: str) -> BackboneSpec:

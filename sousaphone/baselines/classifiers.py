@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features, onset_features
+from sousaphone.baselines.strokes import STEPS, stroke_frames, train_network
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
@@ -29,7 +30,7 @@ from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import Baseline
+from sousaphone.runs.baseline_results import SHORT_SECONDS, Baseline
 from sousaphone.training import metrics
 from sousaphone.training.scoring import mean_over_windows
 
@@ -84,7 +85,8 @@ def titles(models: Iterable[str]) -> dict[str, str]:
     return {
         "majority": "majority class",
         "length": "nearest neighbour by seconds of audio in the window",
-        "onsets": "nearest neighbour by number and rate of onsets",
+        "onsets": "nearest neighbour by number and rate of strokes",
+        "strokes": "transformer over the transcribed strokes",
         "logmel": "logistic regression on pooled log-mels",
         **{f"{_KNN}{model}": f"k nearest neighbours of frozen {REGISTRY[model].title} embeddings" for model in models},
     }
@@ -111,49 +113,97 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
         OSError, UserError: waveforms or weights cannot be read.
     """
     start = time.perf_counter()
-    extract, fit, rate, device = _method(name, setup)
-    clips = setup.clips(rate, device)
+    method = _method(name, setup)
+    clips = setup.clips(method.rate, method.device)
+    seconds, seed = next(iter(clips.values())).clip_seconds, next(iter(setup.trials.values())).seed
     parts = {split: clips[split].windows() for split in ("validation", "test")}
-    total = sum(map(len, clips.values()))
-    factor = total / (total + sum(len(rows) for _, rows in parts.values()))
+    also = [clips["train"].windows()[0]] if method.every_window else []
+    short = {split: own.random_windows(SHORT_SECONDS) for split, own in clips.items()} if method.reads_strokes else {}
+    read = [*clips.values(), *(own for own, _ in parts.values()), *also, *short.values()]
+    # Of `progress`, which counts the clips once.
+    factor = (1 - method.fitting) * sum(map(len, clips.values())) / sum(map(len, read))
 
     def features(split: str, own: ClipSet) -> Tensor:
-        found = extract(own, rate, lambda done: setup.progress(done * factor))
+        found = method.extract(own, method.rate, lambda done: setup.progress(done * factor))
         if not found.isfinite().all():
             raise ValueError(f"features of the {split} clips are not finite")
         return found
 
+    def advance(done: float) -> None:
+        setup.progress(method.fitting * done * sum(map(len, clips.values())))
+
     data = {split: Labelled(features(split, own), own.labels) for split, own in clips.items()}
-    fitted = fit(data["train"], data["validation"])
-    scores, predictions = {}, clips["test"].table[["sample_id", "player", "rudiment"]]
+    known = [data["train"], *(Labelled(features("train", own), own.labels) for own in also if len(own))]
+    train = Labelled(torch.cat([each.features for each in known]), torch.cat([each.labels for each in known]))
+    fitted = method.fit(train, data["validation"], seed, advance)
+    scores: dict[str, float] = {}
+    predictions = clips["test"].table[["sample_id", "player", "rudiment"]]
     for split, prefix in (("validation", "val"), ("test", "test")):
         centre, (own, rows) = fitted.score(data[split].features), parts[split]
         averaged = mean_over_windows(centre, fitted.score(features(split, own)), rows) if len(rows) else centre
         for infix, values in (("", centre), ("averaged_", averaged)):
-            scores[f"{prefix}_{infix}acc"] = metrics.accuracy(values, data[split].labels)
-            scores[f"{prefix}_{infix}macro_f1"] = metrics.macro_f1(values, data[split].labels)
+            scores |= _scores(f"{prefix}_{infix}", values, data[split].labels)
             if split == "test":
                 predicted = [SLUGS[label] for label in values.argmax(1).tolist()]
                 predictions = predictions.assign(**{f"{infix}predicted": predicted})
+    counted: dict[str, float] = {}
+    if short:
+        cut = {split: Labelled(features(split, own), own.labels) for split, own in short.items()}
+        again = (
+            fitted if seconds <= SHORT_SECONDS else method.fit(cut["train"], cut["validation"], seed, lambda done: None)
+        )
+        for split, prefix in (("validation", "val"), ("test", "test")):
+            counted |= _scores(f"{prefix}_", again.score(cut[split].features), cut[split].labels)
     title = titles(setup.trials)[name]
-    return Baseline(name, title, scores, time.perf_counter() - start, fitted.chosen), predictions
+    return Baseline(name, title, scores, time.perf_counter() - start, fitted.chosen, short=counted), predictions
 
 
-def _method(name: str, setup: EvaluationSetup) -> tuple[Extract, Fit, int, torch.device]:
-    """The feature extractor, the fit function, the sample rate and the device of a baseline."""
+def _scores(prefix: str, values: Tensor, labels: Tensor) -> dict[str, float]:
+    return {f"{prefix}acc": metrics.accuracy(values, labels), f"{prefix}macro_f1": metrics.macro_f1(values, labels)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a baseline is computed."""
+
+    extract: Extract
+    fit: Callable[[Labelled, Labelled, int, Callable[[float], None]], Fitted]  # also the seed, and the progress
+    rate: int  # Hz
+    device: torch.device
+    reads_strokes: bool = False  # also scored on one random window of SHORT_SECONDS per clip
+    every_window: bool = False  # trained on all windows of the training clips, not only on their centres
+    fitting: float = 0.0  # fraction of the time that training takes
+
+
+def _method(name: str, setup: EvaluationSetup) -> Method:
     # Waveforms are cached at the rates of the run's backbones; the lowest of them is enough for these features.
     rate, cpu = min(REGISTRY[model].sample_rate for model in setup.trials), torch.device("cpu")
     if name == "majority":
-        return _no_features, fit_majority, rate, cpu
+        return Method(_no_features, _quickly(fit_majority), rate, cpu)
     if name == "length":
-        return audio_seconds, fit_nearest, rate, cpu
+        return Method(audio_seconds, _quickly(fit_nearest), rate, cpu)
     if name == "onsets":
-        return onset_features, fit_nearest, rate, cpu
+        return Method(onset_features, _quickly(fit_nearest), rate, cpu, reads_strokes=True)
     if name == "logmel":
-        return log_mel_features, fit_logistic, rate, setup.device
+        return Method(log_mel_features, _quickly(fit_logistic), rate, setup.device)
+    if name == "strokes":
+        rate = REGISTRY[name].sample_rate
+        return Method(stroke_frames, fit_strokes, rate, cpu, reads_strokes=True, every_window=True, fitting=0.6)
     trial = setup.trials[name.removeprefix(_KNN)]
     backbone = backbone_of(trial).to(setup.device)
-    return partial(embeddings, backbone, trial.eval_batch), fit_neighbours, backbone.spec.sample_rate, setup.device
+    extract = partial(embeddings, backbone, trial.eval_batch)
+    return Method(extract, _quickly(fit_neighbours), backbone.spec.sample_rate, setup.device)
+
+
+def _quickly(fit: Fit) -> Callable[[Labelled, Labelled, int, Callable[[float], None]], Fitted]:
+    """A fit that draws nothing and takes no time."""
+    return lambda train, validation, seed, advance: fit(train, validation)
+
+
+def fit_strokes(train: Labelled, validation: Labelled, seed: int, advance: Callable[[float], None]) -> Fitted:
+    """Train the transformer over strokes."""
+    network = train_network(train.features, train.labels, seed, advance)
+    return Fitted(network.score, f"{STEPS} steps")
 
 
 def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:

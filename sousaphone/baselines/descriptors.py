@@ -16,7 +16,7 @@ from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontends import to_float
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.data.cache.decode import in_threads
-from sousaphone.data.onsets import onsets
+from sousaphone.transcription.transcribe import transcribe
 
 CPU_BATCH = 8  # in eight threads it needs no more memory than one evaluation batch
 # Log-mels: 25 ms frames every 10 ms, up to the Nyquist frequency of 16 kHz audio.
@@ -26,26 +26,26 @@ Progress = Callable[[float], None]  # called with the number of clips just proce
 
 
 def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
-    """Number of detected onsets in each window, and onsets per second of unpadded audio, [N, 2]."""
+    """Number of detected strokes in each window, and strokes per second of unpadded audio, [N, 2]."""
 
     def extract(batch: Batch) -> Tensor:
         rows = []
         for wave, length in zip(to_float(batch.wave).cpu(), batch.lengths.tolist(), strict=True):
-            count = len(onsets(wave[:length].numpy(), rate))
+            count = len(transcribe(wave[:length].numpy(), rate).times)
             rows.append((count, count * rate / max(length, 1)))
         return torch.tensor(rows, dtype=torch.float32)
 
-    return _by_batch(extract, clips, 64, progress)
+    return by_batch(extract, clips, 64, progress)
 
 
 def audio_seconds(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     """Seconds of audio in each window, [N, 1]; the rest of the window is padding."""
-    return _by_batch(lambda batch: batch.lengths[:, None].float() / rate, clips, 64, progress)
+    return by_batch(lambda batch: batch.lengths[:, None].float() / rate, clips, 64, progress)
 
 
 def log_mel_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     """Mean and standard deviation of each log-mel band over the unpadded frames, [N, 2 · bands]."""
-    return _by_batch(lambda batch: pooled_log_mels(to_float(batch.wave), batch.lengths, rate), clips, 64, progress)
+    return by_batch(lambda batch: pooled_log_mels(to_float(batch.wave), batch.lengths, rate), clips, 64, progress)
 
 
 def pooled_log_mels(wave: Tensor, lengths: Tensor, rate: int) -> Tensor:
@@ -81,10 +81,10 @@ def embeddings(backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, p
                 tokens = backbone.encode(features)  # [B, L, D]
             return tokens.float().mean(1)
 
-    return _by_batch(extract, clips, batch_size, progress)
+    return by_batch(extract, clips, batch_size, progress)
 
 
-def _by_batch(extract: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, progress: Progress) -> Tensor:
+def by_batch(extract: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, progress: Progress) -> Tensor:
     """Features of all clips in the table's order."""
     # On a CPU batches run in parallel, one thread each: torch's own threads are slow for many small operations.
     on_cpu = clips.device.type == "cpu"

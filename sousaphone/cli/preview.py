@@ -22,12 +22,12 @@ from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import CLIP_SECONDS, TrainConfig
 from sousaphone.data.cache.decode import resampler, to_mono
 from sousaphone.data.dataset import Dataset
-from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.errors import UserError
 from sousaphone.model import load_backbone
 from sousaphone.training import augment
+from sousaphone.transcription.transcribe import transcribe
 
 _POINTS = 4000  # plotted per waveform
 
@@ -83,7 +83,7 @@ def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, s
     quiet = dataclasses.replace(config, noise_snr_db=120.0)
     rng = torch.Generator()
     windows = _windows(mono, rate, rate, quiet, rng.manual_seed(seed))
-    strokes, moved = (onsets(wave[0].numpy(), rate) for wave, _ in windows)
+    strokes, moved = (transcribe(wave[0].numpy(), rate).times for wave, _ in windows)
     (plain, length), changed = _windows(mono, rate, frontend.sample_rate, config, rng.manual_seed(seed))
     features = frontend(*changed)
     # A frame under a time mask has the same value in every band.

@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 def listed() -> Iterator[str]:
     """Lines that describe the registry's weights."""
     for name, spec in REGISTRY.items():
+        if not spec.is_pretrained:
+            yield f"{name}: {spec.title}, no published weights, trained from scratch; only with --models {name}"
+            continue
         millions = spec.weights[0].parameters / 1e6
         extra = "" if spec.in_default_sweep else f"; only with --models {name}"
         yield f"{name}: {spec.title}, {millions:.2f} M parameters, {spec.format}, {spec.licence}{extra}"

@@ -109,6 +109,15 @@ class ClipSet:
         found._samples = torch.full_like(rows, window)
         return found, rows
 
+    def random_windows(self, seconds: float) -> ClipSet:
+        """Cut one random window of `seconds` from each clip, the same in every call."""
+        found, window = copy.copy(self), self._window(seconds)
+        rng = torch.Generator().manual_seed(self.seed)
+        position = torch.rand(len(self), generator=rng, dtype=torch.float64)
+        found._first = self._first + (position * (self._excess(window) + 1)).long()
+        found._samples, found.clip_seconds = self._samples.clamp(max=window), seconds
+        return found
+
     def _window(self, seconds: float) -> int:
         return round(seconds * self._cache.sample_rate)
 

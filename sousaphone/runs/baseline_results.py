@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -26,6 +26,7 @@ BASELINE_RESULTS_NAME = "baselines.json"
 _OLD_NAME = "yardsticks.json"  # in older runs
 SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 AVERAGED = ("val_averaged_acc", "val_averaged_macro_f1", "test_averaged_acc", "test_averaged_macro_f1")  # over windows
+SHORT_SECONDS = 2.5  # length of the random window of `Baseline.short`
 _SCHEMA = 1  # raise it when older files cannot be read
 
 
@@ -34,18 +35,23 @@ class Baseline:
     """A simple classifier, trained on the training clips and scored once on the test clips."""
 
     __pydantic_config__ = schema.STRICT
-    name: schema.Id  # majority, length, onsets, logmel, or knn-MODEL
+    name: schema.Id  # majority, length, onsets, strokes, logmel, or knn-MODEL
     title: schema.Text  # description, for tables
     scores: Mapping[schema.Text, schema.Number]  # fractions by `SCORES` and, not in older runs, `AVERAGED`
     seconds: schema.Seconds  # time of the measurement
     chosen: schema.Text = ""  # settings chosen on the validation or training clips, as text
     why: schema.Text = ""  # why there is no result; empty with a result
+    # By `SCORES`, of one random window of SHORT_SECONDS per clip, in which the number of strokes says less;
+    # only of baselines that read strokes, and not in older runs.
+    short: Mapping[schema.Text, schema.Number] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise a ValueError unless there are all scores or a reason why there are none."""
         if set(self.scores) not in ([set()] if self.why else [set(SCORES), {*SCORES, *AVERAGED}]):
             raise ValueError(f"baseline {self.name!r} has scores {sorted(self.scores)} and the reason {self.why!r}")
-        if not all(map(math.isfinite, self.scores.values())):
+        if set(self.short) not in (set(), set(SCORES)):
+            raise ValueError(f"baseline {self.name!r} has the scores {sorted(self.short)} of short windows")
+        if not all(map(math.isfinite, (*self.scores.values(), *self.short.values()))):
             raise ValueError(f"baseline {self.name!r} has a score that is not a number: {dict(self.scores)}")
 
 

@@ -333,8 +333,11 @@ def banner(arms: Iterable[tuple[str, str, str]]) -> str | None:
     """Return the warning if trials (model, scale, weights) say nothing about the published models, else None."""
     known = list(arms)
     titles = {model: REGISTRY[model].title if model in REGISTRY else model for model, _, _ in known}
-    random = {model for model, _, weights in known if weights == "random"}
-    reasons = ["nano-sized backbones"] if any(scale == "nano" for _, scale, _ in known) else []
+    # One that has no published weights is the same at every scale, and complete with random ones.
+    pretrained = {model for model in titles if model not in REGISTRY or REGISTRY[model].is_pretrained}
+    random = {model for model, _, weights in known if weights == "random" and model in pretrained}
+    small = any(scale == "nano" and model in pretrained for model, scale, _ in known)
+    reasons = ["nano-sized backbones"] if small else []
     if random:
         *most, last = (title for model, title in titles.items() if model in random)
         which = f"{', '.join(most)} and {last}" if most else last

@@ -74,7 +74,8 @@ def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng
     longest = min(config.time_mask_ms / 1000 / frontend.hop_seconds, float(frames))
     fill = features.mean(tuple(range(1, features.dim())), keepdim=True)
     masked = torch.zeros(1, dtype=torch.bool, device=features.device)
-    for dim, size, width in ((frontend.mel_dim, bins, config.freq_mask * bins), (frontend.time_dim, frames, longest)):
+    axes = [(frontend.mel_dim, bins, config.freq_mask * bins)] if frontend.has_bands else []
+    for dim, size, width in (*axes, (frontend.time_dim, frames, longest)):
         shape = [features.shape[0]] + [1] * (features.dim() - 1)
         shape[dim] = size
         masked = masked | _to(_spans(features.shape[0], size, width, rng), features.device).view(shape)

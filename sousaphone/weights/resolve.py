@@ -31,7 +31,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
     missing: dict[str, tuple[WeightSource, ...]] = {}
     for name, option in options.items():
         spec = REGISTRY[name]
-        if option == "auto" and scale == "nano":
+        if option == "auto" and (scale == "nano" or not spec.is_pretrained):
             option = str(shipped(name) or RANDOM)
         if option == RANDOM:
             if spec.twin is not None:
@@ -40,6 +40,8 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
                     f"give --scale base with its weights, or --models {spec.twin}"
                 )
             found[name] = RANDOM
+        elif not spec.is_pretrained:
+            raise UserError(f"--weights {name}={option}: {spec.title} has no pretrained weights; leave it out")
         elif option == "auto":
             local = [(source, path) for source in spec.weights if (path := find(name, source)) is not None]
             if local:

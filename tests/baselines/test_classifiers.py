@@ -38,7 +38,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import AVERAGED, SCORES
 
 CPU = torch.device("cpu")
-NAMES = ("majority", "length", "onsets", "logmel", "knn-ast", "knn-efficientat")
+NAMES = ("majority", "length", "onsets", "strokes", "logmel", "knn-ast", "knn-efficientat")
 
 
 @pytest.fixture(scope="module")
@@ -260,4 +260,11 @@ def test_full_size_backbone_on_a_cpu_is_skipped_for_many_clips(setup: Evaluation
 
 
 def test_every_backbone_has_a_baseline() -> None:
-    assert list(titles(REGISTRY)) == ["majority", "length", "onsets", "logmel", *(f"knn-{model}" for model in REGISTRY)]
+    assert list(titles(REGISTRY)) == [
+        "majority",
+        "length",
+        "onsets",
+        "strokes",
+        "logmel",
+        *(f"knn-{model}" for model in REGISTRY),
+    ]

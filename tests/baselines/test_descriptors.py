@@ -16,9 +16,9 @@ from sousaphone.baselines.classifiers import EvaluationSetup
 from sousaphone.baselines.descriptors import embeddings, log_mel_features, onset_features, pooled_log_mels
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.data.onsets import onsets
 from sousaphone.data.prepare import read_subset
 from sousaphone.model import load_backbone
+from sousaphone.transcription.transcribe import transcribe
 
 CPU = torch.device("cpu")
 RATE = 16_000
@@ -70,7 +70,7 @@ def test_onsets_are_counted_within_the_clip_length(clips: dict[str, ClipSet]) ->
     (batch,) = clips["train"].evaluation_batches(100)
     found = onset_features(clips["train"], RATE, no_progress)
     for row, wave, length in zip(found, to_float(batch.wave).numpy(), batch.lengths.tolist(), strict=True):
-        count = len(onsets(np.ascontiguousarray(wave[:length]), RATE))
+        count = len(transcribe(np.ascontiguousarray(wave[:length]), RATE).times)
         assert row.tolist() == pytest.approx([count, count / (length / RATE)])
     assert (found[:, 0] > 2).all()
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.baselines import latency
 from sousaphone.baselines.latency import distinct_models, time_arm, time_model
 from sousaphone.config import TrainConfig
@@ -26,7 +26,7 @@ def test_trials_with_equal_models_are_timed_once() -> None:
 @pytest.mark.parametrize("model", REGISTRY)
 def test_every_backbone_can_be_timed(model: str) -> None:
     timed = time_arm(dataclasses.replace(SMALL, model=model))
-    assert timed.built == (model, "lora", "all-linear")
+    assert timed.built == (model, strategy_of(model, "lora"), "all-linear")
     assert timed.ms is not None
     assert 0.1 < timed.ms < 1000
     assert timed.repeats >= latency.REPEATS[0]

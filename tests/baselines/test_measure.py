@@ -85,7 +85,7 @@ def run(path: Path, *trials: TrainConfig, dataset: Dataset = DATASET) -> tuple[B
 
 def test_second_launch_reports_existing_results(fake: Fake, tmp_path: Path) -> None:
     found, messages = run(tmp_path, AST, SECOND_SEED)
-    assert fake.take() == ["majority", "length", "onsets", "logmel", "knn-ast", "ast lora"]
+    assert fake.take() == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast", "ast lora"]
     assert BaselineResults.read(tmp_path) == found
     assert all("5 baselines" in line and "1 model" in line for line in messages[:2])
     assert all(word in messages[2] for word in ("knn-ast", "frozen AST", "test_acc 0.250", "test_macro_f1 0.200"))
@@ -106,7 +106,7 @@ def test_interrupted_measurement_resumes(at: str, fake: Fake, tmp_path: Path) ->
     found, _ = run(tmp_path, AST)
     second = fake.take()
     assert second[0] == first[-1] == at
-    assert [*first, *second[1:]] == ["majority", "length", "onsets", "logmel", "knn-ast", "ast lora"]
+    assert [*first, *second[1:]] == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast", "ast lora"]
     assert found == BaselineResults.read(tmp_path)
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -117,7 +117,15 @@ def test_extension_measures_only_new_results(fake: Fake, tmp_path: Path) -> None
     found, _ = run(tmp_path, AST, dataclasses.replace(AST, strategy="full"), BEATS)
     assert fake.take() == ["knn-ast", "ast lora", "ast full"]
     assert found is not None
-    assert [each.name for each in found.baselines] == ["majority", "length", "onsets", "logmel", "knn-ast", "knn-beats"]
+    assert [each.name for each in found.baselines] == [
+        "majority",
+        "length",
+        "onsets",
+        "strokes",
+        "logmel",
+        "knn-ast",
+        "knn-beats",
+    ]
     assert [each.built[:2] for each in found.inference] == [("ast", "lora"), ("ast", "full"), ("beats", "lora")]
 
 
@@ -179,7 +187,7 @@ def test_times_of_two_processors_are_not_mixed(fake: Fake, tmp_path: Path, monke
 def test_failure_is_reported_and_retried(error: Exception, why: str, fake: Fake, tmp_path: Path) -> None:
     fake.at = {"logmel": error, "ast lora": error}
     found, messages = run(tmp_path, AST)
-    assert fake.take() == ["majority", "length", "onsets", "logmel", "knn-ast", "ast lora"]
+    assert fake.take() == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast", "ast lora"]
     assert found == BaselineResults.read(tmp_path)
     assert found is not None
     assert [each.name for each in found.baselines if each.why == why] == ["logmel"]
@@ -210,7 +218,7 @@ def test_full_disk_is_announced(fake: Fake, tmp_path: Path, monkeypatch: pytest.
 def test_skipped_backbones_are_announced_and_not_retried(fake: Fake, tmp_path: Path) -> None:
     clips = pd.concat([CLIPS] * 60, ignore_index=True)
     base, many = dataclasses.replace(AST, scale="base"), Dataset(DATASET.root, clips)
-    for measured in (["majority", "length", "onsets", "logmel", "ast lora"], []):
+    for measured in (["majority", "length", "onsets", "strokes", "logmel", "ast lora"], []):
         _, messages = run(tmp_path, base, dataset=many)
         assert fake.take() == measured
         assert any("knn-ast" in line and "200 clips" in line for line in messages)

@@ -30,7 +30,7 @@ def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> 
     assert resumed.wait(timeout=120) == 0, launcher.log
     found = BaselineResults.read(run)
     assert found is not None
-    assert [each.name for each in found.baselines] == ["majority", "length", "onsets", "logmel", "knn-ast"]
+    assert [each.name for each in found.baselines] == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast"]
     kept = len(first["baselines"])
     assert [each.seconds for each in found.baselines[:kept]] == [each["seconds"] for each in first["baselines"]]
     assert launcher.epochs("off") == 1

@@ -202,4 +202,4 @@ def test_fine_tuned_beats_without_weights_is_refused(scale: str, option: str) ->
 
 def test_default_sweep_excludes_fine_tuned_beats() -> None:
     assert DEFAULT_SWEEP == ("ast", "htsat", "efficientat", "beats")
-    assert set(REGISTRY) - set(DEFAULT_SWEEP) == {"beats-ft"}
+    assert set(REGISTRY) - set(DEFAULT_SWEEP) == {"beats-ft", "strokes"}

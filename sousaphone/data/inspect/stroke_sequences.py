@@ -13,15 +13,14 @@ import pyarrow.parquet
 
 from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
-from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.text import tracked
+from sousaphone.transcription.transcribe import transcribe
 
 STROKES = "labels/strokes.parquet"
 _TIME, _VELOCITY, _HAND, _TYPE = "actual_time_ms", "actual_velocity", "hand", "stroke_type"
 _MOST_TYPES = 6  # stroke types that are distinguished, the most frequent first
-_ATTACK_SECONDS = (0.003, 0.015)  # before and after an onset: the peak in between is the stroke's level
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,13 @@ def transcribed_strokes(dataset: Dataset) -> StrokeSequences:
     paths = dataset.clips.audio_path.tolist()
     found = in_threads(decode, open_clips(dataset.root, paths))
     clips = list(tracked(found, f"transcribing {len(paths):,} clips", len(paths)))
-    return StrokeSequences(clips, ("time", "loudness"), labelled=False)
+    return StrokeSequences(clips, ("time", "loudness", "type"), labelled=False)
 
 
 def transcribed(wave: np.ndarray, rate: int) -> Strokes:
-    """Transcribe a clip, float32 [T]: the times of its strokes and their levels re the median."""
-    times = onsets(wave, rate)
-    before, after = (round(seconds * rate) for seconds in _ATTACK_SECONDS)
-    attacks = np.round(times * rate).astype(int)
-    levels = np.array([np.abs(wave[max(0, at - before) : at + after]).max(initial=1e-5) for at in attacks])
-    return Strokes(times, np.log(levels / np.median(levels))[None] if len(levels) else np.zeros((1, 0)))
+    """Transcribe a clip, float32 [T]: the times of its strokes, their loudness re the median, and the probabilities
+    that they are grace notes or buzzes."""
+    found = transcribe(wave, rate)
+    velocities = np.maximum(found.velocities, 1)
+    loudness = np.log(velocities / np.median(velocities)) if len(velocities) else velocities
+    return Strokes(found.times, np.stack([loudness, found.grace, found.buzz]))

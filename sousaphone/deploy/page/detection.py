@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sousaphone.data.cache.decode import to_mono
-from sousaphone.data.onsets import onsets
 from sousaphone.data.readers.samples import read_blocks
 from sousaphone.deploy.page.strokes import Alignment, Floats, align, levels, without_graces
 from sousaphone.deploy.predictor import Prediction
 from sousaphone.rudiments import RUDIMENTS
+from sousaphone.transcription.transcribe import transcribe
 
 MOST_SECONDS = 60.0  # from the start of a segment, so that memory and page stay small
 _SILENCE_SECONDS = 0.04  # before the first stroke of a phrase
@@ -34,7 +34,7 @@ def detect(path: Path, prediction: Prediction, number: int) -> Strokes:
     """Detect the strokes of a segment of a file; raises a UserError if it cannot be read again."""
     segment = prediction.segments[number]
     wave, rate = part(path, segment.start, min(segment.end, segment.start + MOST_SECONDS))
-    found = onsets(wave, rate).astype(float)
+    found = transcribe(wave, rate).times
     rudiment = RUDIMENTS.get(segment.rudiment)
     if segment.undecided or rudiment is None:
         return Strokes(wave, rate, found, len(found), None)

@@ -1,0 +1,1 @@
+"""Train the stroke transcriber on random stroke sequences."""
