@@ -118,7 +118,9 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
     seconds, seed = next(iter(clips.values())).clip_seconds, next(iter(setup.trials.values())).seed
     parts = {split: clips[split].windows() for split in ("validation", "test")}
     also = [clips["train"].windows()[0]] if method.every_window else []
-    short = {split: own.random_windows(SHORT_SECONDS) for split, own in clips.items()} if method.reads_strokes else {}
+    # Where all windows are as short, the fitted baseline is scored on others; otherwise it is fitted again.
+    kept = () if not method.reads_strokes else parts if seconds <= SHORT_SECONDS else clips
+    short = {split: clips[split].random_windows(SHORT_SECONDS) for split in kept}
     read = [*clips.values(), *(own for own, _ in parts.values()), *also, *short.values()]
     # Of `progress`, which counts the clips once.
     factor = (1 - method.fitting) * sum(map(len, clips.values())) / sum(map(len, read))
@@ -147,13 +149,12 @@ def measure_baseline(name: str, setup: EvaluationSetup) -> tuple[Baseline, pd.Da
                 predicted = [SLUGS[label] for label in values.argmax(1).tolist()]
                 predictions = predictions.assign(**{f"{infix}predicted": predicted})
     counted: dict[str, float] = {}
-    if short:
-        cut = {split: Labelled(features(split, own), own.labels) for split, own in short.items()}
-        again = (
-            fitted if seconds <= SHORT_SECONDS else method.fit(cut["train"], cut["validation"], seed, lambda done: None)
-        )
-        for split, prefix in (("validation", "val"), ("test", "test")):
-            counted |= _scores(f"{prefix}_", again.score(cut[split].features), cut[split].labels)
+    cut = {split: Labelled(features(split, own), own.labels) for split, own in short.items()}
+    if "train" in cut:
+        fitted = method.fit(cut["train"], cut["validation"], seed, lambda done: None)
+    for split, prefix in (("validation", "val"), ("test", "test")):
+        if split in cut:
+            counted |= _scores(f"{prefix}_", fitted.score(cut[split].features), cut[split].labels)
     title = titles(setup.trials)[name]
     return Baseline(name, title, scores, time.perf_counter() - start, fitted.chosen, short=counted), predictions
 
@@ -202,7 +203,7 @@ def _quickly(fit: Fit) -> Callable[[Labelled, Labelled, int, Callable[[float], N
 
 def fit_strokes(train: Labelled, validation: Labelled, seed: int, advance: Callable[[float], None]) -> Fitted:
     """Train the transformer over strokes."""
-    network = train_network(train.features, train.labels, seed, advance)
+    network = train_network(train.features, train.labels, seed, advance, STEPS)
     return Fitted(network.score, f"{STEPS} steps")
 
 

@@ -20,7 +20,7 @@ from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.rudiments import SLUGS
 from sousaphone.transcription.transcribe import peaks
 
-STEPS, BATCH, RATE = 900, 32, 3e-3
+STEPS, BATCH, RATE = 600, 32, 3e-3
 _WARMUP = 50  # steps
 _CHANNELS = 4
 
@@ -35,9 +35,7 @@ def stroke_frames(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     return by_batch(extract, clips, BATCH, progress)
 
 
-def train_network(
-    features: Tensor, labels: Tensor, seed: int, advance: Callable[[float], None], steps: int = STEPS
-) -> Network:
+def train_network(features: Tensor, labels: Tensor, seed: int, advance: Callable[[float], None], steps: int) -> Network:
     """Train on windows [N, F * 4]; `advance` is called with the completed fraction of each step."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
