@@ -88,7 +88,8 @@ def picture(run: Findings) -> Picture | None:
         f"Each line is a configuration; each axis a setting, from the lowest to the highest value of the backbone's "
         f"search space, and the last one the score: the best validation macro F1 up to the first rung ({first:,} "
         "steps), which is comparable between configurations. Dark: high scores of the backbone. Thick: finalists. "
-        "Dashed: the untuned default. A setting matters if the dark lines meet on its axis."
+        "Dashed: the untuned default. A setting may matter where dark and pale lines are apart on its axis; a bundle "
+        "alone shows only where the search proposed more."
     )
     most = max(len(panel.axes) for panel in panels)
     chart = _chart(panels)
