@@ -50,7 +50,7 @@ def test_backbone_has_the_common_interface(name: str, scale: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["lora", "dora", "ia3"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ADAPTED)
 def test_inference_gives_the_logits_of_training(name: str, strategy: str) -> None:
     model = build_model(TrainConfig(model=name, strategy=strategy), len(SLUGS)).eval()
     generator = torch.Generator().manual_seed(0)

@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features, onset_features
-from sousaphone.baselines.strokes import STEPS, stroke_frames, train_network
+from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features
+from sousaphone.baselines.strokes import STEPS, onset_features, stroke_frames, train_network
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
@@ -183,10 +183,10 @@ def _method(name: str, setup: EvaluationSetup) -> Method:
         return Method(_no_features, _quickly(fit_majority), rate, cpu)
     if name == "length":
         return Method(audio_seconds, _quickly(fit_nearest), rate, cpu)
-    if name == "onsets":
-        return Method(onset_features, _quickly(fit_nearest), rate, cpu, reads_strokes=True)
     if name == "logmel":
         return Method(log_mel_features, _quickly(fit_logistic), rate, setup.device)
+    if name == "onsets":
+        return Method(onset_features, _quickly(fit_nearest), REGISTRY["strokes"].sample_rate, cpu, reads_strokes=True)
     if name == "strokes":
         rate = REGISTRY[name].sample_rate
         return Method(stroke_frames, fit_strokes, rate, cpu, reads_strokes=True, every_window=True, fitting=0.6)

@@ -16,26 +16,12 @@ from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontends import to_float
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.data.cache.decode import in_threads
-from sousaphone.transcription.transcribe import transcribe
 
 CPU_BATCH = 8  # in eight threads it needs no more memory than one evaluation batch
 # Log-mels: 25 ms frames every 10 ms, up to the Nyquist frequency of 16 kHz audio.
 _FRAME_SECONDS, _HOP_SECONDS, _BANDS, _BAND_HERTZ = 0.025, 0.010, 64, (50.0, 8_000.0)
 
 Progress = Callable[[float], None]  # called with the number of clips just processed
-
-
-def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
-    """Number of detected strokes in each window, and strokes per second of unpadded audio, [N, 2]."""
-
-    def extract(batch: Batch) -> Tensor:
-        rows = []
-        for wave, length in zip(to_float(batch.wave).cpu(), batch.lengths.tolist(), strict=True):
-            count = len(transcribe(wave[:length].numpy(), rate).times)
-            rows.append((count, count * rate / max(length, 1)))
-        return torch.tensor(rows, dtype=torch.float32)
-
-    return by_batch(extract, clips, 64, progress)
 
 
 def audio_seconds(clips: ClipSet, rate: int, progress: Progress) -> Tensor:

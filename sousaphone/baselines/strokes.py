@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.backbones.strokes import THRESHOLD, StrokesBackbone
+from sousaphone.backbones.strokes import THRESHOLD, StrokeFrontend, StrokesBackbone
 from sousaphone.baselines.descriptors import Progress, by_batch
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.rudiments import SLUGS
+from sousaphone.transcription import transcribe
 from sousaphone.transcription.transcribe import peaks
 
 STEPS, BATCH, RATE = 600, 32, 3e-3
@@ -27,10 +28,22 @@ _CHANNELS = 4
 
 def stroke_frames(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     """What the transcriber finds in each frame of the windows, [N, F * 4]; `rate` is the backbone's."""
-    frontend = StrokesBackbone(REGISTRY["strokes"]).frontend
+    frontend = StrokeFrontend(REGISTRY["strokes"].frontend)
 
     def extract(batch: Batch) -> Tensor:
         return frontend(to_float(batch.wave), batch.lengths).flatten(1)
+
+    return by_batch(extract, clips, BATCH, progress)
+
+
+def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+    """Number of detected strokes in each window, and strokes per second of unpadded audio, [N, 2]."""
+    frontend = StrokeFrontend(REGISTRY["strokes"].frontend)
+
+    def extract(batch: Batch) -> Tensor:
+        onset = frontend(to_float(batch.wave), batch.lengths)[:, :, 0]
+        count = peaks(onset, transcribe.THRESHOLD)[0].sum(1).float()
+        return torch.stack([count, count * rate / batch.lengths.clamp(min=1)], 1)
 
     return by_batch(extract, clips, BATCH, progress)
 

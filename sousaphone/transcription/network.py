@@ -118,8 +118,7 @@ def self_similarity(wave: Tensor) -> Tensor:
     count, rows = wave.shape[1] // HOP + 1, torch.arange(batch, device=wave.device)
     size = next_fast_len(wave.shape[1] + _TEMPLATE, real=True)
     spectrum = torch.fft.rfft(wave, size)
-    magnitude, wide = spectrum.abs(), 2 * round(_WHITENING_HERTZ * size / RATE) + 1
-    mean = F.avg_pool1d(magnitude[:, None], wide, 1, wide // 2, count_include_pad=False)[:, 0]
+    mean = _moving_mean(spectrum.abs(), round(_WHITENING_HERTZ * size / RATE))
     spectrum = spectrum / (mean + 1e-3 * mean.amax(1, keepdim=True) + 1e-9)
     white = torch.fft.irfft(spectrum, size)[:, : wave.shape[1]]
     energy = F.pad(white.square(), (0, count * HOP - wave.shape[1])).unflatten(1, (count, HOP)).mean(2)
@@ -144,6 +143,13 @@ def self_similarity(wave: Tensor) -> Tensor:
         clear = clear.masked_fill((torch.arange(count, device=wave.device) - frame[:, None]).abs() < 12, -torch.inf)
     similar = torch.stack(found, 1)[:, :, : samples // HOP + 1]
     return torch.cat([similar, similar.amax(1, keepdim=True)], dim=1)
+
+
+def _moving_mean(x: Tensor, around: int) -> Tensor:
+    """Mean of [B, N] over the elements up to `around` away, by sums: a pooling takes time in proportion to `around`."""
+    sums, place = F.pad(x.double().cumsum(1), (1, 0)), torch.arange(x.shape[1], device=x.device)
+    low, high = (place - around).clamp(min=0), (place + around + 1).clamp(max=x.shape[1])
+    return ((sums[:, high] - sums[:, low]) / (high - low)).to(x.dtype)
 
 
 def _bands(window: int, count: int) -> Tensor:

@@ -109,11 +109,13 @@ def peaks(onset: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
 @functools.cache
 def load_network(device: str = "cpu") -> StrokeNetwork:
     """Load the trained network once per device, frozen and in evaluation mode."""
+    import torch
     from safetensors.torch import load_file
 
     from sousaphone.transcription.network import StrokeNetwork
 
-    network = StrokeNetwork()
+    with torch.random.fork_rng(devices=[]):  # the first use may be within a training
+        network = StrokeNetwork()
     network.load_state_dict({name: tensor.float() for name, tensor in load_file(WEIGHTS).items()})
     return network.eval().requires_grad_(False).to(device)
 

@@ -101,11 +101,15 @@ def scores(clips: list[Any]) -> dict[str, float]:
 
 
 def best_temperature(clips: list[Any]) -> float:
-    """By a search over a grid that becomes finer."""
+    """By a search over a grid that becomes finer; log T has a normal prior with a standard deviation of log 2."""
+
+    def cost(log: float) -> float:
+        return len(clips) * loss(clips, math.exp(log)) + (log / math.log(2)) ** 2 / 2
+
     low, high = math.log(0.05), math.log(20.0)
     for _ in range(6):
         grid = [low + (high - low) * i / 20 for i in range(21)]
-        found = min(grid, key=lambda log: loss(clips, math.exp(log)))
+        found = min(grid, key=cost)
         low, high = max(low, found - (high - low) / 20), min(high, found + (high - low) / 20)
     return math.exp(found)
 

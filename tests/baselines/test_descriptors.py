@@ -13,7 +13,8 @@ from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines import descriptors
 from sousaphone.baselines.classifiers import EvaluationSetup
-from sousaphone.baselines.descriptors import embeddings, log_mel_features, onset_features, pooled_log_mels
+from sousaphone.baselines.descriptors import embeddings, log_mel_features, pooled_log_mels
+from sousaphone.baselines.strokes import onset_features
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.prepare import read_subset

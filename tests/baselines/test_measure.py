@@ -87,7 +87,7 @@ def test_second_launch_reports_existing_results(fake: Fake, tmp_path: Path) -> N
     found, messages = run(tmp_path, AST, SECOND_SEED)
     assert fake.take() == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast", "ast lora"]
     assert BaselineResults.read(tmp_path) == found
-    assert all("5 baselines" in line and "1 model" in line for line in messages[:2])
+    assert all("6 baselines" in line and "1 model" in line for line in messages[:2])
     assert all(word in messages[2] for word in ("knn-ast", "frozen AST", "test_acc 0.250", "test_macro_f1 0.200"))
     assert len(messages) == 3
     before = (tmp_path / BASELINE_RESULTS_NAME).stat().st_mtime_ns
