@@ -75,6 +75,8 @@ class Job:
     def proposals_left(self) -> int:
         """The number of trials that the sweep's searcher has yet to propose."""
         planned = (self.plan or {}).get("planned", self.sweep.num_samples)  # fewer if its space was exhausted
+        if self.sweep.search is not None:
+            planned = self.sweep.num_samples if self.is_searching else 0  # finalists are none of its proposals
         return 0 if self.sweep.searcher is None else max(0, planned - len(self.trials))
 
     def expected(self) -> list[TrainConfig]:

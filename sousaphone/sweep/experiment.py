@@ -113,7 +113,8 @@ def _with_finalists(job: Job, announce: Announce) -> Job:
         if not record.status.has_ended or record.cause is Cause.SWEEP_TIME_LIMIT:
             record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
             record.write(run.trial(name))
-    run.append_trials(progress.final_trials(job.request.seeds))
+    finals = progress.final_trials(job.request.seeds)
+    run.append_trials(finals, planned=len(progress.trials) + len(finals))
     for name, rank in progress.finalists():
         announce(f"finalist {rank} of {progress.trials[name].model}: {name}")
     return job.current()

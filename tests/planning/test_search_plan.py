@@ -155,6 +155,8 @@ def test_search_that_is_complete_runs_only_its_finalists(planned: Job, small_sou
     assert [trial.trial_id for trial in job.left()] == [final]
     assert not job.is_searching
     assert not job.is_done
+    assert job.proposals_left == 0
+    assert job.planned == len(job.trials)
 
 
 @pytest.mark.parametrize(

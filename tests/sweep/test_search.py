@@ -85,9 +85,11 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
     assert (launcher.storage / "whole" / "report" / "summary_report.md").exists()
 
     run, rng = launcher.storage / "run", random.Random(SEED)
-    total = epochs_of(launcher.storage / "whole")
+    whole_progress = progress_of(launcher.storage / "whole")
+    assert whole_progress is not None
+    searched = sum(len(whole_progress.records[name].history) for name in whole_progress.search.proposals)
     arguments = options(launcher, 1)
-    for moment in sorted(rng.sample(range(1, total), 5)):
+    for moment in sorted(rng.sample(range(1, searched), 5)):
         process = launcher.start(*arguments)
         arguments = ["--resume"]
         launcher.wait_until(lambda moment=moment: epochs_of(run) >= moment, process)  # type: ignore[misc]
@@ -95,7 +97,7 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         time.sleep(1.0)  # orphaned workers stop at their next write
-        print(f"killed after {epochs_of(run)} of {total} epochs")
+        print(f"killed after {epochs_of(run)} of {searched} epochs of the search")
     resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
     assert outcome(run) == outcome(launcher.storage / "whole")
