@@ -19,7 +19,7 @@ from sousaphone.cli.report import main as report
 from sousaphone.cli.runs import main as runs
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
-from sousaphone.planning.job import make_job
+from sousaphone.planning.make_job import make_job
 from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults, InferenceTime
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.seal import pickles, seal
