@@ -23,7 +23,8 @@ from sousaphone.cli.command import (
 )
 from sousaphone.cli.report import finish_sweep
 from sousaphone.cli.sweep import make_sweep, parse
-from sousaphone.planning.job import Job, make_job
+from sousaphone.planning.job import Job
+from sousaphone.planning.make_job import make_job
 from sousaphone.planning.sweep_options import Options
 
 

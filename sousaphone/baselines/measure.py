@@ -66,7 +66,7 @@ def measure_baselines(
         parts = [counted(len(missing), "baseline")] if missing else []
         work = " and ".join([*parts, *([f"the CPU time of {counted(len(arms), 'model')}"] if arms else [])])
         announce(
-            f"measuring {work}: takes seconds for 1,000 clips and nano models, minutes for more "
+            f"measuring {work}: takes about a minute for 1,000 clips and nano models, longer for more "
             "(skip with --no-baselines)"
         )
         start, clips = time.perf_counter(), len(dataset.clips)

@@ -215,7 +215,8 @@ class Request:
     def from_json(cls, saved: Mapping[str, Any]) -> Request:
         """Restore a request from `dataclasses.asdict`, saved in run.json; raise a ValueError if it is damaged. Older
         ones have learning rates only."""
-        older = {m: {"learning_rate": rate} for m, rate in dict(saved.get("rates") or {}).items()}
+        rates = saved.get("rates")
+        older = {m: {"learning_rate": r} for m, r in rates.items()} if isinstance(rates, Mapping) else {}
         message = saved.get("rates_told", saved.get("rates_message", ""))
         text = json.dumps({"tuned": older, "tuned_message": message, **saved})
         request: Request = schema.parse(text, cls, "request")

@@ -27,7 +27,7 @@ from analysis.write.table import comparison_table, to_csv
 from sousaphone.cli.runs import main as runs_command
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.errors import UserError
-from sousaphone.planning.job import make_job
+from sousaphone.planning.make_job import make_job
 from sousaphone.planning.plan import prepare
 from sousaphone.planning.resources import Resources
 from sousaphone.rudiments import SLUGS

@@ -18,7 +18,8 @@ from sousaphone.cli.command import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
-from sousaphone.planning.job import Job, make_job
+from sousaphone.planning.job import Job
+from sousaphone.planning.make_job import make_job
 from sousaphone.planning.plan import plan_json, refuse_other_content
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
