@@ -144,13 +144,6 @@ def test_older_names_are_read(run: RunDirectory) -> None:
     content["halvings"] = content.pop("oom_retries") + 1
     path.write_text(json.dumps({**content, "unknown": {"a": [10**30]}}))
     plan = run.read_plan()
-<<<<<<< HEAD
-    plan["request"]["rates_told"] = plan["request"].pop("tuned_message") + "searched"
-    run.write_plan({**plan, "unknown": 1})
-    assert read_run(run.path).trials[1].oom_retries == 1
-    options = parse(["--resume", "--name", "run", "--storage", str(run.path.parent)], "launch.py")
-    assert make_job(options, make_sweep).request.tuned_message == "searched"
-=======
     del plan["request"]["tuned"], plan["request"]["tuned_message"]
     plan["request"] |= {"rates": {"ast": 0.1}, "rates_told": "searched"}
     run.write_plan({**plan, "unknown": 1})
@@ -158,7 +151,6 @@ def test_older_names_are_read(run: RunDirectory) -> None:
     options = parse(["--resume", "--name", "run", "--storage", str(run.path.parent)], "launch.py")
     request = make_job(options, make_sweep).request
     assert (request.tuned, request.tuned_message) == ({"ast": {"learning_rate": 0.1}}, "searched")
->>>>>>> h_f2
 
 
 def test_mutated_files_give_results_or_one_line(run: RunDirectory, tmp_path: Path) -> None:
