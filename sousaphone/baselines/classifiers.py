@@ -6,6 +6,7 @@ The test clips are scored once; no baseline sees their labels.
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features
-from sousaphone.baselines.strokes import STEPS, onset_features, stroke_frames, train_network
+from sousaphone.baselines.strokes import BATCH, EPOCHS, STEPS, onset_features, stroke_frames, train_network
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.data.cache.build import build_caches
@@ -203,8 +204,9 @@ def _quickly(fit: Fit) -> Callable[[Labelled, Labelled, int, Callable[[float], N
 
 def fit_strokes(train: Labelled, validation: Labelled, seed: int, advance: Callable[[float], None]) -> Fitted:
     """Train the transformer over strokes."""
-    network = train_network(train.features, train.labels, seed, advance, STEPS)
-    return Fitted(network.score, f"{STEPS} steps")
+    steps = min(STEPS, EPOCHS * math.ceil(len(train.labels) / BATCH))
+    network = train_network(train.features, train.labels, seed, advance, steps)
+    return Fitted(network.score, f"{steps} steps")
 
 
 def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:

@@ -21,7 +21,8 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.transcription import transcribe
 from sousaphone.transcription.transcribe import peaks
 
-STEPS, BATCH, RATE = 600, 32, 3e-3
+STEPS, EPOCHS = 600, 30  # at most
+BATCH, RATE = 32, 3e-3
 _WARMUP = 50  # steps
 _CHANNELS = 4
 
