@@ -23,7 +23,7 @@ from analysis.write.blocks import Sounds
 from analysis.write.html import to_html
 from analysis.write.markdown import to_markdown
 from analysis.write.table import comparison_table, to_csv
-from sousaphone.config import SEARCH, TrainConfig
+from sousaphone.config import RATES, TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.runs import learning_rates
@@ -46,7 +46,7 @@ def read_run(path: Path) -> Findings:
     path = path.absolute()  # Ray does not accept relative paths
     run = RunDirectory(path)
     plan = run.read_foreign_plan()
-    if plan.get("config") == SEARCH:
+    if plan.get("config") == RATES:
         raise UserError(
             f"{path} is a learning-rate search, which has no report; its result is in {path / learning_rates.FILE}"
         )

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.run_summary import Findings, formatted
 from analysis.stats.arms import in_words as settings_in_words
 from analysis.stats.arms import title
-from analysis.stats.gain import Gain, Interval, gain, score_interval
+from analysis.stats.gain import Interval, gain, score_interval
 from analysis.stats.importance import FEW_POINTS
 from analysis.stats.search_results import Configuration, SearchResults
 from analysis.stats.slices import possible
@@ -90,7 +90,8 @@ def _best(found: Findings, results: SearchResults) -> Iterator[Block]:
 
 
 def _gains(found: Findings, results: SearchResults) -> Iterator[Block]:
-    gains = {model: found_gain for model in results.configurations if (found_gain := _gain(found, results, model))}
+    measured = {model: gain(results, model, found.predictions, found.unit) for model in results.configurations}
+    gains = {model: each for model, each in measured.items() if each is not None}
     if not gains:
         return
     yield Text(
@@ -118,10 +119,6 @@ def _gains(found: Findings, results: SearchResults) -> Iterator[Block]:
             "even if no setting has an effect. The default is not among the finalists; only test clips that took no "
             "part in the selection can show a gain."
         )
-
-
-def _gain(found: Findings, results: SearchResults, model: str) -> Gain | None:
-    return gain(results, model, found.predictions, found.unit)
 
 
 def _importances(results: SearchResults) -> Iterator[Block]:

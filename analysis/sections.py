@@ -210,28 +210,25 @@ def _backbones(found: Findings) -> Iterator[Block]:
 def _baselines(found: Findings) -> Iterator[Block]:
     if found.baseline_results is None or not found.baseline_results.baselines:
         return
+    shortened = any(baseline.short for baseline in found.baseline_results.baselines)
     yield Text(
-        f"Methods without a fine-tuned network, trained on the same training clips, and evaluated on the same "
+        f"Methods without a fine-tuned backbone, trained on the same training clips, and evaluated on the same "
         f"{found.baseline_results.clip_seconds:g} s of each clip as the networks. Their hyperparameters are selected "
-        f"on validation. Those that read strokes are also scored on one random window of {SHORT_SECONDS:g} s per clip, "
-        "in which the number of strokes says less about the rudiment."
+        "on validation."
     )
+    if shortened:
+        yield Text(
+            f"Those that read strokes are also scored on one random window of {SHORT_SECONDS:g} s per clip, in which "
+            "the number of strokes says less about the rudiment."
+        )
     rows = []
     for baseline in found.baseline_results.baselines:
         scores = [formatted(baseline.scores.get(name), ".1%") for name in ("val_acc", "test_acc", "test_averaged_acc")]
-        scores.append(formatted(baseline.short.get("test_acc"), ".1%"))
+        scores += [formatted(baseline.short.get("test_acc"), ".1%")] if shortened else []
         f1 = formatted(baseline.scores.get("val_macro_f1"), ".3f")
         rows.append((baseline.title, f1, *scores, f"{baseline.seconds:.1f}", baseline.why or baseline.chosen))
-    head = (
-        "baseline",
-        "val_macro_f1",
-        "val_acc",
-        "test_acc",
-        "test_averaged_acc",
-        f"test_acc, {SHORT_SECONDS:g} s",
-        "run time, s",
-        "details",
-    )
+    short = (f"test_acc, {SHORT_SECONDS:g} s",) if shortened else ()
+    head = ("baseline", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", *short, "run time, s", "details")
     yield Table(head, rows, wordy=("details",))
     accuracy = {baseline.name: baseline.scores["test_acc"] for baseline in found.baselines}
     clips = (found.data.get("clips") or {}).get("test") or 1

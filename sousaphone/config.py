@@ -31,7 +31,7 @@ CLIP_SECONDS = {"nano": 2.5, "base": 5.0}  # input length of every model of a sw
 COVERED_SECONDS = 30.0  # most of a clip that the averaged scores use: its central part
 DEFAULT_EPOCHS = 20
 TAGGED = {"learning_rate": "lr", "lora_r": "r", "lora_alpha": "alpha"}  # fields, by their names in tags and labels
-SEARCH = "rates"  # the sweep that searches for learning rates
+RATES, SEARCH = "rates", "search"  # the sweeps that search for learning rates, and for settings
 
 
 def option(default: Any, help: str, *, shown: str | None = None, **limits: Any) -> Any:

@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 from analysis.stats.statistics import holm
 from sousaphone.scores import LEVEL
 from sousaphone.search.dimensions import Dimension
+from sousaphone.search.proposals import distribution
 
 FEW_POINTS = 20  # with fewer, importances are unreliable
 _LEAST_POINTS = 5
@@ -64,7 +65,7 @@ def _fanova(
     import optuna  # takes half a second, which other reports do not need
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    kinds = {name: _distribution(column, space[name]) for name, column in columns.items()}
+    kinds = {name: distribution(space[name], column) for name, column in columns.items()}
     study = optuna.create_study(direction="maximize")
     for *point, score in zip(*columns.values(), scores, strict=True):
         params = dict(zip(columns, point, strict=True))
@@ -72,16 +73,6 @@ def _fanova(
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=_SEED)
     found = optuna.importance.get_param_importances(study, evaluator=evaluator, params=list(columns))
     return {name: float(value) for name, value in found.items()}
-
-
-def _distribution(column: Sequence[Any], dimension: Dimension) -> Any:
-    """The values of a setting in Optuna's terms; the untuned default may be outside of the space."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    if dimension.type == "choice":
-        return CategoricalDistribution(list(dict.fromkeys([*dimension.values, *column])))
-    low, high = min(dimension.low, *column), max(dimension.high, *column)
-    return FloatDistribution(low, high, log=dimension.type == "loguniform" and low > 0)
 
 
 def _curve(column: Sequence[Any], dimension: Dimension) -> Floats:

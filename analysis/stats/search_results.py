@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
 from typing import Any
 
 import pandas as pd
@@ -14,8 +13,9 @@ import pandas as pd
 from analysis.load.trials import Trial
 from analysis.stats.arms import title
 from analysis.stats.importance import Importance, importances
-from sousaphone.runs.statuses import Cause, Status
-from sousaphone.search.design import SCORE, Search
+from sousaphone.runs.statuses import Status
+from sousaphone.search.design import Search
+from sousaphone.search.progress import tried_of
 from sousaphone.search.rungs import Tried
 
 _OWN = ("seed", "score_test", "tag")  # fields in which a finalist's trials differ from the search's
@@ -42,12 +42,7 @@ class Configuration:
     @cached_property
     def tried(self) -> Tried:
         """Its scores as the search sees them."""
-        rows = self.trial.history
-        best = accumulate((row.get(SCORE, -math.inf) for row in rows), max)
-        scores = tuple(zip((int(row.get("steps", 0)) for row in rows), best, strict=True))
-        status = self.trial.status
-        continues = status is Status.PRUNED or self.trial.cause is Cause.SWEEP_TIME_LIMIT
-        return Tried(self.number, scores, status.has_ended and not continues)
+        return tried_of(self.number, self.trial.history, self.trial.status, self.trial.cause)
 
     @property
     def steps(self) -> int:

@@ -16,7 +16,7 @@ from sousaphone.cli.command import (
     prepare_process,
     run_command,
 )
-from sousaphone.config import SEARCH
+from sousaphone.config import RATES
 from sousaphone.errors import UserError
 from sousaphone.planning.job import Job
 from sousaphone.runs import learning_rates
@@ -93,7 +93,7 @@ def finish_sweep(job: Job, interrupted: bool) -> int:
         print(f"interrupted; to resume: {job.directory.resume_command}")
         return EXIT_INTERRUPTED
     if not job.all_ended_well():
-        where = job.directory.status_page if job.config == SEARCH else "the report"
+        where = job.directory.status_page if job.config == RATES else "the report"
         print(f"some trials did not finish; {where} lists them with the reason and the command to continue")
         return EXIT_FAILED
     return EXIT_OK if written else EXIT_FAILED
@@ -102,7 +102,7 @@ def finish_sweep(job: Job, interrupted: bool) -> int:
 def _write_results(job: Job) -> bool:
     """Write and print the results; return whether that succeeded."""
     try:
-        if job.config == SEARCH:  # its trials are not results to be ranked
+        if job.config == RATES:  # its trials are not results to be ranked
             for line in learning_rates.write(job.directory.path, job.trials, job.records()):
                 print(line)
         else:

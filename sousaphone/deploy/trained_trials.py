@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from sousaphone.backbones import nano
-from sousaphone.config import SEARCH, ArmKey, TrainConfig, arm_of
+from sousaphone.config import RATES, ArmKey, TrainConfig, arm_of
 from sousaphone.deploy.calibration import Predictions, calibrated, read_predictions
 from sousaphone.deploy.model_folder import ARCHITECTURE, Calibration, ModelConfig, refuse_wrong_tensors
 from sousaphone.errors import UserError
@@ -122,7 +122,7 @@ def _score(trial: TrainedTrial) -> Any:
 
 def _plan(run: RunDirectory) -> dict[str, Any]:
     plan = run.read_foreign_plan()
-    if plan.get("config") == SEARCH:
+    if plan.get("config") == RATES:
         raise UserError(f"{run.path} is a learning-rate search, whose trials are not results; give another run")
     return plan
 

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sousaphone.config import SEARCH, Sweep, TrainConfig, arm_of, check_trials
+from sousaphone.config import RATES, Sweep, TrainConfig, arm_of, check_trials
 from sousaphone.errors import UserError
 from sousaphone.files import expanded
 from sousaphone.planning.job import Job
@@ -229,7 +229,7 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     if source is None:
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")
     plan = source.read_foreign_plan()
-    if plan["config"] == SEARCH or "search" in plan:
+    if plan["config"] == RATES or "search" in plan:
         raise UserError(
             f"--promote {source.path}: it is a search; start a new run with the settings that it found: "
             f"--from {source.path}"

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import FEW_PLAYERS, SEARCH, ArmKey, TrainConfig
+from sousaphone.config import FEW_PLAYERS, RATES, ArmKey, TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.prepare import fill_caches, overlap, read_further, read_subset
 from sousaphone.data.splits import HELD_OUT, SPLITS
@@ -237,7 +237,7 @@ def _room(job: Job, at_once: int, resources: Resources) -> Room:
 
 def describe_places(job: Job, dataset: Dataset | None) -> Iterator[str]:
     """Yield what will be read and written; `dataset` is None if the data does not exist yet."""
-    request, search = job.request, job.config == SEARCH
+    request, search = job.request, job.config == RATES
     if dataset is None and not request.built_in:
         yield f"reads: {request.data_dir}, downloaded once into the hub's cache (clip counts: those of --dataset)"
     elif dataset is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import DEFAULT_EPOCHS, SEARCH, TrainConfig, parse_setting
+from sousaphone.config import DEFAULT_EPOCHS, RATES, SEARCH, TrainConfig, parse_setting
 from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
@@ -117,7 +117,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     found = _found(options, models)
     if found is not None:
         found.check(_tuned_by(options), scale, strategy, targets, weights)
-    search = options.config in (SEARCH, "search")
+    search = options.config in (RATES, SEARCH)
     epochs = TINY_EPOCHS if dataset == "tiny" else DEFAULT_EPOCHS
     return Request(
         models=models,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
@@ -50,8 +51,7 @@ class Progress:
         record = self.records.get(name)
         if record is None:
             return Tried(number)
-        continues = record.status is Status.PRUNED or record.cause is Cause.SWEEP_TIME_LIMIT or name in self.again
-        return Tried(number, scores_of(record), ended=record.status.has_ended and not continues)
+        return tried_of(number, record.history, record.status, record.cause, name in self.again)
 
     def next_trial(self, live: Live) -> tuple[Progress, str, int] | None:
         """Return what to train next: the trial, the index of the rung to which it goes, and the progress with it.
@@ -135,11 +135,14 @@ class Progress:
         )
 
 
-def scores_of(record: TrialRecord) -> tuple[tuple[int, float], ...]:
-    """Return (optimiser steps, best validation score so far) of each epoch of a record."""
+def tried_of(
+    number: int, history: Sequence[Mapping[str, Any]], status: Status, cause: Cause | None, again: bool = False
+) -> Tried:
+    """Return what the record of a configuration shows: history, status and cause; `again`: it starts again."""
     scores, best = [], float("-inf")
-    for row in record.history:
+    for row in history:
         score = row.get(SCORE)
         best = best if score is None else max(best, score)
-        scores.append((row.get("steps") or 0, best))
-    return tuple(scores)
+        scores.append((int(row.get("steps") or 0), best))
+    continues = status is Status.PRUNED or cause is Cause.SWEEP_TIME_LIMIT or again
+    return Tried(number, tuple(scores), ended=status.has_ended and not continues)

@@ -73,7 +73,7 @@ def _tpe(space: Space, seed: int, points: Sequence[Point], trials: Sequence[Trie
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sampler = optuna.samplers.TPESampler(n_startup_trials=1, multivariate=True, constant_liar=True, seed=seed)
     study = optuna.create_study(direction="maximize", sampler=sampler)
-    distributions = {name: _distribution(dimension) for name, dimension in space.items()}
+    distributions = {name: distribution(dimension) for name, dimension in space.items()}
     for point, trial in zip(points, trials, strict=True):
         known = {name: value for name, value in point.items() if space[name].has(value)}
         _add(study, distributions, known, trial, full)
@@ -81,12 +81,14 @@ def _tpe(space: Space, seed: int, points: Sequence[Point], trials: Sequence[Trie
     return {name: dimension.rounded(found[name]) for name, dimension in space.items()}
 
 
-def _distribution(dimension: Dimension) -> BaseDistribution:
+def distribution(dimension: Dimension, known: Sequence[Any] = ()) -> BaseDistribution:
+    """Return a dimension in Optuna's terms, wide enough for known values outside of it."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution
 
     if dimension.type == "choice":
-        return CategoricalDistribution(dimension.values)
-    return FloatDistribution(dimension.low, dimension.high, log=dimension.type == "loguniform")
+        return CategoricalDistribution(list(dict.fromkeys([*dimension.values, *known])))
+    low, high = min([dimension.low, *known]), max([dimension.high, *known])
+    return FloatDistribution(low, high, log=dimension.type == "loguniform" and low > 0)
 
 
 def _add(study: Study, distributions: Mapping[str, BaseDistribution], point: Point, trial: Tried, full: int) -> None:

@@ -28,7 +28,7 @@ from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.search.progress import Progress
 from sousaphone.sweep.callback import LiveCallback
-from sousaphone.sweep.failures import name_ends
+from sousaphone.sweep.failures import name_ends, prune
 from sousaphone.sweep.proposals import Proposals, SearcherProposals
 from sousaphone.sweep.ray_process import Runtime, StoppedRayError
 from sousaphone.sweep.signals import ignore_stops
@@ -111,7 +111,7 @@ def _with_finalists(job: Job, announce: Announce) -> Job:
     for name, record in progress.records.items():
         # The launch ended when it stopped the trial.
         if not record.status.has_ended or record.cause is Cause.SWEEP_TIME_LIMIT:
-            record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+            prune(record)
             record.write(run.trial(name))
     finals = progress.final_trials(job.request.seeds)
     run.append_trials(finals, planned=len(progress.trials) + len(finals))

@@ -44,9 +44,14 @@ def end_pruned(run: RunDirectory, trial_id: str) -> None:
     that before Ray is notified."""
     record = TrialRecord.find(run.trial(trial_id))
     if record is not None and record.status is Status.RUNNING:
-        record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
+        prune(record)
         with contextlib.suppress(OSError):  # on a full disk it is interrupted instead
             record.write(run.trial(trial_id))
+
+
+def prune(record: TrialRecord) -> None:
+    """Set the end of a trial that the scheduler stopped."""
+    record.end(Cause.SCHEDULER, f"the scheduler stopped it after epoch {len(record.history)}")
 
 
 def _text_of(path: Path) -> str | None:

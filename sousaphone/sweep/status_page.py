@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-from sousaphone.config import SEARCH
+from sousaphone.config import RATES
 from sousaphone.files import atomic_write
 from sousaphone.planning.schedule import clock, schedule
 from sousaphone.runs import learning_rates
@@ -78,7 +78,7 @@ def write_status(run: RunDirectory) -> None:
         "",
         # A learning-rate search has no report.
         f"- Results: {code_span(str(run.path / learning_rates.FILE))}, written at the end"
-        if plan.get("config") == SEARCH
+        if plan.get("config") == RATES
         else f"- Results: {code_span(str(run.report))} (to update: {code_span(f'python -m analysis {here}')})",
         f"- Records, checkpoints, TensorBoard files: {code_span(str(run.path / 'trials'))} "
         f"({code_span(f'tensorboard --logdir {here}')})",
