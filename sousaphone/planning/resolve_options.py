@@ -151,11 +151,19 @@ def _found(options: Options, models: Sequence[str]) -> Found | None:
     if options.from_ is None:
         return None
     run = next((r for r in map(RunDirectory, _places(options, options.from_)) if r.exists), None)
-    if run is not None and "search" in run.read_foreign_plan():
+    plan = run.read_foreign_plan() if run is not None else {}
+    if run is not None and "search" in plan:
         from sousaphone.search.found import found_settings
 
         return found_settings(run, models)
-    return learning_rates.read(_tuned_by(options), str(run.path if run else options.from_), models)
+    path = expanded(options.from_) if run is None else run.path
+    if not path.is_file() and plan.get("config") != RATES:
+        storage = storage_directory(options)
+        raise UserError(
+            f"{_tuned_by(options)}: {path} is not a run of --config {SEARCH} or --config {RATES}; "
+            f"runs in {storage}: {run_names(storage)}"
+        )
+    return learning_rates.read(_tuned_by(options), str(path), models)
 
 
 def _places(options: Options, name: str) -> tuple[Path, Path]:
