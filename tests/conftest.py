@@ -26,10 +26,12 @@ LONG_SECONDS = 7.0
 
 def pytest_configure() -> None:
     """Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported. Handle SIGINT,
-    which a shell ignores in programs that it starts in the background; other processes inherit that."""
+    which a shell ignores in programs that it starts in the background; other processes inherit that. Give trials the
+    priority of everything else: with Ray's default of 15 they get no processor while other tests compute."""
     import torch
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ["RAY_worker_niceness"] = "0"
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
 
