@@ -31,7 +31,7 @@ def pytest_configure() -> None:
     import torch
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ.update(RAY_worker_niceness="0")
     if not torch.cuda.is_available():
         os.environ["TRITON_INTERPRET"] = "1"
 

@@ -61,42 +61,33 @@ class Gain:
     """The accuracy of a backbone's best tuned configuration minus that of its untuned default, as fractions."""
 
     tuned: Configuration
-    on_test: bool  # whether on test clips, or on the validation clips on which the configuration was selected
     seeds: int  # with which both were trained
     difference: float
     interval: Interval
 
 
 def gain(results: SearchResults, model: str, predictions: pd.DataFrame, unit: str = "player") -> Gain | None:
-    """Compare the best tuned configuration of a backbone with its untuned default, both at full length.
-
-    The test clips are used if the default is among the finalists, with the seeds of both; otherwise the validation
-    clips. None: one of them has no predictions yet.
-    """
+    """Compare the best tuned configuration of a backbone with its untuned default on the test clips, with the seeds
+    that both have; None if there are none yet."""
     tuned, default = results.tuned(model), results.default(model)
     if tuned is None or default is None:
         return None
     finals = [_by_seed(each, predictions) for each in (tuned, default)]
-    if seeds := sorted(finals[0].keys() & finals[1].keys()):
-        names = [[own[seed] for seed in seeds] for own in finals]
-    else:
-        names, predictions = [[tuned.trial.trial_id], [default.trial.trial_id]], results.validation
-    if not len(predictions):
+    seeds = sorted(finals[0].keys() & finals[1].keys())
+    if not seeds:
         return None
+    names = [[own[seed] for seed in seeds] for own in finals]
     correct, players = correct_by_clip(predictions, [*names[0], *names[1]])
-    first, second = (correct[correct.columns.intersection(own)] for own in names)
-    if first.empty or second.empty:
-        return None
-    on_test, count = bool(seeds), len(names[0])
+    first, second = (correct[own] for own in names)
     try:
         found = contrast(first, second, players)
     except ValueError:  # a single player
         by_clip = (first.mean(axis=1) - second.mean(axis=1)).to_numpy()
         gained, lost = (float(np.maximum(sign * by_clip, 0).sum()) for sign in (1, -1))
         interval = Interval(*tango_interval(gained, lost, len(by_clip)), counted(len(by_clip), "clip"))
-        return Gain(tuned, on_test, count, float(by_clip.mean()), interval)
+        return Gain(tuned, len(seeds), float(by_clip.mean()), interval)
     interval = Interval(found.low, found.high, counted(found.players, unit))
-    return Gain(tuned, on_test, count, found.difference, interval)
+    return Gain(tuned, len(seeds), found.difference, interval)
 
 
 def _by_seed(each: Configuration, predictions: pd.DataFrame) -> Mapping[int, str]:

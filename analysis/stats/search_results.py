@@ -114,8 +114,7 @@ class SearchResults:
     @property
     def to_read(self) -> list[Trial]:
         """The trials whose predictions on the validation clips are needed."""
-        found = [f(m) for m in self.configurations for f in (self.best, self.default, self.tuned)]
-        return list({each.trial.trial_id: each.trial for each in found if each is not None}.values())
+        return [best.trial for model in self.configurations if (best := self.best(model)) is not None]
 
     def reached(self, model: str) -> list[int]:
         """The number of configurations that reached each rung."""

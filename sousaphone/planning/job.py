@@ -99,7 +99,7 @@ class Job:
     def planned(self) -> int:
         """The number of trials at the end of a sweep whose trials a searcher proposes, finalists included."""
         search = self.sweep.search
-        finals = len(search.models) * search.finalists * len(self.request.seeds) if self.is_searching else 0
+        finals = len(search.models) * search.all_finalists * len(self.request.seeds) if self.is_searching else 0
         return len(self.trials) + self.proposals_left + finals
 
     @property

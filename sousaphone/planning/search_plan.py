@@ -26,26 +26,23 @@ def with_rungs(job: Job, search: Search, clips: int) -> Job:
 
 
 def upcoming(job: Job, search: Search) -> list[TrainConfig]:
-    """Return stand-ins for the trials of a search: what is left of each backbone's steps, in pieces up to the first
+    """Return stand-ins for the trials of a search: what is left of each backbone's steps, in parts up to the first
     rung, and the finalists; the trials that are left, once the finalists are known."""
     if not job.is_searching:
         return job.left()
     progress, defaults = job.progress(search), [job.trial(search.own(model)[0]) for model in search.models]
-    pieces, finals = [], []
+    parts, finals = [], []
     for default in defaults:
-        epoch = search.rungs[-1] // default.epochs  # in steps
-        left = (search.ladder.steps - sum(trial.steps for trial in progress.tried(default.model))) // epoch
-        longest = search.rungs[0] // epoch
-        lengths = [min(longest, left - begun) for begun in range(0, left, longest)]
-        pieces += [
-            dataclasses.replace(default, epochs=length, tag=f"piece-{number}") for number, length in enumerate(lengths)
+        parts += [
+            dataclasses.replace(default, epochs=length, tag=f"part-{number}")
+            for number, length in enumerate(progress.parts_left(default.model))
         ]
         finals += [
             dataclasses.replace(default, seed=seed, score_test=True, tag=f"finalist-{rank}")
-            for rank in range(search.finalists)
+            for rank in range(search.all_finalists)
             for seed in job.request.seeds
         ]
-    return [*pieces, *finals]
+    return [*parts, *finals]
 
 
 def within_time(job: Job, search: Search, predict: Predict) -> Job:
@@ -90,7 +87,7 @@ def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[st
         own = [one for one in forecast.trials if one.trial.model == model]
         seconds = [one.left for one in own if one.left is not None]
         time = f", about {in_words(sum(seconds))} one at a time" if len(seconds) == len(own) else ""
-        finals = search.finalists * len(job.request.seeds)
+        finals = search.all_finalists * len(job.request.seeds)
         yield (
             f"  {REGISTRY[model].title}: {search.ladder.steps:,} steps, then {counted(finals, 'finalist trial')} of "
             f"{search.rungs[-1]:,}{time}"

@@ -44,7 +44,7 @@ class Search:
     sampler: Sampler = "tpe"
     seed: schema.Count = 0
     reduction: Annotated[int, Ge(2), Le(100)] = REDUCTION
-    finalists: Annotated[int, Ge(1), Le(100)] = FINALISTS  # of each backbone
+    finalists: Annotated[int, Ge(1), Le(100)] = FINALISTS  # of each backbone, besides the untuned default
     rungs: Annotated[tuple[schema.Count, ...], Len(0, 100)] = ()  # in optimiser steps; known with the data
     proposals: Mapping[schema.Id, Proposal] = field(default_factory=dict)  # by trial, in order
 
@@ -97,8 +97,13 @@ class Search:
         return full >= epochs and self == self.over(epochs, full // epochs)
 
     @property
+    def all_finalists(self) -> int:
+        """The number of finalists of each backbone, the untuned default included."""
+        return min(self.finalists + 1, self.configurations)
+
+    @property
     def ladder(self) -> Ladder:
-        return Ladder.plan(self.rungs, self.configurations, self.reduction, self.finalists)
+        return Ladder.plan(self.rungs, self.configurations, self.reduction, self.all_finalists)
 
     @property
     def models(self) -> list[str]:

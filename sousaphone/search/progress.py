@@ -34,14 +34,22 @@ class Progress:
         """Read the search of a run; raise a UserError if run.json is damaged or the run is no search."""
         plan = run.read_plan()
         try:
-            search = Search.from_json(plan.get("search"))
-            trials = {name: TrainConfig(**each) for name, each in zip(plan["trial_ids"], plan["trials"], strict=True)}
-            if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
-                raise ValueError("the proposals of its search are not those of its trials")
+            return cls.of(plan, [TrialRecord.find(run.trial(name)) for name in plan["trial_ids"]], again)
         except ValueError as error:
             raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
-        found = {name: TrialRecord.find(run.trial(name)) for name in trials}
-        return cls(search, trials, {name: record for name, record in found.items() if record is not None}, again)
+
+    @classmethod
+    def of(
+        cls, plan: Mapping[str, Any], records: Sequence[TrialRecord | None], again: Collection[str] = ()
+    ) -> Progress:
+        """Return the progress of a plan and the records of its trials; raise a ValueError if the plan is damaged or
+        that of no search."""
+        search, names = Search.from_json(plan.get("search")), plan["trial_ids"]
+        trials = {name: TrainConfig(**each) for name, each in zip(names, plan["trials"], strict=True)}
+        if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
+            raise ValueError("the proposals of its search are not those of its trials")
+        known = {name: each for name, each in zip(names, records, strict=True) if each is not None}
+        return cls(search, trials, known, again)
 
     def tried(self, model: str) -> list[Tried]:
         """Return what the records show of a backbone's configurations, by number."""
@@ -97,8 +105,29 @@ class Progress:
         """Whether every backbone has trained all its configurations as far as planned."""
         return all(self._next_segment(model, self.tried(model), {}) is None for model in self.search.models)
 
+    @property
+    def is_searching(self) -> bool:
+        """Whether the finalists are not planned yet."""
+        return not any(trial.score_test for trial in self.trials.values())
+
+    def epochs_to_rung(self, name: str) -> int:
+        """Return the epochs that a trial trains to reach its next rung."""
+        epochs = self.trials[name].epochs
+        done = len(self.records[name].history) if name in self.records else 0
+        rungs = [rung * epochs // self.search.rungs[-1] for rung in self.search.rungs]
+        return next((rung - done for rung in rungs if rung > done), 0)
+
+    def parts_left(self, model: str, live: Collection[str] = ()) -> list[int]:
+        """Return the epochs that a backbone has left in the search, except for those of live trials up to their next
+        rungs, in parts as long as the way to the first rung."""
+        epoch = self.search.rungs[-1] // self.trials[self.search.own(model)[0]].epochs  # in steps
+        left = (self.search.ladder.steps - sum(trial.steps for trial in self.tried(model))) // epoch
+        left -= sum(self.epochs_to_rung(name) for name in live if self._is_of(name, model))
+        longest = self.search.rungs[0] // epoch
+        return [min(longest, left - begun) for begun in range(0, left, longest)]
+
     def finalists(self) -> list[tuple[str, int]]:
-        """Return the best trials of each backbone at full length, and their ranks from 1."""
+        """Return the finalists of each backbone, its untuned default among them, and their ranks from 1."""
         full = self.search.rungs[-1]
         return [
             (self.search.own(model)[number], rank)

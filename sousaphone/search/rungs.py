@@ -52,9 +52,8 @@ class Ladder:
 
     @classmethod
     def plan(cls, rungs: Sequence[int], configurations: int, reduction: int, finalists: int) -> Ladder:
-        """Keep one in `reduction` configurations at each rung, at least the finalists and the default."""
-        least = min(finalists + 1, configurations)
-        places = (max(least, math.ceil(configurations / reduction**rung)) for rung in range(len(rungs)))
+        """Keep one in `reduction` configurations at each rung, at least as many as there are finalists."""
+        places = (max(finalists, math.ceil(configurations / reduction**rung)) for rung in range(len(rungs)))
         return cls(tuple(rungs), tuple(places))
 
     @property
@@ -104,7 +103,9 @@ def rung_epochs(epochs: int, reduction: int) -> list[int]:
     return [length for length in lengths[:-1] if length >= GRACE_EPOCHS] + [epochs]
 
 
-def finalists(trials: Sequence[Tried], full: int, count: int) -> list[int]:
-    """Return the numbers of the best configurations at full length, in steps, the best first; ties to the earlier."""
-    complete = [trial for trial in trials if trial.steps >= full]
-    return [t.number for t in sorted(complete, key=lambda t: (-t.score_at(full), t.number))[:count]]
+def finalists(trials: Sequence[Tried], full: int, tuned: int) -> list[int]:
+    """Return the numbers of the untuned default and of the best `tuned` others at full length, in steps; the best
+    first, ties to the earlier."""
+    complete = sorted((t for t in trials if t.steps >= full), key=lambda t: (-t.score_at(full), t.number))
+    best = [t for t in complete if t.number > 0][:tuned]
+    return [t.number for t in complete if t.number == 0 or t in best]

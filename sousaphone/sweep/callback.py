@@ -118,6 +118,8 @@ def _left(run: RunDirectory, trial_id: str) -> str:
     if not ends:
         return ""
     own = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
-    if len(plan["trial_ids"]) < plan.get("planned", 0):  # the time of further proposals is unknown
+    if len(plan["trial_ids"]) < plan.get("planned", 0) and not plan.get(
+        "search"
+    ):  # proposals may be pruned at any time
         return own
     return f"{own}  (sweep: {in_words(max(ends.values()))})"

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from statistics import fmean
 from typing import Any
 
 from sousaphone.config import RATES
@@ -15,12 +16,13 @@ from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.progress import Progress
 from sousaphone.text import code_span, escape_markdown
 
 
 def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) -> dict[str, float]:
     """Return the expected end of each trial that has not ended, trials that a searcher has yet to propose included, in
-    seconds from now; empty before the first epoch ends.
+    seconds from now; empty before the first epoch ends. A trial of a search ends at its next rung.
 
     An epoch takes the mean time of its backbone's epochs so far, or of all epochs if the backbone has none. A waiting
     trial takes the place that becomes free first.
@@ -32,17 +34,30 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
     if not epoch_seconds:
         return {}
     overall = [seconds for model in epoch_seconds.values() for seconds in model]
+
+    def seconds(model: str, epochs: int) -> float:
+        return fmean(epoch_seconds.get(model, overall)) * epochs
+
+    progress = Progress.of(plan, records) if plan.get("search") else None
+    searching = progress if progress and progress.is_searching else None
     ends: dict[str, float] = {}
     waiting: dict[str, float] = {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
-        known = epoch_seconds.get(config.get("model", ""), overall)
-        need = sum(known) / len(known) * (config.get("epochs", 0) - (len(record.history) if record else 0))
+        epochs = config.get("epochs", 0) - (len(record.history) if record else 0)
         if record is not None and record.status is Status.RUNNING:
-            ends[trial_id] = need
-        elif record is None or record.status is Status.INTERRUPTED:
-            waiting[trial_id] = need
-    for number in range(len(records), plan.get("planned", 0)):  # trials that a searcher has yet to propose
-        waiting[f"proposal {number}"] = sum(overall) / len(overall) * plan["trials"][0].get("epochs", 0)
+            ends[trial_id] = seconds(
+                config.get("model", ""), searching.epochs_to_rung(trial_id) if searching else epochs
+            )
+        elif not searching and (record is None or record.status is Status.INTERRUPTED):
+            waiting[trial_id] = seconds(config.get("model", ""), epochs)
+    if searching:
+        for model in searching.search.models:
+            finals = searching.search.all_finalists * len(plan["request"]["seeds"])
+            parts = [*searching.parts_left(model, ends), *[plan["trials"][0]["epochs"]] * finals]
+            waiting |= {f"{model} {number}": seconds(model, epochs) for number, epochs in enumerate(parts)}
+    else:
+        for number in range(len(records), plan.get("planned", 0)):  # trials that a searcher has yet to propose
+            waiting[f"proposal {number}"] = seconds("", plan["trials"][0].get("epochs", 0))
     free = max(plan.get("at_once", 1) - len(ends), 0)  # a trial has just ended, and the next has not started yet
     later = schedule(waiting.values(), [*ends.values(), *[0.0] * free])
     return {**ends, **dict(zip(waiting, later, strict=True))}

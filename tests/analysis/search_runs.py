@@ -46,7 +46,6 @@ def search_run(
     configurations: int = 8,
     seeds: tuple[int, ...] = (0, 1),
     players: int = 4,
-    default_is_finalist: bool = False,
     epochs_trained: int | None = None,
 ) -> RunDirectory:
     """Write the run directory of a search.
@@ -54,16 +53,11 @@ def search_run(
     Args:
         seeds: of the finalists; none if the search has not ended.
         players: of the validation clips; 0: no predictions on them.
-        default_is_finalist: whether the untuned defaults are finalists in addition.
         epochs_trained: the search is killed after so many.
     """
     progress = run(begin(tuple(models), configurations=configurations), objective, killed_after=epochs_trained)
     trials = {name: dataclasses.asdict(trial) | REAL for name, trial in progress.trials.items()}
     finals = progress.final_trials(seeds)
-    if default_is_finalist:
-        names = [progress.search.own(model)[0] for model in models]
-        more = [dataclasses.replace(progress.trials[n], seed=seed, score_test=True) for n in names for seed in seeds]
-        finals += [trial for trial in map(progress.search.tagged, more) if trial not in finals]
     records = [_record(trials[name], found) for name, found in progress.records.items()]
     for each in finals:
         ended = TrialRecord(each.trial_id, {})

@@ -57,7 +57,7 @@ def test_expected_trials_have_the_steps_of_the_budget_and_the_finalists(planned:
         assert (
             sum(trial.epochs for trial in own if not trial.score_test) * 25 == search.ladder.steps == 8 * 75 + 3 * 175
         )
-        assert [trial.epochs for trial in own if trial.score_test] == [10, 10]
+        assert [trial.epochs for trial in own if trial.score_test] == [10, 10, 10]
 
 
 def test_time_is_planned_from_the_speed_of_the_backbones(planned: Job) -> None:

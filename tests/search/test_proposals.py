@@ -114,7 +114,7 @@ def test_diverged_trials_are_not_replaced_and_never_finalists() -> None:
 def test_finalists_keep_the_settings_and_score_test_clips_with_their_own_seeds() -> None:
     progress = run(begin(), noisy)
     finals = progress.final_trials((0, 7))
-    assert [trial.seed for trial in finals] == [0, 7] * 4
+    assert [trial.seed for trial in finals] == [0, 7] * 6
     assert all(trial.score_test for trial in finals)
     assert not any(trial.score_test for trial in progress.trials.values())
     assert not {trial.trial_id for trial in finals} & set(progress.trials)

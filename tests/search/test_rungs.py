@@ -7,6 +7,7 @@ import random
 import pytest
 
 from sousaphone.config import TrainConfig
+from sousaphone.search.design import Search
 from sousaphone.search.rungs import Ladder, Segment, Tried, finalists, rung_epochs
 from tests.search.simulation import begin, outcome, run, steps_by_model
 
@@ -40,6 +41,8 @@ def test_hand_worked_case() -> None:
     assert NINE.next_segment(trials) is None
     assert sum(trial.steps for trial in trials) == NINE.steps == 9 * 10 + 3 * 20 + 2 * 60
     assert finalists(trials, 90, 2) == [4, 0]
+    trials[2] = at(2, s10=0.6, s30=0.65, s90=0.7)
+    assert finalists(trials, 90, 1) == [4, 0]  # the default is always one
 
 
 def test_interrupted_trial_continues_first() -> None:
@@ -71,7 +74,7 @@ def test_no_trial_is_compared_before_its_second_epoch(epochs: int, compared: lis
 
 @pytest.mark.parametrize(("configurations", "places"), [(2, (2, 2, 2)), (8, (8, 3, 3)), (16, (16, 6, 3))])
 def test_finalists_and_default_train_at_full_length(configurations: int, places: tuple[int, ...]) -> None:
-    assert Ladder.plan((20, 70, 200), configurations, 3, 2).places == places
+    assert Search({}, configurations, rungs=(20, 70, 200)).ladder.places == places
 
 
 @pytest.mark.parametrize("at_once", [1, 3])
@@ -93,5 +96,5 @@ def test_every_backbone_gets_the_same_steps_whatever_its_scores_are(configuratio
             full = [t.number for t in progress.tried(model) if t.steps == progress.search.rungs[-1]]
             assert len(full) == progress.search.ladder.places[-1]
             assert 0 in full
-        assert len(progress.finalists()) == 4
+        assert len(progress.finalists()) == 2 * min(3, configurations)
         assert len(outcome(progress)) == 2 * configurations

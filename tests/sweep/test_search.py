@@ -70,7 +70,7 @@ def check_budget_and_tests(run: Path, seeds: Sequence[str]) -> None:
         assert sum(trial.steps for trial in tried) == progress.search.ladder.steps
         assert tried[0].steps == progress.search.rungs[-1]
     finals = {name for name, trial in progress.trials.items() if trial.score_test}
-    assert len(finals) == len(MODELS) * 2 * len(seeds)
+    assert len(finals) == len(MODELS) * progress.search.all_finalists * len(seeds)
     assert finals.isdisjoint(progress.search.proposals)
     for name, record in progress.records.items():
         tested = any(key.startswith("test_") for row in record.history for key in row)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from sousaphone.runs.directory import SCHEMA, RunDirectory
-from sousaphone.runs.statuses import Cause
+from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.sweep.status_page import seconds_left, write_status
+from tests.search import simulation
 
 
 def plan(*models: str) -> dict[str, object]:
@@ -48,6 +49,26 @@ def test_free_place_between_two_trials_is_counted() -> None:
     records = [record("ast1", 10, 2.0, "completed"), record("ast2", 5, 2.0), None, None]
     left = seconds_left({**plan("ast1", "ast2", "ast3", "ast4"), "at_once": 2}, records)
     assert left == pytest.approx({"ast2": 10.0, "ast3": 20.0, "ast4": 30.0})
+
+
+def test_search_is_forecast_to_the_end_of_its_finalists() -> None:
+    progress = simulation.run(simulation.begin(epochs=9), lambda trial, epoch: epoch / 10, killed_after=7)
+    begun = list(progress.records)
+    assert [len(progress.records[name].history) for name in begun] == [3, 3, 1]  # they are compared after 3 epochs
+    for each in progress.records.values():
+        each.history = [{**row, "wall_seconds": 2.0} for row in each.history]
+    progress.records[begun[-1]].status = Status.RUNNING
+    plan = {
+        "trial_ids": list(progress.trials),
+        "trials": [asdict(trial) for trial in progress.trials.values()],
+        "search": progress.search.to_json(),
+        "request": {"seeds": [0, 1]},
+    }
+    left = seconds_left(plan, [progress.records.get(name) for name in progress.trials])
+    assert left[begun[-1]] == 2 * 2.0
+    searched = 2 * progress.search.ladder.steps // simulation.STEPS - 7
+    finals = 2 * 3 * 2 * 9  # backbones, finalists, seeds, epochs
+    assert max(left.values()) == pytest.approx(2.0 * (searched + finals))
 
 
 def test_ended_trials_have_no_forecast() -> None:

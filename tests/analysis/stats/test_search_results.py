@@ -79,7 +79,7 @@ def test_steps_are_equal_for_every_backbone(tmp_path: Path) -> None:
     searched, finals = zip(*(found.steps(model) for model in found.configurations), strict=True)
     assert len(set(searched)) == 1
     assert searched[0] == found.search.ladder.steps
-    assert finals == (4 * found.full_length, 4 * found.full_length)  # two finalists with two seeds
+    assert finals == (6 * found.full_length, 6 * found.full_length)  # three finalists with two seeds
 
 
 def test_configurations_that_diverged_count_as_zero() -> None:
@@ -121,27 +121,24 @@ def test_interval_is_over_clips_without_players() -> None:
     assert score_interval(limited, rows).over == "50 clips"
 
 
-def test_gain_is_measured_on_test_clips_only_if_the_default_is_a_finalist(tmp_path: Path) -> None:
-    for name, default_is_finalist in (("without", False), ("with", True)):
-        run = read_run(search_run(tmp_path / name, default_is_finalist=default_is_finalist).path)
-        assert run.search is not None
-        found = gain(run.search, "beats", run.predictions)
-        assert found is not None
-        assert found.on_test is default_is_finalist
-        assert found.seeds == (2 if default_is_finalist else 1)
-        assert found.interval.low < found.difference < found.interval.high
-        assert found.interval.over == ("8 players" if default_is_finalist else "4 players")
-        if default_is_finalist:
-            assert found.interval.low > 0  # these tuned models are better by construction
+def test_gain_is_measured_on_the_test_clips_with_the_same_seeds(tmp_path: Path) -> None:
+    run = read_run(search_run(tmp_path, players=0).path)
+    assert run.search is not None
+    found = gain(run.search, "beats", run.predictions)
+    assert found is not None
+    assert found.seeds == 2
+    assert 0 < found.interval.low < found.difference < found.interval.high  # they are better by construction
+    assert found.interval.over == "8 players"
 
 
 def test_gain_of_a_single_player_has_an_interval_over_clips(tmp_path: Path) -> None:
-    found = results(tmp_path, players=1)
-    own = gain(found, "ast", pd.DataFrame())
-    assert own is not None
-    assert own.interval.over == "160 clips"
-    assert own.interval.low < own.difference < own.interval.high
+    run = read_run(search_run(tmp_path).path)
+    assert run.search is not None
+    found = gain(run.search, "ast", run.predictions.assign(player="one"))
+    assert found is not None
+    assert found.interval.over == "240 clips"
+    assert found.interval.low < found.difference < found.interval.high
 
 
-def test_without_validation_predictions_no_gain_is_given(tmp_path: Path) -> None:
-    assert gain(results(tmp_path, players=0), "ast", pd.DataFrame()) is None
+def test_without_test_predictions_no_gain_is_given(tmp_path: Path) -> None:
+    assert gain(results(tmp_path), "ast", pd.DataFrame()) is None
