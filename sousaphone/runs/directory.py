@@ -26,7 +26,7 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,9 +101,13 @@ class RunDirectory:
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
-    def next_steps(self, ends: Iterable[tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
-        """Return (purpose, command or None) of each way to continue trials with these statuses and causes."""
-        counts = Counter(status.continuation(cause) for status, cause in ends)
+    def next_steps(self, ends: Mapping[str, tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
+        """Return (purpose, command or None) of each way to continue these trials, given their statuses and causes. The
+        configurations of a search are not continued once its finalists are planned."""
+        plan = self.read_plan()
+        has_finalists = any(trial.get("score_test") for trial in plan["trials"])
+        decided = (plan.get("search") or {}).get("proposals", {}) if has_finalists else {}
+        counts = Counter(status.continuation(cause) for name, (status, cause) in ends.items() if name not in decided)
         commands = {each: self.resume_command + each.options for each in Continuation if each.options is not None}
         return [(f"{c.purpose} ({counted(counts[c], 'trial')})", commands.get(c)) for c in Continuation if counts[c]]
 

@@ -69,7 +69,7 @@ def write_status(run: RunDirectory) -> None:
     records = read_records(run, plan)
     is_running = any(record is not None and record.status is Status.RUNNING for record in records)
     ends = seconds_left(plan, records) if is_running else {}
-    rows, trials = [], []
+    rows, steps = [], {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         status = record.status if record else Status.PENDING
         epochs = f"{len(record.history) if record else 0}/{config.get('epochs', '?')}"
@@ -77,8 +77,8 @@ def write_status(run: RunDirectory) -> None:
         end = clock(ends[trial_id]) if trial_id in ends else ""
         reason = escape_markdown(record.reason or "") if record and not status.is_full else ""
         rows.append((trial_id, status, epochs, val_acc, end, reason))
-        trials.append((status, record.cause if record else None))
-    ended = sum(status.has_ended for status, _ in trials)
+        steps[trial_id] = (status, record.cause if record else None)
+    ended = sum(status.has_ended for status, _ in steps.values())
     here = shlex.quote(str(run.path))
     head = ("trial", "status", "epochs", "val_acc (best epoch)", "ends about", "reason")
     lines = [
@@ -97,7 +97,7 @@ def write_status(run: RunDirectory) -> None:
         else f"- Results: {code_span(str(run.report))} (to update: {code_span(f'python -m analysis {here}')})",
         f"- Records, checkpoints, TensorBoard files: {code_span(str(run.path / 'trials'))} "
         f"({code_span(f'tensorboard --logdir {here}')})",
-        *(f"- {purpose}: {code_span(command)}" for purpose, command in run.next_steps(trials) if command),
+        *(f"- {purpose}: {code_span(command)}" for purpose, command in run.next_steps(steps) if command),
     ]
     with suppress(OSError), atomic_write(run.status_page) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.directory import SCHEMA, RunDirectory
 from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 
@@ -72,12 +73,33 @@ def test_unknown_or_contradictory_status_and_cause_are_damage(tmp_path: Path, ch
     assert TrialRecord.find(tmp_path) is None
 
 
+def write_plan(run: RunDirectory, ends: Collection[str], score_test: bool = True, **content: Any) -> None:
+    trials = [{"model": "ast", "score_test": score_test} for _ in ends]
+    written = {"schema": SCHEMA, "created": "2026-01-01T00:00:00+00:00", "config": "backbones", "request": {}}
+    run.write_plan({**written, "trial_ids": [*ends], "trials": trials, **content})
+
+
 def test_each_next_step_is_listed_once_with_its_number_of_trials(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    ends = [(status, None) for status in Status] + [(Status.TIME_LIMIT, Cause.SWEEP_TIME_LIMIT)]
+    each = [(status, None) for status in Status] + [(Status.TIME_LIMIT, Cause.SWEEP_TIME_LIMIT)]
+    ends = {f"trial{number}": end for number, end in enumerate(each)}
+    write_plan(run, ends)
     steps = run.next_steps(ends)
     resume = run.resume_command
     lines = [resume, f"{resume} --retry-failed", f"{resume} --trial-time-limit none", None]
     assert [line for _, line in steps] == lines
     assert [purpose.rpartition(" (")[2] for purpose, _ in steps] == ["4 trials)", "2 trials)", "1 trial)", "1 trial)"]
-    assert run.next_steps([(Status.COMPLETED, Cause.ALL_EPOCHS)]) == []
+    assert run.next_steps({"trial0": (Status.COMPLETED, Cause.ALL_EPOCHS)}) == []
+
+
+def test_configurations_of_a_search_are_not_continued_once_its_finalists_are_planned(tmp_path: Path) -> None:
+    run, ends = (
+        RunDirectory(tmp_path),
+        {"searched": (Status.FAILED, Cause.ERROR), "final": (Status.FAILED, Cause.ERROR)},
+    )
+    search = {"proposals": {"searched": {}}}
+    write_plan(run, {"searched": ends["searched"]}, search=search, score_test=False)
+    assert len(run.next_steps({"searched": ends["searched"]})) == 1
+    write_plan(run, ends, search=search)
+    assert run.next_steps({"searched": ends["searched"]}) == []
+    assert len(run.next_steps(ends)) == 1
