@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -69,6 +70,9 @@ class LiveCallback(tune.Callback):
         write_status(run)
 
     def on_trial_error(self, trial: Any, **info: Any) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():  # launch.py was killed, and with it the trial's worker
+            return
         run = run_of(trial.storage)
         directory = run.trial(str(trial))
         record = TrialRecord.find(directory)

@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,18 @@ from tests.sweep.test_kill import CLOCK
 MODELS = ("ast", "beats")
 CONFIGURATIONS, EPOCHS = 4, 6  # compared after two epochs
 SEED = 5
-ONE, TWO = ["0"], ["0", "1"]  # seeds of the finalists
+SEEDS = ["0"]  # of the finalists
+KILLS = 3
 SEARCH = ["--config", "search", "--budget", str(CONFIGURATIONS)]
 
 pytestmark = pytest.mark.slow
 
 
-def options(launcher: Launcher, at_once: int, seeds: Sequence[str]) -> list[str]:
+def options(launcher: Launcher, at_once: int) -> list[str]:
     data = launcher.options[launcher.options.index("--data-dir") + 1]
     small = ["--models", *MODELS, "--scale", "nano", "--weights", "random", "--epochs", str(EPOCHS)]
     small += ["--set", "clip_seconds=1.0", "micro_batch=2", "accumulation=1"]
-    return [*SEARCH, "--seeds", *seeds, "--data-dir", data, *small, "--max-concurrent", str(at_once)]
+    return [*SEARCH, "--seeds", *SEEDS, "--data-dir", data, *small, "--max-concurrent", str(at_once)]
 
 
 def progress_of(run: Path) -> Progress | None:
@@ -59,7 +59,7 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-def check_budget_and_tests(run: Path, seeds: Sequence[str]) -> None:
+def check_budget_and_tests(run: Path) -> None:
     """Every backbone has trained the same steps; only the finalists were tested, after all other trials had ended."""
     progress = progress_of(run)
     assert progress is not None
@@ -70,7 +70,7 @@ def check_budget_and_tests(run: Path, seeds: Sequence[str]) -> None:
         assert sum(trial.steps for trial in tried) == progress.search.ladder.steps
         assert tried[0].steps == progress.search.rungs[-1]
     finals = {name for name, trial in progress.trials.items() if trial.score_test}
-    assert len(finals) == len(MODELS) * progress.search.all_finalists * len(seeds)
+    assert len(finals) == len(MODELS) * progress.search.all_finalists * len(SEEDS)
     assert finals.isdisjoint(progress.search.proposals)
     for name, record in progress.records.items():
         tested = any(key.startswith("test_") for row in record.history for key in row)
@@ -81,17 +81,17 @@ def check_budget_and_tests(run: Path, seeds: Sequence[str]) -> None:
 
 
 def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: Launcher) -> None:
-    whole = launcher.start(*options(launcher, 1, ONE), name="whole")
+    whole = launcher.start(*options(launcher, 1), name="whole")
     assert whole.wait(timeout=300) == 0, launcher.log
-    check_budget_and_tests(launcher.storage / "whole", ONE)
+    check_budget_and_tests(launcher.storage / "whole")
     assert (launcher.storage / "whole" / "report" / "summary_report.md").exists()
 
     run, rng = launcher.storage / "run", random.Random(SEED)
     whole_progress = progress_of(launcher.storage / "whole")
     assert whole_progress is not None
     searched = sum(len(whole_progress.records[name].history) for name in whole_progress.search.proposals)
-    arguments = options(launcher, 1, ONE)
-    for moment in sorted(rng.sample(range(1, searched), 5)):
+    arguments = options(launcher, 1)
+    for moment in sorted(rng.sample(range(1, searched), KILLS)):
         process = launcher.start(*arguments)
         arguments = ["--resume"]
         launcher.wait_until(lambda moment=moment: epochs_of(run) >= moment, process)  # type: ignore[misc]
@@ -103,12 +103,12 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
     resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
     assert outcome(run) == outcome(launcher.storage / "whole")
-    check_budget_and_tests(run, ONE)
+    check_budget_and_tests(run)
 
 
 def test_killed_parallel_search_loses_no_record_and_no_budget(launcher: Launcher) -> None:
     run = launcher.storage / "run"
-    process = launcher.start(*options(launcher, 2, TWO))
+    process = launcher.start(*options(launcher, 2))
     launcher.wait_until(lambda: epochs_of(run) >= 9, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -116,6 +116,6 @@ def test_killed_parallel_search_loses_no_record_and_no_budget(launcher: Launcher
     kept = outcome(run)["records"]
     resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
-    check_budget_and_tests(run, TWO)
+    check_budget_and_tests(run)
     for name, (_, history) in kept.items():
         assert outcome(run)["records"][name][1][: len(history)] == history
