@@ -46,8 +46,21 @@ class Frontend(nn.Module):
 
 
 def to_float(wave: Tensor) -> Tensor:
-    """Convert int16 samples to float32 in [-1, 1); return float samples unchanged."""
-    return wave if wave.is_floating_point() else wave * (1 / 32768)  # exact, and in one pass
+    """Convert int16 samples to float32 in [-1, 1); return float samples unchanged. Rows that overlap still do."""
+    if wave.is_floating_point():
+        return wave
+    if (whole := overlapped(wave)) is not None:
+        return to_float(whole).as_strided(wave.shape, wave.stride())
+    return wave * (1 / 32768)  # exact, and in one pass
+
+
+def overlapped(wave: Tensor) -> Tensor | None:
+    """Return the waveform [S] of which the rows of `wave` [B, T] are overlapping views; None if they are not."""
+    if torch.compiler.is_exporting() or wave.ndim != 2:
+        return None
+    if wave.stride(1) != 1 or not 0 < wave.stride(0) < wave.shape[1]:
+        return None
+    return wave.as_strided(((len(wave) - 1) * wave.stride(0) + wave.shape[1],), (1,))
 
 
 def silence_padding(wave: Tensor, lengths: Tensor | None) -> Tensor:
@@ -137,9 +150,15 @@ class KaldiFrontend(Frontend):
 
     def log_mels(self, wave: Tensor) -> Tensor:
         """[B, T] to [B, F, M] with F = (T - W) // hop + 1."""
-        if wave.shape[-1] < self.contract.window:
+        window, hop = self.contract.window, self.contract.hop
+        if wave.shape[-1] < window:
             return wave.new_zeros(wave.shape[0], 0, self.contract.mels)
-        return torch.cat([self._log_mels(part) for part in clip_groups(wave)])
+        if (whole := overlapped(wave)) is None or (step := wave.stride(0)) % hop:
+            return torch.cat([self._log_mels(part) for part in clip_groups(wave)])
+        # Windows share the frames in which they overlap. Each row has the frames that begin in one step.
+        rows = F.pad(whole, (0, step)).unfold(0, step + window - hop, step)
+        frames = torch.cat([self._log_mels(part) for part in clip_groups(rows)]).flatten(0, 1)  # [F, M]
+        return frames.unfold(0, (wave.shape[-1] - window) // hop + 1, step // hop)[: len(wave)].transpose(1, 2)
 
     def _log_mels(self, wave: Tensor) -> Tensor:
         x = wave.unfold(-1, self.contract.window, self.contract.hop)  # [B, F, W]
@@ -254,10 +273,12 @@ class BeatsFrontend(KaldiFrontend):
     silent_padding = True
 
     def __init__(self, contract: FrontendContract) -> None:
-        super().__init__(contract, torch.hann_window(contract.window, periodic=False).pow(0.85), kaldi_bank(contract))
+        # On 16-bit amplitudes. Scaling by a power of two is exact.
+        window = torch.hann_window(contract.window, periodic=False).pow(0.85) * 2**15
+        super().__init__(contract, window, kaldi_bank(contract))
         self.silence = (math.log(_EPSILON) - contract.mean) / contract.scale
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 16 kHz to [B, F, 128] with F = (T - 400) // 160 + 1."""
-        x = self.log_mels(silence_padding(wave, lengths) * 2**15)
+        x = self.log_mels(silence_padding(wave, lengths))
         return (x - self.contract.mean) / self.contract.scale

@@ -234,14 +234,25 @@ class _Scores:
         batches = [places[first : first + model.batch] for first in range(0, len(places), model.batch)]
 
         def score(batch: list[tuple[int, int]]) -> npt.NDArray[np.float32]:
-            windows = [self._samples.read(*place, model.window) for place in batch]
-            return model.score(np.stack(windows), np.array([length for _, length in batch]))
+            lengths = np.array([length for _, length in batch])
+            return model.score(self._windows([start for start, _ in batch], lengths), lengths)
 
         # Batches in several threads are faster than operators in several threads.
         in_turn = in_threads if model.device.type == "cpu" and len(batches) > 1 else map
         for batch, logits in zip(batches, in_turn(score, batches), strict=True):
             self._known |= {start: each for (start, _), each in zip(batch, logits.swapaxes(0, 1), strict=True)}
             advance(len(batch) / len(places))
+
+    def _windows(self, starts: list[int], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+        """Return windows [W, T]; as views of one stretch of the recording if they are complete and evenly spaced."""
+        width, hops = self._model.window, {b - a for a, b in pairwise(starts)}
+        if len(hops) == 1 and 0 < (hop := hops.pop()) < width and lengths.min() == width:
+            length = starts[-1] - starts[0] + width
+            stretch = self._samples.read(starts[0], length, length)
+            return np.lib.stride_tricks.sliding_window_view(stretch, width, writeable=True)[::hop]
+        return np.stack(
+            [self._samples.read(start, length, width) for start, length in zip(starts, lengths, strict=True)]
+        )
 
     def logits(self, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return logits [M, W, C]; windows that have not been added have the full length."""

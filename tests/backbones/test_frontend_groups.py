@@ -45,6 +45,18 @@ def test_features_do_not_depend_on_groups(name: str, clips: int, monkeypatch: py
 
 
 @pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("hop", [1_600, 1_601, 8_000])
+def test_overlapping_windows_have_the_features_of_separate_ones(name: str, hop: int) -> None:
+    frontend = MAKERS[name]()
+    generator = torch.Generator().manual_seed(hop)
+    wave = torch.randint(-9_000, 9_000, (3 * frontend.sample_rate,), dtype=torch.int16, generator=generator)
+    views = wave.unfold(0, frontend.sample_rate, hop)
+    lengths = torch.full((len(views),), frontend.sample_rate)
+    separate = frontend(to_float(views.clone(memory_format=torch.contiguous_format)), lengths)
+    assert torch.allclose(frontend(to_float(views), lengths), separate, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_mel_bank_blocks_equal_the_full_product(name: str) -> None:
     frontend: Any = MAKERS[name]()
     bank = frontend.bank
