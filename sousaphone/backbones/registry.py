@@ -249,6 +249,7 @@ _STROKES = BackboneSpec(
     pretraining="nothing; the transcriber below it, random stroke sequences",
     objective="none",
     in_default_sweep=False,
+    onnx=False,  # the number of picked strokes depends on the data
 )
 
 _SPECS = (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT, _STROKES)
