@@ -35,7 +35,7 @@ def search_blocks(found: Findings) -> Iterator[Block]:
     yield from _configurations(results)
     if any(trial.full for own in results.configurations.values() for each in own for trial in each.finals):
         yield Text(
-            "A sweep of these backbones with the settings of the best finalist of each (by validation, mean over seeds):"
+            "A sweep of these backbones, each with the settings of its best finalist (by validation, mean over seeds):"
         )
         yield Code(shlex.join(["python", "launch.py", *_options_of_use(found, results)]))
 
