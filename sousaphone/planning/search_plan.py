@@ -76,7 +76,7 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
 
 def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[str]:
     """Yield the budget, the rungs and, if it is known, the time of each backbone."""
-    most = " (the most of a search)" if search.seconds and search.configurations == MOST_CONFIGURATIONS else ""
+    most = " (the maximum)" if search.seconds and search.configurations == MOST_CONFIGURATIONS else ""
     rungs = zip(search.ladder.places, search.rungs, strict=True)
     lengths = ", ".join(f"{number} train for {steps:,} steps" for number, steps in rungs)
     yield (
