@@ -48,5 +48,5 @@ def sweep(request: Request) -> Sweep:
         num_samples=search.configurations * len(request.models),
         scheduler=Rungs(proposals),
         search=search,
-        tuning=f"settings searched on validation clips, with the same budget for every backbone (--budget {request.budget})",
+        tuning=f"settings searched on validation clips, with --budget {request.budget} for every backbone",
     )

@@ -275,7 +275,7 @@ def strategy_of(model: str, requested: str) -> str:
     if requested not in (own, DEFAULT_STRATEGY):
         raise UserError(
             f"--strategy {requested}: {model} has no pretrained weights and only trains with the strategy {own}; leave "
-            f"out --strategy, or {model}"
+            f"out --strategy, or {model} in --models"
         )
     return own
 
