@@ -82,13 +82,20 @@ def test_folder_computes_the_logits_of_the_trial(
             assert not torch.allclose(logits(base_model(folder), wave), expected, atol=1e-3)
 
 
-def test_backbone_without_a_graph_is_refused_and_measured_in_pytorch_alone(
+def test_graph_of_a_backbone_without_one_is_refused(
     every_backbone: Callable[..., RunDirectory], tmp_path: Path
 ) -> None:
     (trial,) = best_arm(every_backbone("strokes"))
     with pytest.raises(UserError, match="--onnx"):
         export([trial], tmp_path / "graph", STATEMENT, runtimes=("torch", "onnx"))
     assert not (tmp_path / "graph").exists()
+
+
+@pytest.mark.slow
+def test_backbone_without_a_graph_is_measured_in_pytorch_alone(
+    every_backbone: Callable[..., RunDirectory], tmp_path: Path
+) -> None:
+    (trial,) = best_arm(every_backbone("strokes"))
     card = measure_trial(trial, tmp_path / "measured")
     assert [cost.runtime for cost in card.costs] == ["torch"]
 
