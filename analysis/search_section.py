@@ -34,8 +34,20 @@ def search_blocks(found: Findings) -> Iterator[Block]:
     yield from _importances(results)
     yield from _configurations(results)
     if any(trial.full for own in results.configurations.values() for each in own for trial in each.finals):
-        yield Text("A sweep with the settings of each backbone's best finalist (by validation, mean over seeds):")
-        yield Code(shlex.join(["python", "launch.py", "--from", str(found.path)]))
+        yield Text(
+            "A sweep of these backbones, each with the settings of its best finalist (by validation, mean over seeds):"
+        )
+        yield Code(shlex.join(["python", "launch.py", *_options_of_use(found, results)]))
+
+
+def _options_of_use(found: Findings, results: SearchResults) -> Iterator[str]:
+    """Yield the options of a sweep with the same backbones, data and length, so that no arm of it is untuned."""
+    request = found.request
+    yield from ("--from", str(found.path), "--models", *results.search.models)
+    yield from ("--augment", "on" if True in request.get("augment", ()) else "off")
+    for option, name in (("--dataset", "dataset"), ("--data-dir", "data_dir"), ("--epochs", "epochs")):
+        if value := request.get(name):
+            yield from (option, str(value))
 
 
 def _design(results: SearchResults) -> str:

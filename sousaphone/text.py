@@ -28,7 +28,7 @@ def parse_duration(option: str, text: str) -> float | None:
     seconds = sum(float(match[unit] or 0) * size for unit, size in _UNITS.items()) if match else 0.0
     if not seconds > 0:
         raise UserError(
-            f"{option} {text!r} is no duration; give one such as 45s, 90m, 2h or 1h30m, or none for no limit"
+            f"{option} {text!r} is not a duration; give one such as 45s, 90m, 2h or 1h30m, or none for no limit"
         )
     return seconds
 

@@ -1,8 +1,9 @@
 """A search that is fair to every backbone: the same number of configurations and of optimiser steps, then finalists.
 
 `--config search --budget 16` proposes 16 configurations of each backbone, the untuned default first, and trains them
-by asynchronous successive halving on validation clips (`sousaphone.search`). The best two of each backbone are then
-trained with `--seeds` and scored on the test clips. `--budget 4h` plans the number of configurations by time.
+by asynchronous successive halving on validation clips (`sousaphone.search`). The untuned default and the best two
+other configurations of each backbone are then trained with `--seeds` and scored on the test clips. `--budget 4h` plans
+the number of configurations by time.
 
 The searched fields are those of `sousaphone.search.dimensions`; a value given with `--set` is not searched. A search
 over other fields is a copy of this file with another `space` of its `Search`.
@@ -47,5 +48,5 @@ def sweep(request: Request) -> Sweep:
         num_samples=search.configurations * len(request.models),
         scheduler=Rungs(proposals),
         search=search,
-        tuning=f"settings searched on validation clips, with the same budget for every backbone ({request.budget})",
+        tuning=f"settings searched on validation clips, with --budget {request.budget} for every backbone",
     )

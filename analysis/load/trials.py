@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -65,7 +66,11 @@ class Trial:
     @property
     def most_scored(self) -> int | None:
         """Maximum number of clips of each split that were scored; None means all."""
-        return clips_scored(self.config, self.oom_retries)
+        limit = clips_scored(self.config, self.oom_retries)
+        if limit is None or self.config.get("test_also"):  # a set whose clips `data` does not count
+            return limit
+        counts = [count for split, count in (self.data.get("clips") or {}).items() if split != "train"]
+        return limit if limit < max(counts, default=math.inf) else None
 
     @property
     def weights_hash(self) -> str:

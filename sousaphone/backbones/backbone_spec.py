@@ -60,6 +60,7 @@ class BackboneSpec:
     ia3_outputs: tuple[str, ...] = ()
     ia3_inputs: tuple[str, ...] = ()
     strategy: str | None = None  # the only strategy, whatever the sweep's; None: any
+    onnx: bool = True  # whether its network can be exported to ONNX
     twin: str | None = None  # the backbone with the same architecture and other weights
 
     @property

@@ -249,6 +249,7 @@ _STROKES = BackboneSpec(
     pretraining="nothing; the transcriber below it, random stroke sequences",
     objective="none",
     in_default_sweep=False,
+    onnx=False,  # the number of picked strokes depends on the data
 )
 
 _SPECS = (_AST, _HTSAT, _EFFICIENTAT, _BEATS, _BEATS_FT, _STROKES)
@@ -274,7 +275,7 @@ def strategy_of(model: str, requested: str) -> str:
     if requested not in (own, DEFAULT_STRATEGY):
         raise UserError(
             f"--strategy {requested}: {model} has no pretrained weights and only trains with the strategy {own}; leave "
-            f"out --strategy, or {model}"
+            f"out --strategy, or {model} in --models"
         )
     return own
 

@@ -49,10 +49,6 @@ class StrokeFrontend(Frontend):
         self.contract, self.sample_rate, self.hop_seconds = contract, contract.sample_rate, _SECONDS
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
-        if torch.compiler.is_exporting():
-            raise UserError(
-                "strokes cannot be exported to ONNX: picking them depends on the data; export without --onnx"
-            )
         with torch.no_grad():
             network = load_network(str(wave.device))
             frames = [probabilities(network(part)) for part in silence_padding(wave, lengths).split(_AT_ONCE)]

@@ -151,11 +151,14 @@ def _check(options: argparse.Namespace) -> int:
         _describe(source, result.dataset, result.seconds, decoded=not options.no_audio)
         if result.repeated is not None:
             _show(describe.repeats(result.dataset, result.repeated))
+        print()
     for finding in result.findings:
         print(f"{'error' if finding.error else 'warning'}: {finding.text}")
     errors = sum(finding.error for finding in result.findings)
     warnings = len(result.findings) - errors
-    if result.dataset is not None and not errors:
+    if errors:
+        print("pairs of classes and shortcuts are not measured before the errors are corrected")
+    elif result.dataset is not None:
         warnings += _strokes(result.dataset, audio=not options.no_audio)
     verdict = "training would fail or its results mislead" if errors else "passed"
     print(f"{verdict}: {counted(errors, 'error')}, {counted(warnings, 'warning')}")

@@ -24,7 +24,7 @@ examples:
   %(prog)s --resume --name first                       resume after a stop or a crash
   %(prog)s --resume --name first --retry-failed        resume, and retry failed trials
   %(prog)s --extend --name first --seeds 0 1 2         add two seeds to the run
-  %(prog)s --config search --budget 16 --plan           forecast a search over settings, the same for every backbone
+  %(prog)s --config search --budget 16 --plan          forecast a search over settings, the same for every backbone
   %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 
 exit codes: 0 every trial completed, stopped early, or was scored at its time limit; 1 a trial failed or has no result,

@@ -169,7 +169,7 @@ def draw(dataset: Dataset, size: str, seed: int = 0) -> Dataset:
             raised.append(f"{split} {most} instead of {wanted}")
         if len(clips) < most:
             short.append(f"{split} has {len(clips)} of {wanted}")
-    changes = {"all clips of splits that have fewer": short, "more clips, one of each player": raised}
+    changes = {"smaller splits are used whole": short, "enlarged to one clip of each player": raised}
     notes = [
         f"size {size} ({limit:,} clips, 80/10/10): {what}: {', '.join(splits)}"
         for what, splits in changes.items()

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sousaphone import lora
+from sousaphone.backbones.registry import REGISTRY
 from sousaphone.deploy import model_folder
 from sousaphone.deploy.calibration import Predictions, calibrated, probabilities, read_predictions
 from sousaphone.deploy.deploy_card import deploy_card
@@ -68,6 +69,9 @@ def export(
     inside = Path(os.path.realpath(expanded(target)))
     if runs := [each for each in (inside, *inside.parents) if RunDirectory(each).exists]:
         raise UserError(f"{target} is in the run {runs[0]}; give a directory outside of it")
+    spec = REGISTRY[trials[0].config.model]
+    if not spec.onnx and set(runtimes) != {"torch"}:
+        raise UserError(f"{spec.title} cannot be exported to ONNX; leave out --onnx and --quantize")
     members = [load_trial(trial, weights) for trial in trials]
     tested = _tested(trials)
     results = {"verdict": dataclasses.asdict(statement), "trials": list(map(_measured, trials)), **tested}
@@ -99,8 +103,9 @@ def export(
 
 
 def measure_trial(trial: TrainedTrial, directory: Path) -> DeployCard:
-    """Export a trial to a new directory and measure its deploy card, with ONNX Runtime if it is installed."""
-    runtimes: tuple[Runtime, ...] = ("torch",) if missing_packages() else ("torch", "onnx", "int8")
+    """Export a trial to a new directory and measure its deploy card, with ONNX Runtime if possible and installed."""
+    exportable = REGISTRY[trial.config.model].onnx and not missing_packages()
+    runtimes: tuple[Runtime, ...] = ("torch", "onnx", "int8") if exportable else ("torch",)
     member = load_trial(trial)
     directory.mkdir()
     _write_member(member, directory, False, runtimes)

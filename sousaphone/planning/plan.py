@@ -213,7 +213,8 @@ def describe_trials(
     for trial in left:
         record = records.get(trial.trial_id)
         done = f", resumes after epoch {len(record.history)}" if record and record.history else ""
-        names = set(searched(job.sweep.param_space, trial.model)) - {"learning_rate", *ArmKey._fields}
+        found = job.request.tuned.get(trial.model, {})
+        names = {*searched(job.sweep.param_space, trial.model), *found} - {"learning_rate", *ArmKey._fields}
         own = "".join(f", {name}={getattr(trial, name)}" for name in sorted(names))
         yield f"  {trial.trial_id:<28} learning rate {trial.learning_rate:g}{own}, weights {trial.weights}{done}"
         if (alike := (trial.model, trial.strategy, trial.lora_targets, trial.lora_r)) not in built:

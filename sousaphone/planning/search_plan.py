@@ -65,7 +65,7 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
         )
     if least.seconds > search.seconds:
         raise UserError(
-            f"--budget {as_option(search.seconds)} is too short: {LEAST} configurations of each backbone and the "
+            f"--budget of {in_words(search.seconds)} is too short: {LEAST} configurations of each backbone and the "
             f"finalists take about {in_words(least.seconds)}; give --budget {as_option(least.seconds * 1.1)} or more"
         )
     fitting = LEAST
@@ -76,12 +76,12 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
 
 def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[str]:
     """Yield the budget, the rungs and, if it is known, the time of each backbone."""
-    grace, *others = search.rungs
-    compared = f"compared after {', '.join(map(str, search.rungs[:-1]))} steps (grace: {grace})" if others else "all"
-    places = " / ".join(map(str, search.ladder.places))
+    most = " (the maximum)" if search.seconds and search.configurations == MOST_CONFIGURATIONS else ""
+    rungs = zip(search.ladder.places, search.rungs, strict=True)
+    lengths = ", ".join(f"{number} train for {steps:,} steps" for number, steps in rungs)
     yield (
-        f"search: {counted(search.configurations, 'configuration')} of each backbone by {search.sampler}, {compared} "
-        f"and trained up to {search.rungs[-1]}; so many train up to each: {places}"
+        f"search: {counted(search.configurations, 'configuration')} of each backbone by {search.sampler}{most}: "
+        f"{lengths}"
     )
     for model in search.models:
         own = [one for one in forecast.trials if one.trial.model == model]

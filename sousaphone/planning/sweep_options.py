@@ -70,8 +70,8 @@ _SIZES = ", ".join(f"{name} {size:,}" if size else f"{name} all" for name, size 
 _MODELS = f"backbones: {' '.join(REGISTRY)} (default {' '.join(DEFAULT_SWEEP)})"
 _ON_OR_OFF = argparse.BooleanOptionalAction
 _BASELINES = (
-    "measure the baselines first: simple classifiers, CPU time per clip (default: on; about 15 s for tiny and nano on "
-    "two cores, minutes for many clips)"
+    "measure the baselines first: simple classifiers, CPU time per clip (default: on; about a minute for tiny and "
+    "nano on two cores, longer for many clips)"
 )
 _SET = "further settings, listed below; the last value of a key is used"
 _WEIGHTS = "auto, random, or NAME=PATH, NAME=hub:OWNER/NAME ... (default auto)"

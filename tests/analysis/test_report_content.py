@@ -104,16 +104,21 @@ def test_clips_with_a_soundfont_label_are_reported_as_synthesised(tmp_path: Path
 
 
 def test_evaluation_limit_is_reported_and_changes_the_signature(tmp_path: Path) -> None:
-    runs = [
-        write_run(tmp_path / name, *trials_in(["completed"], **changed))
-        for name, changed in (("whole", {}), ("part", {"limit_eval_batches": 2, "eval_batch": 16}))
-    ]
-    whole, part = ((write_report(run.path) / "summary_report.md").read_text() for run in runs)
+    runs = []
+    for name, changed in (
+        ("whole", {}),
+        ("part", {"limit_eval_batches": 2, "eval_batch": 16}),
+        ("high", {"limit_eval_batches": 10, "eval_batch": 10}),  # as many as there are
+    ):
+        plan, records = trials_in(["completed"], **changed)
+        records[0].data = {"fingerprint": "aaaa", "clips": {"train": 800, "validation": 100, "test": 100}}
+        runs.append(write_run(tmp_path / name, plan, records))
+    whole, part, high = ((write_report(run.path) / "summary_report.md").read_text() for run in runs)
     assert "At most 32 clips" in part
-    assert "At most" not in whole
-    assert ("±" in whole, "±" in part) == (True, False)
+    assert "At most" not in whole + high
+    assert ("±" in whole, "±" in part, "±" in high) == (True, False, True)
     signatures = [read_run(run.path).trials[0].signature for run in runs]
-    assert signatures[0] != signatures[1]
+    assert signatures[0] == signatures[2] != signatures[1]
 
 
 def test_trials_scored_on_different_numbers_of_clips_have_different_signatures(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ from analysis.run_summary import Findings
 from analysis.search_section import search_blocks
 from analysis.sections import sections
 from analysis.write.blocks import Code, Table, Text
+from sousaphone.cli.sweep import parse
 from sousaphone.errors import UserError
 from tests.analysis.run_builders import arm, record, trials_in, write_predictions, write_run
 from tests.analysis.search_runs import MODELS, diverging, search_run
@@ -110,11 +112,15 @@ def test_search_that_was_killed_has_a_report(tmp_path: Path, epochs: int) -> Non
     assert "--from" not in files["summary_report.md"].decode()
 
 
-def test_line_that_uses_the_result_names_the_run(tmp_path: Path) -> None:
+def test_command_that_uses_the_result_is_a_sweep_of_the_same_backbones_on_the_same_data(tmp_path: Path) -> None:
     run = search_run(tmp_path)
-    code = [b.text for b in search_blocks(read_run(run.path)) if isinstance(b, Code)]
-    assert len(code) == 1
-    assert code[0].endswith(f"--from {run.path}")
+    request = {"augment": [True], "dataset": "small", "data_dir": "my clips", "epochs": 7}
+    run.write_plan({**run.read_plan(), "request": request})
+    (code,) = (block.text for block in search_blocks(read_run(run.path)) if isinstance(block, Code))
+    options = parse(shlex.split(code)[2:], "launch.py")
+    assert options.from_ == str(run.path)
+    assert sorted(options.models or ()) == sorted(MODELS)
+    assert (options.augment, options.dataset, options.data_dir, options.epochs) == ("on", "small", "my clips", 7)
 
 
 def test_diverged_configurations_are_no_failures(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from analysis.report import read_run
 from sousaphone import base_model, load
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.deploy import model_folder
-from sousaphone.deploy.export import export
+from sousaphone.deploy.export import export, measure_trial
 from sousaphone.deploy.loading import load_members, load_trial
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.trained_trials import best_arm, trained_trial
@@ -36,6 +36,7 @@ FAST = {("ast", strategy) for strategy in STRATEGIES} | {("efficientat", s) for 
 BACKBONES = [
     ("efficientat", {"lora_targets": "sweep"}),  # only new layers are trained
     ("efficientat", {"efficientat_hop": 320}),
+    ("strokes", {}),  # trains in full only
     *(
         pytest.param(name, {"strategy": strategy}, marks=[] if (name, strategy) in FAST else pytest.mark.slow)
         for strategy in STRATEGIES
@@ -79,6 +80,24 @@ def test_folder_computes_the_logits_of_the_trial(
             assert stored.keys() == get_peft_model_state_dict(peft, save_embedding_layers=False).keys()
             # The base alone is another model.
             assert not torch.allclose(logits(base_model(folder), wave), expected, atol=1e-3)
+
+
+def test_graph_of_a_backbone_without_one_is_refused(
+    every_backbone: Callable[..., RunDirectory], tmp_path: Path
+) -> None:
+    (trial,) = best_arm(every_backbone("strokes"))
+    with pytest.raises(UserError, match="--onnx"):
+        export([trial], tmp_path / "graph", STATEMENT, runtimes=("torch", "onnx"))
+    assert not (tmp_path / "graph").exists()
+
+
+@pytest.mark.slow
+def test_backbone_without_a_graph_is_measured_in_pytorch_alone(
+    every_backbone: Callable[..., RunDirectory], tmp_path: Path
+) -> None:
+    (trial,) = best_arm(every_backbone("strokes"))
+    card = measure_trial(trial, tmp_path / "measured")
+    assert [cost.runtime for cost in card.costs] == ["torch"]
 
 
 def test_best_trial_is_that_of_the_report(run: RunDirectory) -> None:

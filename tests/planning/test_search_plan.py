@@ -14,7 +14,7 @@ from sousaphone.data.prepare import read_subset
 from sousaphone.errors import UserError
 from sousaphone.planning.forecast import Forecast, predict
 from sousaphone.planning.job import Job
-from sousaphone.planning.plan import plan_json
+from sousaphone.planning.plan import describe_trials, plan_json
 from sousaphone.planning.resources import Resources
 from sousaphone.planning.search_plan import describe_search, upcoming, with_rungs, within_time
 from sousaphone.planning.throughput import Speed, workload
@@ -71,7 +71,7 @@ def test_time_is_planned_from_the_speed_of_the_backbones(planned: Job) -> None:
         assert found.sweep.search.configurations == configurations
         assert found.sweep.num_samples == 2 * configurations
     short = job.with_search(dataclasses.replace(job.sweep.search, seconds=30.0))
-    with pytest.raises(UserError, match="--budget"):
+    with pytest.raises(UserError, match="--budget of 30 s"):
         within_time(short, short.sweep.search, expect)
     with pytest.raises(UserError, match="--timing"):
         within_time(timed, timed.sweep.search, forecast_of(job, {"ast": 800.0}))
@@ -136,6 +136,10 @@ def test_sweep_from_a_search_has_all_settings_of_the_best_finalists(
         assert (untuned.lora_r, untuned.lora_alpha) == (8, 16.0)
         assert any("--from" in remark and "htsat" in remark for remark in job.remarks)
         assert "lora_r" in job.sweep.tuning
+        lines = list(describe_trials(job, job.trials, Resources(1, 0, None), 1, {}))
+        for trial in job.trials:
+            (line,) = (line for line in lines if trial.trial_id in line)
+            assert (f"weight_decay={trial.weight_decay}" in line) == (trial.model != "htsat")
     with pytest.raises(UserError, match="strategy"):
         job_of(storage, *usual, str(small_sousa), "--from", "run", "--strategy", "head")
     with pytest.raises(UserError, match="--from"):

@@ -79,20 +79,18 @@ def tables(dataset: Dataset) -> Iterator[Table]:
             yield _counts(name, values, clips.split)
 
 
-def repeats(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[Table | str]:
-    """Show the recordings that occur more than once, at most 40."""
+def repeats(dataset: Dataset, repeated: Sequence[Repeated]) -> Iterator[str]:
+    """Show the recordings that occur more than once, at most 40, with their full paths."""
     compared = (
         f"\nrecordings that occur twice, by their samples, or by their strokes and sound ({len(dataset.clips):,} clips)"
     )
     yield f"{compared}: {len(repeated) or 'none'}"
-    if not repeated:
-        return
-    table = Table("clips", "splits", "copy", box=box.SIMPLE, pad_edge=False)
     for recording in repeated[:_MAX_ROWS]:
         clips = dataset.clips.loc[recording.clips]
         copy = "identical" if recording.identical else "re-encoded, shifted or at another level"
-        table.add_row("\n".join(clips.audio_path), "\n".join(clips.split), copy)
-    yield table
+        yield f"  {copy}: " + " = ".join(f"{clip.audio_path} ({clip.split})" for clip in clips.itertuples())
+    if more := len(repeated[_MAX_ROWS:]):
+        yield f"  and {more} more"
 
 
 def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pair]) -> Iterator[str]:
@@ -123,8 +121,8 @@ def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pa
                 yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
     if not sequences.labelled:
         yield (
-            "Transcription misses strokes and does not know the hands: pairs that are alike in it may differ when "
-            "played. Labelled strokes (labels/strokes.parquet) decide."
+            "The transcription misses strokes and does not know the hands: a pair that it does not distinguish may "
+            "still differ. Only labels of the strokes (labels/strokes.parquet) can decide."
         )
     fewest = min((pair.players for pair in shown), default=0)
     if fewest < FEW_PLAYERS:

@@ -135,7 +135,8 @@ def test_copies_of_one_recording_are_one_group(root, capsys):
     assert main(["check", str(root)]) == 0  # of one split: a warning
     out = capsys.readouterr().out
     assert "1 recording more than once under different ids" in out
-    assert f"audio/added{CLIPS}.flac" in out
+    paths = table(root).audio_path.iloc[[row, CLIPS, CLIPS + 1]]
+    assert " = ".join(f"{path} (train)" for path in paths) in out
 
 
 def test_different_clips_are_not_copies(root, capsys):
