@@ -1,8 +1,8 @@
 """A search that is fair to every backbone: the same number of configurations and of optimiser steps, then finalists.
 
 `--config search --budget 16` proposes 16 configurations of each backbone, the untuned default first, and trains them
-by asynchronous successive halving on validation clips (`sousaphone.search`). The best two of each backbone are then
-trained with `--seeds` and scored on the test clips. `--budget 4h` plans the number of configurations by time.
+by asynchronous successive halving on validation clips (`sousaphone.search`). The default and the two best others are
+then trained with `--seeds` and scored on the test clips. `--budget 4h` plans the number of configurations by time.
 
 The searched fields are those of `sousaphone.search.dimensions`; a value given with `--set` is not searched. A search
 over other fields is a copy of this file with another `space` of its `Search`.
