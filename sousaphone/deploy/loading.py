@@ -168,7 +168,8 @@ def peft_name(name: str) -> str:
 def merged_network(config: ModelConfig) -> RudimentClassifier:
     """Build the network into which merged tensors are loaded: without adapters, with random weights."""
     # Base weights may have set the hop; front ends without that option ignore it.
-    trial = config.trial(strategy="head", weights=RANDOM, efficientat_hop=config.front_end.hop)
+    strategy = REGISTRY[config.trial().model].strategy or "head"
+    trial = config.trial(strategy=strategy, weights=RANDOM, efficientat_hop=config.front_end.hop)
     return build_model(trial, len(config.classes))
 
 

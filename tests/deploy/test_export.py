@@ -36,6 +36,7 @@ FAST = {("ast", strategy) for strategy in STRATEGIES} | {("efficientat", s) for 
 BACKBONES = [
     ("efficientat", {"lora_targets": "sweep"}),  # only new layers are trained
     ("efficientat", {"efficientat_hop": 320}),
+    ("strokes", {"strategy": "full"}),
     *(
         pytest.param(name, {"strategy": strategy}, marks=[] if (name, strategy) in FAST else pytest.mark.slow)
         for strategy in STRATEGIES
