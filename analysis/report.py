@@ -98,10 +98,8 @@ def _read_search(
     """Read the search of a run and the validation predictions that it needs; None for other sweeps."""
     if not plan.get("search"):
         return None
-    try:
+    with run.checking():
         results = SearchResults.of(Search.from_json(plan["search"]), trials)
-    except ValueError as error:
-        raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
     validation, damaged = read_predictions(run, results.to_read, "val")
     remarks += damaged
     return replace(results, validation=validation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
 import re
@@ -19,9 +20,10 @@ from typing import Any, NamedTuple
 from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.errors import UserError
 from sousaphone.space import PerModel as PerModel
-from sousaphone.space import bounds, domains, is_domain, is_grid, parts, points, searched
+from sousaphone.space import bounds, domains, is_domain, is_empty, is_grid, parts, points, searched
 from sousaphone.strategies import STRATEGIES
 
+MOST_TRIALS = 10_000  # of a sweep
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
 FEW_PLAYERS = 8  # test players: with fewer, a difference between two models hardly generalises to other players
 LORA_TARGETS = ("all-linear", "sweep", "qv", "qkv", "attention")
@@ -51,7 +53,7 @@ class TrainConfig:
     strategy: str = option("lora", "what is trained in addition to the new layers", choices=tuple(STRATEGIES))
     lora_targets: str = option("all-linear", "pretrained layers that get adapters", choices=LORA_TARGETS)
     augment: bool = option(True, "augmentation and mixup")
-    seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0)
+    seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0, high=10**15)
     scale: str = option("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
     weights: str = option("random", "'random' or the path of a weights file or directory")
     tag: str = option(
@@ -282,6 +284,8 @@ class Sweep:
             raise UserError("the space has no 'model'; add the backbones, for example those of request.models")
         for name, part in parts(self.param_space).items():
             field_name = name.partition("@")[0]
+            if is_empty(part):
+                raise UserError(f"the space has no values for {name!r}; give some")
             varies = is_domain(part) or (is_grid(part) and len(part["grid_search"]) > 1)
             if varies and field_name in FIXED:
                 raise UserError(f"the space varies {field_name!r}, which a sweep cannot; give one value")
@@ -289,13 +293,16 @@ class Sweep:
                 raise UserError(f"the space has a grid over {name!r}, which a searcher cannot propose; use tune.choice")
             for value in bounds(part):
                 _check(known[field_name], value)
-        if self.num_samples < 1:
-            raise UserError(f"num_samples={self.num_samples} is below its limit; give 1 or more")
+        if type(self.num_samples) is not int or not 1 <= self.num_samples <= MOST_TRIALS:
+            raise UserError(f"num_samples={self.num_samples!r} is not a whole number from 1 to {MOST_TRIALS}")
 
     def trials(self) -> list[TrainConfig]:
         """All trials of the space: the last grid key varies fastest. With a searcher, the first of each backbone."""
         if self.searcher is None:
-            found = [self.trial(point) for point in points(self.param_space, self.num_samples)]
+            few = itertools.islice(points(self.param_space, self.num_samples), MOST_TRIALS + 1)
+            found = [self.trial(point) for point in few]
+            if len(found) > MOST_TRIALS:
+                raise UserError(f"the space has more than {MOST_TRIALS} points; give fewer")
             return list(dict.fromkeys(found)) if domains(self.param_space) else found
         model = self.param_space["model"]
         space = {**self.param_space, "model": {"grid_search": bounds(model)} if is_domain(model) else model}

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sousaphone.errors import UserError
+from sousaphone.text import one_line
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,15 @@ def is_grid(value: Any) -> bool:
 def is_domain(value: Any) -> bool:
     """Whether the value is a domain of Ray Tune, such as `tune.loguniform(low, high)` or `tune.sample_from(f)`."""
     return callable(getattr(value, "sample", None)) and callable(getattr(value, "is_function", None))
+
+
+def is_empty(part: Any) -> bool:
+    """Whether a grid or a choice has no values, or the lower end of a domain is above its upper one."""
+    if is_grid(part):
+        return not part["grid_search"]
+    low, high = (getattr(part, name, None) for name in ("lower", "upper"))
+    values = getattr(part, "categories", None)
+    return is_domain(part) and (values == [] or (low is not None and high is not None and low > high))
 
 
 def searched(space: Mapping[str, Any], model: str) -> list[str]:
@@ -88,7 +98,12 @@ def place(space: Mapping[str, Any], drawn: Mapping[str, Any]) -> Iterator[dict[s
     for point in _combinations({name: _placed(name, value, drawn) for name, value in space.items()}):
         for name, value in point.items():
             if is_domain(value):
-                point[name] = value.sample(config=point)
+                try:
+                    point[name] = value.sample(config=point)
+                except Exception as error:  # of the user's function
+                    raise UserError(
+                        f"the function of {name!r} in the space: {type(error).__name__}: {one_line(error, 200)}"
+                    ) from error
         yield point
 
 

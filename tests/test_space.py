@@ -122,11 +122,19 @@ def test_setting_can_be_searched(name: str) -> None:
         ({"device": tune.choice(["cpu", "cuda"])}, ["'device'"]),
         ({"dataset": tune.grid_search(["tiny", "small"])}, ["'dataset'"]),
         ({"micro_batch": tune.choice([8, 16])}, ["'micro_batch'"]),
+        ({"lora_r": tune.grid_search([])}, ["'lora_r'", "no values"]),
+        ({"lora_r": tune.choice([])}, ["'lora_r'", "no values"]),
+        ({"learning_rate": tune.uniform(0.5, 0.1)}, ["'learning_rate'", "no values"]),
+        ({"lora_r": tune.sample_from(lambda config: config["nothing"])}, ["'lora_r'", "KeyError", "'nothing'"]),
+        ({"lora_r": tune.grid_search([*range(1, 2000)]), "seed": tune.grid_search([*range(2000)])}, ["10000 points"]),
+        ({"samples": 0}, ["num_samples=0"]),
+        ({"samples": 2.5}, ["num_samples=2.5"]),
+        ({"samples": 10**9}, ["num_samples=1000000000"]),
     ],
 )
 def test_wrong_space_is_one_line(space: dict[str, Any], parts: list[str]) -> None:
     with pytest.raises(UserError) as refused:
-        sweep(**space)
+        sweep(**space).trials()
     assert "\n" not in str(refused.value)
     assert all(part in str(refused.value) for part in parts)
 

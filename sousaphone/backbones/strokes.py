@@ -68,6 +68,7 @@ class StrokesBackbone(Backbone):
         self.net = StrokeTransformer()
         # Part of the state, so that a model is not used with another transcriber than in its training.
         self.transcriber = nn.Buffer(torch.tensor(list(weights_digest()), dtype=torch.uint8))
+        self.register_load_state_dict_pre_hook(_refuse_other_transcriber)
 
     @classmethod
     def create(cls, spec: BackboneSpec, scale: str, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
@@ -103,6 +104,17 @@ class StrokesBackbone(Backbone):
             gain = (_GAIN * scale[:, 2]).exp()
             strokes = torch.cat([strokes[:, :, :1], strokes[:, :, 1:2] * gain[:, :, None], strokes[:, :, 2:]], 2)
         return valid, time, strokes
+
+
+def _refuse_other_transcriber(
+    backbone: StrokesBackbone, state: dict[str, Tensor], prefix: str, *others: object
+) -> None:
+    saved = state.get(f"{prefix}transcriber")
+    if saved is not None and not torch.equal(saved.cpu(), backbone.transcriber.cpu()):
+        raise UserError(
+            "this strokes model was trained with another transcriber than that of this version; use the version of "
+            "sousaphone that exported it, or train it again"
+        )
 
 
 def stroke_features(time: Tensor, strokes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -98,9 +98,17 @@ class Job:
     @property
     def planned(self) -> int:
         """The number of trials at the end of a sweep whose trials a searcher proposes, finalists included."""
+        return len(self.trials) + self.proposals_left + self._finalists_left * len(self.request.seeds)
+
+    @property
+    def arms_left(self) -> int:
+        """The number of arms that the sweep's searcher has yet to propose, finalists included."""
+        return self.proposals_left + self._finalists_left
+
+    @property
+    def _finalists_left(self) -> int:
         search = self.sweep.search
-        finals = len(search.models) * search.all_finalists * len(self.request.seeds) if self.is_searching else 0
-        return len(self.trials) + self.proposals_left + finals
+        return len(search.models) * search.all_finalists if self.is_searching else 0
 
     @property
     def searched(self) -> list[str]:
@@ -121,9 +129,10 @@ class Job:
     def current(self) -> Job:
         """Return the job with the trials of run.json, to which a searcher adds."""
         plan = self.directory.read_plan()
-        trials = tuple(TrainConfig(**trial) for trial in plan["trials"])
+        with self.directory.checking():
+            trials = tuple(TrainConfig(**trial) for trial in plan["trials"])
         job = dataclasses.replace(self, plan=plan, trials=trials)
-        return job if self.sweep.search is None else job.with_search(Search.from_json(plan.get("search")))
+        return job if self.sweep.search is None else job.with_search(Progress.read(self.directory).search)
 
     def records(self) -> dict[str, TrialRecord]:
         """Return the existing records by trial, without damaged ones."""

@@ -57,10 +57,12 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     else:
         job = _start(options, make_sweep)
     check_trials(job.trials, job.searched)
-    most, longest = len(job.trials) + job.proposals_left, max(trial.epochs for trial in job.trials)
-    if most > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
+    if len(set(job.request.seeds)) < len(job.request.seeds):  # finalists of a search are not among the trials yet
+        raise UserError(f"--seeds {' '.join(map(str, job.request.seeds))} has a seed twice; give each once")
+    longest = max(trial.epochs for trial in job.trials)
+    if job.planned > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
-    if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.proposals_left > schema.MOST_ARMS:
+    if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.arms_left > schema.MOST_ARMS:
         raise UserError(f"a sweep has at most {schema.MOST_ARMS} arms; give fewer points")
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
@@ -154,17 +156,12 @@ def _continue(options: Options, make_sweep: MakeSweep) -> Job:
         retry_failed=options.retry_failed,
         remarks=tuple(remarks),
     )
-    if sweep.search is None:
-        return job
-    search = Progress.read(directory).search
-    if not search.is_over(trials[0].epochs):
-        raise UserError(f"{directory.path / 'run.json'}: the rungs of its search are damaged; restore it from a copy")
-    return job.with_search(search)
+    return job if sweep.search is None else job.with_search(Progress.read(directory).search)
 
 
 def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[TrainConfig]]:
     """Return the request and the trials of a run; raise a UserError if one is damaged."""
-    try:
+    with run.checking():
         request = Request.from_json(plan["request"])
         trials = [TrainConfig(**trial) for trial in plan["trials"]]
         if not plan.get("data", {}).get("fingerprint"):
@@ -172,8 +169,6 @@ def _saved(run: RunDirectory, plan: Mapping[str, Any]) -> tuple[Request, list[Tr
         TrainConfig(dataset=request.dataset, strategy=request.strategy, scale=request.scale, device=request.device)
         if not {*known_models(request.models), *(trial.model for trial in trials)} <= request.weights.keys():
             raise ValueError("request.weights lacks a backbone")
-    except ValueError as error:
-        raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
     return request, trials
 
 

@@ -11,6 +11,7 @@ from sousaphone.errors import UserError
 from sousaphone.planning.forecast import Forecast
 from sousaphone.planning.job import Job
 from sousaphone.planning.throughput import train_steps
+from sousaphone.runs import schema
 from sousaphone.search.design import LEAST, MOST_CONFIGURATIONS, Search
 from sousaphone.text import as_option, counted, in_words
 
@@ -68,8 +69,10 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
             f"--budget of {in_words(search.seconds)} is too short: {LEAST} configurations of each backbone and the "
             f"finalists take about {in_words(least.seconds)}; give --budget {as_option(least.seconds * 1.1)} or more"
         )
+    # As many as run.json may have, finalists included.
+    most = min(MOST_CONFIGURATIONS, schema.MOST_ARMS // len(search.models) - search.finalists - 1)
     fitting = LEAST
-    while fitting < MOST_CONFIGURATIONS and forecast(fitting + 1).seconds <= search.seconds:
+    while fitting < most and forecast(fitting + 1).seconds <= search.seconds:
         fitting += 1
     return planned(fitting)
 

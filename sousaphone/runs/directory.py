@@ -174,6 +174,14 @@ class RunDirectory:
             "that version, or start a new run"
         )
 
+    @contextmanager
+    def checking(self) -> Iterator[None]:
+        """Raise a UserError that names run.json for the ValueError of content that `read_plan` does not check."""
+        try:
+            yield
+        except ValueError as error:
+            raise UserError(f"{self.path / 'run.json'}: {error}; restore it from a copy") from error
+
     def read_foreign_plan(self) -> dict[str, Any]:
         """Read run.json of a run that may come from anybody: raise a UserError, too, if a file of it is unsafe to open:
         a link that leads out of the run, a pipe or a device, or one whose name cannot be printed."""

@@ -19,12 +19,13 @@ from typing import Annotated, Any, Required
 from annotated_types import Ge, Le, Len
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
+from sousaphone.config import MOST_TRIALS as MOST_TRIALS
 from sousaphone.config import TrainConfig, arm_of
 from sousaphone.errors import printable
 from sousaphone.files import read_small
 from sousaphone.runs.statuses import Status
 
-MOST_EPOCHS, MOST_TRIALS, MOST_NUMBER = 100_000, 10_000, 1e40
+MOST_EPOCHS, MOST_NUMBER = 100_000, 1e40
 # A report takes a second for ten arms, and compares each backbone with each other.
 MOST_ARMS, MOST_MODELS = 1_000, 32
 STRICT = {"strict": True, "allow_inf_nan": False}  # `__pydantic_config__` of dataclasses that are read

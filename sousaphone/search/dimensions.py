@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Len
 
 from sousaphone.config import TrainConfig
+from sousaphone.errors import UserError
 from sousaphone.runs import schema
 from sousaphone.strategies import STRATEGIES
 
@@ -69,9 +70,16 @@ def space_around(default: TrainConfig, fixed: Collection[str] = ()) -> dict[str,
     Args:
         default: the untuned trial.
         fixed: fields that are given and not searched.
+
+    Raises:
+        UserError: the untuned learning rate is 0, or too small.
     """
-    low, high = (float(f"{factor * default.learning_rate:.3g}") for factor in _RATE)
-    space = {"learning_rate": Dimension("loguniform", low, high), **_DEFAULT}
+    space = dict(_DEFAULT)
+    if "learning_rate" not in fixed:
+        low, high = (float(f"{factor * default.learning_rate:.3g}") for factor in _RATE)
+        if not 0 < low < high:
+            raise UserError(f"learning_rate={default.learning_rate:g} of {default.model} has no neighbours to search")
+        space = {"learning_rate": Dimension("loguniform", low, high), **space}
     unused = set(fixed)
     unused |= set() if STRATEGIES[default.strategy].low_rank and "lora_alpha" not in fixed else {"lora_r"}
     unused |= set() if default.augment else {"mixup_alpha"}

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sousaphone.config import TrainConfig
-from sousaphone.errors import UserError
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -33,10 +32,8 @@ class Progress:
     def read(cls, run: RunDirectory, again: Collection[str] = ()) -> Progress:
         """Read the search of a run; raise a UserError if run.json is damaged or the run is no search."""
         plan = run.read_plan()
-        try:
+        with run.checking():
             return cls.of(plan, [TrialRecord.find(run.trial(name)) for name in plan["trial_ids"]], again)
-        except ValueError as error:
-            raise UserError(f"{run.path / 'run.json'}: {error}; restore it from a copy") from error
 
     @classmethod
     def of(
@@ -48,6 +45,10 @@ class Progress:
         trials = {name: TrainConfig(**each) for name, each in zip(names, plan["trials"], strict=True)}
         if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
             raise ValueError("the proposals of its search are not those of its trials")
+        if any(trials[name].model != proposal.model for name, proposal in search.proposals.items()):
+            raise ValueError("the proposals of its search are of other backbones than its trials")
+        if not all(search.is_over(trial.epochs) for trial in trials.values()):
+            raise ValueError("the rungs of its search are not those of its trials")
         known = {name: each for name, each in zip(names, records, strict=True) if each is not None}
         return cls(search, trials, known, again)
 

@@ -118,7 +118,8 @@ class LiveCallback(tune.Callback):
 def _left(run: RunDirectory, trial_id: str) -> str:
     """Return the expected time left of the trial and of the sweep."""
     plan = run.read_plan()
-    ends = seconds_left(plan, read_records(run, plan))
+    with run.checking():
+        ends = seconds_left(plan, read_records(run, plan))
     if not ends:
         return ""
     own = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""

@@ -25,7 +25,7 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
     seconds from now; empty before the first epoch ends. A trial of a search ends at its next rung.
 
     An epoch takes the mean time of its backbone's epochs so far, or of all epochs if the backbone has none. A waiting
-    trial takes the place that becomes free first.
+    trial takes the place that becomes free first. Raises a ValueError if the plan's search is damaged.
     """
     epoch_seconds: dict[str, list[float]] = {}
     for begun in filter(None, records):
@@ -68,7 +68,8 @@ def write_status(run: RunDirectory) -> None:
     plan = run.read_plan()
     records = read_records(run, plan)
     is_running = any(record is not None and record.status is Status.RUNNING for record in records)
-    ends = seconds_left(plan, records) if is_running else {}
+    with run.checking():
+        ends = seconds_left(plan, records) if is_running else {}
     rows, steps = [], {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):
         status = record.status if record else Status.PENDING

@@ -7,14 +7,29 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 
 from ray import cloudpickle
-from ray.tune.schedulers import PopulationBasedTraining
+from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
+from ray.tune.search import Searcher
 
 from sousaphone.config import Sweep
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.planning.sweep_options import Request
+from sousaphone.search.design import Search
+from sousaphone.sweep.search import SearchProposals
 from sousaphone.text import one_line
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("cpus_per_trial", "gpus_per_trial"), (int, float)),
+    **dict.fromkeys(("metric", "mode", "tuning"), (str,)),
+    "max_concurrent": (int, NoneType),
+    "searcher": (Searcher, NoneType),
+    "scheduler": (TrialScheduler, NoneType),
+    "search": (Search, NoneType),
+    "notes": (tuple,),
+}
+_CHOICES = {"mode": ("max", "min"), "metric": ("val_macro_f1", "val_acc", "val_loss", "train_loss")}
 
 
 def sweep_of_file(path: Path, request: Request) -> Sweep:
@@ -45,6 +60,20 @@ def sweep_of_file(path: Path, request: Request) -> Sweep:
         ) from error
     if not isinstance(made, Sweep):
         raise UserError(f"--config {path}: sweep(request) returned a {type(made).__name__}; return a Sweep")
+    for name, kinds in _TYPES.items():
+        if not isinstance(value := getattr(made, name), kinds):
+            allowed = " or ".join("none" if each is NoneType else each.__name__ for each in kinds)
+            shown = printable(repr(value))[:100]
+            raise UserError(f"--config {path}: {name}={shown} of its Sweep is not of type {allowed}")
+    for name, choices in _CHOICES.items():
+        if (value := getattr(made, name)) not in choices:
+            raise UserError(
+                f"--config {path}: {name}={value!r} of its Sweep is unknown; choose one of: {', '.join(choices)}"
+            )
+    if made.search is not None and not isinstance(made.searcher, SearchProposals):
+        raise UserError(
+            f"--config {path}: its search has no SearchProposals as its searcher; copy tune_configs/search.py"
+        )
     if isinstance(made.scheduler, PopulationBasedTraining):
         raise UserError(f"--config {path}: population based training changes running trials; give another scheduler")
     return made

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sousaphone.backbones.registry import REGISTRY, strategy_of
+from sousaphone.backbones.strokes import StrokesBackbone
 from sousaphone.baselines.strokes import train_network
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
@@ -63,3 +64,14 @@ def test_its_random_weights_and_scale_do_not_void_a_verdict() -> None:
 def test_silence_has_an_embedding() -> None:
     backbone = load_backbone("strokes", "nano")
     assert backbone(torch.zeros(2, 40_000)).isfinite().all()
+
+
+def test_weights_of_another_transcriber_are_refused() -> None:
+    backbone = StrokesBackbone(REGISTRY["strokes"])
+    state = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    backbone.load_state_dict(state)
+    state["transcriber"][0] += 1
+    with pytest.raises(UserError, match="transcriber"):
+        backbone.load_state_dict(state)
+    with pytest.raises(UserError, match="transcriber"):  # as part of a model
+        torch.nn.ModuleDict({"backbone": backbone}).load_state_dict({f"backbone.{n}": t for n, t in state.items()})

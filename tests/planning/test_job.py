@@ -190,6 +190,14 @@ def test_file_that_the_plan_of_another_names_is_not_executed(storage: Path, rank
     assert saved["config_file"] == str(ranks)
 
 
+def returning(**fields: object) -> str:
+    """A file whose sweep has these fields."""
+    return (
+        "import dataclasses\nfrom tune_configs import backbones\n"
+        f"def sweep(request):\n    return dataclasses.replace(backbones.sweep(request), **{fields!r})\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [
@@ -201,6 +209,13 @@ def test_file_that_the_plan_of_another_names_is_not_executed(storage: Path, rank
         ("none.py", "", ["sweep"]),
         ("number.py", "def sweep(request):\n    return 3", ["int", "Sweep"]),
         ("population.py", POPULATION, ["population based", "scheduler"]),
+        ("scheduler.py", returning(scheduler="asha"), ["scheduler", "'asha'"]),
+        ("searcher.py", returning(searcher="optuna", param_space={"model": "ast"}), ["searcher", "'optuna'"]),
+        ("tuned.py", returning(search="x"), ["search", "'x'"]),
+        ("resources.py", returning(cpus_per_trial="2"), ["cpus_per_trial", "'2'"]),
+        ("mode.py", returning(mode="best"), ["mode", "'best'"]),
+        ("metric.py", returning(metric="f1"), ["metric", "'f1'"]),
+        ("samples.py", returning(num_samples=10**9), ["num_samples", "1000000000"]),
         ("rank.py", RANKS.replace('"lora_r"', '"rank"'), ["rank.py", "'rank'"]),
     ],
 )

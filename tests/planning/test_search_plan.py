@@ -20,6 +20,7 @@ from sousaphone.planning.search_plan import describe_search, upcoming, with_rung
 from sousaphone.planning.throughput import Speed, workload
 from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
+from sousaphone.search.dimensions import space_around
 from sousaphone.search.progress import Progress
 from tests.planning.test_job import job_of
 from tests.search import simulation
@@ -83,6 +84,29 @@ def test_plan_shows_the_estimate_of_each_backbone(planned: Job) -> None:
     text = "\n".join(describe_search(job, job.sweep.search, forecast))
     assert all(part in text for part in ("8 configurations", "75", "250", "AST", "BEATs", "1,125", "learning_rate"))
     assert text.count("about") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--seeds", "0", "0"], "--seeds 0 0"),  # the finalists' trials would have the same name
+        (["--seeds", "18446744073709551615"], "seed=18446744073709551615"),
+        (["--seeds", *map(str, range(2000))], "10000 trials"),  # of finalists
+        (["--budget", "198", "--models", "ast", "beats", "htsat", "efficientat", "strokes"], "1000 arms"),
+    ],
+)
+def test_search_whose_finalists_cannot_be_planned_is_refused(
+    small_sousa: Path, tmp_path: Path, options: list[str], part: str
+) -> None:
+    with pytest.raises(UserError, match=part):
+        job_of(tmp_path, *SEARCH, "--budget", "8", "--data-dir", str(small_sousa), *options)
+
+
+def test_untuned_learning_rate_may_be_zero_only_if_it_is_given(small_sousa: Path, tmp_path: Path) -> None:
+    job = job_of(tmp_path, *SEARCH, "--data-dir", str(small_sousa), "--set", "learning_rate=0")
+    assert "learning_rate" not in job.sweep.search.space["ast"]
+    with pytest.raises(UserError, match="learning_rate=0"):
+        space_around(dataclasses.replace(job.trials[0], learning_rate=0.0))
 
 
 def test_setting_that_is_given_is_not_searched(small_sousa: Path, tmp_path: Path) -> None:

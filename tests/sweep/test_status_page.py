@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sousaphone.errors import UserError
 from sousaphone.runs.directory import SCHEMA, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
@@ -117,3 +118,28 @@ def test_only_a_trial_at_its_own_time_limit_needs_a_longer_one(tmp_path: Path, c
     write_status(run)
     lines = [line for line in run.status_page.read_text().splitlines() if "--resume" in line]
     assert [line.partition(": ")[2] for line in lines] == [f"`{run.resume_command}{more}`"]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rungs": []}, {"rungs": [0, 0]}, {"rungs": [90, 30]}, {"seed": "x"}, {"space": {}}]
+)
+def test_damaged_search_is_one_line(tmp_path: Path, changes: dict[str, object]) -> None:
+    progress = simulation.run(simulation.begin(), lambda trial, epoch: epoch / 10, killed_after=7)
+    run, (name, *_) = RunDirectory(tmp_path), progress.records
+    written = {
+        "schema": SCHEMA,
+        "created": "2026-01-01T00:00:00",
+        "config": "search",
+        "request": {"seeds": [0]},
+        "trial_ids": list(progress.trials),
+        "trials": [asdict(trial) for trial in progress.trials.values()],
+        "search": progress.search.to_json(),
+    }
+    run.trial(name).mkdir(parents=True)
+    progress.records[name].status, progress.records[name].cause = Status.RUNNING, None
+    progress.records[name].write(run.trial(name))
+    run.write_plan(written)
+    write_status(run)
+    run.write_plan({**written, "search": {**written["search"], **changes}})
+    with pytest.raises(UserError, match=r"run\.json.*search"):
+        write_status(run)

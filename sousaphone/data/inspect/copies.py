@@ -73,12 +73,16 @@ def find_copies(dataset: Dataset, fingerprints: np.ndarray) -> list[list[int]]:
         return []
     starts = range(0, len(similar), _BATCH)
     title = f"comparing {counted(len(similar), 'pair')} of similar clips"
-    batches = tracked((similar[start : start + _BATCH] for start in starts), title, len(starts))
-    copies = np.array([pair for batch in batches for pair in _same_sound(dataset, batch)], int).reshape(-1, 2)
     clips = len(dataset.clips)
-    graph = coo_array((np.ones(len(copies)), copies.T), shape=(clips, clips))
-    groups = pd.Series(range(clips)).groupby(connected_components(graph, directed=False)[1])
-    return [rows.tolist() for rows in groups.groups.values() if len(rows) > 1]
+    copies, groups = np.zeros((0, 2), int), np.arange(clips)
+    for start in tracked(starts, title, len(starts)):
+        # Of many copies of one recording, few pairs are needed.
+        if batch := [pair for pair in similar[start : start + _BATCH] if groups[pair[0]] != groups[pair[1]]]:
+            copies = np.concatenate([copies, np.array(_same_sound(dataset, batch), int).reshape(-1, 2)])
+            graph = coo_array((np.ones(len(copies)), copies.T), shape=(clips, clips))
+            groups = connected_components(graph, directed=False)[1]
+    rows = pd.Series(range(clips)).groupby(groups).groups.values()
+    return [own.tolist() for own in rows if len(own) > 1]
 
 
 def _similar(fingerprints: np.ndarray, groups: np.ndarray) -> list[tuple[int, int]]:

@@ -59,8 +59,12 @@ def labelled_strokes(dataset: Dataset) -> StrokeSequences | None:
         return None  # no such table, or not in SOUSA's format
     for column in (_TIME, _VELOCITY):
         if column in table:
-            table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
-    table = table[np.isfinite(table[_TIME])].sort_values(_TIME, kind="stable")
+            numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
+            table[column] = numbers.where(np.isfinite(numbers))
+    for column in (_HAND, _TYPE):
+        if column in table:  # numbers or lists instead of names as well
+            table[column] = table[column].astype(str).where(table[column].notna())
+    table = table[table[_TIME].notna()].sort_values(_TIME, kind="stable")
     given = [column for column in columns[2:] if table[column].notna().all()]
     values = {}
     if _VELOCITY in given:

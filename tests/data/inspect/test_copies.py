@@ -13,7 +13,7 @@ from scipy.signal import resample_poly
 
 from sousaphone.cli.data import main
 from sousaphone.data.inspect.check import check
-from sousaphone.data.inspect.copies import fingerprint
+from sousaphone.data.inspect.copies import correlation, fingerprint
 from sousaphone.data.synthetic.generate import generate, plan_clips
 from sousaphone.data.synthetic.players import perform
 from sousaphone.data.synthetic.render import render
@@ -121,6 +121,19 @@ def test_copy_in_another_split_is_an_error(root, change):
     (error,) = (finding.text for finding in checked.findings if finding.error)
     assert f"{table(root).sample_id[row]} = added{CLIPS}" in error
     assert "in different splits" in error
+
+
+def test_many_copies_of_one_recording_take_few_comparisons(root, monkeypatch):
+    row, compared, copies = train_row(root), [], 16
+    wave = read(root, row)
+    for number in range(copies):
+        add(root, row, (0.9 - 0.02 * number) * wave, RATE, split="train")
+    monkeypatch.setattr(
+        "sousaphone.data.inspect.copies.correlation", lambda a, b: compared.append(a) or correlation(a, b)
+    )
+    (repeated,) = check(root).repeated
+    assert repeated.clips == [row, *range(CLIPS, CLIPS + copies)]
+    assert len(compared) < copies * (copies + 1) / 2
 
 
 def test_copies_of_one_recording_are_one_group(root, capsys):

@@ -160,6 +160,19 @@ def test_incomplete_columns_of_labels_are_ignored(tmp_path):
     table.loc[table.index[:50], "hand"] = None
     table.to_parquet(tmp_path / STROKES)
     assert labelled_strokes(dataset).attributes == ("time", "loudness", "type")
+    table.assign(actual_velocity=np.inf).to_parquet(tmp_path / STROKES)
+    assert labelled_strokes(dataset).attributes == ("time", "type")
+
+
+@pytest.mark.parametrize("column", ["hand", "stroke_type"])
+@pytest.mark.parametrize("value", [["L"], {"L": 1}, 1.5, b"L"])
+def test_names_of_any_type_are_read_as_text(tmp_path, column, value):
+    dataset = make_set(tmp_path, players=2)
+    table = pd.read_parquet(tmp_path / STROKES)
+    table.assign(**{column: [value] * len(table)}).to_parquet(tmp_path / STROKES)
+    found = labelled_strokes(dataset)
+    assert found.attributes == ("time", "loudness", "hand", "type")
+    assert pairs(dataset.clips, found)
 
 
 @pytest.fixture(scope="module")
