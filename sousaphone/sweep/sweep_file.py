@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import sys
 import traceback
@@ -76,4 +77,7 @@ def sweep_of_file(path: Path, request: Request) -> Sweep:
         )
     if isinstance(made.scheduler, PopulationBasedTraining):
         raise UserError(f"--config {path}: population based training changes running trials; give another scheduler")
+    # Ray asks once, and refuses to run then.
+    if made.scheduler is not None and not copy.deepcopy(made.scheduler).set_search_properties(made.metric, made.mode):
+        raise UserError(f"--config {path}: leave out metric and mode of the scheduler; those of the Sweep are used")
     return made

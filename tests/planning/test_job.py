@@ -136,10 +136,12 @@ def sweep(request):
 """
 
 
-POPULATION = RANKS.replace(
-    "param_space=space", "scheduler=PopulationBasedTraining(hyperparam_mutations={'lora_r': [2]})"
-)
-POPULATION = POPULATION.replace("import dataclasses", "import dataclasses\nfrom ray.tune.schedulers import *")
+def scheduled(scheduler: str) -> str:
+    """RANKS with a scheduler and no ranks."""
+    return "from ray.tune.schedulers import *\n" + RANKS.replace("param_space=space", f"scheduler={scheduler}")
+
+
+POPULATION = scheduled("PopulationBasedTraining(hyperparam_mutations={'lora_r': [2]})")
 
 
 @pytest.fixture
@@ -209,6 +211,7 @@ def returning(**fields: object) -> str:
         ("none.py", "", ["sweep"]),
         ("number.py", "def sweep(request):\n    return 3", ["int", "Sweep"]),
         ("population.py", POPULATION, ["population based", "scheduler"]),
+        ("own_metric.py", scheduled("ASHAScheduler(metric='val_acc', mode='max')"), ["metric", "scheduler"]),
         ("scheduler.py", returning(scheduler="asha"), ["scheduler", "'asha'"]),
         ("searcher.py", returning(searcher="optuna", param_space={"model": "ast"}), ["searcher", "'optuna'"]),
         ("tuned.py", returning(search="x"), ["search", "'x'"]),
