@@ -96,7 +96,7 @@ def _finish_done(job: Job, options: Options) -> int:
     print("nothing is left to train")
     # No trial is left, so a plain --resume continues none of them, whatever their causes.
     ends = {name: (record.status, None) for name, record in job.records().items()}
-    for purpose, command in job.directory.next_steps(ends):
+    for purpose, command in job.directory.next_steps(job.directory.read_plan(), ends):
         print(f"{purpose}: {command}" if command else purpose)
     if options.baselines and job.plan and not job.plan.get("baselines", True):
         print("baselines are not measured: they run before the trials, and no trial is left")

@@ -177,9 +177,8 @@ class Findings:
 
     def next_steps(self, trials: Sequence[Trial]) -> list[tuple[str, str | None]]:
         """Return (purpose, command or None) for continuing unfinished trials; empty while the run is running."""
-        return (
-            [] if self.live else RunDirectory(self.path).next_steps({t.trial_id: (t.status, t.cause) for t in trials})
-        )
+        ends = {trial.trial_id: (trial.status, trial.cause) for trial in trials}
+        return [] if self.live else RunDirectory(self.path).next_steps(self.plan, ends)
 
     @property
     def facts(self) -> list[tuple[str, str]]:

@@ -101,10 +101,11 @@ class RunDirectory:
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
-    def next_steps(self, ends: Mapping[str, tuple[Status, Cause | None]]) -> list[tuple[str, str | None]]:
-        """Return (purpose, command or None) of each way to continue these trials, given their statuses and causes. The
-        configurations of a search are not continued once its finalists are planned."""
-        plan = self.read_plan()
+    def next_steps(
+        self, plan: Mapping[str, Any], ends: Mapping[str, tuple[Status, Cause | None]]
+    ) -> list[tuple[str, str | None]]:
+        """Return (purpose, command or None) of each way to continue trials of the plan, given their statuses and
+        causes. The configurations of a search are not continued once its finalists are planned."""
         has_finalists = any(trial.get("score_test") for trial in plan["trials"])
         decided = (plan.get("search") or {}).get("proposals", {}) if has_finalists else {}
         counts = Counter(status.continuation(cause) for name, (status, cause) in ends.items() if name not in decided)

@@ -98,7 +98,7 @@ def write_status(run: RunDirectory) -> None:
         else f"- Results: {code_span(str(run.report))} (to update: {code_span(f'python -m analysis {here}')})",
         f"- Records, checkpoints, TensorBoard files: {code_span(str(run.path / 'trials'))} "
         f"({code_span(f'tensorboard --logdir {here}')})",
-        *(f"- {purpose}: {code_span(command)}" for purpose, command in run.next_steps(steps) if command),
+        *(f"- {purpose}: {code_span(command)}" for purpose, command in run.next_steps(plan, steps) if command),
     ]
     with suppress(OSError), atomic_write(run.status_page) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

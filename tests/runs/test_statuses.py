@@ -84,12 +84,12 @@ def test_each_next_step_is_listed_once_with_its_number_of_trials(tmp_path: Path)
     each = [(status, None) for status in Status] + [(Status.TIME_LIMIT, Cause.SWEEP_TIME_LIMIT)]
     ends = {f"trial{number}": end for number, end in enumerate(each)}
     write_plan(run, ends)
-    steps = run.next_steps(ends)
+    steps = run.next_steps(run.read_plan(), ends)
     resume = run.resume_command
     lines = [resume, f"{resume} --retry-failed", f"{resume} --trial-time-limit none", None]
     assert [line for _, line in steps] == lines
     assert [purpose.rpartition(" (")[2] for purpose, _ in steps] == ["4 trials)", "2 trials)", "1 trial)", "1 trial)"]
-    assert run.next_steps({"trial0": (Status.COMPLETED, Cause.ALL_EPOCHS)}) == []
+    assert run.next_steps(run.read_plan(), {"trial0": (Status.COMPLETED, Cause.ALL_EPOCHS)}) == []
 
 
 def test_configurations_of_a_search_are_not_continued_once_its_finalists_are_planned(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_configurations_of_a_search_are_not_continued_once_its_finalists_are_pla
     )
     search = {"proposals": {"searched": {}}}
     write_plan(run, {"searched": ends["searched"]}, search=search, score_test=False)
-    assert len(run.next_steps({"searched": ends["searched"]})) == 1
+    assert len(run.next_steps(run.read_plan(), {"searched": ends["searched"]})) == 1
     write_plan(run, ends, search=search)
-    assert run.next_steps({"searched": ends["searched"]}) == []
-    assert len(run.next_steps(ends)) == 1
+    assert run.next_steps(run.read_plan(), {"searched": ends["searched"]}) == []
+    assert len(run.next_steps(run.read_plan(), ends)) == 1
