@@ -36,6 +36,11 @@ def pytest_configure() -> None:
         os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with whole sweeps, which take longest, so that short tests remain for the end."""
+    items.sort(key=lambda item: item.path.parent.name not in ("sweep", "fuzz_runs"))
+
+
 def pytest_collection_finish() -> None:
     """Exclude the imported modules from garbage collection, which makes the tests faster."""
     gc.freeze()
