@@ -19,7 +19,7 @@ from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device
 from sousaphone.training.step import autocast
 
-_CPU_SAMPLES = 2**20  # most in a batch on a CPU
+_CPU_SAMPLES = 2**19  # most in a batch on a CPU; what is computed from them fits its caches
 
 
 class Scorer(Protocol):

@@ -18,7 +18,7 @@ from sousaphone.errors import UserError
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
 _SIZED = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "CAF")  # the header states the size of the data
 _MAX_SAMPLES = 2**28  # of all channels, 1 GiB
-_BLOCK = 2**20  # samples of all channels that are decoded at once
+_BLOCK = 2**18  # samples of all channels that are decoded at once; from about 2**19 on BLAS uses threads to mix them
 _UNKNOWN = 2**52  # more samples than a header states
 _PLACEHOLDER = 0x7FFFF000  # least size in the RIFF header of a program that writes to a pipe
 MOST_FLOAT = 16.0  # +24 dB re full scale; greater samples are on the scale of integers
