@@ -24,6 +24,8 @@ from sousaphone.space import bounds, domains, is_domain, is_empty, is_grid, part
 from sousaphone.strategies import STRATEGIES
 
 MOST_TRIALS = 10_000  # of a sweep
+# Of every epoch, for the searcher and the scheduler of a sweep.
+METRICS = ("val_macro_f1", "val_acc", "val_top5", "val_loss", "train_loss", "train_ce")
 DATASET_SIZES: dict[str, int | None] = {"tiny": 1_000, "mini": 3_000, "small": 10_000, "medium": 25_000, "full": None}
 FEW_PLAYERS = 8  # test players: with fewer, a difference between two models hardly generalises to other players
 LORA_TARGETS = ("all-linear", "sweep", "qv", "qkv", "attention")

@@ -153,7 +153,8 @@ class KaldiFrontend(Frontend):
         window, hop = self.contract.window, self.contract.hop
         if wave.shape[-1] < window:
             return wave.new_zeros(wave.shape[0], 0, self.contract.mels)
-        if (whole := overlapped(wave)) is None or (step := wave.stride(0)) % hop:
+        whole, step = overlapped(wave), wave.stride(0)
+        if whole is None or step % hop:
             return torch.cat([self._log_mels(part) for part in clip_groups(wave)])
         # Windows share the frames in which they overlap. Each row has the frames that begin in one step.
         rows = F.pad(whole, (0, step)).unfold(0, step + window - hop, step)

@@ -249,6 +249,7 @@ class _Scores:
         if len(hops) == 1 and 0 < (hop := hops.pop()) < width and lengths.min() == width:
             length = starts[-1] - starts[0] + width
             stretch = self._samples.read(starts[0], length, length)
+            # torch warns of arrays that are not writable.
             return np.lib.stride_tricks.sliding_window_view(stretch, width, writeable=True)[::hop]
         return np.stack(
             [self._samples.read(start, length, width) for start, length in zip(starts, lengths, strict=True)]

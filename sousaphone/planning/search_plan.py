@@ -69,22 +69,26 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
             f"--budget of {in_words(search.seconds)} is too short: {LEAST} configurations of each backbone and the "
             f"finalists take about {in_words(least.seconds)}; give --budget {as_option(least.seconds * 1.1)} or more"
         )
-    # As many as run.json may have, finalists included.
-    most = min(MOST_CONFIGURATIONS, schema.MOST_ARMS // len(search.models) - search.finalists - 1)
     fitting = LEAST
-    while fitting < most and forecast(fitting + 1).seconds <= search.seconds:
+    while fitting < _most_configurations(search) and forecast(fitting + 1).seconds <= search.seconds:
         fitting += 1
     return planned(fitting)
 
 
+def _most_configurations(search: Search) -> int:
+    """Return the most configurations of each backbone that run.json can have, finalists included."""
+    return min(MOST_CONFIGURATIONS, schema.MOST_ARMS // len(search.models) - search.finalists - 1)
+
+
 def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[str]:
     """Yield the budget, the rungs and, if it is known, the time of each backbone."""
-    most = " (the maximum)" if search.seconds and search.configurations == MOST_CONFIGURATIONS else ""
+    most = " (the maximum)" if search.seconds and search.configurations == _most_configurations(search) else ""
     rungs = zip(search.ladder.places, search.rungs, strict=True)
     lengths = ", ".join(f"{number} train for {steps:,} steps" for number, steps in rungs)
+    grace = f"; none is stopped before {search.rungs[0]:,} (grace)" if len(search.rungs) > 1 else ""
     yield (
         f"search: {counted(search.configurations, 'configuration')} of each backbone by {search.sampler}{most}: "
-        f"{lengths}"
+        f"{lengths}{grace}"
     )
     for model in search.models:
         own = [one for one in forecast.trials if one.trial.model == model]

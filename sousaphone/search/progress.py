@@ -47,7 +47,7 @@ class Progress:
             raise ValueError("the proposals of its search are not those of its trials")
         if any(trials[name].model != proposal.model for name, proposal in search.proposals.items()):
             raise ValueError("the proposals of its search are of other backbones than its trials")
-        if not all(search.is_over(trial.epochs) for trial in trials.values()):
+        if not all(search.is_over(epochs) for epochs in {trial.epochs for trial in trials.values()}):
             raise ValueError("the rungs of its search are not those of its trials")
         known = {name: each for name, each in zip(names, records, strict=True) if each is not None}
         return cls(search, trials, known, again)
@@ -107,9 +107,9 @@ class Progress:
         return all(self._next_segment(model, self.tried(model), {}) is None for model in self.search.models)
 
     @property
-    def is_searching(self) -> bool:
-        """Whether the finalists are not planned yet."""
-        return not any(trial.score_test for trial in self.trials.values())
+    def has_finalists(self) -> bool:
+        """Whether the finalists are planned."""
+        return any(trial.score_test for trial in self.trials.values())
 
     def epochs_to_rung(self, name: str) -> int:
         """Return the epochs that a trial trains to reach its next rung."""

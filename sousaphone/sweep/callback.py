@@ -123,8 +123,7 @@ def _left(run: RunDirectory, trial_id: str) -> str:
     if not ends:
         return ""
     own = f"  {in_words(ends[trial_id])} left" if trial_id in ends else ""
-    if len(plan["trial_ids"]) < plan.get("planned", 0) and not plan.get(
-        "search"
-    ):  # proposals may be pruned at any time
+    # Further proposals may be pruned at any time; only a search knows its steps.
+    if len(plan["trial_ids"]) < plan.get("planned", 0) and not plan.get("search"):
         return own
     return f"{own}  (sweep: {in_words(max(ends.values()))})"

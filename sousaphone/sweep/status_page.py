@@ -39,7 +39,7 @@ def seconds_left(plan: dict[str, Any], records: Sequence[TrialRecord | None]) ->
         return fmean(epoch_seconds.get(model, overall)) * epochs
 
     progress = Progress.of(plan, records) if plan.get("search") else None
-    searching = progress if progress and progress.is_searching else None
+    searching = progress if progress and not progress.has_finalists else None
     ends: dict[str, float] = {}
     waiting: dict[str, float] = {}
     for trial_id, config, record in zip(plan["trial_ids"], plan["trials"], records, strict=True):

@@ -14,7 +14,7 @@ from ray import cloudpickle
 from ray.tune.schedulers import PopulationBasedTraining, TrialScheduler
 from ray.tune.search import Searcher
 
-from sousaphone.config import Sweep
+from sousaphone.config import METRICS, Sweep
 from sousaphone.errors import UserError, printable
 from sousaphone.planning.sweep_options import Request
 from sousaphone.search.design import Search
@@ -30,7 +30,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "search": (Search, NoneType),
     "notes": (tuple,),
 }
-_CHOICES = {"mode": ("max", "min"), "metric": ("val_macro_f1", "val_acc", "val_loss", "train_loss")}
+_CHOICES = {"mode": ("max", "min"), "metric": METRICS}
 
 
 def sweep_of_file(path: Path, request: Request) -> Sweep:

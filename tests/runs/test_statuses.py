@@ -93,10 +93,7 @@ def test_each_next_step_is_listed_once_with_its_number_of_trials(tmp_path: Path)
 
 
 def test_configurations_of_a_search_are_not_continued_once_its_finalists_are_planned(tmp_path: Path) -> None:
-    run, ends = (
-        RunDirectory(tmp_path),
-        {"searched": (Status.FAILED, Cause.ERROR), "final": (Status.FAILED, Cause.ERROR)},
-    )
+    run, ends = RunDirectory(tmp_path), dict.fromkeys(("searched", "final"), (Status.FAILED, Cause.ERROR))
     search = {"proposals": {"searched": {}}}
     write_plan(run, {"searched": ends["searched"]}, search=search, score_test=False)
     assert len(run.next_steps(run.read_plan(), {"searched": ends["searched"]})) == 1

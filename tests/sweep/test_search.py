@@ -22,7 +22,7 @@ MODELS = ("ast", "beats")
 CONFIGURATIONS, EPOCHS = 4, 6  # compared after two epochs
 SEED = 5
 SEEDS = ["0"]  # of the finalists
-KILLS = 3
+KILLS = 5
 SEARCH = ["--config", "search", "--budget", str(CONFIGURATIONS)]
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ import torch
 
 from sousaphone import lora
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
-from sousaphone.config import TrainConfig
+from sousaphone.config import METRICS, TrainConfig
 from sousaphone.data.prepare import TrialData, open_trial_data
 from sousaphone.errors import UserError
 from sousaphone.model import RudimentClassifier, build_model
@@ -145,6 +145,11 @@ def test_weight_decay_applies_to_matrices_only() -> None:
     adamw([matrix, vector], learning_rate=0.1, weight_decay=0.5).step()
     assert (matrix < 1).all()
     assert (vector == 1).all()
+
+
+def test_every_epoch_has_the_metrics_that_a_sweep_may_use(trial_config: MakeConfig) -> None:
+    _, epochs = run(trial_config())
+    assert all(epoch.metrics.keys() >= {*METRICS} for epoch in epochs)
 
 
 def test_train_ce_is_measured_on_evenly_spaced_training_clips(
