@@ -17,6 +17,7 @@ from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device
+from sousaphone.kernels.packed_linear import pack
 from sousaphone.training.step import autocast
 
 _CPU_SAMPLES = 2**19  # most in a batch on a CPU; what is computed from them fits its caches
@@ -45,6 +46,8 @@ class TorchScorer:
         if self.device.type != "cuda":  # there, frozen weights are rounded to bfloat16, and adapters are not
             for _, network in self._members:
                 lora.merge(network)
+                if self.device.type == "cpu":
+                    pack(network)
         self.batch = _batch(members[0].config, self.device)
 
     def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

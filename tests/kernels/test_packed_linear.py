@@ -1,0 +1,38 @@
+"""Packed layers compute the results of the layers that they replace."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sousaphone import lora
+from sousaphone.backbones.registry import DEFAULT_SWEEP
+from sousaphone.config import TrainConfig
+from sousaphone.kernels.packed_linear import PackedLinear, pack
+from sousaphone.model import build_model
+from sousaphone.rudiments import SLUGS
+
+
+@pytest.mark.parametrize("name", DEFAULT_SWEEP)
+def test_packed_networks_compute_the_same_logits(name: str) -> None:
+    model = build_model(TrainConfig(model=name, clip_seconds=1.0), len(SLUGS)).eval()
+    lora.merge(model)
+    packed = copy.deepcopy(model)
+    pack(packed)
+    assert any(isinstance(module, PackedLinear) for module in packed.modules())
+    with torch.inference_mode():
+        features = model.features(torch.rand(3, model.backbone.spec.sample_rate) - 0.5)
+        torch.testing.assert_close(packed.infer(features), model.infer(features), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_inputs_of_any_shape_and_layout(kind: torch.dtype, tolerance: float, bias: bool) -> None:
+    layer = nn.Linear(20, 30, bias=bias, dtype=kind)
+    x = torch.rand(2, 20, 7, dtype=kind).transpose(1, 2)
+    with torch.inference_mode():
+        for part in (x, x[:0], x[0]):
+            torch.testing.assert_close(PackedLinear(layer)(part), layer(part), rtol=tolerance, atol=tolerance)
