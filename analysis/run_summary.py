@@ -213,6 +213,7 @@ class Findings:
             ("Learning rates", ", ".join(dict.fromkeys(rate_texts))),
             ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
+            ("Precision", ", ".join(dict.fromkeys(trial.precision for trial in self.compared))),
             ("Limits", ", ".join(f"{in_words(value)} {text}" for value, text in limits if value is not None)),
         ]
         return [(name, str(value)) for name, value in pairs if value]

@@ -41,8 +41,8 @@ _COLUMNS = {
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
     "peak MB": "highest memory use in training: of the GPU, or on a CPU of the process, without memory-mapped files; a "
     "process runs several trials one after another, so earlier ones may contribute",
-    "signature": "hash of clips, splits, clip length, size, limit_eval_batches and version; only rows with the same "
-    "signature are comparable",
+    "signature": "hash of clips, splits, clip length, size, precision, limit_eval_batches and version; only rows with "
+    "the same signature are comparable",
 }
 _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),

@@ -31,6 +31,7 @@ FEW_PLAYERS = 8  # test players: with fewer, a difference between two models har
 LORA_TARGETS = ("all-linear", "sweep", "qv", "qkv", "attention")
 SCALES = ("base", "nano")
 DEVICES = ("cuda", "mps", "cpu")
+PRECISIONS = ("auto", "float32", "bfloat16")
 CLIP_SECONDS = {"nano": 2.5, "base": 5.0}  # input length of every model of a sweep, by scale
 COVERED_SECONDS = 30.0  # most of a clip that the averaged scores use: its central part
 DEFAULT_EPOCHS = 20
@@ -117,6 +118,12 @@ class TrainConfig:
 
     # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
+    precision: str = option(
+        "auto",
+        "of frozen layers and activations; adapters and new layers are float32",
+        shown="auto: bfloat16 on CUDA, and at full size on a CPU with instructions for it",
+        choices=PRECISIONS,
+    )
     threads: int = option(
         1, "CPU threads per trial; only equal threads give bit-identical results", shown="by device", low=1
     )
@@ -132,6 +139,20 @@ class TrainConfig:
         for each in dataclasses.fields(self):
             _check(each, getattr(self, each.name))
         object.__setattr__(self, "strategy", strategy_of(self.model, self.strategy))
+        if self.precision == "auto":  # sweeps resolve it by the processor, too; older ones did not
+            object.__setattr__(self, "precision", "bfloat16" if self.device == "cuda" else "float32")
+        elif self.precision == "bfloat16" and self.device == "mps":
+            raise UserError("precision=bfloat16 is not available on mps; leave it out, or give float32")
+
+    @property
+    def frozen_bfloat16(self) -> bool:
+        """Whether frozen layers are held in bfloat16; other strategies in bfloat16 use autocast."""
+        return self.precision == "bfloat16" and STRATEGIES[self.strategy].rounded
+
+    @property
+    def captured(self) -> bool:
+        """Whether the passes of a micro-batch are captured as CUDA graphs."""
+        return self.device == "cuda" and self.frozen_bfloat16
 
     @property
     def arm_name(self) -> str:
@@ -252,7 +273,16 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 # The same in all trials of a sweep, or, like the micro-batch, in all trials of a backbone.
 FIXED = {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "device", "threads", "scale", "weights"}
-FIXED |= {"micro_batch", "accumulation", "eval_batch", "frontend_mismatch", "limit_eval_batches", "score_test", "tag"}
+FIXED |= {
+    "precision",
+    "micro_batch",
+    "accumulation",
+    "eval_batch",
+    "frontend_mismatch",
+    "limit_eval_batches",
+    "score_test",
+    "tag",
+}
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,20 @@ def pick_device(requested: str = "auto") -> str:
     return "mps" if is_here("mps") else "cpu"
 
 
+def pick_precision(device: str, scale: str) -> str:
+    """Return the faster precision of frozen layers on a device: bfloat16 on CUDA, and for full-size models on a CPU
+    that multiplies it in hardware, else float32."""
+    return "bfloat16" if device == "cuda" or (device == "cpu" and scale == "base" and has_bfloat16()) else "float32"
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine's CPU has instructions that multiply bfloat16 matrices (AMX, AVX512-BF16)."""
+    import torch
+
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
 def has_gpu_driver(root: Path = Path("/")) -> bool:
     """Whether a GPU driver may be installed. On Linux its files show it without the import of torch, which takes
     seconds; elsewhere the answer is always True."""

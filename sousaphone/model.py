@@ -109,10 +109,10 @@ class RudimentClassifier(nn.Module):
                 dropout.train()
         return self
 
-    def place(self, device: torch.device) -> Self:
-        """Move the model to a device in place; on CUDA, cast frozen parameters to bfloat16 (`Strategy.captured`)."""
-        self.to(device)
-        return self.round_frozen() if device.type == "cuda" and self.strategy.captured else self
+    def place(self, config: TrainConfig) -> Self:
+        """Move the model to the device of a trial in place, and cast frozen parameters to its precision."""
+        self.to(torch.device(config.device))
+        return self.round_frozen() if config.frozen_bfloat16 else self
 
     def round_frozen(self) -> Self:
         """Cast frozen parameters to bfloat16 in place, convolution kernels in channels-last layout.
@@ -125,7 +125,8 @@ class RudimentClassifier(nn.Module):
                 continue
             for parameter in module.parameters(recurse=False):
                 if not parameter.requires_grad:
-                    layout = torch.channels_last if parameter.dim() == 4 else torch.contiguous_format
+                    on_gpu = parameter.is_cuda and parameter.dim() == 4
+                    layout = torch.channels_last if on_gpu else torch.contiguous_format
                     parameter.data = parameter.data.to(torch.bfloat16, memory_format=layout)
         return self
 

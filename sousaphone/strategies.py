@@ -15,8 +15,9 @@ class Strategy:
     peft_type: Literal["LORA", "ADALORA", "IA3"] | None = None  # the kind of adapters, as PEFT names it
     options: Mapping[str, Any] = field(default_factory=dict)  # of PEFT's configuration, in addition to the trial's
     pretrained: Literal["frozen", "biases", "all"] = "frozen"  # pretrained parameters that train
-    # On CUDA: frozen layers in bfloat16, and passes captured as CUDA graphs. Otherwise eager, with autocast.
-    captured: bool = False
+    # In bfloat16: frozen layers are held in it, and on CUDA passes are captured as graphs. Otherwise eager, with
+    # autocast.
+    rounded: bool = False
 
     @property
     def low_rank(self) -> bool:
@@ -25,12 +26,12 @@ class Strategy:
 
 
 STRATEGIES: Mapping[str, Strategy] = {
-    "lora": Strategy("LoRA", "LORA", captured=True),  # Hu et al., arXiv 2106.09685
-    "rslora": Strategy("rsLoRA", "LORA", {"use_rslora": True}, captured=True),  # Kalajdzievski, arXiv 2312.03732
+    "lora": Strategy("LoRA", "LORA", rounded=True),  # Hu et al., arXiv 2106.09685
+    "rslora": Strategy("rsLoRA", "LORA", {"use_rslora": True}, rounded=True),  # Kalajdzievski, arXiv 2312.03732
     "dora": Strategy("DoRA", "LORA", {"use_dora": True}),  # Liu et al., arXiv 2402.09353
     "adalora": Strategy("AdaLoRA", "ADALORA"),  # Zhang et al., arXiv 2303.10512
     "ia3": Strategy("(IA)³", "IA3"),  # Liu et al., arXiv 2205.05638
     "bitfit": Strategy("biases only", pretrained="biases"),  # Ben Zaken et al., arXiv 2106.10199
-    "head": Strategy("head only", captured=True),
+    "head": Strategy("head only", rounded=True),
     "full": Strategy("full fine-tuning", pretrained="all"),
 }

@@ -53,10 +53,16 @@ class Trial:
             "data": self.data.get("fingerprint", ""),
             "clips": sorted((self.data.get("clips") or {}).items()),
             **{name: config.get(name) for name in ("dataset", "hold_out", "clip_seconds", "scale")},
+            "precision": self.precision,
             # Only where evaluation is limited, so that other signatures do not change.
             **({_SCORED: self.most_scored} if self.most_scored is not None else {}),
             "version": self.version,
         }
+
+    @property
+    def precision(self) -> str:
+        """The precision of frozen layers; older versions did not record it, and used that of the device."""
+        return str(self.config.get("precision") or ("bfloat16" if self.config.get("device") == "cuda" else "float32"))
 
     @property
     def signature(self) -> str:

@@ -70,6 +70,7 @@ def _row(
         "seed": config.get("seed"),
         "dataset": config.get("dataset"),
         "scale": config.get("scale"),
+        "precision": trial.precision,
         "weights": trial.weights,
         "status": trial.status,
         "partial": "true" if trial.partial else "false",

@@ -20,7 +20,7 @@ from sousaphone.backbones.backbone_spec import BackboneSpec
 from sousaphone.backbones.frontend_spec import FrontendOverrides
 from sousaphone.backbones.frontends import AstFrontend
 from sousaphone.backbones.state_dicts import refuse_other_features
-from sousaphone.backbones.transformer import add_norm, to_heads
+from sousaphone.backbones.transformer import add_norm, attend, to_heads
 from sousaphone.backbones.transformers_files import load_config, load_extractor, load_pretrained
 
 
@@ -102,7 +102,7 @@ def _attend(attention: Any, queries: Tensor, x: Tensor) -> Tensor:
     else:
         (q,), (k, v) = to_heads(queries, heads, attention.q_proj), to_heads(x, heads, *others)
     dropout = attention.attention_dropout if attention.training else 0.0
-    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attention.scaling)
+    x = attend(q, k, v, dropout, attention.scaling)
     y: Tensor = attention.o_proj(x.transpose(1, 2).flatten(2))
     return y
 

@@ -187,22 +187,36 @@ class PositionConv(nn.Module, HasFusedPath):
         self.weight_v = nn.Parameter(weight)
         self.weight_g = nn.Parameter(weight.norm(dim=(0, 1), keepdim=True))
         self.bias = nn.Parameter(torch.zeros(width))
+        self._cached: tuple[tuple[Any, ...], Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, D, L] to [B, D, L]; an even number of taps reaches one token further back than ahead."""
         length, kind = x.shape[-1], x.dtype
-        weight = self.weight_v.float()
-        weight = weight * (self.weight_g.float() / weight.norm(dim=(0, 1), keepdim=True))
         if not self.fused or x.device.type == "mps":  # mps lacks complex products
-            y = F.conv1d(x, weight.to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
+            y = F.conv1d(x, self.weight().to(kind), self.bias, padding=self.taps // 2, groups=self.groups)
             return y[..., :length]
         # By FFT: with many taps and few channels per group conv1d took over a third of a training step on a GPU.
         size = -(-(length + self.taps) // 32) * 32  # long enough to avoid wrap-around, and a multiple of 32 for speed
         spectrum = torch.fft.rfft(F.pad(x.float(), (self.taps // 2, 0)), size).unflatten(1, (self.groups, -1))
-        response = torch.fft.rfft(weight, size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]
-        product = spectrum.permute(1, 3, 0, 2) @ response.permute(0, 3, 2, 1).conj()  # [G, frequencies, B, O]
+        product = spectrum.permute(1, 3, 0, 2) @ self.response(size)  # [G, frequencies, B, O]
         y = torch.fft.irfft(product.permute(2, 0, 3, 1), size)[..., :length].flatten(1, 2)
         return (y + self.bias.float()[:, None]).to(kind)
+
+    def weight(self) -> Tensor:
+        """The normalised weight [D, I, taps], float32."""
+        weight = self.weight_v.float()
+        return weight * (self.weight_g.float() / weight.norm(dim=(0, 1), keepdim=True))
+
+    def response(self, size: int) -> Tensor:
+        """The conjugate frequency response [G, frequencies, I, O]. On a CPU that of frozen weights is kept: at full
+        size it takes a third of an evaluation. On a GPU, captured graphs would keep its address."""
+        parts = (self.weight_v, self.weight_g)
+        kept = self.weight_v.device.type == "cpu" and not any(part.requires_grad for part in parts)
+        key = (size, *((part.data_ptr(), part._version, part.dtype) for part in parts)) if kept else ()
+        if self._cached is None or not kept or self._cached[0] != key:
+            response = torch.fft.rfft(self.weight(), size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]
+            self._cached = key, response.permute(0, 3, 2, 1).conj().resolve_conj().contiguous()
+        return self._cached[1]
 
 
 class Encoder(nn.Module):

@@ -193,7 +193,8 @@ def _method(name: str, setup: EvaluationSetup) -> Method:
         return Method(stroke_frames, fit_strokes, rate, cpu, reads_strokes=True, every_window=True, fitting=0.6)
     trial = setup.trials[name.removeprefix(_KNN)]
     backbone = backbone_of(trial).to(setup.device)
-    extract = partial(embeddings, backbone, trial.eval_batch)
+    rounded = trial.precision == "bfloat16" and setup.device.type == trial.device  # as in training
+    extract = partial(embeddings, backbone, trial.eval_batch, rounded=rounded)
     return Method(extract, _quickly(fit_neighbours), backbone.spec.sample_rate, setup.device)
 
 

@@ -56,14 +56,17 @@ def pooled_log_mels(wave: Tensor, lengths: Tensor, rate: int) -> Tensor:
     return torch.cat([mean, spread.sqrt()], dim=1)
 
 
-def embeddings(backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, progress: Progress) -> Tensor:
-    """The mean of each clip's tokens, [N, D]; the backbone's own pooling may have untrained layers."""
+def embeddings(
+    backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, progress: Progress, rounded: bool = False
+) -> Tensor:
+    """The mean of each clip's tokens, [N, D], with products in bfloat16 if `rounded`. The backbone's own pooling may
+    have untrained layers."""
     kind = clips.device.type
 
     def extract(batch: Batch) -> Tensor:
         with torch.inference_mode():
             features = backbone.frontend(to_float(batch.wave), batch.lengths)
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):  # as in training
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=rounded):
                 tokens = backbone.encode(features)  # [B, L, D]
             return tokens.float().mean(1)
 

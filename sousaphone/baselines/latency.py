@@ -25,8 +25,11 @@ def distinct_models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str],
 
 
 def time_arm(trial: TrainConfig) -> InferenceTime:
-    """Build the arm's model and time it on the CPU."""
-    milliseconds = time_model(build_model(trial, len(SLUGS)), trial.clip_seconds)
+    """Build the arm's model and time it on the CPU, in the precision of its training if it trains there."""
+    model = build_model(trial, len(SLUGS))
+    if trial.device == "cpu":
+        model.place(trial)
+    milliseconds = time_model(model, trial.clip_seconds)
     # The minimum is least disturbed by other processes.
     return InferenceTime(trial.model, trial.strategy, trial.lora_targets, min(milliseconds), len(milliseconds))
 

@@ -23,6 +23,7 @@ from sousaphone.cli.command import (
     require_torchaudio,
     run_command,
 )
+from sousaphone.config import PRECISIONS
 from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
@@ -91,6 +92,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", choices=("torch", "onnx", "int8"), default="torch", help=runtimes)
     devices = ("auto", "cuda", "mps", "cpu")
     parser.add_argument("--device", choices=devices, default="auto", help="default auto: cuda, else mps, else cpu")
+    precision = "bfloat16 is faster on some processors (default auto: that of the training, if the processor has it)"
+    parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
     weights = "the base weights of an adapter, if they are not where it was trained"
     parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)
 
@@ -99,11 +102,20 @@ def load_model(options: argparse.Namespace) -> Predictor:
     """Load the model that the arguments name."""
     from sousaphone.deploy.predictor import load
 
-    if options.runtime != "torch" and (options.device not in ("auto", "cpu") or options.weights is not None):
+    if options.runtime != "torch" and (
+        options.device not in ("auto", "cpu") or options.precision == "bfloat16" or options.weights is not None
+    ):
         raise UserError(
-            f"--runtime {options.runtime} computes on the CPU, without base weights; omit --device, --weights"
+            f"--runtime {options.runtime} computes on the CPU in float32, without base weights; omit --device, "
+            "--precision, --weights"
         )
-    return load(options.model, weights=options.weights, device=options.device, runtime=options.runtime)
+    return load(
+        options.model,
+        weights=options.weights,
+        device=options.device,
+        precision=options.precision,
+        runtime=options.runtime,
+    )
 
 
 def _predict(options: argparse.Namespace, prog: str) -> int:

@@ -43,10 +43,10 @@ CONFIG, RESULTS, CARD = "config.json", "results.json", "README.md"
 ADAPTER_CONFIG, ADAPTER, MERGED = "adapter_config.json", "adapter_model.safetensors", "model.safetensors"
 FILES = (CONFIG, RESULTS, CARD, ADAPTER_CONFIG, ADAPTER, MERGED, *GRAPHS.values())
 PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
-# Fields of a trial's configuration that define the network.
+# Fields of a trial's configuration that define the network and how it computes.
 ARCHITECTURE = (
     *("model", "scale", "strategy", "lora_targets", "lora_r", "lora_alpha", "lora_dropout", "head_dropout"),
-    *("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed"),
+    *("clip_seconds", "efficientat_hop", "frontend_mismatch", "seed", "precision"),
 )
 
 _Fraction = Annotated[float, Ge(0), Le(1)]

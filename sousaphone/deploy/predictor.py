@@ -64,7 +64,12 @@ class Prediction:
 
 
 def load(
-    source: Path | str, *, weights: Path | str | None = None, device: str = "auto", runtime: Runtime = "torch"
+    source: Path | str,
+    *,
+    weights: Path | str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    runtime: Runtime = "torch",
 ) -> Predictor:
     """Load a trained model.
 
@@ -72,6 +77,8 @@ def load(
         source: a model folder, a run directory (its best trial), or a repository of the hub (OWNER/NAME).
         weights: the base weights of an adapter, if they are not where it was trained.
         device: 'auto', 'cuda', 'mps' or 'cpu'.
+        precision: 'float32', 'bfloat16', or 'auto': bfloat16 on CUDA, and on a CPU with instructions for it if the
+            model has full size and was trained in bfloat16.
         runtime: 'torch'; or 'onnx' or 'int8' for the graphs of a model folder, on the CPU and without base weights.
 
     Raises:
@@ -83,7 +90,7 @@ def load(
         config, graphs = find_graphs(source, runtime)
         return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, graphs))
     config, members = load_members(source, weights)
-    return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device))
+    return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device, precision))
 
 
 class Predictor:

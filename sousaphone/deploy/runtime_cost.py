@@ -28,8 +28,8 @@ _SECONDS = 2.0  # time limit after the minimum of repeats
 
 
 def measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None = None) -> dict[str, Any]:
-    """Measure a model on the CPU of this machine; return the fields latencies, load_seconds and memory_bytes of
-    `RuntimeCost`.
+    """Measure a model on the CPU of this machine; return the fields precision, latencies, load_seconds and memory_bytes
+    of `RuntimeCost`.
 
     Args:
         folders: model folders, of the members of an ensemble.
@@ -70,53 +70,56 @@ def _send(sender: Connection, folders: Sequence[Path], runtime: Runtime, weights
 
 def _measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None) -> dict[str, Any]:
     begin = time.perf_counter()
-    score = _score(folders, runtime, weights, 1)
+    precision, score = _score(folders, runtime, weights, 1)
     load_seconds = time.perf_counter() - begin
     latencies = [_latency(score, 1)]
     memory = psutil.Process().memory_info().rss
     if (threads := count_cpus()) > 1:
-        latencies.append(_latency(_score(folders, runtime, weights, threads), threads))
-    return {"latencies": tuple(latencies), "load_seconds": load_seconds, "memory_bytes": memory}
+        latencies.append(_latency(_score(folders, runtime, weights, threads)[1], threads))
+    return {
+        "precision": precision,
+        "latencies": tuple(latencies),
+        "load_seconds": load_seconds,
+        "memory_bytes": memory,
+    }
 
 
-def _score(folders: Sequence[Path], runtime: Runtime, weights: Path | None, threads: int) -> Callable[[], None]:
-    """Load a model, and return a function that scores a window of noise."""
+def _score(
+    folders: Sequence[Path], runtime: Runtime, weights: Path | None, threads: int
+) -> tuple[str, Callable[[], object]]:
+    """Load a model; return the precision in which it computes, and a function that scores a window of noise."""
     config = schema.read(folders[0] / CONFIG, schema.fields(sample_rate=int, clip_seconds=float))
     samples = round(config["sample_rate"] * config["clip_seconds"])
-    wave = np.random.default_rng(0).uniform(-0.5, 0.5, (1, samples)).astype(np.float32)
-    score = _torch(folders, weights, threads) if runtime == "torch" else _onnx(folders, runtime, threads)
-    return lambda: score(wave)
+    wave = np.random.default_rng(0).integers(-(2**14), 2**14, (1, samples), np.int16)
+    if runtime == "torch":
+        return _torch(folders, weights, threads, wave)
+    return "float32", _onnx(folders, runtime, threads, wave * np.float32(1 / 32768))
 
 
-def _onnx(folders: Sequence[Path], runtime: Runtime, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
+def _onnx(
+    folders: Sequence[Path], runtime: Runtime, threads: int, wave: npt.NDArray[np.float32]
+) -> Callable[[], object]:
     from sousaphone.deploy.onnx_session import GRAPHS, OnnxSession
 
     sessions = [OnnxSession(folder / GRAPHS[runtime], threads) for folder in folders]
-
-    def score(wave: npt.NDArray[np.float32]) -> None:
-        for session in sessions:
-            session.logits(wave)
-
-    return score
+    return lambda: [session.logits(wave) for session in sessions]
 
 
-def _torch(folders: Sequence[Path], weights: Path | None, threads: int) -> Callable[[npt.NDArray[np.float32]], None]:
+def _torch(
+    folders: Sequence[Path], weights: Path | None, threads: int, wave: npt.NDArray[np.int16]
+) -> tuple[str, Callable[[], object]]:
     import torch
 
     from sousaphone.deploy.loading import load_members
+    from sousaphone.deploy.scorers import TorchScorer
 
     torch.set_num_threads(threads)
-    networks = [member.network for folder in folders for member in load_members(folder, weights)[1]]
-
-    def score(wave: npt.NDArray[np.float32]) -> None:
-        with torch.inference_mode():
-            for network in networks:
-                network(torch.from_numpy(wave))
-
-    return score
+    scorer = TorchScorer([member for folder in folders for member in load_members(folder, weights)[1]], "cpu")
+    lengths = np.array([wave.shape[1]])
+    return scorer.precision, lambda: scorer(wave, lengths)
 
 
-def _latency(score: Callable[[], None], threads: int) -> Latency:
+def _latency(score: Callable[[], object], threads: int) -> Latency:
     score()  # warm-up
     times: list[float] = []
     while len(times) < _REPEATS[0] or (len(times) < _REPEATS[1] and sum(times) < 1000 * _SECONDS):

@@ -13,10 +13,11 @@ import torch
 from sousaphone import lora
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.config import TrainConfig
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
-from sousaphone.hardware import pick_device
+from sousaphone.hardware import pick_device, pick_precision
 from sousaphone.kernels.packed_linear import pack
 from sousaphone.training.step import autocast
 
@@ -34,16 +35,20 @@ class Scorer(Protocol):
 
 
 class TorchScorer:
-    """Inference with torch, on any device. Adapters are merged into the members' networks."""
+    """Inference with torch, on any device. In float32, adapters are merged into the members' networks.
 
-    def __init__(self, members: Sequence[Member], device: str = "auto") -> None:
+    Attributes:
+        precision: by default that of the device (`pick_precision`); on a CPU only if the model was trained in it.
+    """
+
+    def __init__(self, members: Sequence[Member], device: str = "auto", precision: str = "auto") -> None:
         self.device = torch.device(pick_device(device))
+        self.precision = _precision(members[0].config.trial(), self.device.type) if precision == "auto" else precision
         # All members have the same backbone and so the same features.
         self._features = members[0].network.features
-        self._members = [
-            (each.config.trial(device=self.device.type), each.network.place(self.device).eval()) for each in members
-        ]
-        if self.device.type != "cuda":  # there, frozen weights are rounded to bfloat16, and adapters are not
+        trials = [each.config.trial(device=self.device.type, precision=self.precision) for each in members]
+        self._members = [(trial, each.network.place(trial).eval()) for trial, each in zip(trials, members, strict=True)]
+        if self.precision == "float32":  # in bfloat16 frozen weights are rounded, and adapters are not
             for _, network in self._members:
                 lora.merge(network)
                 if self.device.type == "cpu":
@@ -85,6 +90,13 @@ class OnnxScorer:
             for member, session in enumerate(self._sessions):
                 found[member, own] = session.logits(cut, self._classes)
         return found
+
+
+def _precision(trained: TrainConfig, device: str) -> str:
+    """Return the precision for a model on a device. On a CPU, a model that was trained in float32 keeps it, so that its
+    scores are those of its test."""
+    fast = pick_precision(device, trained.scale)
+    return fast if device == "cuda" or trained.precision == "bfloat16" else "float32"
 
 
 def _batch(config: ModelConfig, device: torch.device) -> int:

@@ -21,6 +21,7 @@ from sousaphone.kernels import lora_cuda
 from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
 
+_KINDS = (torch.float32, torch.bfloat16)
 _MAX_RANK = 64  # of the Triton kernels, on every GPU
 
 
@@ -28,7 +29,7 @@ class _Fused(HasFusedPath):
     def parts(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, float, float] | None:
         """Weight, bias, A, B, scale and dropout probability; None if PEFT's own forward must run."""
         layer: Any = self
-        supported = x.dtype == torch.float32 if x.device.type == "cpu" else kernels_for(x) is not None
+        supported = x.dtype in _KINDS if x.device.type == "cpu" else kernels_for(x) is not None
         if not self.fused or not supported or torch.is_autocast_enabled(x.device.type):
             return None
         if layer.disable_adapters or layer.merged or len(layer.active_adapters) != 1:
@@ -54,7 +55,7 @@ class FusedLinear(_Fused, peft_layer.Linear):
         weight, bias, a, b, scale, p = parts
         if x.is_cuda:
             return lora_cuda.fan(x, [(weight, bias, a, b)], scale, p)[0]
-        if not torch.is_grad_enabled() and not p:
+        if _can_merge(x, p):
             return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
         return LinearFunction.apply(x, weight, bias, a, b, scale, p)
 
@@ -87,11 +88,17 @@ class FusedConv2d(_Fused, peft_layer.Conv2d):
             (y,) = lora_cuda.fan(x.permute(0, 2, 3, 1), [(weight, None, a, b)], scale, p)
             return y.permute(0, 3, 1, 2)
         maps = x.flatten(2)  # [B, C, P]
-        if not torch.is_grad_enabled() and not p:
+        if _can_merge(x, p):
             y = torch.bmm(_expand(torch.addmm(weight, b, a, alpha=scale), maps), maps)
         else:
             y = ConvFunction.apply(maps, weight, a, b, scale, p)
         return y.unflatten(2, x.shape[2:])
+
+
+def _can_merge(x: Tensor, p: float) -> bool:
+    """Whether weight and adapter can be added before the product with x; in bfloat16, the weight would not change by
+    less than half its last digit."""
+    return x.dtype == torch.float32 and not torch.is_grad_enabled() and not p
 
 
 def drop(x: Tensor, p: float) -> tuple[Tensor, Tensor | None, float]:
@@ -116,6 +123,7 @@ class LinearFunction(torch.autograd.Function):
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [N, I]
         y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        a, b = a.to(x.dtype), b.to(x.dtype)
         dropped, kept, rescale = drop(rows, p)
         inner = dropped @ a.T  # [N, r]
         y.addmm_(inner, b.T, alpha=scale * rescale)
@@ -143,6 +151,7 @@ class ConvFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, a: Tensor, b: Tensor, scale: float, p: float) -> Tensor:
+        a, b = a.to(x.dtype), b.to(x.dtype)
         dropped, kept, rescale = drop(x, p)
         inner = torch.bmm(_expand(a, x), dropped)  # [B, r, P]
         y = torch.bmm(_expand(weight, x), x).baddbmm_(_expand(b, x), inner, alpha=scale * rescale)

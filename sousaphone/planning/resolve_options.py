@@ -20,7 +20,7 @@ from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory, expanded
-from sousaphone.hardware import count_cpus, count_gpus, pick_device
+from sousaphone.hardware import count_cpus, count_gpus, pick_device, pick_precision
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
@@ -110,7 +110,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         weights = resolve_weights(options.weights or (), union(saved.models, models), saved.scale, saved.weights)
         return dataclasses.replace(saved, weights=weights, **machine)
     scale = pick_scale(options.scale or "auto", device)
-    settings = dict(parse_setting(text) for text in options.set or ())
+    settings = _with_precision(dict(parse_setting(text) for text in options.set or ()), device, scale)
     dataset, strategy = options.dataset or "tiny", options.strategy or "lora"
     targets = options.lora_targets or "all-linear"
     weights = resolve_weights(options.weights or (), models, scale)
@@ -138,6 +138,15 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
         tuned_message=found.description if found else "",
         **machine,
     )
+
+
+def _with_precision(settings: dict[str, Any], device: str, scale: str) -> dict[str, Any]:
+    """Add the precision if this processor suggests another one than the device, so that a run that is resumed on
+    another processor keeps it."""
+    automatic = device == "cpu" and settings.get("precision", "auto") == "auto"
+    if automatic and (precision := pick_precision(device, scale)) != "float32":
+        return {**settings, "precision": precision}
+    return settings
 
 
 def _tuned_by(options: Options) -> str:
@@ -226,7 +235,11 @@ def _compare(
     if name == "set":
         for key, value in map(parse_setting, new):
             values = {getattr(trial, key) for trial in trials}
-            yield f"--set {key}", value, value if values == {value} else _words(sorted(map(str, values)))
+            yield (
+                f"--set {key}",
+                value,
+                value if values == {value} or value == "auto" else _words(sorted(map(str, values))),
+            )
         return
     old: Any = config if name == "config" else getattr(saved, name)
     if name == "weights":  # only the word for all backbones; NAME=PATH may change

@@ -99,9 +99,8 @@ def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) 
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
             # At a learning rate of zero training on noise cannot diverge, and takes the same time.
             config = dataclasses.replace(config, learning_rate=0.0, limit_eval_batches=None)
-            # Frozen weights are rounded on CUDA, so a copy is placed there.
-            placed = copy.deepcopy(model) if device.type == "cuda" else model
-            return _measure(config, placed.place(device), steps, device)
+            placed = copy.deepcopy(model) if config.frozen_bfloat16 else model  # which rounds the weights
+            return _measure(config, placed.place(config), steps, device)
     finally:
         torch.set_num_threads(threads)
         model.zero_grad(set_to_none=True)

@@ -42,6 +42,7 @@ class RuntimeCost:
     load_seconds: schema.Seconds  # import of the runtime, and loading of the model
     disk_bytes: schema.Count  # of the graph; for PyTorch, of the tensors, adapters added to the base weights
     memory_bytes: schema.Count  # resident memory of a process that has loaded the model and scored windows
+    precision: Literal["float32", "bfloat16"] = "float32"  # of activations
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def row(card: DeployCard, cost: RuntimeCost) -> tuple[str, ...]:
     """The costs of a runtime as a row of a table with these `COLUMNS`."""
     times = [f"{each.median:,.1f} ({each.p95:,.1f})" for each in (cost.latencies[0], cost.latencies[-1])]
     return (
-        TITLES[cost.runtime],
+        TITLES[cost.runtime] + (f", {cost.precision}" if cost.precision != "float32" else ""),
         "–" if cost.accuracy is None else f"{cost.accuracy:.1%}",
         *times,
         f"{cost.latencies[0].median / 1000 / card.clip_seconds:.4f}",

@@ -81,7 +81,7 @@ def fit(
         UserError: `state` belongs to another base model or configuration.
         DivergedError: the loss is NaN or infinite.
     """
-    model.place(torch.device(config.device))
+    model.place(config)
     optimizer, micro_batch = make_optimizer(model, config), micro_batch_of(config, model)
     # train_ce is measured on evenly spaced training clips, as many as there are validation clips.
     count = min(len(data.train), len(data.validation))
@@ -152,7 +152,7 @@ def cut_short(
 
     The epoch keeps the given state, so that the trial can later be resumed as if it had not been interrupted.
     """
-    model.place(torch.device(config.device))
+    model.place(config)
     model.load_trained_state(state["best"]["model"])
     last = state["history"][-1]
     final = score_all(config, model, data, tick=partial(tick, last["epoch"], 1.0))

@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier
-from sousaphone.strategies import STRATEGIES
 
 # Attention backends by priority: cuDNN takes 0.72 of the time of flash attention on an H200.
 _ATTENTION = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -130,13 +129,12 @@ def micro_batch_of(config: TrainConfig, model: RudimentClassifier) -> MicroBatch
     """The micro-batch for the configuration and a model that is on its device.
 
     A graph replays the decisions made during its capture, so that backbones trained in full are not captured: they drop
-    layers at random and update their batch norms. See `Strategy.captured`.
+    layers at random and update their batch norms.
     """
-    captured = config.device == "cuda" and STRATEGIES[config.strategy].captured
-    return (CapturedMicroBatch if captured else MicroBatch)(config, model)
+    return (CapturedMicroBatch if config.captured else MicroBatch)(config, model)
 
 
 def autocast(config: TrainConfig) -> torch.autocast:
-    """bfloat16 on CUDA for strategies without capture; with it, `RudimentClassifier.place` casts the frozen parts."""
-    enabled = config.device == "cuda" and not STRATEGIES[config.strategy].captured
+    """bfloat16, unless the frozen layers are held in it (`RudimentClassifier.place`)."""
+    enabled = config.precision == "bfloat16" and not config.frozen_bfloat16
     return torch.autocast(config.device, dtype=torch.bfloat16, enabled=enabled)

@@ -39,7 +39,7 @@ def measure(
     device = torch.device(setting.device)
     for model in models:
         config = setting.config(model)
-        classifier = build_model(config, len(SLUGS)).train().place(device)
+        classifier = build_model(config, len(SLUGS)).train().place(config)
         cache, _ = cached(clips, REGISTRY[model].sample_rate, scratch)
         clip_set = ClipSet(cache, clips.dataset.clips, "train", config.clip_seconds, device, seed=0)
         batch = next(clip_set.training_batches(config.micro_batch, epoch=1))

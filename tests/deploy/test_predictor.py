@@ -13,17 +13,20 @@ import pytest
 import soundfile
 import torch
 
-from sousaphone import load
+from sousaphone import hardware, load
+from sousaphone.config import TrainConfig
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.deploy.calibration import probabilities, read_predictions
 from sousaphone.deploy.evaluation import evaluate
 from sousaphone.deploy.predictor import Predictor
+from sousaphone.deploy.scorers import TorchScorer
 from sousaphone.deploy.trained_trials import best_arm
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
+from tests.deploy.members import untrained
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,17 +47,30 @@ def centre_logits(predictor: Predictor, path: Path) -> np.ndarray:
     return predictor.score(*predictor.windows(wave[start : start + predictor.window]))[0, 0]
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["ast", "htsat", "efficientat", "beats"])
 def test_logits_of_the_test_clips_are_those_of_the_trial(
-    every_backbone: Callable[..., RunDirectory], small_sousa: Path, name: str
+    every_backbone: Callable[..., RunDirectory], small_sousa: Path, name: str, precision: str
 ) -> None:
-    run = every_backbone(name)
+    run = every_backbone(name, precision=precision)
     (trial,) = best_arm(run)
     table = pd.read_parquet(trial.directory / PREDICTIONS_NAME)
-    predictor = load(run.path, device="cpu")
+    predictor = load(run.path, device="cpu", precision=precision)
     for row in table.itertuples():
         stored = table.loc[row.Index, [f"logit_{slug}" for slug in SLUGS]].to_numpy(np.float32)
         assert np.abs(centre_logits(predictor, small_sousa / row.audio_path) - stored).max() <= 1e-4
+
+
+@pytest.mark.parametrize("trained", ["float32", "bfloat16"])
+@pytest.mark.parametrize("scale", ["nano", "base"])
+@pytest.mark.parametrize("instructions", [True, False])
+def test_automatic_precision_is_that_of_the_training_if_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, instructions: bool, scale: str, trained: str
+) -> None:
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: instructions)
+    member = untrained(TrainConfig(model="efficientat", scale=scale, precision=trained))
+    expected = "bfloat16" if instructions and scale == "base" and trained == "bfloat16" else "float32"
+    assert TorchScorer([member], "cpu").precision == expected
 
 
 def test_evaluation_scores_clips_as_the_trial(run: RunDirectory, model: Path, small_sousa: Path) -> None:

@@ -99,8 +99,9 @@ def test_only_frozen_parameters_are_rounded(name: str) -> None:
     assert frozen > model.counts().total / 2
 
 
+@pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("name", DEFAULT_SWEEP)
-def test_rounding_error_is_like_that_of_autocast(name: str) -> None:
+def test_rounding_error_is_like_that_of_autocast(name: str, fused: bool) -> None:
     model = trained(name, lora_dropout=0.0)
     features = model.features(torch.rand(3, model.backbone.spec.sample_rate) - 0.5)
     use_fused(model, False)
@@ -108,6 +109,7 @@ def test_rounding_error_is_like_that_of_autocast(name: str) -> None:
         exact = model.classify(features)
         with torch.autocast("cpu", torch.bfloat16):
             cast = model.classify(features)
+    use_fused(model, fused)
     rounded = model.round_frozen().classify(features)
     assert rounded.dtype == torch.float32
     assert 0 < float((rounded.detach() - exact).norm()) < 2 * float((cast - exact).norm())
@@ -120,7 +122,7 @@ def test_rounding_error_is_like_that_of_autocast(name: str) -> None:
 def test_fused_path_on_a_gpu_equals_peft(name: str) -> None:
     model = trained(name, lora_dropout=0.0)
     device = torch.device("cuda")
-    model.place(device)
+    model.place(TrainConfig(model=name, clip_seconds=1.0, device="cuda"))
     features = model.features((torch.rand(3, model.backbone.spec.sample_rate) - 0.5).to(device))
     fused = model.classify(features)
     use_fused(model, False)
@@ -150,7 +152,7 @@ def test_captured_micro_batch_trains_and_scores_like_an_eager_one(
     config = TrainConfig(
         model=name, strategy=strategy, clip_seconds=1.0, device=device, micro_batch=4, eval_batch=4, lora_dropout=0.0
     )
-    model = trained(name, lora_dropout=0.0, strategy=strategy).place(torch.device(device))
+    model = trained(name, lora_dropout=0.0, strategy=strategy).place(config)
     features = model.features((torch.rand(7, model.backbone.spec.sample_rate) - 0.5).to(device))
     targets = torch.eye(len(SLUGS), device=device)[:7]
 
@@ -176,7 +178,7 @@ def test_captured_micro_batch_trains_and_scores_like_an_eager_one(
 @on_gpu
 def test_replays_draw_new_dropout_masks_from_the_seed() -> None:
     config = TrainConfig(model="beats", clip_seconds=1.0, device="cuda", micro_batch=4)
-    model = trained("beats").train().place(torch.device("cuda"))
+    model = trained("beats").train().place(config)
     features = model.features((torch.rand(4, model.backbone.spec.sample_rate) - 0.5).cuda())
     targets = torch.eye(len(SLUGS), device="cuda")[:4]
     micro_batch = CapturedMicroBatch(config, model)

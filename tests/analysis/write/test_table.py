@@ -17,7 +17,7 @@ from sousaphone.runs.directory import RunDirectory
 from tests.analysis.run_builders import COMMIT, arm, record, trial_id, write_run
 
 COLUMNS = (
-    "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,weights,status,partial,epochs,best_epoch,val_acc,"
+    "trial_id,model,strategy,lora_targets,augment,seed,dataset,scale,precision,weights,status,partial,epochs,best_epoch,val_acc,"
     "val_macro_f1,val_loss,train_loss,train_ce,test_acc,test_macro_f1,held_out_acc,held_out_macro_f1,"
     "also_acc,also_macro_f1,val_averaged_acc,val_averaged_macro_f1,test_averaged_acc,test_averaged_macro_f1,"
     "held_out_averaged_acc,held_out_averaged_macro_f1,also_averaged_acc,also_averaged_macro_f1,"
@@ -61,7 +61,18 @@ def test_integer_columns_with_empty_cells_print_integers(tmp_path: Path) -> None
     done, pending = rows_of(write_run(tmp_path, plan, [record(plan[0], "completed")]))
     assert (done["total_params"], done["trainable_params"], done["adapter_params"]) == ("600000", "60000", "30000")
     assert (pending["seed"], pending["epochs"]) == ("1", "0")
-    known = {"trial_id", "model", "strategy", "lora_targets", "augment", "seed", "dataset", "scale", "weights"}
+    known = {
+        "trial_id",
+        "model",
+        "strategy",
+        "lora_targets",
+        "augment",
+        "seed",
+        "dataset",
+        "scale",
+        "precision",
+        "weights",
+    }
     known |= {"status", "partial", "epochs", "git_commit", "reason", "clip_seconds"}
     assert all(not value for name, value in pending.items() if name not in known)
 
