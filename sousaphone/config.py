@@ -273,16 +273,8 @@ def parse_setting(text: str) -> tuple[str, Any]:
 
 # The same in all trials of a sweep, or, like the micro-batch, in all trials of a backbone.
 FIXED = {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "device", "threads", "scale", "weights"}
-FIXED |= {
-    "precision",
-    "micro_batch",
-    "accumulation",
-    "eval_batch",
-    "frontend_mismatch",
-    "limit_eval_batches",
-    "score_test",
-    "tag",
-}
+FIXED |= {"micro_batch", "accumulation", "eval_batch", "frontend_mismatch", "limit_eval_batches", "score_test", "tag"}
+FIXED |= {"precision"}
 
 
 @dataclass(frozen=True)

@@ -235,11 +235,8 @@ def _compare(
     if name == "set":
         for key, value in map(parse_setting, new):
             values = {getattr(trial, key) for trial in trials}
-            yield (
-                f"--set {key}",
-                value,
-                value if values == {value} or value == "auto" else _words(sorted(map(str, values))),
-            )
+            same = values == {value} or value == "auto"
+            yield f"--set {key}", value, value if same else _words(sorted(map(str, values)))
         return
     old: Any = config if name == "config" else getattr(saved, name)
     if name == "weights":  # only the word for all backbones; NAME=PATH may change

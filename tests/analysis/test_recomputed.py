@@ -26,18 +26,8 @@ from sousaphone.training.resumable_trial import run_trial
 from tests.analysis.run_builders import write_run
 
 # Columns that are not numbers, or a hash.
-TEXTS = {
-    "trial_id",
-    "model",
-    "strategy",
-    "lora_targets",
-    "augment",
-    "dataset",
-    "scale",
-    "precision",
-    "weights",
-    "status",
-}
+TEXTS = {"trial_id", "model", "strategy", "lora_targets", "augment", "dataset", "scale", "weights", "status", "partial"}
+TEXTS |= {"precision"}
 TEXTS |= {"signature", "data_hash", "weights_hash", "weights_sha256", "pretraining", "version", "git_commit", "reason"}
 TEXTS |= {"error"}
 PLAYERS = [f"player{i:03d}" for i in range(9)]

@@ -56,7 +56,7 @@ def test_given_precision_is_kept(tmp_path: Path, instructions: bool, scale: str,
 
 
 def test_unknown_and_unavailable_precisions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="float16.*bfloat16"):
+    with pytest.raises(UserError, match=r"float16.*bfloat16"):
         planned(tmp_path, "--set", "precision=float16")
     with pytest.raises(UserError, match="mps"):
         TrainConfig(device="mps", precision="bfloat16")
@@ -95,8 +95,7 @@ def test_training_curves_differ_from_float32_less_than_those_of_seeds(name: str,
             model = build_model(config, len(SLUGS))
             data = open_trial_data(config, model.backbone.spec.sample_rate)
             curves[precision, seed] = [epoch.metrics["train_loss"] for epoch in fit(config, model, data)]
-    exact, rounded = (
-        np.array([curves[p, seed] for seed in range(3)]) for p in ("float32", "bfloat16")
-    )  # [seeds, epochs]
+    # [seeds, epochs]
+    exact, rounded = (np.array([curves[each, seed] for seed in range(3)]) for each in ("float32", "bfloat16"))
     assert not np.array_equal(exact, rounded)
     assert (np.abs(exact - rounded) < np.ptp(exact, axis=0)).all()

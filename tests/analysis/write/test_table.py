@@ -61,19 +61,8 @@ def test_integer_columns_with_empty_cells_print_integers(tmp_path: Path) -> None
     done, pending = rows_of(write_run(tmp_path, plan, [record(plan[0], "completed")]))
     assert (done["total_params"], done["trainable_params"], done["adapter_params"]) == ("600000", "60000", "30000")
     assert (pending["seed"], pending["epochs"]) == ("1", "0")
-    known = {
-        "trial_id",
-        "model",
-        "strategy",
-        "lora_targets",
-        "augment",
-        "seed",
-        "dataset",
-        "scale",
-        "precision",
-        "weights",
-    }
-    known |= {"status", "partial", "epochs", "git_commit", "reason", "clip_seconds"}
+    known = {"trial_id", "model", "strategy", "lora_targets", "augment", "seed", "dataset", "scale", "weights"}
+    known |= {"precision", "status", "partial", "epochs", "git_commit", "reason", "clip_seconds"}
     assert all(not value for name, value in pending.items() if name not in known)
 
 
