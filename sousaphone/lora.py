@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -117,6 +118,14 @@ def merge(model: nn.Module) -> None:
         if isinstance(layer, BaseTunerLayer):
             layer.merge()
             model.set_submodule(name, layer.get_base_layer())
+
+
+def pack(model: nn.Module) -> None:
+    """Keep frozen weights under adapters in the layout that a CPU multiplies fastest; they must not change any more."""
+    if torch.backends.mkldnn.is_available():
+        for layer in adapter_layers(model):
+            if isinstance(layer, FusedLinear):
+                layer.pack()
 
 
 def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:

@@ -112,7 +112,11 @@ class RudimentClassifier(nn.Module):
     def place(self, config: TrainConfig) -> Self:
         """Move the model to the device of a trial in place, and cast frozen parameters to its precision."""
         self.to(torch.device(config.device))
-        return self.round_frozen() if config.frozen_bfloat16 else self
+        if config.frozen_bfloat16:
+            self.round_frozen()
+            if config.device == "cpu":
+                lora.pack(self)
+        return self
 
     def round_frozen(self) -> Self:
         """Cast frozen parameters to bfloat16 in place, convolution kernels in channels-last layout.

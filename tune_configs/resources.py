@@ -17,7 +17,8 @@ def steps(model: str, request: Request) -> tuple[int, int]:
     size, times = request.settings.get("micro_batch"), request.settings.get("accumulation")
     if size is None and times is not None:
         return max(1, round(EFFECTIVE_BATCH / times)), times
-    size = size or REGISTRY[model].micro_batches[request.scale][request.device]
+    precision = str(request.settings.get("precision", "auto"))
+    size = size or REGISTRY[model].micro_batch(request.scale, request.device, precision)
     return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from sousaphone.kernels import lora_cuda
 from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
+from sousaphone.kernels.packed_linear import packed, product
 
 _KINDS = (torch.float32, torch.bfloat16)
 _MAX_RANK = 64  # of the Triton kernels, on every GPU
@@ -48,6 +49,13 @@ class _Fused(HasFusedPath):
 class FusedLinear(_Fused, peft_layer.Linear):
     """A linear layer from [..., I] to [..., O]."""
 
+    _packed: tuple[Tensor, Tensor] | None = None  # the frozen weight and its transpose
+
+    def pack(self) -> None:
+        """Keep the frozen weight, which must not change any more, in the layout of oneDNN as well."""
+        weight = self.get_base_layer().weight
+        self._packed = packed(weight), packed(weight.T)
+
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         parts = None if args or kwargs else self.parts(x)
         if parts is None:
@@ -57,7 +65,7 @@ class FusedLinear(_Fused, peft_layer.Linear):
             return lora_cuda.fan(x, [(weight, bias, a, b)], scale, p)[0]
         if _can_merge(x, p):
             return nn.functional.linear(x, torch.addmm(weight, b, a, alpha=scale), bias)
-        return LinearFunction.apply(x, weight, bias, a, b, scale, p)
+        return LinearFunction.apply(x, weight, bias, a, b, scale, p, self._packed)
 
     def fused_with(self, others: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, ...] | None:
         """The outputs of this layer and others for the same input; None if they must be computed separately."""
@@ -119,16 +127,27 @@ class LinearFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float, p: float
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        a: Tensor,
+        b: Tensor,
+        scale: float,
+        p: float,
+        packs: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [N, I]
-        y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
+        if packs is not None:
+            y = product(rows, packs[0], bias)
+        else:
+            y = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
         a, b = a.to(x.dtype), b.to(x.dtype)
         dropped, kept, rescale = drop(rows, p)
         inner = dropped @ a.T  # [N, r]
         y.addmm_(inner, b.T, alpha=scale * rescale)
         ctx.save_for_backward(dropped, kept, inner, weight, a, b)
-        ctx.scale = scale * rescale
+        ctx.scale, ctx.packs = scale * rescale, packs
         return y.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -142,8 +161,12 @@ class LinearFunction(torch.autograd.Function):
             grad_x = grad_inner @ a  # [N, I]
             if kept is not None:
                 grad_x.mul_(kept)
-            grad_x = grad_x.addmm_(rows, weight).view(*grad.shape[:-1], -1)
-        return grad_x, None, None, grad_inner.T @ dropped, (rows.T @ inner).mul_(ctx.scale), None, None
+            if ctx.packs is not None:
+                grad_x += product(rows, ctx.packs[1])
+            else:
+                grad_x.addmm_(rows, weight)
+            grad_x = grad_x.view(*grad.shape[:-1], -1)
+        return grad_x, None, None, grad_inner.T @ dropped, (rows.T @ inner).mul_(ctx.scale), None, None, None
 
 
 class ConvFunction(torch.autograd.Function):

@@ -25,6 +25,7 @@ from .result import Round, fastest
 from .setting import Setting, wait_until_idle
 
 OURS, AUGMENTED, SWEEP = "ours", "ours, augmented", "ours, as a sweep"
+FLOAT32 = "ours, float32"
 BASELINES = ("plain", "careful")
 
 
@@ -89,14 +90,17 @@ def measure(model: str, setting: Setting, clips: Clips, scratch: Path, log: Call
     rate = REGISTRY[model].sample_rate
     measured.work = floor.count(classifier, torch.rand(1, round(config.clip_seconds * rate)) - 0.5)
     classifier.to(config.device)
-    # On CUDA ours stores frozen weights in bfloat16, and the baselines use autocast: each needs its own model.
-    own = build_model(config, len(SLUGS)).train().place(torch.device("cuda")) if on_gpu else classifier
+    # In bfloat16 ours rounds frozen weights, and the baselines use autocast: each needs its own model.
+    rounded = config.frozen_bfloat16
+    own = build_model(config, len(SLUGS)).train().place(config) if rounded else classifier
     cache, seconds = cached(clips, rate, scratch)
     measured.cache_ms = 1000 * seconds
     contenders: dict[str, Trainer] = {
         OURS: Ours(config, own, clips, cache),
         AUGMENTED: Ours(dataclasses.replace(config, augment=True), own, clips, cache),
     }
+    if rounded and not on_gpu:
+        contenders[FLOAT32] = Ours(setting.config(model, "float32"), classifier, clips, cache)
     for bf16 in (True, False) if setting.device == "cpu" else (True,):
         name = "bf16" if bf16 else "fp32"
         contenders[f"plain ({name})"] = Plain(config, classifier, clips, bf16)
@@ -124,7 +128,7 @@ def _in_turn(measured: Measured, contenders: dict[str, Trainer], setting: Settin
             wait_until_idle()
             _add_round(measured, name, contender.train(setting.steps, setting.device == "cpu"), log)
             # Evaluation does not augment.
-            if not setting.heavy and isinstance(contender, Evaluator) and name != AUGMENTED:
+            if isinstance(contender, Evaluator) and name != AUGMENTED:
                 wait_until_idle()
                 result = contender.evaluate(setting.batch * setting.steps)
                 measured.evaluation.setdefault(name, []).append(result)

@@ -21,7 +21,7 @@ import torch
 from torchaudio.transforms import Resample
 
 from sousaphone.backbones.registry import DEFAULT_SWEEP
-from sousaphone.config import TrainConfig
+from sousaphone.config import CLIP_SECONDS, TrainConfig
 from sousaphone.deploy.predictor import Predictor
 from sousaphone.deploy.scorers import TorchScorer
 from sousaphone.deploy.segments import window_starts
@@ -40,10 +40,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 """
 
 
-def make_predictor(name: str) -> Predictor:
-    """A nano model with random weights."""
-    member = untrained(TrainConfig(model=name))
-    return Predictor(member.config, [member.config.calibration], TorchScorer([member], "cpu"))
+def make_predictor(name: str, scale: str = "nano", precision: str = "float32") -> Predictor:
+    """A model with random weights."""
+    member = untrained(trial(name, scale, precision))
+    return Predictor(member.config, [member.config.calibration], TorchScorer([member], "cpu", precision))
+
+
+def trial(name: str, scale: str, precision: str = "float32") -> TrainConfig:
+    return TrainConfig(model=name, scale=scale, clip_seconds=CLIP_SECONDS[scale], precision=precision)
 
 
 def write_recording(path: Path, seconds: float) -> None:
@@ -54,9 +58,9 @@ def write_recording(path: Path, seconds: float) -> None:
             file.write(np.random.default_rng(second).uniform(-0.5, 0.5, (RATE, 2)) * decay)
 
 
-def plain(model: Predictor, name: str, path: Path) -> np.ndarray:
+def plain(model: Predictor, name: str, scale: str, path: Path) -> np.ndarray:
     """Logits [W, C] by the plain loop."""
-    network = build_model(TrainConfig(model=name), len(SLUGS)).eval()
+    network = build_model(trial(name, scale), len(SLUGS)).eval()
     extract = extractor(network)
     samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     wave = Resample(rate, model.config.sample_rate)(torch.from_numpy(samples.mean(1))).numpy()
@@ -78,20 +82,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the recording whose speed is measured")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=list(DEFAULT_SWEEP))
+    parser.add_argument("--scale", choices=CLIP_SECONDS, default="nano")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="of ours")
     parser.add_argument("--no-memory", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "recording.wav")
         write_recording(path, options.seconds)
         for name in options.models:
-            model = make_predictor(name)
+            model = make_predictor(name, options.scale, options.precision)
             times: dict[str, list[float]] = {}
             processor: dict[str, list[float]] = {}
             for _ in range(options.rounds):
                 for threads in (1, count_cpus()):
                     torch.set_num_threads(threads)
                     began = time.perf_counter(), time.process_time()
-                    expected = plain(model, name, path)
+                    expected = plain(model, name, options.scale, path)
                     times.setdefault("plain", []).append(time.perf_counter() - began[0])
                     processor.setdefault("plain", []).append(time.process_time() - began[1])
                 began = time.perf_counter(), time.process_time()

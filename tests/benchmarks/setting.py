@@ -9,6 +9,7 @@ import psutil
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import CLIP_SECONDS, TrainConfig
+from sousaphone.hardware import pick_precision
 
 from .clock import processor_seconds
 
@@ -37,9 +38,11 @@ class Setting:
         """A full-size model on a CPU, where a step takes half a minute."""
         return self.scale == "base" and self.device == "cpu"
 
-    def config(self, model: str) -> TrainConfig:
-        """The configuration of a trial of the sweep, with a learning rate of zero: steps leave the model unchanged."""
-        micro = min(self.batch, REGISTRY[model].micro_batches[self.scale][self.device])
+    def config(self, model: str, precision: str | None = None) -> TrainConfig:
+        """The configuration of a trial of the sweep, with a learning rate of zero: steps leave the model unchanged. The
+        default precision is that of a sweep on this machine."""
+        precision = precision or pick_precision(self.device, self.scale)
+        micro = min(self.batch, REGISTRY[model].micro_batch(self.scale, self.device, precision))
         return TrainConfig(
             model=model,
             scale=self.scale,
@@ -48,8 +51,9 @@ class Setting:
             learning_rate=0.0,
             micro_batch=micro,
             accumulation=self.batch // micro,
-            eval_batch=4 if self.heavy else 64,
+            eval_batch=2 * micro,
             device=self.device,
+            precision=precision,
             threads=self.threads,
         )
 

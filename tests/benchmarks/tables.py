@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import geometric_mean
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.hardware import device_name
+from sousaphone.hardware import device_name, pick_precision
 from sousaphone.runs.provenance import provenance
 
 from .clock import STAGES
 from .concurrency import Pair
-from .contenders import AUGMENTED, BASELINES, OURS, SWEEP, Measured
+from .contenders import AUGMENTED, BASELINES, FLOAT32, OURS, SWEEP, Measured
 from .floor import Rates
 from .kernels import Kernel
 from .overhead import Overhead
@@ -59,13 +59,13 @@ class Report:
     def _rates_of_training(self, measured: Sequence[Measured]) -> None:
         rows = []
         for one in measured:
-            for name in (SWEEP, OURS, AUGMENTED, *BASELINES):
+            for name in (SWEEP, OURS, FLOAT32, AUGMENTED, *BASELINES):
                 if not one.precisions(name):
                     continue
                 best = one.best(name)
                 least = min(r.processor_ms for kind in one.precisions(name) for r in one.train[kind])
                 evaluated = [one.evaluation[kind] for kind in one.precisions(name) if kind in one.evaluation]
-                gain = f"{one.gain(name):.2f}×" if name in (SWEEP, OURS) else ""
+                gain = f"{one.gain(name):.2f}×" if name in (SWEEP, OURS, FLOAT32) else ""
                 rows.append(
                     (
                         _title(one.model),
@@ -99,7 +99,8 @@ class Report:
         self.add("**Time of a training step by stage**\n\n" + markdown(("backbone", "contender", *STAGES), rows))
 
     def _floor(self, measured: Sequence[Measured], rates: Mapping[str, Rates]) -> None:
-        precision = "bf16" if self.setting.device == "cuda" else "fp32"
+        chosen = pick_precision(self.setting.device, self.setting.scale)
+        precision = {"bfloat16": "bf16", "float32": "fp32"}[chosen]
         rate, rows = rates[precision], []
         for one in measured:
             if (work := one.work) is None:
