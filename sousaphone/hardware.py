@@ -14,6 +14,7 @@ from sousaphone.errors import UserError
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 OWN_GROUPS = Path("/proc/self/cgroup")
+NUMA_NODES = Path("/sys/devices/system/node")
 
 
 def pick_device(requested: str = "auto") -> str:
@@ -85,6 +86,17 @@ def count_cpus() -> int:
         if len(quota) == 2 and quota[0] > 0:  # -1 in version 1 is no quota
             cores = min(cores, max(1, quota[0] // quota[1]))
     return cores
+
+
+def count_numa_nodes() -> int:
+    """The number of NUMA nodes with cores that this process may use, at least 1: memory of another node is slower."""
+    if not hasattr(os, "sched_getaffinity"):
+        return 1
+    own, nodes = os.sched_getaffinity(0), 0
+    for path in NUMA_NODES.glob("node*/cpulist"):  # such as 0-15,64-79
+        spans = [span.partition("-") for span in path.read_text(encoding="utf-8").strip().split(",") if span]
+        nodes += any(core in own for first, _, last in spans for core in range(int(first), int(last or first) + 1))
+    return max(1, nodes)
 
 
 def memory_bytes() -> int:

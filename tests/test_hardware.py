@@ -92,3 +92,18 @@ def test_gpu_driver_is_detected_by_its_files(tmp_path: Path, file: str) -> None:
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).touch()
     assert hardware.has_gpu_driver(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("own", "nodes"), [(range(128), 2), (range(16), 1), ({15, 16}, 2), ({64, 79}, 1), (range(200, 204), 1)]
+)
+def test_numa_nodes_are_those_of_the_cores_of_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: set[int], nodes: int
+) -> None:
+    for name, cores in {"node0": "0-15,64-79", "node1": "16-31,80", "node2": ""}.items():
+        write(tmp_path / name, cpulist=cores)
+    monkeypatch.setattr(hardware, "NUMA_NODES", tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(own), raising=False)
+    assert hardware.count_numa_nodes() == nodes
+    monkeypatch.setattr(hardware, "NUMA_NODES", tmp_path / "missing")
+    assert hardware.count_numa_nodes() == 1

@@ -56,6 +56,8 @@ def capacity(wanted: Request) -> Capacity:
         ({"device": "mps", "gpus": 0, "cpus": 10, "cpus_per_trial": 2.0}, 2, 1),
         # On a CPU a full-size model takes all cores, a nano model one.
         ({"device": "cpu", "gpus": 0, "cpus": 4}, 4, 1),
+        ({"device": "cpu", "gpus": 0, "cpus": 64, "numa_nodes": 4}, 16, 4),
+        ({"device": "cpu", "gpus": 0, "cpus": 2, "numa_nodes": 4}, 1, 2),  # of a container
         ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano"}, 1, 4),
         # As many cores as threads are given.
         ({"device": "cpu", "gpus": 0, "cpus": 4, "scale": "nano", "settings": {"threads": 2}}, 2, 2),
@@ -121,3 +123,12 @@ def test_trial_must_fit_on_one_node_of_a_cluster() -> None:
         cluster.check(Resources(1.0, 1.5, None))
     with pytest.raises(UserError, match="resource 'mps'"):
         cluster.check(Resources(1.0, 0.0, None, "mps"))
+
+
+def test_micro_batches_on_a_cpu_are_twice_as_large_in_bfloat16() -> None:
+    sizes = {}
+    for precision in ("float32", "bfloat16"):
+        plan = sweep(request(device="cpu", gpus=0, scale="base", settings={"precision": precision}))
+        sizes[precision] = {trial.model: (trial.micro_batch, trial.accumulation) for trial in plan.trials()}
+    for model, (size, times) in sizes["float32"].items():
+        assert sizes["bfloat16"][model] == ((2 * size, times // 2) if size < 32 else (size, times)), model

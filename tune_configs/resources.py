@@ -18,7 +18,7 @@ def steps(model: str, request: Request) -> tuple[int, int]:
     if size is None and times is not None:
         return max(1, round(EFFECTIVE_BATCH / times)), times
     precision = str(request.settings.get("precision", "auto"))
-    size = size or REGISTRY[model].micro_batch(request.scale, request.device, precision)
+    size = size or min(EFFECTIVE_BATCH, REGISTRY[model].micro_batch(request.scale, request.device, precision))
     return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 
@@ -32,7 +32,8 @@ def gpus(request: Request) -> float:
 def threads(request: Request) -> int:
     """Return the CPU threads of a trial: the machine's cores divided by the trials that run at a time.
 
-    A GPU runs as many trials as fit, mps runs one. On a CPU, a nano trial takes one core, a full-size trial all cores.
+    A GPU runs as many trials as fit, mps runs one. On a CPU, a nano trial takes one core, a full-size trial all cores
+    of a NUMA node.
     """
     if "threads" in request.settings:
         return int(request.settings["threads"])
@@ -40,5 +41,7 @@ def threads(request: Request) -> int:
         return max(1, int(request.cpus_per_trial))
     if request.device == "cpu" and request.scale == "nano":
         return 1
-    at_once = shares(request.gpus, gpus(request)) if request.device == "cuda" and gpus(request) else 1
+    at_once = request.numa_nodes if request.device == "cpu" else 1
+    if request.device == "cuda" and gpus(request):
+        at_once = shares(request.gpus, gpus(request))
     return max(1, request.cpus // max(1, at_once))

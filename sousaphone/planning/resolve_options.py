@@ -20,7 +20,7 @@ from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory, expanded
-from sousaphone.hardware import count_cpus, count_gpus, pick_device, pick_precision
+from sousaphone.hardware import count_cpus, count_gpus, count_numa_nodes, pick_device, pick_precision
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
@@ -101,6 +101,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     device = pick_device(options.device or "auto") if saved is None else _same_device(saved)
     models = known_models(options.models or (DEFAULT_SWEEP if saved is None else ()))
     machine: dict[str, Any] = {"device": device, "cpus": count_cpus(), "gpus": count_gpus(device)}
+    machine["numa_nodes"] = count_numa_nodes()
     machine["cache_dir"] = str(cache_directory())
     given = {name: getattr(options, name) for name in ("cpus_per_trial", "gpus_per_trial", "max_concurrent")}
     machine |= {name: value for name, value in given.items() if value is not None}

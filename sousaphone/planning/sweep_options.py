@@ -197,6 +197,7 @@ class Request:
     cache_dir: schema.Text
     cpus: schema.Count  # of this machine
     gpus: schema.Count  # of this machine
+    numa_nodes: schema.Count = 1  # of this machine, with its cores
     cpus_per_trial: schema.Number | None = None  # as given, like the next two; None: chosen by the sweep
     gpus_per_trial: schema.Number | None = None
     max_concurrent: schema.Count | None = None
