@@ -18,7 +18,7 @@ def steps(model: str, request: Request) -> tuple[int, int]:
     if size is None and times is not None:
         return max(1, round(EFFECTIVE_BATCH / times)), times
     precision = str(request.settings.get("precision", "auto"))
-    size = size or min(EFFECTIVE_BATCH, REGISTRY[model].micro_batch(request.scale, request.device, precision))
+    size = size or REGISTRY[model].micro_batch(request.scale, request.device, precision)
     return size, times or max(1, round(EFFECTIVE_BATCH / size))
 
 

@@ -51,7 +51,7 @@ class BackboneSpec:
     pretraining: str  # training data of the published weights, for tables
     objective: str  # training objective of the published weights
     learning_rates: Mapping[str, Mapping[str, float]]  # default peak rate by scale and strategy
-    micro_batches: Mapping[str, Mapping[str, int]]  # clips by scale and device; see `micro_batch`
+    micro_batches: Mapping[str, Mapping[str, int]]  # clips by scale and device, or by device and precision
     # Older module names in patterns, each with the current names.
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     fresh: tuple[str, ...] = ()  # modules that no checkpoint holds; fully trained under every strategy
@@ -69,8 +69,9 @@ class BackboneSpec:
         return bool(self.weights)
 
     def micro_batch(self, scale: str, device: str, precision: str) -> int:
-        """Clips per forward pass. On a CPU bfloat16 takes half of the memory."""
-        return self.micro_batches[scale][device] * (2 if (device, precision) == ("cpu", "bfloat16") else 1)
+        """Clips per forward pass in training."""
+        sizes = self.micro_batches[scale]
+        return sizes.get(f"{device} {precision}", sizes[device])
 
     @property
     def sample_rate(self) -> int:

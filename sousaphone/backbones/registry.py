@@ -26,7 +26,7 @@ _RATES = {
     "nano": {**_ADAPTERS, "bitfit": 5e-3, "head": 5e-3, "full": 1e-3},
 }
 # Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
-# a few GB on a CPU, where larger ones are not faster. A trial that runs out of memory is retried with half of it. The
+# a few GB on a CPU, where larger ones are not faster (measured on two cores, in both precisions). A trial that runs out of memory is retried with half of it. The
 # effective batch is the same on every device: 32, or as set with `--set`.
 _NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
 
@@ -124,7 +124,7 @@ _HTSAT = BackboneSpec(
     ia3_outputs=("key", "value"),
     ia3_inputs=("output.dense",),
     learning_rates=_RATES,
-    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
+    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2, "cpu bfloat16": 4}, "nano": _NANO_BATCHES},
     weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
     format="transformers directory",
     licence="Apache-2.0",
@@ -148,7 +148,10 @@ _EFFICIENTAT = BackboneSpec(
     ia3_inputs=("project.conv",),
     learning_rates={**_RATES, "nano": {**_RATES["nano"], "full": 3e-3}},
     # The first layers' feature maps are large; smaller batches stay in the processor's caches.
-    micro_batches={"base": {"cuda": 32, "mps": 16, "cpu": 4}, "nano": dict.fromkeys(_NANO_BATCHES, 16)},
+    micro_batches={
+        "base": {"cuda": 32, "mps": 16, "cpu": 4, "cpu bfloat16": 8},
+        "nano": dict.fromkeys(_NANO_BATCHES, 16),
+    },
     weights=(
         WeightSource(
             url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn10_as_mAP_471.pt",
@@ -197,7 +200,7 @@ _BEATS = BackboneSpec(
     # With a gated linear unit the first layer is one level deeper.
     aliases={"fc1": ("fc1", "fc1.linear")},
     learning_rates=_RATES,
-    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2}, "nano": _NANO_BATCHES},
+    micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2, "cpu bfloat16": 4}, "nano": _NANO_BATCHES},
     # This mirror is a data set repository.
     weights=(
         WeightSource(

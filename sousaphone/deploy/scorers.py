@@ -53,7 +53,7 @@ class TorchScorer:
                 lora.merge(network)
                 if self.device.type == "cpu":
                     pack(network)
-        self.batch = _batch(members[0].config, self.device, self.precision)
+        self.batch = _batch(members[0].config, self.device)
 
     def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         wave, length = torch.from_numpy(windows).to(self.device), torch.from_numpy(lengths).to(self.device)
@@ -74,7 +74,7 @@ class OnnxScorer:
         """Load the graphs of the members, each with the member's config.json; raises a UserError if one is damaged or
         of another model."""
         self.device = torch.device("cpu")
-        self.batch = _batch(config, self.device, "float32")
+        self.batch = _batch(config, self.device)
         self._sessions = list(map(OnnxSession, graphs))
         for session, own in zip(self._sessions, graphs.values(), strict=True):
             session.refuse_other(metadata(own.classes, own.sample_rate, own.clip_seconds, own.trained))
@@ -99,9 +99,9 @@ def _precision(trained: TrainConfig, device: str) -> str:
     return fast if device == "cuda" or trained.precision == "bfloat16" else "float32"
 
 
-def _batch(config: ModelConfig, device: torch.device, precision: str) -> int:
+def _batch(config: ModelConfig, device: torch.device) -> int:
     trial = config.trial()
-    most = REGISTRY[trial.model].micro_batch(trial.scale, device.type, precision)
+    most = REGISTRY[trial.model].micro_batches[trial.scale][device.type]
     if device.type != "cpu":
         return most
     # Several batches are in memory at a time, one for each core.

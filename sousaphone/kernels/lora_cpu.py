@@ -1,10 +1,10 @@
-"""PEFT's LoRA layers with fewer passes over memory, which limit the speed of adapters: in float32 on a CPU, and over a
-layer in bfloat16 on CUDA (lora_cuda.py).
+"""PEFT's LoRA layers with fewer passes over memory, which limit the speed of adapters: on a CPU in float32 and in
+bfloat16, and over a layer in bfloat16 on CUDA (lora_cuda.py).
 
 Products and dropout are those of PEFT (Hu et al., arXiv 2106.09685), with three differences: the output of the adapter
 is accumulated in place in the output of the layer; dropout draws 16 bits per number, at a sixth of the cost of a
-Bernoulli sample; and in inference on a CPU, weight and adapter are added before the product. In all other cases PEFT's
-own forward runs.
+Bernoulli sample; and in inference in float32, weight and adapter are added before the product. In all other cases
+PEFT's own forward runs.
 """
 
 from __future__ import annotations

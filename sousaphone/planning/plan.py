@@ -205,7 +205,7 @@ def describe_trials(
         planned += f", and {counted(job.proposals_left, 'trial')} that a searcher proposes"
     yield f"{planned}, {at_once} at a time, on {job.request.device}"
     gpus = f", {resources.gpus_per_trial:g} GPU" if resources.gpus_per_trial else ""
-    yield f"  per trial: {resources.cpus_per_trial:g} CPU{gpus}; clips of {first.clip_seconds:g} s"
+    yield f"  per trial: {resources.cpus_per_trial:g} CPU{gpus}; {first.precision}; clips of {first.clip_seconds:g} s"
     if warning := banner((trial.model, trial.scale, trial.weights) for trial in job.trials):
         yield warning
     records = job.records()
