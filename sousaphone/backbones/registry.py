@@ -26,8 +26,8 @@ _RATES = {
     "nano": {**_ADAPTERS, "bitfit": 5e-3, "head": 5e-3, "full": 1e-3},
 }
 # Micro-batches fit with a margin: in 16 GB of a CUDA card in bfloat16; in float32 on a Mac, whose 36 GB are shared; in
-# a few GB on a CPU, where larger ones are not faster (measured on two cores, in both precisions). A trial that runs out of memory is retried with half of it. The
-# effective batch is the same on every device: 32, or as set with `--set`.
+# a few GB on a CPU, where larger ones are not faster (measured on two cores, in both precisions). A trial that runs out
+# of memory is retried with half of it. The effective batch is the same on every device: 32, or as set with `--set`.
 _NANO_BATCHES = {"cuda": 32, "mps": 32, "cpu": 32}
 
 
