@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from peft import PEFT_TYPE_TO_CONFIG_MAPPING, LoraConfig, PeftConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -122,10 +121,9 @@ def merge(model: nn.Module) -> None:
 
 def pack(model: nn.Module) -> None:
     """Keep frozen weights under adapters in the layout that a CPU multiplies fastest; they must not change any more."""
-    if torch.backends.mkldnn.is_available():
-        for layer in adapter_layers(model):
-            if isinstance(layer, FusedLinear):
-                layer.pack()
+    for layer in adapter_layers(model):
+        if isinstance(layer, FusedLinear):
+            layer.pack()
 
 
 def adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from sousaphone.config import TrainConfig
 from sousaphone.rudiments import SLUGS
@@ -24,16 +25,18 @@ SECONDS = (0.4, 1.1, 0.6, 0.8)
 LONG_SECONDS = 7.0
 
 
-def pytest_configure() -> None:
-    """Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported. Handle SIGINT,
-    which a shell ignores in programs that it starts in the background; other processes inherit that. Give trials the
-    priority of everything else: with Ray's default of 15 they get no processor while other tests compute."""
-    import torch
+# Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported, which the conftest.py
+# of a directory may do.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
+
+def pytest_configure() -> None:
+    """Handle SIGINT, which a shell ignores in programs that it starts in the background; other processes inherit that.
+    Give trials the priority of everything else: with Ray's default of 15 they get no processor while other tests
+    compute."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(RAY_worker_niceness="0")
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,8 +118,6 @@ def make_sousa() -> Callable[..., Path]:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Results are bit-identical only at an equal number of threads."""
-    import torch
-
     torch.set_num_threads(1)
 
 

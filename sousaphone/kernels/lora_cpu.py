@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from sousaphone.kernels import lora_cuda
 from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
-from sousaphone.kernels.packed_linear import packed, product
+from sousaphone.kernels.packed_linear import can_pack, packed, product
 
 _KINDS = (torch.float32, torch.bfloat16)
 _MAX_RANK = 64  # of the Triton kernels, on every GPU
@@ -52,9 +52,9 @@ class FusedLinear(_Fused, peft_layer.Linear):
     _packed: tuple[Tensor, Tensor] | None = None  # the frozen weight and its transpose
 
     def pack(self) -> None:
-        """Keep the frozen weight, which must not change any more, in the layout of oneDNN as well."""
+        """Keep the frozen weight, which must not change any more, in the layout of oneDNN as well, if possible."""
         weight = self.get_base_layer().weight
-        self._packed = packed(weight), packed(weight.T)
+        self._packed = (packed(weight), packed(weight.T)) if can_pack(weight.dtype) else None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         parts = None if args or kwargs else self.parts(x)

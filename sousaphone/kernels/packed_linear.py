@@ -11,6 +11,13 @@ from torch import Tensor, nn
 _LEAST_OUTPUTS = 16  # narrower layers are not faster
 
 
+def can_pack(kind: torch.dtype) -> bool:
+    """Whether oneDNN is here and multiplies matrices of this type; in bfloat16 it needs AVX-512."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return kind == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def packed(weight: Tensor) -> Tensor:
     """Copy a weight [O, I] into oneDNN's layout."""
     copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
@@ -39,9 +46,7 @@ class PackedLinear(nn.Module):
 
 
 def pack(model: nn.Module) -> None:
-    """Replace the linear layers of a model on a CPU by packed ones, in place; none where torch has no oneDNN."""
-    if not torch.backends.mkldnn.is_available():
-        return
+    """Replace the linear layers of a model on a CPU by packed ones, in place, where possible."""
     for name, layer in list(model.named_modules()):
-        if type(layer) is nn.Linear and layer.out_features >= _LEAST_OUTPUTS:
+        if type(layer) is nn.Linear and layer.out_features >= _LEAST_OUTPUTS and can_pack(layer.weight.dtype):
             model.set_submodule(name, PackedLinear(layer))

@@ -56,9 +56,13 @@ def test_logits_of_the_test_clips_are_those_of_the_trial(
     (trial,) = best_arm(run)
     table = pd.read_parquet(trial.directory / PREDICTIONS_NAME)
     predictor = load(run.path, device="cpu", precision=precision)
+    assert isinstance(predictor.scorer, TorchScorer)
+    assert predictor.scorer.precision == precision
+    # bfloat16 has 8 bits; how sums are rounded may depend on the size of a batch.
+    tolerance = {"float32": 1e-4, "bfloat16": 2e-2}[precision]
     for row in table.itertuples():
         stored = table.loc[row.Index, [f"logit_{slug}" for slug in SLUGS]].to_numpy(np.float32)
-        assert np.abs(centre_logits(predictor, small_sousa / row.audio_path) - stored).max() <= 1e-4
+        assert np.abs(centre_logits(predictor, small_sousa / row.audio_path) - stored).max() <= tolerance
 
 
 @pytest.mark.parametrize("trained", ["float32", "bfloat16"])
