@@ -25,8 +25,8 @@ SECONDS = (0.4, 1.1, 0.6, 0.8)
 LONG_SECONDS = 7.0
 
 
-# Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported, which the conftest.py
-# of a directory may do.
+# Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported, which the
+# conftest.py of a directory may do.
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
