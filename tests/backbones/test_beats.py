@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from sousaphone import lora
 from sousaphone.backbones.beats import Beats
-from sousaphone.backbones.beats_encoder import BeatsConfig, distance_buckets
+from sousaphone.backbones.beats_encoder import BeatsConfig, PositionConv, distance_buckets
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.model import load_backbone
 from tests.backbones.beats_nets import GATED, RELATIVE, SMALL, load, official, perturbed, written
@@ -202,3 +203,32 @@ def test_deep_norm_initialisation_has_the_official_deviations() -> None:
     assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(256**-0.5, rel=0.03)
     assert layer.self_attn.v_proj.weight.std().item() == pytest.approx(256**-0.5 * 24**-0.25, rel=0.03)
     assert layer.fc1.weight.std().item() == pytest.approx((2 / (256 + 48)) ** 0.5 * 24**-0.25, rel=0.03)
+
+
+def test_kept_frequency_response_follows_the_weights() -> None:
+    torch.manual_seed(0)
+    conv = PositionConv(32, taps=16, groups=4).requires_grad_(False)
+
+    def agrees(length: int) -> None:
+        x = torch.randn(2, 32, length, requires_grad=True)
+        with torch.inference_mode():
+            inferred = conv(x)
+        y = conv(x)
+        y.square().sum().backward()  # what inference has kept can be used in training
+        conv.fused = False
+        torch.testing.assert_close(y, conv(x), rtol=1e-4, atol=1e-5)
+        conv.fused = True
+        assert torch.equal(inferred, y)
+
+    agrees(20)
+    agrees(50)
+    conv.weight_v.mul_(1.5)
+    conv.weight_g.add_(0.1)
+    agrees(50)
+    conv.weight_v.data = conv.weight_v.flip(0)
+    agrees(50)
+    conv.load_state_dict({name: tensor + 0.1 for name, tensor in conv.state_dict().items()})
+    agrees(50)
+    conv = copy.deepcopy(conv).requires_grad_(True)
+    agrees(50)
+    copy.deepcopy(conv)
