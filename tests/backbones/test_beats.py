@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from sousaphone import lora
 from sousaphone.backbones.beats import Beats
-from sousaphone.backbones.beats_encoder import BeatsConfig, distance_buckets
+from sousaphone.backbones.beats_encoder import BeatsConfig, PositionConv, distance_buckets
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.model import load_backbone
 from tests.backbones.beats_nets import GATED, RELATIVE, SMALL, load, official, perturbed, written
@@ -202,3 +204,48 @@ def test_deep_norm_initialisation_has_the_official_deviations() -> None:
     assert layer.self_attn.q_proj.weight.std().item() == pytest.approx(256**-0.5, rel=0.03)
     assert layer.self_attn.v_proj.weight.std().item() == pytest.approx(256**-0.5 * 24**-0.25, rel=0.03)
     assert layer.fc1.weight.std().item() == pytest.approx((2 / (256 + 48)) ** 0.5 * 24**-0.25, rel=0.03)
+
+
+def position_conv(trainable: bool = False) -> PositionConv:
+    torch.manual_seed(0)
+    return PositionConv(16, 8, 4).requires_grad_(trainable)
+
+
+def test_frozen_convolution_trains_earlier_layers_after_inference() -> None:
+    conv, x = position_conv(), torch.rand(2, 16, 20, requires_grad=True)
+    with torch.inference_mode():
+        conv(x)
+    conv(x).sum().backward()
+    assert x.grad is not None
+
+
+def test_convolution_follows_changes_of_its_weights() -> None:
+    conv, x = position_conv(), torch.rand(2, 16, 20)
+    changed = copy.deepcopy(conv)
+    changed.weight_v.add_(torch.rand_like(changed.weight_v))
+    conv(x)
+    conv.load_state_dict(changed.state_dict())
+    assert torch.equal(conv(x), changed(x))
+    conv.requires_grad_(True)
+    conv(x).sum().backward()
+    torch.optim.SGD(conv.parameters(), lr=1.0).step()
+    conv.requires_grad_(False)
+    assert torch.equal(conv(x), copy.deepcopy(conv)(x))
+    assert not torch.equal(conv(x), changed(x))
+
+
+def test_trained_convolution_can_be_copied() -> None:
+    conv, x = position_conv(trainable=True), torch.rand(2, 16, 20)
+    assert torch.equal(conv(x), copy.deepcopy(conv)(x))
+
+
+def test_convolution_in_several_threads_computes_the_same() -> None:
+    conv, inputs = position_conv(), [torch.rand(1, 16, length) for length in (10, 60, 110, 160)]
+    expected = [position_conv()(x) for x in inputs]
+
+    def repeat(first: int) -> bool:
+        order = [(first + step) % len(inputs) for step in range(200)]
+        return all(torch.allclose(conv(inputs[i]), expected[i], atol=1e-5) for i in order)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(repeat, range(4)))
