@@ -104,8 +104,8 @@ class FusedConv2d(_Fused, peft_layer.Conv2d):
 
 
 def _can_merge(x: Tensor, p: float) -> bool:
-    """Whether weight and adapter can be added before the product with x; in bfloat16, the weight would not change by
-    less than half its last digit."""
+    """Whether weight and adapter can be added before the product with x. In bfloat16, the sum would lose the changes
+    that are smaller than half the last digit of a weight."""
     return x.dtype == torch.float32 and not torch.is_grad_enabled() and not p
 
 
