@@ -120,7 +120,7 @@ class TrainConfig:
     device: str = option("cpu", "device for training", choices=DEVICES)
     precision: str = option(
         "auto",
-        "of frozen layers and activations; adapters and new layers are float32",
+        "number format of frozen layers and activations; adapters and new layers are float32",
         shown="auto: bfloat16 on CUDA, and at full size on a CPU with instructions for it",
         choices=PRECISIONS,
     )

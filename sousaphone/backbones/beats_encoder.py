@@ -211,13 +211,14 @@ class PositionConv(nn.Module, HasFusedPath):
         """The conjugate frequency response [G, frequencies, I, O]. On a CPU that of frozen weights is kept: at full
         size it takes a third of an evaluation. On a GPU, captured graphs would keep its address."""
         parts = (self.weight_v, self.weight_g)
-        if self.weight_v.device.type != "cpu" or any(part.requires_grad for part in parts):
+        if self.weight_v.device.type != "cpu" or any(part.requires_grad or part.is_inference() for part in parts):
             return self._response(size)
         key = (size, *((part.data_ptr(), part._version, part.dtype) for part in parts))
-        if self._cached is None or self._cached[0] != key:
-            with torch.inference_mode(False):  # training may use it as well
-                self._cached = key, self._response(size).resolve_conj().contiguous()
-        return self._cached[1]
+        cached = self._cached  # read once: other threads may replace it
+        if cached is None or cached[0] != key:
+            with torch.inference_mode(False):  # whose tensors could not be used in training
+                cached = self._cached = key, self._response(size).resolve_conj().contiguous()
+        return cached[1]
 
     def _response(self, size: int) -> Tensor:
         response = torch.fft.rfft(self.weight(), size).unflatten(0, (self.groups, -1))  # [G, O, I, frequencies]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterable
 
@@ -11,6 +12,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import InferenceTime
+from sousaphone.training.step import autocast
 
 REPEATS = (2, 20)  # minimum and maximum
 _SECONDS = 3.0  # time limit after the minimum of repeats
@@ -27,9 +29,9 @@ def distinct_models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str],
 def time_arm(trial: TrainConfig) -> InferenceTime:
     """Build the arm's model and time it on the CPU, in the precision of its training if it trains there."""
     model = build_model(trial, len(SLUGS))
-    if trial.device == "cpu":
-        model.place(trial)
-    milliseconds = time_model(model, trial.clip_seconds)
+    on_cpu = trial if trial.device == "cpu" else dataclasses.replace(trial, device="cpu", precision="float32")
+    with autocast(on_cpu):
+        milliseconds = time_model(model.place(on_cpu), trial.clip_seconds)
     # The minimum is least disturbed by other processes.
     return InferenceTime(trial.model, trial.strategy, trial.lora_targets, min(milliseconds), len(milliseconds))
 

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from sousaphone.kernels import lora_cuda
 from sousaphone.kernels.dispatch import HasFusedPath, kernels_for
 from sousaphone.kernels.lora_cuda import LEVELS
-from sousaphone.kernels.packed_linear import can_pack, packed, product
+from sousaphone.kernels.packed_linear import PackedWeight, can_pack, product
 
 _KINDS = (torch.float32, torch.bfloat16)
 _MAX_RANK = 64  # of the Triton kernels, on every GPU
@@ -49,12 +49,12 @@ class _Fused(HasFusedPath):
 class FusedLinear(_Fused, peft_layer.Linear):
     """A linear layer from [..., I] to [..., O]."""
 
-    _packed: tuple[Tensor, Tensor] | None = None  # the frozen weight and its transpose
+    _packed: tuple[PackedWeight, PackedWeight] | None = None  # the frozen weight and its transpose
 
     def pack(self) -> None:
         """Keep the frozen weight, which must not change any more, in the layout of oneDNN as well, if possible."""
         weight = self.get_base_layer().weight
-        self._packed = (packed(weight), packed(weight.T)) if can_pack(weight.dtype) else None
+        self._packed = (PackedWeight(weight), PackedWeight(weight.T)) if can_pack(weight.dtype) else None
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         parts = None if args or kwargs else self.parts(x)
@@ -104,8 +104,8 @@ class FusedConv2d(_Fused, peft_layer.Conv2d):
 
 
 def _can_merge(x: Tensor, p: float) -> bool:
-    """Whether weight and adapter can be added before the product with x; in bfloat16, the weight would not change by
-    less than half its last digit."""
+    """Whether weight and adapter can be added before the product with x. In bfloat16, the sum would lose the changes
+    that are smaller than half the last digit of a weight."""
     return x.dtype == torch.float32 and not torch.is_grad_enabled() and not p
 
 
@@ -135,7 +135,7 @@ class LinearFunction(torch.autograd.Function):
         b: Tensor,
         scale: float,
         p: float,
-        packs: tuple[Tensor, Tensor] | None = None,
+        packs: tuple[PackedWeight, PackedWeight] | None = None,
     ) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # [N, I]
         if packs is not None:

@@ -18,15 +18,19 @@ def can_pack(kind: torch.dtype) -> bool:
     return kind == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def packed(weight: Tensor) -> Tensor:
-    """Copy a weight [O, I] into oneDNN's layout."""
-    copy: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-    return copy
+class PackedWeight:
+    """A copy of a weight [O, I] in oneDNN's layout, which torch itself can neither copy nor pickle."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.tensor: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+
+    def __reduce__(self) -> tuple[type[PackedWeight], tuple[Tensor]]:
+        return PackedWeight, (self.tensor.to_dense(),)
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def product(x: Tensor, weight: PackedWeight, bias: Tensor | None = None) -> Tensor:
     """Multiply x [..., I] by a packed weight [O, I], without gradients: [..., O]."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight.tensor, bias, "none", [], "")
     return y
 
 
@@ -39,7 +43,7 @@ class PackedLinear(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        self.bias, self.packed = layer.bias, packed(layer.weight)
+        self.bias, self.packed = layer.bias, PackedWeight(layer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return product(x, self.packed, self.bias)

@@ -11,7 +11,7 @@ from sousaphone.backbones.registry import REGISTRY, strategy_of
 from sousaphone.baselines import latency
 from sousaphone.baselines.latency import distinct_models, time_arm, time_model
 from sousaphone.config import TrainConfig
-from sousaphone.model import build_model
+from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 
 SMALL = TrainConfig(model="ast", clip_seconds=1.0)
@@ -30,6 +30,29 @@ def test_every_backbone_can_be_timed(model: str) -> None:
     assert timed.ms is not None
     assert 0.1 < timed.ms < 1000
     assert timed.repeats >= latency.REPEATS[0]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "frozen", "product"),
+    [
+        ("lora", "float32", torch.float32, torch.float32),
+        ("lora", "bfloat16", torch.bfloat16, torch.float32),
+        ("dora", "bfloat16", torch.float32, torch.bfloat16),  # by autocast
+    ],
+)
+def test_arm_is_timed_in_the_precision_of_its_training(
+    strategy: str, precision: str, frozen: torch.dtype, product: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[torch.dtype] = []
+
+    def time_model(model: RudimentClassifier, seconds: float) -> list[float]:
+        found.append(next(p.dtype for p in model.backbone.parameters() if not p.requires_grad and p.dim() == 2))
+        found.append((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        return [1.0]
+
+    monkeypatch.setattr(latency, "time_model", time_model)
+    time_arm(dataclasses.replace(SMALL, strategy=strategy, precision=precision))
+    assert found == [frozen, product]
 
 
 def test_minimum_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -46,3 +47,20 @@ def test_layers_are_not_packed_where_it_is_impossible(monkeypatch: pytest.Monkey
     model = nn.Sequential(nn.Linear(20, 30, dtype=kind))
     pack(model)
     assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_packed_layer_can_be_copied_and_pickled(kind: torch.dtype) -> None:
+    layer, x = PackedLinear(nn.Linear(20, 30, dtype=kind)), torch.rand(5, 20, dtype=kind)
+    with torch.inference_mode():
+        expected = layer(x)
+        for same in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(same(x), expected)
+
+
+def test_model_placed_in_bfloat16_can_be_copied() -> None:
+    config = TrainConfig(model="beats", precision="bfloat16", clip_seconds=1.0)
+    model = build_model(config, len(SLUGS)).place(config).eval()
+    wave = torch.rand(1, model.backbone.spec.sample_rate) - 0.5
+    with torch.inference_mode():
+        assert torch.equal(copy.deepcopy(model)(wave), model(wave))
