@@ -32,6 +32,7 @@ OF_OTHER_COMMANDS |= {
     "--onnx",
     "--quantize",
     "--runtime",
+    "--precision",
 }
 OF_OTHER_COMMANDS |= {"--space", "--public", "--licence", "--dry-run"}
 OF_OTHER_COMMANDS |= {"--port", "--host"}
