@@ -84,6 +84,8 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
     if options.scale in (None, "auto") and request.scale == "nano":
         remarks.append("scale: nano, because the device is the CPU (--scale base for the published sizes)")
+    if request.device == "cpu" and request.settings.get("precision") == "bfloat16":
+        remarks.append("precision: bfloat16 (--set precision=float32 for slower and more exact training)")
     if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:

@@ -46,6 +46,7 @@ def test_automatic_precision_depends_on_processor_and_size(
     assert {trial.precision for trial in job.trials} == {expected}
     # A resumed run has the saved request, so that it keeps the precision on another processor.
     assert dict(job.request.settings) == ({"precision": "bfloat16"} if expected == "bfloat16" else {})
+    assert any("precision=float32" in remark for remark in job.remarks) == (expected == "bfloat16")
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
