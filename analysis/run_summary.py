@@ -199,7 +199,6 @@ class Findings:
             rates.setdefault(title(config.get("model", "")), {})[f"{config['learning_rate']:g}"] = None
         one = len({rate for own in rates.values() for rate in own}) == 1
         rate_texts = [" / ".join(own) if one else f"{model} {' / '.join(own)}" for model, own in rates.items()]
-        settings = {name: value for name, value in (request.get("settings") or {}).items() if name != "precision"}
         pairs = [
             ("Command", self.plan.get("command")),
             ("Started", self.plan.get("created")),
@@ -212,7 +211,7 @@ class Findings:
             ("Host", origin.get("host")),
             ("Seeds", _seeds(*self.seeds_planned)),
             ("Learning rates", ", ".join(dict.fromkeys(rate_texts))),
-            ("Settings", ", ".join(f"{name}={value}" for name, value in settings.items())),
+            ("Settings", ", ".join(f"{name}={value}" for name, value in (request.get("settings") or {}).items())),
             ("Device", ", ".join(str(name) for name in device if name)),
             ("Precision", ", ".join(dict.fromkeys(trial.precision for trial in self.compared))),
             ("Limits", ", ".join(f"{in_words(value)} {text}" for value, text in limits if value is not None)),

@@ -139,8 +139,8 @@ class TrainConfig:
         for each in dataclasses.fields(self):
             _check(each, getattr(self, each.name))
         object.__setattr__(self, "strategy", strategy_of(self.model, self.strategy))
-        if self.precision == "auto":  # sweeps resolve it by the processor, too; older ones did not
-            object.__setattr__(self, "precision", "bfloat16" if self.device == "cuda" else "float32")
+        if self.precision == "auto":  # sweeps resolve it by the processor, too
+            object.__setattr__(self, "precision", precision_of({"device": self.device}))
         elif self.precision == "bfloat16" and self.device == "mps":
             raise UserError("precision=bfloat16 is not available on mps; leave it out, or give float32")
 
@@ -185,6 +185,12 @@ def lora_targets_of(config: Mapping[str, Any]) -> Any:
     """The `lora_targets` of a trial, from its configuration; None if its strategy does not use them."""
     strategy = STRATEGIES.get(str(config.get("strategy")))
     return config.get("lora_targets") if strategy is not None and strategy.low_rank else None
+
+
+def precision_of(config: Mapping[str, Any]) -> str:
+    """The precision of a trial, from its configuration; older versions did not record it, and used the device's."""
+    precision = str(config.get("precision") or "auto")
+    return precision if precision != "auto" else "bfloat16" if config.get("device") == "cuda" else "float32"
 
 
 def arm_name(config: Mapping[str, Any]) -> str:

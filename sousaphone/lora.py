@@ -119,7 +119,7 @@ def merge(model: nn.Module) -> None:
             model.set_submodule(name, layer.get_base_layer())
 
 
-def pack(model: nn.Module) -> None:
+def pack_frozen(model: nn.Module) -> None:
     """Keep frozen weights under adapters in the layout that a CPU multiplies fastest; they must not change any more."""
     for layer in adapter_layers(model):
         if isinstance(layer, FusedLinear):

@@ -115,11 +115,11 @@ class RudimentClassifier(nn.Module):
         if config.frozen_bfloat16:
             self.round_frozen()
             if config.device == "cpu":
-                lora.pack(self)
+                lora.pack_frozen(self)
         return self
 
     def round_frozen(self) -> Self:
-        """Cast frozen parameters to bfloat16 in place, convolution kernels in channels-last layout.
+        """Cast frozen parameters to bfloat16 in place, on a GPU with convolution kernels in channels-last layout.
 
         Batch norms, adapters and fresh layers stay in float32. Autocast would cast the same weights at every use and
         keep activations in float32 between some layers.
@@ -129,8 +129,8 @@ class RudimentClassifier(nn.Module):
                 continue
             for parameter in module.parameters(recurse=False):
                 if not parameter.requires_grad:
-                    on_gpu = parameter.is_cuda and parameter.dim() == 4
-                    layout = torch.channels_last if on_gpu else torch.contiguous_format
+                    channels_last = parameter.is_cuda and parameter.dim() == 4
+                    layout = torch.channels_last if channels_last else torch.contiguous_format
                     parameter.data = parameter.data.to(torch.bfloat16, memory_format=layout)
         return self
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from analysis.load.ray_log import RayTrial, by_epoch, is_number
+from sousaphone.config import precision_of
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import RECORD_NAME, TrialRecord, cause_in
@@ -61,8 +62,8 @@ class Trial:
 
     @property
     def precision(self) -> str:
-        """The precision of frozen layers; older versions did not record it, and used that of the device."""
-        return str(self.config.get("precision") or ("bfloat16" if self.config.get("device") == "cuda" else "float32"))
+        """The precision of frozen layers and activations."""
+        return precision_of(self.config)
 
     @property
     def signature(self) -> str:

@@ -18,7 +18,7 @@ from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
 from sousaphone.hardware import pick_device, pick_precision
-from sousaphone.kernels.packed_linear import pack
+from sousaphone.kernels.packed_linear import pack_layers
 from sousaphone.training.step import autocast
 
 _CPU_SAMPLES = 2**19  # most in a batch on a CPU; what is computed from them fits its caches
@@ -52,7 +52,7 @@ class TorchScorer:
             for _, network in self._members:
                 lora.merge(network)
                 if self.device.type == "cpu":
-                    pack(network)
+                    pack_layers(network)
         self.batch = _batch(members[0].config, self.device)
 
     def __call__(self, windows: npt.NDArray[np.int16], lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:

@@ -49,7 +49,7 @@ class PackedLinear(nn.Module):
         return product(x, self.packed, self.bias)
 
 
-def pack(model: nn.Module) -> None:
+def pack_layers(model: nn.Module) -> None:
     """Replace the linear layers of a model on a CPU by packed ones, in place, where possible."""
     for name, layer in list(model.named_modules()):
         if type(layer) is nn.Linear and layer.out_features >= _LEAST_OUTPUTS and can_pack(layer.weight.dtype):

@@ -12,7 +12,7 @@ from torch import nn
 from sousaphone import lora
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.config import TrainConfig
-from sousaphone.kernels.packed_linear import PackedLinear, can_pack, pack
+from sousaphone.kernels.packed_linear import PackedLinear, can_pack, pack_layers
 from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 
@@ -22,7 +22,7 @@ def test_packed_networks_compute_the_same_logits(name: str) -> None:
     model = build_model(TrainConfig(model=name, clip_seconds=1.0), len(SLUGS)).eval()
     lora.merge(model)
     packed = copy.deepcopy(model)
-    pack(packed)
+    pack_layers(packed)
     assert any(isinstance(module, PackedLinear) for module in packed.modules()) == can_pack(torch.float32)
     with torch.inference_mode():
         features = model.features(torch.rand(3, model.backbone.spec.sample_rate) - 0.5)
@@ -45,7 +45,7 @@ def test_inputs_of_any_shape_and_layout(kind: torch.dtype, tolerance: float, bia
 def test_layers_are_not_packed_where_it_is_impossible(monkeypatch: pytest.MonkeyPatch, kind: torch.dtype) -> None:
     monkeypatch.setattr("torch.backends.mkldnn.is_available", lambda: False)
     model = nn.Sequential(nn.Linear(20, 30, dtype=kind))
-    pack(model)
+    pack_layers(model)
     assert type(model[0]) is nn.Linear
 
 
