@@ -23,7 +23,7 @@ from sousaphone.cli.command import (
     require_torchaudio,
     run_command,
 )
-from sousaphone.config import PRECISIONS
+from sousaphone.config import DEVICES, PRECISIONS
 from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write, expanded
@@ -90,8 +90,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the options with which a model is loaded."""
     runtimes = "onnx and int8 use the graphs of a model folder, on the CPU (default torch)"
     parser.add_argument("--runtime", choices=("torch", "onnx", "int8"), default="torch", help=runtimes)
-    devices = ("auto", "cuda", "mps", "cpu")
-    parser.add_argument("--device", choices=devices, default="auto", help="default auto: cuda, else mps, else cpu")
+    parser.add_argument(
+        "--device", choices=("auto", *DEVICES), default="auto", help="default auto: cuda, else mps, else cpu"
+    )
     precision = "bfloat16 is faster on some processors (default auto: that of the training, if the processor has it)"
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
     weights = "the base weights of an adapter, if they are not where it was trained"
@@ -102,13 +103,6 @@ def load_model(options: argparse.Namespace) -> Predictor:
     """Load the model that the arguments name."""
     from sousaphone.deploy.predictor import load
 
-    if options.runtime != "torch" and (
-        options.device not in ("auto", "cpu") or options.precision == "bfloat16" or options.weights is not None
-    ):
-        raise UserError(
-            f"--runtime {options.runtime} computes on the CPU in float32, without base weights; omit --device, "
-            "--precision, --weights"
-        )
     return load(
         options.model,
         weights=options.weights,

@@ -14,12 +14,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sousaphone.config import DEVICES, PRECISIONS
 from sousaphone.data.cache.decode import in_threads, resampler, to_int16, to_mono
 from sousaphone.data.readers.samples import HIGHEST_RATE, LOWEST_RATE, MOST_FLOAT
 from sousaphone.deploy.calibration import probabilities
 from sousaphone.deploy.loading import find_graphs, load_members
 from sousaphone.deploy.model_folder import Calibration, ModelConfig
-from sousaphone.deploy.onnx_session import refuse_without_onnx
+from sousaphone.deploy.onnx_session import GRAPHS, refuse_without_onnx
 from sousaphone.deploy.recordings import Recording, Samples, decoded
 from sousaphone.deploy.scorers import OnnxScorer, Scorer, TorchScorer
 from sousaphone.deploy.segments import GATE_DB, divide, phrases, window_starts
@@ -79,13 +80,22 @@ def load(
         device: 'auto', 'cuda', 'mps' or 'cpu'.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 on CUDA, and on a CPU with instructions for it if the
             model has full size and was trained in bfloat16.
-        runtime: 'torch'; or 'onnx' or 'int8' for the graphs of a model folder, on the CPU and without base weights.
+        runtime: 'torch'; or 'onnx' or 'int8' for a model folder's graphs, on the CPU in float32, without `weights`.
 
     Raises:
-        UserError: the source is none of these, damaged, of a later version of the format, or trained on other base
-            weights. Nothing in it is executed.
+        UserError: an option is unknown or contradicts another; or the source is none of these, damaged, of a later
+            version of the format, or trained on other base weights. Nothing in it is executed.
     """
+    choices = {"device": ("auto", *DEVICES), "precision": PRECISIONS, "runtime": ("torch", *GRAPHS)}
+    for option, value in {"device": device, "precision": precision, "runtime": runtime}.items():
+        if value not in choices[option]:
+            raise UserError(f"{option} {value!r} is unknown; choose from: {', '.join(choices[option])}")
     if runtime != "torch":
+        if device not in ("auto", "cpu") or precision == "bfloat16" or weights is not None:
+            raise UserError(
+                f"runtime {runtime} computes on the CPU in float32, without base weights; omit device, precision and "
+                "weights"
+            )
         refuse_without_onnx(f"runtime {runtime}")
         config, graphs = find_graphs(source, runtime)
         return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, graphs))

@@ -32,6 +32,7 @@ from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES,
 from sousaphone.deploy.trained_trials import best_arm
 from sousaphone.errors import UserError
 from sousaphone.rudiments import SLUGS
+from sousaphone.runs.deployment import Runtime
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.strategies import STRATEGIES
 from tests.backbones.beats_nets import GATED, official, perturbed
@@ -211,6 +212,23 @@ def test_damaged_graph_is_refused_in_one_line(graphs: Path, tmp_path: Path, dama
         load(copy, runtime="onnx")
     assert "\n" not in str(error.value)
     assert "model.onnx" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "bfloat16"}, {"device": "cuda"}, {"weights": "base.pt"}],
+    ids=["precision", "device", "weights"],
+)
+@pytest.mark.parametrize("runtime", ["onnx", "int8"])
+def test_graphs_refuse_the_options_of_torch(graphs: Path, runtime: Runtime, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"{runtime}.*omit.*{next(iter(options))}"):
+        load(graphs, runtime=runtime, **options)
+
+
+@pytest.mark.parametrize("option", [{"runtime": "jax"}, {"precision": "fp16"}, {"device": "gpu"}], ids=str)
+def test_unknown_options_are_refused(graphs: Path, option: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(option.values()))):
+        load(graphs, **option)
 
 
 def test_models_without_graphs_are_refused(run: RunDirectory, model: Path) -> None:
