@@ -47,7 +47,7 @@ def test_text_that_is_no_host_is_refused(capsys: pytest.CaptureFixture[str], hos
 
 
 def test_runtime_is_used(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert "--runtime" in refused(capsys, tmp_path, "--port", 0, "--runtime", "int8", "--device", "mps")
+    assert "runtime int8" in refused(capsys, tmp_path, "--port", 0, "--runtime", "int8", "--device", "mps")
 
 
 def test_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

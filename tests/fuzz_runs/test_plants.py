@@ -10,6 +10,7 @@ import pytest
 from sousaphone.runs.seal import pickles, seal
 from tests.fuzz_runs.attack import Attack
 from tests.fuzz_runs.plants import PLANTS
+from tests.fuzz_runs.runs import json_files
 
 pytestmark = pytest.mark.slow
 
@@ -27,10 +28,14 @@ def test_plants_are_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def check_every_place(attack: Attack) -> None:
-    """Code in every place, and of the other kinds one in each place; `python -m tests.fuzz_runs --plants` tries all."""
-    places, kinds = attack.places(), itertools.cycle(kind for kind in PLANTS if kind != "code")
-    assert len(places) > 35
-    assert all(attack.plant("code", place) for place in places)
+    """Code in each JSON file and in all other files at once, and of the other kinds one in each place;
+    `python -m tests.fuzz_runs --plants` tries all in each place."""
+    assert len(attack.places()) > 35
+    for path in json_files(attack.intact):
+        assert attack.plant("code", path.relative_to(attack.intact.path))
+    attack.plant_all_code()
+    attack.read("code in every place", figures=True)
+    kinds = itertools.cycle(kind for kind in PLANTS if kind != "code")
     for kind, place in zip(kinds, attack.places(added=False), strict=False):
         assert attack.plant(kind, place) or kind == "device"
     assert attack.faults == []

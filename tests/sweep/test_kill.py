@@ -1,4 +1,4 @@
-"""Kills of real processes: at most one epoch is lost, and `--resume` finishes the run."""
+"""Killed and failed trials, and a killed run that Ray restores without this program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from collections.abc import Callable
 import pandas as pd
 import psutil
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sousaphone.config import TrainConfig
 from sousaphone.data.prepare import open_trial_data
@@ -21,7 +20,7 @@ from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.training import checkpoint
 from sousaphone.training.loop import fit
-from tests.sweep.conftest import EPOCHS, ROOT, Launcher
+from tests.sweep.conftest import EPOCHS, ROOT, Launcher, with_jumping_clock
 
 CLOCK = {"epoch_seconds", "processor_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
@@ -35,43 +34,6 @@ def uninterrupted(launcher: Launcher, trial_id: str) -> list[dict[str, object]]:
     model = build_model(config, len(SLUGS))
     data = open_trial_data(config, model.backbone.spec.sample_rate)
     return [epoch.metrics for epoch in fit(config, model, data)]
-
-
-def test_killed_driver_loses_at_most_an_epoch_and_resume_equals_the_uninterrupted_run(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options)
-    launcher.wait_until(lambda: launcher.epochs("on") >= 3, driver)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
-    # Orphaned workers detect the end of the driver at their next write.
-    time.sleep(1.0)
-    finished = launcher.epochs("on")
-    assert 3 <= finished < EPOCHS
-    # A checkpoint is written just before the record; a kill in between does not lose it.
-    state = checkpoint.newest(launcher.storage / "run" / "trials" / "ast-lora-aug-on-s0")
-    assert state is not None
-    kept = len(state["history"])
-    assert kept in (finished, finished + 1)
-    killed_at = len(launcher.log)
-
-    resumed = launcher.start("--resume")
-    assert resumed.wait(timeout=300) == 0, launcher.log
-    log = launcher.log[killed_at:]
-    first = next(line for line in log.splitlines() if "ast-lora-aug-on-s0" in line and "train_loss" in line)
-    assert f"epoch {kept + 1}/{EPOCHS}" in first
-
-    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
-    assert table["status"].tolist() == ["completed"] * 2
-    assert table["epochs"].tolist() == [EPOCHS] * 2
-    for augment in ("on", "off"):
-        record = launcher.record(augment)
-        assert record is not None
-        assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
-        board = EventAccumulator(str(launcher.storage / "run" / "trials" / record.trial_id)).Reload()
-        assert [event.step for event in board.Scalars("val_acc")] == list(range(1, EPOCHS + 1))
-        for row, expected in zip(record.history, uninterrupted(launcher, record.trial_id), strict=True):
-            assert {k: v for k, v in row.items() if k not in CLOCK} == {
-                k: v for k, v in expected.items() if k not in CLOCK
-            }
 
 
 def test_tune_restores_a_killed_run_from_plain_python(launcher: Launcher) -> None:
@@ -97,9 +59,14 @@ def test_tune_restores_a_killed_run_from_plain_python(launcher: Launcher) -> Non
     assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
 
 
-def test_failed_trial_does_not_stop_the_other(launcher: Launcher, trial_config: Callable[..., TrainConfig]) -> None:
-    driver = launcher.start(*launcher.options, "--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1")
+def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
+    launcher: Launcher, trial_config: Callable[..., TrainConfig]
+) -> None:
+    now = with_jumping_clock(launcher, 3600.0)  # backwards: in test_limits
+    options = ["--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1", "--time-limit", "30m", "--yes"]
+    driver = launcher.start(*launcher.options, *options)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
+    now.touch()
     # The second trial finds a checkpoint of another base model in its directory, and refuses to resume from it.
     config = trial_config(seed=9, epochs=1)
     model = build_model(config, len(SLUGS))

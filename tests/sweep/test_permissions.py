@@ -110,9 +110,16 @@ def test_protected_file_is_one_line_before_anything_is_written(
         assert not list(launcher.storage.glob("*/results/run"))
 
 
-def test_protected_run_is_one_line_and_keeps_its_records(launcher: Launcher, ordinary: list[str]) -> None:
-    run, cache = launcher.storage / "run", str(launcher.storage / "cache")
+def test_cache_of_another_user_is_used_and_a_protected_run_is_one_line_and_keeps_its_records(
+    launcher: Launcher, small_sousa: Path, ordinary: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, cache = launcher.storage / "run", launcher.storage / "cache"
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(cache))
+    assert data_command(["cache", str(small_sousa), "--rates", "16000"]) == 0
+    for path in (cache, *cache.rglob("*")):
+        path.chmod(0o555 if path.is_dir() else 0o444)
     assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait(timeout=240) == 0, launcher.log
+    assert "Traceback" not in launcher.log
     record = launcher.record("off")
     resume = ["--resume", "--name", "run", "--storage", str(launcher.storage)]
     cases = [
@@ -126,23 +133,11 @@ def test_protected_run_is_one_line_and_keeps_its_records(launcher: Launcher, ord
         ("launch", resume, "report", 0o000, 2),  # it is read first
         ("sousaphone.cli.report", [str(run)], "", 0o000, 2),
     ]
-    commands = [(module, words, cache, str(run / name), mode) for module, words, name, mode, _ in cases]
+    commands = [(module, words, str(cache), str(run / name), mode) for module, words, name, mode, _ in cases]
     for case, (code, line) in zip(cases, run_all(ordinary, commands), strict=True):
         assert code == case[4], (case, line)
         assert str(run / case[2]) in line, (case, line)
     assert launcher.record("off") == record
-
-
-def test_complete_cache_of_another_user_is_used(
-    launcher: Launcher, small_sousa: Path, ordinary: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = launcher.storage / "cache"
-    monkeypatch.setenv("SOUSAPHONE_CACHE", str(cache))
-    assert data_command(["cache", str(small_sousa), "--rates", "16000"]) == 0
-    for path in (cache, *cache.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait(timeout=240) == 0, launcher.log
-    assert "Traceback" not in launcher.log
 
 
 def test_unreadable_folder_of_recordings_is_one_line(tmp_path: Path, ordinary: list[str]) -> None:

@@ -1,4 +1,7 @@
-"""`--config search` through Ray: a killed search equals the uninterrupted one; test clips wait for the finalists."""
+"""`--config search` through Ray: a killed search equals the uninterrupted one; test clips wait for the finalists.
+
+Two kills by default; five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_search.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +26,15 @@ MODELS = ("ast", "beats")
 CONFIGURATIONS, EPOCHS = 4, 6  # compared after two epochs
 SEED = 5
 SEEDS = ["0"]  # of the finalists
-KILLS = 5
+KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "2"))
 SEARCH = ["--config", "search", "--budget", str(CONFIGURATIONS)]
 
 pytestmark = pytest.mark.slow
 
 
-def options(launcher: Launcher, at_once: int) -> list[str]:
+def options(launcher: Launcher, at_once: int, models: Sequence[str] = MODELS) -> list[str]:
     data = launcher.options[launcher.options.index("--data-dir") + 1]
-    small = ["--models", *MODELS, "--scale", "nano", "--weights", "random", "--epochs", str(EPOCHS)]
+    small = ["--models", *models, "--scale", "nano", "--weights", "random", "--epochs", str(EPOCHS)]
     small += ["--set", "clip_seconds=1.0", "micro_batch=2", "accumulation=1"]
     return [*SEARCH, "--seeds", *SEEDS, "--data-dir", data, *small, "--max-concurrent", str(at_once)]
 
@@ -59,18 +63,18 @@ def outcome(run: Path) -> dict[str, Any]:
     }
 
 
-def check_budget_and_tests(run: Path) -> None:
+def check_budget_and_tests(run: Path, models: Sequence[str] = MODELS) -> None:
     """Every backbone has trained the same steps; only the finalists were tested, after all other trials had ended."""
     progress = progress_of(run)
     assert progress is not None
     assert progress.is_complete
-    for model in MODELS:
+    for model in models:
         tried = progress.tried(model)
         assert len(tried) == CONFIGURATIONS
         assert sum(trial.steps for trial in tried) == progress.search.ladder.steps
         assert tried[0].steps == progress.search.rungs[-1]
     finals = {name for name, trial in progress.trials.items() if trial.score_test}
-    assert len(finals) == len(MODELS) * progress.search.all_finalists * len(SEEDS)
+    assert len(finals) == len(models) * progress.search.all_finalists * len(SEEDS)
     assert finals.isdisjoint(progress.search.proposals)
     for name, record in progress.records.items():
         tested = any(key.startswith("test_") for row in record.history for key in row)
@@ -108,14 +112,14 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
 
 def test_killed_parallel_search_loses_no_record_and_no_budget(launcher: Launcher) -> None:
     run = launcher.storage / "run"
-    process = launcher.start(*options(launcher, 2))
-    launcher.wait_until(lambda: epochs_of(run) >= 9, process)
+    process = launcher.start(*options(launcher, 2, MODELS[:1]))
+    launcher.wait_until(lambda: epochs_of(run) >= 5, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     time.sleep(1.0)
     kept = outcome(run)["records"]
     resumed = launcher.start("--resume")
     assert resumed.wait(timeout=300) == 0, launcher.log
-    check_budget_and_tests(run)
+    check_budget_and_tests(run, MODELS[:1])
     for name, (_, history) in kept.items():
         assert outcome(run)["records"][name][1][: len(history)] == history
