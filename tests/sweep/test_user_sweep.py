@@ -1,4 +1,4 @@
-"""A user's own sweep, `--config FILE.py`, under Ray: sampled points, a searcher, a scheduler, and a resume."""
+"""A user's own sweep, `--config FILE.py`, under Ray: a searcher, a scheduler, and a resume."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ def sweep(request):
     return dataclasses.replace(
         usual,
         param_space=space,
-        num_samples=SAMPLES,
-        searcher=SEARCHER,
+        num_samples=5,
+        searcher=Seeded(sampler=TPESampler(seed=0, n_startup_trials=2)),
         scheduler=ASHAScheduler(time_attr="steps", grace_period=1, max_t=10_000, reduction_factor=2),
     )
 """
-TPE = "Seeded(sampler=TPESampler(seed=0, n_startup_trials=2))"
 
 
 def plan_of(launcher: Launcher) -> dict[str, Any]:
@@ -74,22 +73,9 @@ def check(launcher: Launcher, trials: int) -> None:
     assert directories == set(plan["trial_ids"])
 
 
-def test_points_are_run_stopped_early_and_reported(launcher: Launcher) -> None:
+def test_search_that_was_killed_resumes_with_what_it_had_proposed_and_is_reported(launcher: Launcher) -> None:
     file = launcher.storage / "my_space.py"
-    file.write_text(SPACE.replace("SAMPLES", "6").replace("SEARCHER", "None"))
-    options = [option for option in launcher.options if option != "learning_rate=0.001"]
-    driver = launcher.start("--config", str(file), *options, "--max-concurrent", "1")
-    assert driver.wait(timeout=400) == 0, launcher.log
-    check(launcher, 6)
-    assert (launcher.storage / "run" / "report" / "summary_report.md").is_file()
-    again = launcher.start("--resume")
-    assert again.wait(timeout=120) == 0, launcher.log
-    assert "nothing is left to train" in launcher.log
-
-
-def test_search_that_was_killed_resumes_with_what_it_had_proposed(launcher: Launcher) -> None:
-    file = launcher.storage / "my_space.py"
-    file.write_text(SPACE.replace("SAMPLES", "5").replace("SEARCHER", TPE))
+    file.write_text(SPACE)
     options = [option for option in launcher.options if option != "learning_rate=0.001"]
     driver = launcher.start("--config", str(file), *options, "--max-concurrent", "1")
     run = launcher.storage / "run" / "run.json"
@@ -101,3 +87,6 @@ def test_search_that_was_killed_resumes_with_what_it_had_proposed(launcher: Laun
     assert again.wait(timeout=400) == 0, launcher.log
     assert plan_of(launcher)["trial_ids"][: len(proposed)] == proposed
     check(launcher, 5)
+    assert (launcher.storage / "run" / "report" / "summary_report.md").is_file()
+    assert launcher.start("--resume").wait(timeout=120) == 0, launcher.log
+    assert "nothing is left to train" in launcher.log
