@@ -1,4 +1,4 @@
-"""The small rival: a transformer over the strokes that the frozen transcriber finds.
+"""The stroke model: a transformer over the strokes that the frozen transcriber finds.
 
 It has no pretrained weights and trains in full. A stroke is its intervals to its neighbours, relative to the clip's
 median and absolute, its velocity, and how sure the transcriber is of it. The attention rotates queries and keys

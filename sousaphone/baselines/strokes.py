@@ -1,4 +1,4 @@
-"""The small rival as a baseline: a transformer over the strokes of each window, trained once per run.
+"""The stroke model as a baseline: a transformer over the strokes of each window, trained once per run.
 
 It is the network of `--models strokes`, trained on all windows of the training clips with a fixed number of steps.
 """

@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks.transcription PERFORMANCES: onsets by room, and what the rival makes of them.
+"""python -m tests.benchmarks.transcription PERFORMANCES: onsets by room, and what the stroke model makes of them.
 
 PERFORMANCES is a parquet file with a row for each performance of SOUSA's generator: rudiment_slug, duration_sec, split,
 and lists of time_ms, velocity, hand, stroke. Clips are drawn and rendered with the two kits that are held out of
@@ -41,9 +41,11 @@ def main() -> None:
     parser.add_argument("performances", type=Path)
     parser.add_argument("--clips", type=int, default=1_200)
     parser.add_argument("--rooms", choices=("held-out", "all"), default="held-out")
-    parser.add_argument("--window", type=float, default=5.0, help="seconds that the rival reads (default %(default)s)")
     parser.add_argument(
-        "--steps", type=int, default=3_000, help="of the rival's training; 0: none (default %(default)s)"
+        "--window", type=float, default=5.0, help="seconds that the stroke model reads (default %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=3_000, help="of the stroke model's training; 0: none (default %(default)s)"
     )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path)
@@ -78,7 +80,7 @@ def sequence_of(row: dict[str, Any]) -> Sequence:
 
 
 def measure(job: tuple[int, dict[str, Any], tuple[str, ...]]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Render a clip; return its true and detected strokes, and the frames that the rival reads."""
+    """Render a clip; return its true and detected strokes, and the frames that the stroke model reads."""
     index, row, names = job
     rng = np.random.default_rng((11, index))
     room, sequence, drums = names[rng.integers(len(names))], sequence_of(row), kit_drums(held_out=True)
@@ -150,7 +152,7 @@ def match(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
 
 def recognise(table: pd.DataFrame, clips: list[np.ndarray], seconds: float, steps: int) -> dict[str, float]:
-    """Train the rival on windows of the training clips; its accuracy (%) on the centre windows of the others."""
+    """Train the stroke model on windows of the training clips; its accuracy (%) on the centre windows of the others."""
     rng, length = np.random.default_rng(0), round(seconds * 200) + 1
     labels = {slug: number for number, slug in enumerate(sorted(table.rudiment_slug.unique()))}
     label = torch.tensor([labels[slug] for slug in table.rudiment_slug])
