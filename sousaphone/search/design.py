@@ -41,21 +41,12 @@ class Search:
 
     @classmethod
     def from_json(cls, saved: Any) -> Search:
-        """Restore a search from run.json; raise a ValueError if it is damaged."""
+        """Restore a search from run.json, where it is a dict; raise a ValueError if it is damaged."""
         search: Search = schema.parse(json.dumps(saved), cls, "search")
         known = {each.name for each in dataclasses.fields(TrainConfig)}
         if any(not own or not own.keys() <= known for own in search.space.values()):
             raise ValueError("search is damaged (space: it has no fields, or unknown ones)")
         return search
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        content = dataclasses.asdict(self)
-        content["space"] = {
-            model: {name: dimension.to_json() for name, dimension in space.items()}
-            for model, space in self.space.items()
-        }
-        return content
 
     @classmethod
     def around(cls, defaults: Sequence[TrainConfig], fixed: Collection[str], **design: Any) -> Search:

@@ -127,7 +127,7 @@ def complete(job: Job, small_sousa: Path) -> Progress:
     epoch = progress.search.rungs[-1] // 10
     simulated = simulation.run(progress, score, steps=epoch)
     added = {name: trial for name, trial in simulated.trials.items() if name not in progress.trials}
-    job.directory.append_trials(added.values(), search=simulated.search.to_json())
+    job.directory.append_trials(added.values(), search=dataclasses.asdict(simulated.search))
     finals = simulated.final_trials((0, 1))
     job.directory.append_trials(finals)
     records = dict(simulated.records)
