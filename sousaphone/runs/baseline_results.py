@@ -108,9 +108,7 @@ class BaselineResults:
         path = next((path for name in names if (path := run_path / name).is_file()), None)
         if path is None:
             return None
-        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
-        results: Self = schema.read(path, cls)
+        results: Self = schema.read(path, cls, _SCHEMA)
         return results
 
 

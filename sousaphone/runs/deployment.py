@@ -88,9 +88,7 @@ class Deployment:
         path = run_path / DEPLOYMENT_NAME
         if not path.is_file():
             return cls(())
-        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
-        found: Self = schema.read(path, cls)
+        found: Self = schema.read(path, cls, _SCHEMA)
         return found
 
 
