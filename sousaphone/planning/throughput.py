@@ -29,7 +29,7 @@ import torch
 from sousaphone import __version__
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.hardware import device_name, is_here
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
@@ -258,5 +258,4 @@ def _remember(cache_dir: Path, arm: TrainConfig, speed: Speed) -> None:
     content = {**_read(cache_dir), _key(arm): {"arm": arm.arm_name, "at": now(), **dataclasses.asdict(speed)}}
     with contextlib.suppress(OSError):  # without the file, the arm is measured again
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(cache_dir / FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(cache_dir / FILE, content, indent=1)
