@@ -66,6 +66,12 @@ def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def write_json(path: Path, content: Any, durable: bool = True, **form: Any) -> None:
+    """Write a JSON file by `atomic_write`; `form` are options of json.dumps."""
+    with atomic_write(path, durable) as temporary:
+        temporary.write_text(json.dumps(content, **form), encoding="utf-8")
+
+
 def remove_temporary_files(root: Path) -> None:
     """Remove what killed writes left below a directory; only an orphaned process may still use it."""
     for path in list(root.rglob(".*.????????.tmp")):

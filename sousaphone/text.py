@@ -64,10 +64,10 @@ def counted(number: int | None, noun: str) -> str:
     return f"{'?' if number is None else number} {noun}{'' if number == 1 else 's'}"
 
 
-def first_few(names: Iterable[str], most: int = 3) -> str:
-    """Join names with commas; names beyond the first `most` are only counted: `a, b, c and 4 more`."""
+def first_few(names: Iterable[str], most: int = 3, separator: str = ", ") -> str:
+    """Join names; those beyond the first `most` are only counted: `a, b, c and 4 more`."""
     names = list(names)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return separator.join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def one_line(error: BaseException, most: int | None = None) -> str:

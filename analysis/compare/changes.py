@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from analysis.compare.experiments import Experiment, arm_title, first_titles, of_trials
+from analysis.compare.experiments import Experiment, arm_title, of_trials
 from analysis.run_summary import Findings
 from analysis.stats.arms import title
 from sousaphone.config import ArmKey
+from sousaphone.text import first_few
 
 # Options of the arm itself, and paths: data and weights are compared by content.
 _LEFT_OUT = {"model", "strategy", "augment", "seed", "tag", "data_dir", "cache_dir", "test_also"}
@@ -36,7 +37,7 @@ def changes_in_settings(
             for change in _changed(name, *values):
                 titles_of.setdefault(change, []).append(arm_title(arm))
     changes = [
-        f"{change} ({'all arms' if len(titles) == len(arms) else first_titles(titles)})"
+        f"{change} ({'all arms' if len(titles) == len(arms) else first_few(titles, separator='; ')})"
         for change, titles in titles_of.items()
     ]
     seeds = [[e.config["seed"] for arm in arms for e in group[arm] if "seed" in e.config] for group in groups]

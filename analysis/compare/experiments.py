@@ -82,11 +82,6 @@ def arm_title(arm: ArmKey) -> str:
     return f"{title(arm.model)}, {arm.strategy}{settings}, {'augmented' if arm.augment else 'unaugmented'}"
 
 
-def first_titles(titles: Sequence[str]) -> str:
-    """Join the first titles, which may contain commas: `a, b; c, d; e, f and 2 more`."""
-    return "; ".join(titles[:3]) + (f" and {len(titles) - 3} more" if len(titles) > 3 else "")
-
-
 def of_trials(trials: Sequence[Trial]) -> list[Experiment]:
     """Return the trials of a run as experiments."""
     settings = settings_of(trials)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.compare.experiments import Experiment, arm_title, first_titles
+from analysis.compare.experiments import Experiment, arm_title
 from analysis.run_summary import Findings
 from sousaphone.runs.statuses import Status
-from sousaphone.text import counted
+from sousaphone.text import counted, first_few
 
 _MOST_NAMES = 3
 
@@ -73,7 +73,8 @@ def _repetitions(experiments: Sequence[Experiment]) -> list[str]:
             differing.append(f"{arm_title(group[0].arm)}: {' and '.join(f'{count:,}' for count in counts)}")
     if differing:
         found.append(
-            f"repetitions of a configuration have different numbers of trainable parameters: {first_titles(differing)}"
+            "repetitions of a configuration have different numbers of trainable parameters: "
+            + first_few(differing, separator="; ")
         )
     return found
 

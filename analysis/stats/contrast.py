@@ -34,8 +34,6 @@ class Contrast:
     clips_each: float  # harmonic mean of the players' numbers of clips
     discordant: float  # fraction of clips on which the arms disagree; with several seeds the mean absolute difference
     seeds: tuple[int, int]  # number of seeds of each arm
-    between: float  # variance of the true differences between players
-    within: float  # variance of a clip's difference around its player's mean
     # (variance, degrees of freedom) that the seeds of each arm contribute to error²; empty with too few seeds.
     seed_parts: Sequence[tuple[float, float]]
 
@@ -91,9 +89,6 @@ def contrast(
     by_clip = sides[0].mean(axis=1) - sides[1].mean(axis=1)
     by_player = means(by_clip)
     difference, variance = float(by_player.mean()), float(by_player.var(ddof=1))
-    several = counts > 1
-    spread = np.bincount(codes, (by_clip - by_player[codes]) ** 2)[several] / (counts[several] - 1)
-    within = float(spread.mean()) if several.any() else 0.0
     # The variance of the mean over players from seed to seed. The interaction of seeds and players is counted both here
     # and between players. This is conservative, and it leaves more degrees of freedom, hence more power, than an
     # analysis of variance that subtracts the interaction.
@@ -125,8 +120,6 @@ def contrast(
         clips_each=clips_each,
         discordant=(gained + lost) / (number * clips_each),
         seeds=(sides[0].shape[1], sides[1].shape[1]),
-        between=max(0.0, variance - within * float((1 / counts).mean())),
-        within=within,
         seed_parts=seed_parts,
     )
 

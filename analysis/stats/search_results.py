@@ -27,13 +27,17 @@ class Configuration:
 
     trial: Trial  # of the search; it scores no test clips
     number: int  # within its backbone
-    default: bool  # whether it is the untuned default
     settings: Mapping[str, Any]  # the searched fields
     finals: Sequence[Trial] = ()  # its trials at full length that score test clips, if it is a finalist
 
     @property
     def model(self) -> str:
         return str(self.trial.config.get("model", ""))
+
+    @property
+    def default(self) -> bool:
+        """Whether it is the untuned default."""
+        return self.number == 0
 
     @property
     def name(self) -> str:
@@ -72,16 +76,15 @@ class SearchResults:
                 finals.setdefault(_shared(trial), []).append(trial)
         by_id, found = {trial.trial_id: trial for trial in trials}, {}
         for model, space in search.space.items():
-            proposed = [(search.proposals[name], by_id[name]) for name in search.own(model) if name in by_id]
+            proposed = [by_id[name] for name in search.own(model) if name in by_id]
             found[model] = [
                 Configuration(
                     trial,
                     number,
-                    proposal.default,
                     {name: trial.config[name] for name in space if name in trial.config},
                     finals.get(_shared(trial), ()),
                 )
-                for number, (proposal, trial) in enumerate(proposed)
+                for number, trial in enumerate(proposed)
             ]
         return cls(search, {model: own for model, own in found.items() if own}, pd.DataFrame())
 

@@ -85,11 +85,6 @@ class Verdict:
         """Whether the result holds for the backbones; if not, only for these trained models."""
         return self.chosen is not None and bool(self.chosen.seed_parts)
 
-    @property
-    def answered(self) -> bool:
-        """Whether the outcome is not "undecided", so that no number of players needed is given."""
-        return self.outcome is not Outcome.UNDECIDED
-
     def power(self, true: float) -> float:
         """Return the probability of the outcome "better" if the winner's true lead over its rival is `true`."""
         return power(self._tests(true))

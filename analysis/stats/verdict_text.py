@@ -163,7 +163,7 @@ def _power(verdict: Verdict) -> list[str]:
     powers = [f"{verdict.power(true):.0%} for {_points(true)}" for true in TRUE_DIFFERENCES]
     lead = " and the lead over the baseline" * (verdict.lead is not None)
     stated = f"Power (probability of finding a true difference{lead}): {' and '.join(powers)}."
-    if verdict.answered or verdict.chosen is None:
+    if verdict.outcome is not Outcome.UNDECIDED or verdict.chosen is None:
         return [stated]
     needed = [
         f"{'no realistic number' if (number := verdict.players_for(true)) is None else f'about {number:,}'} for "

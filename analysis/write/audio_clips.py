@@ -23,16 +23,13 @@ from sousaphone.text import one_line
 
 RATE = 22_050  # Hz; snare strokes have little above 11 kHz that distinguishes rudiments
 MOST_SECONDS, MOST_BYTES = 5.0, 20_000  # of one clip; of one MP3, approximately
+# Clips of the true rudiment, and as many of the predicted one, by different players if possible.
+MOST_PAIRS, CLIPS_EACH = 4, 2
 _COMPRESSION = (0.6, 0.8, 0.99)  # on libsndfile's scale, from the best sound to the smallest file
 
 
 def listening(
-    root: Path,
-    predictions: pd.DataFrame,
-    pairs: Sequence[Pair],
-    clip_seconds: float,
-    most_pairs: int = 4,
-    clips_each: int = 2,
+    root: Path, predictions: pd.DataFrame, pairs: Sequence[Pair], clip_seconds: float
 ) -> tuple[list[Sounds], list[str]]:
     """Return a group of short clips for each of the first pairs, and remarks about unreadable clips.
 
@@ -40,17 +37,16 @@ def listening(
         root: the data directory.
         predictions: the rows that the pairs were counted in, see `analysis.load.predictions.read_predictions`.
         clip_seconds: length of the models' input: the centre of each clip, or all of a shorter one.
-        clips_each: clips of the true rudiment, and as many of the predicted one, by different players if possible.
     """
     found, errors = [], dict[str, None]()
-    for pair in pairs[:most_pairs]:
+    for pair in pairs[:MOST_PAIRS]:
         candidates = predictions[predictions.predicted == pair.predicted]
         clips = []
         for true, words in (
             (pair.true, f"{spoken(pair.true)}, predicted as {spoken(pair.predicted)}"),
             (pair.predicted, f"{spoken(pair.predicted)}, correctly classified, for comparison"),
         ):
-            for row in _choose(candidates[candidates.rudiment == true], clips_each):
+            for row in _choose(candidates[candidates.rudiment == true], CLIPS_EACH):
                 try:
                     content = _excerpt(root, str(row.audio_path), min(clip_seconds, MOST_SECONDS))
                 except (UserError, OSError, ValueError, RuntimeError) as error:  # soundfile raises RuntimeError

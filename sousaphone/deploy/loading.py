@@ -153,7 +153,8 @@ def _load_folder(directory: Path, config: ModelConfig, weights: Path | str | Non
         state = model_folder.read_tensors(directory / model_folder.ADAPTER, wanted)
         network.load_trained_state({names[peft]: tensor for peft, tensor in state.items()})
     else:
-        network = _merged(config, directory)
+        network = merged_network(config)
+        _refuse_other_features(network, config, directory)
         network.load_state_dict(model_folder.read_tensors(directory / model_folder.MERGED, network.state_dict()))
     return Member(config, network.eval())
 
@@ -172,12 +173,6 @@ def merged_network(config: ModelConfig) -> RudimentClassifier:
     strategy = REGISTRY[config.trial().model].strategy or "head"
     trial = config.trial(strategy=strategy, weights=RANDOM, efficientat_hop=config.front_end.hop)
     return build_model(trial, len(config.classes))
-
-
-def _merged(config: ModelConfig, directory: Path) -> RudimentClassifier:
-    network = merged_network(config)
-    _refuse_other_features(network, config, directory)
-    return network
 
 
 def _base(config: ModelConfig, directory: Path, weights: Path | str | None, **changes: Any) -> RudimentClassifier:

@@ -111,6 +111,13 @@ class ModelConfig:
         known = {name: value for name, value in self.architecture.items() if name in ARCHITECTURE}
         return TrainConfig(**{**known, **changes})
 
+    @property
+    def graph_metadata(self) -> dict[str, str]:
+        """The metadata by which an ONNX graph belongs to this config.json, see `onnx_graph`."""
+        origin = f"{self.trained.get('run')}/{self.trained.get('trial')}"
+        numbers = {"sample_rate": str(self.sample_rate), "clip_seconds": str(self.clip_seconds)}
+        return {"classes": json.dumps(self.classes), **numbers, "origin": origin}
+
     def write(self, directory: Path) -> None:
         (directory / CONFIG).write_text(as_json(dataclasses.asdict(self)), encoding="utf-8")
 

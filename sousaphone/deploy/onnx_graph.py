@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sousaphone import lora
 from sousaphone.deploy.loading import Member
-from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE, metadata
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, LOGITS, PROBABILITIES, WAVE
 from sousaphone.kernels.dispatch import use_fused
 from sousaphone.model import RudimentClassifier
 
@@ -73,8 +73,7 @@ def write_graph(member: Member, path: Path) -> None:
         assert program is not None
         ClearMetadataAndDocStringPass()(program.model)  # stack traces, with the paths of this machine
         program.model.metadata_props.update(
-            metadata(config.classes, config.sample_rate, config.clip_seconds, config.trained),
-            averaged_temperature=str(calibration.averaged_temperature or 1.0),
+            config.graph_metadata, averaged_temperature=str(calibration.averaged_temperature or 1.0)
         )
         program.save(path)
 

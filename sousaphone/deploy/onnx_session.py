@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -23,15 +22,6 @@ GRAPHS = {"onnx": "model.onnx", "int8": "model.int8.onnx"}  # files in a model f
 WAVE, PROBABILITIES, LOGITS = "wave", "probabilities", "logits"  # of a graph, see `onnx_graph`
 LEAST_SECONDS = 0.025  # of a wave: a frame of AST
 _REMEDY = "export the model again, or copy the folder again"
-
-
-def metadata(
-    classes: Sequence[str], sample_rate: int, clip_seconds: float, trained: Mapping[str, Any]
-) -> dict[str, str]:
-    """The metadata of a graph by which it belongs to a config.json, see `onnx_graph`."""
-    origin = f"{trained.get('run')}/{trained.get('trial')}"
-    numbers = {"sample_rate": str(sample_rate), "clip_seconds": str(clip_seconds)}
-    return {"classes": json.dumps(list(classes)), **numbers, "origin": origin}
 
 
 def missing_packages() -> list[str]:

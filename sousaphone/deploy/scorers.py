@@ -16,7 +16,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
-from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession, metadata
+from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession
 from sousaphone.hardware import pick_device, pick_precision
 from sousaphone.kernels.packed_linear import pack_layers
 from sousaphone.training.step import autocast
@@ -77,7 +77,7 @@ class OnnxScorer:
         self.batch = _batch(config, self.device)
         self._sessions = list(map(OnnxSession, graphs))
         for session, own in zip(self._sessions, graphs.values(), strict=True):
-            session.refuse_other(metadata(own.classes, own.sample_rate, own.clip_seconds, own.trained))
+            session.refuse_other(own.graph_metadata)
         self._classes = len(config.classes)
         self._least = round(LEAST_SECONDS * config.sample_rate)
 

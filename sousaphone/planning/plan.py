@@ -149,7 +149,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
         "searched": job.searched,
         "at_once": at_once,
         **({"planned": job.planned} if job.sweep.searcher is not None else {}),
-        **({"search": job.sweep.search.to_json()} if job.sweep.search is not None else {}),
+        **({"search": dataclasses.asdict(job.sweep.search)} if job.sweep.search is not None else {}),
         "limits": {"trial": job.limits.trial_seconds, "stall": job.limits.stall_seconds},
         "tracker": job.tracker,
         "baselines": job.baselines,

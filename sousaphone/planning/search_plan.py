@@ -13,6 +13,7 @@ from sousaphone.planning.job import Job
 from sousaphone.planning.throughput import train_steps
 from sousaphone.runs import schema
 from sousaphone.search.design import LEAST, MOST_CONFIGURATIONS, Search
+from sousaphone.search.dimensions import Dimension
 from sousaphone.text import as_option, counted, in_words
 
 Predict = Callable[[Sequence[TrainConfig]], Forecast]
@@ -99,12 +100,11 @@ def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[st
             f"  {REGISTRY[model].title}: {search.ladder.steps:,} steps, then {counted(finals, 'finalist trial')} of "
             f"{search.rungs[-1]:,}{time}"
         )
-        fields = ", ".join(f"{name} {_range(dimension.to_json())}" for name, dimension in search.space[model].items())
+        fields = ", ".join(f"{name} {_range(dimension)}" for name, dimension in search.space[model].items())
         yield f"    searched: {fields}"
 
 
-def _range(dimension: dict[str, object]) -> str:
-    values = dimension.get("values")
-    if isinstance(values, list):
-        return "/".join(map(str, values))
-    return f"{dimension['low']:g}–{dimension['high']:g}"
+def _range(dimension: Dimension) -> str:
+    if dimension.type == "choice":
+        return "/".join(map(str, dimension.values))
+    return f"{dimension.low:g}–{dimension.high:g}"

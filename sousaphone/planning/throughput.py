@@ -7,7 +7,6 @@ The time does not depend on content, so noise clips in memory suffice; the steps
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import functools
 import hashlib
@@ -30,7 +29,7 @@ import torch
 from sousaphone import __version__
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.hardware import device_name, is_here
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
@@ -87,33 +86,29 @@ def train_steps(trial: TrainConfig, clips: int) -> int:
     return steps if trial.limit_train_batches is None else min(steps, trial.limit_train_batches)
 
 
-def measure(config: TrainConfig, model: RudimentClassifier, steps: int = STEPS) -> Speed:
-    """Time `steps` training steps after an untimed one (0: the first step) and an evaluation batch.
+def measure(arm: TrainConfig) -> Speed:
+    """Build an arm's model and time `STEPS` training steps after an untimed one, and an evaluation batch.
 
-    Model and random state are restored.
+    The random state is restored.
     """
-    device, home = torch.device(config.device), next(model.parameters()).device
-    before, threads = model.trained_state(), torch.get_num_threads()
+    # At a learning rate of zero training on noise cannot diverge, and takes the same time.
+    config, steps = dataclasses.replace(arm, learning_rate=0.0, limit_eval_batches=None), STEPS
+    if _is_slow(arm):  # the time per clip of one micro-batch is that of a whole step
+        config, steps = dataclasses.replace(config, accumulation=1), 1
+    device, threads = torch.device(config.device), torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
-            # At a learning rate of zero training on noise cannot diverge, and takes the same time.
-            config = dataclasses.replace(config, learning_rate=0.0, limit_eval_batches=None)
-            placed = copy.deepcopy(model) if config.frozen_bfloat16 else model  # which rounds the weights
-            return _measure(config, placed.place(config), steps, device)
+            return _measure(config, build_model(config, len(SLUGS)).place(config), steps, device)
     finally:
         torch.set_num_threads(threads)
-        model.zero_grad(set_to_none=True)
-        model.load_trained_state(before)
-        model.to(home)
-        free_memory(device)
 
 
 def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device: torch.device) -> Speed:
-    clips = _noise_clips(config, model.backbone.spec.sample_rate, max(1, steps), device)
+    clips = _noise_clips(config, model.backbone.spec.sample_rate, steps, device)
     optimizer, micro_batch = loop.make_optimizer(model, config), micro_batch_of(config, model)
     _reset_peak()
-    for limit in (1, steps) if steps else (1,):
+    for limit in (1, steps):
         limited = dataclasses.replace(config, limit_train_batches=limit)
         row = loop.train_epoch(limited, model, clips, optimizer, micro_batch, 1)
     rows = [i % len(clips) for i in range(config.eval_batch)]
@@ -154,16 +149,16 @@ def time_arms(
             skipped[arm] = f"the {budget.seconds:g} s for timing were used up"
             continue
         try:
-            speeds[arm] = speed = measure_arm(arm)
+            speeds[arm] = speed = measure(arm)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             skipped[arm] = f"out of memory with micro_batch={arm.micro_batch}"
             continue
+        finally:
+            free_memory(torch.device(arm.device))
         timed += 1
         _remember(cache_dir, arm, speed)
-    if missing:
-        free_memory(torch.device(missing[0].device))  # of arms that ran out of memory, too
     counts = [f"{timed} timed in {time.perf_counter() - began:.0f} s"] if timed else []
     counts += [f"{earlier} known from an earlier launch"] if earlier else []
     if counts:
@@ -187,14 +182,6 @@ def _skip_reason(arm: TrainConfig, steps: int, budget: Budget) -> str:
 
 def _is_slow(arm: TrainConfig) -> bool:
     return arm.scale == "base" and arm.device == "cpu"
-
-
-def measure_arm(arm: TrainConfig) -> Speed:
-    """Build an arm's model and measure its speed."""
-    steps = STEPS
-    if _is_slow(arm):  # the time per clip of one micro-batch is that of a whole step
-        arm, steps = dataclasses.replace(arm, accumulation=1), 1
-    return measure(arm, build_model(arm, len(SLUGS)), steps)
 
 
 @dataclass(frozen=True)
@@ -271,5 +258,4 @@ def _remember(cache_dir: Path, arm: TrainConfig, speed: Speed) -> None:
     content = {**_read(cache_dir), _key(arm): {"arm": arm.arm_name, "at": now(), **dataclasses.asdict(speed)}}
     with contextlib.suppress(OSError):  # without the file, the arm is measured again
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(cache_dir / FILE) as temporary:
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_json(cache_dir / FILE, content, indent=1)

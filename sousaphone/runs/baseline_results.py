@@ -10,7 +10,6 @@ Imports neither torch nor Ray nor scikit-learn, so that the report can read a ru
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from typing import Annotated, Self
 
 from annotated_types import Len
 
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.runs import schema
 
 BASELINE_RESULTS_NAME = "baselines.json"
@@ -98,8 +97,7 @@ class BaselineResults:
     def write(self, run_path: Path) -> None:
         """Write baselines.json to the run's directory, atomically."""
         content = {"schema": _SCHEMA, **dataclasses.asdict(self)}
-        with atomic_write(run_path / BASELINE_RESULTS_NAME) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        write_json(run_path / BASELINE_RESULTS_NAME, content, indent=1, allow_nan=False)
 
     @classmethod
     def read(cls, run_path: Path) -> Self | None:
@@ -108,9 +106,7 @@ class BaselineResults:
         path = next((path for name in names if (path := run_path / name).is_file()), None)
         if path is None:
             return None
-        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
-        results: Self = schema.read(path, cls)
+        results: Self = schema.read(path, cls, _SCHEMA)
         return results
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Le, Len
 
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.runs import schema
 
 DEPLOYMENT_NAME = "deployment.json"
@@ -79,8 +78,7 @@ class Deployment:
     def write(self, run_path: Path) -> None:
         """Write deployment.json to the run's directory, atomically."""
         content = {"schema": _SCHEMA, **dataclasses.asdict(self)}
-        with atomic_write(run_path / DEPLOYMENT_NAME) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+        write_json(run_path / DEPLOYMENT_NAME, content, indent=1, allow_nan=False)
 
     @classmethod
     def read(cls, run_path: Path) -> Self:
@@ -88,9 +86,7 @@ class Deployment:
         path = run_path / DEPLOYMENT_NAME
         if not path.is_file():
             return cls(())
-        if (version := schema.read(path, schema.VERSION).get("schema")) != _SCHEMA:
-            raise ValueError(f"{path} is damaged (its schema is {version!r:.40}, not {_SCHEMA})")
-        found: Self = schema.read(path, cls)
+        found: Self = schema.read(path, cls, _SCHEMA)
         return found
 
 

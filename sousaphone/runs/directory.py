@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import os
 import re
 import shlex
@@ -38,7 +37,7 @@ from filelock import FileLock, Timeout
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError, printable
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import remove_temporary_files, write_json
 from sousaphone.runs import schema
 from sousaphone.runs.seal import is_sealed, seal
 from sousaphone.runs.statuses import Cause, Continuation, Status
@@ -135,8 +134,7 @@ class RunDirectory:
         """Write run.json, atomically; create the directory if needed."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path / "run.json") as temporary:
-                temporary.write_text(json.dumps(plan, indent=1), encoding="utf-8")
+            write_json(self.path / "run.json", plan, indent=1)
             seal(self.path, [self.path / "run.json"])
         except OSError as error:
             raise self._unwritable(error) from error
@@ -243,8 +241,7 @@ class RunDirectory:
                 self._refuse_unwritable()
                 lock.acquire(timeout=2)  # `is_live` holds it for a moment
                 remove_temporary_files(self.path)
-                with atomic_write(self.path / "driver.json") as temporary:
-                    temporary.write_text(json.dumps(_this_driver(limits or Limits())), encoding="utf-8")
+                write_json(self.path / "driver.json", _this_driver(limits or Limits()))
             except Timeout:
                 driver = read_driver(self.path) or {}
                 raise UserError(

@@ -207,8 +207,11 @@ _PLAN = fields(
 PLAN = Annotated[Any, _PLAN, Check(_plan)]  # run.json
 
 
-def read(path: Path, kind: Any) -> Any:
-    """Read a JSON file as this type; raise a one-line ValueError if it does not match, or an OSError."""
+def read(path: Path, kind: Any, version: int | None = None) -> Any:
+    """Read a JSON file as this type, of this version of its schema if given; raise a one-line ValueError if it does not
+    match, or an OSError."""
+    if version is not None and (found := read(path, VERSION).get("schema")) != version:
+        raise ValueError(f"{path} is damaged (its schema is {found!r:.40}, not {version})")
     return parse(read_small(path), kind, str(path))
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 
-from sousaphone.files import atomic_write, read_small
+from sousaphone.files import read_small, write_json
 from sousaphone.runs import schema
 from sousaphone.runs.statuses import Cause, Status
 
@@ -86,9 +85,7 @@ class TrialRecord:
     def write(self, directory: Path) -> None:
         """Write trial.json to the directory, atomically; numbers that are not finite become null."""
         self.updated = now()
-        content = json.dumps(plain(dataclasses.asdict(self)), indent=1, allow_nan=False)
-        with atomic_write(directory / RECORD_NAME) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_json(directory / RECORD_NAME, plain(dataclasses.asdict(self)), indent=1, allow_nan=False)
 
     @classmethod
     def read(cls, directory: Path) -> TrialRecord | None:

@@ -24,16 +24,6 @@ REDUCTION, FINALISTS = 3, 2
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A configuration of a backbone; number 0 is the untuned default."""
-
-    __pydantic_config__ = schema.STRICT
-    model: schema.Text
-    number: schema.Count
-    default: bool = False
-
-
-@dataclass(frozen=True)
 class Search:
     """The same number of configurations and of optimiser steps for every backbone."""
 
@@ -46,27 +36,17 @@ class Search:
     reduction: Annotated[int, Ge(2), Le(100)] = REDUCTION
     finalists: Annotated[int, Ge(1), Le(100)] = FINALISTS  # of each backbone, besides the untuned default
     rungs: Annotated[tuple[schema.Count, ...], Len(0, 100)] = ()  # in optimiser steps; known with the data
-    proposals: Mapping[schema.Id, Proposal] = field(default_factory=dict)  # by trial, in order
+    # The backbone of each trial, in order; the first of a backbone, its number 0, is the untuned default.
+    proposals: Mapping[schema.Id, schema.Text] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, saved: Any) -> Search:
-        """Restore a search from run.json; raise a ValueError if it is damaged."""
+        """Restore a search from run.json, where it is a dict; raise a ValueError if it is damaged."""
         search: Search = schema.parse(json.dumps(saved), cls, "search")
-        if any(sorted(own) != list(range(len(own))) for own in search.numbers.values()):
-            raise ValueError("search is damaged (proposals: their numbers are not 0, 1, ...)")
         known = {each.name for each in dataclasses.fields(TrainConfig)}
         if any(not own or not own.keys() <= known for own in search.space.values()):
             raise ValueError("search is damaged (space: it has no fields, or unknown ones)")
         return search
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        content = dataclasses.asdict(self)
-        content["space"] = {
-            model: {name: dimension.to_json() for name, dimension in space.items()}
-            for model, space in self.space.items()
-        }
-        return content
 
     @classmethod
     def around(cls, defaults: Sequence[TrainConfig], fixed: Collection[str], **design: Any) -> Search:
@@ -83,8 +63,7 @@ class Search:
     def begun(self, defaults: Sequence[TrainConfig]) -> tuple[Search, list[TrainConfig]]:
         """Return the search with the untuned default of each backbone as its number 0, and these trials."""
         trials = [self.tagged(trial) for trial in defaults]
-        proposals = {trial.trial_id: Proposal(trial.model, 0, default=True) for trial in trials}
-        return dataclasses.replace(self, proposals=proposals), trials
+        return dataclasses.replace(self, proposals={trial.trial_id: trial.model for trial in trials}), trials
 
     def over(self, epochs: int, steps: int) -> Search:
         """Return the search with its rungs, for trials of so many epochs of so many optimiser steps."""
@@ -109,14 +88,6 @@ class Search:
     def models(self) -> list[str]:
         return list(self.space)
 
-    @property
-    def numbers(self) -> dict[str, list[int]]:
-        """The numbers of the configurations of each backbone that has any."""
-        numbers: dict[str, list[int]] = {}
-        for proposal in self.proposals.values():
-            numbers.setdefault(proposal.model, []).append(proposal.number)
-        return numbers
-
     def tagged(self, trial: TrainConfig) -> TrainConfig:
         """Return the trial with the tag of its searched fields; a finalist differs from the trial that it repeats."""
         names = dict.fromkeys(name for model in self.space for name in self.varied(model))
@@ -129,8 +100,7 @@ class Search:
 
     def own(self, model: str) -> list[str]:
         """Return the trials of a backbone by number."""
-        found = {proposal.number: name for name, proposal in self.proposals.items() if proposal.model == model}
-        return [found[number] for number in sorted(found)]
+        return [name for name, own in self.proposals.items() if own == model]
 
 
 def parse_budget(text: str) -> dict[str, Any]:

@@ -48,10 +48,6 @@ class Dimension:
         """Whether the value can be proposed."""
         return value in self.values if self.type == "choice" else self.low <= value <= self.high
 
-    def to_json(self) -> dict[str, Any]:
-        own = {"values": list(self.values)} if self.type == "choice" else {"low": self.low, "high": self.high}
-        return {"type": self.type, **own}
-
 
 Space = Mapping[str, Dimension]  # by field of TrainConfig
 

@@ -11,7 +11,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.search.design import SCORE, Proposal, Search
+from sousaphone.search.design import SCORE, Search
 from sousaphone.search.dimensions import configured
 from sousaphone.search.proposals import propose
 from sousaphone.search.rungs import Segment, Tried, finalists
@@ -43,9 +43,9 @@ class Progress:
         that of no search."""
         search, names = Search.from_json(plan.get("search")), plan["trial_ids"]
         trials = {name: TrainConfig(**each) for name, each in zip(names, plan["trials"], strict=True)}
-        if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.numbers}:
+        if not search.proposals.keys() <= trials.keys() or {*search.models} != {*search.proposals.values()}:
             raise ValueError("the proposals of its search are not those of its trials")
-        if any(trials[name].model != proposal.model for name, proposal in search.proposals.items()):
+        if any(trials[name].model != model for name, model in search.proposals.items()):
             raise ValueError("the proposals of its search are of other backbones than its trials")
         if not all(search.is_over(epochs) for epochs in {trial.epochs for trial in trials.values()}):
             raise ValueError("the rungs of its search are not those of its trials")
@@ -88,12 +88,12 @@ class Progress:
     def stops(self, name: str, live: Live) -> bool:
         """Whether a live trial that has just finished an epoch stops there: it has reached its rung, and is not the
         next to be promoted."""
-        proposal, rung = self.search.proposals[name], live[name]
+        model, rung = self.search.proposals[name], live[name]
         if not self.is_at_rung(name, rung):
             return False
-        tried = self.tried(proposal.model)
         others = {each: index for each, index in live.items() if each != name}
-        return self._next_segment(proposal.model, tried, others) != Segment(proposal.number, rung + 1)
+        promoted = Segment(self.search.own(model).index(name), rung + 1)
+        return self._next_segment(model, self.tried(model), others) != promoted
 
     def is_at_rung(self, name: str, rung: int) -> bool:
         """Whether a trial has reached a rung at which trials are compared; at full length it ends by itself."""
@@ -123,7 +123,7 @@ class Progress:
         rungs, in parts as long as the way to the first rung."""
         epoch = self.search.rungs[-1] // self.trials[self.search.own(model)[0]].epochs  # in steps
         left = (self.search.ladder.steps - sum(trial.steps for trial in self.tried(model))) // epoch
-        left -= sum(self.epochs_to_rung(name) for name in live if self._is_of(name, model))
+        left -= sum(self.epochs_to_rung(name) for name in live if self.search.proposals[name] == model)
         longest = self.search.rungs[0] // epoch
         return [min(longest, left - begun) for begun in range(0, left, longest)]
 
@@ -145,11 +145,8 @@ class Progress:
         ]
 
     def _next_segment(self, model: str, tried: list[Tried], live: Live) -> Segment | None:
-        own = {self.search.proposals[name].number: rung for name, rung in live.items() if self._is_of(name, model)}
+        own = {number: live[name] for number, name in enumerate(self.search.own(model)) if name in live}
         return self.search.ladder.next_segment(tried, own)
-
-    def _is_of(self, name: str, model: str) -> bool:
-        return self.search.proposals[name].model == model
 
     def _proposed(self, model: str) -> Progress:
         """Return the progress with one more configuration of the backbone."""
@@ -157,7 +154,7 @@ class Progress:
         points = [{field: getattr(self.trials[name], field) for field in space} for name in names]
         point = propose(space, search.sampler, search.seed, model, points, self.tried(model), search.rungs[-1])
         trial = search.tagged(configured(self.trials[names[0]], point))
-        proposals = {**search.proposals, trial.trial_id: Proposal(model, len(names))}
+        proposals = {**search.proposals, trial.trial_id: model}
         return dataclasses.replace(
             self,
             search=dataclasses.replace(search, proposals=proposals),

@@ -20,7 +20,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from sousaphone.config import Sweep, TrainConfig
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 from sousaphone.runs.seal import is_sealed, pickles, seal
@@ -249,8 +249,7 @@ def _tuner(
             return tune.Tuner.restore(str(newest), trainable, resume_unfinished=True, resume_errored=errored)
     experiment = run.tune / f"{int(run.experiments[-1].name) + 1 if run.experiments else 1:03d}"
     experiment.mkdir(parents=True)
-    with atomic_write(experiment / RESOURCES_NAME) as temporary:
-        temporary.write_text(json.dumps(settings), encoding="utf-8")
+    write_json(experiment / RESOURCES_NAME, settings)
     points = [dataclasses.asdict(trial) for trial in left]
     search: Any
     if sweep.searcher is None:  # the space contains `points`; the search algorithm runs only these

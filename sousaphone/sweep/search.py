@@ -35,7 +35,7 @@ class SearchProposals(Proposals):
         progress, name, rung = found
         trial = progress.trials[name]
         if name not in self.run.read_plan()["trial_ids"]:
-            self.run.append_trials([trial], search=progress.search.to_json())
+            self.run.append_trials([trial], search=dataclasses.asdict(progress.search))
         self._again.discard(name)
         self._running[trial_id], self._live[name] = trial, rung
         return dataclasses.asdict(trial)

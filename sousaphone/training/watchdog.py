@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
-import json
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from sousaphone.files import atomic_write
+from sousaphone.files import write_json
 from sousaphone.runs import schema
 from sousaphone.runs.directory import Limits
 from sousaphone.runs.statuses import Cause
@@ -84,8 +83,8 @@ class Watchdog:
             self._beaten = time.monotonic()
             beat = {"epoch": epoch, "share": fraction, "seconds": self.seconds}
             # A full disk may lose the heartbeat, which is not a result.
-            with suppress(OSError), atomic_write(self._directory / HEARTBEAT_NAME, durable=False) as temporary:
-                temporary.write_text(json.dumps(beat), encoding="utf-8")
+            with suppress(OSError):
+                write_json(self._directory / HEARTBEAT_NAME, beat, durable=False)
 
     def _arm(self) -> None:
         if self._stacks is not None and self._limits.stall_seconds is not None:

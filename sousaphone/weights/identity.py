@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sousaphone.backbones import nano
 from sousaphone.backbones.backbone_spec import BackboneSpec, WeightSource
 from sousaphone.errors import UserError
-from sousaphone.files import atomic_write, read_json
+from sousaphone.files import read_json, write_json
 from sousaphone.weights.locate import used_files
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:
 
 def note_origin(path: Path, url: str, sha256: str) -> None:
     """Write the origin and the hash of a fetched file next to it."""
-    with atomic_write(path.with_name(path.name + _NOTE)) as temporary:
-        temporary.write_text(json.dumps({"url": url, "sha256": sha256}, indent=1), encoding="utf-8")
+    write_json(path.with_name(path.name + _NOTE), {"url": url, "sha256": sha256}, indent=1)
 
 
 def record_of(backbone: Backbone, source: str) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def search_run(
         records.append(_record(dataclasses.asdict(each) | REAL, ended))
     plan = [*trials.values(), *(dataclasses.asdict(each) | REAL for each in finals)]
     made_run = write_run(path, plan, records)
-    made_run.write_plan({**made_run.read_plan(), "config": "search", "search": progress.search.to_json()})
+    made_run.write_plan({**made_run.read_plan(), "config": "search", "search": dataclasses.asdict(progress.search)})
     for each in records:  # tuned models are better on test as well
         untuned = each.config["learning_rate"] in (5e-3, 1e-3)
         write_predictions(made_run, [each], players=8, clips=240, skill=2.0 if untuned else 3.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import statistics
@@ -167,7 +168,7 @@ def test_searched_rank_keeps_the_scale_of_the_adapters() -> None:
     ],
 )
 def test_damaged_search_is_refused(content: dict[str, object]) -> None:
-    saved = begin().search.to_json()
+    saved = dataclasses.asdict(begin().search)
     assert type(begin().search).from_json(saved) == begin().search
     with pytest.raises(ValueError, match="search"):
         type(begin().search).from_json({**saved, "space": {"ast": {"head_dropout": content}}})

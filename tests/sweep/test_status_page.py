@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_search_is_forecast_to_the_end_of_its_finalists() -> None:
     plan = {
         "trial_ids": list(progress.trials),
         "trials": [asdict(trial) for trial in progress.trials.values()],
-        "search": progress.search.to_json(),
+        "search": dataclasses.asdict(progress.search),
         "request": {"seeds": [0, 1]},
     }
     left = seconds_left(plan, [progress.records.get(name) for name in progress.trials])
@@ -133,7 +134,7 @@ def test_damaged_search_is_one_line(tmp_path: Path, changes: dict[str, object]) 
         "request": {"seeds": [0]},
         "trial_ids": list(progress.trials),
         "trials": [asdict(trial) for trial in progress.trials.values()],
-        "search": progress.search.to_json(),
+        "search": dataclasses.asdict(progress.search),
     }
     run.trial(name).mkdir(parents=True)
     progress.records[name].status, progress.records[name].cause = Status.RUNNING, None

@@ -48,17 +48,6 @@ def test_variance_between_seeds_needs_three_seeds_in_both_arms(seeds: tuple[int,
     assert (found.df == 7) != known
 
 
-def test_variance_is_split_into_within_and_between_players() -> None:
-    rng = np.random.default_rng(6)
-    first, second = arm(10, 5, 1, rng.random(10), rng), arm(10, 5, 1, 0.2, rng)
-    found = contrast(first, second, players_of(first))
-    groups = (first[0].astype(float) - second[0].astype(float)).groupby(players_of(first))
-    within = np.mean([stats.tvar(values) for _, values in groups])
-    assert found.within == pytest.approx(within)
-    assert found.between == pytest.approx(stats.tvar(groups.mean()) - within / 5)
-    assert found.between > 0
-
-
 def test_contrast_uses_common_clips_in_any_order() -> None:
     rng = np.random.default_rng(3)
     first, second = arm(8, 5, 1, 0.7, rng), arm(8, 5, 1, 0.5, rng)

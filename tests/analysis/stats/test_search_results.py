@@ -16,7 +16,7 @@ from analysis.stats.gain import gain, score_interval
 from analysis.stats.search_results import SearchResults
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.statuses import Status
-from sousaphone.search.design import Proposal, Search
+from sousaphone.search.design import Search
 from sousaphone.search.dimensions import Dimension
 from sousaphone.search.rungs import Ladder
 from tests.analysis.run_builders import arm
@@ -33,8 +33,7 @@ def by_hand(scores: list[list[float]], rungs: tuple[int, ...], places: tuple[Sta
     """A search of one backbone, whose configurations have these scores after each epoch of 10 steps."""
     space = {"ast": {"learning_rate": Dimension("loguniform", 1e-4, 1e-2)}}
     names = [f"trial{number}" for number in range(len(scores))]
-    proposals = {name: Proposal("ast", number, number == 0) for number, name in enumerate(names)}
-    search = Search(space, len(scores), rungs=rungs, proposals=proposals, finalists=1)
+    search = Search(space, len(scores), rungs=rungs, proposals=dict.fromkeys(names, "ast"), finalists=1)
     trials = []
     for number, (name, own, status) in enumerate(zip(names, scores, places, strict=True)):
         rows = [{"epoch": n, "steps": 10 * n, "val_macro_f1": s, "best_epoch": n} for n, s in enumerate(own, start=1)]

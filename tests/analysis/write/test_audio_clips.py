@@ -78,9 +78,7 @@ def test_long_clip_is_cut_to_its_centre_and_short_one_kept(tmp_path: Path) -> No
     soundfile.write(tmp_path / "short.wav", wave[: rate // 2], rate)
     for name, seconds in (("long.wav", 2.0), ("short.wav", 0.5)):
         rows = pd.DataFrame({"sample_id": ["a"], "player": "p", "audio_path": name, "tempo_bpm": np.nan})
-        (group,), _ = listening(
-            tmp_path, rows.assign(rudiment=FIRST, predicted=SECOND), [PAIR], clip_seconds=2.0, clips_each=1
-        )
+        (group,), _ = listening(tmp_path, rows.assign(rudiment=FIRST, predicted=SECOND), [PAIR], clip_seconds=2.0)
         (sound,) = group.clips
         assert len(decoded(sound)) / RATE == pytest.approx(seconds, abs=0.1)
         if name == "long.wav":
@@ -135,8 +133,8 @@ def test_without_pairs_or_predictions_there_are_no_sounds(small_sousa: Path) -> 
 
 def test_numbers_of_pairs_and_clips_are_limited(small_sousa: Path) -> None:
     table = predictions_of(small_sousa)
-    sounds, _ = listening(small_sousa, table, [PAIR] * 5, 0.5, most_pairs=2, clips_each=1)
-    assert [len(group.clips) for group in sounds] == [2, 2]
+    sounds, _ = listening(small_sousa, table, [PAIR] * 5, 0.5)
+    assert [len(group.clips) for group in sounds] == [4] * 4
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.5, 5.0])
