@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -17,16 +18,16 @@ OWN_GROUPS = Path("/proc/self/cgroup")
 NUMA_NODES = Path("/sys/devices/system/node")
 
 
-def pick_device(requested: str = "auto") -> str:
+def pick_device(requested: str = "auto", *, cluster: bool = False) -> str:
     """Return cuda, mps or cpu; `auto` selects the best available device.
 
-    Raises a UserError if the device is not available, or if torch cannot use an NVIDIA GPU that is not hidden. With
-    RAY_ADDRESS set, a named device is not checked, since another machine of the cluster may have it.
+    Raises a UserError if the device is not available, or if torch cannot use an NVIDIA GPU that is not hidden. On a
+    `cluster`, a named device is not checked, since another machine may have it.
     """
     if requested == "cpu" or (requested == "auto" and not has_gpu_driver()):
         return "cpu"
     if requested != "auto":
-        if not is_here(requested) and "RAY_ADDRESS" not in os.environ:
+        if not is_here(requested) and not cluster:
             raise UserError(f"--device {requested}: torch finds none on this machine; leave --device out, or give cpu")
         return requested
     if is_here("cuda"):
@@ -163,3 +164,16 @@ def is_here(device: str) -> bool:
     import torch
 
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}[device]
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let torch compute in so many threads within the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

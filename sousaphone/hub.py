@@ -80,10 +80,12 @@ def hub_errors(refusals: Sequence[int] = (401, 403, 404)) -> Iterator[None]:
     """Raise a RefusedError (for these HTTP statuses) or an UnreachableError in place of an error of the hub's library.
     Their text never contains the user's token."""
     from huggingface_hub import get_token
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError
 
     try:
         yield
+    except HFValidationError as error:  # no repository can have this name
+        raise RefusedError(one_line(error, 300), 404) from None
     # hf_xet, which transfers the data, raises RuntimeErrors; a proxy may answer with something other than JSON.
     except (OSError, HTTPError, RuntimeError, JSONDecodeError) as error:
         # The library wraps some of its own errors, which are themselves caused by less clear ones of its dependencies.

@@ -24,6 +24,14 @@ def test_torch_is_not_imported_without_a_gpu_driver(monkeypatch: pytest.MonkeyPa
             hardware.pick_device(requested)
 
 
+def test_named_device_is_checked_except_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "is_here", lambda device: False)
+    assert hardware.pick_device("cuda", cluster=True) == "cuda"
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:6379")
+    with pytest.raises(UserError, match="cuda"):
+        hardware.pick_device("cuda")
+
+
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree of control groups in which this process belongs to /user/job."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 import torch
 
 from sousaphone.config import TrainConfig
+from sousaphone.hardware import torch_threads
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import InferenceTime
@@ -44,16 +45,11 @@ def time_model(model: RudimentClassifier, clip_seconds: float) -> list[float]:
     rate = model.backbone.spec.sample_rate
     # The content does not matter. A separate generator leaves the global random state unchanged.
     noise = torch.rand(1, round(clip_seconds * rate), generator=torch.Generator().manual_seed(0)) - 0.5
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.inference_mode():
-            model.eval()(noise)
-            times: list[float] = []
-            while len(times) < REPEATS[0] or (len(times) < REPEATS[1] and sum(times) < 1000 * _SECONDS):
-                start = time.perf_counter()
-                model(noise)
-                times.append(1000 * (time.perf_counter() - start))
-    finally:
-        torch.set_num_threads(threads)
+    with torch_threads(1), torch.inference_mode():
+        model.eval()(noise)
+        times: list[float] = []
+        while len(times) < REPEATS[0] or (len(times) < REPEATS[1] and sum(times) < 1000 * _SECONDS):
+            start = time.perf_counter()
+            model(noise)
+            times.append(1000 * (time.perf_counter() - start))
     return times

@@ -17,6 +17,7 @@ from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.strokes import THRESHOLD, StrokeFrontend, StrokesBackbone
 from sousaphone.baselines.descriptors import Progress, by_batch
 from sousaphone.data.batches import Batch, ClipSet
+from sousaphone.hardware import torch_threads
 from sousaphone.rudiments import SLUGS
 from sousaphone.transcription import transcribe
 from sousaphone.transcription.transcribe import peaks
@@ -50,8 +51,11 @@ def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
 
 
 def train_network(features: Tensor, labels: Tensor, seed: int, advance: Callable[[float], None], steps: int) -> Network:
-    """Train on windows [N, F * 4]; `advance` is called with the completed fraction of each step."""
-    with torch.random.fork_rng(devices=[]):
+    """Train on windows [N, F * 4]; `advance` is called with the completed fraction of each step.
+
+    One thread: the products are small, and on a busy machine several threads spend their time waiting for each other.
+    """
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
         torch.manual_seed(seed)
         network = Network()
         counts = network.count(features)

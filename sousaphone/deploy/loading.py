@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,8 @@ def base_model(source: Path | str, weights: Path | str | None = None) -> Rudimen
 def located(source: Path | str, wanted: Sequence[str] = _TENSOR_FILES) -> Path:
     """Return the directory of a model; download the configuration and the `wanted` files from the hub if there is no
     such directory."""
+    if not isinstance(source, str | os.PathLike):
+        raise UserError(f"{source!r:.80} is not a path; give a model folder, a run directory, or OWNER/NAME on the hub")
     path, match = expanded(source), _HUB_ID.fullmatch(str(source))
     if path.is_dir():
         return path

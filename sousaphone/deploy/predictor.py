@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import pairwise
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sousaphone.deploy.scorers import OnnxScorer, Scorer, TorchScorer
 from sousaphone.deploy.segments import GATE_DB, divide, phrases, window_starts
 from sousaphone.errors import UserError
 from sousaphone.runs.deployment import Runtime
+from sousaphone.text import one_line
 
 SHORT_WINDOWS = 4  # recordings of at most this many window lengths, without a pause, are scored with the silence around
 _MOST_CHANNELS = 64
@@ -134,10 +136,15 @@ class Predictor:
 
     def prepared(self, wave: npt.NDArray[Any] | Tensor, rate: int) -> npt.NDArray[np.int16]:
         """Mix a waveform to mono, resample and round it, as the data for training; see `__call__`."""
-        array = np.asarray(wave.detach().cpu() if isinstance(wave, Tensor) else wave)
+        try:
+            if isinstance(wave, Tensor):
+                wave = (wave.float() if wave.is_floating_point() else wave).detach().cpu()
+            array = np.asarray(wave)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"wave is not an array ({one_line(error)}); give samples [T] or [channels, T]") from None
         if array.ndim not in (1, 2) or not array.size or (array.ndim == 2 and len(array) > _MOST_CHANNELS):
             raise UserError(f"wave has the shape {list(array.shape)}; give samples [T] or [channels, T]")
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE or int(rate) != rate:
+        if not isinstance(rate, Real) or not LOWEST_RATE <= rate <= HIGHEST_RATE or int(rate) != rate:
             raise UserError(f"rate {rate} is not a sample rate; give one from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if array.dtype.kind not in "if":
             raise UserError(f"wave has the type {array.dtype}; give float samples in [-1, 1], or signed integers")

@@ -13,7 +13,6 @@ import torch
 from sousaphone import lora
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.config import TrainConfig
 from sousaphone.deploy.loading import Member
 from sousaphone.deploy.model_folder import ModelConfig
 from sousaphone.deploy.onnx_session import LEAST_SECONDS, OnnxSession
@@ -43,7 +42,7 @@ class TorchScorer:
 
     def __init__(self, members: Sequence[Member], device: str = "auto", precision: str = "auto") -> None:
         self.device = torch.device(pick_device(device))
-        self.precision = _precision(members[0].config.trial(), self.device.type) if precision == "auto" else precision
+        self.precision = _precision(members, self.device.type) if precision == "auto" else precision
         # All members have the same backbone and so the same features.
         self._features = members[0].network.features
         trials = [each.config.trial(device=self.device.type, precision=self.precision) for each in members]
@@ -92,11 +91,12 @@ class OnnxScorer:
         return found
 
 
-def _precision(trained: TrainConfig, device: str) -> str:
-    """Return the precision for a model on a device. On a CPU, a model that was trained in float32 keeps it, so that its
-    scores are those of its test."""
-    fast = pick_precision(device, trained.scale)
-    return fast if device == "cuda" or trained.precision == "bfloat16" else "float32"
+def _precision(members: Sequence[Member], device: str) -> str:
+    """Return the precision for a model on a device. On a CPU, a model with a member that was trained in float32 keeps
+    it, so that its scores are those of its test."""
+    trained = [each.config.trial() for each in members]
+    fast = pick_precision(device, trained[0].scale)
+    return fast if device == "cuda" or all(each.precision == "bfloat16" for each in trained) else "float32"
 
 
 def _batch(config: ModelConfig, device: torch.device) -> int:

@@ -98,7 +98,7 @@ def resolve(options: Options, saved: Request | None = None) -> Request:
     Only paths and resources may differ from the saved request; `refuse_changes` checks the other options. Raise a
     UserError if a value is wrong, or if this machine does not have the device.
     """
-    device = pick_device(options.device or "auto") if saved is None else _same_device(saved)
+    device = _device(options.device or "auto") if saved is None else _same_device(saved)
     models = known_models(options.models or (DEFAULT_SWEEP if saved is None else ()))
     machine: dict[str, Any] = {"device": device, "cpus": count_cpus(), "gpus": count_gpus(device)}
     machine["numa_nodes"] = count_numa_nodes()
@@ -181,9 +181,13 @@ def _places(options: Options, name: str) -> tuple[Path, Path]:
     return expanded(name).absolute(), storage_directory(options) / name
 
 
+def _device(requested: str) -> str:
+    return pick_device(requested, cluster="RAY_ADDRESS" in os.environ)
+
+
 def _same_device(saved: Request) -> str:
     try:
-        return pick_device(saved.device)
+        return _device(saved.device)
     except UserError:
         raise UserError(
             f"the run was started on {saved.device}, which this machine does not have; resume it on another machine, "

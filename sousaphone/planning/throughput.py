@@ -30,7 +30,7 @@ from sousaphone import __version__
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
 from sousaphone.files import write_json
-from sousaphone.hardware import device_name, is_here
+from sousaphone.hardware import device_name, is_here, torch_threads
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.trial_record import TrialRecord, now
@@ -95,13 +95,10 @@ def measure(arm: TrainConfig) -> Speed:
     config, steps = dataclasses.replace(arm, learning_rate=0.0, limit_eval_batches=None), STEPS
     if _is_slow(arm):  # the time per clip of one micro-batch is that of a whole step
         config, steps = dataclasses.replace(config, accumulation=1), 1
-    device, threads = torch.device(config.device), torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else ()):
-            return _measure(config, build_model(config, len(SLUGS)).place(config), steps, device)
-    finally:
-        torch.set_num_threads(threads)
+    device = torch.device(config.device)
+    cuda = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with torch_threads(config.threads), torch.random.fork_rng(devices=cuda):
+        return _measure(config, build_model(config, len(SLUGS)).place(config), steps, device)
 
 
 def _measure(config: TrainConfig, model: RudimentClassifier, steps: int, device: torch.device) -> Speed:

@@ -1,4 +1,5 @@
-"""Handling of Ctrl-C and SIGTERM ("stops"): the first raises KeyboardInterrupt, later ones do not disturb the cleanup.
+"""Handling of Ctrl-C, SIGTERM and SIGHUP ("stops"): the first raises KeyboardInterrupt, later ones do not disturb the
+cleanup.
 
 Imports no large package: a program calls `exit_on_stop` before its slow imports.
 """
@@ -16,7 +17,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = [signal.SIGINT, signal.SIGTERM]
+if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
+    _SIGNALS.append(signal.SIGHUP)
 _UNWINDING_SECONDS = 2.0  # within which an exception reaches its handler
 
 

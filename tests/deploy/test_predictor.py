@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,6 +78,15 @@ def test_automatic_precision_is_that_of_the_training_if_the_processor_has_it(
     assert TorchScorer([member], "cpu").precision == expected
 
 
+def test_ensemble_with_a_member_trained_in_float32_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "has_bfloat16", lambda: True)
+    members = [
+        untrained(TrainConfig(model="efficientat", scale="base", precision=precision))
+        for precision in ("bfloat16", "float32")
+    ]
+    assert TorchScorer(members, "cpu").precision == "float32"
+
+
 def test_evaluation_scores_clips_as_the_trial(run: RunDirectory, model: Path, small_sousa: Path) -> None:
     (trial, *_) = best_arm(run)
     stored = read_predictions(trial.directory / PREDICTIONS_NAME)
@@ -127,11 +137,26 @@ def test_kind_of_array_does_not_matter(predictor: Predictor) -> None:
         (np.ones(100, complex), 16_000),
         (np.array(["x"]), 16_000),
         (np.full(100, 9_000.0), 16_000),  # on the scale of integers
+        ([[0.1], [0.2, 0.3]], 16_000),
+        (torch.zeros(100, device="meta"), 16_000),
+        (np.zeros(1_000), "16000"),
+        (np.zeros(1_000), None),
     ],
 )
-def test_wrong_wave_is_refused(predictor: Predictor, wave: np.ndarray, rate: int) -> None:
+def test_wrong_wave_is_refused(predictor: Predictor, wave: Any, rate: Any) -> None:
     with pytest.raises(UserError, match=r"wave|rate"):
         predictor(wave, rate)
+
+
+def test_wave_in_bfloat16_is_accepted(predictor: Predictor) -> None:
+    wave = torch.rand(16_000).bfloat16()
+    assert np.array_equal(predictor(wave, 16_000), predictor(wave.float(), 16_000))
+
+
+@pytest.mark.parametrize("source", [None, 5, b"model", [], "a/b-"], ids=lambda source: f"{source!r:.10}")
+def test_source_that_is_no_model_is_refused(source: Any) -> None:
+    with pytest.raises(UserError):
+        load(source)
 
 
 def test_answer_below_the_threshold_is_undecided(predictor: Predictor, small_sousa: Path) -> None:

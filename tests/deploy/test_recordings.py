@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from io import BytesIO
 from pathlib import Path
@@ -81,6 +82,21 @@ def test_memory_is_a_fraction_of_a_long_recording(tmp_path: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 0.5 * 60 * minutes * rate * 4  # as float32
+
+
+@pytest.mark.parametrize("rate", [2**31 - 1, 20_000_003])
+def test_rate_out_of_range_is_refused_before_a_filter_is_made(tmp_path: Path, rate: int) -> None:
+    path, data = tmp_path / "x.wav", bytes(32_000)
+    form = struct.pack("<IHHIIHH", 16, 1, 1, rate, 2 * rate % 2**32, 2, 16)
+    sizes = struct.pack("<I", len(data) + 36), struct.pack("<I", len(data))
+    path.write_bytes(b"RIFF" + sizes[0] + b"WAVEfmt " + form + b"data" + sizes[1] + data)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=f"{rate} Hz"), decoded("x", path, 16_000):
+            pass
+        assert tracemalloc.get_traced_memory()[1] < 10e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_truncated_recording_is_refused_after_one_pass(tmp_path: Path) -> None:

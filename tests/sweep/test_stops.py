@@ -52,6 +52,18 @@ def test_signals_during_imports_are_one_line(
     assert not left_of(launcher.storage / "cache")
 
 
+def test_lost_terminal_is_a_stop(launcher: Launcher) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup would have ignored
+    try:
+        driver = launcher.start(*launcher.options)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    launcher.wait_until(lambda: handles(driver.pid, signal.SIGHUP), driver)
+    driver.send_signal(signal.SIGHUP)
+    assert driver.wait(timeout=15) == 130, launcher.log
+    assert quiet(launcher.log)
+
+
 def handles(pid: int, each: signal.Signals) -> bool:
     """Whether a process has a handler for a signal."""
     status = Path(f"/proc/{pid}/status").read_text()

@@ -88,6 +88,10 @@ def read_blocks(name: str, source: Path | BytesIO) -> tuple[Iterator[np.ndarray]
             file.close()
             raw.seek(0)
             file = _Blocks(_Endless(raw))
+        if (reason := _unsupported(file)) is not None:
+            file.close()
+            raw.close()
+            raise UserError(f"{name} {reason}")
         return _decoded(name, file, source, raw), file.samplerate
 
 
@@ -160,15 +164,17 @@ def _has_last_page(source: Path | BytesIO) -> bool:
     return bool(tail[page + 5] & 4) and page + 27 + len(segments) + sum(segments) <= len(tail)
 
 
+def _unsupported(file: _Blocks) -> str | None:
+    """Why a file is not decoded, if so; known before the caller makes a filter for its rate."""
+    if file.format not in (*_SIZED, "FLAC", "MP3", "OGG"):
+        return f"is a file of type {file.format}; convert it to WAV or FLAC"
+    if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+        return f"has a sample rate of {file.samplerate} Hz; resample it to one from {LOWEST_RATE} to {HIGHEST_RATE}"
+    return None
+
+
 def _decoded(name: str, file: _Blocks, source: Path | BytesIO, raw: BinaryIO) -> Iterator[np.ndarray]:
     with raw, file, _named_errors(name, source):
-        if file.format not in (*_SIZED, "FLAC", "MP3", "OGG"):
-            raise UserError(f"{name} is a file of type {file.format}; convert it to WAV or FLAC")
-        if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
-            raise UserError(
-                f"{name} has a sample rate of {file.samplerate} Hz; resample it to one from {LOWEST_RATE} to "
-                f"{HIGHEST_RATE}"
-            )
         stated = _stated_length(file, source)
         if file.frames < stated:
             raise _refusal(name, f"is truncated ({file.frames} of {stated} samples)")
