@@ -79,12 +79,13 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
     directory = new_run(options, f"{config}-{options.dataset or 'tiny'}")
     request = resolve(options)
     sweep = make_sweep(file or config, request)
+    trials = sweep.trials()
     remarks = []
     if options.epochs is None:
         remarks.append(f"epochs: {request.epochs} (--epochs N for another number)")
     if options.scale in (None, "auto") and request.scale == "nano":
         remarks.append("scale: nano, because the device is the CPU (--scale base for the published sizes)")
-    if request.device == "cpu" and request.settings.get("precision") == "bfloat16":
+    if request.device == "cpu" and any(trial.precision == "bfloat16" for trial in trials):
         remarks.append("precision: bfloat16 (--set precision=float32 for slower and more exact training)")
     if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
@@ -94,7 +95,6 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
     if tuned_by and (without := [model for model in request.models if model not in request.tuned]):
         option = flag("from_" if options.from_ else "rates")
         remarks.append(f"{option} {tuned_by} has no settings for {', '.join(without)}: these are untuned")
-    trials = sweep.trials()
     if sweep.search is not None:
         search, trials = sweep.search.begun(trials)
         sweep = dataclasses.replace(sweep, search=search)
