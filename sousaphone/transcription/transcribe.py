@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from dataclasses import dataclass
 from math import gcd
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).with_name("strokes.safetensors")
 THRESHOLD = 0.25  # of the onset's probability
+_LOADING = threading.Lock()
 CHUNK_FRAMES, MARGIN_FRAMES = 6_000, 400  # 30 s at once, and 2 s on each side
 
 
@@ -106,9 +108,14 @@ def peaks(onset: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     return at, shift.clamp(-0.5, 0.5)
 
 
-@functools.cache
 def load_network(device: str = "cpu") -> StrokeNetwork:
     """Load the trained network once per device, frozen and in evaluation mode."""
+    with _LOADING:  # threads that load at once would restore each other's random state
+        return _loaded(device)
+
+
+@functools.cache
+def _loaded(device: str) -> StrokeNetwork:
     import torch
     from safetensors.torch import load_file
 
