@@ -57,8 +57,8 @@ def measure_baselines(
             scored[name] = Baseline(name, names[name], {}, 0.0, why=why)
 
     def results() -> BaselineResults:
-        later = {name: Baseline(name, title, {}, 0.0, why="not measured") for name, title in names.items()}
-        baselines = tuple((later | scored).values())
+        unmeasured = {name: Baseline(name, title, {}, 0.0, why="not measured") for name, title in names.items()}
+        baselines = tuple((unmeasured | scored).values())
         return replace(blank, baselines=baselines, inference=tuple(times[built] for built in planned if built in times))
 
     missing = [name for name in names if name not in scored]

@@ -88,10 +88,13 @@ def load(
         UserError: an option is unknown or contradicts another; or the source is none of these, damaged, of a later
             version of the format, or trained on other base weights. Nothing in it is executed.
     """
-    choices = {"device": ("auto", *DEVICES), "precision": PRECISIONS, "runtime": ("torch", *GRAPHS)}
-    for option, value in {"device": device, "precision": precision, "runtime": runtime}.items():
-        if value not in choices[option]:
-            raise UserError(f"{option} {value!r} is unknown; choose from: {', '.join(choices[option])}")
+    for option, value, known in (
+        ("device", device, ("auto", *DEVICES)),
+        ("precision", precision, PRECISIONS),
+        ("runtime", runtime, ("torch", *GRAPHS)),
+    ):
+        if value not in known:
+            raise UserError(f"{option} {value!r} is unknown; choose from: {', '.join(known)}")
     if runtime != "torch":
         if device not in ("auto", "cpu") or precision == "bfloat16" or weights is not None:
             raise UserError(

@@ -28,7 +28,7 @@ from ray import cloudpickle
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, memory_bytes
 from sousaphone.sweep.ray_session import end_session, make_session, session_environment
-from sousaphone.sweep.signals import stops_deferred
+from sousaphone.sweep.signals import STOPS, stops_deferred
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and driver, 0.6 to 0.9 GB for a training worker.
 _LEAST_BYTES = 2_000_000_000
@@ -209,7 +209,7 @@ def _serve(
     threading.Thread(target=_follow_parent, args=(directory,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # discards signals pending since the start
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     sys.stdout.reconfigure(encoding=encoding, errors="replace", line_buffering=True)  # type: ignore[union-attr]
     os.environ.setdefault("PYTHONWARNINGS", "ignore")  # for Ray's workers
 

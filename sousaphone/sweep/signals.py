@@ -17,9 +17,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-_SIGNALS = [signal.SIGINT, signal.SIGTERM]
-if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # nohup ignores it
-    _SIGNALS.append(signal.SIGHUP)
+_IGNORED = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # by nohup
+STOPS = (signal.SIGINT, signal.SIGTERM) if _IGNORED else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNWINDING_SECONDS = 2.0  # within which an exception reaches its handler
 
 
@@ -39,7 +38,7 @@ def exit_on_stop(message: str) -> None:
 @contextmanager
 def interrupts() -> Iterator[None]:
     """Make a stop raise KeyboardInterrupt with the signal's name; its handler must call `ignore_stops`."""
-    before, hook = [signal.getsignal(each) for each in _SIGNALS], sys.unraisablehook
+    before, hook = [signal.getsignal(each) for each in STOPS], sys.unraisablehook
 
     def interrupt(name: str) -> NoReturn:
         raise KeyboardInterrupt(name)
@@ -48,14 +47,14 @@ def interrupts() -> Iterator[None]:
     try:
         yield
     finally:
-        for each, handler in zip(_SIGNALS, before, strict=True):
+        for each, handler in zip(STOPS, before, strict=True):
             signal.signal(each, handler)
         sys.unraisablehook = hook
 
 
 def ignore_stops() -> None:
     """Ignore stops from now on, during the cleanup."""
-    for each in _SIGNALS:
+    for each in STOPS:
         signal.signal(each, signal.SIG_IGN)
 
 
@@ -64,13 +63,13 @@ def stops_deferred() -> Iterator[None]:
     """Defer a stop until the block ends. A process started in the block has the signals blocked."""
     pending: list[int] = []
     # Signals blocked in this thread still reach threads of libraries, and then Python's handler.
-    handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in _SIGNALS]
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in STOPS]
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for each, handler in zip(_SIGNALS, handlers, strict=True):
+        for each, handler in zip(STOPS, handlers, strict=True):
             signal.signal(each, handler)
         if pending:
             signal.raise_signal(pending[0])
@@ -98,7 +97,7 @@ def _install(stop: Callable[[str], NoReturn]) -> None:
         threading.Timer(0.01, os.kill, (os.getpid(), by)).start()
 
     def listen() -> None:
-        for each in _SIGNALS:
+        for each in STOPS:
             signal.signal(each, handle)
 
     listen()

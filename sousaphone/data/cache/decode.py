@@ -16,7 +16,7 @@ from scipy.signal import upfirdn
 from torch import Tensor
 from torchaudio.transforms import Resample
 
-from sousaphone.hardware import count_cpus
+from sousaphone.hardware import count_cpus, torch_threads
 
 # Output phases filtered by one matrix product: fewer means more products, more means more zeros.
 _PHASES = 32
@@ -118,16 +118,14 @@ def to_int16(wave: Tensor) -> np.ndarray:
 def in_threads(function: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     """Compute `map(function, items)` in threads (soundfile and torch release the GIL), a few items ahead, in order."""
     workers = max(2, min(8, count_cpus()))
-    torch_threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # inherited by new threads; otherwise their threads compete for the cores
     pool, ahead = ThreadPoolExecutor(workers), deque[Future[T]]()
-    try:
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > 4 * workers:
+    with torch_threads(1):  # inherited by new threads; otherwise their threads compete for the cores
+        try:
+            for item in items:
+                ahead.append(pool.submit(function, item))
+                if len(ahead) > 4 * workers:
+                    yield ahead.popleft().result()
+            while ahead:
                 yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(torch_threads)
+        finally:
+            pool.shutdown(cancel_futures=True)
