@@ -6,7 +6,7 @@ import dataclasses
 import json
 import pickle
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -70,12 +70,13 @@ def run_job(
         if job.plan is not None and job.plan != run.read_plan():
             raise UserError(f"{run.path} was just changed by another launch; run the same command again")
         run.write_plan(plan_json(job, resources, at_once, dataset))
+        check = partial(_refuse_moved, DriverWatch.begin(run.path))
         announce(f"progress: {run.status_page}")
         try:
             # Trials that a killed driver left "running" become interrupted.
             name_ends(run, job.trial_ids, Cause.DRIVER_KILLED, "the driver was killed")
             if job.is_searching:
-                _run_trials(runtime, job, resources, at_once, announce)
+                _run_trials(runtime, job, resources, at_once, check, announce)
                 job = _with_finalists(job, announce)
                 if job.left():
                     runtime.restart()
@@ -83,15 +84,18 @@ def run_job(
                 job = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, searcher=None, scheduler=None))
             if job.baselines and any(trial.score_test for trial in job.trials):
                 measure_baselines(run.path, job.trials, dataset, announce)
-            _run_trials(runtime, job, resources, at_once, announce)
+            _run_trials(runtime, job, resources, at_once, check, announce)
         except KeyboardInterrupt:
             ignore_stops()
             interrupted = True
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
             failed = True
-        except (UserError, PermissionError) as error:  # about the directory's content, not the command line
-            raise MovedRunError(str(error)) from error
+        except (UserError, OSError) as error:
+            check()
+            if isinstance(error, UserError | PermissionError):  # about the directory's content, not the command line
+                raise MovedRunError(str(error)) from error
+            raise
     runtime.kill()
     proposed = run.read_plan()["trial_ids"][len(job.trials) :] if run.exists else []
     records = [TrialRecord.find(run.trial(name)) for name in [*(trial.trial_id for trial in started), *proposed]]
@@ -120,17 +124,20 @@ def _with_finalists(job: Job, announce: Announce) -> Job:
     return job.current()
 
 
-def _run_trials(runtime: Runtime, job: Job, resources: Resources, at_once: int, announce: Announce) -> None:
+def _run_trials(
+    runtime: Runtime, job: Job, resources: Resources, at_once: int, check: Callable[[], None], announce: Announce
+) -> None:
     """Run the trials that are left; return when all of them and Ray have ended.
 
     A trial that fails does not stop the others. Each time the machine's memory runs out while a worker starts, one
     trial fewer runs at a time. After a stop (KeyboardInterrupt) or a StoppedRayError, unfinished trials are marked as
-    interrupted. A MovedRunError or UserError means that the run directory was renamed, removed or damaged.
+    interrupted. `check` raises a MovedRunError if the run is not at its path; a UserError means that it was damaged, or
+    renamed a moment ago.
     """
+    check()
     run, left, proposed = job.directory, job.left(), job.is_growing
     for trial in left:  # stack dumps of earlier starts
         (run.trial(trial.trial_id) / STACKS_NAME).unlink(missing_ok=True)
-    check = partial(_refuse_moved, DriverWatch.begin(run.path))
     foreign = [path for path in run.experiments if not is_sealed(path, pickles(path))]  # they are never restored
 
     try:

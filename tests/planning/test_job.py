@@ -25,7 +25,8 @@ from sousaphone.planning.resources import Resources
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.runs.trial_record import TrialRecord
-from sousaphone.sweep.experiment import run_job
+from sousaphone.sweep.experiment import MovedRunError, run_job
+from sousaphone.sweep.ray_process import Runtime
 from sousaphone.training.resumable_trial import run_trial
 from tests.backbones.beats_nets import official, perturbed, written
 
@@ -347,6 +348,29 @@ def test_second_of_two_concurrent_extensions_is_refused(storage: Path) -> None:
     with pytest.raises(UserError, match="another launch"):
         run_job(None, job, None, Resources(1, 0, None), 1, print)
     assert job.directory.read_plan() == plan
+
+
+def ends_with_its_trials(runtime: Runtime, function: object, run: RunDirectory, *rest: object, check: object) -> bool:
+    """Rename the run, and return as Ray does when the trials notice it before the driver."""
+    run.path.rename(run.path.with_name("moved"))
+    return True
+
+
+@pytest.mark.parametrize("moment", ["before the trials", "while the trials run"])
+def test_run_that_is_renamed_at_any_moment_is_named_and_not_created_again(
+    moment: str, storage: Path, small_sousa: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of(storage, "--resume", "--name", "run", "--no-baselines")
+    monkeypatch.setattr(Runtime, "call", ends_with_its_trials)
+
+    def rename(line: str) -> None:
+        if moment == "before the trials":
+            job.directory.path.rename(storage / "moved")
+
+    with pytest.raises(MovedRunError, match="was renamed or removed"):
+        run_job(Runtime(False, "cpu"), job, read_subset(small_sousa, "tiny"), Resources(1, 0, None), 1, announce=rename)
+    assert not job.directory.path.exists()
+    assert RunDirectory(storage / "moved").read_plan()["trial_ids"] == [CUT, WAITING]
 
 
 def test_stop_while_a_resumed_run_is_planned_names_the_resume_command(
