@@ -21,6 +21,7 @@ from sousaphone.config import COVERED_SECONDS
 from sousaphone.rudiments import spoken
 from sousaphone.runs.baseline_results import SHORT_SECONDS
 from sousaphone.runs.deployment import COLUMNS, explanation, row
+from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.statuses import Status
 from sousaphone.scores import FEWEST_PLAYERS
 from sousaphone.text import counted
@@ -386,3 +387,6 @@ def _next_steps(found: Findings) -> Iterator[Block]:
         yield Text(f"{purpose}:" if command else f"{purpose}.")
         if command:
             yield Code(command)
+    if found.ranked and not found.live:
+        yield Text("To export the best model:")
+        yield Code(RunDirectory(found.path).export_command)

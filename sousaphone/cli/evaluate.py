@@ -107,6 +107,6 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         if count and true != predicted
     ]
     if pairs:
-        yield "most frequent confusions (true, predicted):"
+        yield "most frequent confusions of the mean over windows (true, predicted):"
     for count, true, predicted in sorted(pairs, key=lambda pair: -pair[0])[:_PAIRS]:
         yield f"  {count:>4}  {names[true]} as {names[predicted]} (of {sum(found['confusion'][true])})"

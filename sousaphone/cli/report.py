@@ -110,6 +110,8 @@ def _write_results(job: Job) -> bool:
 
             report = write_report(job.directory.path)
             print(f"report: {report} (summary_report.md, report.html, comparison_table.csv, plots/)")
+            if job.has_model:
+                print(f"to export the best model: {job.directory.export_command}")
         return True
     except (UserError, OSError) as error:  # for example a full disk; how the run ended is still printed
         print(f"no report: {error}")

@@ -149,6 +149,12 @@ class Job:
         """Whether the run exists and none of its trials is left."""
         return self.plan is not None and not self.added and not self.is_growing and not self.left()
 
+    @property
+    def has_model(self) -> bool:
+        """Whether a trial has finished, so that its model can be exported."""
+        finished = {name for name, each in self.records().items() if each.status.is_full}
+        return any(trial.score_test and trial.trial_id in finished for trial in self.trials)
+
     def all_ended_well(self) -> bool:
         """Whether every planned trial ended well, with a result. A search may try settings that diverge."""
         records = self.records()

@@ -100,6 +100,11 @@ class RunDirectory:
         here = self.path.resolve()
         return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
 
+    @property
+    def export_command(self) -> str:
+        """The command that exports the best model of this run."""
+        return shlex.join(["sousaphone", "export", str(self.path), "--to", "my_model"])
+
     def next_steps(
         self, plan: Mapping[str, Any], ends: Mapping[str, tuple[Status, Cause | None]]
     ) -> list[tuple[str, str | None]]:
