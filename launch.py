@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sousaphone.sweep import signals
+from sousaphone import signals
 
 _NOT_STARTED = "interrupted before anything was started"
 if __name__ == "__main__":  # before the slow imports

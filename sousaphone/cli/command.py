@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from sousaphone.errors import UserError, printable
 from sousaphone.files import expanded
 from sousaphone.runs.provenance import package_version
-from sousaphone.sweep.signals import ignore_stops, interrupts, stops_deferred
+from sousaphone.signals import ignore_stops, interrupts, stops_deferred
 from sousaphone.text import one_line
 
 EXIT_OK, EXIT_FAILED, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130

@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from sousaphone.sweep.signals import exit_on_stop, ignore_stops
+from sousaphone.signals import exit_on_stop, ignore_stops
 
 # Description, and the module whose `main(argv, prog)` runs the command; imported when it is called.
 _COMMANDS = {

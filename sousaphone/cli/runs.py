@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from sousaphone.cli.command import (
@@ -167,7 +168,12 @@ def _runs(storage: Path) -> list[RunDirectory]:
 
 def _bytes(directory: Path) -> int:
     """Return the bytes on disk that deleting a directory frees."""
-    return sum(path.lstat().st_blocks * 512 for path in directory.rglob("*"))
+    freed = 0
+    for parent, names, files in os.walk(directory):
+        for name in (*names, *files):
+            with suppress(FileNotFoundError):  # a live run removes files
+                freed += Path(parent, name).lstat().st_blocks * 512
+    return freed
 
 
 def _size(size: int) -> str:

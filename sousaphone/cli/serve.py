@@ -60,12 +60,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    """Return a bound socket, before the model is loaded; it accepts connections once the page is served."""
+    """Return a listening socket, before the model is loaded; connections wait until the page is served."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()
     except (OSError, UnicodeError) as error:  # the latter if it cannot be a host name
         why = getattr(error, "strerror", None) or one_line(error, 200)
         raise UserError(f"cannot listen on --host {host} --port {port} ({why}); give another one") from None

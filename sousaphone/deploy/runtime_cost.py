@@ -5,7 +5,6 @@ This module imports no library that a runtime needs: the import is part of the m
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing import get_context
@@ -21,6 +20,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 from sousaphone.runs import schema
 from sousaphone.runs.deployment import TITLES, Latency, Runtime
+from sousaphone.signals import stops_deferred
 
 CONFIG = "config.json"  # of a model folder, see `model_folder`
 _REPEATS = (10, 100)  # minimum and maximum
@@ -40,12 +40,8 @@ def measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None = No
     context = get_context("spawn")  # a forked process would have this one's memory
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, folders, runtime, weights))
-    # Signals that stop this process stay blocked in the new one, which is killed below.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
+    with stops_deferred():  # the new process is killed below
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         sender.close()
         found: dict[str, Any] | UserError = receiver.recv()

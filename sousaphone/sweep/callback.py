@@ -23,7 +23,6 @@ from sousaphone.training.watchdog import read_heartbeat
 
 _CHECK_SECONDS = 10.0
 _QUIET_SECONDS = 60.0
-_SEAL_SECONDS = 1.0
 
 
 class LiveCallback(tune.Callback):
@@ -37,7 +36,7 @@ class LiveCallback(tune.Callback):
 
     def setup(self, **info: Any) -> None:
         # Tune calls it again after a restore: saved times belong to a clock that restarts with the machine.
-        self._checked = self._sealed = 0.0
+        self._checked = 0.0
         self._stamps: list[int] = []  # modification times of the sealed files, ns
         self._printed: dict[str, float] = {}  # time of the last line of each trial
 
@@ -77,20 +76,19 @@ class LiveCallback(tune.Callback):
         directory = run.trial(str(trial))
         record = TrialRecord.find(directory)
         if record is None or record.status is Status.RUNNING:
+            if not run.exists:  # it was renamed; do not create it again
+                return
             # The trial could not record its end. Ray writes its error after this call; `name_ends` adds it later.
             record = record or TrialRecord(str(trial), dict(trial.config))
             explain(record, directory, None)
-            if not run.exists:  # it was renamed; do not create it again
-                return
             with suppress(OSError):  # a full disk; `name_ends` writes the record once there is space
                 directory.mkdir(parents=True, exist_ok=True)
                 record.write(directory)
-        self._print(trial, f"{record.status}: {record.error}")
+        self._print(trial, f"{record.status}: {record.error or record.reason}")
         write_status(run)
 
     def on_step_end(self, trials: list[Any], **info: Any) -> None:
-        if trials and time.monotonic() - self._sealed >= _SEAL_SECONDS:
-            self._sealed = time.monotonic()
+        if trials:
             experiment = Path(trials[0].storage.experiment_fs_path)
             with suppress(OSError):  # the run was renamed
                 files = pickles(experiment)

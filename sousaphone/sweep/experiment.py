@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -27,11 +28,11 @@ from sousaphone.runs.seal import is_sealed, pickles, seal
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.search.progress import Progress
+from sousaphone.signals import ignore_stops
 from sousaphone.sweep.callback import LiveCallback
 from sousaphone.sweep.failures import name_ends, prune
 from sousaphone.sweep.proposals import Proposals, SearcherProposals
 from sousaphone.sweep.ray_process import Runtime, StoppedRayError
-from sousaphone.sweep.signals import ignore_stops
 from sousaphone.sweep.trainable import name_trial, train_fn
 from sousaphone.text import Announce, counted, one_line
 from sousaphone.training.watchdog import STACKS_NAME
@@ -78,8 +79,6 @@ def run_job(
             if job.is_searching:
                 _run_trials(runtime, job, resources, at_once, check, announce)
                 job = _with_finalists(job, announce)
-                if job.left():
-                    runtime.restart()
             if job.sweep.search is not None:  # finalists are trained like any other trials
                 job = dataclasses.replace(job, sweep=dataclasses.replace(job.sweep, searcher=None, scheduler=None))
             if job.baselines and any(trial.score_test for trial in job.trials):
@@ -91,8 +90,10 @@ def run_job(
         except StoppedRayError as stop:
             announce(f"{stop}; to resume: {run.resume_command}")
             failed = True
-        except (UserError, OSError) as error:
-            check()
+        except (MovedRunError, UserError, OSError) as error:
+            runtime.kill()
+            _remove_remains(run)
+            check()  # the cause of any other error
             if isinstance(error, UserError | PermissionError):  # about the directory's content, not the command line
                 raise MovedRunError(str(error)) from error
             raise
@@ -127,7 +128,7 @@ def _with_finalists(job: Job, announce: Announce) -> Job:
 def _run_trials(
     runtime: Runtime, job: Job, resources: Resources, at_once: int, check: Callable[[], None], announce: Announce
 ) -> None:
-    """Run the trials that are left; return when all of them and Ray have ended.
+    """Run the trials that are left; return when all of them have ended.
 
     A trial that fails does not stop the others. Each time the machine's memory runs out while a worker starts, one
     trial fewer runs at a time. After a stop (KeyboardInterrupt) or a StoppedRayError, unfinished trials are marked as
@@ -178,7 +179,6 @@ def _run_trials(
         name_ends(run, _planned(run), Cause.RAY_STOPPED, str(stop))
         raise
     finally:
-        runtime.kill()
         _reseal(run, foreign)
     name_ends(run, _planned(run))
 
@@ -189,11 +189,18 @@ def _planned(run: RunDirectory) -> list[str]:
 
 
 def _reseal(run: RunDirectory, foreign: Collection[Path]) -> None:
-    """Seal the experiments except foreign ones: after Ray has ended, its last files may be newer than their seal."""
+    """Seal the experiments except foreign ones: the last files that Ray wrote may be newer than their seal."""
     with suppress(OSError):  # the run was renamed or removed
         for path in run.experiments:
             if path not in foreign:
                 seal(path, pickles(path))
+
+
+def _remove_remains(run: RunDirectory) -> None:
+    """Remove the directory that Ray created at the path of a run that was renamed, which holds nothing else."""
+    with suppress(OSError):
+        if list(run.path.iterdir()) == [run.tune]:
+            shutil.rmtree(run.path)
 
 
 def _refuse_moved(watch: DriverWatch) -> None:

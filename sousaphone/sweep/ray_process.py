@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from ray import cloudpickle
 
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, memory_bytes
+from sousaphone.signals import STOPS, stops_deferred
 from sousaphone.sweep.ray_session import end_session, make_session, session_environment
-from sousaphone.sweep.signals import STOPS, stops_deferred
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and driver, 0.6 to 0.9 GB for a training worker.
 _LEAST_BYTES = 2_000_000_000
@@ -116,7 +115,6 @@ class Runtime:
             options |= {"address": address}
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        resource_tracker.ensure_running()  # its start would unblock signals
         arguments = (theirs, options, self._dashboard, sys.stdout.encoding, self._session)
         environment = session_environment(self._session) if self._session else nullcontext()
         with stops_deferred(), environment:  # signals are blocked in the child until it has its own session
@@ -150,7 +148,8 @@ class Runtime:
 
         `check` is called every second while waiting; an exception of it ends the wait.
         """
-        self._pipe.send_bytes(cloudpickle.dumps((function, arguments)))
+        with suppress(BrokenPipeError):  # the child has ended, which `_answer` finds
+            self._pipe.send_bytes(cloudpickle.dumps((function, arguments)))
         return self._answer(check)
 
     def _answer(self, check: Callable[[], None] | None = None) -> Any:

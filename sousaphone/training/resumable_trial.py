@@ -193,6 +193,7 @@ class _Trial:
             reason = "every planned epoch is done" if cause is Cause.ALL_EPOCHS else patience
         self.record.end(cause, reason)
         if self.record.test:
+            self.watchdog.beat(len(self.record.history), 1.0)  # Matplotlib may be slow to import
             draw_end(writer, self.record.history, self.directory, data.tests)
         self.write_record()
 

@@ -314,7 +314,7 @@ def test_interruption_is_one_line(model: Path, tmp_path: Path) -> None:
         time.sleep(0.1)
     time.sleep(1.0)
     os.kill(done.pid, signal.SIGINT)
-    _, errors = done.communicate(timeout=120)
+    _, errors = done.communicate()
     assert done.returncode == EXIT_INTERRUPTED
     assert "interrupted" in errors
     assert "Traceback" not in errors

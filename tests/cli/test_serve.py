@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.cli.serve import main
+from sousaphone.cli.serve import _listener, main
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -34,6 +34,12 @@ def test_port_is_validated(capsys: pytest.CaptureFixture[str], port: object) -> 
 def test_port_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
+        assert f"--port {port}" in refused(capsys, "model", "--port", port)
+
+
+def test_port_of_a_page_that_is_still_loading_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with _listener("127.0.0.1", 0) as loading:
+        port = loading.getsockname()[1]
         assert f"--port {port}" in refused(capsys, "model", "--port", port)
 
 

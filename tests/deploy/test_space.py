@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 import uuid
@@ -24,6 +23,7 @@ from packaging.requirements import Requirement
 from sousaphone import load
 from sousaphone.deploy.publish import plan, write
 from sousaphone.deploy.space import requirements
+from tests.sweep.conftest import free_port
 
 NAME = "me/drums"
 
@@ -73,8 +73,7 @@ def environment(directory: Path, pins: list[str]) -> Path:
 def address(space: Path, tmp_path: Path) -> Iterator[str]:
     """The address of the page, served by the Space's folder in a fresh environment."""
     python = environment(tmp_path / "venv", (space / "requirements.txt").read_text().splitlines()[1:])
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     process = subprocess.Popen(
         [python, "app.py"],

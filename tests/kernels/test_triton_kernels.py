@@ -137,5 +137,5 @@ def test_dropout_has_its_probability_and_is_independent() -> None:
 def test_every_kernel_compiles_for_a_gpu() -> None:
     plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-m", "tests.kernels.compile_kernels"]
-    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=plain, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2_000:]

@@ -6,7 +6,9 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import random
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -63,7 +65,7 @@ class Launcher:
         return len(record.history) if record else 0
 
     def wait_until(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 480
         while not condition():
             assert process.poll() is None, self.log
             assert time.monotonic() < deadline, self.log
@@ -77,25 +79,57 @@ def launcher(small_sousa: Path, tmp_path: Path) -> Iterator[Launcher]:
     for process in psutil.process_iter():
         # Exactly the launcher's processes have its cache directory in the environment.
         if environment_of(process).get("SOUSAPHONE_CACHE") == str(tmp_path / "cache"):
-            process.kill()
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                process.kill()
 
 
-# The wall clock of every process of a launch jumps as soon as a file exists.
-JUMPING_CLOCK = """
-import os, time
-real = time.time
-time.time = lambda: real() + (float(os.environ["JUMP"]) if os.path.exists(os.environ["JUMPS_WITH"]) else 0.0)
+# The wall clock of every process of a launch, and the monotonic clock of its Python code.
+JUMPING_CLOCKS = """
+import os, sys, time
+def jumping(name):
+    real, path = getattr(time, name), os.path.join(os.environ["CLOCKS"], name)
+    def read():
+        if name == "monotonic" and "sousaphone" not in sys.modules or not os.path.exists(path):
+            return real()
+        with open(path) as file:
+            return real() + float(file.read())
+    return read
+for name in ("time", "monotonic"):
+    setattr(time, name, jumping(name))
 """
 
 
-def with_jumping_clock(launcher: Launcher, seconds: float) -> Path:
-    """Return the file with which the wall clock of later launches jumps."""
-    here = launcher.storage / "clock"
-    here.mkdir()
-    (here / "sitecustomize.py").write_text(JUMPING_CLOCK)
-    path = os.pathsep.join([str(here), str(ROOT), os.environ.get("PYTHONPATH", "")])
-    launcher.environment |= {"PYTHONPATH": path, "JUMP": str(seconds), "JUMPS_WITH": str(here / "now")}
-    return here / "now"
+class JumpingClocks:
+    """Sets the clocks of later launches forwards or backwards while they run."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._directory = launcher.storage / "clocks"
+        self._directory.mkdir()
+        (self._directory / "sitecustomize.py").write_text(JUMPING_CLOCKS)
+        path = os.pathsep.join([str(self._directory), str(ROOT), os.environ.get("PYTHONPATH", "")])
+        launcher.environment |= {"PYTHONPATH": path, "CLOCKS": str(self._directory)}
+
+    def jump(self, name: str, seconds: float) -> None:
+        """Let a clock, `time` or `monotonic`, be so far from the true one, from now on."""
+        (self._directory / "new").write_text(str(seconds))
+        (self._directory / "new").replace(self._directory / name)
+
+
+def name_of(process: psutil.Process) -> str:
+    """The name of a process and of its program; empty if it has ended."""
+    try:
+        return " ".join([process.name(), *process.cmdline()[:1]])
+    except psutil.Error:
+        return ""
+
+
+def free_port() -> int:
+    """Return a port below those that the system gives to connections of other processes."""
+    while True:
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            port = random.randrange(20_000, 32_000)
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 def environment_of(process: psutil.Process) -> dict[str, str]:

@@ -16,15 +16,9 @@ from pathlib import Path
 import pytest
 
 from sousaphone.runs.trial_record import TrialRecord
-from tests.sweep.conftest import Launcher
+from tests.sweep.conftest import Launcher, free_port
 
 pytestmark = pytest.mark.slow
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def answers(port: int) -> bool:
@@ -50,15 +44,13 @@ def cluster() -> Iterator[dict[str, str]]:
     with (Path(directory) / "log.txt").open("w+") as log:
         node = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **access})
         try:
-            deadline = time.monotonic() + 60
             while not answers(port):
                 assert node.poll() is None, (Path(directory) / "log.txt").read_text()
-                assert time.monotonic() < deadline, (Path(directory) / "log.txt").read_text()
                 time.sleep(0.2)
             yield {"RAY_ADDRESS": f"127.0.0.1:{port}", **access}
         finally:
             node.terminate()  # and its children
-            node.wait(timeout=60)
+            node.wait()
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -69,12 +61,12 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     # Steps of 1e30 overflow in the product of adapters; EfficientAT has none here, and its trained layer stays finite.
     options = [*launcher.options, "--models", "ast", "efficientat", "--lora-targets", "sweep", "--augment", "off"]
     options += ["--epochs", "2", "--set", "learning_rate=1e30", "max_grad_norm=1e30", "weight_decay=0"]
-    assert launcher.start(*options, "--cpus-per-trial", "2").wait(timeout=60) == 2, launcher.log
+    assert launcher.start(*options, "--cpus-per-trial", "2").wait() == 2, launcher.log
     assert "--cpus-per-trial 2" in launcher.log
     assert "the cluster has 1" in launcher.log
     assert not (launcher.storage / "run").exists()
 
-    assert launcher.start(*options).wait(timeout=240) == 1, launcher.log
+    assert launcher.start(*options).wait() == 1, launcher.log
     assert "Traceback" not in launcher.log
     adapted, plain = record(launcher, "ast"), record(launcher, "efficientat")
     assert (plain.status, len(plain.history)) == ("completed", 2)
@@ -85,7 +77,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     # It would diverge again, so it is not retried.
     assert not adapted.status.is_retried
     before = len(launcher.log)
-    assert launcher.start("--resume", "--retry-failed").wait(timeout=60) == 1, launcher.log
+    assert launcher.start("--resume", "--retry-failed").wait() == 1, launcher.log
     assert "nothing is left to train" in launcher.log[before:]
     assert record(launcher, "ast") == adapted
 
@@ -93,7 +85,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
 @pytest.mark.parametrize("address", [None, "nonsense"])
 def test_cluster_that_does_not_answer_is_one_line(address: str | None, launcher: Launcher) -> None:
     launcher.environment["RAY_ADDRESS"] = address = address or f"127.0.0.1:{free_port()}"
-    assert launcher.start(*launcher.options).wait(timeout=60) == 2
+    assert launcher.start(*launcher.options).wait() == 2
     assert launcher.log.splitlines()[-1].startswith(f"launch.py: error: RAY_ADDRESS '{address}' ")
     assert "--cpus-per-trial" in launcher.log
     assert "Traceback" not in launcher.log

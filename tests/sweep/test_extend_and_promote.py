@@ -67,7 +67,7 @@ def test_run_is_interrupted_damaged_moved_extended_twice_and_promoted(launcher: 
     driver = launcher.start(*begin)
     launcher.wait_until(lambda: done(run, AST) >= 3, driver)
     driver.terminate()
-    assert driver.wait(timeout=120) == 130, launcher.log
+    assert driver.wait() == 130, launcher.log
     reached, state = newest(run, AST)
     assert reached < EPOCHS
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
@@ -76,7 +76,7 @@ def test_run_is_interrupted_damaged_moved_extended_twice_and_promoted(launcher: 
     # Extended before its end: Ray gets a new experiment of the trials left and added; the trial resumes from the
     # checkpoint before the damaged one.
     before = len(launcher.log)
-    assert launcher.start("--extend", "--models", "beats", name="moved").wait(timeout=120) == 0, launcher.log
+    assert launcher.start("--extend", "--models", "beats", name="moved").wait() == 0, launcher.log
     assert first_epoch(launcher.log[before:], AST) == str(reached)
     assert experiments(moved) == ["001", "002"]
     assert table(moved) == {AST: "completed", BEATS: "completed"}
@@ -85,7 +85,7 @@ def test_run_is_interrupted_damaged_moved_extended_twice_and_promoted(launcher: 
     # Extended after its end.
     records = kept(moved, AST, BEATS)
     extended = launcher.start("--extend", "--models", "ast", "--seeds", "1", name="moved")
-    assert extended.wait(timeout=120) == 0, launcher.log
+    assert extended.wait() == 0, launcher.log
     assert experiments(moved) == ["001", "002", "003"]
     assert kept(moved, AST, BEATS) == records
     assert table(moved) == dict.fromkeys((AST, BEATS, SECOND), "completed")
@@ -96,7 +96,7 @@ def test_run_is_interrupted_damaged_moved_extended_twice_and_promoted(launcher: 
               if (record := record_of(moved, trial_id))}  # fmt: skip
     before = len(launcher.log)
     promoted = launcher.start("--promote", "moved", "--epochs", "2", name="best")
-    assert promoted.wait(timeout=120) == 0, launcher.log
+    assert promoted.wait() == 0, launcher.log
     best = max(scores, key=lambda trial_id: scores[trial_id])
     assert f"promotes {best} of {moved}" in launcher.log[before:]
     link = json.loads((launcher.storage / "best" / "run.json").read_text())["promoted_from"]

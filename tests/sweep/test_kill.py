@@ -7,8 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import psutil
@@ -20,8 +21,10 @@ from sousaphone.model import build_model
 from sousaphone.rudiments import SLUGS
 from sousaphone.training import checkpoint
 from sousaphone.training.loop import fit
-from tests.sweep.conftest import EPOCHS, ROOT, Launcher, with_jumping_clock
+from tests.sweep.conftest import ROOT, JumpingClocks, Launcher, name_of
+from tests.sweep.test_ray_process import left_of
 
+EPOCHS = 60
 CLOCK = {"epoch_seconds", "processor_seconds", "wall_seconds", "samples_per_second", "peak_memory_mb"}
 
 pytestmark = pytest.mark.slow
@@ -36,21 +39,26 @@ def uninterrupted(launcher: Launcher, trial_id: str) -> list[dict[str, object]]:
     return [epoch.metrics for epoch in fit(config, model, data)]
 
 
-def test_tune_restores_a_killed_run_from_plain_python(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options, "--augment", "off")
+def test_killed_launch_leaves_no_process_and_no_file_of_ray_and_plain_python_restores_it(launcher: Launcher) -> None:
+    temporary = Path(tempfile.mkdtemp(dir="/tmp"))  # a short path: Ray puts sockets there
+    launcher.environment["RAY_TMPDIR"] = str(temporary)
+    driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", str(EPOCHS), "--yes")
     # Ray must have written its first snapshot, some seconds later.
     experiment = launcher.storage / "run" / "tune" / "001"
     launcher.wait_until(lambda: launcher.epochs("off") >= 2 and any(experiment.glob("experiment_state-*")), driver)
+    assert any(temporary.iterdir())
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
-    time.sleep(1.0)
+    assert not left_of(launcher.storage / "cache")
+    temporary.rmdir()  # which fails unless it is empty
+    del launcher.environment["RAY_TMPDIR"]
     program = (
         "from ray import tune; from sousaphone.sweep import train_fn\n"
         f"results = tune.Tuner.restore({str(experiment)!r}, train_fn).fit()\n"
         "print('errors', results.num_errors, 'epoch', results[0].metrics['epoch'])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=launcher.environment, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program], cwd=ROOT, env=launcher.environment, capture_output=True, text=True
     )
     assert f"errors 0 epoch {EPOCHS}" in done.stdout, done.stderr
     record = launcher.record("off")
@@ -62,11 +70,11 @@ def test_tune_restores_a_killed_run_from_plain_python(launcher: Launcher) -> Non
 def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
     launcher: Launcher, trial_config: Callable[..., TrainConfig]
 ) -> None:
-    now = with_jumping_clock(launcher, 3600.0)  # backwards: in test_limits
+    clocks = JumpingClocks(launcher)
     options = ["--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1", "--time-limit", "30m", "--yes"]
     driver = launcher.start(*launcher.options, *options)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
-    now.touch()
+    clocks.jump("time", 3600)  # backwards: in test_limits
     # The second trial finds a checkpoint of another base model in its directory, and refuses to resume from it.
     config = trial_config(seed=9, epochs=1)
     model = build_model(config, len(SLUGS))
@@ -74,7 +82,7 @@ def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
     victim = launcher.storage / "run" / "trials" / "ast-lora-aug-off-s1"
     victim.mkdir(parents=True, exist_ok=True)
     checkpoint.save(victim, 1, "abc", epoch.state)
-    assert driver.wait(timeout=300) == 1, launcher.log
+    assert driver.wait() == 1, launcher.log
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
     assert table.loc["ast-lora-aug-off-s0", "status"] == "completed"
     assert table.loc["ast-lora-aug-off-s1", "status"] == "failed"
@@ -83,13 +91,11 @@ def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
 
 
 def test_killed_worker_fails_its_trial_and_the_other_continues(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options)
+    driver = launcher.start(*launcher.options, "--epochs", "30", "--yes")
     launcher.wait_until(lambda: launcher.epochs("on") >= 1 and launcher.epochs("off") >= 1, driver)
-    workers = [
-        p for p in psutil.Process(driver.pid).children(recursive=True) if "ImplicitFunc" in " ".join(p.cmdline())
-    ]
-    workers[0].kill()
-    assert driver.wait(timeout=300) == 1, launcher.log
+    family = psutil.Process(driver.pid).children(recursive=True)
+    next(process for process in family if "ImplicitFunc" in name_of(process)).kill()
+    assert driver.wait() == 1, launcher.log
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("status")
     assert sorted(table.index) == ["completed", "failed"]
     assert "actor died unexpectedly" in table.loc["failed", "error"]

@@ -44,7 +44,7 @@ def test_sweep_runs_with_notebook_backend_ascii_terminal_and_nameless_user_witho
         "PYTHONIOENCODING": "ascii",
     }
     driver = launcher.start(*launcher.options, *SHORT, under=NAMELESS)
-    assert driver.wait(timeout=240) == 0, launcher.log
+    assert driver.wait() == 0, launcher.log
     assert "Traceback" not in launcher.log
     record = launcher.record("off")
     assert record is not None
@@ -68,7 +68,7 @@ def test_unusable_directory_is_one_line_with_the_variable(launcher: Launcher, va
             launcher.environment.pop(name, None)
     launcher.environment |= {"RAY_TMPDIR": "/tmp", variable: str(directory)}
     driver = launcher.start(*launcher.options, *SHORT, under=NAMELESS)
-    assert driver.wait(timeout=60) == 2, launcher.log
+    assert driver.wait() == 2, launcher.log
     assert variable in last_line(launcher)
     assert str(directory) in last_line(launcher)
     assert not (launcher.storage / "run").exists()
@@ -78,7 +78,7 @@ def test_missing_loopback_interface_is_one_line(launcher: Launcher) -> None:
     if not works(NO_NETWORK):
         pytest.skip("no network namespaces here")
     driver = launcher.start(*launcher.options, *SHORT, under=NO_NETWORK)
-    assert driver.wait(timeout=60) == 2, launcher.log
+    assert driver.wait() == 2, launcher.log
     assert "127.0.0.1" in last_line(launcher)
 
 
@@ -109,7 +109,7 @@ def test_memory_shortage_while_workers_start_ends_at_most_one_trial_at_a_time(
     launcher: Launcher, memory_group: Path
 ) -> None:
     driver = launcher.start(*launcher.options, "--epochs", "2", under=limited(memory_group, 2_100 << 20))
-    code = driver.wait(timeout=240)
+    code = driver.wait()
     assert "Traceback" not in launcher.log
     assert (launcher.storage / "run/report/comparison_table.csv").is_file()
     ends = [record.status if (record := launcher.record(augment)) else "pending" for augment in ("on", "off")]
@@ -120,5 +120,5 @@ def test_memory_shortage_while_workers_start_ends_at_most_one_trial_at_a_time(
 
 def test_too_little_memory_for_ray_is_refused(launcher: Launcher, memory_group: Path) -> None:
     driver = launcher.start(*launcher.options, *SHORT, under=limited(memory_group, 1_700 << 20))
-    assert driver.wait(timeout=60) == 2, launcher.log
+    assert driver.wait() == 2, launcher.log
     assert "memory" in last_line(launcher)

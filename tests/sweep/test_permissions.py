@@ -64,7 +64,7 @@ def run_all(under: Sequence[str], commands: Sequence[Sequence[object]]) -> list[
     """Return exit code and last line of each of COMMANDS: module, arguments, cache directory, path, mode or None."""
     done = subprocess.run(
         [*under, sys.executable, "-c", COMMANDS],
-        cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True, timeout=240,
+        cwd=ROOT, input=json.dumps(commands), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = [json.loads(line) for line in done.stdout.splitlines()]
@@ -118,7 +118,7 @@ def test_cache_of_another_user_is_used_and_a_protected_run_is_one_line_and_keeps
     assert data_command(["cache", str(small_sousa), "--rates", "16000"]) == 0
     for path in (cache, *cache.rglob("*")):
         path.chmod(0o555 if path.is_dir() else 0o444)
-    assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait(timeout=240) == 0, launcher.log
+    assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait() == 0, launcher.log
     assert "Traceback" not in launcher.log
     record = launcher.record("off")
     resume = ["--resume", "--name", "run", "--storage", str(launcher.storage)]

@@ -18,7 +18,7 @@ def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> 
     driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "1", "--baselines")
     launcher.wait_until((run / BASELINE_RESULTS_NAME).exists, driver)  # the first is measured
     driver.send_signal(signal.SIGINT)
-    assert driver.wait(timeout=60) == 130, launcher.log
+    assert driver.wait() == 130, launcher.log
     assert "Traceback" not in launcher.log
     assert "to resume: python launch.py --resume --name run" in launcher.log
     assert "0 of 1 trials ended" in (run / "STATUS.md").read_text()
@@ -27,7 +27,7 @@ def test_measured_baselines_are_kept_and_the_run_resumes(launcher: Launcher) -> 
     assert len(first["inference"]) == 0
 
     resumed = launcher.start("--resume", "--baselines")
-    assert resumed.wait(timeout=120) == 0, launcher.log
+    assert resumed.wait() == 0, launcher.log
     found = BaselineResults.read(run)
     assert found is not None
     assert [each.name for each in found.baselines] == ["majority", "length", "onsets", "strokes", "logmel", "knn-ast"]

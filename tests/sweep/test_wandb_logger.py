@@ -154,7 +154,7 @@ def test_every_trial_is_one_offline_run_with_the_rows_of_its_record(launcher: La
 
     # The run keeps its tracker.
     resumed = launcher.start("--resume")
-    assert resumed.wait(timeout=300) == 0, launcher.log
+    assert resumed.wait() == 0, launcher.log
     run = launcher.storage / "run"
     assert f"wandb sync {run}/wandb/offline-run-*" in launcher.log
     assert json.loads((run / "run.json").read_text())["tracker"] == "wandb"
@@ -183,7 +183,7 @@ def test_interrupted_run_keeps_its_logged_rows(launcher: Launcher) -> None:
     driver = launcher.start(*launcher.options, "--tracker", "wandb", "--augment", "on", "--epochs", "60")
     launcher.wait_until(lambda: launcher.log.count("train_loss") >= 3, driver)
     driver.terminate()
-    assert driver.wait(timeout=120) == EXIT_INTERRUPTED, launcher.log
+    assert driver.wait() == EXIT_INTERRUPTED, launcher.log
     (path,) = _files(launcher.storage / "run").values()
     assert is_finished(path)
     found = launcher.record("on")

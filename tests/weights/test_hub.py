@@ -46,7 +46,7 @@ def resolved(words: Sequence[str], cache: Path, endpoint: str) -> list[str]:
     environment = {**os.environ, "HF_HUB_CACHE": str(cache), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1"}
     environment.pop("SOUSAPHONE_WEIGHTS", None)
     command = [sys.executable, "-c", RESOLVE, *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -12,7 +12,6 @@ from typing import TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.signal import upfirdn
 from torch import Tensor
 from torchaudio.transforms import Resample
 
@@ -75,6 +74,8 @@ class Resampler:
     def __call__(self, wave: Tensor) -> Tensor:
         length = -(-self._phases * len(wave) // self._step)
         if self._filter is not None:
+            from scipy.signal import upfirdn  # slow to import
+
             start = len(self._filter) // 2 // self._step
             y = upfirdn(self._filter, wave.numpy(), self._phases, self._step)
             return torch.from_numpy(y[start : start + length].copy())

@@ -40,6 +40,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
+from sousaphone.signals import STOPS, stops_deferred
 from sousaphone.text import tracked
 
 VERSION = 2  # increment when the same plan gives different bytes
@@ -222,7 +223,9 @@ def _make_clips(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tup
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     try:
         while batch := list(itertools.islice(jobs, _BATCH * workers)):
-            yield from zip((clip for clip, _ in batch), pool.map(make_clip, batch, chunksize=_CHUNK), strict=True)
+            with stops_deferred():
+                made = pool.map(make_clip, batch, chunksize=_CHUNK)
+            yield from zip((clip for clip, _ in batch), made, strict=True)
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -230,6 +233,7 @@ def _make_clips(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tup
 def follow_parent() -> None:
     """Exit when the parent exits, however it does, and leave Ctrl-C to it; a pool's workers would wait forever."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)  # a broken pool ends its workers by SIGTERM
     parent = multiprocessing.parent_process()
 
     def wait() -> None:

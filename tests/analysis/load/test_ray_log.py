@@ -126,7 +126,7 @@ def test_ray_prints_nothing(resumed: RunDirectory) -> None:
             path.unlink()
     # In a separate process, where the test runner does not capture log messages.
     command = [sys.executable, "-m", "analysis", str(resumed.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == (f"report: {resumed.report}\n", "")
 
 

@@ -147,4 +147,4 @@ def test_mp3_of_noise_is_small(seconds: float) -> None:
 
 def test_audio_clips_do_not_import_torch() -> None:
     code = "import sys, analysis.write.audio_clips; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -47,7 +47,6 @@ def visit(page: Path, scratch: Path, *flags: str) -> Visit:
         [BROWSER or "", *FLAGS, *own, *flags, "--dump-dom", page.resolve().as_uri()],
         capture_output=True,
         text=True,
-        timeout=180,
         check=True,
     )
     content = json.loads(log.read_text())

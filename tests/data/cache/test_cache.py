@@ -139,7 +139,7 @@ def test_processes_that_build_at_once_leave_one_whole_cache(dataset, cache_dir):
     for process in processes:
         process.stdin.write("\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=60) for process in processes]
+    outputs = [process.communicate() for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert sum("decoded" in errors for _, errors in outputs) == 1
     caches = build_caches(dataset, [16_000, 32_000], cache_dir)
@@ -169,7 +169,7 @@ def test_remains_of_a_killed_build_are_removed(dataset, cache_dir):
         assert process.stdout.readline().startswith("started")  # several threads print it
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate()
     (part,) = [path for path in cache_dir.iterdir() if path.is_dir()]
     assert part.suffix == ".tmp"
     (part / "wave.int16").write_bytes(b"incomplete")

@@ -3,6 +3,8 @@
 import dataclasses
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -261,6 +263,22 @@ def test_workers_exit_with_a_killed_parent(tmp_path):
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
+
+
+def test_ctrl_c_while_workers_start_is_one_traceback(tmp_path):
+    """A terminal sends Ctrl-C to every process of its foreground group."""
+    script = tmp_path / "go.py"
+    script.write_text(
+        "from pathlib import Path\nfrom sousaphone.data.synthetic.generate import generate\n"
+        f"if __name__ == '__main__':\n    generate(Path({str(tmp_path / 'set')!r}), 400, 3, workers=2)\n"
+    )
+    process = psutil.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]:
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert errors.count("Traceback") == 1
+    assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_complete_set_is_kept_and_another_plan_is_rejected(root):

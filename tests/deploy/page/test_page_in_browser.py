@@ -178,7 +178,7 @@ def test_page(
             assert [url for url in each.requests if not url.startswith((address, "data:", "blob:"))] == []
         check_files_of_the_server_are_not_served(address, folder)
         process.send_signal(signal.SIGINT)  # while pages are open
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate()
     assert process.returncode == 130
     with pytest.raises(TimeoutError):  # no request to another host
         proxy.accept()

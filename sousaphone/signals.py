@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -61,15 +62,17 @@ def ignore_stops() -> None:
 @contextmanager
 def stops_deferred() -> Iterator[None]:
     """Defer a stop until the block ends. A process started in the block has the signals blocked."""
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, which would unblock them
     pending: list[int] = []
-    # Signals blocked in this thread still reach threads of libraries, and then Python's handler.
-    handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in STOPS]
+    # Signals blocked in this thread still reach other threads, and then Python's handler in the main thread.
+    deferred = STOPS if threading.current_thread() is threading.main_thread() else ()
+    handlers = [signal.signal(each, lambda number, frame: pending.append(number)) for each in deferred]
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        for each, handler in zip(STOPS, handlers, strict=True):
+        for each, handler in zip(deferred, handlers, strict=True):
             signal.signal(each, handler)
         if pending:
             signal.raise_signal(pending[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sousaphone.sweep import signals
+from sousaphone import signals
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +38,26 @@ def test_deferred_stop_raises_at_the_end_of_the_block() -> None:
     assert done
 
 
+BLOCKED = """
+import multiprocessing, signal
+from sousaphone.signals import STOPS, stops_deferred
+def check():
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(STOPS)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("spawn").Process(target=check)
+    with stops_deferred():
+        process.start()
+    process.join()
+    raise SystemExit(process.exitcode)
+"""
+
+
+def test_first_process_that_is_started_in_the_block_has_stops_blocked(tmp_path: Path) -> None:
+    (tmp_path / "blocked.py").write_text(BLOCKED)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, tmp_path / "blocked.py"], env=environment, check=True)
+
+
 def test_stop_in_a_finaliser_is_repeated() -> None:
     class Slow:
         def __del__(self) -> None:
@@ -52,7 +73,7 @@ def test_stop_in_a_finaliser_is_repeated() -> None:
 
 def test_stop_at_the_start_of_a_program_is_one_line_and_an_exit_code() -> None:
     code = (
-        "import signal\nfrom sousaphone.sweep import signals\nsignals.exit_on_stop('stopped')\n"
+        "import signal\nfrom sousaphone import signals\nsignals.exit_on_stop('stopped')\n"
         "try:\n    signal.raise_signal(signal.SIGTERM)\nfinally:\n    signal.raise_signal(signal.SIGINT)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
