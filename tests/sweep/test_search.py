@@ -1,6 +1,6 @@
 """`--config search` through Ray: a killed search equals the uninterrupted one; test clips wait for the finalists.
 
-Two kills by default; five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_search.py`.
+One kill by default; five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_search.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODELS = ("ast", "beats")
 CONFIGURATIONS, EPOCHS = 4, 6  # compared after two epochs
 SEED = 5
 SEEDS = ["0"]  # of the finalists
-KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "2"))
+KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "1"))
 SEARCH = ["--config", "search", "--budget", str(CONFIGURATIONS)]
 
 pytestmark = pytest.mark.slow
