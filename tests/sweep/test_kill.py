@@ -70,15 +70,16 @@ def test_killed_launch_leaves_no_process_and_no_file_of_ray_and_plain_python_res
 def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
     launcher: Launcher, trial_config: Callable[..., TrainConfig]
 ) -> None:
+    config = trial_config(seed=9, epochs=1)
+    model = build_model(config, len(SLUGS))
+    (epoch,) = fit(config, model, open_trial_data(config, model.backbone.spec.sample_rate))
     clocks = JumpingClocks(launcher)
     options = ["--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1", "--time-limit", "30m", "--yes"]
+    options += ["--epochs", "30"]
     driver = launcher.start(*launcher.options, *options)
     launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
     clocks.jump("time", 3600)  # backwards: in test_limits
     # The second trial finds a checkpoint of another base model in its directory, and refuses to resume from it.
-    config = trial_config(seed=9, epochs=1)
-    model = build_model(config, len(SLUGS))
-    (epoch,) = fit(config, model, open_trial_data(config, model.backbone.spec.sample_rate))
     victim = launcher.storage / "run" / "trials" / "ast-lora-aug-off-s1"
     victim.mkdir(parents=True, exist_ok=True)
     checkpoint.save(victim, 1, "abc", epoch.state)
