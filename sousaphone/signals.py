@@ -61,8 +61,7 @@ def ignore_stops() -> None:
 
 @contextmanager
 def stops_deferred() -> Iterator[None]:
-    """Defer a stop until the block ends. A process started in the block has the signals blocked."""
-    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, which would unblock them
+    """In the main thread, defer a stop until the block ends."""
     pending: list[int] = []
     # Signals blocked in this thread still reach other threads, and then Python's handler in the main thread.
     deferred = STOPS if threading.current_thread() is threading.main_thread() else ()
@@ -76,6 +75,14 @@ def stops_deferred() -> Iterator[None]:
             signal.signal(each, handler)
         if pending:
             signal.raise_signal(pending[0])
+
+
+@contextmanager
+def starts_process() -> Iterator[None]:
+    """`stops_deferred` for a block that starts a process, which has the signals blocked, in any thread."""
+    resource_tracker.ensure_running()  # multiprocessing starts it with the first process, which would unblock them
+    with stops_deferred():
+        yield
 
 
 def _install(stop: Callable[[str], NoReturn]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sousaphone import signals
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_first_stop_raises_and_later_ones_are_ignored() -> None:
@@ -40,12 +40,12 @@ def test_deferred_stop_raises_at_the_end_of_the_block() -> None:
 
 BLOCKED = """
 import multiprocessing, signal
-from sousaphone.signals import STOPS, stops_deferred
+from sousaphone.signals import STOPS, starts_process
 def check():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set(STOPS)
 if __name__ == "__main__":
     process = multiprocessing.get_context("spawn").Process(target=check)
-    with stops_deferred():
+    with starts_process():
         process.start()
     process.join()
     raise SystemExit(process.exitcode)

@@ -20,7 +20,7 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 from sousaphone.runs import schema
 from sousaphone.runs.deployment import TITLES, Latency, Runtime
-from sousaphone.signals import stops_deferred
+from sousaphone.signals import starts_process
 
 CONFIG = "config.json"  # of a model folder, see `model_folder`
 _REPEATS = (10, 100)  # minimum and maximum
@@ -40,7 +40,7 @@ def measure(folders: Sequence[Path], runtime: Runtime, weights: Path | None = No
     context = get_context("spawn")  # a forked process would have this one's memory
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(sender, folders, runtime, weights))
-    with stops_deferred():  # the new process is killed below
+    with starts_process():  # the new process is killed below
         process.start()
     try:
         sender.close()

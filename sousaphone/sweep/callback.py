@@ -23,6 +23,7 @@ from sousaphone.training.watchdog import read_heartbeat
 
 _CHECK_SECONDS = 10.0
 _QUIET_SECONDS = 60.0
+_SEAL_SECONDS = 1.0
 
 
 class LiveCallback(tune.Callback):
@@ -36,7 +37,7 @@ class LiveCallback(tune.Callback):
 
     def setup(self, **info: Any) -> None:
         # Tune calls it again after a restore: saved times belong to a clock that restarts with the machine.
-        self._checked = 0.0
+        self._checked = self._sealed = 0.0
         self._stamps: list[int] = []  # modification times of the sealed files, ns
         self._printed: dict[str, float] = {}  # time of the last line of each trial
 
@@ -88,7 +89,8 @@ class LiveCallback(tune.Callback):
         write_status(run)
 
     def on_step_end(self, trials: list[Any], **info: Any) -> None:
-        if trials:
+        if trials and time.monotonic() - self._sealed >= _SEAL_SECONDS:
+            self._sealed = time.monotonic()
             experiment = Path(trials[0].storage.experiment_fs_path)
             with suppress(OSError):  # the run was renamed
                 files = pickles(experiment)

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import pickle
 import shutil
+import signal
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
@@ -91,9 +92,9 @@ def run_job(
             announce(f"{stop}; to resume: {run.resume_command}")
             failed = True
         except (MovedRunError, UserError, OSError) as error:
-            runtime.kill()
             _remove_remains(run)
-            check()  # the cause of any other error
+            with suppress(OSError):  # a directory that cannot be read
+                check()  # the cause of any other error
             if isinstance(error, UserError | PermissionError):  # about the directory's content, not the command line
                 raise MovedRunError(str(error)) from error
             raise
@@ -178,6 +179,9 @@ def _run_trials(
         runtime.kill()
         name_ends(run, _planned(run), Cause.RAY_STOPPED, str(stop))
         raise
+    except BaseException:
+        runtime.kill()
+        raise
     finally:
         _reseal(run, foreign)
     name_ends(run, _planned(run))
@@ -221,6 +225,7 @@ def _fit(
 
     If it did not, the machine's memory ran out while a worker started, the only failure of a trial that aborts it.
     """
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # an earlier experiment leaves Ray's
     try:
         # At the end Ray reads its pickled errors of trials, which a full disk truncates; the trials' records are kept.
         with suppress(EOFError, pickle.UnpicklingError):

@@ -26,7 +26,7 @@ from ray import cloudpickle
 
 from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus, memory_bytes
-from sousaphone.signals import STOPS, stops_deferred
+from sousaphone.signals import STOPS, starts_process, stops_deferred
 from sousaphone.sweep.ray_session import end_session, make_session, session_environment
 
 # Measured: 0.7 GB for launch.py with torch, 0.5 GB for Ray's processes and driver, 0.6 to 0.9 GB for a training worker.
@@ -117,7 +117,7 @@ class Runtime:
         self._pipe, theirs = context.Pipe()
         arguments = (theirs, options, self._dashboard, sys.stdout.encoding, self._session)
         environment = session_environment(self._session) if self._session else nullcontext()
-        with stops_deferred(), environment:  # signals are blocked in the child until it has its own session
+        with starts_process(), environment:  # signals are blocked in the child until it has its own session
             self._process = context.Process(target=_serve, args=arguments)
             self._process.start()
         theirs.close()

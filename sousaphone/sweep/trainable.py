@@ -12,7 +12,7 @@ from typing import Any
 from ray import tune
 
 from sousaphone.config import TrainConfig, trial_id
-from sousaphone.runs.directory import DriverWatch, RunDirectory
+from sousaphone.runs.directory import DriverGoneError, DriverWatch, RunDirectory
 
 
 def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
@@ -27,6 +27,8 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
 
     trial = TrainConfig(**config)
     run = run_of(tune.get_context().get_storage())
+    if not run.exists:
+        raise DriverGoneError(f"{run.path} was renamed")
     torch.set_num_threads(trial.threads)
     # A worker runs several trials: release the memory of the previous one.
     gc.collect()

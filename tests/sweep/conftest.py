@@ -186,7 +186,7 @@ def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Small
     if shutil.which("unshare") is None:
         pytest.skip("needs a Linux that mounts a tmpfs")
     keeper = subprocess.Popen(
-        ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec sleep 600', "sh", *mount],
+        ["unshare", "-rm", "sh", "-c", '"$@" && echo mounted && exec sleep infinity', "sh", *mount],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:

@@ -41,7 +41,8 @@ if __name__ == "__main__":
         assert not ray.is_initialized()
         (driver,) = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
         driver.kill()
-        driver.wait()
+        while driver.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.05)
         try:
             runtime.call(ray.nodes)
         except StoppedRayError:

@@ -40,7 +40,7 @@ from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.hardware import count_cpus
 from sousaphone.rudiments import RUDIMENTS, SLUGS
-from sousaphone.signals import STOPS, stops_deferred
+from sousaphone.signals import STOPS, starts_process
 from sousaphone.text import tracked
 
 VERSION = 2  # increment when the same plan gives different bytes
@@ -223,7 +223,7 @@ def _make_clips(jobs: Iterator[tuple[Clip, Path]], workers: int) -> Iterator[tup
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=follow_parent)
     try:
         while batch := list(itertools.islice(jobs, _BATCH * workers)):
-            with stops_deferred():
+            with starts_process():
                 made = pool.map(make_clip, batch, chunksize=_CHUNK)
             yield from zip((clip for clip, _ in batch), made, strict=True)
     finally:
