@@ -22,7 +22,7 @@ from sousaphone.runs.statuses import Cause
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.search.dimensions import space_around
 from sousaphone.search.progress import Progress
-from tests.planning.test_job import job_of
+from tests.planning.conftest import job_of
 from tests.search import simulation
 
 SEARCH = ["--config", "search", "--models", "ast", "beats", "--scale", "nano", "--weights", "random", "--epochs", "10"]

@@ -3,8 +3,6 @@
 import dataclasses
 import errno
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +12,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import psutil
 import pyarrow.parquet
 import pytest
 import soundfile
@@ -243,42 +240,6 @@ def test_killed_generation_resumes_to_the_same_bytes(root, tmp_path):
     generate(killed, clips=12, seed=3, workers=2)
     assert contents(killed) == contents(root)
     assert all(path.stat().st_mtime_ns == before for path, before in made.items() if path != emptied)
-
-
-@pytest.mark.slow
-def test_workers_exit_with_a_killed_parent(tmp_path):
-    target = tmp_path / "set"
-    script = tmp_path / "go.py"
-    script.write_text(
-        "from pathlib import Path\nfrom sousaphone.data.synthetic.generate import generate\n"
-        f"if __name__ == '__main__':\n    generate(Path({str(target)!r}), 400, 3, workers=2)\n"
-    )
-    process = psutil.Popen([sys.executable, script], stderr=subprocess.DEVNULL)
-    while len(list(target.glob("audio/*/*.flac"))) < 3:
-        assert process.poll() is None, "it finished before it was killed"
-        time.sleep(0.01)
-    workers = process.children(recursive=True)
-    assert len(workers) >= 2
-    process.kill()
-    process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=20)
-    assert not alive
-
-
-def test_ctrl_c_while_workers_start_is_one_traceback(tmp_path):
-    """A terminal sends Ctrl-C to every process of its foreground group."""
-    script = tmp_path / "go.py"
-    script.write_text(
-        "from pathlib import Path\nfrom sousaphone.data.synthetic.generate import generate\n"
-        f"if __name__ == '__main__':\n    generate(Path({str(tmp_path / 'set')!r}), 400, 3, workers=2)\n"
-    )
-    process = psutil.Popen([sys.executable, script], stderr=subprocess.PIPE, text=True, start_new_session=True)
-    while not [child for child in process.children() if "spawn_main" in " ".join(child.cmdline())]:
-        assert process.poll() is None
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate()
-    assert errors.count("Traceback") == 1
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def test_complete_set_is_kept_and_another_plan_is_rejected(root):
