@@ -111,7 +111,7 @@ def test_graphs_compute_the_logits(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "name"), zip(STRATEGIES, cycle(reversed(BACKBONES)), strict=False))
+@pytest.mark.parametrize(("strategy", "name"), zip(STRATEGIES, cycle(("beats", "ast")), strict=False))
 def test_graph_of_every_strategy_computes_the_logits(strategy: str, name: str, tmp_path: Path) -> None:
     """One backbone for each, because an export takes seconds."""
     check_graph(member(name, strategy=strategy), tmp_path / "model.onnx")

@@ -142,7 +142,7 @@ def environment_of(process: psutil.Process) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class SmallDisk:
-    """A file system of 40 MB at `path` for a process started with `prefix`, and at `seen` for this process."""
+    """A file system of 40 MB and 600 files: at `path` for a process started with `prefix`, at `seen` for this one."""
 
     path: Path
     seen: Path
@@ -173,12 +173,11 @@ class SmallDisk:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
-    """A small disk, mounted here with sufficient rights, else in its own name space; a test may set its options."""
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A small disk, mounted here with sufficient rights, else in its own name space."""
     path = tmp_path / "disk"
     path.mkdir()
-    options = getattr(request, "param", "size=40m")
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=40m,nr_inodes=600", "tmpfs", str(path)]
     if sys.platform == "linux" and subprocess.run(mount, capture_output=True, check=False).returncode == 0:
         yield SmallDisk(path, path)
         subprocess.run(["umount", "--lazy", str(path)], check=True)

@@ -74,12 +74,7 @@ def test_sweep_runs_on_a_cluster_and_excessive_resources_are_refused(
     assert "learning_rate" in str(adapted.reason)
     assert str(adapted.reason) in launcher.log
 
-    # It would diverge again, so it is not retried.
-    assert not adapted.status.is_retried
-    before = len(launcher.log)
-    assert launcher.start("--resume", "--retry-failed").wait() == 1, launcher.log
-    assert "nothing is left to train" in launcher.log[before:]
-    assert record(launcher, "ast") == adapted
+    assert not adapted.status.is_retried  # it would diverge again
 
 
 @pytest.mark.parametrize("address", [None, "nonsense"])

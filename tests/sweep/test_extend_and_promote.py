@@ -1,4 +1,4 @@
-"""A run that is moved, extended and promoted, with real processes."""
+"""A run that is renamed while it trains, extended and promoted, with real processes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 from sousaphone.config import TrainConfig
 from sousaphone.runs.trial_record import TrialRecord
 from tests.sweep.conftest import Launcher
+from tests.sweep.test_ray_process import left_of
 from tests.training.test_resumable_trial import timeless, uninterrupted
 
 pytestmark = pytest.mark.slow
-EPOCHS = 16
+EPOCHS = 20
 AST, BEATS, SECOND = "ast-lora-aug-off-s0", "beats-lora-aug-off-s0", "ast-lora-aug-off-s1"
 
 
@@ -61,17 +62,20 @@ def first_epoch(log: str, trial_id: str) -> str:
     return line.partition("  epoch ")[2].partition("/")[0]
 
 
-def test_run_is_interrupted_damaged_moved_extended_twice_and_promoted(launcher: Launcher) -> None:
+def test_run_is_renamed_while_it_trains_damaged_extended_twice_and_promoted(launcher: Launcher) -> None:
     run, moved = launcher.storage / "run", launcher.storage / "moved"
     begin = [*launcher.options, "--augment", "off", "--epochs", str(EPOCHS), "--max-concurrent", "1"]
     driver = launcher.start(*begin)
     launcher.wait_until(lambda: done(run, AST) >= 3, driver)
-    driver.terminate()
-    assert driver.wait() == 130, launcher.log
-    reached, state = newest(run, AST)
+    run.rename(moved)
+    assert driver.wait() == 1, launcher.log
+    assert f"launch.py: error: {run} was renamed" in launcher.log
+    assert "Traceback" not in launcher.log
+    assert not run.exists()
+    assert not left_of(launcher.storage / "cache")
+    reached, state = newest(moved, AST)
     assert reached < EPOCHS
     state.write_bytes(state.read_bytes()[: state.stat().st_size // 2])
-    run.rename(moved)
 
     # Extended before its end: Ray gets a new experiment of the trials left and added; the trial resumes from the
     # checkpoint before the damaged one.

@@ -71,11 +71,11 @@ def test_trial_killed_by_ray_for_memory_restarts_with_half_the_micro_batch(launc
     assert (record.cause, record.oom_retries) == (Cause.MEMORY, 1), launcher.log
 
 
-def test_full_disk_interrupts_the_trials_and_free_space_lets_them_finish(
+def test_full_disk_interrupts_the_trials_free_space_lets_them_finish_and_a_report_needs_inodes(
     launcher: Launcher, small_disk: SmallDisk
 ) -> None:
     run, trial_id = small_disk.seen / "run", "ast-lora-aug-off-s0"
-    begin = [*launcher.options, "--augment", "off", "--epochs", "30"]
+    begin = [*launcher.options, "--augment", "off", "--epochs", "30", "--no-baselines"]
     driver = small_disk.start(launcher, *begin)
     launcher.wait_until(lambda: epochs(run, trial_id) >= 2, driver)
     small_disk.fill()
@@ -91,8 +91,13 @@ def test_full_disk_interrupts_the_trials_and_free_space_lets_them_finish(
     assert not (small_disk.seen / "other").exists()
 
     small_disk.free()
-    assert small_disk.start(launcher, "--resume").wait() == 0, launcher.log
-    assert record_of(run, trial_id).status == "completed"
+    resumed = small_disk.start(launcher, "--resume")
+    launcher.wait_until(lambda: record_of(run, trial_id).status == "completed", resumed)
+    small_disk.fill_inodes()
+    assert resumed.wait() == 1, launcher.log
+    assert f"{trial_id}  completed" in launcher.log
+    assert not (run / "report" / "comparison_table.csv").exists()
+    assert "Traceback" not in launcher.log
     assert timeless(record_of(run, trial_id).history) == uninterrupted(planned(run, trial_id))
 
 

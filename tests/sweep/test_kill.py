@@ -67,38 +67,30 @@ def test_killed_launch_leaves_no_process_and_no_file_of_ray_and_plain_python_res
     assert [row["epoch"] for row in record.history] == list(range(1, EPOCHS + 1))
 
 
-def test_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
+def test_killed_worker_failed_trial_and_a_clock_that_jumps_forwards_end_no_other_trial(
     launcher: Launcher, trial_config: Callable[..., TrainConfig]
 ) -> None:
     config = trial_config(seed=9, epochs=1)
     model = build_model(config, len(SLUGS))
     (epoch,) = fit(config, model, open_trial_data(config, model.backbone.spec.sample_rate))
     clocks = JumpingClocks(launcher)
-    options = ["--augment", "off", "--seeds", "0", "1", "--max-concurrent", "1", "--time-limit", "30m", "--yes"]
-    options += ["--epochs", "30"]
+    # Two at a time.
+    options = ["--augment", "off", "--seeds", "0", "1", "2", "--time-limit", "30m", "--epochs", "30", "--yes"]
     driver = launcher.start(*launcher.options, *options)
-    launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
+    first, second, third = (launcher.storage / "run" / "trials" / f"ast-lora-aug-off-s{seed}" for seed in range(3))
+    launcher.wait_until(lambda: all((each / "trial.json").exists() for each in (first, second)), driver)
     clocks.jump("time", 3600)  # backwards: in test_limits
-    # The second trial finds a checkpoint of another base model in its directory, and refuses to resume from it.
-    victim = launcher.storage / "run" / "trials" / "ast-lora-aug-off-s1"
-    victim.mkdir(parents=True, exist_ok=True)
-    checkpoint.save(victim, 1, "abc", epoch.state)
-    assert driver.wait() == 1, launcher.log
-    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
-    assert table.loc["ast-lora-aug-off-s0", "status"] == "completed"
-    assert table.loc["ast-lora-aug-off-s1", "status"] == "failed"
-    assert "base model" in table.loc["ast-lora-aug-off-s1", "error"]
-    assert "base model" in launcher.log
-
-
-def test_killed_worker_fails_its_trial_and_the_other_continues(launcher: Launcher) -> None:
-    driver = launcher.start(*launcher.options, "--epochs", "30", "--yes")
-    launcher.wait_until(lambda: launcher.epochs("on") >= 1 and launcher.epochs("off") >= 1, driver)
+    # The third trial finds a checkpoint of another base model in its directory, and refuses to resume from it.
+    third.mkdir(parents=True, exist_ok=True)
+    checkpoint.save(third, 1, "abc", epoch.state)
     family = psutil.Process(driver.pid).children(recursive=True)
     next(process for process in family if "ImplicitFunc" in name_of(process)).kill()
     assert driver.wait() == 1, launcher.log
-    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("status")
-    assert sorted(table.index) == ["completed", "failed"]
-    assert "actor died unexpectedly" in table.loc["failed", "error"]
-    assert "  failed: " in launcher.log
+    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv").set_index("trial_id")
+    assert sorted(table.loc[[first.name, second.name], "status"]) == ["completed", "failed"]
+    errors = table["error"].dropna()
+    assert len(errors) == 2
+    assert "base model" in errors.pop(third.name)
+    assert "actor died unexpectedly" in errors.item()
+    assert all(f"{name}  failed: " in launcher.log for name in (third.name, errors.index[0]))
     assert "Traceback" not in launcher.log

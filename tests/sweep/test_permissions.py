@@ -1,4 +1,4 @@
-"""An ordinary user gets one line about a file or directory that permissions protect."""
+"""An ordinary user, without a name and a home, gets one line about a file or directory that permissions protect."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ PROTECTED = [
 
 @pytest.fixture
 def ordinary() -> list[str]:
-    """The prefix of a command that makes root an ordinary user, who owns root's files."""
-    if os.geteuid() != 0:
-        return []
-    if sys.platform != "linux" or not works(NAMELESS):
+    """The prefix of a command that makes root an ordinary user without a name, who owns root's files."""
+    if sys.platform == "linux" and works(NAMELESS):
+        return NAMELESS
+    if os.geteuid() == 0:
         pytest.skip("root, to whom permissions do not apply, cannot become an ordinary user here")
-    return NAMELESS
+    return []
 
 
 def run_all(under: Sequence[str], commands: Sequence[Sequence[object]]) -> list[tuple[int, str]]:
@@ -110,10 +110,16 @@ def test_protected_file_is_one_line_before_anything_is_written(
         assert not list(launcher.storage.glob("*/results/run"))
 
 
-def test_cache_of_another_user_is_used_and_a_protected_run_is_one_line_and_keeps_its_records(
+def test_cache_of_another_user_is_used_without_a_name_and_a_home_and_a_protected_run_keeps_its_records(
     launcher: Launcher, small_sousa: Path, ordinary: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, cache = launcher.storage / "run", launcher.storage / "cache"
+    run, cache, home = launcher.storage / "run", launcher.storage / "cache", launcher.storage / "home"
+    home.mkdir(0o555)
+    for name in ("USER", "LOGNAME", "LNAME", "USERNAME"):
+        launcher.environment.pop(name, None)
+    # The last two as in a notebook and in a terminal without Unicode.
+    unusual = {"HOME": str(home), "MPLBACKEND": "module://a_package_that_is_not_here", "PYTHONIOENCODING": "ascii"}
+    launcher.environment |= unusual
     monkeypatch.setenv("SOUSAPHONE_CACHE", str(cache))
     assert data_command(["cache", str(small_sousa), "--rates", "16000"]) == 0
     for path in (cache, *cache.rglob("*")):
@@ -121,6 +127,9 @@ def test_cache_of_another_user_is_used_and_a_protected_run_is_one_line_and_keeps
     assert launcher.start(*launcher.options, *SHORT, under=ordinary).wait() == 0, launcher.log
     assert "Traceback" not in launcher.log
     record = launcher.record("off")
+    assert record is not None
+    assert record.status == "completed"
+    assert any((run / "report" / "plots").glob("*.png"))
     resume = ["--resume", "--name", "run", "--storage", str(launcher.storage)]
     cases = [
         ("launch", resume, "", 0o000, 2),

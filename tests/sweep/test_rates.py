@@ -30,9 +30,6 @@ def test_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher
     found = json.loads((run / "rates.json").read_text())["found"]["ast"]
 
     assert not (run / "report").exists()
-    again = launcher.start(*options, "--from", str(run), "--augment", "off", name="tuned")
-    assert again.wait() == 0, launcher.log
-    record = json.loads((launcher.storage / "tuned" / "trials" / "ast-lora-aug-off-s0" / "trial.json").read_text())
-    assert record["config"]["learning_rate"] == found
-    tuning = json.loads((launcher.storage / "tuned" / "run.json").read_text())["tuning"]
-    assert f"ast {found:g}" in tuning
+    plan = launcher.start(*options, "--from", str(run), "--augment", "off", "--plan", name="tuned")
+    assert plan.wait() == 0, launcher.log
+    assert f"ast-lora-aug-off-s0          learning rate {found:g}, weights random" in launcher.log

@@ -85,16 +85,16 @@ def check_budget_and_tests(run: Path, models: Sequence[str] = MODELS) -> None:
 
 
 def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: Launcher) -> None:
-    whole = launcher.start(*options(launcher, 1), name="whole")
+    whole = launcher.start(*options(launcher, 1, MODELS[:1]), name="whole")
     assert whole.wait() == 0, launcher.log
-    check_budget_and_tests(launcher.storage / "whole")
+    check_budget_and_tests(launcher.storage / "whole", MODELS[:1])
     assert (launcher.storage / "whole" / "report" / "summary_report.md").exists()
 
     run, rng = launcher.storage / "run", random.Random(SEED)
     whole_progress = progress_of(launcher.storage / "whole")
     assert whole_progress is not None
     searched = sum(len(whole_progress.records[name].history) for name in whole_progress.search.proposals)
-    arguments = options(launcher, 1)
+    arguments = options(launcher, 1, MODELS[:1])
     for moment in sorted(rng.sample(range(1, searched), KILLS)):
         process = launcher.start(*arguments)
         arguments = ["--resume"]
@@ -107,12 +107,12 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
     resumed = launcher.start("--resume")
     assert resumed.wait() == 0, launcher.log
     assert outcome(run) == outcome(launcher.storage / "whole")
-    check_budget_and_tests(run)
+    check_budget_and_tests(run, MODELS[:1])
 
 
-def test_killed_parallel_search_loses_no_record_and_no_budget(launcher: Launcher) -> None:
+def test_killed_parallel_search_of_two_backbones_loses_no_record_and_no_budget(launcher: Launcher) -> None:
     run = launcher.storage / "run"
-    process = launcher.start(*options(launcher, 2, MODELS[:1]))
+    process = launcher.start(*options(launcher, 2))
     launcher.wait_until(lambda: epochs_of(run) >= 5, process)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -120,6 +120,6 @@ def test_killed_parallel_search_loses_no_record_and_no_budget(launcher: Launcher
     kept = outcome(run)["records"]
     resumed = launcher.start("--resume")
     assert resumed.wait() == 0, launcher.log
-    check_budget_and_tests(run, MODELS[:1])
+    check_budget_and_tests(run)
     for name, (_, history) in kept.items():
         assert outcome(run)["records"][name][1][: len(history)] == history

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 
@@ -177,13 +178,17 @@ def test_every_trial_is_one_offline_run_with_the_rows_of_its_record(launcher: La
 
 
 @pytest.mark.slow
-def test_interrupted_run_keeps_its_logged_rows(launcher: Launcher) -> None:
+def test_run_interrupted_by_two_signals_at_once_keeps_its_logged_rows_and_has_a_report(launcher: Launcher) -> None:
     from tests.sweep.wandb_files import history, is_finished
 
     driver = launcher.start(*launcher.options, "--tracker", "wandb", "--augment", "on", "--epochs", "60")
     launcher.wait_until(lambda: launcher.log.count("train_loss") >= 3, driver)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does
     driver.terminate()
     assert driver.wait() == EXIT_INTERRUPTED, launcher.log
+    assert "Traceback" not in launcher.log
+    table = pd.read_csv(launcher.storage / "run" / "report" / "comparison_table.csv")
+    assert table["status"].tolist() == ["interrupted"]
     (path,) = _files(launcher.storage / "run").values()
     assert is_finished(path)
     found = launcher.record("on")

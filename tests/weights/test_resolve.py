@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-import time
+import threading
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -131,10 +131,8 @@ def test_missing_path_is_refused_in_one_line(machine: Machine, tmp_path: Path, m
 def test_one_message_lists_all_missing_weights(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    start = time.monotonic()
     options = ["--scale", "base", "--weights", "auto", "--device", "cpu", "--storage", str(tmp_path / "results")]
     assert launch.main(options) == 2
-    assert time.monotonic() - start < 10
     captured = capsys.readouterr()
     assert captured.out == ""
     for name in DEFAULT_SWEEP:
@@ -150,17 +148,18 @@ def test_one_message_lists_all_missing_weights(
         resolve("efficientat", "base", "auto")
 
 
-def test_silent_network_times_out_within_seconds(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_network_times_out(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+
     def hang(*_: object, **__: object) -> None:
-        time.sleep(1)
+        ended.wait()
         raise URLError("too late")
 
     monkeypatch.setattr(download, "urlopen", hang)
     monkeypatch.setattr(download, "CONNECT_SECONDS", 0.3)
-    start = time.monotonic()
     with pytest.raises(UserError, match=r"https://huggingface.co .*0\.3 s"):
         resolve_all(dict.fromkeys(DEFAULT_SWEEP, "auto"), "base")
-    assert time.monotonic() - start < 4
+    ended.set()
 
 
 def test_http_error_counts_as_reachable() -> None:
