@@ -25,6 +25,8 @@ SECONDS = (0.4, 1.1, 0.6, 0.8)
 LONG_SECONDS = 7.0
 
 
+gc.disable()  # until all tests are imported
+
 # Run the kernels in Triton's interpreter without a GPU; this must be set before Triton is imported, which the
 # conftest.py of a directory may do.
 if not torch.cuda.is_available():
@@ -47,6 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Exclude the imported modules from garbage collection, which makes the tests faster."""
     gc.freeze()
+    gc.enable()
 
 
 def _taps(label: int, seconds: float, channels: int, rng: np.random.Generator) -> np.ndarray:

@@ -30,6 +30,7 @@ from sousaphone.weights import RANDOM
 # Licences that allow anybody to pass on weights, as identifiers of the hub.
 _FREE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0")
 _NON_COMMERCIAL = ("cc-by-nc-4.0", "cc-by-nc-sa-4.0")
+_SILENCE_SECONDS = 120.0  # without an answer of the hub; its library waits for ever
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
 
 
@@ -150,10 +151,11 @@ def upload(planned: Plan, public: bool = False) -> list[str]:
         UserError: no token, or the hub refuses it, the name or the files.
         UnreachableError: the connection failed.
     """
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, get_token
 
     if get_token() is None:
         raise UserError("not logged in to the hub; run `hf auth login`, or set HF_TOKEN to a token that may write")
+    get_session().timeout = _SILENCE_SECONDS
     name, api = planned.name, HfApi(library_name="sousaphone")
     present, urls = {}, []
     for each in planned.repositories:

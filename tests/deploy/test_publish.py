@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +92,17 @@ def change(folder: Path, **base_weights: object) -> None:
 
 def header(card: bytes) -> dict[str, object]:
     return yaml.safe_load(card.decode().split("---")[1])
+
+
+def test_silent_hub_is_one_line(hub: Hub, folder: Path, publish: Publish, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(huggingface_hub.get_session(), "timeout", None)  # restores it afterwards
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system accepts the connection
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        code, _, err = publish(folder)
+    assert code == EXIT_FAILED
+    assert len(err.splitlines()) == 1
+    assert "timed out" in err
 
 
 @pytest.mark.parametrize("form", ["model", "merged"])

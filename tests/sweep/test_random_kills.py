@@ -26,7 +26,7 @@ from tests.sweep.test_kill import CLOCK, uninterrupted
 ARMS = ("on", "off")
 SEED = 2024
 KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "2"))
-EPOCHS = 20 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes is detected after seconds
+EPOCHS = 10 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes is detected after seconds
 RUNTIME = ("raylet", "gcs_server")
 WORKER = "ImplicitFunc"  # Ray's name of the process
 

@@ -81,12 +81,33 @@ def grpc_status(port: int, method: str, token: str | None) -> str:
     return "OK"
 
 
-def test_ray_of_a_launch_is_reached_on_the_loopback_with_its_own_token_only(
+def test_ray_of_a_launch_needs_its_own_token_on_the_loopback_and_only_a_failed_launch_keeps_logs(
     launcher: Launcher, temporary: Path
 ) -> None:
-    driver = launcher.start(*launcher.options, *SHORT, "--epochs", "40", "--dashboard", "--yes")
-    launcher.wait_until(lambda: launcher.epochs("off") >= 1, driver)
-    (directory,) = temporary.iterdir()
+    failing = launcher.start(*launcher.options, *SHORT, *ENDLESS, "--dashboard")
+    launcher.wait_until(lambda: launcher.epochs("off") >= 1, failing)
+    worker = worker_of(failing)
+    worker.suspend()  # it would take the time of the other launch
+    (kept,) = temporary.iterdir()
+    token = check_access(failing, kept, launcher.log)
+
+    other = launcher.start(*launcher.options, *SHORT, "--epochs", "1", name="other")
+    launcher.wait_until(lambda: len(list(temporary.iterdir())) == 2, other)
+    assert other.wait() == 0, launcher.log
+    assert list(temporary.iterdir()) == [kept]
+    assert failing.poll() is None, launcher.log
+
+    worker.kill()
+    assert failing.wait() == 1, launcher.log
+    assert str(kept) in launcher.log
+    assert any(kept.rglob("raylet.out"))
+    assert not any(path.is_file() for path in kept.iterdir())  # no token
+    assert not contains(launcher.storage, token)
+    assert not (launcher.storage / "home" / ".ray").exists()
+
+
+def check_access(driver: subprocess.Popen[str], directory: Path, log: str) -> str:
+    """Check who reaches the Ray of a launch, and return its token."""
     (file,) = (path for path in directory.iterdir() if path.is_file())
     token = file.read_text()
     assert (mode(directory), mode(file)) == (0o700, 0o600)
@@ -99,7 +120,7 @@ def test_ray_of_a_launch_is_reached_on_the_loopback_with_its_own_token_only(
     assert not any(token in environment_of(process).values() for process in processes_of(driver))
 
     ((_, port),) = listeners["gcs_server"]
-    dashboard = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", launcher.log)[0]
+    dashboard = re.findall(r"dashboard: (http://127\.0\.0\.1:\d+)", log)[0]
     with urllib.request.urlopen(dashboard, timeout=60) as page:  # which asks for the token
         assert b"Ray" in page.read()
     jobs = f"{dashboard}/api/jobs/"
@@ -108,27 +129,4 @@ def test_ray_of_a_launch_is_reached_on_the_loopback_with_its_own_token_only(
         assert grpc_status(port, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", wrong) == "UNAUTHENTICATED"
     assert http_status(jobs, token) == 200
     assert grpc_status(port, "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo", token) == "OK"
-
-    assert driver.wait() == 0, launcher.log
-    assert not list(temporary.iterdir())
-    assert not contains(launcher.storage, token)
-    assert not (launcher.storage / "home" / ".ray").exists()
-
-
-def test_only_a_failed_launch_keeps_logs_of_ray_and_names_them(launcher: Launcher, temporary: Path) -> None:
-    failing = launcher.start(*launcher.options, *SHORT, *ENDLESS)
-    launcher.wait_until(lambda: launcher.epochs("off") >= 1, failing)
-    (kept,) = temporary.iterdir()
-    worker = worker_of(failing)
-    worker.suspend()  # it would take the time of the other launch
-    other = launcher.start(*launcher.options, *SHORT, "--epochs", "1", name="other")
-    launcher.wait_until(lambda: len(list(temporary.iterdir())) == 2, other)
-    assert other.wait() == 0, launcher.log
-    assert list(temporary.iterdir()) == [kept]
-    assert failing.poll() is None, launcher.log
-
-    worker.kill()
-    assert failing.wait() == 1, launcher.log
-    assert str(kept) in launcher.log
-    assert any(kept.rglob("raylet.out"))
-    assert not any(path.is_file() for path in kept.iterdir())  # no token
+    return token
