@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from sousaphone.data.dataset import Dataset
 from sousaphone.deploy.evaluation import evaluate, results
 from sousaphone.deploy.loading import Member
@@ -21,6 +23,8 @@ from sousaphone.runs.deployment import TITLES, DeployCard, Runtime, RuntimeCost
 from sousaphone.runs.predictions import DAMAGED, NEEDED, read_table
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from sousaphone.text import one_line, tracked
+
+_BUSY_PERCENT = 20.0  # of all cores
 
 
 def deploy_card(
@@ -41,6 +45,8 @@ def deploy_card(
     folders = [directory / name for name in ModelConfig.read(directory).members] or [directory]
     costs, remarks = [], dict[str, None]()
     names = ", ".join(trial.record.trial_id for trial in trials)
+    if (busy := psutil.cpu_percent(interval=0.5)) > _BUSY_PERCENT:
+        remarks[f"Other programs used {busy:.0f} % of the processor, so the times may be too long."] = None
     begun = f"measuring speed, size and memory of {names}: about half a minute at nano scale, minutes at base"
     for runtime in tracked(runtimes, f"measuring {names}", len(runtimes), begun):
         scored = tested.get("accuracy"), tested.get("clips", 0)

@@ -47,11 +47,16 @@ def test_every_arm_is_measured_in_every_runtime(measured: RunDirectory) -> None:
 
 
 @pytest.mark.slow
-def test_model_card_shows_the_costs(run: RunDirectory, tmp_path: Path) -> None:
+def test_model_card_shows_the_costs_and_a_busy_machine(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psutil.cpu_percent", lambda interval: 83.0)
     export(best_arm(run)[:1], tmp_path / "model", STATEMENT, measured=True)
     (cost,) = json.loads((tmp_path / "model" / "results.json").read_text())["deployment"]["costs"]
     assert cost["runtime"] == "torch"
-    assert f"{cost['latencies'][0]['median']:,.1f} (" in (tmp_path / "model" / "README.md").read_text()
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert f"{cost['latencies'][0]['median']:,.1f} (" in card
+    assert "83 %" in card
 
 
 CARD = {

@@ -1,6 +1,7 @@
 """`--config search` through Ray: a killed search equals the uninterrupted one; test clips wait for the finalists.
 
-One kill by default; five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_search.py`.
+One kill of the search by default, and one of its finalists; five of the search with `SOUSAPHONE_KILLS=5 pytest -m slow
+tests/sweep/test_search.py`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ def progress_of(run: Path) -> Progress | None:
 def epochs_of(run: Path) -> int:
     progress = progress_of(run)
     return sum(len(record.history) for record in progress.records.values()) if progress else 0
+
+
+def finalist_epochs_of(run: Path) -> int:
+    progress = progress_of(run)
+    if progress is None:
+        return 0
+    return sum(len(record.history) for name, record in progress.records.items() if progress.trials[name].score_test)
 
 
 def outcome(run: Path) -> dict[str, Any]:
@@ -95,15 +103,19 @@ def test_search_killed_at_random_moments_equals_the_uninterrupted_one(launcher: 
     assert whole_progress is not None
     searched = sum(len(whole_progress.records[name].history) for name in whole_progress.search.proposals)
     arguments = options(launcher, 1, MODELS[:1])
-    for moment in sorted(rng.sample(range(1, searched), KILLS)):
+    moments: list[Callable[[], bool]] = [
+        lambda moment=moment: epochs_of(run) >= moment  # type: ignore[misc]
+        for moment in sorted(rng.sample(range(1, searched), KILLS))
+    ]
+    for reached in [*moments, lambda: finalist_epochs_of(run) >= 2]:  # the finalists train in the same Ray
         process = launcher.start(*arguments)
         arguments = ["--resume"]
-        launcher.wait_until(lambda moment=moment: epochs_of(run) >= moment, process)  # type: ignore[misc]
+        launcher.wait_until(reached, process)
         time.sleep(rng.uniform(0.0, 0.3))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         time.sleep(1.0)  # orphaned workers stop at their next write
-        print(f"killed after {epochs_of(run)} of {searched} epochs of the search")
+        print(f"killed after {epochs_of(run)} epochs, {searched} of them of the search")
     resumed = launcher.start("--resume")
     assert resumed.wait() == 0, launcher.log
     assert outcome(run) == outcome(launcher.storage / "whole")
