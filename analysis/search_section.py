@@ -16,6 +16,7 @@ from analysis.stats.importance import FEW_POINTS
 from analysis.stats.search_results import Configuration, SearchResults
 from analysis.stats.slices import possible
 from analysis.write.blocks import Block, Code, Table, Text
+from sousaphone.runs.directory import SWEEP_COMMAND
 from sousaphone.scores import FEWEST_PLAYERS
 from sousaphone.text import counted, in_words
 
@@ -37,7 +38,7 @@ def search_blocks(found: Findings) -> Iterator[Block]:
         yield Text(
             "A sweep of these backbones, each with the settings of its best finalist (by validation, mean over seeds):"
         )
-        yield Code(shlex.join(["python", "launch.py", *_options_of_use(found, results)]))
+        yield Code(shlex.join([*SWEEP_COMMAND, *_options_of_use(found, results)]))
 
 
 def _options_of_use(found: Findings, results: SearchResults) -> Iterator[str]:

@@ -56,7 +56,7 @@ class TrainConfig:
     strategy: str = option("lora", "what is trained in addition to the new layers", choices=tuple(STRATEGIES))
     lora_targets: str = option("all-linear", "pretrained layers that get adapters", choices=LORA_TARGETS)
     augment: bool = option(True, "augmentation and mixup")
-    seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0, high=10**15)
+    seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0, high=10**12)
     scale: str = option("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
     weights: str = option("random", "'random' or the path of a weights file or directory")
     tag: str = option(

@@ -43,6 +43,11 @@ def pick_device(requested: str = "auto", *, cluster: bool = False) -> str:
     return "mps" if is_here("mps") else "cpu"
 
 
+def cluster_address() -> str | None:
+    """Return the address of the Ray cluster to use, from RAY_ADDRESS; None for this machine."""
+    return os.environ.get("RAY_ADDRESS") or None
+
+
 def pick_precision(device: str, scale: str) -> str:
     """Return the faster precision of frozen layers on a device: bfloat16 on CUDA, and for full-size models on a CPU
     that multiplies it in hardware, else float32."""

@@ -32,6 +32,12 @@ def test_named_device_is_checked_except_for_a_cluster(monkeypatch: pytest.Monkey
         hardware.pick_device("cuda")
 
 
+def test_empty_address_is_no_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value, expected in (("", None), ("127.0.0.1:6379", "127.0.0.1:6379")):
+        monkeypatch.setenv("RAY_ADDRESS", value)
+        assert hardware.cluster_address() == expected
+
+
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty tree of control groups in which this process belongs to /user/job."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import pytest
 
 import launch
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.sweep.ray_process import start_ray
 
@@ -109,6 +110,15 @@ def test_wrong_argument_is_one_line_before_ray_is_started(
     line = refused(*arguments)
     assert all(part in line for part in parts), line
     assert not ray_starts
+
+
+@pytest.mark.parametrize("name", ["take\tone", "caf\udce9"])
+def test_path_that_run_json_cannot_name_is_refused(
+    name: str, small_sousa: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    shutil.copytree(small_sousa, tmp_path / name)
+    line = refused("--data-dir", str(tmp_path / name))
+    assert printable(name) in line
 
 
 def _without_column(root: Path) -> None:

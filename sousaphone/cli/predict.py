@@ -254,7 +254,11 @@ def _write(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
     if options.output is None:
         sys.stdout.write(text)
     else:
-        save(options.output, text.encode(errors="replace"), "--output")
+        try:
+            save(options.output, text.encode(errors="replace"), "--output")
+        except UserError:
+            sys.stdout.write(text)  # of minutes of work
+            raise
 
 
 def table_text(table: Any) -> str:
@@ -271,8 +275,9 @@ def refuse_target(path: Path | None, option: str, inputs: Iterable[Path] = ()) -
     """Raise a UserError if a file that an option names cannot be written, or is one of the inputs."""
     if path is None:
         return
-    if path.is_dir() or not path.resolve().parent.is_dir():
-        raise UserError(f"{option} {path} is not a file in an existing directory; give another file")
+    directory = path.resolve().parent
+    if path.is_dir() or not directory.is_dir() or not os.access(path if path.exists() else directory, os.W_OK):
+        raise UserError(f"{option} {path} is not a writable file in an existing directory; give another file")
     if path.exists() and any(each.exists() and each.samefile(path) for each in inputs):
         raise UserError(f"{option} {path} is one of the inputs; give another file")
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sousaphone.cli.command import (
     EXIT_FAILED,
     EXIT_INPUT,
@@ -124,9 +126,12 @@ def _prune(arguments: argparse.Namespace) -> int:
                 code = EXIT_INPUT
         elif arguments.runs and not arguments.checkpoints:
             paths[run.path] = run
+    if arguments.caches and (live := [run for run in found.values() if run.is_live()]):
+        raise UserError(f"{live[0].path} is running and reads the caches; stop it first")
     if arguments.caches and cache_directory().is_dir():
         cached = [path for path in sorted(cache_directory().iterdir()) if _CACHED.fullmatch(path.name)]
-        paths |= dict.fromkeys(path for path in cached if path.is_dir() and not path.is_symlink())
+        whole = [path for path in cached if path.is_dir() and not path.is_symlink()]
+        paths |= dict.fromkeys(path for path in whole if not _is_being_generated(path))
     if not paths:
         print("nothing to delete")
         return code
@@ -142,6 +147,17 @@ def _prune(arguments: argparse.Namespace) -> int:
             shutil.rmtree(path)
     print(f"freed {_size(sum(sizes.values()))}")
     return code
+
+
+def _is_being_generated(path: Path) -> bool:
+    """Whether a process generates this built-in data set."""
+    if path.suffix != ".partial":
+        return False
+    try:
+        FileLock(path.with_suffix(".lock")).acquire(timeout=0).lock.release()
+    except Timeout:
+        return True
+    return False
 
 
 def _confirmed() -> bool:

@@ -185,7 +185,7 @@ def _is_ours(file: str, kind: str) -> bool:
     """Whether an earlier upload may have written this file."""
     if kind == "space":
         return file.startswith(("model/", "sousaphone/"))
-    return Path(file).name in model_folder.FILES and file.count("/") <= 1
+    return re.sub(r"^seed-\d+/", "", file) in model_folder.FILES
 
 
 @contextmanager

@@ -89,6 +89,9 @@ def requirements() -> list[str]:
     return [f"--extra-index-url {_CPU_INDEX}", *(f"{name}=={versions[name]}" for name in sorted(versions))]
 
 
+_SOURCES = (".py", ".csv", ".safetensors")
+
+
 def _card(name: str, licence: str | None) -> str:
     from huggingface_hub import SpaceCardData
 
@@ -106,10 +109,12 @@ def _card(name: str, licence: str | None) -> str:
 
 
 def _package() -> Files:
-    """The source of this package, and its licence."""
+    """The source of this package with its data (see setup.cfg), and its licence; no other files in its directory."""
     root = Path(sousaphone.__file__).parent
-    sources = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc")
-    files: dict[str, Path | bytes] = {path.relative_to(root.parent).as_posix(): path for path in sources}
+    sources = (path for path in sorted(root.rglob("*")) if path.suffix in _SOURCES or path.name == "CARD.md")
+    names = {path.relative_to(root.parent): path for path in sources}
+    hidden = {name for name in names if any(part.startswith(".") for part in name.parts)}
+    files: dict[str, Path | bytes] = {name.as_posix(): path for name, path in names.items() if name not in hidden}
     with suppress(metadata.PackageNotFoundError):
         if text := metadata.distribution("sousaphone").read_text("licenses/LICENSE"):
             files["sousaphone/LICENSE"] = text.encode()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sousaphone.config import RATES, Sweep, TrainConfig, arm_of, check_trials
-from sousaphone.errors import UserError
+from sousaphone.errors import UserError, printable
 from sousaphone.files import expanded
+from sousaphone.hardware import cluster_address
 from sousaphone.planning.job import Job
 from sousaphone.planning.resolve_options import (
     check_lowest,
@@ -59,6 +59,10 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     check_trials(job.trials, job.searched)
     if len(set(job.request.seeds)) < len(job.request.seeds):  # finalists of a search are not among the trials yet
         raise UserError(f"--seeds {' '.join(map(str, job.request.seeds))} has a seed twice; give each once")
+    places = (job.request.data_dir, job.request.cache_dir, job.request.test_also, *job.request.weights.values())
+    for path in (str(job.directory.path), *map(str, places)):
+        if printable(path) != path:  # run.json could not name it
+            raise UserError(f"the path {printable(path)!r} has a control character or is not UTF-8; rename it")
     longest = max(trial.epochs for trial in job.trials)
     if job.planned > schema.MOST_TRIALS or longest > schema.MOST_EPOCHS:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
@@ -87,7 +91,7 @@ def _start(options: Options, make_sweep: MakeSweep) -> Job:
         remarks.append("scale: nano, because the device is the CPU (--scale base for the published sizes)")
     if request.device == "cpu" and any(trial.precision == "bfloat16" for trial in trials):
         remarks.append("precision: bfloat16 (--set precision=float32 for slower and more exact training)")
-    if "RAY_ADDRESS" in os.environ and request.cpus_per_trial is None:
+    if cluster_address() and request.cpus_per_trial is None:
         remarks.append("CPUs per trial: from this machine's cores, not the cluster's (--cpus-per-trial N to change)")
     if request.built_in:
         remarks.append("data: the built-in synthetic set (--data-dir DIR for your own recordings)")

@@ -21,7 +21,7 @@ from sousaphone.data.prepare import fill_caches, overlap, read_further, read_sub
 from sousaphone.data.splits import HELD_OUT, SPLITS
 from sousaphone.data.synthetic.generate import builtin_clips
 from sousaphone.errors import UserError
-from sousaphone.hardware import device_name, memory_bytes
+from sousaphone.hardware import cluster_address, device_name, memory_bytes
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.planning.forecast import Room, describe, predict, refusals
 from sousaphone.planning.job import Job
@@ -228,7 +228,8 @@ def _room(job: Job, at_once: int, resources: Resources) -> Room:
     existing = next(path for path in job.directory.path.parents if path.exists())
     disk = shutil.disk_usage(existing).free / _MB
     if job.request.device == "cpu":
-        return Room(memory_bytes() / _MB, at_once, disk)
+        # The memory of a cluster's nodes is not known here.
+        return Room(math.inf if cluster_address() else memory_bytes() / _MB, at_once, disk)
     if job.request.device == "cuda" and torch.cuda.is_available():
         fraction = resources.gpus_per_trial
         sharing = min(at_once, max(1, int(1 / fraction))) if fraction else at_once

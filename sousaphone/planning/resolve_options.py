@@ -20,7 +20,7 @@ from sousaphone.data.readers import hub
 from sousaphone.data.readers.paths import local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory, expanded
-from sousaphone.hardware import count_cpus, count_gpus, count_numa_nodes, pick_device, pick_precision
+from sousaphone.hardware import cluster_address, count_cpus, count_gpus, count_numa_nodes, pick_device, pick_precision
 from sousaphone.planning.sweep_options import AUGMENT, TINY_EPOCHS, Later, Options, Request, flag
 from sousaphone.runs import learning_rates
 from sousaphone.runs.directory import RunDirectory
@@ -182,7 +182,7 @@ def _places(options: Options, name: str) -> tuple[Path, Path]:
 
 
 def _device(requested: str) -> str:
-    return pick_device(requested, cluster="RAY_ADDRESS" in os.environ)
+    return pick_device(requested, cluster=cluster_address() is not None)
 
 
 def _same_device(saved: Request) -> str:

@@ -44,6 +44,9 @@ from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
 
+# A clone has launch.py in its root, an installed package only the command.
+_IS_CLONE = (Path(__file__).parents[2] / "setup.cfg").is_file()
+SWEEP_COMMAND = ("python", "launch.py") if _IS_CLONE else ("sousaphone", "sweep")
 SCHEMA = 2  # of run.json and of the directory; raise it when older runs cannot be resumed
 
 
@@ -98,7 +101,7 @@ class RunDirectory:
     def resume_command(self) -> str:
         """The command that resumes this run."""
         here = self.path.resolve()
-        return shlex.join(["python", "launch.py", "--resume", "--name", here.name, "--storage", str(here.parent)])
+        return shlex.join([*SWEEP_COMMAND, "--resume", "--name", here.name, "--storage", str(here.parent)])
 
     @property
     def export_command(self) -> str:

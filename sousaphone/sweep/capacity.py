@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ import ray
 
 from sousaphone.config import Sweep
 from sousaphone.errors import UserError
-from sousaphone.hardware import shares
+from sousaphone.hardware import cluster_address, shares
 from sousaphone.planning.resources import Resources
 from sousaphone.planning.sweep_options import Request
 from sousaphone.sweep.ray_process import Runtime
@@ -26,7 +25,7 @@ class Capacity:
     @classmethod
     def find(cls, cpus: int, gpus: int, device: str, runtime: Runtime) -> Capacity:
         """Return the capacity of this machine, given by the arguments, or of the cluster, for which Ray is started."""
-        if "RAY_ADDRESS" not in os.environ:
+        if cluster_address() is None:
             return cls(({"CPU": cpus, "GPU": gpus, "mps": float(device == "mps")},))
         runtime.start()
         runtime.wait()

@@ -25,7 +25,7 @@ import ray
 from ray import cloudpickle
 
 from sousaphone.errors import UserError
-from sousaphone.hardware import count_cpus, memory_bytes
+from sousaphone.hardware import cluster_address, count_cpus, memory_bytes
 from sousaphone.signals import STOPS, starts_process, stops_deferred
 from sousaphone.sweep.ray_session import end_session, make_session, session_environment
 
@@ -101,7 +101,7 @@ class Runtime:
         """Start Ray unless it is started, without waiting (see `wait`); raise a UserError if it cannot start here."""
         if self._process is not None:
             return
-        address = os.environ.get("RAY_ADDRESS")
+        address = cluster_address()
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address is None:
             _check_machine()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import math
 import shutil
 import traceback
 import uuid
@@ -87,13 +88,13 @@ def _cause_of(error: Exception) -> Cause:
 
 
 def with_smaller_micro_batch(config: TrainConfig, retries: int) -> TrainConfig:
-    """Halve the micro-batch once per retry at the same effective batch."""
-    factor = 2**retries
+    """Halve the micro-batch once per retry, while it is even, at the same effective batch."""
+    factor = math.gcd(config.micro_batch, 2**retries)
     return dataclasses.replace(
         config,
         micro_batch=config.micro_batch // factor,
         accumulation=config.accumulation * factor,
-        eval_batch=max(1, config.eval_batch // factor),
+        eval_batch=max(1, config.eval_batch // 2**retries),
     )
 
 

@@ -147,9 +147,10 @@ def self_similarity(wave: Tensor) -> Tensor:
 
 def _moving_mean(x: Tensor, around: int) -> Tensor:
     """Mean of [B, N] over the elements up to `around` away, by sums: a pooling takes time in proportion to `around`."""
-    sums, place = F.pad(x.double().cumsum(1), (1, 0)), torch.arange(x.shape[1], device=x.device)
+    exact = (x.cpu() if x.device.type == "mps" else x).double()  # mps has no float64
+    sums, place = F.pad(exact.cumsum(1), (1, 0)), torch.arange(x.shape[1], device=exact.device)
     low, high = (place - around).clamp(min=0), (place + around + 1).clamp(max=x.shape[1])
-    return ((sums[:, high] - sums[:, low]) / (high - low)).to(x.dtype)
+    return ((sums[:, high] - sums[:, low]) / (high - low)).to(x)
 
 
 def _bands(window: int, count: int) -> Tensor:

@@ -233,6 +233,16 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "sousaphone", "predict", *arguments]
 
 
+def test_names_are_printed_if_they_cannot_be_written(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soundfile.write(tmp_path / "take.wav", noise(0.5, 8_000), 8_000)
+    assert main([str(model), str(tmp_path / "take.wav"), "--format", "csv", "--output", "/proc/x.csv"]) == EXIT_INPUT
+    found = capsys.readouterr()
+    assert "take.wav" in found.out
+    assert "--output /proc/x.csv" in found.err.splitlines()[-1]
+
+
 def test_standard_input_is_read(model: Path, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "take.flac", noise(0.5, 8_000), 8_000)
     content = (tmp_path / "take.flac").read_bytes()

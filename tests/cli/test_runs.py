@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.cli.runs import main
@@ -124,6 +125,22 @@ def test_links_are_neither_listed_nor_followed(storage: Path, capsys: pytest.Cap
     assert prune(storage, "--checkpoints", "--yes") == EXIT_INPUT
     assert f"{CHECKPOINTS_NAME} is a link" in capsys.readouterr().err
     assert (storage / "elsewhere").is_dir()
+
+
+def test_caches_of_running_sweeps_and_generations_are_kept(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = storage.parent / "cache"
+    for name in ("0123456789abcdef-16000hz", "builtin-2-tiny.partial"):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "file").write_bytes(bytes(5000))
+    monkeypatch.setenv("SOUSAPHONE_CACHE", str(cache))
+    with RunDirectory(storage / "first").held():
+        assert prune(storage, "--caches", "--yes") == EXIT_INPUT
+    assert len(list(cache.glob("*/file"))) == 2
+    with FileLock(cache / "builtin-2-tiny.lock"):
+        assert prune(storage, "--caches", "--yes") == EXIT_OK
+    assert [path.parent.name for path in cache.glob("*/file")] == ["builtin-2-tiny.partial"]
+    assert prune(storage, "--caches", "--yes") == EXIT_OK
+    assert not list(cache.glob("*/file"))
 
 
 def test_foreign_files_in_the_cache_are_kept(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:

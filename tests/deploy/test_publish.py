@@ -216,11 +216,12 @@ def test_upload_that_was_cut_off_is_resumed(
 
 def test_files_of_an_earlier_model_are_removed(model: Path, merged: Path, hub: Hub, publish: Publish) -> None:
     assert publish(model)[0] == EXIT_OK
-    hub.repositories[f"models/{NAME}"]["picture.png"] = b"the user's"
+    own = {"picture.png", "docs/README.md", "onnx/model.onnx", "seed-1/picture.png"}
+    hub.repositories[f"models/{NAME}"] |= dict.fromkeys([*own, "seed-1/config.json"], b"")
     hub.add_repository(NAME, hub.repositories[f"models/{NAME}"], private=True)
     assert publish(merged)[0] == EXIT_OK
     files = {model_folder.CARD, model_folder.CONFIG, model_folder.RESULTS, model_folder.MERGED}
-    assert hub.repositories[f"models/{NAME}"].keys() == files | {"picture.png", ".gitattributes"}
+    assert hub.repositories[f"models/{NAME}"].keys() == files | own | {".gitattributes"}
     assert hub.commits == 2
 
 

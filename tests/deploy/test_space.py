@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 
 from sousaphone import load
 from sousaphone.deploy.publish import plan, write
-from sousaphone.deploy.space import requirements
+from sousaphone.deploy.space import requirements, space_files
 from tests.sweep.conftest import free_port
 
 NAME = "me/drums"
@@ -46,6 +46,19 @@ def test_requirements_are_the_installed_versions_for_the_cpu() -> None:
         assert version.operator == "=="
         assert "+" not in version.version
         assert metadata.version(pin.name).partition("+")[0] == version.version
+
+
+def test_private_files_in_the_directory_of_the_package_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("__init__.py", "labels.csv", "net.safetensors", ".env", "notes.txt", ".checkpoints/draft.py"):
+        path = tmp_path / "sousaphone" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    monkeypatch.setattr("sousaphone.__file__", str(tmp_path / "sousaphone" / "__init__.py"))
+    files = space_files({}, NAME, None)
+    found = {name for name, content in files.items() if isinstance(content, Path)}
+    assert found == {f"sousaphone/{name}" for name in ("__init__.py", "labels.csv", "net.safetensors")}
 
 
 def test_card_configures_the_space(space: Path) -> None:

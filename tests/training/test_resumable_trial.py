@@ -262,6 +262,12 @@ def test_smaller_micro_batch_keeps_the_effective_batch(trial_config: MakeConfig)
     assert dataclasses.replace(half, micro_batch=32, accumulation=2) == config
 
 
+@pytest.mark.parametrize(("micro_batch", "smallest"), [(1, 1), (2, 1), (7, 7), (12, 3)])
+def test_micro_batch_is_halved_only_while_it_is_even(trial_config: MakeConfig, micro_batch: int, smallest: int) -> None:
+    found = with_smaller_micro_batch(trial_config(micro_batch=micro_batch, accumulation=5), 2)
+    assert (found.micro_batch, found.micro_batch * found.accumulation) == (smallest, micro_batch * 5)
+
+
 # Runs in a separate process with less and less memory; the need of a step is measured first.
 _MEMORY_PROGRAM = """
 import gc, json, resource, sys
