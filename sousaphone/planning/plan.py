@@ -70,7 +70,7 @@ def prepare(
         size = builtin_clips(job.request.dataset)
         clips = {"train": size * 8 // 10, "validation": size // 10, "test": size // 10}
     if job.sweep.search is not None:
-        job = with_rungs(job, job.sweep.search, clips["train"])
+        job = with_rungs(job, clips["train"])
     records = job.records() if job.plan is not None else None
     used = _upcoming(job)
     speeds: Mapping[TrainConfig, Speed | None] = {}
@@ -81,11 +81,11 @@ def prepare(
         speeds = time_arms(used, clips, Path(job.request.cache_dir), budget, announce, records or {})
     expect = partial(predict, clips=clips, speeds=speeds, trainable=trainable, at_once=at_once, records=records)
     if job.sweep.search is not None:
-        job = within_time(job, job.sweep.search, expect)
+        job = within_time(job, expect)
         used = _upcoming(job)
     forecast = expect(used)
     if job.is_searching:
-        for line in describe_search(job, job.sweep.search, forecast):
+        for line in describe_search(job, forecast):
             announce(line)
     for line in describe(forecast, by_trial=not job.is_searching):
         announce(line)
@@ -105,7 +105,7 @@ def prepare(
 
 def _upcoming(job: Job) -> list[TrainConfig]:
     """Return the trials to train, with stand-ins for those that are yet to be proposed."""
-    return [*job.left(), *job.expected()] if job.sweep.search is None else upcoming(job, job.sweep.search)
+    return [*job.left(), *job.expected()] if job.sweep.search is None else upcoming(job)
 
 
 def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:

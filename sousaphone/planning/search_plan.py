@@ -19,19 +19,21 @@ from sousaphone.text import as_option, counted, in_words
 Predict = Callable[[Sequence[TrainConfig]], Forecast]
 
 
-def with_rungs(job: Job, search: Search, clips: int) -> Job:
+def with_rungs(job: Job, clips: int) -> Job:
     """Return the job of a search with its rungs for so many training clips, unless it has them already."""
+    search: Search = job.sweep.search
     if search.rungs:
         return job
     first = job.trials[0]
     return job.with_search(search.over(first.epochs, train_steps(first, clips)))
 
 
-def upcoming(job: Job, search: Search) -> list[TrainConfig]:
+def upcoming(job: Job) -> list[TrainConfig]:
     """Return stand-ins for the trials of a search: what is left of each backbone's steps, in parts up to the first
     rung, and the finalists; the trials that are left, once the finalists are known."""
     if not job.is_searching:
         return job.left()
+    search: Search = job.sweep.search
     progress, defaults = job.progress(search), [job.trial(search.own(model)[0]) for model in search.models]
     parts, finals = [], []
     for default in defaults:
@@ -47,9 +49,10 @@ def upcoming(job: Job, search: Search) -> list[TrainConfig]:
     return [*parts, *finals]
 
 
-def within_time(job: Job, search: Search, predict: Predict) -> Job:
+def within_time(job: Job, predict: Predict) -> Job:
     """Return the job with as many configurations as fit into the time of its search; raise a UserError if too few do,
     or if the speed of a backbone is unknown."""
+    search: Search = job.sweep.search
     if search.seconds is None or job.plan is not None:
         return job
 
@@ -57,8 +60,7 @@ def within_time(job: Job, search: Search, predict: Predict) -> Job:
         return job.with_search(dataclasses.replace(search, configurations=configurations))
 
     def forecast(configurations: int) -> Forecast:
-        found = planned(configurations)
-        return predict(upcoming(found, found.sweep.search))
+        return predict(upcoming(planned(configurations)))
 
     least = forecast(LEAST)
     if not least.complete:
@@ -81,8 +83,9 @@ def _most_configurations(search: Search) -> int:
     return min(MOST_CONFIGURATIONS, schema.MOST_ARMS // len(search.models) - search.finalists - 1)
 
 
-def describe_search(job: Job, search: Search, forecast: Forecast) -> Iterator[str]:
+def describe_search(job: Job, forecast: Forecast) -> Iterator[str]:
     """Yield the budget, the rungs and, if it is known, the time of each backbone."""
+    search: Search = job.sweep.search
     most = " (the maximum)" if search.seconds and search.configurations == _most_configurations(search) else ""
     rungs = zip(search.ladder.places, search.rungs, strict=True)
     lengths = ", ".join(f"{number} train for {steps:,} steps" for number, steps in rungs)

@@ -18,6 +18,9 @@ _WHITENING_HERTZ = 60.0  # half width of the mean spectrum
 _FLOOR = 1e-3  # magnitudes re the loudest band of the clip: 60 dB
 TEMPLATES = 3  # strokes of the clip with which it is compared
 INPUTS = 3 * sum(BANDS) + 2 * (TEMPLATES + 1)
+_WIDTH = 112  # channels of the hidden layers
+# Of the blocks before and after the clip's mean and maximum are added, which show room and drum.
+_DILATIONS = ((1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16, 32, 1))
 OUTPUTS = ("onset", "velocity", "grace", "buzz")
 
 
@@ -35,28 +38,19 @@ class Block(nn.Module):
 
 
 class StrokeNetwork(nn.Module):
-    """Waveforms to what happens in each frame of 5 ms.
+    """Waveforms to what happens in each frame of 5 ms."""
 
-    Args:
-        channels: of the hidden layers.
-        dilations: of the blocks before and after the clip's mean and maximum are added, which show room and drum.
-    """
-
-    def __init__(
-        self,
-        channels: int = 112,
-        dilations: tuple[tuple[int, ...], ...] = ((1, 2, 4, 8, 16, 32), (1, 2, 4, 8, 16, 32, 1)),
-    ) -> None:
+    def __init__(self) -> None:
         super().__init__()
         for window, bands in zip(WINDOWS, BANDS, strict=True):
             self.register_buffer(f"hann{window}", torch.hann_window(window), persistent=False)
             self.register_buffer(f"bands{window}", _bands(window, bands), persistent=False)
         # Two frames are one position of the hidden layers, which halves their cost.
-        self.inlet = nn.Conv1d(INPUTS, channels, 6, stride=2, padding=2)
-        self.first = nn.Sequential(*(Block(channels, d) for d in dilations[0]))
-        self.clip = nn.Linear(2 * channels, channels)
-        self.second = nn.Sequential(*(Block(channels, d) for d in dilations[1]))
-        self.outlet = nn.Sequential(nn.BatchNorm1d(channels), nn.ReLU(), nn.Conv1d(channels, 2 * len(OUTPUTS), 1))
+        self.inlet = nn.Conv1d(INPUTS, _WIDTH, 6, stride=2, padding=2)
+        self.first = nn.Sequential(*(Block(_WIDTH, d) for d in _DILATIONS[0]))
+        self.clip = nn.Linear(2 * _WIDTH, _WIDTH)
+        self.second = nn.Sequential(*(Block(_WIDTH, d) for d in _DILATIONS[1]))
+        self.outlet = nn.Sequential(nn.BatchNorm1d(_WIDTH), nn.ReLU(), nn.Conv1d(_WIDTH, 2 * len(OUTPUTS), 1))
 
     def features(self, wave: Tensor) -> Tensor:
         """Return the log-magnitude bands of waveforms [B, T] at 16 kHz, [B, INPUTS, F].

@@ -48,10 +48,10 @@ def test_each_backbone_starts_with_its_untuned_default(planned: Job) -> None:
 
 
 def test_expected_trials_have_the_steps_of_the_budget_and_the_finalists(planned: Job) -> None:
-    job = with_rungs(planned, planned.sweep.search, CLIPS["train"])
+    job = with_rungs(planned, CLIPS["train"])
     search = job.sweep.search
     assert search.rungs == (75, 250)
-    expected = upcoming(job, search)
+    expected = upcoming(job)
     for model in ("ast", "beats"):
         own = [trial for trial in expected if trial.model == model]
         assert (
@@ -61,26 +61,26 @@ def test_expected_trials_have_the_steps_of_the_budget_and_the_finalists(planned:
 
 
 def test_time_is_planned_from_the_speed_of_the_backbones(planned: Job) -> None:
-    job = with_rungs(planned, planned.sweep.search, CLIPS["train"])
+    job = with_rungs(planned, CLIPS["train"])
     expect = forecast_of(job, {"ast": 800.0, "beats": 400.0})  # about one and two seconds an epoch
     for configurations in (2, 5, 16):
         exact = job.with_search(dataclasses.replace(job.sweep.search, configurations=configurations))
-        seconds = expect(upcoming(exact, exact.sweep.search)).seconds
+        seconds = expect(upcoming(exact)).seconds
         timed = job.with_search(dataclasses.replace(job.sweep.search, seconds=seconds + 1e-6))
-        found = within_time(timed, timed.sweep.search, expect)
+        found = within_time(timed, expect)
         assert found.sweep.search.configurations == configurations
         assert found.sweep.num_samples == 2 * configurations
     short = job.with_search(dataclasses.replace(job.sweep.search, seconds=30.0))
     with pytest.raises(UserError, match="--budget of 30 s"):
-        within_time(short, short.sweep.search, expect)
+        within_time(short, expect)
     with pytest.raises(UserError, match="--timing"):
-        within_time(timed, timed.sweep.search, forecast_of(job, {"ast": 800.0}))
+        within_time(timed, forecast_of(job, {"ast": 800.0}))
 
 
 def test_plan_shows_the_estimate_of_each_backbone(planned: Job) -> None:
-    job = with_rungs(planned, planned.sweep.search, CLIPS["train"])
-    forecast = forecast_of(job, {"ast": 800.0, "beats": 400.0})(upcoming(job, job.sweep.search))
-    text = "\n".join(describe_search(job, job.sweep.search, forecast))
+    job = with_rungs(planned, CLIPS["train"])
+    forecast = forecast_of(job, {"ast": 800.0, "beats": 400.0})(upcoming(job))
+    text = "\n".join(describe_search(job, forecast))
     assert all(part in text for part in ("8 configurations", "75", "250", "AST", "BEATs", "1,125", "learning_rate"))
     assert text.count("about") == 2
 
@@ -116,7 +116,7 @@ def test_setting_that_is_given_is_not_searched(small_sousa: Path, tmp_path: Path
 
 def complete(job: Job, small_sousa: Path) -> Progress:
     """Write run.json and the records of a search with random scores; of each backbone, the last finalist is best."""
-    job = with_rungs(job, job.sweep.search, 8)
+    job = with_rungs(job, 8)
     job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(small_sousa, "tiny")))
     rng = random.Random(3)
     progress = Progress.read(job.directory)
@@ -199,7 +199,7 @@ def test_search_that_is_complete_runs_only_its_finalists(planned: Job, small_sou
     ],
 )
 def test_damaged_search_is_refused_in_one_line(planned: Job, small_sousa: Path, changes: dict[str, object]) -> None:
-    job = with_rungs(planned, planned.sweep.search, 8)
+    job = with_rungs(planned, 8)
     job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(small_sousa, "tiny")))
     plan = job.directory.read_plan()
     assert job_of(planned.directory.path.parent, "--resume", "--name", "run").is_searching
@@ -209,7 +209,7 @@ def test_damaged_search_is_refused_in_one_line(planned: Job, small_sousa: Path, 
 
 
 def test_search_without_finished_finalists_has_found_nothing(planned: Job, small_sousa: Path) -> None:
-    job = with_rungs(planned, planned.sweep.search, 8)
+    job = with_rungs(planned, 8)
     job.directory.write_plan(plan_json(job, Resources(1, 0, None), 1, read_subset(small_sousa, "tiny")))
     with pytest.raises(UserError, match="finalists"):
         job_of(planned.directory.path.parent, "--data-dir", str(small_sousa), "--from", "run")
