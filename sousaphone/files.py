@@ -47,15 +47,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = True, aside: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `path`, for a file or a directory of files; it replaces `path` at the end of the
-    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file."""
+    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file. A directory that is
+    not empty cannot be replaced: it is renamed to `aside`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         if durable:
             for written in (*temporary.rglob("*"), temporary):
                 flush(written)
+        if aside is not None:
+            path.rename(aside)
         temporary.replace(path)
         if durable:
             flush(path.parent)
