@@ -101,7 +101,7 @@ def _further_errors(source: Path | str) -> Iterator[str]:
         lambda: read_splits(root / "splits.json"),
         lambda: check_labels(RawLabels(root, path, valid, columns)),
         lambda: canonical_slugs(slugs.unique(), path),
-        lambda: find_files(root, paths.tolist(), LABELS),
+        lambda: find_files(root, paths.tolist(), f"remove their rows from {LABELS}"),
     ]
     for validate in checks:
         try:

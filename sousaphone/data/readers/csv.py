@@ -93,7 +93,7 @@ def _read(path: Path) -> pd.DataFrame:
             rows, header = list(reader), list(reader.fieldnames or [])
         if excess := [row[beyond] for row in rows if "".join(row.get(beyond, ())).strip()]:
             raise ValueError(f"{beyond}: {excess[0]}")
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{path} is not readable as {path.suffix[1:]} ({one_line(error)}); save it as UTF-8, one clip per line"
         ) from None

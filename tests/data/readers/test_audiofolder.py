@@ -64,7 +64,7 @@ def test_unknown_players_of_different_splits_are_different(source, tmp_path):
     assert not dataset.players_known
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", "{", "3"])
+@pytest.mark.parametrize("line", ["[1, 2]", "{", "3", pytest.param("[" * 200_000, id="deep")])
 def test_invalid_line_is_rejected(source, tmp_path, line):
     root = audiofolder(source, tmp_path / "set", "jsonl", in_splits=False)
     with (root / "metadata.jsonl").open("a") as file:
