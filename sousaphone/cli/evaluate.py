@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone evaluate") -
     prepare_process()
     parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("model", metavar="MODEL", help="model folder, run directory, or OWNER/NAME")
-    parser.add_argument("data", metavar="DATA", help="labelled recordings: a directory, a CSV file, or hub:OWNER/NAME")
+    parser.add_argument(
+        "data", metavar="DATA", help="labelled recordings: a directory, a CSV or JSONL file, or hub:OWNER/NAME"
+    )
     splits = ("all", "train", "validation", "test")
     parser.add_argument("--split", choices=splits, default="all", help="clips that are scored (default all)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores and the confusion matrix as JSON")

@@ -10,6 +10,7 @@ import pytest
 
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
+from sousaphone.planning.resolve_options import check_source
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import labels
 
@@ -46,6 +47,13 @@ def test_layout_is_read(source, tmp_path, suffix, in_splits):
     clips = clips.loc[expected.sample_id].reset_index(drop=True)
     same = ["player", "rudiment", "label", "split", "size_bytes", "tempo_bpm"]
     pd.testing.assert_frame_equal(clips[same], expected[same])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_list_itself_may_be_given(source, tmp_path, suffix):
+    root = audiofolder(source, tmp_path / "set", suffix, in_splits=False)
+    path = check_source("--data-dir", str(root / f"metadata.{suffix}"))
+    pd.testing.assert_frame_equal(read_dataset(path).clips, read_dataset(root).clips)
 
 
 def test_folders_of_splits_may_have_lists_of_either_kind(source, tmp_path):
