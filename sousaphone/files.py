@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,14 +15,15 @@ from typing import Any
 from sousaphone.hardware import home_directory
 
 _MOST_BYTES = 64 * 2**20  # of a small file
+_NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # by network file systems, for a directory
 
 
 def cache_directory() -> Path:
     """The directory of waveforms and the built-in data set: SOUSAPHONE_CACHE, or below the user's cache directory."""
     if given := os.environ.get("SOUSAPHONE_CACHE"):
         return expanded(given).absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else home_directory() / ".cache") / "sousaphone"
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else home_directory() / ".cache") / "sousaphone"  # as its specification requires
 
 
 def expanded(path: Path | str) -> Path:
@@ -47,15 +49,18 @@ def read_json(path: Path) -> Any:
 
 
 @contextmanager
-def atomic_write(path: Path, durable: bool = True) -> Iterator[Path]:
+def atomic_write(path: Path, durable: bool = True, aside: Path | None = None) -> Iterator[Path]:
     """Yield a temporary path next to `path`, for a file or a directory of files; it replaces `path` at the end of the
-    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file."""
+    block, or is removed if the block raises. Unless `durable`, a power cut may leave an empty file. A directory that is
+    not empty cannot be replaced: it is renamed to `aside`."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         yield temporary
         if durable:
             for written in (*temporary.rglob("*"), temporary):
                 flush(written)
+        if aside is not None:
+            path.rename(aside)
         temporary.replace(path)
         if durable:
             flush(path.parent)
@@ -86,5 +91,8 @@ def flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

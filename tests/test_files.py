@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
-from sousaphone.files import atomic_write, remove_temporary_files
+from sousaphone.files import atomic_write, cache_directory, remove_temporary_files, write_json
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -45,3 +48,26 @@ def test_temporary_files_of_killed_writes_are_removed(tmp_path: Path) -> None:
     remove_temporary_files(tmp_path)
     names = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*"))
     assert names == [".users.tmp", "deep", "deep/kept", "deep/kept/one", "deep/killed", "deep/killedTrue"]
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.EBADF])
+def test_file_system_may_not_flush_directories(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) or failing:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    failing = False
+    write_json(tmp_path / "written", 1)
+    failing = True
+    with pytest.raises(OSError, match=os.strerror(code)):  # of a file
+        write_json(tmp_path / "new", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["written"]
+
+
+def test_relative_cache_directory_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOUSAPHONE_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for given, base in (("here", tmp_path / ".cache"), ("", tmp_path / ".cache"), ("/else", Path("/else"))):
+        monkeypatch.setenv("XDG_CACHE_HOME", given)
+        assert cache_directory() == base / "sousaphone"

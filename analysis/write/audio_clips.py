@@ -82,7 +82,7 @@ def _excerpt(root: Path, audio_path: str, seconds: float) -> bytes:
     if not audio_path:
         raise UserError("the predictions contain no audio_path")
     # Rejects a path outside the data directory, so that the page embeds no other file.
-    find_files(root, [place_in_shard(audio_path)[0]], "the predictions")
+    find_files(root, [place_in_shard(audio_path)[0]], "give another --data-dir")
     samples, rate = read_samples(*next(open_clips(root, [audio_path])))
     frames = min(len(samples), round(seconds * rate))
     start = (len(samples) - frames) // 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Measure the best trial of each arm on the CPU of this machine: the time of one window with one thread and with all, load
 time, size on disk and in memory, and the accuracy on the run's test clips; with PyTorch and, if the extra [deploy] is
-installed, as an ONNX graph in float32 and with int8 weights. The results are written to RUN/deployment.json, printed,
+installed, as an ONNX graph in float32 and with int8 weights. The results are printed, written to RUN/deployment.json,
 and shown in the report, which is written again. It takes about half a minute per arm at nano scale, and one to
 three minutes at base; other programs on the machine disturb it.
 """
@@ -48,13 +48,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone benchmark") 
         directory = RunDirectory(options.run)
         best = [trials[0] for trials in finished_arms(directory)]
         cards = []
-        with tempfile.TemporaryDirectory(prefix="sousaphone-") as temporary:
-            for number, trial in enumerate(tracked(best, f"{len(best)} models", len(best))):
-                cards.append(measure_trial(trial, Path(temporary, str(number))))
-        Deployment(tuple(cards)).write(directory.path)
+        for trial in tracked(best, f"{len(best)} models", len(best)):
+            with tempfile.TemporaryDirectory(prefix="sousaphone-") as temporary:
+                cards.append(measure_trial(trial, Path(temporary, "model")))
         print(table_text(_table(cards)), end="")
         for line in dict.fromkeys([explanation(cards[0]), *(card.remark for card in cards)]):
             print(printable(line))
+        Deployment(tuple(cards)).write(directory.path)
         print(printable(f"report: {write_report(directory.path)}"))
         return EXIT_OK
 

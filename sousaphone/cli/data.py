@@ -28,7 +28,7 @@ _SIZE = "mini"  # of the clips whose strokes and shortcuts are measured
 _RATES = (16_000, 32_000, 48_000)  # Hz, of the backbones
 _SOURCE = (
     "a SOUSA directory, an audiofolder (metadata.csv or metadata.jsonl), a folder of recordings (RUDIMENT/*.wav or "
-    "PLAYER/RUDIMENT/*.wav), a CSV file, or hub:OWNER/NAME"
+    "PLAYER/RUDIMENT/*.wav), a CSV or JSONL file, or hub:OWNER/NAME"
 )
 _DESCRIPTION = "Check, describe, make, preview and cache data sets. Each command has its own --help."
 _CHECK = """\

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone evaluate") -
     prepare_process()
     parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("model", metavar="MODEL", help="model folder, run directory, or OWNER/NAME")
-    parser.add_argument("data", metavar="DATA", help="labelled recordings: a directory, a CSV file, or hub:OWNER/NAME")
+    parser.add_argument(
+        "data", metavar="DATA", help="labelled recordings: a directory, a CSV or JSONL file, or hub:OWNER/NAME"
+    )
     splits = ("all", "train", "validation", "test")
     parser.add_argument("--split", choices=splits, default="all", help="clips that are scored (default all)")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the scores and the confusion matrix as JSON")
@@ -53,11 +55,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone evaluate") -
 def _evaluate(options: argparse.Namespace, prog: str) -> int:
     refuse_target(options.output, "--output", [Path(options.data)])
     require_torchaudio()
+    from sousaphone.data.readers.sousa import located
     from sousaphone.deploy.evaluation import evaluate, results
 
-    dataset, warning = _dataset(options.data, options.split)
+    root = located(options.data)
+    dataset = _dataset(root, options.split)
     model = load_model(options)
-    if warning and warning == model.config.trained.get("data_fingerprint"):
+    if options.split == "all" and _trained_on(root, model.config.trained):
         print(
             f"{prog}: warning: the model was trained on some of these clips; --split test leaves them out",
             file=sys.stderr,
@@ -71,22 +75,28 @@ def _evaluate(options: argparse.Namespace, prog: str) -> int:
     return EXIT_OK
 
 
-def _dataset(data: str, split: str) -> tuple[Dataset, str]:
-    """Return the clips to score, and the fingerprint of the data in a sweep; '' if only one split is scored."""
+def _dataset(root: Path, split: str) -> Dataset:
+    """Return the clips to score."""
     import dataclasses
 
-    from sousaphone.data.readers.sousa import located, read_dataset
+    from sousaphone.data.readers.sousa import read_dataset
+
+    whole = read_dataset(root, only_test=split == "all")
+    if split == "all":
+        return whole
+    return dataclasses.replace(whole, clips=whole.clips[whole.clips.split == split].reset_index(drop=True))
+
+
+def _trained_on(root: Path, trained: Mapping[str, Any]) -> bool:
+    """Whether the clips of a model's training were drawn from a data set."""
+    from sousaphone.data.prepare import read_subset
     from sousaphone.errors import UserError
 
-    root = located(data)
-    if split == "all":
-        dataset = read_dataset(root, only_test=True)
-        try:
-            return dataset, read_dataset(root).fingerprint
-        except UserError:  # too few players to train on
-            return dataset, ""
-    whole = read_dataset(root)
-    return dataclasses.replace(whole, clips=whole.clips[whole.clips.split == split].reset_index(drop=True)), ""
+    try:  # folders of earlier versions do not state what was drawn
+        drawn = read_subset(root, str(trained.get("dataset", "full")), str(trained.get("hold_out", "")))
+    except UserError:  # too few players to train on, or nothing to hold out
+        return False
+    return drawn.fingerprint == trained.get("data_fingerprint")
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:

@@ -147,5 +147,6 @@ def _plot(views: dict[str, tuple[View, View]], title: str) -> Figure:
 
 def _file_name(sample_id: str) -> str:
     """Convert an id to a file name; a changed id gets a hash, so that different ids have different names."""
-    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample_id)[-120:]
+    name = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in sample_id)
+    name = name.encode()[-120:].decode(errors="ignore")  # a file system limits bytes
     return name if name == sample_id else f"{name}-{hashlib.sha256(sample_id.encode()).hexdigest()[:8]}"

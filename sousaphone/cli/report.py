@@ -40,7 +40,8 @@ examples:
   %(prog)s results/*                         writes one report for each run
   %(prog)s results/my_run --compare results/first   writes comparison.md: what changed, and by how much
 
-exit codes: 0 written; 2 wrong argument or input, with a one-line error (reports of other runs are still written)
+exit codes: 0 written; 2 wrong argument or input, with a one-line error (reports of other runs are still written);
+130 interrupted
 """
 
 
@@ -63,8 +64,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
     options = parser.parse_args(argv)
     if len(options.runs) > 1 and (options.output or options.compare):
         parser.error(f"--output and --compare take one RUN; {len(options.runs)} are given")
-    # Continues after a run that fails.
-    return max(run_command(prog, partial(_write, run, options)) for run in options.runs)
+    code = EXIT_OK
+    for run in options.runs:  # continues after a run that fails
+        code = max(code, run_command(prog, partial(_write, run, options)))
+        if code == EXIT_INTERRUPTED:
+            break
+    return code
 
 
 def _write(run: Path, options: argparse.Namespace) -> int:

@@ -89,6 +89,10 @@ def verify(arguments: Sequence[str]) -> int:
         spec = backbone_spec(name)
         if sign and not path:
             raise UserError(f"{argument} names no file; give {name}=PATH")
+        if not spec.is_pretrained:
+            raise UserError(
+                f"{argument}: {spec.title} has no published weights, it is trained from scratch; leave it out"
+            )
         paths[name] = expanded(path).absolute() if sign else _local(spec)
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")

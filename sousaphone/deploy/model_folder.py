@@ -203,11 +203,9 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     old = final.with_name(f".{final.name}.{os.getpid()}.old")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(final) as temporary:
+        with atomic_write(final, aside=old if replaces else None) as temporary:
             temporary.mkdir()
             yield temporary
-            if replaces:
-                final.rename(old)
     except OSError as error:
         raise UserError(f"{target} cannot be written ({error.strerror or error}); give another directory") from error
     finally:

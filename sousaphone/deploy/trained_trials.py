@@ -74,7 +74,9 @@ class TrainedTrial:
                 "run": self.run.path.resolve().name,
                 "trial": self.record.trial_id,
                 "status": str(self.record.status),
-                "data_fingerprint": self.record.data.get("fingerprint"),
+                "dataset": self.config.dataset,
+                "hold_out": self.config.hold_out,
+                "data_fingerprint": self.record.data.get("fingerprint"),  # of the clips drawn from it
                 "synthetic_data": self.data.get("synthetic"),
             },
             licences={"weights": weights.get("licence"), "code": "MIT", "data": None},

@@ -17,7 +17,7 @@ from typing import Any
 from sousaphone.backbones.registry import DEFAULT_SWEEP, REGISTRY
 from sousaphone.config import DEFAULT_EPOCHS, RATES, SEARCH, TrainConfig, parse_setting
 from sousaphone.data.readers import hub
-from sousaphone.data.readers.paths import local_path
+from sousaphone.data.readers.paths import LISTS, local_path
 from sousaphone.errors import UserError
 from sousaphone.files import cache_directory, expanded
 from sousaphone.hardware import cluster_address, count_cpus, count_gpus, count_numa_nodes, pick_device, pick_precision
@@ -288,18 +288,18 @@ def pick_data_dir(given: str | None) -> str:
 def check_source(origin: str, given: str) -> str:
     """Return a data set's absolute path, or its hub name, which is resolved when the data is read.
 
-    Raise a UserError that names `origin` if it is neither a directory nor a CSV file nor a hub name. The content is not
-    checked.
+    Raise a UserError that names `origin` if it is neither a directory nor a CSV or JSONL file nor a hub name. The
+    content is not checked.
     """
     if hub.is_word(given):
         return hub.check_word(given)
     path = local_path(given)
     if not path.exists():
-        raise UserError(f"{origin} {given!r} does not exist; give a directory, a CSV file, or hub:OWNER/NAME")
-    if not path.is_dir() and not (path.is_file() and path.suffix.lower() == ".csv"):
+        raise UserError(f"{origin} {given!r} does not exist; give a directory, a CSV or JSONL file, or hub:OWNER/NAME")
+    if not path.is_dir() and not (path.is_file() and path.suffix.lower() in LISTS):
         raise UserError(
-            f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set or of recordings, a CSV "
-            "file of their labels, or hub:OWNER/NAME"
+            f"{origin} {given!r} is not a directory; give the directory of a SOUSA data set or of recordings, a CSV or "
+            "JSONL file of their labels, or hub:OWNER/NAME"
         )
     return str(path)
 

@@ -63,8 +63,8 @@ def test_one_plot_per_clip_of_different_rudiments(make_sousa, tmp_path):
     assert set(drawn.split) == {"train"}
 
 
-def test_different_ids_have_different_plots(make_sousa, tmp_path):
+@pytest.mark.parametrize("training", [["a/flam tap/1", "a/flam_tap/1"], ["é" * 130, "ö" + "é" * 130]])
+def test_different_ids_have_different_plots(make_sousa, tmp_path, training):
     dataset = read_dataset(make_sousa(tmp_path / "sousa", rudiments=SLUGS[:1], long_clips=0))
-    ids = ["a/flam tap/1", "a/flam_tap/1", "b", "c"]  # the first two are for training
-    dataset = dataclasses.replace(dataset, clips=dataset.clips.assign(sample_id=ids))
+    dataset = dataclasses.replace(dataset, clips=dataset.clips.assign(sample_id=[*training, "b", "c"]))
     assert len(set(preview(dataset, tmp_path / "out", clips=2, scales=["nano"]))) == 2

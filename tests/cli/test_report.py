@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from sousaphone.cli.command import EXIT_INTERRUPTED
 from sousaphone.cli.report import main
+from sousaphone.errors import UserError
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from tests.analysis.run_builders import arm, record, write_predictions, write_run
 
@@ -67,3 +69,15 @@ def test_unusable_path_is_one_line_and_nothing_is_written(
     assert option in line
     assert value in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_interrupted_report_is_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    def write_report(run: Path, *_: object) -> None:
+        begun.append(run.name)
+        raise {"a": UserError("no run"), "b": KeyboardInterrupt()}[run.name]
+
+    monkeypatch.setattr("analysis.report.write_report", write_report)
+    assert main([str(tmp_path / name) for name in "abc"]) == EXIT_INTERRUPTED
+    assert begun == ["a", "b"]

@@ -64,6 +64,14 @@ def test_verify_without_a_path_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "ast=" in line
 
 
+@pytest.mark.parametrize("argument", ["strokes", "strokes=net.pt"])
+def test_backbone_without_weights_cannot_be_verified(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no published weights" in line
+    assert "fetch" not in line
+
+
 def test_verify_reports_all_weights_and_errors(
     machine: Machine, small_mn: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

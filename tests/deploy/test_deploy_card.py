@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from analysis.report import read_run
 from sousaphone.cli.main import main
 from sousaphone.deploy.export import export
-from sousaphone.deploy.trained_trials import best_arm, finished_arms
-from sousaphone.runs.deployment import DEPLOYMENT_NAME, TITLES, Deployment
+from sousaphone.deploy.trained_trials import TrainedTrial, best_arm, finished_arms
+from sousaphone.runs import schema
+from sousaphone.runs.deployment import DEPLOYMENT_NAME, TITLES, DeployCard, Deployment
 from sousaphone.runs.directory import RunDirectory
 from tests.deploy.conftest import STATEMENT
 
@@ -74,7 +77,7 @@ CARD = {
 
 
 @pytest.mark.parametrize(
-    ("schema", "changes", "damaged"),
+    ("version", "changes", "damaged"),
     [
         (1, {}, False),
         (1, {"costs": []}, True),
@@ -85,17 +88,39 @@ CARD = {
     ],
 )
 def test_damaged_cards_are_left_out_of_the_report(
-    run: RunDirectory, tmp_path: Path, schema: object, changes: dict[str, object], damaged: bool
+    run: RunDirectory, tmp_path: Path, version: object, changes: dict[str, object], damaged: bool
 ) -> None:
     copy = Path(shutil.copytree(run.path, tmp_path / "run"))
     trial = best_arm(run)[0].record.trial_id
-    content = {"schema": schema, "cards": [{**CARD, "trial": trial, **changes}]}
+    content = {"schema": version, "cards": [{**CARD, "trial": trial, **changes}]}
     (copy / DEPLOYMENT_NAME).write_text(json.dumps(content))
     found = read_run(copy)
     assert len(found.deployment.cards) == (not damaged)
     assert any("benchmark" in note for note in found.notes) == damaged
     assert found.verdict.deployed.keys() == (set() if damaged else {trial})
     assert all(note.isprintable() for note in found.notes)
+
+
+def test_one_model_at_a_time_is_on_the_disk_and_a_run_that_cannot_be_written_loses_nothing(
+    run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(trial: TrainedTrial, directory: Path) -> DeployCard:
+        assert [*(tmp_path / "temporary").iterdir()] == [directory.parent]
+        directory.mkdir()
+        card: DeployCard = schema.parse(json.dumps({**CARD, "trial": trial.record.trial_id}), DeployCard, "card")
+        return card
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), DEPLOYMENT_NAME)
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr("sousaphone.deploy.export.measure_trial", measure)
+    monkeypatch.setattr(Deployment, "write", refuse)
+    assert main(["benchmark", str(run.path)]) == 2
+    printed = capsys.readouterr()
+    assert all(trials[0].record.trial_id in printed.out for trials in finished_arms(run))
+    assert DEPLOYMENT_NAME in printed.err
 
 
 @pytest.mark.parametrize("arguments", [["benchmark", "nowhere"], ["export", "{run}", "--onnx", "--to", "{run}"]])

@@ -240,3 +240,20 @@ def test_model_that_computes_no_finite_numbers_gives_no_answer(folder: Path) -> 
     save_file({name: tensor.fill_(3e38) for name, tensor in load_file(path).items()}, path)
     with pytest.raises(UserError, match="NaN"):
         load(folder)(np.ones(1_000), 16_000)
+
+
+def test_replaced_folder_keeps_its_name_until_the_new_one_is_on_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+
+    def flush(path: Path) -> None:
+        assert (folder / model_folder.CONFIG).is_file()
+        flushed.append(path.name)
+
+    monkeypatch.setattr("sousaphone.files.flush", flush)
+    with model_folder.new_folder(folder, overwrite=True) as new:
+        shutil.copy(folder / model_folder.CONFIG, new)
+    assert model_folder.CONFIG in flushed
+    assert [path.name for path in folder.iterdir()] == [model_folder.CONFIG]
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -93,6 +93,7 @@ def _further_errors(source: Path | str) -> Iterator[str]:
         raw = pd.read_parquet(path)
     except (OSError, ValueError):
         return
+    raw = raw.loc[:, ~raw.columns.duplicated()]
     valid = raw.assign(**{TEXT["rudiment"]: SLUGS[0]})  # rudiments are checked separately
     columns = {ours: theirs for ours, theirs in {**TEXT, **NUMBERS}.items() if theirs in valid}
     slugs, paths = (raw.get(TEXT[name], pd.Series()).dropna().astype(str) for name in ("rudiment", "audio_path"))
@@ -100,7 +101,7 @@ def _further_errors(source: Path | str) -> Iterator[str]:
         lambda: read_splits(root / "splits.json"),
         lambda: check_labels(RawLabels(root, path, valid, columns)),
         lambda: canonical_slugs(slugs.unique(), path),
-        lambda: find_files(root, paths.tolist(), LABELS),
+        lambda: find_files(root, paths.tolist(), f"remove their rows from {LABELS}"),
     ]
     for validate in checks:
         try:

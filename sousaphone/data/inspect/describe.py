@@ -17,6 +17,7 @@ from sousaphone.data.inspect.inseparable import Pair
 from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 from sousaphone.data.readers import csv
 from sousaphone.data.readers.parquet import place_in_shard
+from sousaphone.data.readers.paths import LISTS
 from sousaphone.data.readers.sousa import LABELS
 from sousaphone.data.splits import SPLITS
 from sousaphone.files import expanded
@@ -31,7 +32,7 @@ def form(source: Path | str, dataset: Dataset) -> str:
     """Return the layout and location of a data set."""
     if place_in_shard(dataset.clips.audio_path.iloc[0])[1] is not None:
         kind = "Parquet shards with audio, as on the hub"
-    elif Path(source).suffix.lower() in (".csv", ".jsonl"):
+    elif Path(source).suffix.lower() in LISTS:
         return f"list of clips, {expanded(source).absolute()}"
     elif (dataset.root / LABELS).is_file():
         kind = f"SOUSA's local layout ({LABELS})"

@@ -18,13 +18,14 @@ from sousaphone.errors import UserError
 from sousaphone.hardware import count_cpus
 
 
-def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[list[str], list[int], list[int]]:
-    """Return path, size (bytes) and modification time (ns) of each file in `labels`; 100,000 clips take a second.
+def find_files(root: Path, audio_paths: Sequence[str], remedy: str) -> tuple[list[str], list[int], list[int]]:
+    """Return path, size (bytes) and modification time (ns) of each file; 100,000 clips take a second.
 
     A path is returned as spelled on disk, which may be in another Unicode normal form than in the labels.
 
     Raises:
-        UserError: a path leaves `root` (absolute, '..', a link), or a file is missing or inaccessible.
+        UserError: a path leaves `root` (absolute, '..', a link), or a file is inaccessible or missing, to which
+            `remedy` applies, or is a pipe, a socket or a device.
     """
     folders: dict[str, dict[str, os.DirEntry[str]]] = {}
     paths, sizes, times, missing = [], [], [], []
@@ -57,8 +58,8 @@ def find_files(root: Path, audio_paths: Sequence[str], labels: str) -> tuple[lis
             times.append(status.st_mtime_ns)
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(audio_paths)} audio files are missing in {root} (the first: {missing[0]}); "
-            f"copy them there or remove their rows from {labels}"
+            f"{len(missing)} of {len(audio_paths)} audio files are missing in {root}, or no files (the first: "
+            f"{missing[0]}); copy them there or {remedy}"
         )
     return paths, sizes, times
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
-from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing
+from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, GivenSplits, RawLabels, refuse_missing, refuse_repeated
 from sousaphone.data.splits import SPLIT_NAMES
 from sousaphone.errors import UserError
 from sousaphone.text import one_line
@@ -60,7 +60,7 @@ def read_lists(root: Path, lists: Sequence[Path]) -> RawLabels:
     raw = pd.concat(tables, ignore_index=True).fillna("")
     columns = _columns(list(raw.columns))
     origin = lists[0] if len(lists) == 1 else root
-    named_split = [name for name in raw.columns if name.strip().lower() == "split"]
+    named_split = _named_split(raw.columns)
     folders = raw[columns["audio_path"]].str.removeprefix("./").str.extract("^([^/]+)/", expand=False)
     splits = None
     if named_split:
@@ -93,13 +93,20 @@ def _read(path: Path) -> pd.DataFrame:
             rows, header = list(reader), list(reader.fieldnames or [])
         if excess := [row[beyond] for row in rows if "".join(row.get(beyond, ())).strip()]:
             raise ValueError(f"{beyond}: {excess[0]}")
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(
             f"{path} is not readable as {path.suffix[1:]} ({one_line(error)}); save it as UTF-8, one clip per line"
         ) from None
     if not text:
         raise UserError(f"{path} is empty; its first line must name the columns, such as path,label,player")
+    if header is not None:
+        refuse_repeated(path, [*_columns(header).values(), *_named_split(header)], header)
+        header = list(dict.fromkeys(header))
     return pd.DataFrame(rows, columns=header, dtype=object).fillna("").astype(str)
+
+
+def _named_split(present: Iterable[str]) -> list[str]:
+    return [name for name in present if name.strip().lower() == "split"]
 
 
 def _columns(present: list[str]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from sousaphone.data.readers.audio_files import find_files
 from sousaphone.data.readers.paths import SUFFIXES
 from sousaphone.data.readers.raw_labels import GivenSplits, RawLabels
 from sousaphone.data.splits import SPLIT_NAMES
@@ -26,12 +27,15 @@ class Recordings:
     """Files below a folder."""
 
     audio_paths: tuple[str, ...]  # relative, sorted, each in a folder of its rudiment
+    sizes: tuple[int, ...]  # bytes
+    times: tuple[int, ...]  # of modification, ns
     ignored: int  # audio files at the top level, or hidden
     others: dict[str, int]  # number of other files by suffix ('' for none)
 
 
 def find_recordings(root: Path) -> Recordings:
-    """List the recordings below `root`; links to folders are not followed."""
+    """List the recordings below `root`; links to folders are not followed. Raises a UserError for what cannot be read
+    as a file below `root`, see `find_files`."""
     found, ignored, others = [], 0, Counter[str]()
     for folder, folders, names in os.walk(root, onerror=_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -50,7 +54,8 @@ def find_recordings(root: Path) -> Recordings:
             f"{len(odd)} of {len(found)} recordings in {root} have names that are not UTF-8 (the first: "
             f"{odd[0]!a}); rename them"
         )
-    return Recordings(tuple(sorted(found)), ignored, dict(others))
+    files = find_files(root, sorted(found), "remove what has their names")
+    return Recordings(*map(tuple, files), ignored, dict(others))
 
 
 def by_rudiment(recordings: Recordings) -> bool:
@@ -61,7 +66,8 @@ def by_rudiment(recordings: Recordings) -> bool:
 def read_folder(root: Path, recordings: Recordings) -> RawLabels:
     """Label the recordings by their folders."""
     paths = [PurePosixPath(path) for path in recordings.audio_paths]
-    raw = pd.DataFrame({"audio_path": recordings.audio_paths})
+    files = {"audio_path": recordings.audio_paths, "size_bytes": recordings.sizes, "modified_ns": recordings.times}
+    raw = pd.DataFrame(files)
     raw["sample_id"] = raw.audio_path
     raw["rudiment"] = [path.parent.name for path in paths]
     above = [path.parts[:-2] for path in paths]  # folders above the rudiment's

@@ -31,12 +31,8 @@ def finish(raw: RawLabels, only_test: bool = False) -> Dataset:
     clips, split_notes = _split(raw, clips, only_test)
     audio_paths = clips.audio_path.tolist()
     if raw.file_list:
-        audio_paths, sizes, times = find_files(raw.root, audio_paths, raw.file_list)
+        audio_paths, sizes, times = find_files(raw.root, audio_paths, f"remove their rows from {raw.file_list}")
         clips = clips.assign(audio_path=audio_paths, size_bytes=sizes, modified_ns=times)
-    elif "size_bytes" not in clips:
-        statuses = [(raw.root / path).stat() for path in audio_paths]
-        clips["size_bytes"] = [status.st_size for status in statuses]
-        clips["modified_ns"] = [status.st_mtime_ns for status in statuses]
     if raw.read_headers:
         clips["duration_sec"] = durations(raw.root, audio_paths)
     columns = list(dict.fromkeys((*_FIRST, *NUMBERS, *TEXT)))

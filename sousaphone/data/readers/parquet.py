@@ -27,7 +27,9 @@ _BATCH = 16  # rows read at a time; a clip has about a megabyte
 def find_shards(root: Path) -> list[Path]:
     """Return the shards of a data directory by split and name; none for another layout."""
     for folder in ("audio", "data", "."):  # SOUSA's, the hub's default, and the directory itself
-        shards = sorted(path for path in (root / folder).glob("*.parquet") if _SHARD.fullmatch(path.name))
+        shards = sorted(
+            path for path in (root / folder).glob("*.parquet") if _SHARD.fullmatch(path.name) and path.is_file()
+        )
         if shards:
             _refuse_gaps(shards)
             return sorted(shards, key=lambda path: SPLITS.index(_split(path)))

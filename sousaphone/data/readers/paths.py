@@ -11,14 +11,15 @@ from sousaphone.files import expanded
 from sousaphone.text import one_line
 
 SUFFIXES = (".wav", ".flac", ".mp3", ".ogg")  # of recordings
+LISTS = (".csv", ".jsonl")  # suffixes of files that list recordings
 
 
 def local_path(given: Path | str) -> Path:
     """Return the absolute path, with ~ expanded. It need not exist, but must be accessible."""
     if given == "":  # would be the current directory
         raise UserError(
-            "the path of the data set is '' (perhaps an unset variable); give a directory, a CSV file, or "
-            "hub:OWNER/NAME"
+            "the path of the data set is '' (perhaps an unset variable); give a directory, a CSV or JSONL file, "
+            "or hub:OWNER/NAME"
         )
     with accessible(given):
         path = expanded(given).absolute()

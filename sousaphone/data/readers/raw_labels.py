@@ -70,7 +70,9 @@ def read_labels(file: pyarrow.parquet.ParquetFile, origin: Path, columns: Mappin
     present = file.schema_arrow.names
     required = [columns[name] for name in REQUIRED if name in columns]
     refuse_missing(origin, [name for name in required if name not in present], present)
-    return file.read(columns=[name for name in columns.values() if name in present]).to_pandas()
+    used = [name for name in columns.values() if name in present]
+    refuse_repeated(origin, used, present)
+    return file.read(columns=used).to_pandas()
 
 
 def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str]) -> None:
@@ -80,3 +82,9 @@ def refuse_missing(origin: Path, missing: Sequence[str], present: Collection[str
             f"{origin} lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; it has: "
             f"{', '.join(sorted(present))}; add or rename columns"
         )
+
+
+def refuse_repeated(origin: Path, used: Sequence[str], present: Sequence[str]) -> None:
+    """Raise a UserError if one of the columns that are used is there more than once."""
+    if twice := [name for name in used if present.count(name) > 1]:
+        raise UserError(f"{origin} has {present.count(twice[0])} columns {twice[0]}; keep one, and rename the others")

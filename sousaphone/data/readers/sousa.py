@@ -7,7 +7,7 @@ from pathlib import Path
 from sousaphone.data.dataset import Dataset
 from sousaphone.data.readers import csv, folder, hub, parquet
 from sousaphone.data.readers.labels import finish
-from sousaphone.data.readers.paths import accessible, local_path
+from sousaphone.data.readers.paths import LISTS, accessible, local_path
 from sousaphone.data.readers.raw_labels import NUMBERS, TEXT, RawLabels, open_parquet, read_labels
 from sousaphone.errors import UserError
 
@@ -19,8 +19,8 @@ def read_dataset(source: Path | str, only_test: bool = False) -> Dataset:
 
     Args:
         source: a directory (labels/samples.parquet; metadata.csv or metadata.jsonl, also in folders named after splits;
-            Parquet shards of the hub; or one folder of recordings per rudiment, tried in this order), a CSV file,
-            or hub:OWNER/NAME.
+            Parquet shards of the hub; or one folder of recordings per rudiment, tried in this order), a CSV or
+            JSONL file, or hub:OWNER/NAME.
         only_test: use every clip as a test clip and ignore splits; a single player is enough.
 
     Raises:
@@ -37,12 +37,12 @@ def located(source: Path | str) -> Path:
 
 
 def _read(root: Path) -> RawLabels:
-    if root.is_file() and root.suffix.lower() in (".csv", ".jsonl"):
+    if root.is_file() and root.suffix.lower() in LISTS:
         return csv.read_lists(root.parent, [root])
     if not root.is_dir():
         raise UserError(
             f"data directory {root} is not a directory; give the directory that contains {LABELS} or one folder per "
-            "rudiment, or a CSV file"
+            "rudiment, or a CSV or JSONL file"
         )
     with accessible(root):
         has_labels, metadata = (root / LABELS).is_file(), csv.find_lists(root)

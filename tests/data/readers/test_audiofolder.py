@@ -10,6 +10,7 @@ import pytest
 
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
+from sousaphone.planning.resolve_options import check_source
 from sousaphone.rudiments import SLUGS
 from tests.data.forms import labels
 
@@ -48,6 +49,13 @@ def test_layout_is_read(source, tmp_path, suffix, in_splits):
     pd.testing.assert_frame_equal(clips[same], expected[same])
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_list_itself_may_be_given(source, tmp_path, suffix):
+    root = audiofolder(source, tmp_path / "set", suffix, in_splits=False)
+    path = check_source("--data-dir", str(root / f"metadata.{suffix}"))
+    pd.testing.assert_frame_equal(read_dataset(path).clips, read_dataset(root).clips)
+
+
 def test_folders_of_splits_may_have_lists_of_either_kind(source, tmp_path):
     root = audiofolder(source, tmp_path / "set", "csv", in_splits=True)
     expected = read_dataset(root).clips
@@ -64,7 +72,7 @@ def test_unknown_players_of_different_splits_are_different(source, tmp_path):
     assert not dataset.players_known
 
 
-@pytest.mark.parametrize("line", ["[1, 2]", "{", "3"])
+@pytest.mark.parametrize("line", ["[1, 2]", "{", "3", pytest.param("[" * 200_000, id="deep")])
 def test_invalid_line_is_rejected(source, tmp_path, line):
     root = audiofolder(source, tmp_path / "set", "jsonl", in_splits=False)
     with (root / "metadata.jsonl").open("a") as file:

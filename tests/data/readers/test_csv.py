@@ -67,6 +67,17 @@ def test_cell_beyond_the_header_is_rejected(source):
     assert "90" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["path", "label", "player", "split"])
+def test_column_that_is_used_must_be_there_once(source, name):
+    path = write(source, **PLAIN, player="profile_id", split="split")
+    expected, lines = read_dataset(path).clips, path.read_text().splitlines()
+    cells = [f"{line},x,x" for line in lines[1:]]
+    path.write_text("\n".join([f"{lines[0]},note,{name}", *cells]))
+    assert f"2 columns {name}" in refusal(path)
+    path.write_text("\n".join([f"{lines[0]},note,note", *cells]))
+    pd.testing.assert_frame_equal(read_dataset(path).clips, expected)
+
+
 @pytest.mark.parametrize("listed", ["NFC", "NFD"])
 def test_file_names_are_found_in_another_normal_form(source, listed):
     path = write(source, **PLAIN, player="profile_id")

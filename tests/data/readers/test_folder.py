@@ -7,6 +7,7 @@ import pytest
 import soundfile
 
 from sousaphone.data.cache.build import build_caches
+from sousaphone.data.inspect.check import check
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 
@@ -183,6 +184,32 @@ def test_formats_rates_and_channels_give_equal_audio(tmp_path):
         spectrum = np.abs(np.fft.rfft(cache.wave[a:b] * np.hanning(b - a)))
         assert np.argmax(spectrum) * 16_000 / (b - a) == pytest.approx(440, abs=4)
         assert b - a == pytest.approx(8_000, rel=0.2)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("labels", [None, "metadata.csv"])  # unreadable, so that `check` looks for recordings
+def test_pipe_is_not_read(root, linked, labels):
+    pipe = root / "Flam Tap" / "anna_take09.wav"
+    os.mkfifo(root / "pipe" if linked else pipe)
+    if linked:
+        pipe.symlink_to(root / "pipe")
+    if labels:
+        (root / labels).touch()
+    assert (labels or pipe.name) in refusal(root)
+    assert (labels or pipe.name) in check(root).findings[0].text
+
+
+@pytest.mark.parametrize("target", ["recording", "nothing"])
+def test_link_out_of_the_directory_is_refused(root, tmp_path_factory, target):
+    outside = tmp_path_factory.mktemp("outside")
+    record(outside / "recording.wav")
+    (root / "Flam Tap" / "anna_take09.wav").symlink_to(outside / f"{target}.wav")
+    assert "Flam Tap/anna_take09.wav' leaves the data directory" in refusal(root)
+
+
+def test_link_to_another_recording_is_read(root):
+    (root / "Flam Tap" / "anna_take09.wav").symlink_to("anna_take01.wav")
+    assert len(read_dataset(root).clips) == 17
 
 
 def test_file_that_is_not_audio_is_named(root):

@@ -6,8 +6,10 @@ import os
 import shutil
 
 import pandas as pd
+import pyarrow.parquet
 import pytest
 
+from sousaphone.data.inspect.check import check
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
 from sousaphone.planning.resolve_options import check_source
@@ -166,6 +168,14 @@ def test_unreadable_labels_are_rejected(root, content):
 def test_missing_columns_are_named(root):
     rewrite_labels(root, lambda table: table.drop(columns=["profile_id", "audio_path"]))
     assert "lacks the columns profile_id, audio_path" in refusal(root)
+
+
+def test_repeated_column_is_named(root):
+    table = pyarrow.parquet.read_table(root / "labels" / "samples.parquet")
+    table = table.append_column("rudiment_slug", table["rudiment_slug"])
+    pyarrow.parquet.write_table(table, root / "labels" / "samples.parquet")
+    assert "2 columns rudiment_slug" in refusal(root)
+    assert any("2 columns rudiment_slug" in finding.text for finding in check(root, audio=False).findings)
 
 
 def test_labels_without_rows_are_rejected(root):
