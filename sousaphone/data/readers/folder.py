@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -26,9 +27,9 @@ from sousaphone.text import counted
 class Recordings:
     """Files below a folder."""
 
-    audio_paths: tuple[str, ...]  # relative, sorted, each in a folder of its rudiment
-    sizes: tuple[int, ...]  # bytes
-    times: tuple[int, ...]  # of modification, ns
+    audio_paths: Sequence[str]  # relative, sorted, each in a folder of its rudiment
+    sizes: Sequence[int]  # bytes
+    times: Sequence[int]  # of modification, ns
     ignored: int  # audio files at the top level, or hidden
     others: dict[str, int]  # number of other files by suffix ('' for none)
 
@@ -55,7 +56,7 @@ def find_recordings(root: Path) -> Recordings:
             f"{odd[0]!a}); rename them"
         )
     files = find_files(root, sorted(found), "remove what has their names")
-    return Recordings(*map(tuple, files), ignored, dict(others))
+    return Recordings(*files, ignored, dict(others))
 
 
 def by_rudiment(recordings: Recordings) -> bool:
