@@ -295,11 +295,15 @@ def _augmentation(found: Findings) -> Iterator[Block]:
             f"Test accuracy with augmentation minus test accuracy without it, on the same clips. The interval is "
             f"{_INTERVAL.format(unit=found.unit)}. {_P.format(unit=found.unit)}, not adjusted for the number of rows."
         )
-        rows = [(title(pair.first.model), *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)]
-        yield Table(("backbone", *_PAIR[1:], f"{found.unit}s"), rows)
-        losses = [(pair.first.model, pair.first.mean("train_ce"), pair.second.mean("train_ce")) for pair in pairs]
+        rows = [
+            (pair.first.label_without_augmentation, *row[1:]) for pair, row in zip(pairs, pair_rows(pairs), strict=True)
+        ]
+        yield Table(("arm", *_PAIR[1:], f"{found.unit}s"), rows)
+        losses = [(pair.first, pair.first.mean("train_ce"), pair.second.mean("train_ce")) for pair in pairs]
         behind = [
-            f"{title(model)} ({on:.2f}, {off:.2f} without)" for model, on, off in losses if on and off and on > off
+            f"{arm.label_without_augmentation} ({on:.2f}, {off:.2f} without)"
+            for arm, on, off in losses
+            if on and off and on > off
         ]
         if behind:
             yield Text(

@@ -39,24 +39,24 @@ def wilson_interval(fraction: float, number: float) -> tuple[float, float]:
     return (fraction + extra / 2 - half) / (1 + extra), (fraction + extra / 2 + half) / (1 + extra)
 
 
-def accuracy_interval(players: npt.NDArray[np.float64], clips: int) -> tuple[float, float, float]:
-    """Return (mean, low, high) of the players' accuracies [P] on all their `clips` together: the wider of the 95 % t
-    interval over players and Wilson's over clips. The limits are NaN for fewer than FEWEST_PLAYERS, and may be outside
-    0 to 1."""
+def accuracy_interval(players: npt.NDArray[np.float64], clips: npt.NDArray[np.int64]) -> tuple[float, float, float]:
+    """Return (mean, low, high) of the players' accuracies [P], each on its number of clips [P]: the wider of the 95 % t
+    interval over players and Wilson's over clips. With unequal numbers, the mean over players is as precise as one of
+    fewer clips: P times the harmonic mean of the numbers. The limits are NaN for fewer than FEWEST_PLAYERS, and may be
+    outside 0 to 1."""
     mean, low, high = mean_interval(players)
     if len(players) < FEWEST_PLAYERS:
         return mean, math.nan, math.nan
-    fewest, most = wilson_interval(mean, clips)
+    fewest, most = wilson_interval(mean, len(players) ** 2 / float((1 / clips).sum()))
     return mean, min(low, fewest), max(high, most)
 
 
 def confidence_bins(confidence: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Return the bin [N] of each clip: clips are sorted by confidence [N] into BINS bins of equal numbers."""
-    bin_of = np.empty(len(confidence), dtype=np.int64)
-    order = confidence.argsort(kind="stable")
-    for number, rows in enumerate(np.array_split(order, min(BINS, len(confidence)))):
-        bin_of[rows] = number
-    return bin_of
+    """Return the bin [N] of each clip: clips are sorted by confidence [N] into at most BINS bins of about equal
+    numbers, those of equal confidence into the same bin."""
+    places = stats.rankdata(confidence) - 1  # of equal ones their mean
+    ends = np.cumsum([len(part) for part in np.array_split(places, min(BINS, len(places)))])
+    return np.unique(np.searchsorted(ends, places, side="right"), return_inverse=True)[1]
 
 
 def calibration_error(confidence: npt.NDArray[np.float64], correct: npt.NDArray[np.bool_]) -> float:

@@ -95,7 +95,7 @@ def _rows(run: Findings) -> list[Row]:
         if len(predicted):
             whole = accuracy_of(predicted)
             by_trial = predicted.groupby("trial_id", observed=True)
-            seeds = [(str(name), 100 * float(by_player(own).mean())) for name, own in by_trial]
+            seeds = [(str(name), 100 * float(by_player(own).accuracy.mean())) for name, own in by_trial]
             low, high = 100 * possible(whole.low), 100 * possible(whole.high)
             test, players = Value(100 * whole.accuracy, low, high, seeds), whole.players
         else:

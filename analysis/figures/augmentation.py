@@ -55,7 +55,7 @@ def effects(run: Findings) -> list[Effect]:
     """The difference of each pair of arms that differ in augmentation only and have all their results."""
     found = [
         Effect(
-            pair.first.label.removesuffix(" · augmented").removesuffix("augmented") or "all",
+            pair.first.label_without_augmentation,
             run.look(pair.first),
             pair.contrast,
         )

@@ -88,7 +88,8 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
     better in one."""
     found: list[int] = []
     for place in sorted(range(len(costs)), key=lambda i: (costs[i], -values[i])):
-        if not found or values[place] > values[found[-1]]:
+        best = (costs[found[-1]], values[found[-1]]) if found else (0.0, -math.inf)
+        if values[place] > best[1] or (costs[place], values[place]) == best:
             found.append(place)
     return found
 
@@ -149,8 +150,8 @@ def picture(run: Findings) -> Picture:
         return _nothing_yet(run)
     numbers = numbers_of(panels)
     caption = (
-        "Upper left is better. The line is the Pareto front: each of its arms is more accurate than all other arms "
-        "of the same or a lower cost. Its arms are numbered by validation accuracy"
+        "Upper left is better. The line is the Pareto front: no other arm is at least as good as one of its arms in "
+        "both and better in one. Its arms are numbered by validation accuracy"
     )
     caption += "; bars span the seeds." if any(len(p.arm.shown) > 1 for p in panels[0].points) else "."
     if any(point.x != point.cost for panel in panels for point in panel.points):

@@ -61,6 +61,10 @@ class Arm:
         return next((mean for mean in means if mean is not None), -math.inf)
 
     @property
+    def label_without_augmentation(self) -> str:
+        return self.label.removesuffix(" · augmented").removesuffix("augmented") or title(self.model)
+
+    @property
     def name(self) -> str:
         """The label, with the state unless all trials have all their results."""
         return f"{self.label} ({self.state})" if self.state else self.label

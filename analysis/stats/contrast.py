@@ -14,6 +14,7 @@ from scipy import stats
 from analysis.stats.statistics import TINY, sign_flip_p, tango_interval
 from sousaphone.scores import LEVEL
 
+_DISTINCT = 0.9  # quantile of F from which two arms vary more between seeds than the others
 SEEDS_FOR_SPREAD = 3  # fewest seeds of an arm from which the variance between seeds is estimated
 
 Floats = npt.NDArray[np.float64]
@@ -97,11 +98,13 @@ def contrast(
     if min(map(len, varying)) >= SEEDS_FOR_SPREAD:
         seed_parts = [(float(seeds.var(ddof=1)) / len(seeds), len(seeds) - 1.0) for seeds in varying]
         if pooled is not None:
-            # Two variances of three seeds each have few degrees of freedom. Arms that vary more than the others keep
-            # their own variance.
+            # Two variances of three seeds each have few degrees of freedom. Arms that vary clearly more than the others
+            # keep their own variance, with its degrees of freedom.
             ratio, df = pooled
             expected = sum(ratio * seeds.mean() * (1 - seeds.mean()) / len(seeds) for seeds in varying)
-            seed_parts = [(max(expected, sum(part for part, _ in seed_parts)), df)]
+            own, own_df = (sum(column) for column in zip(*seed_parts, strict=True))
+            if own <= stats.f.ppf(_DISTINCT, own_df, df) * expected:
+                seed_parts = [(max(expected, own), df)]
     error, df = welch([(variance / number, number - 1.0), *seed_parts])
     half = float(stats.t.ppf((1 + LEVEL) / 2, df)) * error
     # With unequal numbers of clips, players have the same weight here as well; this leaves the weight of fewer clips.

@@ -10,6 +10,7 @@ from scipy import stats
 
 from analysis.load.trials import Trial
 from analysis.stats.arms import Arm, arms, best_of_each, title
+from analysis.stats.statistics import TINY
 from sousaphone.runs.baseline_results import Baseline
 from sousaphone.runs.statuses import Status
 from sousaphone.text import counted, first_few
@@ -91,7 +92,7 @@ def _learns(trials: Sequence[Trial], baselines: Sequence[Baseline], live: bool, 
         met = None if best > LEAST_ACCURACY else unmet
         return Criterion(name, met, f"{best:.1%} ({trial_id}); no baselines were measured")
     baseline, what = max(rivals)
-    met = True if best > LEAST_ACCURACY and best - baseline >= LEAST_LEAD else unmet
+    met = True if best > LEAST_ACCURACY and best - baseline >= LEAST_LEAD - TINY else unmet
     return Criterion(name, met, f"{best:.1%} ({trial_id}); best baseline {baseline:.1%} ({what})")
 
 

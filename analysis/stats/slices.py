@@ -43,17 +43,18 @@ def possible(accuracy: float) -> float:
     return float(np.clip(accuracy, 0.0, 1.0))
 
 
-def by_player(rows: pd.DataFrame) -> pd.Series:
-    """Return each player's accuracy (a fraction) from one arm's rows: averaged over seeds, then over clips."""
+def by_player(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each player's `accuracy` (a fraction) from one arm's rows, averaged over seeds, then over clips, and its
+    number of `clips`."""
     own = rows.groupby("sample_id", observed=True).agg(player=("player", "first"), correct=("correct", "mean"))
-    return own.groupby("player", observed=True).correct.mean()
+    return own.groupby("player", observed=True).correct.agg(accuracy="mean", clips="size")
 
 
 def accuracy_of(rows: pd.DataFrame) -> Slice:
     """Return one arm's accuracy on the clips in `rows` (sample_id, player, correct; at least one row)."""
     players = by_player(rows)
-    clips = rows.sample_id.nunique()
-    return Slice(*accuracy_interval(players.to_numpy(), clips), clips, len(players))
+    interval = accuracy_interval(players.accuracy.to_numpy(), players.clips.to_numpy())
+    return Slice(*interval, int(players.clips.sum()), len(players))
 
 
 def parts(clips: pd.DataFrame, column: str) -> pd.Series | None:

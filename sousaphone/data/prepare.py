@@ -38,7 +38,7 @@ def fill_caches(dataset: Dataset, trials: Iterable[TrainConfig], cache_dir: Path
 
 
 def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], cache_dir: Path) -> str:
-    """Return a warning if an additional test set shares recordings with the training clips, else ''.
+    """Return a warning if an additional test set shares recordings with the training or validation clips, else ''.
 
     Clips are compared by their length and two excerpts. Both data sets must be in the cache at the trials' rates.
     """
@@ -51,13 +51,14 @@ def overlap(dataset: Dataset, further: Dataset, trials: Iterable[TrainConfig], c
             parts = (clip[:_EXCERPT].tobytes(), clip[len(clip) // 2 :][:_EXCERPT].tobytes())
             yield hashlib.blake2b(b"%d " % len(clip) + b"".join(parts), digest_size=16).digest()
 
-    train = {clip for clip, split in zip(excerpts(dataset), dataset.clips.split, strict=True) if split == "train"}
-    shared = sum(clip in train for clip in excerpts(further))
+    kinds = zip(excerpts(dataset), dataset.clips.split, strict=True)
+    used = {clip for clip, split in kinds if split in ("train", "validation")}
+    shared = sum(clip in used for clip in excerpts(further))
     if not shared:
         return ""
     return (
-        f"{shared} of the {len(further.clips)} recordings of --test-also are also training clips, so its scores are "
-        "not test results; give recordings that are not used for training"
+        f"{shared} of the {len(further.clips)} recordings of --test-also are also training or validation clips, so its "
+        "scores are not test results; give recordings that are not used for training"
     )
 
 

@@ -37,8 +37,8 @@ def summary(
     scores, truth = torch.tensor(probabilities), torch.tensor(labels)
     names, index = np.unique(np.asarray(players), return_inverse=True)
     correct = probabilities.argmax(1) == labels
-    by_player = np.bincount(index, correct) / np.bincount(index)
-    mean, *interval = accuracy_interval(by_player, len(labels))
+    clips = np.bincount(index)
+    mean, *interval = accuracy_interval(np.bincount(index, correct) / clips, clips)
     return {
         "clips": len(labels),
         "players": len(names),

@@ -29,11 +29,12 @@ def phrases(levels: npt.NDArray[np.float32], gate_db: float = GATE_DB) -> list[t
         gate_db: frames that are quieter than the loudest one by more than this are silence.
     """
     loudest = levels.max(initial=-np.inf)
-    active = np.flatnonzero(levels >= max(loudest - gate_db, SILENCE_DB)) * FRAME_SECONDS
+    active = np.flatnonzero(levels >= max(loudest - gate_db, SILENCE_DB))
     if not len(active):
         return []
-    last = np.flatnonzero(np.diff(active) > PAUSE_SECONDS)  # last frame before each pause
-    starts, ends = active[np.append(0, last + 1)], active[np.append(last, len(active) - 1)] + FRAME_SECONDS
+    last = np.flatnonzero(np.diff(active) - 1 > round(PAUSE_SECONDS / FRAME_SECONDS))  # last frame before each pause
+    starts, ends = active[np.append(0, last + 1)], active[np.append(last, len(active) - 1)] + 1
+    starts, ends = starts * FRAME_SECONDS, ends * FRAME_SECONDS
     before, after = _MARGINS
     whole = len(levels) * FRAME_SECONDS
     return [(max(0.0, a - before), min(b + after, whole)) for a, b in zip(starts.tolist(), ends.tolist(), strict=True)]

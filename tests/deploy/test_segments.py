@@ -29,6 +29,15 @@ def test_pauses_divide_and_shorter_gaps_do_not() -> None:
     assert np.allclose(found, [(2.0, 5.0), (6.2, 9.0)], atol=0.25)
 
 
+@pytest.mark.parametrize(("frames", "parts"), [(50, 1), (51, 2)])
+def test_pause_is_longer_than_a_second_wherever_it_is(frames: int, parts: int) -> None:
+    for before in range(1, 500):
+        recording = np.full(before + frames + 1, -70, np.float32)
+        recording[[before - 1, -1]] = -12
+        recording[:before] = -12
+        assert len(phrases(recording)) == parts
+
+
 def test_recording_without_sound_has_no_phrase() -> None:
     assert phrases(levels((5, -120))) == []
     assert phrases(np.empty(0, np.float32)) == []

@@ -92,8 +92,8 @@ def pairs(clips: pd.DataFrame, sequences: StrokeSequences) -> list[Pair]:
         known = np.flatnonzero(np.isfinite(own))
         if not len(known) or not math.isfinite(agreement[a, b]):
             continue
-        by_player = pd.Series(own[known]).groupby(players[known]).mean().to_numpy()
-        mean, low, high = accuracy_interval(by_player, len(known))
+        by_player = pd.Series(own[known]).groupby(players[known]).agg(["mean", "size"])
+        mean, low, high = accuracy_interval(by_player["mean"].to_numpy(), by_player["size"].to_numpy())
         names = (str(classes[a]), str(classes[b]))
         same_strokes = "hand" not in sequences.attributes and _written(names[0]) == _written(names[1])
         counts = len(by_player), len(known)

@@ -106,6 +106,7 @@ def test_baselines_are_rows_below_the_arms(found: dict[str, Picture]) -> None:
 def test_front_contains_the_undominated_points() -> None:
     assert front([1, 2, 3, 4], [0.1, 0.3, 0.2, 0.4]) == [0, 1, 3]
     assert front([5], [0.1]) == [0]
+    assert front([1, 1, 1], [0.5, 0.4, 0.5]) == [0, 2]
     assert front([2, 1, 1], [0.5, 0.5, 0.6]) == [2]  # only the cheaper and better one
     rng = np.random.default_rng(0)
     costs, values = rng.integers(1, 9, 60).tolist(), rng.integers(1, 9, 60).tolist()

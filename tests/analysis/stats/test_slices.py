@@ -36,7 +36,7 @@ def cut(column: str) -> pd.Series:
 
 
 def test_accuracy_is_averaged_over_seeds_then_clips_then_players() -> None:
-    assert by_player(ROWS).to_dict() == {"p": 0.5, "q": 1.0, "r": 0.25}
+    assert by_player(ROWS).accuracy.to_dict() == {"p": 0.5, "q": 1.0, "r": 0.25}
     whole = accuracy_of(ROWS)
     assert (whole.accuracy, whole.low, whole.high) == mean_interval([0.5, 1.0, 0.25])
     assert (whole.clips, whole.players) == (6, 3)
