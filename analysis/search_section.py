@@ -147,8 +147,9 @@ def _importances(results: SearchResults) -> Iterator[Block]:
         f"Importance of the settings for the score at the first rung ({min(results.search.rungs):,} steps), which all "
         "configurations reach; a configuration that diverged before counts as 0. Importance (fANOVA) divides the "
         "variation of the scores, noise included, among the settings. Whether an effect is visible is tested: p is the "
-        "fraction of 999 permutations of the scores that a curve of the setting fits at least as well, adjusted by "
-        "Holm's method for the number of settings; visible at 0.05."
+        "fraction of 1,000 orders of the scores (the observed one and 999 permutations) that a curve of the setting "
+        "fits at least as well as the observed one, adjusted by Holm's method for the number of settings; visible "
+        "at 0.05."
     )
     yield Table(("backbone", "setting", "importance", "p", "effect"), rows)
     if few := [f"{title(model)} {number}" for model, number in points.items() if number < FEW_POINTS]:

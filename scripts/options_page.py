@@ -51,7 +51,8 @@ def _usage(name: str, parser: Mapping[str, Any]) -> str:
     if parser.get("action") is argparse.BooleanOptionalAction:
         return f"{flag(name)}, {flag('no_' + name)}"
     values = f"{{{','.join(parser['choices'])}}}" if "choices" in parser else parser.get("metavar", "")
-    return f"{flag(name)} {values}{' ...' if parser.get('nargs') == '+' else ''}".strip()
+    usage = f"{flag(name)} {values}{' ...' if parser.get('nargs') == '+' else ''}".strip()
+    return usage.replace("|", r"\|")  # which would end the cell of the table
 
 
 if __name__ == "__main__":

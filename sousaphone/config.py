@@ -79,7 +79,11 @@ class TrainConfig:
         high=10.0,
     )
     efficientat_hop: int | None = option(
-        None, "EfficientAT's frame hop, samples at 32 kHz", shown="from the file name, else 320", low=32, high=3200
+        None,
+        "EfficientAT's frame hop, samples at 32 kHz",
+        shown="from the file name, else 320; 160 at nano",
+        low=32,
+        high=3200,
     )
     frontend_mismatch: str = option(
         "", "backbones A,B whose weights may be of other features than the front end's", shown="none"

@@ -37,10 +37,10 @@ def comparison_table(
     Training and validation metrics are of the best epoch, as are the metrics over whole clips (`averaged`);
     accuracies are fractions, samples_per_second is the mean over the epochs and peak_memory_mb the maximum; unknown
     values are missing. train_seconds, seconds_per_epoch and samples_per_second are in seconds of `Trial.clock`.
-    `partial` marks rows whose numbers are of fewer epochs than planned. Only rows with the same `signature` are
-    comparable. `cpu_ms` (milliseconds of one core for each clip), `adapter_bytes` (size of the file with the trained
-    weights) and `tested` (test accuracy as a mean over players, with its 95 % interval) are by trial_id. The last
-    columns are the settings that the sweep varies.
+    `partial` marks trials that have results but neither completed nor stopped early. Only rows with the same
+    `signature` are comparable. `cpu_ms` (milliseconds of one core for each clip), `adapter_bytes` (size of the file
+    with the trained weights) and `tested` (test accuracy as a mean over players, with its 95 % interval) are by
+    trial_id. The last columns are the settings that the sweep varies.
     """
     table = pd.DataFrame([_row(trial, cpu_ms, adapter_bytes, tested.get(trial.trial_id)) for trial in trials])
     numbers = [name for name in table.columns[table.columns.get_loc("val_acc") :] if name not in WORDS]

@@ -64,8 +64,8 @@ examples:
   %(prog)s /tmp/drums --clips 5000 --seed 1 --soundfont FluidR3_GM.sf2 --workers 8
 """
 _CACHE = """\
-Decode every clip into the waveform cache for training (SOUSAPHONE_CACHE, by default ~/.cache/sousaphone). launch.py
-does this automatically at its start.
+Decode every clip into the waveform cache for training (SOUSAPHONE_CACHE, by default sousaphone in XDG_CACHE_HOME, or
+in ~/.cache). launch.py does this automatically at its start.
 """
 _CACHE_END = """\
 examples:
@@ -75,8 +75,8 @@ examples:
   %(prog)s --clear                                     remove all decoded clips
 """
 _PREVIEW = """\
-Plot the models' input: the waveform and every backbone's features, at nano and base scale, before and after
-augmentation. Check that the strokes are visible and that the masks leave those that identify the rudiment.
+Plot the models' input: the waveform and the features of the four default backbones, at nano and base scale, before and
+after augmentation. Check that the strokes are visible and that the masks leave those that identify the rudiment.
 """
 _PREVIEW_END = """\
 example:

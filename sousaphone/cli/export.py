@@ -19,7 +19,8 @@ validation macro F1, as in the report.
   config.json                 architecture, classes, sample rate, base weights, calibration, versions, licences
   adapter_model.safetensors   the adapter and the new layers in PEFT's format, with adapter_config.json; the base
                               weights are needed for loading
-  model.safetensors           instead, with --merged: everything; the base weights are not needed
+  model.safetensors           instead, with --merged, and always for models without adapters (bitfit, head, full,
+                              strokes): everything; the base weights are not needed
   model.onnx, model.int8.onnx  with --onnx and --quantize: from waveform to probabilities, for ONNX Runtime
   README.md, results.json     model card with the verdict, and speed, size and memory on this machine; results
 """

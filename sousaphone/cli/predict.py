@@ -44,7 +44,8 @@ that is more than 40 dB (--gate) quieter than the loudest 20 ms of the recording
 them are divided into segments where the rudiment changes. Each segment has a start, an end, a rudiment and a
 confidence, from the mean of its windows' logits.
 An answer is "undecided" if its confidence is below --min-confidence; by default, the threshold above which at most
-10 % of the answers on the validation clips were wrong, if the run measured it.
+10 % of the answers on the validation clips were wrong, if the run measured it. If no confidence reaches that, every
+answer is undecided; --min-confidence 0 shows answers without a limit.
 """
 _EPILOG = """\
 examples:
@@ -93,7 +94,10 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", choices=("auto", *DEVICES), default="auto", help="default auto: cuda, else mps, else cpu"
     )
-    precision = "bfloat16 is faster on some processors (default auto: that of the training, if the processor has it)"
+    precision = (
+        "default auto: bfloat16 on CUDA, and on a CPU for a full-size model trained in it, if the processor has it; "
+        "else float32"
+    )
     parser.add_argument("--precision", choices=PRECISIONS, default="auto", help=precision)
     weights = "the base weights of an adapter, if they are not where it was trained"
     parser.add_argument("--weights", type=Path, metavar="PATH", help=weights)

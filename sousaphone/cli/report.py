@@ -31,7 +31,9 @@ Write the report of a run of launch.py, finished or not. Every planned trial is 
   predictions.parquet    one row for each trial and test clip, with the logits
   trials/*.json          one file for each trial
   plots/*.png            accuracy, effect of augmentation, cost, training time, learning curves, F1, confusion matrix,
-                         accuracy by group of clips, reliability
+                         accuracy by group of clips, reliability; of a search: score against steps, parallel coordinates
+  search.csv             of a search: one row for each configuration
+  importance.csv         of a search: one row for each backbone and setting
 """
 _EPILOG = """\
 examples:

@@ -27,8 +27,9 @@ examples:
   %(prog)s --config search --budget 16 --plan          forecast a search over settings, the same for every backbone
   %(prog)s --promote first --dataset full --epochs 50  train the best trial on all data
 
-exit codes: 0 every trial completed, stopped early, or was scored at its time limit; 1 a trial failed or has no result,
-or Ray stopped; 2 wrong input, or Ray cannot start (nothing is written); 130 interrupted"""
+exit codes: 0 every trial completed, stopped early, was pruned, or was scored at its time limit; 1 a trial failed or has
+no result, Ray stopped, the run was renamed, or the report could not be written; 2 wrong input, or Ray cannot start (no
+run is written); 130 interrupted"""
 
 
 def parse(argv: Sequence[str] | None, prog: str) -> Options:

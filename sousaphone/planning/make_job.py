@@ -1,4 +1,7 @@
-"""From options to a `Job`: start, resume, extend or promote a run. Nothing is written to disk."""
+"""From options to a `Job`: start, resume, extend or promote a run.
+
+Nothing is written to disk, except that missing weights are downloaded, also with --plan.
+"""
 
 from __future__ import annotations
 

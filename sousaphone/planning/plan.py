@@ -57,7 +57,7 @@ def prepare(
     also = job.request.test_also
     further = [read_further(Path(also))] if also and not (options.plan and not_downloaded(also)) else []
     dataset: Dataset | None = None
-    if not (options.plan and data_is_missing(job.request)):  # a plan generates and downloads nothing
+    if not (options.plan and data_is_missing(job.request)):  # a plan generates and downloads no data
         job = job.at(data_directory(job.request))
         left = job.left()
         dataset = read_subset(Path(job.trials[0].data_dir), job.request.dataset, job.request.hold_out)

@@ -1,6 +1,7 @@
 """Resolve and check the options: run directory, device, scale, data, weights.
 
-Nothing is written to disk, except that the built-in data set is generated when it is first needed.
+Nothing is written to disk, except that the built-in data set is generated when it is first needed, and that missing
+weights are downloaded, also with --plan.
 """
 
 from __future__ import annotations

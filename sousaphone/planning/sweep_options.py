@@ -87,7 +87,7 @@ class Options:
     models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
     augment: str | None = fixed(
         COMPARED,
-        "train each backbone with augmentation, without it, or both (default both)",
+        "train each backbone with augmentation, without it, or both (default both; off with --config rates and search)",
         later=Later.GROWS,
         choices=AUGMENT,
     )
@@ -160,11 +160,22 @@ class Options:
     resume: bool = switch(EXISTING, "resume the run called --name (default: the newest)")
     retry_failed: bool = switch(EXISTING, "with --resume: retry failed trials")
     extend: bool = switch(EXISTING, "add --models, --augment or --seeds to the run, and resume it")
-    promote: str | None = option(EXISTING, "train the best trial of RUN (with --dataset, --epochs)", metavar="RUN")
+    promote: str | None = option(
+        EXISTING, "train the best trial of RUN (with --dataset, --epochs, --seeds)", metavar="RUN"
+    )
 
-    device: str | None = fixed(MACHINE, "default auto: CUDA, else mps, else cpu", choices=("auto", *DEVICES))
+    device: str | None = fixed(
+        MACHINE,
+        "default auto: CUDA, else mps, else cpu; auto is refused if there is an NVIDIA GPU that torch cannot use "
+        "(CUDA_VISIBLE_DEVICES= uses the CPU)",
+        choices=("auto", *DEVICES),
+    )
     cpus_per_trial: float | None = option(
-        MACHINE, "default: one for nano on a CPU, else an equal share", low=1, type=float, metavar="X"
+        MACHINE,
+        "default: one for nano on a CPU; at full size on a CPU the cores of a NUMA node; else an equal share",
+        low=1,
+        type=float,
+        metavar="X",
     )
     gpus_per_trial: float | None = option(MACHINE, "default: one if there is one", low=0, type=float, metavar="X")
     max_concurrent: int | None = option(
