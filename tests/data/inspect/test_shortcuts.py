@@ -109,7 +109,7 @@ def test_built_in_set_has_no_shortcut_by_counts_duration_or_tempo():
         "strokes per second": [len(own) / length for own, length in zip(times, seconds, strict=True)],
         "tempo": [clip.tempo_bpm for clip in clips],
     }
-    labels = np.array([SLUGS.index(clip.slug) for clip in clips])
+    labels = np.array([SLUGS.index(clip.rudiment.slug) for clip in clips])
     players = np.array([clip.player.profile_id for clip in clips])
     for name, values in features.items():
         assert nearest_neighbour(np.array(values), labels, players) < LIMIT, name
