@@ -56,9 +56,9 @@ class Arm:
 
     @property
     def score(self) -> float:
-        """The score by which arms are ranked: validation macro F1, or accuracy for old runs without F1."""
-        means = (self.mean(metric) for metric in ("val_macro_f1", "val_acc"))
-        return next((mean for mean in means if mean is not None), -math.inf)
+        """The score by which arms are ranked: validation macro F1."""
+        mean = self.mean("val_macro_f1")
+        return -math.inf if mean is None else mean
 
     @property
     def name(self) -> str:
