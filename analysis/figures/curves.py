@@ -95,16 +95,14 @@ class Curve:
 def mean_curve(trials: Sequence[Trial]) -> Curve:
     """The mean of trials at each epoch that all of them finished.
 
-    The best epoch of a single trial is the recorded one; that of several has the highest mean macro F1, or accuracy in
-    old runs without F1.
+    The best epoch of a single trial is the recorded one; that of several has the highest mean macro F1.
     """
     epochs = list(zip(*(trial.history for trial in trials), strict=False))
 
     def mean(metric: str, scale: float = 1.0) -> list[float]:
         return [sum(scale * row.get(metric, math.nan) for row in rows) / len(rows) for rows in epochs]
 
-    chosen_by = "val_macro_f1" if any("val_macro_f1" in trial.last for trial in trials) else "val_acc"
-    scores = [-math.inf if math.isnan(score) else score for score in mean(chosen_by)]
+    scores = [-math.inf if math.isnan(score) else score for score in mean("val_macro_f1")]
     values = {name: mean(name, scale) for name, _, scale in _METRICS}
     recorded = [row is trials[0].best for row, *_ in epochs] if len(trials) == 1 else []
     best = recorded.index(True) if any(recorded) else scores.index(max(scores))

@@ -6,14 +6,14 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, groupby
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any
 
 from analysis.load.trials import Trial
-from sousaphone.backbones.backbone_spec import WeightSource
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TAGGED, ArmKey, arm_of
 from sousaphone.strategies import STRATEGIES
+from sousaphone.weights.identity import claimed
 
 # Okabe and Ito (2008): distinguishable with all common colour blindness; without yellow, which is too pale on white.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -56,9 +56,9 @@ class Arm:
 
     @property
     def score(self) -> float:
-        """The score by which arms are ranked: validation macro F1, or accuracy for old runs without F1."""
-        means = (self.mean(metric) for metric in ("val_macro_f1", "val_acc"))
-        return next((mean for mean in means if mean is not None), -math.inf)
+        """The score by which arms are ranked: validation macro F1."""
+        mean = self.mean("val_macro_f1")
+        return -math.inf if mean is None else mean
 
     @property
     def label_without_augmentation(self) -> str:
@@ -177,22 +177,15 @@ def pretrained(trial: Trial) -> str:
     """
     if trial.weights == "random":
         return "random weights"
-    record, path = trial.began_from, PurePath(trial.weights)
+    record, path = trial.began_from, Path(trial.weights)
     origin, pretraining, objective = (record.get(name) for name in ("origin", "pretraining", "objective"))
     if not (origin and pretraining):
         spec = REGISTRY.get(trial.config.get("model", ""))
-        source = next((source for source in spec.weights if _is_of(path, source)), None) if spec else None
+        source = claimed(spec, path) if spec else None
         if spec is None or source is None:
             return f"weights {path.name}"
         origin, pretraining, objective = source.hub or source.file, spec.pretraining, spec.objective
     return f"{origin}; pretraining: {pretraining}" + (f" ({objective})" if objective else "")
-
-
-def _is_of(path: PurePath, source: WeightSource) -> bool:
-    """Whether a path is that of this source in the hub's or torch's cache."""
-    if source.file is not None:
-        return path.name == source.file
-    return source.hub is not None and f"models--{source.hub.replace('/', '--')}" in path.parts
 
 
 def checkpoints(trials: Sequence[Trial]) -> str:

@@ -15,7 +15,6 @@ from scripts.pretrain_nano.motifs import make_motifs
 from sousaphone.data.synthetic.players import Player, Task, draw_tempo, make_players
 from sousaphone.data.synthetic.render import Room
 from sousaphone.data.synthetic.soundfonts import SAMPLE_RATE, SNARE, builtin_kits, recordings, strike
-from sousaphone.rudiments import Rudiment
 
 CLIP_SECONDS = 3.2  # training uses windows of 2.5
 PLAYERS_SEED = 1_000_003  # the built-in set uses 0
@@ -46,12 +45,6 @@ class Corpus:
 class Take(Task):
     """One clip to render."""
 
-    motif: Rudiment
-
-    @property
-    def rudiment(self) -> Rudiment:
-        return self.motif
-
     def sound(self) -> tuple[np.ndarray, Room]:
         """One stroke of the drum, float32 [T] of unit energy at 44.1 kHz, and the room."""
         rng = np.random.default_rng((*self.seed, 4))
@@ -71,7 +64,7 @@ def take(corpus: Corpus, index: int) -> Take:
     return Take(
         seed=seed,
         player=players[rng.integers(len(players))],
-        motif=motif,
+        rudiment=motif,
         tempo_bpm=tempo,
         stretch=stretch,
         phase=float(rng.random()),

@@ -11,7 +11,7 @@ from sousaphone.backbones.frontend_spec import FrontendContract
 
 @dataclass(frozen=True)
 class WeightSource:
-    """A source of published weights. All sources of a backbone hold the same bytes."""
+    """The source of a backbone's published weights."""
 
     parameters: int  # that the backbone takes from it
     hub: str | None = None  # a repository of the Hugging Face hub; `hub_type` is 'model' or 'dataset'
@@ -45,7 +45,7 @@ class BackboneSpec:
     scales: Mapping[str, Mapping[str, Any]]  # constructor arguments by scale; only `base` has published weights
     # Module name patterns by `--lora-targets` option; a pattern matches modules whose dotted name ends with it.
     lora_targets: Mapping[str, tuple[str, ...]]
-    weights: tuple[WeightSource, ...]  # empty: the backbone has none, and trains from scratch
+    weights: WeightSource | None  # None: the backbone has none, and trains from scratch
     format: str  # of its weights
     licence: str
     pretraining: str  # training data of the published weights, for tables
@@ -66,7 +66,7 @@ class BackboneSpec:
     @property
     def is_pretrained(self) -> bool:
         """Whether it has published weights, without which it says nothing about the published model."""
-        return bool(self.weights)
+        return self.weights is not None
 
     def micro_batch(self, scale: str, device: str, precision: str) -> int:
         """Clips per forward pass in training."""

@@ -51,7 +51,8 @@ class HtsatBackbone(Backbone):
     def load(cls, spec: BackboneSpec, path: Path, clip_seconds: float | None, overrides: FrontendOverrides) -> Self:
         config = load_config(ClapAudioConfig, path)
         if config.enable_fusion:
-            raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {spec.weights[0].hub}")
+            unfused = spec.weights and spec.weights.hub
+            raise UserError(f"{path} is a fused CLAP (enable_fusion); give an unfused one: {unfused}")
         if config.num_mel_bins != spec.frontend.mels:
             raise UserError(f"{path} needs {config.num_mel_bins} mel bands; the front end has {spec.frontend.mels}")
         mismatches = refuse_other_features(spec, path, _features(load_extractor(path)), overrides)

@@ -82,7 +82,7 @@ _AST = BackboneSpec(
     },
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 4, "cpu": 2}, "nano": _NANO_BATCHES},
-    weights=(WeightSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", parameters=86_187_264),),
+    weights=WeightSource(hub="MIT/ast-finetuned-audioset-10-10-0.4593", parameters=86_187_264),
     format="transformers directory",
     licence="BSD-3-Clause",
     pretraining="AudioSet labels, mAP .459",
@@ -125,7 +125,7 @@ _HTSAT = BackboneSpec(
     ia3_inputs=("output.dense",),
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2, "cpu bfloat16": 4}, "nano": _NANO_BATCHES},
-    weights=(WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),),
+    weights=WeightSource(hub="laion/clap-htsat-unfused", parameters=27_534_488),
     format="transformers directory",
     licence="Apache-2.0",
     pretraining="audio-text pairs (CLAP); the AudioSet-trained HTS-AT is another checkpoint",
@@ -152,13 +152,11 @@ _EFFICIENTAT = BackboneSpec(
         "base": {"cuda": 32, "mps": 16, "cpu": 4, "cpu bfloat16": 8},
         "nano": dict.fromkeys(_NANO_BATCHES, 16),
     },
-    weights=(
-        WeightSource(
-            url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn10_as_mAP_471.pt",
-            file="mn10_as_mAP_471.pt",
-            sha256="0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e",
-            parameters=2_971_664,
-        ),
+    weights=WeightSource(
+        url="https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/mn10_as_mAP_471.pt",
+        file="mn10_as_mAP_471.pt",
+        sha256="0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e",
+        parameters=2_971_664,
     ),
     format="state dict (.pt)",
     licence="MIT",
@@ -172,6 +170,14 @@ _BEATS_SHAPE: dict[str, Any] = {
     **{"input_patch_size": 16, "deep_norm": True, "gru_rel_pos": True},
     **{"relative_position_embedding": True, "num_buckets": 320, "max_distance": 800},
 }
+# This mirror is a data set repository.
+_BEATS_WEIGHTS = WeightSource(
+    hub="Bencr/beats-checkpoints",
+    hub_type="dataset",
+    file="BEATs_iter3_plus_AS2M.pt",
+    sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
+    parameters=90_311_792,
+)
 _BEATS = BackboneSpec(
     name="beats",
     title="BEATs",
@@ -201,16 +207,7 @@ _BEATS = BackboneSpec(
     aliases={"fc1": ("fc1", "fc1.linear")},
     learning_rates=_RATES,
     micro_batches={"base": {"cuda": 32, "mps": 8, "cpu": 2, "cpu bfloat16": 4}, "nano": _NANO_BATCHES},
-    # This mirror is a data set repository.
-    weights=(
-        WeightSource(
-            hub="Bencr/beats-checkpoints",
-            hub_type="dataset",
-            file="BEATs_iter3_plus_AS2M.pt",
-            sha256="d43cbfad4d7b56381c061d7a24774f908d4d94c72961f6eb1d9090ff18cd8d34",
-            parameters=90_311_792,
-        ),
-    ),
+    weights=_BEATS_WEIGHTS,
     format="BEATs file (.pt)",
     licence="MIT",
     pretraining="AudioSet without its labels",
@@ -221,12 +218,10 @@ _BEATS_FT = dataclasses.replace(
     _BEATS,
     name="beats-ft",
     title="BEATs, fine-tuned",
-    weights=(
-        dataclasses.replace(
-            _BEATS.weights[0],
-            file="BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt",
-            sha256="e5815275a04b6885e7b8af63d120b29bffae2cd2225cf4915e1ec6d819d3022c",
-        ),
+    weights=dataclasses.replace(
+        _BEATS_WEIGHTS,
+        file="BEATs_iter3_plus_AS2M_finetuned_on_AS2M_cpt2.pt",
+        sha256="e5815275a04b6885e7b8af63d120b29bffae2cd2225cf4915e1ec6d819d3022c",
     ),
     pretraining="AudioSet without its labels, then with them, mAP .486",
     objective="self-supervised, then supervised",
@@ -246,7 +241,7 @@ _STROKES = BackboneSpec(
     strategy="full",
     learning_rates={scale: {"full": 3e-3} for scale in ("base", "nano")},
     micro_batches=dict.fromkeys(("base", "nano"), _NANO_BATCHES),
-    weights=(),
+    weights=None,
     format="none",
     licence="MIT",
     pretraining="nothing; the transcriber below it, random stroke sequences",

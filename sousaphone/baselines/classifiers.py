@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sousaphone.backbones.registry import REGISTRY
-from sousaphone.baselines.descriptors import Progress, audio_seconds, embeddings, log_mel_features
+from sousaphone.baselines.descriptors import audio_seconds, embeddings, log_mel_features
 from sousaphone.baselines.strokes import BATCH, EPOCHS, STEPS, onset_features, stroke_frames, train_network
 from sousaphone.config import TrainConfig
 from sousaphone.data.batches import ClipSet
@@ -32,6 +32,7 @@ from sousaphone.data.splits import SPLITS
 from sousaphone.model import backbone_of
 from sousaphone.rudiments import SLUGS
 from sousaphone.runs.baseline_results import SHORT_SECONDS, Baseline
+from sousaphone.text import Advance
 from sousaphone.training import metrics
 from sousaphone.training.scoring import mean_over_windows
 
@@ -41,7 +42,7 @@ MAX_CPU_CLIPS = 200  # limit for a full-size backbone on a CPU, which would take
 _KNN = "knn-"
 _STEPS = 300  # of the logistic regression's optimiser; convergence is not required
 
-Extract = Callable[[ClipSet, int, Progress], Tensor]  # clips at a rate (Hz) to features float32 [N, D] on the CPU
+Extract = Callable[[ClipSet, int, Advance], Tensor]  # clips at a rate (Hz) to features float32 [N, D] on the CPU
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class EvaluationSetup:
     dataset: Dataset
     trials: Mapping[str, TrainConfig]  # the first trial of each backbone, by backbone name
     device: torch.device  # of the backbones
-    progress: Progress = lambda clips: None  # each baseline reads every clip once
+    progress: Advance = lambda clips: None  # each baseline reads every clip once
 
     def clips(self, rate: int, device: torch.device) -> dict[str, ClipSet]:
         """Training, validation and test clips at a sample rate in Hz."""
@@ -169,7 +170,7 @@ class Method:
     """How a baseline is computed."""
 
     extract: Extract
-    fit: Callable[[Labelled, Labelled, int, Callable[[float], None]], Fitted]  # also the seed, and the progress
+    fit: Callable[[Labelled, Labelled, int, Advance], Fitted]  # also the seed, and the progress
     rate: int  # Hz
     device: torch.device
     reads_strokes: bool = False  # also scored on one random window of SHORT_SECONDS per clip
@@ -198,19 +199,19 @@ def _method(name: str, setup: EvaluationSetup) -> Method:
     return Method(extract, _quickly(fit_neighbours), backbone.spec.sample_rate, setup.device)
 
 
-def _quickly(fit: Fit) -> Callable[[Labelled, Labelled, int, Callable[[float], None]], Fitted]:
+def _quickly(fit: Fit) -> Callable[[Labelled, Labelled, int, Advance], Fitted]:
     """A fit that draws nothing and takes no time."""
     return lambda train, validation, seed, advance: fit(train, validation)
 
 
-def fit_strokes(train: Labelled, validation: Labelled, seed: int, advance: Callable[[float], None]) -> Fitted:
+def fit_strokes(train: Labelled, validation: Labelled, seed: int, advance: Advance) -> Fitted:
     """Train the transformer over strokes."""
     steps = min(STEPS, EPOCHS * math.ceil(len(train.labels) / BATCH))
     network = train_network(train.features, train.labels, seed, advance, steps)
     return Fitted(network.score, f"{steps} steps")
 
 
-def _no_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+def _no_features(clips: ClipSet, rate: int, progress: Advance) -> Tensor:
     progress(len(clips))
     return torch.zeros(len(clips), 0)
 

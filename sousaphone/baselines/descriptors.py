@@ -16,20 +16,19 @@ from sousaphone.backbones.backbone import Backbone
 from sousaphone.backbones.frontends import to_float
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.data.cache.decode import in_threads
+from sousaphone.text import Advance
 
 CPU_BATCH = 8  # in eight threads it needs no more memory than one evaluation batch
 # Log-mels: 25 ms frames every 10 ms, up to the Nyquist frequency of 16 kHz audio.
 _FRAME_SECONDS, _HOP_SECONDS, _BANDS, _BAND_HERTZ = 0.025, 0.010, 64, (50.0, 8_000.0)
 
-Progress = Callable[[float], None]  # called with the number of clips just processed
 
-
-def audio_seconds(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+def audio_seconds(clips: ClipSet, rate: int, progress: Advance) -> Tensor:
     """Seconds of audio in each window, [N, 1]; the rest of the window is padding."""
     return by_batch(lambda batch: batch.lengths[:, None].float() / rate, clips, 64, progress)
 
 
-def log_mel_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+def log_mel_features(clips: ClipSet, rate: int, progress: Advance) -> Tensor:
     """Mean and standard deviation of each log-mel band over the unpadded frames, [N, 2 · bands]."""
     return by_batch(lambda batch: pooled_log_mels(to_float(batch.wave), batch.lengths, rate), clips, 64, progress)
 
@@ -57,7 +56,7 @@ def pooled_log_mels(wave: Tensor, lengths: Tensor, rate: int) -> Tensor:
 
 
 def embeddings(
-    backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, progress: Progress, rounded: bool = False
+    backbone: Backbone, batch_size: int, clips: ClipSet, rate: int, progress: Advance, rounded: bool = False
 ) -> Tensor:
     """The mean of each clip's tokens, [N, D], with products in bfloat16 if `rounded`. The backbone's own pooling may
     have untrained layers."""
@@ -73,7 +72,7 @@ def embeddings(
     return by_batch(extract, clips, batch_size, progress)
 
 
-def by_batch(extract: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, progress: Progress) -> Tensor:
+def by_batch(extract: Callable[[Batch], Tensor], clips: ClipSet, batch_size: int, progress: Advance) -> Tensor:
     """Features of all clips in the table's order."""
     # On a CPU batches run in parallel, one thread each: torch's own threads are slow for many small operations.
     on_cpu = clips.device.type == "cpu"

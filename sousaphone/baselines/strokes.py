@@ -6,7 +6,6 @@ It is the network of `--models strokes`, trained on all windows of the training 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +14,11 @@ from torch import Tensor, nn
 from sousaphone.backbones.frontends import to_float
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.backbones.strokes import THRESHOLD, StrokeFrontend, StrokesBackbone
-from sousaphone.baselines.descriptors import Progress, by_batch
+from sousaphone.baselines.descriptors import by_batch
 from sousaphone.data.batches import Batch, ClipSet
 from sousaphone.hardware import torch_threads
 from sousaphone.rudiments import SLUGS
+from sousaphone.text import Advance
 from sousaphone.transcription import transcribe
 from sousaphone.transcription.transcribe import peaks
 
@@ -28,7 +28,7 @@ _WARMUP = 50  # steps
 _CHANNELS = 4
 
 
-def stroke_frames(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+def stroke_frames(clips: ClipSet, rate: int, progress: Advance) -> Tensor:
     """What the transcriber finds in each frame of the windows, [N, F * 4]; `rate` is the backbone's."""
     frontend = StrokeFrontend(REGISTRY["strokes"].frontend)
 
@@ -38,7 +38,7 @@ def stroke_frames(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     return by_batch(extract, clips, BATCH, progress)
 
 
-def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
+def onset_features(clips: ClipSet, rate: int, progress: Advance) -> Tensor:
     """Number of detected strokes in each window, and strokes per second of unpadded audio, [N, 2]."""
     frontend = StrokeFrontend(REGISTRY["strokes"].frontend)
 
@@ -50,7 +50,7 @@ def onset_features(clips: ClipSet, rate: int, progress: Progress) -> Tensor:
     return by_batch(extract, clips, BATCH, progress)
 
 
-def train_network(features: Tensor, labels: Tensor, seed: int, advance: Callable[[float], None], steps: int) -> Network:
+def train_network(features: Tensor, labels: Tensor, seed: int, advance: Advance, steps: int) -> Network:
     """Train on windows [N, F * 4]; `advance` is called with the completed fraction of each step.
 
     One thread: the products are small, and on a busy machine several threads spend their time waiting for each other.

@@ -188,9 +188,11 @@ def _strokes(dataset: Dataset, audio: bool) -> int:
 
     drawn = draw(dataset, _SIZE)
     strokes = labelled_strokes(drawn) or (transcribed_strokes(drawn) if audio else None)
-    warnings = 0 if strokes is None else _inseparable(drawn, strokes)
+    if strokes is None:
+        return 0
+    warnings = _inseparable(drawn, strokes)
     if audio:
-        _shortcuts(dataset, strokes)
+        _shortcuts(drawn, strokes)
     return warnings
 
 
@@ -209,10 +211,10 @@ def _inseparable(dataset: Dataset, strokes: StrokeSequences) -> int:
     return int(bool(alike))
 
 
-def _shortcuts(dataset: Dataset, strokes: StrokeSequences | None) -> None:
+def _shortcuts(dataset: Dataset, strokes: StrokeSequences) -> None:
     from sousaphone.data.inspect.shortcuts import shortcut_scores
 
-    scores = shortcut_scores(dataset, _SIZE, strokes)
+    scores = shortcut_scores(dataset, strokes)
     print(f"\nshortcuts: accuracy of the nearest neighbour among other players' clips ({scores.clips:,} clips), by")
     for name, percent in scores.percent.items():
         print(f"  {percent:5.1f} %  {name}")

@@ -67,16 +67,15 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
 def listed() -> Iterator[str]:
     """Lines that describe the registry's weights."""
     for name, spec in REGISTRY.items():
-        if not spec.is_pretrained:
+        if (source := spec.weights) is None:
             yield f"{name}: {spec.title}, no published weights, trained from scratch; only with --models {name}"
             continue
-        millions = spec.weights[0].parameters / 1e6
+        millions = source.parameters / 1e6
         extra = "" if spec.in_default_sweep else f"; only with --models {name}"
         yield f"{name}: {spec.title}, {millions:.2f} M parameters, {spec.format}, {spec.licence}{extra}"
         yield f"  trained on: {spec.pretraining} ({spec.objective})"
         yield f"  features: {spec.frontend.in_words()}"
-        for source in spec.weights:
-            yield f"  from: {source.address}" + (f" (SHA-256 {source.sha256})" if source.sha256 else "")
+        yield f"  from: {source.address}" + (f" (SHA-256 {source.sha256})" if source.sha256 else "")
         path = _local(spec)
         yield f"  found, not verified: {path}" if path is not None else f"  missing: {_PROGRAM} fetch {name}"
 
@@ -140,4 +139,4 @@ def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:
 
 
 def _local(spec: BackboneSpec) -> Path | None:
-    return next((path for source in spec.weights if (path := locate.find(spec.name, source)) is not None), None)
+    return locate.find(spec.name, spec.weights) if spec.weights is not None else None

@@ -27,7 +27,6 @@ class Batch:
     wave: Tensor  # int16 [B, T], padded with zeros
     lengths: Tensor  # int64 [B], samples without the padding
     labels: Tensor  # int64 [B]
-    rows: Tensor  # int64 [B], rows of `ClipSet.table`
 
 
 class ClipSet:
@@ -130,17 +129,17 @@ class ClipSet:
             return
         begins, lengths = (self._first + starts)[order], self._samples[order].clamp(max=window)
         # Transfer the whole epoch at once: a transfer per batch would wait for the GPU's queue.
-        columns = (begins, lengths, self.labels[order], order)
+        columns = (begins, lengths, self.labels[order])
         on_host = zip(*(column.split(batch_size) for column in columns[:2]), strict=True)
         on_device = zip(*(column.to(self.device).split(batch_size) for column in columns), strict=True)
-        for (start, samples), (begin, length, labels, rows) in zip(on_host, on_device, strict=True):
+        for (start, samples), (begin, length, labels) in zip(on_host, on_device, strict=True):
             if self._resident is None:
                 wave = self._read(start, samples, window)
             else:
                 time = torch.arange(window, device=self.device)
                 wave = self._resident[(begin[:, None] + time).clamp_(max=len(self._resident) - 1)]
                 wave.masked_fill_(time >= length[:, None], 0)
-            yield Batch(wave, length, labels, rows)
+            yield Batch(wave, length, labels)
 
     def _read(self, begins: Tensor, lengths: Tensor, window: int) -> Tensor:
         """Cut windows from the mapped file, int16 [B, T]."""

@@ -54,7 +54,7 @@ def _header(config: ModelConfig, results: Mapping[str, Any], name: str) -> str:
         license=str(config.licences.get("model") or base.get("licence") or "unknown").lower(),
         library_name="peft" if config.kind == "adapter" else "sousaphone",
         pipeline_tag="audio-classification",
-        base_model=spec.weights[0].hub if base.get("published") and spec.weights else None,
+        base_model=spec.weights.hub if base.get("published") and spec.weights else None,
         tags=["audio", "drums", "rudiments", "sousaphone", spec.name],
         metrics=["accuracy", "f1"],
         model_name=name.rpartition("/")[2] if measured else None,

@@ -37,8 +37,9 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # in the file's name
         figure = Figure(figsize=(12.0, 5.2), facecolor="white")
         FigureCanvasAgg(figure)
+        margins = {"left": 0.06, "right": 0.99, "top": 0.94, "bottom": 0.16}
         wave, band, lines = figure.subplots(
-            3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1, 3], "hspace": 0.12, **_margins()}
+            3, 1, sharex=True, gridspec_kw={"height_ratios": [2, 1, 3], "hspace": 0.12, **margins}
         )
         figure.text(0.06, 0.955, printable(Path(recording.name).name), fontsize=11, fontweight="bold")
         step = -(-len(recording.envelope) // _MOST_POINTS)
@@ -91,7 +92,3 @@ def draw(prediction: Prediction, classes: tuple[str, ...]) -> bytes:
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=120)
     return buffer.getvalue()
-
-
-def _margins() -> dict[str, float]:
-    return {"left": 0.06, "right": 0.99, "top": 0.94, "bottom": 0.16}

@@ -19,6 +19,7 @@ from sousaphone.planning.resolve_options import (
     check_lowest,
     config_name,
     existing_run,
+    find_run,
     is_file,
     known_models,
     new_run,
@@ -228,9 +229,9 @@ def _promote(options: Options, name: str, make_sweep: MakeSweep) -> Job:
     given = [flag(name) for name in promoted if getattr(options, name) is not None]
     if given:
         raise UserError(f"--promote takes {', '.join(given)} from the best trial; leave that out")
-    path, storage = expanded(name).absolute(), storage_directory(options)
-    source = next((run for run in map(RunDirectory, (path, storage / name)) if run.exists), None)
+    source = find_run(options, name)
     if source is None:
+        path, storage = expanded(name).absolute(), storage_directory(options)
         raise UserError(f"--promote {name}: {path} is not a run directory; runs in {storage}: {run_names(storage)}")
     plan = source.read_foreign_plan()
     if plan["config"] == RATES or "search" in plan:

@@ -161,7 +161,7 @@ def _found(options: Options, models: Sequence[str]) -> Found | None:
         return learning_rates.read(_tuned_by(options), options.rates, models)
     if options.from_ is None:
         return None
-    run = next((r for r in map(RunDirectory, _places(options, options.from_)) if r.exists), None)
+    run = find_run(options, options.from_)
     plan = run.read_foreign_plan() if run is not None else {}
     if run is not None and "search" in plan:
         from sousaphone.search.found import found_settings
@@ -177,9 +177,10 @@ def _found(options: Options, models: Sequence[str]) -> Found | None:
     return learning_rates.read(_tuned_by(options), str(path), models)
 
 
-def _places(options: Options, name: str) -> tuple[Path, Path]:
-    """Return where a run given by its path or its name may be."""
-    return expanded(name).absolute(), storage_directory(options) / name
+def find_run(options: Options, name: str) -> RunDirectory | None:
+    """Return a run given by its path or its name."""
+    places = expanded(name).absolute(), storage_directory(options) / name
+    return next((run for run in map(RunDirectory, places) if run.exists), None)
 
 
 def _device(requested: str) -> str:

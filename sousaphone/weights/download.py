@@ -1,4 +1,4 @@
-"""Fetch published weights: test the connection, try each source, and check what was downloaded."""
+"""Fetch published weights: test the connection, and check what was downloaded."""
 
 from __future__ import annotations
 
@@ -29,30 +29,25 @@ _STALL_SECONDS = 30.0  # without a byte; then the connection has failed
 _PATTERNS = [*SETTINGS, "model*.safetensors", "model*.safetensors.index.json", "pytorch_model*.bin*"]
 
 
-def fetch(wanted: Mapping[str, Iterable[WeightSource]]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Fetch weights, each from the first source that works.
+def fetch(wanted: Mapping[str, WeightSource]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Fetch weights.
 
     Args:
-        wanted: sources of the same bytes, by backbone.
+        wanted: sources by backbone.
 
     Returns:
         Paths of the fetched weights, and the reasons why the others failed, by backbone.
     """
-    silent = unreachable({_server(source) for sources in wanted.values() for source in sources})
+    silent = unreachable(set(map(_server, wanted.values())))
     fetched: dict[str, Path] = {}
     failed: dict[str, str] = {}
-    for name, sources in wanted.items():
-        reasons = []
-        for source in sources:
-            try:
-                if reason := silent.get(_server(source)):
-                    raise UserError(reason)
-                fetched[name] = _fetch(name, source)
-                break
-            except UserError as error:
-                reasons.append(str(error))
-        else:
-            failed[name] = "; ".join(dict.fromkeys(reasons))
+    for name, source in wanted.items():
+        try:
+            if reason := silent.get(_server(source)):
+                raise UserError(reason)
+            fetched[name] = _fetch(name, source)
+        except UserError as error:
+            failed[name] = str(error)
     return fetched, failed
 
 

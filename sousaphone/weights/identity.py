@@ -64,7 +64,7 @@ def fingerprint(module: nn.Module) -> str:
 @dataclass(frozen=True)
 class Identity:
     origin: str  # an address with its version, or 'local'
-    published: WeightSource | None  # the matching source of the registry by location, name or hash, if any
+    published: WeightSource | None  # the registry's source if it matches by location, name or hash
     sha256: str  # see `content_fingerprint`
 
 
@@ -72,9 +72,9 @@ def identify(spec: BackboneSpec, path: Path) -> Identity:
     """Identify a path by its location, its name, its hash and the note written when it was fetched."""
     sha256 = content_fingerprint(str(path))
     source = claimed(spec, path)
-    by_hash = next((each for each in spec.weights if each.sha256 == sha256), None)
-    if by_hash is not None:
-        source = by_hash
+    by_hash = spec.weights is not None and spec.weights.sha256 == sha256
+    if by_hash:
+        source = spec.weights
     elif source is not None and source.sha256 is not None:  # that name, but other bytes
         source = None
     origin = _hub_origin(path) or _noted(path, sha256)
@@ -85,11 +85,10 @@ def identify(spec: BackboneSpec, path: Path) -> Identity:
 
 def claimed(spec: BackboneSpec, path: Path) -> WeightSource | None:
     """The published source that a path claims to be, by its location in the hub's cache or by its name."""
-    place = _hub_place(path)
-    for source in spec.weights:
-        if path.name == source.name or (place is not None and source.file is None and place[1] == source.hub):
-            return source
-    return None
+    source, place = spec.weights, _hub_place(path)
+    if source is None or path.name == source.name:
+        return source
+    return source if place is not None and source.file is None and place[1] == source.hub else None
 
 
 def refuse_other_bytes(name: str, source: WeightSource, path: Path) -> None:

@@ -28,7 +28,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
         UserError: weights are missing or wrong; one message lists all missing ones and where to put them.
     """
     found: dict[str, str] = {}
-    missing: dict[str, tuple[WeightSource, ...]] = {}
+    missing: dict[str, WeightSource] = {}
     for name, option in options.items():
         spec = REGISTRY[name]
         if option == "auto" and (scale == "nano" or not spec.is_pretrained):
@@ -40,13 +40,12 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
                     f"give --scale base with its weights, or --models {spec.twin}"
                 )
             found[name] = RANDOM
-        elif not spec.is_pretrained:
+        elif spec.weights is None:
             raise UserError(f"--weights {name}={option}: {spec.title} has no pretrained weights; leave it out")
         elif option == "auto":
-            local = [(source, path) for source in spec.weights if (path := find(name, source)) is not None]
-            if local:
-                refuse_other_bytes(name, *local[0])
-                found[name] = str(local[0][1])
+            if (local := find(name, spec.weights)) is not None:
+                refuse_other_bytes(name, spec.weights, local)
+                found[name] = str(local)
             else:
                 missing[name] = spec.weights
         elif (path := expanded(option).absolute()).exists():
@@ -54,7 +53,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
         elif (cached := in_hub_cache(source := _hub_source(spec, option))) is not None:
             found[name] = str(cached)
         else:
-            missing[name] = (source,)
+            missing[name] = source
     if missing:
         from sousaphone.weights.download import fetch  # imports torch
 
@@ -67,7 +66,7 @@ def resolve_all(options: Mapping[str, str], scale: str) -> dict[str, str]:
 
 def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
     """Parse the address of a hub repository or of a file in it; raises UserError if it does not fit the backbone."""
-    whole = spec.weights[0].file is None  # a transformers checkpoint
+    whole = spec.weights is not None and spec.weights.file is None  # a transformers checkpoint
     expected = "OWNER/NAME" if whole else "OWNER/NAME/FILE.pt"
     match = _ADDRESS.fullmatch(option)
     # OWNER/NAME without the prefix is a missing path if the directory OWNER exists.
@@ -82,20 +81,19 @@ def _hub_source(spec: BackboneSpec, option: str) -> WeightSource:
     return WeightSource(parameters=0, hub=match["repository"], hub_type=kind, file=match["file"])
 
 
-def _missing_message(missing: Mapping[str, tuple[tuple[WeightSource, ...], str]]) -> list[str]:
-    """The lines of the error for missing weights: by backbone its sources, and why they could not be fetched."""
+def _missing_message(missing: Mapping[str, tuple[WeightSource, str]]) -> list[str]:
+    """The lines of the error for missing weights: by backbone its source, and why it could not be fetched."""
     own = own_directory()
     root = "DIR" if own is None else str(own)
     lines = [f"weights of {', '.join(missing)} are not on this machine and could not be fetched:"]
-    for name, (sources, why) in missing.items():
-        source = sources[0]
+    for name, (source, why) in missing.items():
         lines.append(f"  {name}: {why}")
         if source.file is None:
             files = f"{SETTINGS[0]}, {SETTINGS[1]} and model.safetensors (or pytorch_model.bin)"
             lines.append(f"    get {files} from {source.address}")
             lines.append(f"    and put them into {root}/{source.name}/")
         else:
-            lines.append(f"    get {' or '.join(each.address for each in sources)} and put it into {root}/")
+            lines.append(f"    get {source.address} and put it into {root}/")
     where = f"there and set {DIRECTORY}=DIR" if own is None else "there"
     lines.append(f"  Put them {where}, or give their paths: --weights {' '.join(f'{name}=PATH' for name in missing)}")
     lines.append("  (--weights random needs no files; such a run does not compare the published models)")

@@ -25,7 +25,7 @@ def test_list_shows_each_backbone_and_its_path(machine: Machine, capsys: pytest.
         if spec.is_pretrained:
             assert spec.licence in text
             assert spec.pretraining in text
-            assert spec.weights[0].address in text
+            assert spec.weights.address in text
     assert str(snapshot) in text
     assert text.count("missing: ") == sum(spec.is_pretrained for spec in REGISTRY.values()) - 1
 
@@ -78,8 +78,8 @@ def test_verify_reports_all_weights_and_errors(
     assert main(["verify"]) == 1
     assert "no published weights" in capsys.readouterr().out
     spec = REGISTRY["efficientat"]
-    source = dataclasses.replace(spec.weights[0], sha256=None, file="mn.pt", parameters=43_384)
-    monkeypatch.setitem(REGISTRY, "efficientat", dataclasses.replace(spec, weights=(source,)))
+    source = dataclasses.replace(spec.weights, sha256=None, file="mn.pt", parameters=43_384)
+    monkeypatch.setitem(REGISTRY, "efficientat", dataclasses.replace(spec, weights=source))
     (machine.torch / "mn.pt").write_bytes(small_mn)
     assert main(["verify"]) == 0
     assert "parameters: 43,384 (as published)" in capsys.readouterr().out

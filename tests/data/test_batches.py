@@ -38,7 +38,7 @@ def same(a, b):
     return all(
         torch.equal(getattr(x, name).cpu(), getattr(y, name).cpu())
         for x, y in zip(a, b, strict=True)
-        for name in ("wave", "lengths", "labels", "rows")
+        for name in ("wave", "lengths", "labels")
     )
 
 
@@ -52,9 +52,8 @@ def test_clip_set_has_only_its_split(cache, clips):
 
 def test_epoch_has_every_clip_once_with_a_smaller_last_batch(cache, clips):
     batches = list(clip_set(cache, clips).training_batches(2, epoch=0))
-    assert [len(batch.rows) for batch in batches] == [2, 2, 1]
-    assert sorted(torch.cat([batch.rows for batch in batches]).tolist()) == [0, 1, 2, 3, 4]
-    assert all(torch.equal(batch.labels, batch.rows + 1) for batch in batches)
+    assert [len(batch.labels) for batch in batches] == [2, 2, 1]
+    assert sorted(torch.cat([batch.labels for batch in batches]).tolist()) == [1, 2, 3, 4, 5]
 
 
 def test_epoch_depends_only_on_its_number_and_the_seed(cache, clips):
@@ -71,7 +70,7 @@ def test_order_and_windows_do_not_depend_on_batch_size(cache, clips):
     training = clip_set(cache, clips)
     whole = next(training.training_batches(5, epoch=0))
     parts = list(training.training_batches(2, epoch=0))
-    assert torch.equal(whole.rows, torch.cat([batch.rows for batch in parts]))
+    assert torch.equal(whole.labels, torch.cat([batch.labels for batch in parts]))
     assert torch.equal(whole.wave, torch.cat([batch.wave for batch in parts]))
 
 
@@ -119,14 +118,13 @@ def test_longer_windows_for_augmentation(cache, clips):
 
 def test_evaluation_uses_centres_in_table_order(cache, clips):
     batches = list(clip_set(cache, clips).evaluation_batches(3))
-    wave, rows = torch.cat([batch.wave for batch in batches]), torch.cat([batch.rows for batch in batches])
-    assert rows.tolist() == [0, 1, 2, 3, 4]
+    wave, labels = torch.cat([batch.wave for batch in batches]), torch.cat([batch.labels for batch in batches])
+    assert labels.tolist() == [1, 2, 3, 4, 5]
     assert wave[:, 0].tolist() == [1_501, 2_001, 3_001, 4_251, 5_001]
 
 
 def test_evaluation_of_selected_rows(cache, clips):
     (batch,) = clip_set(cache, clips).evaluation_batches(3, rows=[4, 1])
-    assert batch.rows.tolist() == [4, 1]
     assert batch.labels.tolist() == [5, 2]
 
 
@@ -163,7 +161,7 @@ def test_windows_cover_each_longer_clip_to_its_end_half_a_window_apart(cache, cl
     assert batch.labels.tolist() == [1, 1, 4, 4]
     assert windows.table.sample_id.tolist() == list("bbee")
     parts = list(windows.evaluation_batches(3))  # windows of different clips share a batch
-    assert [len(part.rows) for part in parts] == [3, 1]
+    assert [len(part.labels) for part in parts] == [3, 1]
     assert torch.equal(torch.cat([part.wave for part in parts]), batch.wave)
     assert clip_set(cache, clips).windows(clips=2)[1].tolist() == [0, 0]
 

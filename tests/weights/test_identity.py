@@ -47,7 +47,7 @@ def test_origin_is_hub_commit_or_noted_address_or_local(machine: Machine) -> Non
     snapshot = machine.into_hub_cache(f"MIT/{AST}", {"config.json": b"{}"})
     found = identify(REGISTRY["ast"], snapshot)
     assert found.origin == f"https://huggingface.co/MIT/{AST} at {snapshot.name}"
-    assert found.published == REGISTRY["ast"].weights[0]
+    assert found.published == REGISTRY["ast"].weights
     beats = machine.into_hub_cache("someone/beats", {"x.pt": b"x"}, "datasets") / "x.pt"
     found = identify(REGISTRY["beats"], beats)
     assert found.origin == f"https://huggingface.co/datasets/someone/beats/x.pt at {snapshot.name}"
@@ -65,11 +65,11 @@ def test_published_bytes_are_identified_by_hash(tmp_path: Path) -> None:
     path = tmp_path / "mine.pt"
     path.write_bytes(b"weights")
     sha256 = hashlib.sha256(b"weights").hexdigest()
-    source = dataclasses.replace(MN.weights[0], sha256=sha256)
-    found = identify(dataclasses.replace(MN, weights=(source,)), path)
+    source = dataclasses.replace(MN.weights, sha256=sha256)
+    found = identify(dataclasses.replace(MN, weights=source), path)
     assert (found.published, found.sha256) == (source, sha256)
     assert found.origin == f"local, with the hash {source.address}"
-    named = tmp_path / MN.weights[0].name
+    named = tmp_path / MN.weights.name
     named.write_bytes(b"other bytes under the published name")
     assert identify(MN, named).published is None
 
@@ -86,8 +86,8 @@ def test_record_describes_loaded_weights(tmp_path: Path, small_mn: bytes, monkey
     assert record["pretraining"] == "not known: not one of the published files"
     assert record["frontend"]["hop"] == 320
     assert record["frontend_mismatch"] == []
-    source = dataclasses.replace(MN.weights[0], sha256=record["sha256"])
-    model.backbone.spec = dataclasses.replace(MN, weights=(source,))
+    source = dataclasses.replace(MN.weights, sha256=record["sha256"])
+    model.backbone.spec = dataclasses.replace(MN, weights=source)
     record = model.weights_record(str(path))
     assert record["published"]
     assert (record["pretraining"], record["objective"], record["licence"]) == (MN.pretraining, MN.objective, "MIT")
@@ -114,4 +114,4 @@ def test_registry_counts_pretrained_parameters(name: str) -> None:
     from sousaphone.weights.check import pretrained_parameters
 
     count = pretrained_parameters(load_backbone(name, "base"))
-    assert {source.parameters for source in REGISTRY[name].weights} == {count}
+    assert REGISTRY[name].weights.parameters == count

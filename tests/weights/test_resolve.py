@@ -21,7 +21,7 @@ from sousaphone.weights.resolve import resolve_all
 from tests.weights.conftest import Machine
 from tests.weights.server import Published
 
-MN10 = REGISTRY["efficientat"].weights[0]
+MN10 = REGISTRY["efficientat"].weights
 AST = "ast-finetuned-audioset-10-10-0.4593"
 WHOLE = {"config.json": b"{}", "model.safetensors": b"weights"}
 
@@ -33,8 +33,8 @@ def resolve(name: str, scale: str, option: str) -> str:
 def without_hash(name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> WeightSource:
     """Replace the registry's source by one without a hash."""
     spec = REGISTRY[name]
-    source = dataclasses.replace(spec.weights[0], sha256=None, **changes)
-    monkeypatch.setitem(REGISTRY, name, dataclasses.replace(spec, weights=(source,)))
+    source = dataclasses.replace(spec.weights, sha256=None, **changes)
+    monkeypatch.setitem(REGISTRY, name, dataclasses.replace(spec, weights=source))
     return source
 
 
@@ -136,7 +136,7 @@ def test_one_message_lists_all_missing_weights(
     captured = capsys.readouterr()
     assert captured.out == ""
     for name in DEFAULT_SWEEP:
-        source = REGISTRY[name].weights[0]
+        source = REGISTRY[name].weights
         assert f"  {name}: http" in captured.err
         assert source.address in captured.err
         assert f"DIR/{source.name}/" in captured.err or f"{source.address} and put it into DIR/" in captured.err

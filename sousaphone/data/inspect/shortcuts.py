@@ -15,11 +15,10 @@ import numpy as np
 from sousaphone.config import CLIP_SECONDS
 from sousaphone.data.cache.decode import in_threads, to_mono
 from sousaphone.data.dataset import Dataset
-from sousaphone.data.inspect.stroke_sequences import StrokeSequences, labelled_strokes, transcribed_strokes
+from sousaphone.data.inspect.stroke_sequences import StrokeSequences
 from sousaphone.data.neighbours import nearest_votes
 from sousaphone.data.readers.audio_files import open_clips
 from sousaphone.data.readers.samples import read_samples
-from sousaphone.data.splits import draw
 
 _FIRST_SECONDS = (*CLIP_SECONDS.values(), 10.0)  # parts of a clip in which strokes are counted
 
@@ -34,21 +33,15 @@ class ShortcutScores:
     counted: str  # source of the stroke counts: "labels" or "audio"
 
 
-def shortcut_scores(dataset: Dataset, size: str = "tiny", strokes: StrokeSequences | None = None) -> ShortcutScores:
+def shortcut_scores(dataset: Dataset, strokes: StrokeSequences) -> ShortcutScores:
     """Classify each clip by its nearest neighbour among other players' clips, with one feature at a time.
 
-    Strokes are counted in labels/strokes.parquet if it has every clip, otherwise in the audio. Clips are drawn as for
-    training; decoding 1,000 takes about ten seconds on two cores.
-
-    Args:
-        strokes: those of the drawn clips, if they are known already.
+    Decoding 1,000 clips takes about ten seconds on two cores.
     """
-    drawn = draw(dataset, size)
-    clips = drawn.clips
-    strokes = strokes or labelled_strokes(drawn) or transcribed_strokes(drawn)
+    clips = dataset.clips
     times = [own.times for own in strokes.clips]
     counted = "labels" if strokes.labelled else "audio"
-    seconds, level, centroid = np.array(list(_sounds(drawn))).T
+    seconds, level, centroid = np.array(list(_sounds(dataset))).T
     features = {"duration": seconds, "strokes": np.array([len(own) for own in times])}
     for first in _FIRST_SECONDS:
         if first < seconds.max():

@@ -39,7 +39,7 @@ from sousaphone.data.synthetic.tables import audio_path, write_tables
 from sousaphone.errors import UserError
 from sousaphone.files import atomic_write
 from sousaphone.hardware import count_cpus
-from sousaphone.rudiments import RUDIMENTS, SLUGS
+from sousaphone.rudiments import RUDIMENTS, SLUGS, Rudiment
 from sousaphone.signals import STOPS, starts_process
 from sousaphone.text import tracked
 
@@ -70,8 +70,9 @@ def _clips(clips: int, seed: int, fonts: tuple[tuple[Kit, ...], ...]) -> Iterato
     for number, split in enumerate(SPLIT_PLAYERS):
         rng = np.random.default_rng((seed, 1, number))
         own = [player for player in players if player.split == split]
-        for slug, player in zip(_in_turn(SLUGS, quotas[split], rng), _in_turn(own, quotas[split], rng), strict=True):
-            yield _draw_clip(next(index), seed, player, slug, fonts)
+        rudiments = _in_turn(RUDIMENTS.values(), quotas[split], rng)
+        for rudiment, player in zip(rudiments, _in_turn(own, quotas[split], rng), strict=True):
+            yield _draw_clip(next(index), seed, player, rudiment, fonts)
 
 
 def _in_turn(items: Iterable, count: int, rng: np.random.Generator) -> list:
@@ -80,16 +81,16 @@ def _in_turn(items: Iterable, count: int, rng: np.random.Generator) -> list:
     return [pool[i] for _ in range(-(-count // len(pool))) for i in rng.permutation(len(pool))][:count]
 
 
-def _draw_clip(index: int, seed: int, player: Player, slug: str, fonts: tuple[tuple[Kit, ...], ...]) -> Clip:
+def _draw_clip(index: int, seed: int, player: Player, rudiment: Rudiment, fonts: tuple[tuple[Kit, ...], ...]) -> Clip:
     """Draw a clip; SoundFonts are equally likely, and so are the kits of each."""
     rng = np.random.default_rng((seed, 2, index))
-    tempo, stretch = draw_tempo(RUDIMENTS[slug], rng)
+    tempo, stretch = draw_tempo(rudiment, rng)
     kits = fonts[rng.integers(len(fonts))]
     return Clip(
         index=index,
         seed=(seed, 2, index),
         player=player,
-        slug=slug,
+        rudiment=rudiment,
         tempo_bpm=tempo,
         stretch=stretch,
         phase=float(rng.random()),

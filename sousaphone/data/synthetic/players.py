@@ -6,14 +6,13 @@ position in the cycle are drawn independently of the class.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sousaphone.rudiments import RUDIMENTS, Rudiment
+from sousaphone.rudiments import Rudiment
 
 if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.synthetic.soundfonts import Kit
@@ -63,21 +62,17 @@ class Player:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task(ABC):
-    """A performance to be played: the player, the cycle, tempo, first position and duration."""
+class Task:
+    """A performance to be played: the player, the rudiment, tempo, first position and duration."""
 
     seed: tuple[int, ...]
     player: Player
+    rudiment: Rudiment
     tempo_bpm: int
     stretch: float  # played beats per notated beat: 2 is half time
     phase: float  # first position in the cycle, 0 to 1
     duration: float  # seconds
     tuning_cents: float
-
-    @property
-    @abstractmethod
-    def rudiment(self) -> Rudiment:
-        """The rudiment that is played."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +80,8 @@ class Clip(Task):
     """One clip of the built-in set, with its sound."""
 
     index: int
-    slug: str
     kit: Kit
     room: int
-
-    @property
-    def rudiment(self) -> Rudiment:
-        return RUDIMENTS[self.slug]
 
 
 @dataclass

@@ -26,11 +26,11 @@ CLIPS_PER_GROUP = 1000
 
 def sample_id(clip: Clip) -> str:
     room = ROOMS[clip.room].name.replace("_", "")
-    return f"{clip.player.profile_id}_{clip.slug}_{clip.tempo_bpm}bpm_{clip.kit.name}_{room}_{clip.index:06d}"
+    return f"{clip.player.profile_id}_{clip.rudiment.slug}_{clip.tempo_bpm}bpm_{clip.kit.name}_{room}_{clip.index:06d}"
 
 
 def audio_path(clip: Clip) -> str:
-    return f"audio/{clip.slug}/{sample_id(clip)}.flac"
+    return f"audio/{clip.rudiment.slug}/{sample_id(clip)}.flac"
 
 
 def write_tables(root: Path, performed: Iterator[tuple[Clip, Performance]]) -> None:
@@ -63,7 +63,7 @@ def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
             {
                 "sample_id": sample_id(clip),
                 "profile_id": clip.player.profile_id,
-                "rudiment_slug": clip.slug,
+                "rudiment_slug": clip.rudiment.slug,
                 "tempo_bpm": clip.tempo_bpm,
                 "duration_sec": round(clip.duration * SAMPLE_RATE) / SAMPLE_RATE,
                 "num_cycles": performance.cycles,
@@ -76,7 +76,7 @@ def _samples_table(clips: Sequence[Clip], performances: Sequence[Performance]) -
                 "num_measures": performance.cycles,
                 "soundfont": f"{clip.kit.font}_{clip.kit.name}",
                 "augmentation_preset": room.name,
-                "augmentation_group_id": f"{clip.player.profile_id}_{clip.slug}_{clip.index:06d}",
+                "augmentation_group_id": f"{clip.player.profile_id}_{clip.rudiment.slug}_{clip.index:06d}",
                 "aug_soundfont": f"{clip.kit.font}_{clip.kit.name}",
                 "aug_room_type": room.kind,
                 "aug_room_wet_dry": room.wet,

@@ -214,7 +214,7 @@ def test_best_arm_without_predictions_is_replaced_by_the_next(eight: tuple[list[
 def test_mean_curve_ends_at_the_last_common_epoch() -> None:
     def trial(*accuracies: float) -> Trial:
         history = [
-            {"epoch": i, "val_acc": value, "epoch_seconds": 2.0 * i, "best_epoch": 1}
+            {"epoch": i, "val_acc": value, "val_macro_f1": value, "epoch_seconds": 2.0 * i, "best_epoch": 1}
             for i, value in enumerate(accuracies, start=1)
         ]
         return Trial("t", {}, Status.COMPLETED, history=history)
@@ -229,7 +229,7 @@ def test_mean_curve_ends_at_the_last_common_epoch() -> None:
     for row, f1 in zip(long.history, (0.5, 0.2, 0.9), strict=True):
         row["val_macro_f1"] = f1
     long.history.pop()
-    assert (mean_curve([long, long]).best, mean_curve([short, short]).best) == (0, 1)
+    assert mean_curve([long, long]).best == 0
     thinned = mean_curve([trial(*[0.1] * 10)]).thinned(4)
     assert list(thinned.epochs) == [1, 5, 9, 10]
 

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from sousaphone.data.inspect.shortcuts import nearest_neighbour, shortcut_scores
-from sousaphone.data.inspect.stroke_sequences import STROKES
+from sousaphone.data.inspect.shortcuts import ShortcutScores, nearest_neighbour, shortcut_scores
+from sousaphone.data.inspect.stroke_sequences import STROKES, labelled_strokes, transcribed_strokes
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.data.synthetic.generate import generate, plan_clips
 from sousaphone.data.synthetic.players import perform
@@ -27,6 +27,11 @@ def generated(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("shortcuts") / "set"
     generate(root, clips=200, seed=0, workers=1)
     return root
+
+
+def measured(root: Path) -> ShortcutScores:
+    dataset = read_dataset(root)
+    return shortcut_scores(dataset, labelled_strokes(dataset) or transcribed_strokes(dataset))
 
 
 def taps(times: list[float], seconds: float) -> np.ndarray:
@@ -83,15 +88,15 @@ def test_stroke_counts_that_reveal_the_class_are_detected(tmp_path):
     lists = {"train_profile_ids": ["p0", "p1", "p2", "p3"], "val_profile_ids": ["p4"], "test_profile_ids": ["p5"]}
     (tmp_path / "splits.json").write_text(json.dumps(lists))
 
-    detected = shortcut_scores(read_dataset(tmp_path))
+    detected = measured(tmp_path)
     assert (detected.counted, detected.clips, detected.majority) == ("audio", 48, 12.5)
     assert detected.percent["strokes"] > 90
     assert "strokes in the first 2.5 s" not in detected.percent  # no clip is longer
     pd.DataFrame(strokes).to_parquet(tmp_path / STROKES)
-    labelled = shortcut_scores(read_dataset(tmp_path))
+    labelled = measured(tmp_path)
     assert (labelled.counted, labelled.percent["strokes"]) == ("labels", 100.0)
     pd.DataFrame(strokes[5:]).to_parquet(tmp_path / STROKES)  # the labels lack a clip
-    assert shortcut_scores(read_dataset(tmp_path)).counted == "audio"
+    assert measured(tmp_path).counted == "audio"
 
 
 def test_built_in_set_has_no_shortcut_by_counts_duration_or_tempo():
@@ -109,14 +114,14 @@ def test_built_in_set_has_no_shortcut_by_counts_duration_or_tempo():
         "strokes per second": [len(own) / length for own, length in zip(times, seconds, strict=True)],
         "tempo": [clip.tempo_bpm for clip in clips],
     }
-    labels = np.array([SLUGS.index(clip.slug) for clip in clips])
+    labels = np.array([SLUGS.index(clip.rudiment.slug) for clip in clips])
     players = np.array([clip.player.profile_id for clip in clips])
     for name, values in features.items():
         assert nearest_neighbour(np.array(values), labels, players) < LIMIT, name
 
 
 def test_built_in_set_has_no_shortcut_by_timbre(generated):
-    scores = shortcut_scores(read_dataset(generated))
+    scores = measured(generated)
     assert scores.counted == "labels"
     assert scores.percent["duration, loudness and spectral centroid"] < LIMIT
 
@@ -125,7 +130,7 @@ def test_built_in_set_has_no_shortcut_by_timbre(generated):
 def test_built_in_tiny_set_has_no_shortcut(built_in, tmp_path):
     root = tmp_path / "set"
     shutil.copytree(built_in, root, ignore=lambda directory, names: {Path(STROKES).name} & {*names})
-    scores = shortcut_scores(read_dataset(root))
+    scores = measured(root)
     assert scores.counted == "audio"
     assert max(scores.percent.values()) < LIMIT, scores
 
@@ -150,7 +155,7 @@ def test_undecodable_clip_is_named(tmp_path, make_sousa):
     broken = next(root.glob("audio/*/*.flac"))
     broken.write_bytes(b"no audio")
     with pytest.raises(UserError, match=f"{broken.name} cannot be decoded"):
-        shortcut_scores(read_dataset(root))
+        measured(root)
 
 
 def test_share_of_the_largest_class_is_reported(tmp_path):
@@ -159,4 +164,4 @@ def test_share_of_the_largest_class_is_reported(tmp_path):
         folder = tmp_path / f"player{index % 3}" / (SLUGS[0] if index < 9 else SLUGS[1])
         folder.mkdir(parents=True, exist_ok=True)
         soundfile.write(folder / f"{index}.wav", rng.normal(0, 0.1, 20_000), 16_000)
-    assert shortcut_scores(read_dataset(tmp_path)).majority == 75
+    assert measured(tmp_path).majority == 75

@@ -107,7 +107,7 @@ def test_tiny_set_is_split_80_10_10_by_player(plan):
 
 def test_rudiments_are_even_in_every_split(plan):
     for split in ("train", "val", "test"):
-        counts = Counter(clip.slug for clip in plan if clip.player.split == split)
+        counts = Counter(clip.rudiment.slug for clip in plan if clip.player.split == split)
         assert set(counts) == set(SLUGS)
         assert max(counts.values()) - min(counts.values()) <= 1
 
@@ -128,7 +128,7 @@ def test_clip_is_longer_than_the_window_and_played_to_its_end(plan, performances
 def test_performance_is_its_cycle_from_any_position(plan, performances):
     starts = set()
     for clip, performance in zip(plan, performances, strict=True):
-        columns, cycle = performance.columns, RUDIMENTS[clip.slug].strokes
+        columns, cycle = performance.columns, clip.rudiment.strokes
         hands = columns["hand"] if clip.player.dominant == "R" else ["LR"["RL".index(h)] for h in columns["hand"]]
         played = [
             (hand, kind)
@@ -141,7 +141,7 @@ def test_performance_is_its_cycle_from_any_position(plan, performances):
             for turn, order in enumerate(turns)
             if all(played[i] == (order[i % len(order)].hand, order[i % len(order)].kind) for i in range(len(played)))
         ]
-        assert fits, f"{clip.slug} is not its cycle"
+        assert fits, f"{clip.rudiment.slug} is not its cycle"
         starts.add(fits[0] > 0)
     assert starts == {True, False}
 
@@ -160,7 +160,7 @@ def test_grace_notes_precede_their_stroke(plan, performances):
 
 def test_hands_of_every_player_differ_in_level(plan):
     for clip in plan[:: len(plan) // 50]:
-        columns = perform(steady(dataclasses.replace(clip, slug="single_stroke_roll"))).columns
+        columns = perform(steady(dataclasses.replace(clip, rudiment=RUDIMENTS["single_stroke_roll"]))).columns
         struck = pd.Series(columns["actual_velocity"]).groupby(columns["hand"]).mean()
         assert 0.55 < struck["L"] / struck["R"] < 0.93
 
@@ -206,7 +206,7 @@ def test_rudiments_that_differ_only_in_sticking_sound_different(plan):
     calm = dataclasses.replace(clip.player, diddle_level=1.0, diddle_shift=0.0, weak_late_ms=0.0)
     energies, sound = {}, {}
     for slug in ("single_stroke_roll", "double_stroke_open_roll"):
-        own = dataclasses.replace(clip, slug=slug, player=calm)
+        own = dataclasses.replace(clip, rudiment=RUDIMENTS[slug], player=calm)
         performance = perform(own)
         audio = sound[slug] = render(own, performance) / 32768
         onsets = [round(t / 1000 * SAMPLE_RATE) for t in performance.columns["actual_time_ms"]]
