@@ -62,6 +62,7 @@ class Arm:
 
     @property
     def label_without_augmentation(self) -> str:
+        """The label that this arm and the one that differs in augmentation alone have in common."""
         return self.label.removesuffix(" · augmented").removesuffix("augmented") or title(self.model)
 
     @property

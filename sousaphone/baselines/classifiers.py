@@ -71,7 +71,7 @@ class EvaluationSetup:
     dataset: Dataset
     trials: Mapping[str, TrainConfig]  # the first trial of each backbone, by backbone name
     device: torch.device  # of the backbones
-    progress: Advance = lambda clips: None  # each baseline reads every clip once
+    progress: Advance = lambda clips: None  # in clips; each baseline reads every clip once
 
     def clips(self, rate: int, device: torch.device) -> dict[str, ClipSet]:
         """Training, validation and test clips at a sample rate in Hz."""

@@ -261,7 +261,7 @@ def _write(predictions: Sequence[Prediction], options: argparse.Namespace) -> No
         try:
             save(options.output, text.encode(errors="replace"), "--output")
         except UserError:
-            sys.stdout.write(text)  # of minutes of work
+            sys.stdout.write(text)  # it may have taken minutes
             raise
 
 

@@ -150,14 +150,14 @@ def _prune(arguments: argparse.Namespace) -> int:
 
 
 def _is_being_generated(path: Path) -> bool:
-    """Whether a process generates this built-in data set."""
+    """Whether `builtin_dataset` of another process is making this directory."""
     if path.suffix != ".partial":
         return False
     try:
-        FileLock(path.with_suffix(".lock")).acquire(timeout=0).lock.release()
+        with FileLock(path.with_suffix(".lock"), timeout=0):
+            return False
     except Timeout:
         return True
-    return False
 
 
 def _confirmed() -> bool:

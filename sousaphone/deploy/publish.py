@@ -30,8 +30,8 @@ from sousaphone.weights import RANDOM
 # Licences that allow anybody to pass on weights, as identifiers of the hub.
 _FREE = ("mit", "apache-2.0", "bsd-2-clause", "bsd-3-clause", "isc", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0")
 _NON_COMMERCIAL = ("cc-by-nc-4.0", "cc-by-nc-sa-4.0")
-_SILENCE_SECONDS = 120.0  # without an answer of the hub; its library waits for ever
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,49}")
+_SILENCE_SECONDS = 120.0  # without an answer of the hub; its library waits for ever
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ _NEEDS = (
     *("safetensors", "scipy", "soundfile", "torch", "torchaudio", "transformers"),
 )
 _CUDA = re.compile(r"(nvidia|cuda|triton)\b.*")  # torch's builds for the CPU need none of them
+_SOURCES = (".py", ".csv", ".safetensors")  # suffixes of the package's files; also the cards CARD.md
 _CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 _APP = '''\
 """The page of the model in `model/`. A Space sets the two variables."""
@@ -89,9 +90,6 @@ def requirements() -> list[str]:
     return [f"--extra-index-url {_CPU_INDEX}", *(f"{name}=={versions[name]}" for name in sorted(versions))]
 
 
-_SOURCES = (".py", ".csv", ".safetensors")
-
-
 def _card(name: str, licence: str | None) -> str:
     from huggingface_hub import SpaceCardData
 
@@ -111,10 +109,12 @@ def _card(name: str, licence: str | None) -> str:
 def _package() -> Files:
     """The source of this package with its data (see setup.cfg), and its licence; no other files in its directory."""
     root = Path(sousaphone.__file__).parent
-    sources = (path for path in sorted(root.rglob("*")) if path.suffix in _SOURCES or path.name == "CARD.md")
-    names = {path.relative_to(root.parent): path for path in sources}
-    hidden = {name for name in names if any(part.startswith(".") for part in name.parts)}
-    files: dict[str, Path | bytes] = {name.as_posix(): path for name, path in names.items() if name not in hidden}
+    files: dict[str, Path | bytes] = {}
+    for path in sorted(root.rglob("*")):
+        name = path.relative_to(root.parent)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if path.is_file() and not hidden and (path.suffix in _SOURCES or path.name == "CARD.md"):
+            files[name.as_posix()] = path
     with suppress(metadata.PackageNotFoundError):
         if text := metadata.distribution("sousaphone").read_text("licenses/LICENSE"):
             files["sousaphone/LICENSE"] = text.encode()

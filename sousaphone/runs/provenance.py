@@ -12,11 +12,12 @@ from typing import Any
 
 def provenance() -> dict[str, Any]:
     """Return the git commit, the versions of Python and packages, and the host."""
-    is_clone = _git("ls-files", Path(__file__).name)  # not a package that is installed inside another project
+    # A package may be installed inside the repository of another project.
+    is_tracked = bool(_git("ls-files", Path(__file__).name))
     packages = ("sousaphone", "torch", "torchaudio", "transformers", "peft", "ray", "numpy")
     return {
-        "git_commit": (is_clone and _git("rev-parse", "HEAD")) or "unknown",
-        "git_dirty": bool(is_clone and _git("status", "--porcelain", "--untracked-files=no")),
+        "git_commit": (_git("rev-parse", "HEAD") if is_tracked else "") or "unknown",
+        "git_dirty": is_tracked and bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "versions": {name: package_version(name) for name in packages},
         "host": socket.gethostname(),

@@ -1,7 +1,7 @@
 """Sweeps whose trials are proposed while they run, by a searcher of Ray Tune.
 
 Each proposal is in run.json before its trial starts, so that records, report and resume work as for any other sweep.
-What a searcher has learned is never read from Ray's files: it is told the results in the trials' own records again.
+What a searcher has learned is never read from Ray's files: it learns again from the trials' own records.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,62 +27,23 @@ _MOST_REPETITIONS = 100  # proposals of known trials in a row, after which the s
 
 
 class Proposals(Searcher):
-    """Runs the trials of a plan that are left, then those that `propose` returns, until there are as many as
-    run.json has `planned`. Subclasses define `propose`, and learn from `ended`.
+    """Proposes the trials of a run. Subclasses define `suggest`, as Ray Tune calls it, and learn from `ended`.
 
     Ray saves it with the experiment, but it is not restored: every start of a run makes one and calls `begin`.
     """
 
     def begin(self, run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig]) -> None:
-        """Start with the trials that are left of the run's plan; those that have ended are passed to `ended`."""
+        """Start with the trials that are left of the run's plan."""
         self.run, self.sweep = run, sweep
-        self._left, self._running = list(left), dict[str, TrainConfig]()
+        self._running = dict[str, TrainConfig]()
         self._deadline = DriverWatch.begin(run.path).limits.deadline
-        waiting = {trial.trial_id for trial in left}
-        for trial in self.planned():
-            if trial.trial_id not in waiting:
-                self.ended(trial, run.record(trial.trial_id))
-
-    def planned(self) -> list[TrainConfig]:
-        """Return the trials that are planned so far, in the order in which they were proposed."""
-        return [TrainConfig(**config) for config in self.run.read_plan()["trials"]]
-
-    def propose(self, ray_id: str) -> TrainConfig | str | None:
-        """Return the next trial; None: none before another one has ended; `Searcher.FINISHED`: none at all. `ray_id`
-        names the trial in later calls."""
-        raise NotImplementedError
-
-    def reported(self, ray_id: str, trial: TrainConfig, row: Mapping[str, Any]) -> None:
-        """Learn the metrics of an epoch, unless it is the last one of its trial."""
 
     def ended(self, trial: TrainConfig, record: TrialRecord | None, ray_id: str | None = None) -> None:
         """Learn that a trial has ended, now or in an earlier start (no `ray_id`), from its record."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the configuration of the next trial, as Ray Tune expects it."""
-        proposed: TrainConfig | str | None
-        if self._left:
-            proposed = self._left.pop(0)
-        elif len((plan := self.run.read_plan())["trials"]) >= plan["planned"] or self._too_late:
-            return str(Searcher.FINISHED)
-        else:
-            proposed = self.propose(trial_id)
-            if isinstance(proposed, TrainConfig):
-                self.run.append_trials([proposed])
-            elif proposed == Searcher.FINISHED:
-                self.run.append_trials([], planned=len(self.planned()))
-        if not isinstance(proposed, TrainConfig):
-            return proposed
-        self._running[trial_id] = proposed
-        return dataclasses.asdict(proposed)
-
     @property
     def _too_late(self) -> bool:
         return self._deadline is not None and time.monotonic() >= self._deadline
-
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._running:
-            self.reported(trial_id, self._running[trial_id], result)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         if trial := self._running.pop(trial_id, None):
@@ -101,7 +62,8 @@ class Proposals(Searcher):
 
 
 class SearcherProposals(Proposals):
-    """The proposals of a searcher of Ray Tune over the domains of a sweep's space."""
+    """The trials of a plan that are left, then those that a searcher of Ray Tune proposes over the domains of a sweep's
+    space, until there are as many as run.json has `planned`."""
 
     def __init__(self, searcher: Searcher) -> None:
         super().__init__()
@@ -109,13 +71,40 @@ class SearcherProposals(Proposals):
         self._own: dict[str, str] = {}  # the searcher's name of a trial, by Ray's
 
     def begin(self, run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig]) -> None:
-        self._domains = domains(sweep.param_space)
+        super().begin(run, sweep, left)
+        self._left, self._domains = list(left), domains(sweep.param_space)
         logging.getLogger("optuna").setLevel(logging.WARNING)
         self._searcher.set_search_properties(sweep.metric, sweep.mode, self._domains)
-        super().begin(run, sweep, left)
+        waiting = {trial.trial_id for trial in left}
+        for trial in self._planned():
+            if trial.trial_id not in waiting:
+                self.ended(trial, run.record(trial.trial_id))
 
-    def propose(self, ray_id: str) -> TrainConfig | str | None:
-        known = {trial.trial_id for trial in self.planned()}
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the configuration of the next trial, as Ray Tune expects it."""
+        proposed: TrainConfig | str | None
+        if self._left:
+            proposed = self._left.pop(0)
+        elif len((plan := self.run.read_plan())["trials"]) >= plan["planned"] or self._too_late:
+            return str(Searcher.FINISHED)
+        else:
+            proposed = self._propose(trial_id)
+            if isinstance(proposed, TrainConfig):
+                self.run.append_trials([proposed])
+            elif proposed == Searcher.FINISHED:
+                self.run.append_trials([], planned=len(self._planned()))
+        if not isinstance(proposed, TrainConfig):
+            return proposed
+        self._running[trial_id] = proposed
+        return dataclasses.asdict(proposed)
+
+    def _planned(self) -> list[TrainConfig]:
+        """Return the trials that are planned so far, in the order in which they were proposed."""
+        return [TrainConfig(**config) for config in self.run.read_plan()["trials"]]
+
+    def _propose(self, ray_id: str) -> TrainConfig | str | None:
+        """Return the next trial; None: none before another one has ended; `Searcher.FINISHED`: none at all."""
+        known = {trial.trial_id for trial in self._planned()}
         for attempt in range(_MOST_REPETITIONS):
             own = f"{ray_id}-{attempt}"
             values = self._searcher.suggest(own)
@@ -130,9 +119,9 @@ class SearcherProposals(Proposals):
             self._searcher.on_trial_complete(own, _last(record), error=_score(self.sweep, record) is None)
         return str(Searcher.FINISHED)
 
-    def reported(self, ray_id: str, trial: TrainConfig, row: Mapping[str, Any]) -> None:
-        if ray_id in self._own:
-            self._searcher.on_trial_result(self._own[ray_id], dict(row))
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self._own:
+            self._searcher.on_trial_result(self._own[trial_id], result)
 
     def ended(self, trial: TrainConfig, record: TrialRecord | None, ray_id: str | None = None) -> None:
         """Learn the last value of the sweep's metric."""

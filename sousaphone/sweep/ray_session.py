@@ -55,7 +55,7 @@ def session_environment(directory: Path) -> Iterator[None]:
     """Let a process started in the block start Ray with this directory and token, on the loopback interface only."""
     changes = {
         "RAY_TMPDIR": str(directory),
-        "RAY_ADDRESS": None,  # an empty one
+        "RAY_ADDRESS": None,  # it may be empty, which Ray refuses
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(directory / _TOKEN),
         "RAY_AUTH_TOKEN": None,  # would replace the file's

@@ -26,7 +26,7 @@ class SearchProposals(Proposals):
     def begin(self, run: RunDirectory, sweep: Sweep, left: Sequence[TrainConfig]) -> None:
         self._again = {trial.trial_id for trial in left}
         self._live: dict[str, int] = {}  # the index of the rung to which each running trial goes
-        super().begin(run, sweep, ())  # the records show what is left
+        super().begin(run, sweep, left)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         found = None if self._too_late else self._progress().next_trial(self._live)

@@ -21,7 +21,7 @@ def train_fn(config: dict[str, Any]) -> dict[str, Any] | None:
     The trial resumes from the newest whole checkpoint in its own directory, whatever Ray has saved. A trial that had
     ended before Ray was notified reports its last epoch and returns.
     """
-    gc.set_threshold(*gc.get_threshold()[:2], 1_000)  # as in launch.py
+    gc.set_threshold(*gc.get_threshold()[:2], 1_000)  # see `prepare_process`
     import torch
 
     from sousaphone.training.resumable_trial import run_trial

@@ -58,8 +58,8 @@ def find_files(root: Path, audio_paths: Sequence[str], remedy: str) -> tuple[lis
             times.append(status.st_mtime_ns)
     if missing:
         raise UserError(
-            f"{len(missing)} of {len(audio_paths)} audio files are missing in {root}, or no files (the first: "
-            f"{missing[0]}); copy them there or {remedy}"
+            f"{len(missing)} of {len(audio_paths)} audio files are missing in {root}, or are no regular "
+            f"files (the first: {missing[0]}); copy them there or {remedy}"
         )
     return paths, sizes, times
 

@@ -55,7 +55,7 @@ def find_recordings(root: Path) -> Recordings:
             f"{len(odd)} of {len(found)} recordings in {root} have names that are not UTF-8 (the first: "
             f"{odd[0]!a}); rename them"
         )
-    files = find_files(root, sorted(found), "remove what has their names")
+    files = find_files(root, sorted(found), "remove their entries")
     return Recordings(*files, ignored, dict(others))
 
 
