@@ -44,6 +44,10 @@ class Frontend(nn.Module):
         self.window = nn.Buffer(window, persistent=False)
         self.bank = MelBank(bank)
 
+    def period(self, lengths: Tensor) -> Tensor:
+        """Frames [B] after which the features of clips of these `lengths` [B] repeat; infinite if they do not."""
+        return torch.full(lengths.shape, math.inf, device=lengths.device)
+
 
 def to_float(wave: Tensor) -> Tensor:
     """Convert int16 samples to float32 in [-1, 1); return float samples unchanged. Rows that overlap still do."""
@@ -222,6 +226,9 @@ class ClapFrontend(Frontend):
         # Indices beyond the repeats are arbitrary; the result is masked.
         filled = wave.gather(1, (position % once + start).clamp_(max=width - 1))
         return filled.masked_fill_(position >= repeats * lengths, 0.0)
+
+    def period(self, lengths: Tensor) -> Tensor:
+        return torch.where(2 * lengths <= self.samples, lengths.clamp(min=1) / self.contract.hop, math.inf)
 
     def forward(self, wave: Tensor, lengths: Tensor | None = None) -> Tensor:
         """[B, T] at 48 kHz to [B, 1, F, 64] with F = 1 + samples // 480: 1001 frames in 10 s."""

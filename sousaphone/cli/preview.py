@@ -87,7 +87,7 @@ def look(mono: np.ndarray, rate: int, frontend: Frontend, config: TrainConfig, s
     (plain, length), changed = _windows(mono, rate, frontend.sample_rate, config, rng.manual_seed(seed))
     features = frontend(*changed)
     # A frame under a time mask has the same value in every band.
-    image = _image(augment.mask_features(features, frontend, config, rng), frontend)
+    image = _image(augment.mask_features(features, changed[1], frontend, config, rng), frontend)
     masked = (image == image[:1]).all(0) & (_image(features, frontend) != image).any(0)
     hidden = int(masked[(moved / frontend.hop_seconds).round().astype(int).clip(0, len(masked) - 1)].sum())
     original = _image(frontend(plain, length), frontend)

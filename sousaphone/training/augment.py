@@ -65,29 +65,41 @@ def augment_wave(
     return out, lengths[:, 0]
 
 
-def mask_features(features: Tensor, frontend: Frontend, config: TrainConfig, rng: Generator) -> Tensor:
-    """Apply two frequency masks and two time masks to each clip, filled with the mean of the clip.
+def mask_features(features: Tensor, lengths: Tensor, frontend: Frontend, config: TrainConfig, rng: Generator) -> Tensor:
+    """Apply two frequency masks and two time masks to each clip, filled with the mean of the clip; without bands only
+    time masks, filled with silence.
 
-    Widths are a fraction of the bins and a time in ms, so that they mask the same audio in every feature layout.
+    Widths are a fraction of the bins and a time in ms, so that they mask the same audio in every feature layout. A clip
+    that is repeated has the same time masks in every repetition.
+
+    Args:
+        features: [B, ...], in the layout of the front end.
+        lengths: [B] samples of audio from which they were computed.
     """
     bins, frames = features.shape[frontend.mel_dim], features.shape[frontend.time_dim]
     longest = min(config.time_mask_ms / 1000 / frontend.hop_seconds, float(frames))
-    fill = features.mean(tuple(range(1, features.dim())), keepdim=True)
+    period = frontend.period(lengths).to(features.device)
+    # Without bands the channels differ in meaning, and the mean of all could be a stroke.
+    fill = features.mean(tuple(range(1, features.dim())), keepdim=True) if frontend.has_bands else 0.0
     masked = torch.zeros(1, dtype=torch.bool, device=features.device)
-    axes = [(frontend.mel_dim, bins, config.freq_mask * bins)] if frontend.has_bands else []
-    for dim, size, width in (*axes, (frontend.time_dim, frames, longest)):
+    axes = [(frontend.time_dim, frames, longest, period)]
+    if frontend.has_bands:
+        axes.insert(0, (frontend.mel_dim, bins, config.freq_mask * bins, torch.full_like(period, bins)))
+    for dim, size, width, periods in axes:
         shape = [features.shape[0]] + [1] * (features.dim() - 1)
         shape[dim] = size
-        masked = masked | _to(_spans(features.shape[0], size, width, rng), features.device).view(shape)
+        masked = masked | _spans(periods, size, width, rng).view(shape)
     return torch.where(masked, fill, features)
 
 
-def _spans(batch: int, size: int, width: float, rng: Generator) -> Tensor:
-    """A mask [B, size] that is true inside two spans per row, each at most `width` long."""
-    draws = torch.rand(2, batch, 2, 1, generator=rng)
-    length = (draws[0] * (width + 1)).floor().clamp_max(size)
-    start = (draws[1] * (size - length + 1)).floor()
-    at = torch.arange(size)
+def _spans(periods: Tensor, size: int, width: float, rng: Generator) -> Tensor:
+    """A mask [B, size] that is true inside two spans per row, each at most `width` long, in the first of its `periods`
+    [B] and again in each further one."""
+    draws = _to(torch.rand(2, len(periods), 2, 1, generator=rng), periods.device)
+    period = periods.clamp(max=size)[:, None, None]
+    length = (draws[0] * (width + 1)).floor().minimum(period)
+    start = (draws[1] * (period - length + 1)).floor()
+    at = torch.arange(size, device=periods.device) % period
     return ((at >= start) & (at < start + length)).any(1)
 
 

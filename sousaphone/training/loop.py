@@ -197,7 +197,7 @@ def train_epoch(
         parts = zip(wave.split(config.micro_batch), lengths.split(config.micro_batch), strict=True)
         features = torch.cat([model.features(to_float(part), length) for part, length in parts])
         if config.augment:
-            features = augment.mask_features(features, model.backbone.frontend, config, rng)
+            features = augment.mask_features(features, lengths, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)
         micro_batch.begin()
         # Features, masks and mixup are computed for the whole step, so the micro-batch size affects only memory.

@@ -8,12 +8,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from sousaphone.backbones.frontends import AstFrontend
+from sousaphone.backbones.frontends import AstFrontend, ClapFrontend, Frontend
 from sousaphone.backbones.registry import REGISTRY
+from sousaphone.backbones.strokes import THRESHOLD, StrokeFrontend
 from sousaphone.config import TrainConfig
 from sousaphone.training import augment
+from sousaphone.transcription.transcribe import peaks
 
 FRONTEND = AstFrontend(REGISTRY["ast"].frontend, 256)
+CLAP = ClapFrontend(REGISTRY["htsat"].frontend)
 OFF = TrainConfig(gain_db=0.0, shift_ms=0.0, noise_snr_db=200.0, speed=0.0, freq_mask=0.0, time_mask_ms=0.0)
 RATE, SAMPLES = 16_000, 16_000
 WAVE_LIMITS = {"gain_db": 5.0, "shift_ms": 5.0, "noise_snr_db": 20.0, "speed": 0.1}
@@ -109,10 +112,17 @@ def test_input_window_fills_the_clip_at_every_speed_and_shift() -> None:
     assert (lengths == SAMPLES).all()
 
 
+def with_masks(
+    features: torch.Tensor, frontend: Frontend, config: TrainConfig, seed: int = 0, samples: int = 10**7
+) -> torch.Tensor:
+    """The features with masks, of clips of so many samples."""
+    return augment.mask_features(features, torch.full((len(features),), samples), frontend, config, rng(seed))
+
+
 def test_masks_stay_within_their_fraction_and_milliseconds() -> None:
     config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
     features = torch.randn(64, 256, 128, generator=rng(1))
-    masked = augment.mask_features(features, FRONTEND, config, rng())
+    masked = with_masks(features, FRONTEND, config)
     hidden = masked != features
     bins = hidden.all(1).sum(1)  # [64] bins masked in every frame
     frames = hidden.all(2).sum(1)
@@ -125,10 +135,39 @@ def test_masks_stay_within_their_fraction_and_milliseconds() -> None:
 def test_masks_are_filled_with_the_mean_of_the_clip() -> None:
     features = torch.randn(4, 256, 128, generator=rng(1)) + 10.0 * torch.arange(4)[:, None, None]
     config = dataclasses.replace(OFF, freq_mask=0.3)
-    for before, after in zip(features, augment.mask_features(features, FRONTEND, config, rng()), strict=True):
+    for before, after in zip(features, with_masks(features, FRONTEND, config), strict=True):
         hidden = after[after != before]
         assert len(hidden) > 0
         assert torch.allclose(hidden, before.mean(), atol=1e-4)
+
+
+def test_time_masks_add_no_strokes() -> None:
+    features = torch.zeros(64, 1_000, 4)
+    features[:, ::40, :2] = 0.8
+    features[:, :, 3] = 0.7  # buzzes raise the mean above the threshold of a stroke
+    config = dataclasses.replace(OFF, time_mask_ms=400.0)
+    masked = with_masks(features, StrokeFrontend(REGISTRY["strokes"].frontend), config)
+    strokes, left = (peaks(each[:, :, 0], THRESHOLD)[0] for each in (features, masked))
+    assert (left <= strokes).all()
+    assert left.sum() < strokes.sum()
+
+
+@pytest.mark.parametrize("seconds", [2.0, 3.0, 5.0])
+def test_time_masks_hide_the_same_audio_in_every_repetition_of_a_clip(seconds: float) -> None:
+    period, features = round(100 * seconds), torch.randn(64, 1, 1_001, 64, generator=rng(1))
+    config = dataclasses.replace(OFF, time_mask_ms=400.0)
+    hidden = (with_masks(features, CLAP, config, samples=round(48_000 * seconds)) != features)[:, 0, :, 0]
+    copies = hidden[:, : 1_001 // period * period].unflatten(1, (-1, period))
+    assert (copies == copies[:, :1]).all()
+    assert 20 < copies[:, 0].sum(1).float().mean() < 60  # of the frames of a clip: two masks of 0 to 40, some overlap
+
+
+def test_time_masks_of_a_clip_without_repetition_do_not_depend_on_the_layout() -> None:
+    features = torch.randn(64, 1, 256, 64, generator=rng(1))
+    config = dataclasses.replace(OFF, freq_mask=0.23, time_mask_ms=400.0)
+    expected = with_masks(features[:, 0], FRONTEND, config)
+    assert torch.equal(with_masks(features, CLAP, config)[:, 0], expected)
+    assert torch.equal(with_masks(features, CLAP, config, samples=CLAP.samples // 2 + 1)[:, 0], expected)
 
 
 def test_mixup_blends_features_and_labels_with_equal_weights() -> None:
@@ -142,7 +181,7 @@ def test_mixup_blends_features_and_labels_with_equal_weights() -> None:
 
 def masked(seed: int, **limits: float) -> torch.Tensor:
     features = torch.randn(4, 256, 128, generator=rng(1))
-    return augment.mask_features(features, FRONTEND, dataclasses.replace(OFF, **limits), rng(seed))
+    return with_masks(features, FRONTEND, dataclasses.replace(OFF, **limits), seed)
 
 
 def mixed(seed: int, **limits: float) -> torch.Tensor:
