@@ -17,7 +17,7 @@ from sousaphone.config import COVERED_SECONDS
 if TYPE_CHECKING:  # imports audio libraries, which are not needed here
     from sousaphone.data.cache.build import WaveformCache
 
-_DEVICE_FRACTION = 0.25  # of the free GPU memory that a resident split may occupy
+_DEVICE_FRACTION = 0.25  # of the GPU memory left to this process that a resident split may occupy
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ClipSet:
         clip_seconds: float,  # length of the window, s
         device: torch.device,
         seed: int,
-        resident: bool | None = None,  # keep the waveform on the device; None: on a GPU with enough free memory
+        resident: bool | None = None,  # keep the waveform on the device; None: on a GPU with enough memory left
     ) -> None:
         if len(cache) != len(clips):
             raise ValueError(f"cache of {len(cache)} clips and table of {len(clips)} clips differ")
@@ -58,7 +58,7 @@ class ClipSet:
         if resident is None:
             needed = 2 * int(self._samples.sum())
             on_gpu = self.device.type == "cuda"
-            resident = on_gpu and needed <= _DEVICE_FRACTION * torch.cuda.mem_get_info(self.device)[0]
+            resident = on_gpu and needed <= _DEVICE_FRACTION * _memory_left(self.device)
         self._resident = self._upload() if resident and len(self) else None  # the split's waveform, int16 [T]
 
     def __len__(self) -> int:
@@ -159,3 +159,10 @@ class ClipSet:
             flat[begin:end] = torch.from_numpy(np.array(self._cache.wave[first : first + end - begin]))
         self._first = begins
         return flat
+
+
+def _memory_left(device: torch.device) -> float:
+    """Bytes that this process may still take from a GPU: what is free, within its own share of the card."""
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device.index) * total  # refuses a device without an index
+    return min(free, share - torch.cuda.memory_reserved(device))

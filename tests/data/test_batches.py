@@ -140,6 +140,33 @@ def test_resident_and_mapped_batches_are_equal(cache, clips, device):
     assert same(host.evaluation_batches(2), clip_set(cache, clips, device, resident=False).evaluation_batches(2))
 
 
+@pytest.mark.parametrize(
+    ("free", "fraction", "reserved", "resident"),
+    [
+        (1e6, 1.0, 0, True),
+        (1e5, 1.0, 0, True),
+        (1e4, 1.0, 0, False),  # other programs use the card
+        (1e6, 0.05, 0, False),  # the share of a trial is 50 kB
+        (1e6, 0.2, 0, True),
+        (1e6, 0.2, 190_000, False),  # which the model occupies
+    ],
+)
+def test_split_stays_on_a_gpu_if_it_fits_the_share_of_the_trial(
+    cache, clips, monkeypatch, free, fraction, reserved, resident
+):
+    def fraction_of(index):  # torch refuses torch.device("cuda"), which has no index
+        assert index is None or isinstance(index, int)
+        return fraction
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1_000_000))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction_of)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    uploaded = []
+    monkeypatch.setattr(ClipSet, "_upload", lambda split: uploaded.append(split))
+    clip_set(cache, clips, torch.device("cuda"))  # its waveform has 19,600 bytes
+    assert bool(uploaded) == resident
+
+
 def test_empty_split_gives_no_batches(cache, clips):
     empty = clip_set(cache, clips, split="validation")
     assert len(empty) == 0
