@@ -39,6 +39,7 @@ _NAME = re.compile(r"[0-9a-f]{16}-\d+hz(\.part)?|\.[0-9a-f]{16}-\d+hz\..*\.tmp")
 # For the estimate of disk space: the duration of clips without one in the labels, and the decay after the last stroke,
 # which SOUSA's durations do not include.
 _TYPICAL_SECONDS, _DECAY_SECONDS = 6.0, 0.5
+_LONG_SECONDS = 600.0  # a longer duration in labels or a header may be wrong, such as one in ms
 
 
 class WaveformCache:
@@ -157,9 +158,13 @@ def _check_space(clips: pd.DataFrame, paths: dict[int, Path], cache_dir: Path) -
     needed = int(seconds * sum(paths) * 2 * 1.02)
     free = shutil.disk_usage(cache_dir).free
     if needed > free:
+        doubt = ""
+        if known.max() > _LONG_SECONDS:
+            longest = f"{clips.audio_path[known.idxmax()]} has {known.max():,.0f} s"
+            doubt = f". {longest} by its label or header; correct it if that is wrong (durations are in s)"
         raise UserError(
             f"the waveform cache needs {needed / 1e9:.1f} GB and {cache_dir} has {free / 1e9:.1f} GB free; "
-            "free space, set SOUSAPHONE_CACHE to another directory, or give a smaller --dataset"
+            f"free space, set SOUSAPHONE_CACHE to another directory, or give a smaller --dataset{doubt}"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import lru_cache
 from math import gcd
 from typing import TypeVar
 
@@ -105,9 +105,9 @@ class Resampler:
         yield self(torch.from_numpy(pending))[0 if first else outputs :].numpy()
 
 
-@cache
+@lru_cache(maxsize=16)  # up to 20 MB each, and a server may meet any rate
 def resampler(source_rate: int, target_rate: int) -> Resampler:
-    """Return the resampler of a pair of rates (Hz), whose filters are computed once."""
+    """Return the resampler of a pair of rates (Hz), whose filters are kept for the next call."""
     return Resampler(source_rate, target_rate)
 
 

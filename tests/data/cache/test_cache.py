@@ -18,7 +18,7 @@ import torchaudio
 
 from sousaphone.data.cache import build as cache_module
 from sousaphone.data.cache.build import build_caches
-from sousaphone.data.cache.decode import Resampler, to_mono
+from sousaphone.data.cache.decode import Resampler, resampler, to_mono
 from sousaphone.data.readers.samples import read_samples
 from sousaphone.data.readers.sousa import read_dataset
 from sousaphone.errors import UserError
@@ -235,6 +235,17 @@ def test_full_disk_is_reported_before_decoding(dataset, cache_dir, monkeypatch):
         build_caches(dataset, [16_000], cache_dir)
 
 
+@pytest.mark.parametrize("longest", [np.nan, 600.0, 4_200.0])
+def test_full_disk_names_the_recording_of_an_implausible_duration(dataset, cache_dir, monkeypatch, longest):
+    dataset.clips["duration_sec"] = [3.0] * (len(dataset.clips) - 1) + [longest]
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 10, 1_000))
+    with pytest.raises(UserError) as error:
+        build_caches(dataset, [16_000], cache_dir)
+    named = f"{dataset.clips.audio_path.iloc[-1]} has 4,200 s" in str(error.value)
+    assert named == (dataset.clips.audio_path.iloc[-1] in str(error.value)) == (longest > 600)
+
+
 def test_estimate_of_disk_space_is_not_too_low(dataset, cache_dir, tmp_path, monkeypatch):
     taken = sum(cache.wave.nbytes for cache in build_caches(dataset, RATES, tmp_path / "elsewhere").values())
     usage = namedtuple("usage", "total used free")
@@ -282,6 +293,12 @@ def test_any_rates_are_resampled_alike(rates):
 def tone(rate: int) -> np.ndarray:
     """One second of 1 kHz."""
     return np.sin(2 * np.pi * 1_000 * np.arange(rate) / rate).astype(np.float32)
+
+
+def test_few_resamplers_are_kept():
+    size = resampler.cache_info().maxsize
+    assert size is not None
+    assert size * 20e6 < 1e9  # bytes
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
