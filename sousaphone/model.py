@@ -46,7 +46,7 @@ def load_backbone(
         raise UserError(f"scale {scale!r} is unknown; choose one of: {', '.join(spec.scales)}")
     # Set for weights files as well, since fresh layers are initialised at random.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
         if weights == "random":
             backbone = implementation(spec).create(spec, scale, clip_seconds, overrides)
         else:
@@ -111,6 +111,8 @@ class RudimentClassifier(nn.Module):
 
     def place(self, config: TrainConfig) -> Self:
         """Move the model to the device of a trial in place, and cast frozen parameters to its precision."""
+        if config.device == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # float32 convolutions would have 10 bits; bfloat16 is not affected
         self.to(torch.device(config.device))
         if config.frozen_bfloat16:
             self.round_frozen()
@@ -216,5 +218,5 @@ def build_model(config: TrainConfig, classes: int) -> RudimentClassifier:
     """The model of a trial, on the CPU; equal configurations give equal initial weights."""
     backbone = backbone_of(config)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.default_generator.manual_seed(config.seed)
         return RudimentClassifier(backbone, classes, config)

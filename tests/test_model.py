@@ -29,6 +29,27 @@ def noise(name: str, seconds: float = 2.5, clips: int = 2) -> torch.Tensor:
     return torch.rand(clips, int(seconds * REGISTRY[name].sample_rate), generator=generator) - 0.5
 
 
+def test_construction_leaves_the_random_numbers_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    for backend in (torch.cuda, torch.mps, torch.xpu):
+        for name in {"manual_seed", "manual_seed_all"} & set(dir(backend)):
+            monkeypatch.setattr(backend, name, seeded.append)
+    before = torch.get_rng_state()
+    build_model(TrainConfig(model="efficientat", seed=7), len(SLUGS))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []
+
+
+def test_float32_convolutions_on_cuda_are_not_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    model = build_model(TrainConfig(model="efficientat"), len(SLUGS))
+    monkeypatch.setattr(model, "to", lambda device: model)
+    model.place(TrainConfig(model="efficientat", device="cpu"))
+    assert torch.backends.cudnn.allow_tf32
+    model.place(TrainConfig(model="efficientat", device="cuda", precision="float32"))
+    assert not torch.backends.cudnn.allow_tf32
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", NAMES)
 def test_backbone_has_the_common_interface(name: str, scale: str) -> None:

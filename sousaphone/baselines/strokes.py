@@ -56,7 +56,7 @@ def train_network(features: Tensor, labels: Tensor, seed: int, advance: Advance,
     One thread: the products are small, and on a busy machine several threads spend their time waiting for each other.
     """
     with torch.random.fork_rng(devices=[]), torch_threads(1):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed the GPUs
         network = Network()
         counts = network.count(features)
         optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=0.05)
