@@ -132,7 +132,8 @@ class Predictor:
         """Compute the probabilities [C] of a clip: the mean of its windows' logits, calibrated.
 
         Args:
-            wave: samples [T] or [channels, T] in [-1, 1], or signed integers.
+            wave: samples [T] or [channels, T]: floats in [-1, 1], or integers of 8, 16 or 32 bits at the full scale of
+                their type.
             rate: their sample rate, Hz.
         """
         return self.combine(self.score(*self.windows(self.prepared(wave, rate))))
@@ -151,6 +152,8 @@ class Predictor:
             raise UserError(f"rate {rate} is not a sample rate; give one from {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if array.dtype.kind not in "if":
             raise UserError(f"wave has the type {array.dtype}; give float samples in [-1, 1], or signed integers")
+        if array.dtype.kind == "i" and array.dtype.itemsize > 4:
+            raise UserError(f"wave has the type {array.dtype}, which no audio has; convert it to int16")
         full_scale = -float(np.iinfo(array.dtype).min) if array.dtype.kind == "i" else 1.0
         samples = np.atleast_2d(array).T.astype(np.float32) / np.float32(full_scale)
         if not np.isfinite(samples).all():
@@ -158,6 +161,11 @@ class Predictor:
         if (peak := np.abs(samples).max()) > MOST_FLOAT:
             raise UserError(
                 f"wave contains float samples of up to {peak:,.0f}; scale them to [-1, 1], or give integers"
+            )
+        if 0 < peak * 32768 <= 0.5 and array.dtype.kind == "i":
+            raise UserError(
+                f"wave contains {array.dtype} samples of up to {peak * full_scale:,.0f}, which are silence at the full "
+                "scale of that type; convert them to the type that they were recorded in, such as int16"
             )
         return self.resampled(samples, int(rate))
 
@@ -214,8 +222,14 @@ class Predictor:
             advance: called with the additional seconds of audio processed; their sum is twice the duration.
 
         Raises:
-            UserError: the file cannot be decoded.
+            UserError: the file cannot be decoded, or a number is out of range.
         """
+        if top < 1:
+            raise UserError(f"top {top}: give 1 or more")
+        if not gate_db > 0:
+            raise UserError(f"gate_db {gate_db:g}: give a number of dB above 0")
+        if min_confidence is not None and not 0 <= min_confidence <= 1:
+            raise UserError(f"min_confidence {min_confidence:g}: give a number from 0 to 1")
         if hop_seconds is not None and not 0.05 <= hop_seconds <= self.config.clip_seconds:
             raise UserError(f"hop {hop_seconds:g} s is not from 0.05 s to a window, {self.config.clip_seconds:g} s")
         rate, window = self.config.sample_rate, self.window

@@ -119,7 +119,10 @@ def test_kind_of_array_does_not_matter(predictor: Predictor) -> None:
     answer = predictor(wave, 22_050)
     for same in (torch.from_numpy(wave), wave[None], np.stack([wave, wave]), wave.astype(np.float64)):
         assert np.allclose(predictor(same, 22_050), answer, atol=1e-6)
-    assert np.allclose(predictor(np.round(wave * 32_768).astype(np.int16), 22_050), answer, atol=1e-3)
+    for bits, kind in ((16, np.int16), (32, np.int32)):
+        whole = np.round(wave.astype(np.float64) * 2 ** (bits - 1)).astype(kind)
+        assert np.allclose(predictor(whole, 22_050), answer, atol=1e-3)
+    assert np.array_equal(predictor(np.zeros(100, np.int32), 16_000), predictor(np.zeros(100), 16_000))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +140,9 @@ def test_kind_of_array_does_not_matter(predictor: Predictor) -> None:
         (np.ones(100, complex), 16_000),
         (np.array(["x"]), 16_000),
         (np.full(100, 9_000.0), 16_000),  # on the scale of integers
+        (np.full(100, 9_000), 16_000),  # int64, which has no scale
+        (torch.full((100,), 9_000), 16_000),
+        (np.full(100, -9_000, np.int32), 16_000),  # silence in 32 bits
         ([[0.1], [0.2, 0.3]], 16_000),
         (torch.zeros(100, device="meta"), 16_000),
         (np.zeros(1_000), "16000"),
@@ -200,6 +206,16 @@ def test_progress_adds_up_to_twice_the_duration(predictor: Predictor, tmp_path: 
 def test_hop_out_of_range_is_refused(predictor: Predictor, small_sousa: Path, hop: float) -> None:
     with pytest.raises(UserError, match="hop"):
         predictor.predict(audio(small_sousa)[0], hop_seconds=hop)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"top": 0}, {"gate_db": 0.0}, {"gate_db": float("nan")}, {"min_confidence": 1.5}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_number_out_of_range_is_refused(predictor: Predictor, small_sousa: Path, wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        predictor.predict(audio(small_sousa)[0], **wrong)
 
 
 def test_package_is_imported_without_torch() -> None:
