@@ -147,7 +147,7 @@ def read_name(name: str) -> OfficialName:
     if hop and not 1 <= int(hop[1]) <= LONGEST_HOP_MS:
         raise UserError(
             f"{name}: hop {hop[1]} in the name is not from 1 to {LONGEST_HOP_MS} ms; rename the file as its authors "
-            "do, or give --set efficientat_hop=, in samples"
+            "do, such as mn10_as_hop_15_mAP_463.pt for 15 ms"
         )
     return OfficialName(
         width=int(match["width"]) / 10,

@@ -176,8 +176,9 @@ def test_released_file_names_are_parsed(name: str, expected: OfficialName) -> No
 
 
 def test_hop_out_of_range_in_a_file_name_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hop 160 .* 1 to 100 ms"):
+    with pytest.raises(UserError, match=r"hop 160 .* 1 to 100 ms.* rename") as caught:
         read_name("mn04_as_hop_160_mAP_432.pt")
+    assert "--set" not in str(caught.value)  # which does not replace the hop of the training
 
 
 def test_file_name_sets_hop_bands_and_strides_unless_overridden(
