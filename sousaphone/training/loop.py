@@ -69,6 +69,7 @@ def fit(
     data: TrialData,
     state: dict[str, Any] | None = None,
     tick: Tick = lambda epoch, fraction: None,
+    beat: Tick | None = None,
 ) -> Iterator[Epoch]:
     """Train and yield each epoch. The last one also has the test scores, of the weights with the best validation score.
 
@@ -76,6 +77,8 @@ def fit(
         model: a model from `build_model(config)`; it is trained in place and has its best weights at the end.
         state: the state of an epoch of an earlier call, to resume after it; a completed trial yields nothing.
         tick: called between batches.
+        beat: called instead of `tick` in the final scoring: an exception of a time limit there would lose the epoch,
+            whose training is complete.
 
     Raises:
         UserError: `state` belongs to another base model or configuration.
@@ -124,7 +127,7 @@ def fit(
         final: dict[str, FinalScores] = {}
         if end is not None:
             model.load_trained_state(best["model"])
-            final = score_all(config, model, data, tick=partial(tick, number, 1.0), micro_batch=micro_batch)
+            final = score_all(config, model, data, tick=partial(beat or tick, number, 1.0), micro_batch=micro_batch)
             row.update(final_metrics(final))
         row["wall_seconds"] = time.perf_counter() - began
         history = [*history, row]
@@ -200,7 +203,8 @@ def train_epoch(
             features = augment.mask_features(features, lengths, model.backbone.frontend, config, rng)
             features, targets = augment.mixup(features, targets, config, rng)
         micro_batch.begin()
-        # Features, masks and mixup are computed for the whole step, so the micro-batch size affects only memory.
+        # Features, masks and mixup are computed for the whole step, so the micro-batch size affects only memory, the
+        # order of dropout's random numbers and, under 'full', the statistics of batch norms.
         for part, target in zip(features.split(config.micro_batch), targets.split(config.micro_batch), strict=True):
             loss_sum += micro_batch.train(part, target, len(features))
             done += len(part)
@@ -319,7 +323,8 @@ def _check_origin(state: dict[str, Any], config: TrainConfig, model: RudimentCla
             f"the checkpoint's base model ({state['base'][:12]}) differs from the present one "
             f"({model.base_fingerprint[:12]}); give the weights with which the trial started"
         )
-    # Paths and the division of a step may change when a trial is resumed.
+    # Paths may change when a trial is resumed, and the division of a step, as after running out of memory; under 'full'
+    # batch norms then continue with statistics of smaller batches.
     free = {"data_dir", "cache_dir", "weights", "micro_batch", "accumulation", "eval_batch"}
     now, then = dataclasses.asdict(config), state["config"]
     changed = [k for k, v in then.items() if k not in free and now.get(k) != v]

@@ -88,7 +88,8 @@ def _cause_of(error: Exception) -> Cause:
 
 
 def with_smaller_micro_batch(config: TrainConfig, retries: int) -> TrainConfig:
-    """Halve the micro-batch once per retry, while it is even, at the same effective batch."""
+    """Halve the micro-batch once per retry, while it is even, at the same effective batch; under 'full' the statistics
+    of batch norms are those of smaller batches."""
     factor = math.gcd(config.micro_batch, 2**retries)
     return dataclasses.replace(
         config,
@@ -150,7 +151,7 @@ class _Trial:
                 draw_epoch(writer, record.history[-1]["epoch"], record.history[-1])
             limit: Cause | None = None
             try:
-                for epoch in fit(config, model, data, state, self.watchdog.tick):
+                for epoch in fit(config, model, data, state, self.watchdog.tick, self.watchdog.beat):
                     _check_space(directory, epoch.state)
                     self._save(epoch, data, writer, attempt)
                     state = epoch.state

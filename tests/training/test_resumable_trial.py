@@ -25,7 +25,7 @@ from sousaphone.rudiments import SLUGS
 from sousaphone.runs.directory import DriverWatch, Limits, RunDirectory
 from sousaphone.runs.statuses import Cause, Status
 from sousaphone.runs.trial_record import ADAPTER_NAME, OLDER_ADAPTER_NAME, PREDICTIONS_NAME, TrialRecord
-from sousaphone.training import adapter, checkpoint, loop
+from sousaphone.training import adapter, checkpoint, loop, scoring
 from sousaphone.training.loop import DivergedError, Epoch, fit
 from sousaphone.training.resumable_trial import run_trial, with_smaller_micro_batch
 from sousaphone.training.watchdog import Watchdog
@@ -119,6 +119,19 @@ def test_trial_is_resumed_exactly_after_its_time_limit(
     assert trial.start() == list(range(done + 1, EPOCHS + 1))
     assert trial.record.cause is Cause.ALL_EPOCHS
     assert timeless(trial.record.history) == uninterrupted(trial.config)
+
+
+def test_time_limit_in_the_final_scoring_does_not_lose_the_last_epoch(
+    trial_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, an_hour: Callable[[], None]
+) -> None:
+    def score_all(*arguments: Any, **named: Any) -> Any:
+        an_hour()
+        return scoring.score_all(*arguments, **named)
+
+    monkeypatch.setattr(loop, "score_all", score_all)
+    trial = Trial(trial_config(epochs=2), tmp_path)
+    assert trial.start(Limits(trial_seconds=3600.0)) == [1, 2]
+    assert trial.record.cause is Cause.ALL_EPOCHS
 
 
 @pytest.mark.parametrize(("name", "strategy"), [("ast", "lora"), ("efficientat", "full")])
