@@ -320,9 +320,7 @@ class Findings:
         """Milliseconds per clip on one core, by trial_id, where measured."""
         if self.baseline_results is None:
             return {}
-        ways = {t.trial_id: [t.config.get(n, "") for n in ("model", "strategy", "lora_targets")] for t in self.trials}
-        measured = {trial_id: self.baseline_results.milliseconds(*way) for trial_id, way in ways.items()}
-        return {trial_id: ms for trial_id, ms in measured.items() if ms is not None}
+        return self.baseline_results.milliseconds({trial.trial_id: trial.config for trial in self.trials})
 
     @property
     def limits(self) -> list[str]:
