@@ -46,6 +46,7 @@ class Findings:
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
     search: SearchResults | None = None  # None for a sweep without a search
+    validated: Classes | None = None  # rudiments of the validation clips; None in older runs
 
     @property
     def name(self) -> str:
@@ -247,7 +248,7 @@ class Findings:
 
     @property
     def chance_percent(self) -> float | None:
-        """The accuracy of a random prediction, percent; None without predictions."""
+        """The accuracy of a random prediction of the test clips, percent; None without predictions."""
         return 100 * self.classes.chance if self.classes else None
 
     @cached_property

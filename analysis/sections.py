@@ -264,7 +264,8 @@ def _further(found: Findings) -> Iterator[Block]:
 
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
-    chance = found.classes.chance if found.classes else None
+    classes = found.validated or found.classes
+    chance = classes.chance if classes else None
     evaluated = criteria(found.compared, found.baselines, scored, found.live, chance)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]
