@@ -8,6 +8,7 @@ _NOT_STARTED = "interrupted before anything was started"
 if __name__ == "__main__":  # before the slow imports
     signals.exit_on_stop(f"launch.py: {_NOT_STARTED}")
 
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -26,21 +27,27 @@ from sousaphone.cli.sweep import make_sweep, parse
 from sousaphone.planning.job import Job
 from sousaphone.planning.make_job import make_job
 from sousaphone.planning.sweep_options import Options
+from sousaphone.runs.directory import SWEEP_COMMAND
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:
     """Run the command line and return the exit code."""
     prepare_process()
-    return run_command(prog, lambda: run(parse(argv, prog), prog), _NOT_STARTED)
+    words = sys.argv[1:] if argv is None else list(argv)
+    command = shlex.join([*SWEEP_COMMAND, *words])
+    return run_command(prog, lambda: run(parse(words, prog), prog, command), _NOT_STARTED)
 
 
-def run(options: Options, prog: str) -> int:
-    """Make the job of the options, then run it, or only report it if all of its trials have ended."""
+def run(options: Options, prog: str, command: str) -> int:
+    """Make the job of the options, then run it, or only report it if all of its trials have ended.
+
+    The run records `command`, which has these options.
+    """
     job = make_job(options, make_sweep)
     try:
         for line in job.remarks:
             print(line)
-        return _finish_done(job, options) if job.is_done else _run(job, options, prog)
+        return _finish_done(job, options) if job.is_done else _run(job, options, prog, command)
     except BrokenPipeError:
         discard_output()
         return EXIT_OK if options.plan else EXIT_INTERRUPTED
@@ -57,7 +64,7 @@ def run(options: Options, prog: str) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(job: Job, options: Options, prog: str) -> int:
+def _run(job: Job, options: Options, prog: str, command: str) -> int:
     # Ray and torch take seconds to import, so wrong options are reported first.
     from sousaphone.sweep.capacity import Capacity, pick_resources
     from sousaphone.sweep.ray_process import Runtime
@@ -82,7 +89,7 @@ def _run(job: Job, options: Options, prog: str) -> int:
         job, dataset = prepared
         runtime.wait()
         try:
-            interrupted = run_job(runtime, job, dataset, resources, at_once, print)
+            interrupted = run_job(runtime, job, dataset, resources, at_once, print, command)
         except MovedRunError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_FAILED

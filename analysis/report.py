@@ -15,6 +15,7 @@ from analysis.load.trials import Trial, read_trials
 from analysis.run_summary import Findings
 from analysis.search_section import importance_table, search_table
 from analysis.sections import sections
+from analysis.stats.classes import classes_of
 from analysis.stats.confusion import counts_of, worst_pairs
 from analysis.stats.search_results import SearchResults
 from analysis.write import exports
@@ -31,7 +32,7 @@ from sousaphone.runs.baseline_results import BaselineResults
 from sousaphone.runs.deployment import Deployment
 from sousaphone.runs.directory import RunDirectory
 from sousaphone.runs.predictions import DAMAGED
-from sousaphone.runs.trial_record import adapter_file, now
+from sousaphone.runs.trial_record import adapter_file, now, predictions_name
 from sousaphone.search.design import Search
 from sousaphone.text import one_line
 
@@ -72,6 +73,7 @@ def read_run(path: Path) -> Findings:
             baseline_rows = read_baseline(run, best.name)
         except DAMAGED as error:
             damaged.append(f"predictions of the baseline {best.name} are damaged ({one_line(error, 200)})")
+    validated = [t for t in trials if (run.trial(t.trial_id) / predictions_name("val")).is_file()]
     adapters = {trial.trial_id: adapter_file(run.trial(trial.trial_id)) for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file}
     remarks += damaged
@@ -89,6 +91,7 @@ def read_run(path: Path) -> Findings:
         baseline_rows,
         deployment,
         search,
+        classes_of(read_predictions(run, validated[:1], "val")[0]),  # the clips of all trials are the same
     )
 
 

@@ -46,6 +46,7 @@ class Findings:
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
     search: SearchResults | None = None  # None for a sweep without a search
+    validated: Classes | None = None  # rudiments of the validation clips; None in older runs
 
     @property
     def name(self) -> str:
@@ -247,7 +248,7 @@ class Findings:
 
     @property
     def chance_percent(self) -> float | None:
-        """The accuracy of a random prediction, percent; None without predictions."""
+        """The accuracy of a random prediction of the test clips, percent; None without predictions."""
         return 100 * self.classes.chance if self.classes else None
 
     @cached_property
@@ -320,9 +321,7 @@ class Findings:
         """Milliseconds per clip on one core, by trial_id, where measured."""
         if self.baseline_results is None:
             return {}
-        ways = {t.trial_id: [t.config.get(n, "") for n in ("model", "strategy", "lora_targets")] for t in self.trials}
-        measured = {trial_id: self.baseline_results.milliseconds(*way) for trial_id, way in ways.items()}
-        return {trial_id: ms for trial_id, ms in measured.items() if ms is not None}
+        return self.baseline_results.milliseconds({trial.trial_id: trial.config for trial in self.trials})
 
     @property
     def limits(self) -> list[str]:

@@ -40,16 +40,16 @@ _COLUMNS = {
     "train s": "seconds in training steps, without evaluation: processor time (sum over threads) or GPU time if every "
     "trial of the run has it, else wall time",
     "ms/clip": "milliseconds per clip on one core of this CPU, front end included, batch size 1",
-    "peak MB": "highest memory use in training: of the GPU, or on a CPU of the process, without memory-mapped files; a "
-    "process runs several trials one after another, so earlier ones may contribute",
+    "peak MiB": "highest memory use in training: of the GPU, or on a CPU of the process, without memory-mapped files; "
+    "a process runs several trials one after another, so earlier ones may contribute",
     "signature": "hash of clips, splits, clip length, size, precision, limit_eval_batches and version; only rows with "
     "the same signature are comparable",
 }
 _RESULTS = (
     *("trial", "status", "val_macro_f1", "val_acc", "test_acc", "test_averaged_acc", "best epoch", "epochs"),
-    *("trainable", "train s", "ms/clip", "peak MB", "signature"),
+    *("trainable", "train s", "ms/clip", "peak MiB", "signature"),
 )
-_EXTRA = ("trainable", "best epoch", "ms/clip", "peak MB", "signature")  # columns of _RESULTS that are shown on demand
+_EXTRA = ("trainable", "best epoch", "ms/clip", "peak MiB", "signature")  # columns of _RESULTS that are shown on demand
 _PAIR = ("difference", "percentage points", "95 % interval", "p")  # followed by the number of players
 _INTERVAL = "the wider of that over {unit}s (with both arms' seeds, if each has at least three) and that over clips"
 _P = "p is the largest of three p values: t test and sign-flip test over {unit}s, score test over clips"
@@ -264,7 +264,8 @@ def _further(found: Findings) -> Iterator[Block]:
 
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
-    chance = found.classes.chance if found.classes else None
+    classes = found.validated or found.classes
+    chance = classes.chance if classes else None
     evaluated = criteria(found.compared, found.baselines, scored, found.live, chance)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]

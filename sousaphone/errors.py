@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 
+# A clone has launch.py, constraints.txt and setup.cfg in its root, an installed package only the command.
+IS_CLONE = (Path(__file__).parents[1] / "setup.cfg").is_file()
 # Of the controls of text direction, those that can reorder other text; marks that Arabic and Hebrew need are kept.
 _SPACES = re.compile(r"[\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]+")
 _CONTROLS = re.compile(r"[\x00-\x08\x0e-\x1b\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -35,4 +38,6 @@ class UserError(ValueError):
 
 def not_installed(what: str, packages: Iterable[str], extra: str) -> UserError:
     """The error that packages of an extra of setup.cfg are missing, with the command that installs them."""
-    return UserError(f"{what} needs {', '.join(packages)}; install: pip install -c constraints.txt -e '.[{extra}]'")
+    names = list(packages)
+    arguments = f"-c constraints.txt -e '.[{extra}]'" if IS_CLONE else " ".join(names)
+    return UserError(f"{what} needs {', '.join(names)}; install: pip install {arguments}")

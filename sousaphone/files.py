@@ -14,7 +14,7 @@ from typing import Any
 
 from sousaphone.hardware import home_directory
 
-_MOST_BYTES = 64 * 2**20  # of a small file
+_MOST_BYTES = 64_000_000  # of a small file
 _NOT_OFFERED = (errno.EINVAL, errno.ENOTSUP, errno.EBADF)  # by network file systems, for a directory
 
 
@@ -36,7 +36,7 @@ def read_small(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is not a file")
     if path.stat().st_size > _MOST_BYTES:
-        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES >> 20} MB)")
+        raise ValueError(f"{path} is damaged (it is larger than {_MOST_BYTES // 10**6} MB)")
     return path.read_bytes()
 
 

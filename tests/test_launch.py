@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 import launch
 from sousaphone.cli.command import EXIT_FAILED, EXIT_INPUT, EXIT_OK
 from sousaphone.errors import UserError, printable
-from sousaphone.runs.directory import RunDirectory
+from sousaphone.runs.directory import SWEEP_COMMAND, RunDirectory
 from sousaphone.sweep.ray_process import start_ray
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,16 @@ def refused(
         return line
 
     return call
+
+
+def test_recorded_command_has_the_options_of_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[str] = []
+    monkeypatch.setattr(launch, "run", lambda options, prog, command: commands.append(command) or EXIT_OK)
+    words = ["--dataset", "tiny", "--name", "a b"]
+    launch.main(words, "sousaphone sweep")
+    monkeypatch.setattr(sys, "argv", ["/some/where/launch.py", *words])
+    launch.main()
+    assert [shlex.split(each) for each in commands] == 2 * [[*SWEEP_COMMAND, *words]]
 
 
 @pytest.mark.parametrize(

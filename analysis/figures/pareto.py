@@ -144,6 +144,12 @@ def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
     return (low if low > 10.0 else 0.0), min(highest + 0.12 * span, 104.0)
 
 
+def _chance(run: Findings) -> float | None:
+    """The accuracy of a random prediction of the validation clips, percent; older runs have only those of the test."""
+    classes = run.validated or run.classes
+    return 100 * classes.chance if classes else None
+
+
 def picture(run: Findings) -> Picture:
     panels = panels_of(run)
     if not panels:
@@ -184,12 +190,12 @@ def _png(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> 
     rows, columns = _grid(len(panels) + 1)
     tall, gap = 2.7 if columns > 1 else 3.6, 0.65
     page = mpl.Sheet(_HEADING, run.banner, 10.5, rows * tall + (rows - 1) * gap + 0.72, [*models, *others], columns=6)
-    low, high = limits_of(panels)
+    (low, high), chance = limits_of(panels), _chance(run)
     places = page.cells(rows, columns, gap, page.foot + 0.62, tall, (0.35, gap))
     for number, panel in enumerate(panels):
         axes = page.panel(*places[number])
-        if run.chance_percent is not None and low < run.chance_percent:
-            mpl.chance_line(axes, run.chance_percent, vertical=False)
+        if chance is not None and low < chance:
+            mpl.chance_line(axes, chance, vertical=False)
         start, end, ticks = panel.axis
         axes.set_xscale("log")
         axes.set_xticks(ticks, [short_count(tick) for tick in ticks])
@@ -236,15 +242,15 @@ def _keys(panels: Sequence[Panel], run: Findings) -> tuple[list[Key], list[Key]]
     if len({arm.augment for arm in shown}) > 1:
         others += [Key("augmented"), Key("unaugmented", filled=False)]
     others.append(_FRONT)
-    if run.chance_percent is not None and limits_of(panels)[0] < run.chance_percent:
-        others.append(chance_key(run.chance_percent))
+    if (chance := _chance(run)) is not None and limits_of(panels)[0] < chance:
+        others.append(chance_key(chance))
     return [Key(title(model), run.looks[model]) for model in models], others
 
 
 def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -> go.Figure:
     rows, columns = _grid(len(panels) + 1)
     figure = make_subplots(rows, columns, horizontal_spacing=0.05, vertical_spacing=0.16, shared_yaxes="all")
-    low, high = limits_of(panels)
+    (low, high), chance = limits_of(panels), _chance(run)
     for number, panel in enumerate(panels):
         row, column = divmod(number, columns)
         where = {"row": row + 1, "col": column + 1}
@@ -279,8 +285,8 @@ def _chart(panels: Sequence[Panel], numbers: Mapping[str, int], run: Findings) -
                 marker={**marker, "opacity": 1},
                 **where,
             )
-        if run.chance_percent is not None and low < run.chance_percent:
-            plotly_charts.chance_line(figure, run.chance_percent, vertical=False, **where)
+        if chance is not None and low < chance:
+            plotly_charts.chance_line(figure, chance, vertical=False, **where)
         numbered = {"tickvals": ticks, "ticktext": [short_count(tick) for tick in ticks]}
         limits = [math.log10(start), math.log10(end)]
         figure.update_xaxes(type="log", range=limits, **numbered, title=panel.title, **where)

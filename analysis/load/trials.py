@@ -139,7 +139,7 @@ class Trial:
 
     @property
     def peak_memory_mb(self) -> float | None:
-        """Peak memory over all epochs, in MB."""
+        """Peak memory over all epochs, in MiB."""
         return max(self.values("peak_memory_mb"), default=None)
 
     @property

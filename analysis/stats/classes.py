@@ -14,7 +14,7 @@ _MOST_NAMED = 12  # rudiments named in the text
 
 @dataclass(frozen=True)
 class Classes:
-    """The true rudiments of the test clips."""
+    """The true rudiments of the test clips, or of the validation clips."""
 
     slugs: tuple[str, ...]  # in the order of SLUGS
     clips: int

@@ -12,18 +12,18 @@ from sousaphone.config import TrainConfig
 from sousaphone.hardware import torch_threads
 from sousaphone.model import RudimentClassifier, build_model
 from sousaphone.rudiments import SLUGS
-from sousaphone.runs.baseline_results import InferenceTime
+from sousaphone.runs.baseline_results import InferenceTime, TimeKey
 from sousaphone.training.step import autocast
 
 REPEATS = (2, 20)  # minimum and maximum
 _SECONDS = 3.0  # time limit after the minimum of repeats
 
 
-def distinct_models(trials: Iterable[TrainConfig]) -> dict[tuple[str, str, str], TrainConfig]:
-    """The first trial of each (model, strategy, LoRA targets); augmentation and seeds do not change the time."""
-    found: dict[tuple[str, str, str], TrainConfig] = {}
+def distinct_models(trials: Iterable[TrainConfig]) -> dict[TimeKey, TrainConfig]:
+    """The first trial of each model that is timed; learning rates, augmentation and seeds do not change the time."""
+    found: dict[TimeKey, TrainConfig] = {}
     for trial in trials:
-        found.setdefault((trial.model, trial.strategy, trial.lora_targets), trial)
+        found.setdefault(InferenceTime.of(vars(trial)).key, trial)
     return found
 
 
@@ -34,7 +34,7 @@ def time_arm(trial: TrainConfig) -> InferenceTime:
     with autocast(on_cpu):
         milliseconds = time_model(model.place(on_cpu), trial.clip_seconds)
     # The minimum is least disturbed by other processes.
-    return InferenceTime(trial.model, trial.strategy, trial.lora_targets, min(milliseconds), len(milliseconds))
+    return InferenceTime.of(vars(trial), min(milliseconds), len(milliseconds))
 
 
 def time_model(model: RudimentClassifier, clip_seconds: float) -> list[float]:

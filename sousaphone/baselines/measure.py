@@ -17,7 +17,7 @@ from sousaphone.config import TrainConfig
 from sousaphone.data.dataset import Dataset
 from sousaphone.files import atomic_write
 from sousaphone.hardware import device_name, is_here
-from sousaphone.runs.baseline_results import Baseline, BaselineResults, InferenceTime, predictions_path
+from sousaphone.runs.baseline_results import Baseline, BaselineResults, InferenceTime, TimeKey, predictions_path
 from sousaphone.text import Announce, counted, in_words, one_line, progress_bar
 from sousaphone.training.out_of_memory import free_memory, is_out_of_memory
 
@@ -43,7 +43,13 @@ def measure_baselines(
     planned, names = distinct_models(trials), titles(firsts)
     blank = BaselineResults((), (), device_name("cpu"), trials[0].clip_seconds, dataset.fingerprint)
     existing = _existing(run, blank)
-    times = {each.built: each for each in existing.inference if each.built in planned and each.ms is not None}
+    known = {each.key: each for each in existing.inference if each.ms is not None}
+    times: dict[TimeKey, InferenceTime] = {}
+    for key, trial in planned.items():
+        own = InferenceTime.of(vars(trial))
+        # One without settings, of an older run, is that of the first trial to which it applies.
+        if timed := known.pop(key, None) or known.pop(own.older, None):
+            times[key] = replace(timed, settings=own.settings)
     if existing.cpu != blank.cpu and len(times) < len(planned):
         times = {}  # times of different processors cannot be compared
     blank = replace(blank, cpu=existing.cpu if times else blank.cpu)
@@ -59,10 +65,10 @@ def measure_baselines(
     def results() -> BaselineResults:
         unmeasured = {name: Baseline(name, title, {}, 0.0, why="not measured") for name, title in names.items()}
         baselines = tuple((unmeasured | scored).values())
-        return replace(blank, baselines=baselines, inference=tuple(times[built] for built in planned if built in times))
+        return replace(blank, baselines=baselines, inference=tuple(times[key] for key in planned if key in times))
 
     missing = [name for name in names if name not in scored]
-    arms = [trial for built, trial in planned.items() if built not in times]
+    arms = {key: trial for key, trial in planned.items() if key not in times}
     if missing or arms:
         parts = [counted(len(missing), "baseline")] if missing else []
         work = " and ".join([*parts, *([f"the CPU time of {counted(len(arms), 'model')}"] if arms else [])])
@@ -77,9 +83,8 @@ def measure_baselines(
                 for name in missing:
                     scored[name] = _measure(name, setup, run)
                     results().write(run)
-                for trial in arms:
-                    timed = _time(trial)
-                    times[timed.built] = timed
+                for key, trial in arms.items():
+                    times[key] = _time(trial)
                     results().write(run)
                     advance(1.0)
         except OSError as error:
@@ -93,7 +98,7 @@ def measure_baselines(
     for baseline in found.baselines:
         failed[baseline.why].append(baseline.name)
     for inference in found.inference:
-        failed[inference.why].append(f"the CPU time of {'-'.join(inference.built)}")
+        failed[inference.why].append(f"the CPU time of {inference.title}")
     for why, what in failed.items():
         if why:
             announce(f"  no result for {', '.join(what)}: {why}")
@@ -134,7 +139,7 @@ def _time(trial: TrainConfig) -> InferenceTime:
     try:
         return time_arm(trial)
     except _EXPECTED as error:
-        return InferenceTime(trial.model, trial.strategy, trial.lora_targets, None, why=_reason(error))
+        return InferenceTime.of(vars(trial), why=_reason(error))
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from sousaphone.deploy.trained_trials import TrainedTrial
 from sousaphone.errors import UserError
 from sousaphone.hardware import device_name
 from sousaphone.lora import is_adapter
-from sousaphone.runs.deployment import TITLES, DeployCard, Runtime, RuntimeCost
+from sousaphone.runs.deployment import DISTURBED, TITLES, DeployCard, Runtime, RuntimeCost
 from sousaphone.runs.predictions import DAMAGED, NEEDED, read_table
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from sousaphone.text import one_line, tracked
@@ -46,7 +46,7 @@ def deploy_card(
     costs, remarks = [], dict[str, None]()
     names = ", ".join(trial.record.trial_id for trial in trials)
     if (busy := psutil.cpu_percent(interval=0.5)) > _BUSY_PERCENT:
-        remarks[f"Other programs used {busy:.0f} % of the processor, so the times may be too long."] = None
+        remarks[DISTURBED.format(round(busy))] = None
     begun = f"measuring speed, size and memory of {names}: about half a minute at nano scale, minutes at base"
     for runtime in tracked(runtimes, f"measuring {names}", len(runtimes), begun):
         scored = tested.get("accuracy"), tested.get("clips", 0)

@@ -59,7 +59,9 @@ def evaluate(model: Predictor, dataset: Dataset) -> Iterator[dict[str, Any]]:
     """
     clips = dataset.clips
     if unknown := sorted(set(clips.rudiment) - set(model.classes)):
-        raise UserError(f"{dataset.root} has rudiments that the model does not know: {first_few(unknown)}; remove them")
+        raise UserError(
+            f"{dataset.root} has rudiments that the model has no class for: {first_few(unknown)}; remove them"
+        )
     sources = open_clips(dataset.root, clips.audio_path.tolist())
     scores = (
         in_threads(lambda clip: score_clip(model, *clip), sources)

@@ -131,7 +131,7 @@ def _body(
     )
     yield "## Limits\n"
     yield "- The classes are the rudiments alone: there is no class for other playing, other instruments or speech."
-    yield "- Rudiments that are rare or missing in the training data are named unreliably."
+    yield "- Rudiments that are rare or missing in the training data are classified unreliably."
     yield (
         "- Confidence was measured on recordings like those of training; with other rooms, drums and microphones it "
         "may be too high."

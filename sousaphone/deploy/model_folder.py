@@ -15,6 +15,7 @@ folder is executed.
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import shutil
@@ -193,6 +194,8 @@ def new_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
     final = Path(os.path.realpath(expanded(target)))  # of a link, the directory that it leads to
     if final.exists() and not final.is_dir():
         raise UserError(f"{target} is a file; give a new directory")
+    if not final.exists() and (left := next(final.parent.glob(f".{glob.escape(final.name)}.*.old"), None)):
+        left.rename(final)  # a kill between the two renames below left the former model under that name
     replaces = final.is_dir() and any(final.iterdir())
     if replaces and not overwrite:
         raise UserError(f"{target} is not empty; give a new directory, or --overwrite to replace a model folder")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import shlex
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -121,13 +119,14 @@ def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
     }
 
 
-def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) -> dict[str, Any]:
-    """Return the content of run.json; of an existing run, with the new limits, resources and extensions."""
+def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset, command: str = "") -> dict[str, Any]:
+    """Return the content of run.json; of an existing run, with the new limits, resources and extensions. `command` is
+    that of this launch."""
     plan = job.plan or {
         "schema": SCHEMA,
         "created": now(),
         "name": job.directory.path.name,
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command,
         "config": job.config,
         "notes": [*dataset.notes, *job.sweep.notes],
         "tuning": job.sweep.tuning,
@@ -137,7 +136,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) ->
     }
     extensions = list(plan.get("extensions", []))
     if job.added:
-        extensions.append({"created": now(), "command": shlex.join(["python", *sys.argv]), "added": list(job.added)})
+        extensions.append({"created": now(), "command": command, "added": list(job.added)})
     return {
         **plan,
         "data": {**plan["data"], "root": str(dataset.root)},  # it may have been moved

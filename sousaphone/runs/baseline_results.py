@@ -14,12 +14,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from annotated_types import Len
 
+from sousaphone.config import precision_of
 from sousaphone.files import write_json
 from sousaphone.runs import schema
+from sousaphone.strategies import STRATEGIES
 
 BASELINE_RESULTS_NAME = "baselines.json"
 _OLD_NAME = "yardsticks.json"  # in older runs
@@ -27,6 +29,9 @@ SCORES = ("val_acc", "val_macro_f1", "test_acc", "test_macro_f1")
 AVERAGED = ("val_averaged_acc", "val_averaged_macro_f1", "test_averaged_acc", "test_averaged_macro_f1")  # over windows
 SHORT_SECONDS = 2.5  # length of the random window of `Baseline.short`
 _SCHEMA = 1  # raise it when older files cannot be read
+
+# Backbone, strategy, LoRA targets and settings, which define the computation of a model.
+TimeKey = tuple[str, str, str, frozenset[tuple[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -65,11 +70,39 @@ class InferenceTime:
     ms: schema.Number | None  # minimum over the repeats, milliseconds; None if it could not be measured
     repeats: schema.Count = 0
     why: schema.Text = ""  # why there is no time
+    # Further fields of TrainConfig that the time depends on, with the precision of the measurement. Empty in older
+    # runs, whose arms of one backbone, strategy and LoRA targets have one time.
+    settings: Mapping[schema.Text, schema.Scalar] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], ms: float | None = None, repeats: int = 0, why: str = "") -> Self:
+        """The time of a trial's model. Trials that differ in nothing that changes its computation, such as learning
+        rate, dropout, augmentation and seed, have equal keys."""
+        model, strategy, targets = (str(config.get(name, "")) for name in ("model", "strategy", "lora_targets"))
+        on_cpu = config.get("device") == "cpu"  # others are timed in float32
+        settings = {"clip_seconds": config.get("clip_seconds"), "precision": "float32"}
+        settings |= {"precision": precision_of(config)} if on_cpu else {}
+        if strategy in STRATEGIES and STRATEGIES[strategy].low_rank:
+            settings["lora_r"] = config.get("lora_r")
+        if model == "efficientat":
+            settings["efficientat_hop"] = config.get("efficientat_hop")
+        return cls(model, strategy, targets, ms, repeats, why, settings)
 
     @property
-    def built(self) -> tuple[str, str, str]:
-        """Backbone, strategy and LoRA targets, which define the model. Arms that differ in augmentation share it."""
-        return self.model, self.strategy, self.lora_targets
+    def key(self) -> TimeKey:
+        """What defines the computation."""
+        return self.model, self.strategy, self.lora_targets, frozenset(self.settings.items())
+
+    @property
+    def older(self) -> TimeKey:
+        """The key that it has in older runs."""
+        return self.model, self.strategy, self.lora_targets, frozenset()
+
+    @property
+    def title(self) -> str:
+        """What was timed, for messages."""
+        settings = ", ".join(f"{name} {value}" for name, value in self.settings.items() if value is not None)
+        return f"{self.model}-{self.strategy}-{self.lora_targets}" + (f" ({settings})" if settings else "")
 
 
 @dataclass(frozen=True)
@@ -90,9 +123,12 @@ class BaselineResults:
         scored = [baseline for baseline in self.baselines if baseline.scores]
         return max(scored, key=lambda baseline: baseline.scores["val_macro_f1"], default=None)
 
-    def milliseconds(self, model: str, strategy: str, lora_targets: str) -> float | None:
-        """Return the CPU time per clip of an arm; None if it is not known."""
-        return next((time.ms for time in self.inference if time.built == (model, strategy, lora_targets)), None)
+    def milliseconds(self, configs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+        """Return the CPU time per clip of each of the trials' configurations of which it is known."""
+        known = {time.key: time.ms for time in self.inference}
+        wanted = {name: InferenceTime.of(config) for name, config in configs.items()}
+        found = {name: known.get(time.key, known.get(time.older)) for name, time in wanted.items()}
+        return {name: ms for name, ms in found.items() if ms is not None}
 
     def write(self, run_path: Path) -> None:
         """Write baselines.json to the run's directory, atomically."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,6 +14,7 @@ from sousaphone.files import write_json
 from sousaphone.runs import schema
 
 DEPLOYMENT_NAME = "deployment.json"
+DISTURBED = "Other programs used {} % of the processor, so the times may be too long."  # a remark
 _SCHEMA = 1
 Runtime = Literal["torch", "onnx", "int8"]
 TITLES: dict[Runtime, str] = {"torch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8 weights"}
@@ -61,6 +63,12 @@ class DeployCard:
             raise ValueError(
                 f"it has the runtimes {', '.join(runtimes)}, not each once, one of them with float32 weights"
             )
+
+    @property
+    def public(self) -> Self:
+        """The card with the remark on other programs alone: others may name directories."""
+        disturbed = re.match(re.escape(DISTURBED).replace(r"\{\}", r"\d+"), self.remark)
+        return dataclasses.replace(self, remark=disturbed[0] if disturbed else "")
 
     @property
     def fastest(self) -> RuntimeCost:

@@ -36,7 +36,7 @@ from filelock import FileLock, Timeout
 
 from sousaphone.backbones.registry import REGISTRY
 from sousaphone.config import TrainConfig
-from sousaphone.errors import UserError, printable
+from sousaphone.errors import IS_CLONE, UserError, printable
 from sousaphone.files import remove_temporary_files, write_json
 from sousaphone.runs import schema
 from sousaphone.runs.seal import is_sealed, seal
@@ -44,9 +44,7 @@ from sousaphone.runs.statuses import Cause, Continuation, Status
 from sousaphone.runs.trial_record import TrialRecord
 from sousaphone.text import counted
 
-# A clone has launch.py in its root, an installed package only the command.
-_IS_CLONE = (Path(__file__).parents[2] / "setup.cfg").is_file()
-SWEEP_COMMAND = ("python", "launch.py") if _IS_CLONE else ("sousaphone", "sweep")
+SWEEP_COMMAND = ("python", "launch.py") if IS_CLONE else ("sousaphone", "sweep")
 SCHEMA = 2  # of run.json and of the directory; raise it when older runs cannot be resumed
 
 
@@ -177,7 +175,7 @@ class RunDirectory:
         except (ValueError, OSError) as error:
             raise UserError(f"{error}; restore it from a copy") from error
         raise UserError(
-            f"{self.path} was begun by another version of this program (schema {version!r:.20}, not {SCHEMA}); use "
+            f"{self.path} was written by another version of this program (schema {version!r:.20}, not {SCHEMA}); use "
             "that version, or start a new run"
         )
 

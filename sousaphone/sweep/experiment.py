@@ -52,7 +52,13 @@ class MovedRunError(RuntimeError):
 
 
 def run_job(
-    runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int, announce: Announce
+    runtime: Runtime,
+    job: Job,
+    dataset: Dataset,
+    resources: Resources,
+    at_once: int,
+    announce: Announce,
+    command: str = "",
 ) -> bool:
     """Lock the run directory, write its plan, measure the baselines and run the trials that are left.
 
@@ -71,7 +77,7 @@ def run_job(
             raise UserError(f"{run.path} was just started by another process; give another --name")
         if job.plan is not None and job.plan != run.read_plan():
             raise UserError(f"{run.path} was just changed by another launch; run the same command again")
-        run.write_plan(plan_json(job, resources, at_once, dataset))
+        run.write_plan(plan_json(job, resources, at_once, dataset, command))
         check = partial(_refuse_moved, DriverWatch.begin(run.path))
         announce(f"progress: {run.status_page}")
         try:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.figures import pareto
 from analysis.report import read_run
 from sousaphone.runs.baseline_results import SCORES, Baseline, BaselineResults
+from sousaphone.runs.trial_record import predictions_name
 from tests.analysis.run_builders import REAL, arm, made, record, trial_id, trials_in, write_predictions, write_run
 from tests.analysis.test_report_content import page, section, summary
 
@@ -74,6 +77,21 @@ def test_ten_rudiments_have_a_chance_of_ten_percent_everywhere(tmp_path: Path) -
     assert found.chance_percent == 10
     few = section(summary(found), "F1 by rudiment")
     assert len(re.findall(r"^\| \w.* \| 8 \| 8 \|$", few, re.MULTILINE)) == 10
+
+
+def test_chance_of_validation_is_that_of_its_clips(tmp_path: Path) -> None:
+    plan, records = trials_in(["completed"] * 2, **REAL)
+    run = write_run(tmp_path / "study", plan, records)
+    write_predictions(run, records, players=8, clips=80)  # of the first ten rudiments
+    tested = pd.read_parquet(run.trial(records[0].trial_id) / predictions_name("test"))
+    validated = tested[tested.rudiment.isin(sorted(set(tested.rudiment))[:5])]
+    validated.to_parquet(run.trial(records[0].trial_id) / predictions_name("val"))
+    found = read_run(run.path)
+    assert "(chance 20.0%)" in summary(found)
+    assert "chance is 10.0%" in summary(found)
+    drawn = pareto.picture(found).chart
+    assert drawn is not None
+    assert "chance, 20 %" in {trace.name for trace in drawn.data}
 
 
 def test_table_has_interval_macro_f1_clips_and_players_also_with_one_seed(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class Fake:
 
     def time(self, trial: TrainConfig) -> InferenceTime:
         self._note(f"{trial.model} {trial.strategy}")
-        return InferenceTime(trial.model, trial.strategy, trial.lora_targets, 5.0, 10)
+        return InferenceTime.of(vars(trial), float(len(self.measured)), 10)
 
     def take(self) -> list[str]:
         """Names of the measurements since the last call."""
@@ -126,7 +126,8 @@ def test_extension_measures_only_new_results(fake: Fake, tmp_path: Path) -> None
         "knn-ast",
         "knn-beats",
     ]
-    assert [each.built[:2] for each in found.inference] == [("ast", "lora"), ("ast", "full"), ("beats", "lora")]
+    pairs = [(each.model, each.strategy) for each in found.inference]
+    assert pairs == [("ast", "lora"), ("ast", "full"), ("beats", "lora")]
 
 
 @pytest.mark.parametrize("content", ["{ torn", "[]", '{"schema": 0}'])
@@ -147,6 +148,37 @@ def test_other_clips_or_clip_lengths_are_measured_again(fake: Fake, tmp_path: Pa
     fewer = Dataset(DATASET.root, CLIPS.drop(1))
     run(tmp_path, dataclasses.replace(AST, clip_seconds=2.0), dataset=fewer)
     assert fake.take() == everything
+
+
+def test_every_rank_and_length_has_a_time_and_only_missing_ones_are_measured(fake: Fake, tmp_path: Path) -> None:
+    arms = [dataclasses.replace(AST, lora_r=r, clip_seconds=seconds) for r in (4, 16) for seconds in (1.0, 2.0)]
+    trials = [dataclasses.replace(arm, seed=seed) for arm in arms for seed in (0, 1)]
+    fake.at["ast lora"] = MemoryError()
+    _, messages = run(tmp_path, *trials)
+    for arm in arms:
+        assert any(f"clip_seconds {arm.clip_seconds}, precision float32, lora_r {arm.lora_r}" in m for m in messages)
+    fake.at.clear()
+    run(tmp_path, *trials[:4])
+    fake.take()
+    found, _ = run(tmp_path, *trials)
+    assert fake.take() == ["ast lora"] * 2
+    assert found is not None
+    times = found.milliseconds({str(number): vars(trial) for number, trial in enumerate(trials)})
+    assert len(times) == len(trials)
+    assert len(set(times.values())) == len(arms)
+
+
+def test_older_time_is_that_of_the_first_rank(fake: Fake, tmp_path: Path) -> None:
+    found, _ = run(tmp_path, AST)
+    assert found is not None
+    older = InferenceTime("ast", "lora", "all-linear", 7.0)
+    dataclasses.replace(found, inference=(older,)).write(tmp_path)
+    fake.take()
+    other = dataclasses.replace(AST, lora_r=4)
+    found, _ = run(tmp_path, AST, other)
+    assert fake.take() == ["ast lora"]
+    assert found is not None
+    assert found.milliseconds({"old": vars(AST), "new": vars(other)}) == {"old": 7.0, "new": 1.0}
 
 
 def test_baseline_without_predictions_is_measured_again(fake: Fake, tmp_path: Path) -> None:
@@ -255,7 +287,7 @@ def test_measurement_is_complete_and_restores_threads_and_random_state(
     assert found.data_fingerprint == dataset.fingerprint
     assert all(baseline.scores for baseline in found.baselines)
     assert not any("no result" in line for line in messages)
-    assert [each.built for each in found.inference] == list(distinct_models(trials))
+    assert [each.key for each in found.inference] == list(distinct_models(trials))
     for baseline in found.baselines:
         predictions = pd.read_parquet(predictions_path(tmp_path, baseline.name))
         assert list(predictions) == ["sample_id", "player", "rudiment", "predicted", "averaged_predicted"]

@@ -119,7 +119,7 @@ def processor_seconds() -> float:
 
 
 class Peak:
-    """Peak memory in MB: of the device on CUDA, else of this process plus its workers' own memory."""
+    """Peak memory in MiB: of the device on CUDA, else of this process plus its workers' own memory."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device

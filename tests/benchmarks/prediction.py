@@ -122,7 +122,8 @@ def main() -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 peaks[minutes] = float(done.stdout)
             print(
-                f"peak memory: a minute {peaks[1]:.0f} MB, an hour {peaks[60]:.0f} MB, {peaks[60] / peaks[1]:.2f} times"
+                f"peak memory: a minute {peaks[1]:.0f} MiB, an hour {peaks[60]:.0f} MiB, "
+                f"{peaks[60] / peaks[1]:.2f} times"
             )
 
 

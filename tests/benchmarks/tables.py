@@ -73,7 +73,7 @@ class Report:
                         f"{best.rate:.3g}",
                         f"{least:.3g} ms",
                         f"{max(r.rate for rounds in evaluated for r in rounds):.3g}" if evaluated else "",
-                        f"{best.peak_mb:.0f} MB" if best.peak_mb else "",
+                        f"{best.peak_mb:.0f} MiB" if best.peak_mb else "",
                         f"{gain}, processor {one.processor_gain():.2f}×" if name == OURS else gain,
                     )
                 )
@@ -152,7 +152,7 @@ class Report:
                 f"{trial.epoch:.1f} s",
                 f"{trial.stepping:.1f} s",
                 f"{trial.total / 60:.1f} min",
-                f"{trial.peak_mb / 1024:.1f} GB",
+                f"{trial.peak_mb / 1024:.1f} GiB",
             )
             for trial in trials
         ]

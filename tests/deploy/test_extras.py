@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sousaphone import errors
 from sousaphone.cli.main import main
 from sousaphone.runs.directory import RunDirectory
 
@@ -56,3 +57,9 @@ def test_missing_extra_is_one_line(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"[{extra}]" in line
     assert not (tmp_path / "new").exists()
+
+
+def test_remedy_needs_no_clone_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "-e '.[demo]'" in str(errors.not_installed("the page", ["gradio"], "demo"))
+    monkeypatch.setattr(errors, "IS_CLONE", False)
+    assert str(errors.not_installed("the page", ["gradio"], "demo")).endswith("install: pip install gradio")

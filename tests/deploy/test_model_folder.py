@@ -257,3 +257,12 @@ def test_replaced_folder_keeps_its_name_until_the_new_one_is_on_the_disk(
     assert model_folder.CONFIG in flushed
     assert [path.name for path in folder.iterdir()] == [model_folder.CONFIG]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_model_that_a_killed_replacement_left_aside_is_restored(folder: Path) -> None:
+    before = (folder / model_folder.CONFIG).read_bytes()
+    folder.rename(folder.with_name(f".{folder.name}.123.old"))
+    with pytest.raises(UserError, match="--overwrite"), model_folder.new_folder(folder):
+        pass
+    assert (folder / model_folder.CONFIG).read_bytes() == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -34,6 +35,7 @@ WHOLE = BaselineResults(
     inference=(
         InferenceTime("ast", "lora", "all-linear", 12.5, repeats=10),
         InferenceTime("beats", "lora", "all-linear", None, why="out of memory"),
+        InferenceTime("efficientat", "lora", "qv", 3.0, settings={"clip_seconds": 2.5, "efficientat_hop": None}),
     ),
     cpu="a processor",
     clip_seconds=2.5,
@@ -55,9 +57,12 @@ def test_best_baseline_is_chosen_on_validation() -> None:
 
 
 def test_inference_time_is_found_by_arm() -> None:
-    assert WHOLE.milliseconds("ast", "lora", "all-linear") == 12.5
-    assert WHOLE.milliseconds("ast", "head", "all-linear") is None
-    assert WHOLE.milliseconds("beats", "lora", "all-linear") is None
+    ast = {"model": "ast", "strategy": "lora", "lora_targets": "all-linear", "device": "cpu", "lora_r": 8}
+    wide, head, beats = {**ast, "lora_r": 64}, {**ast, "strategy": "head"}, {**ast, "model": "beats"}
+    configs = {"ast": ast, "wide": wide, "head": head, "beats": beats}
+    assert WHOLE.milliseconds(configs) == {"ast": 12.5, "wide": 12.5}  # as in an older file, without settings
+    own = dataclasses.replace(WHOLE, inference=(*WHOLE.inference, InferenceTime.of(wide, 30.0)))
+    assert own.milliseconds(configs) == {"ast": 12.5, "wide": 30.0}
 
 
 def _without(*path: str | int) -> Callable[[Any], None]:

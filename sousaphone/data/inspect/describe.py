@@ -100,7 +100,7 @@ def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pa
     source = "from the labels" if sequences.labelled else "transcribed from the audio"
     yield (
         f"\npairs of classes: accuracy of distinguishing them by their strokes ({', '.join(sequences.attributes)}; "
-        f"{source}), in clips of players that the classifier does not know; chance is 50 % ({len(clips):,} clips, "
+        f"{source}), in clips of unseen players; chance is 50 % ({len(clips):,} clips, "
         f"{counted(clips.player.nunique(), 'player')})"
     )
     alike = [pair for pair in pairs if pair.alike]
@@ -122,7 +122,7 @@ def inseparable(dataset: Dataset, sequences: StrokeSequences, pairs: Sequence[Pa
                 yield f"  {name}: {', '.join(clips.audio_path.iloc[examples])}"
     if not sequences.labelled:
         yield (
-            "The transcription misses strokes and does not know the hands: a pair that it does not distinguish may "
+            "The transcription misses strokes and does not detect the hands: a pair that it does not distinguish may "
             "still differ. Only labels of the strokes (labels/strokes.parquet) can decide."
         )
     fewest = min((pair.players for pair in shown), default=0)

@@ -184,7 +184,7 @@ def application(model: Predictor, address: str) -> FastAPI:
         footer_links=[],
         run_history=False,
         show_error=False,
-        max_file_size=MOST_MEGABYTES * 2**20,
+        max_file_size=MOST_MEGABYTES * 10**6,
         ssr_mode=False,
         enable_monitoring=False,
         pwa=False,

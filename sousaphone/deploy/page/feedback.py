@@ -23,7 +23,7 @@ def answer(segment: Segment, config: ModelConfig, strokes: int | None = None) ->
     few = (
         ""
         if strokes is None or strokes >= _FEW
-        else f" **Only {counted(strokes, 'stroke')} detected**: too few to tell."
+        else f" **Only {counted(strokes, 'stroke')} detected**: too few to determine a rudiment."
     )
     calibration, name = config.calibration, spoken(segment.rudiment)
     if not segment.undecided:
@@ -58,12 +58,12 @@ def limits(config: ModelConfig) -> str:
     if reasons:
         *most, last = reasons
         what = f"{', '.join(most)} and {last}" if most else last
-        text += f" It {what}: do not expect it to name real recordings correctly."
+        text += f" It {what}: do not expect it to classify real recordings correctly."
     return f"{text} Anything that is not a rudiment gets the name of one, too, sometimes with a high confidence."
 
 
 def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> str:
-    """How even the strokes of a segment are, with what the measurement can and cannot tell.
+    """How even the strokes of a segment are, with the limits of the measurement.
 
     Args:
         strokes: detected in the segment, without grace notes.
@@ -74,14 +74,17 @@ def on_evenness(segment: Segment, alignment: Alignment | None, strokes: int) -> 
 def _evenness_lines(segment: Segment, alignment: Alignment | None, strokes: int) -> Iterator[str]:
     name, rudiment = spoken(segment.rudiment), RUDIMENTS.get(segment.rudiment)
     if segment.undecided or rudiment is None:
-        yield f"Cannot tell: {strokes} strokes were detected, but without an answer their rhythm is not known."
+        yield (
+            f"Evenness cannot be determined: {strokes} strokes were detected, but without an answer their rhythm is "
+            "not known."
+        )
     elif not measurable(rudiment):
-        yield f"Cannot tell: the drags or buzzes of a {name} hide the onsets of its main strokes."
+        yield f"Evenness cannot be determined: the drags or buzzes of a {name} hide the onsets of its main strokes."
     elif alignment is None:
         yield (
-            f"Cannot tell: the {strokes} detected strokes do not fit the rhythm of a {name} without missing or "
-            f"additional ones over at least {FEWEST} strokes and half of the recording. Soft strokes may have been "
-            "missed, a room's echo may have added some, or the rhythm is another one."
+            f"Evenness cannot be determined: the {strokes} detected strokes do not fit the rhythm of a {name} without "
+            f"missing or additional ones over at least {FEWEST} strokes and half of the recording. Soft strokes may "
+            "have been missed, a room's echo may have added some, or the rhythm is another one."
         )
     else:
         yield from _measured(alignment, name)

@@ -76,7 +76,7 @@ def test_no_difference_between_hands_is_claimed_within_the_uncertainty() -> None
 @pytest.mark.parametrize("each", [segment(), segment("drag"), segment(undecided=True), segment("unknown_class")])
 def test_evenness_that_cannot_be_measured_is_not_given(each: Segment) -> None:
     text = feedback.on_evenness(each, None, 17)
-    assert "Cannot tell" in text
+    assert "cannot be determined" in text
     assert " ms" not in text
 
 

@@ -127,7 +127,7 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "broken.wav").write_bytes(b"RIFF\x00\x01\x00\x00WAVE" + b"nothing" * 40)
     (root / "notes.txt").write_text("R L R R")
     with (root / "large.wav").open("wb") as file:
-        file.truncate(100 * 2**20 + 1)
+        file.truncate(100 * 10**6 + 1)
     return root
 
 
