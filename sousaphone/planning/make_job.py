@@ -101,7 +101,7 @@ def _refuse_without_effect(options: Options, job: Job, tuned: Sequence[str]) -> 
             remedy = "leave it out, or use the request in that file" if job.config_file else "leave it out"
             raise UserError(f"{text} has no effect: no trial of {config} has {name}={min(missing)}; {remedy}")
         lacking = [trial.lacks(name) for trial in having]
-        if all(lacking) and not proposed & {"strategy", "augment"}:
+        if all(lacking) and not proposed & {"strategy", "augment"}:  # trials to come may not lack it
             raise UserError(f"{text} has no effect without {lacking[0]}; leave it out")
     if options.baselines and not any(trial.score_test for trial in trials):
         raise UserError("--baselines has no effect without trials that score test clips; leave it out")
