@@ -13,7 +13,7 @@ import json
 import math
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -39,11 +39,33 @@ TAGGED = {"learning_rate": "lr", "lora_r": "r", "lora_alpha": "alpha"}  # fields
 RATES, SEARCH = "rates", "search"  # the sweeps that search for learning rates, and for settings
 
 
-def option(default: Any, help: str, *, shown: str | None = None, **limits: Any) -> Any:
+@dataclass(frozen=True)
+class Needs:
+    """What a trial must have for a field to have an effect, and the words for it in an error."""
+
+    met: Callable[[TrainConfig], bool]
+    words: str
+
+
+_LOW_RANK = Needs(lambda trial: STRATEGIES[trial.strategy].low_rank, "adapters of low rank (as of --strategy lora)")
+_AUGMENTATION = Needs(lambda trial: trial.augment, "augmentation (--augment on)")
+_EFFICIENTAT = Needs(lambda trial: trial.model == "efficientat", "efficientat in --models")
+_PRETRAINED = Needs(
+    lambda trial: trial.model in trial.frontend_mismatch.replace(" ", "").split(",") and trial.weights != "random",
+    "one of these backbones in --models, with pretrained weights",
+)
+_TEST = Needs(lambda trial: trial.score_test, "trials that score test clips")
+
+
+def option(default: Any, help: str, *, shown: str | None = None, needs: Needs | None = None, **limits: Any) -> Any:
     """A dataclass field with a one-line help text and limits: `choices`, a `pattern`, or `low` and `high`, both
-    inclusive. `shown` describes the default in --help if a sweep sets it, or if the value itself does not explain it.
-    """
-    return field(default=default, metadata={"help": help, "shown": shown or str(default), **limits})
+    inclusive. `shown` describes the default in --help if a sweep sets it, or the value does not explain itself; without
+    what it `needs`, the field has no effect."""
+    return field(default=default, metadata={"help": help, "shown": shown or str(default), "needs": needs, **limits})
+
+
+_lora = functools.partial(option, needs=_LOW_RANK)
+_aug = functools.partial(option, needs=_AUGMENTATION)
 
 
 @dataclass(frozen=True)
@@ -54,7 +76,7 @@ class TrainConfig:
     # What is compared
     model: str = option("ast", "backbone", choices=tuple(REGISTRY))
     strategy: str = option("lora", "what is trained in addition to the new layers", choices=tuple(STRATEGIES))
-    lora_targets: str = option("all-linear", "pretrained layers that get adapters", choices=LORA_TARGETS)
+    lora_targets: str = _lora("all-linear", "pretrained layers that get adapters", choices=LORA_TARGETS)
     augment: bool = option(True, "augmentation and mixup")
     seed: int = option(0, "seed of initialisation, clip order and augmentation", low=0, high=10**12)
     scale: str = option("nano", "base: the published size; nano: the same architecture, small", choices=SCALES)
@@ -70,7 +92,7 @@ class TrainConfig:
     data_dir: str = option("", "absolute path of the data set")
     cache_dir: str = option("", "absolute path of the waveform cache")
     hold_out: str = option("", "timbre excluded from training and validation: soundfont=NAME or preset=NAME")
-    test_also: str = option("", "additional data set on which the best state is scored")
+    test_also: str = option("", "additional data set on which the best state is scored", needs=_TEST)
     clip_seconds: float = option(
         CLIP_SECONDS["nano"],
         "seconds of each recording that every model receives: a random window in training, else the centre",
@@ -82,11 +104,15 @@ class TrainConfig:
         None,
         "EfficientAT's frame hop, samples at 32 kHz",
         shown="from the file name, else 320; 160 at nano",
+        needs=_EFFICIENTAT,
         low=32,
         high=3200,
     )
     frontend_mismatch: str = option(
-        "", "backbones A,B whose weights may be of other features than the front end's", shown="none"
+        "",
+        "backbones A,B whose weights may be of other features than the front end's",
+        shown="none",
+        needs=_PRETRAINED,
     )
 
     # Optimisation
@@ -105,20 +131,20 @@ class TrainConfig:
     head_dropout: float = option(0.1, "dropout probability before the classifier", low=0.0, high=0.9)
 
     # Adapters of low rank: lora, rslora, dora, adalora
-    lora_r: int = option(8, "rank of the adapters; a higher one adds capacity and parameters", low=1, high=4096)
-    lora_alpha: float = option(16.0, "adapter outputs are scaled by alpha / r (rslora: / √r)", low=0.0)
-    lora_dropout: float = option(0.1, "dropout probability before the adapters", low=0.0, high=0.9)
+    lora_r: int = _lora(8, "rank of the adapters; a higher one adds capacity and parameters", low=1, high=4096)
+    lora_alpha: float = _lora(16.0, "adapter outputs are scaled by alpha / r (rslora: / √r)", low=0.0)
+    lora_dropout: float = _lora(0.1, "dropout probability before the adapters", low=0.0, high=0.9)
 
     # Augmentation, all of it off with augment=False
-    gain_db: float = option(6.0, "random gain, up to ± this many dB", low=0.0)
-    shift_ms: float = option(100.0, "random time shift, up to ± this many ms", low=0.0)
-    noise_snr_db: float = option(
+    gain_db: float = _aug(6.0, "random gain, up to ± this many dB", low=0.0)
+    shift_ms: float = _aug(100.0, "random time shift, up to ± this many ms", low=0.0)
+    noise_snr_db: float = _aug(
         20.0, "white noise; the signal-to-noise ratio is random, from this many dB to 40 dB more"
     )
-    speed: float = option(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
-    freq_mask: float = option(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
-    time_mask_ms: float = option(400.0, "two time masks, each up to this many ms", low=0.0)
-    mixup_alpha: float = option(0.2, "mixup blends pairs of clips by a weight from Beta(alpha, alpha); 0: off", low=0.0)
+    speed: float = _aug(0.08, "random speed and pitch, up to ± this fraction", low=0.0, high=0.5)
+    freq_mask: float = _aug(0.23, "two frequency masks, each up to this fraction of the bins", low=0.0, high=1.0)
+    time_mask_ms: float = _aug(400.0, "two time masks, each up to this many ms", low=0.0)
+    mixup_alpha: float = _aug(0.2, "mixup blends pairs of clips by a weight from Beta(alpha, alpha); 0: off", low=0.0)
 
     # Machine and evaluation
     device: str = option("cpu", "device for training", choices=DEVICES)
@@ -140,8 +166,8 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            _check(each, getattr(self, each.name))
+        for name, declared in _FIELDS.items():
+            _check(declared, getattr(self, name))
         object.__setattr__(self, "strategy", strategy_of(self.model, self.strategy))
         if self.precision == "auto":  # sweeps resolve it by the processor, too
             object.__setattr__(self, "precision", precision_of({"device": self.device}))
@@ -152,6 +178,11 @@ class TrainConfig:
     def frozen_bfloat16(self) -> bool:
         """Whether frozen layers are held in bfloat16; other strategies in bfloat16 use autocast."""
         return self.precision == "bfloat16" and STRATEGIES[self.strategy].rounded
+
+    def lacks(self, name: str) -> str:
+        """What the trial lacks for a field to have an effect, in words; empty if it has one."""
+        needs: Needs | None = _FIELDS[name].metadata["needs"]
+        return "" if needs is None or needs.met(self) else needs.words
 
     @property
     def captured(self) -> bool:
@@ -167,6 +198,9 @@ class TrainConfig:
     def trial_id(self) -> str:
         """The name of the trial, stable across machines and restarts."""
         return trial_id(dataclasses.asdict(self))
+
+
+_FIELDS = {each.name: each for each in dataclasses.fields(TrainConfig)}
 
 
 class ArmKey(NamedTuple):
@@ -257,7 +291,7 @@ _OWN_OPTIONS |= {"dataset", "data_dir", "cache_dir", "hold_out", "test_also", "s
 
 def settable() -> dict[str, dataclasses.Field[Any]]:
     """The TrainConfig fields accepted by `--set key=value`, by name."""
-    return {f.name: f for f in dataclasses.fields(TrainConfig) if f.name not in _OWN_OPTIONS}
+    return {name: declared for name, declared in _FIELDS.items() if name not in _OWN_OPTIONS}
 
 
 def parse_setting(text: str) -> tuple[str, Any]:
@@ -311,9 +345,8 @@ class Sweep:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known = {each.name: each for each in dataclasses.fields(TrainConfig)}
-        if unknown := [name for name in self.param_space if name not in known]:
-            raise UserError(f"the space has {unknown[0]!r}, which is no setting; the settings are: {', '.join(known)}")
+        if unknown := [name for name in self.param_space if name not in _FIELDS]:
+            raise UserError(f"the space has {unknown[0]!r}, which is no setting; known are: {', '.join(_FIELDS)}")
         if "model" not in self.param_space:
             raise UserError("the space has no 'model'; add the backbones, for example those of request.models")
         for name, part in parts(self.param_space).items():
@@ -326,7 +359,7 @@ class Sweep:
             if varies and is_grid(part) and self.searcher is not None:
                 raise UserError(f"the space has a grid over {name!r}, which a searcher cannot propose; use tune.choice")
             for value in bounds(part):
-                _check(known[field_name], value)
+                _check(_FIELDS[field_name], value)
         if type(self.num_samples) is not int or not 1 <= self.num_samples <= MOST_TRIALS:
             raise UserError(f"num_samples={self.num_samples!r} is not a whole number from 1 to {MOST_TRIALS}")
 

@@ -43,6 +43,14 @@ class Parser(argparse.ArgumentParser):
         commands.type = str  # the words after the command are its own parser's
         return commands
 
+    def refuse_with(self, options: argparse.Namespace, first: str, *others: str) -> None:
+        """Exit with an error if one of the other options is given, which have no effect with the first one."""
+        given = {name: value for name, value in vars(options).items() if value is not None and value is not False}
+        if first in given and (unused := [name for name in others if name in given]):
+            words = [f"--{name.replace('_', '-')}" for name in (unused[0], first)]
+            value = "" if given[first] is True else f" {given[first]}"
+            self.error(f"{words[0]} has no effect with {words[1]}{value}; leave it out")
+
     def error(self, message: str) -> NoReturn:
         self.exit(EXIT_INPUT, f"{self.prog}: error: {message} (see --help)\n")
 

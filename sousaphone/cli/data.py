@@ -84,7 +84,7 @@ example:
 """
 
 
-def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
+def build_parser(prog: str = _PROGRAM) -> Parser:
     parser = Parser(prog=prog, description=_DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -104,7 +104,7 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
     cache = command("cache", "decode a data set for training, or remove decoded clips", _CACHE, _CACHE_END)
     cache.add_argument("source", metavar="SOURCE", nargs="?", help=_SOURCE)
     rates = "sample rates (default 16000 32000 48000)"
-    cache.add_argument("--rates", nargs="+", type=int, default=_RATES, metavar="HZ", help=rates)
+    cache.add_argument("--rates", nargs="+", type=int, metavar="HZ", help=rates)
     size = "maximum number of clips, drawn as by launch.py (default full)"
     cache.add_argument("--dataset", choices=DATASET_SIZES, help=size)
     cache.add_argument("--clear", action="store_true", help="remove instead of building")
@@ -123,7 +123,9 @@ def build_parser(prog: str = _PROGRAM) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
     """Run the command line and return the exit code."""
     prepare_process()
-    options = build_parser(prog).parse_args(argv)
+    parser = build_parser(prog)
+    options = parser.parse_args(argv)
+    parser.refuse_with(options, "clear", "dataset", "rates")
     command = {"check": _check, "info": _info, "make": _make, "cache": _cache, "preview": _preview}[options.command]
 
     def run() -> int:
@@ -265,8 +267,6 @@ def _cache(options: argparse.Namespace) -> int:
 
     directory = cache_directory()
     if options.clear:
-        if options.dataset:
-            raise UserError(f"--dataset {options.dataset}: --clear removes every size; omit --dataset")
         removed = clear_caches(directory, None if options.source is None else _root(options.source))
         for path in removed:
             print(f"removed: {path}")
@@ -275,10 +275,11 @@ def _cache(options: argparse.Namespace) -> int:
         return EXIT_OK
     if options.source is None:
         raise UserError(f"no data set given; give {_SOURCE}")
-    if invalid := [rate for rate in options.rates if not 1_000 <= rate <= 384_000]:
+    rates = options.rates or _RATES
+    if invalid := [rate for rate in rates if not 1_000 <= rate <= 384_000]:
         raise UserError(f"--rates {invalid[0]} is out of range; give 1000 to 384000 (Hz), such as 16000 32000 48000")
     dataset = read_subset(options.source, options.dataset or "full")
-    for rate, cache in build_caches(dataset, options.rates, directory).items():
+    for rate, cache in build_caches(dataset, rates, directory).items():
         print(f"{rate} Hz: {len(cache):,} clips, {cache.wave.nbytes / 1e6:,.0f} MB, {cache.path}")
     return EXIT_OK
 

@@ -66,7 +66,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
     parser = Parser(prog=prog, description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("model", metavar="MODEL", help="model folder, run directory, or OWNER/NAME")
     parser.add_argument("recordings", metavar="FILE_OR_FOLDER", nargs="+", help="recordings, folders, or -")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="rudiments listed in an answer (default 5)")
+    top = "rudiments listed in an answer (default 5, in a table 3)"
+    parser.add_argument("--top", type=int, metavar="N", help=top)
     formats = ("table", "csv", "json", "audacity")
     parser.add_argument("--format", choices=formats, default="table", help="format of the output (default table)")
     parser.add_argument(
@@ -84,6 +85,10 @@ def main(argv: Sequence[str] | None = None, prog: str = "sousaphone predict") ->
     )
     add_model_options(parser)
     options = parser.parse_args(argv)
+    if options.format == "audacity":
+        parser.refuse_with(options, "format", "top")
+    if options.top is None:
+        options.top = 3 if options.format == "table" else 5
     return run_command(prog, lambda: _predict(options, prog))
 
 

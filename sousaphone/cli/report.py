@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m analysis") ->
     options = parser.parse_args(argv)
     if len(options.runs) > 1 and (options.output or options.compare):
         parser.error(f"--output and --compare take one RUN; {len(options.runs)} are given")
+    parser.refuse_with(options, "compare", "data_dir", "no_sounds")
+    parser.refuse_with(options, "no_sounds", "data_dir")
     code = EXIT_OK
     for run in options.runs:  # continues after a run that fails
         code = max(code, run_command(prog, partial(_write, run, options)))

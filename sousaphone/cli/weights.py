@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None, prog: str = _PROGRAM) -> int:
         require_torchaudio()
         if arguments.command == "verify":
             return verify(arguments.names)
-        names = arguments.names or DEFAULT_SWEEP
-        for name, path in resolve_all({backbone_spec(name).name: "auto" for name in names}, "base").items():
+        names = {_pretrained(name, name).name: "auto" for name in arguments.names or DEFAULT_SWEEP}
+        for name, path in resolve_all(names, "base").items():
             print(f"{name}: {path}")
         return EXIT_OK
 
@@ -82,22 +82,18 @@ def listed() -> Iterator[str]:
 
 def verify(arguments: Sequence[str]) -> int:
     """Verify the weights in `arguments` (NAME or NAME=PATH), or all on this machine; errors do not stop the others."""
-    paths: dict[str, Path | None] = {}
+    paths: list[tuple[str, Path | None]] = []
     for argument in arguments or [name for name, spec in REGISTRY.items() if _local(spec) is not None]:
         name, sign, path = argument.partition("=")
-        spec = backbone_spec(name)
         if sign and not path:
             raise UserError(f"{argument} names no file; give {name}=PATH")
-        if not spec.is_pretrained:
-            raise UserError(
-                f"{argument}: {spec.title} has no published weights, it is trained from scratch; leave it out"
-            )
-        paths[name] = expanded(path).absolute() if sign else _local(spec)
+        spec = _pretrained(argument, name)
+        paths.append((name, expanded(path).absolute() if sign else _local(spec)))
     if not paths:
         print(f"no published weights are on this machine; to fetch them: {_PROGRAM} fetch")
         return EXIT_FAILED
     code = EXIT_OK
-    for name, found in paths.items():
+    for name, found in paths:
         try:
             if found is None:
                 raise UserError(f"not on this machine; to fetch it: {_PROGRAM} fetch {name}")
@@ -106,6 +102,14 @@ def verify(arguments: Sequence[str]) -> int:
             code = EXIT_FAILED
             print(f"{name}: {error}", file=sys.stderr)
     return code
+
+
+def _pretrained(argument: str, name: str) -> BackboneSpec:
+    """Return the specification of a backbone; raise a UserError if it has no weights."""
+    spec = backbone_spec(name)
+    if not spec.is_pretrained:
+        raise UserError(f"{argument}: {spec.title} has no published weights, it is trained from scratch; leave it out")
+    return spec
 
 
 def _verified(spec: BackboneSpec, path: Path) -> Iterator[str]:

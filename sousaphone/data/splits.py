@@ -137,7 +137,8 @@ def hold_out(dataset: Dataset, rule: str) -> Dataset:
     held = has & (dataset.clips.split == "test")
     if not held.any():
         known = sorted(set(dataset.clips[column][dataset.clips.split == "test"]) - {""})
-        raise UserError(f"--hold-out {rule}: no test clip has that {column}; choose from: {', '.join(known) or 'none'}")
+        remedy = f"choose from: {', '.join(known)}" if known else f"the data names no {column}; leave it out"
+        raise UserError(f"--hold-out {rule}: no test clip has that {column}; {remedy}")
     kept = dataset.clips[~has | held].copy()
     kept.loc[held[kept.index], "split"] = HELD_OUT
     if emptied := [split for split in SPLITS if split not in set(kept.split)]:

@@ -14,7 +14,6 @@ from sousaphone.errors import printable
 from sousaphone.rudiments import spoken
 
 UNDECIDED, SILENCE = "undecided", "silence"
-_NEXT = 2  # further rudiments in a row of the table
 
 
 def to_json(predictions: Sequence[Prediction]) -> str:
@@ -80,7 +79,7 @@ def to_table(predictions: Sequence[Prediction]) -> Any:
         names = [prediction.name for prediction in predictions]
     for prediction, name in zip(predictions, map(printable, names), strict=True):
         for each in prediction.segments:
-            others = ", ".join(f"{spoken(other)} {value:.0%}" for other, value in each.top[1 : 1 + _NEXT])
+            others = ", ".join(f"{spoken(other)} {value:.0%}" for other, value in each.top[1:])
             table.add_row(name, clock(each.start), clock(each.end), label(each), f"{each.confidence:.0%}", others)
             name = ""
         if not prediction.segments:

@@ -78,7 +78,7 @@ def load(
 
     Args:
         source: a model folder, a run directory (its best trial), or a repository of the hub (OWNER/NAME).
-        weights: the base weights of an adapter, if they are not where it was trained.
+        weights: the base weights of an adapter, if they are not where it was trained; only for an adapter.
         device: 'auto', 'cuda', 'mps' or 'cpu'.
         precision: 'float32', 'bfloat16', or 'auto': bfloat16 on CUDA, and on a CPU with instructions for it if the
             model has full size and was trained in bfloat16.
@@ -105,6 +105,8 @@ def load(
         config, graphs = find_graphs(source, runtime)
         return Predictor(config, [each.calibration for each in graphs.values()], OnnxScorer(config, graphs))
     config, members = load_members(source, weights)
+    if weights is not None and not any(each.config.kind == "adapter" for each in members):
+        raise UserError(f"{source} has all of its tensors and reads no base weights; leave weights out")
     return Predictor(config, [each.config.calibration for each in members], TorchScorer(members, device, precision))
 
 

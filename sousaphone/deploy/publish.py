@@ -145,7 +145,7 @@ def upload(planned: Plan, public: bool = False) -> list[str]:
     After an interruption, a second call uploads only the missing files.
 
     Args:
-        public: the visibility of new repositories. Without it, an existing public repository is refused.
+        public: the visibility of new repositories. An existing repository of the other visibility is refused.
 
     Raises:
         UserError: no token, or the hub refuses it, the name or the files.
@@ -163,8 +163,9 @@ def upload(planned: Plan, public: bool = False) -> list[str]:
         with _refusals(name, each.kind):
             url = api.create_repo(name, repo_type=each.kind, private=not public, exist_ok=True, space_sdk=sdk)
             about: Any = api.repo_info(name, repo_type=each.kind)
-        if not public and not about.private:
-            raise UserError(f"{url} exists and is public; if it is yours, give --public, or another --to OWNER/NAME")
+        if public == bool(about.private):  # a new one has the wanted visibility
+            state, remedy = ("private", "leave --public out") if public else ("public", "if it is yours, give --public")
+            raise UserError(f"{url} exists and is {state}; {remedy}, or give another --to OWNER/NAME")
         present[each.kind] = {file.rfilename for file in about.siblings or ()}
         urls.append(str(url))
     for each in planned.repositories:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sousaphone.config import RATES, Sweep, TrainConfig, arm_of, check_trials
+from sousaphone.config import RATES, Sweep, TrainConfig, arm_of, check_trials, parse_setting
 from sousaphone.errors import UserError, printable
 from sousaphone.files import expanded
 from sousaphone.hardware import cluster_address
@@ -52,7 +52,8 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
     if tuned and given:
         raise UserError(f"{tuned[0]} requires a new run; leave it out with {given[0]}")
     if options.retry_failed and not options.resume:
-        raise UserError("--retry-failed requires --resume; add it")
+        remedy = "leave --retry-failed out" if given else "add it"
+        raise UserError(f"--retry-failed requires --resume; {remedy}")
     check_lowest(options)
     if options.resume or options.extend:
         job = _continue(options, make_sweep)
@@ -72,6 +73,7 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         raise UserError(f"a sweep has at most {schema.MOST_TRIALS} trials of {schema.MOST_EPOCHS} epochs; give fewer")
     if len({arm_of(dataclasses.asdict(trial)) for trial in job.trials}) + job.arms_left > schema.MOST_ARMS:
         raise UserError(f"a sweep has at most {schema.MOST_ARMS} arms; give fewer points")
+    _refuse_without_effect(options, job, tuned)
     saved = (job.plan or {}).get("baselines", True)
     return dataclasses.replace(
         job,
@@ -79,6 +81,51 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         baselines=saved if options.baselines is None else options.baselines,
         tracker=_tracker(options, job.plan or {}),
     )
+
+
+def _refuse_without_effect(options: Options, job: Job, tuned: Sequence[str]) -> None:
+    """Raise a UserError if a given option is in no trial, or has no effect on those that have its value.
+
+    `tuned` are the given ones of --from and --rates.
+    """
+    config = f"--config {job.config_file or job.config}"
+    trials, proposed = list(job.trials), set(job.searched) if job.sweep.searcher is not None else set()
+    if job.sweep.search is not None:  # stand-ins for its finalists, which are planned later
+        trials += [dataclasses.replace(trials[0], seed=seed, score_test=True) for seed in job.request.seeds]
+    settings = dict(map(parse_setting, options.set or ()))
+    for text, name, values in _given(options, job.request, settings):
+        if name in proposed or not values - {"auto"}:
+            continue
+        having = [trial for trial in trials if getattr(trial, name) in values]
+        if missing := values - {getattr(trial, name) for trial in having}:
+            remedy = "leave it out, or use the request in that file" if job.config_file else "leave it out"
+            raise UserError(f"{text} has no effect: no trial of {config} has {name}={min(missing)}; {remedy}")
+        lacking = [trial.lacks(name) for trial in having]
+        if all(lacking) and not proposed & {"strategy", "augment"}:  # trials to come may not lack it
+            raise UserError(f"{text} has no effect without {lacking[0]}; leave it out")
+    if options.baselines and not any(trial.score_test for trial in trials):
+        raise UserError("--baselines has no effect without trials that score test clips; leave it out")
+    if job.config == RATES and (unused := [*tuned, *["--set learning_rate"] * ("learning_rate" in settings)]):
+        raise UserError(f"{unused[0]} has no effect with {config}, which searches for learning rates; leave it out")
+    used = (
+        getattr(trial, name) == value
+        for trial in job.trials
+        for name, value in job.request.tuned.get(trial.model, {}).items()
+        if name not in settings
+    )
+    if tuned and not any(used):
+        raise UserError(f"{tuned[0]} has no effect: no trial of {config} has a setting that it found; leave it out")
+
+
+def _given(options: Options, request: Request, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, set[Any]]]:
+    """Yield the options that are fields of a trial: the words, the field, and the values, if it is given."""
+    yield from ((f"--set {key}={value}", key, {value}) for key, value in settings.items())
+    yield "--models", "model", set(options.models or ())
+    yield "--seeds", "seed", set(options.seeds or ())
+    yield f"--augment {options.augment}", "augment", set(AUGMENT.get(str(options.augment), ()))
+    for name in ("strategy", "lora_targets", "scale", "epochs", "hold_out", "test_also"):
+        if (word := getattr(options, name)) not in (None, "auto"):
+            yield f"{flag(name)} {word}", name, {getattr(request, name)}
 
 
 def _start(options: Options, make_sweep: MakeSweep) -> Job:

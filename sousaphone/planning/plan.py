@@ -73,8 +73,10 @@ def prepare(
     used = _upcoming(job)
     speeds: Mapping[TrainConfig, Speed | None] = {}
     if options.timing is not False:
-        # Before a real start, timing must be cheap compared with the sweep.
-        thorough = options.plan or (job.sweep.search is not None and job.sweep.search.seconds is not None)
+        # Before a real start, timing must be cheap compared with the sweep, unless it is asked for.
+        thorough = (
+            options.plan or options.timing or (job.sweep.search is not None and job.sweep.search.seconds is not None)
+        )
         budget = Budget(fraction=None if thorough else Budget.fraction, base_on_cpu=bool(options.timing))
         speeds = time_arms(used, clips, Path(job.request.cache_dir), budget, announce, records or {})
     expect = partial(predict, clips=clips, speeds=speeds, trainable=trainable, at_once=at_once, records=records)

@@ -220,10 +220,12 @@ def check_lowest(options: Options) -> None:
 def refuse_changes(options: Options, saved: Request, config: str, trials: Sequence[TrainConfig]) -> None:
     """Raise a UserError if a given option differs from the run's; data and weights are compared elsewhere."""
     fixed = {Later.SAME} if options.extend else {Later.SAME, Later.GROWS}
+    compared = set() if set(options.models or ()) - set(saved.models) else {"weights"}  # else of the new backbones
     changed = [
         f"{name} {new} (was {old})"
         for declared in dataclasses.fields(Options)
-        if declared.metadata["later"] in fixed and getattr(options, declared.name) is not None
+        if (declared.metadata["later"] in fixed or declared.name in compared)
+        and getattr(options, declared.name) is not None
         for name, new, old in _compare(declared.name, options, saved, config, trials)
         if new != old
     ]
@@ -318,6 +320,9 @@ def resolve_weights(
     from sousaphone import weights
 
     saved = saved or {}
+    named = [word.partition("=")[0] if "=" in word else "" for word in words]
+    if len(set(named)) < len(named):
+        raise UserError(f"--weights {' '.join(words)} has two values for a backbone, or for all; give each once")
     chosen = dict.fromkeys((model for model in models if model not in saved), "auto")
     for word in sorted(words, key=lambda word: "=" in word):  # first those for all models
         name, sign, path = word.partition("=")

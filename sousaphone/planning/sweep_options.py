@@ -84,7 +84,9 @@ class Options:
     config: str | None = fixed(
         COMPARED, "sweep: a module of tune_configs, or a Python file like them (default backbones)", metavar="NAME"
     )
-    models: Sequence[str] | None = fixed(COMPARED, _MODELS, later=Later.GROWS, nargs="+", metavar="MODEL")
+    models: Sequence[str] | None = fixed(
+        COMPARED, _MODELS, later=Later.GROWS, nargs="+", action="extend", metavar="MODEL"
+    )
     augment: str | None = fixed(
         COMPARED,
         "train each backbone with augmentation, without it, or both (default both; off with --config rates and search)",
@@ -100,7 +102,9 @@ class Options:
         choices=LORA_TARGETS,
     )
     scale: str | None = fixed(COMPARED, "base: published sizes; nano: small (default auto)", choices=("auto", *SCALES))
-    weights: Sequence[str] | None = fixed(COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", metavar="W")
+    weights: Sequence[str] | None = fixed(
+        COMPARED, _WEIGHTS, later=Later.GROWS, nargs="+", action="extend", metavar="W"
+    )
     from_: str | None = option(
         COMPARED, "settings of each backbone that a search found, --config search or rates", metavar="RUN"
     )
@@ -112,6 +116,7 @@ class Options:
         "random seeds; every arm is trained once with each (default 0)",
         later=Later.GROWS,
         nargs="+",
+        action="extend",
         type=int,
         metavar="N",
     )

@@ -12,7 +12,6 @@ from annotated_types import Len
 from sousaphone.config import TrainConfig
 from sousaphone.errors import UserError
 from sousaphone.runs import schema
-from sousaphone.strategies import STRATEGIES
 
 Kind = Literal["uniform", "loguniform", "choice"]
 
@@ -76,10 +75,8 @@ def space_around(default: TrainConfig, fixed: Collection[str] = ()) -> dict[str,
         if not 0 < low < high:
             raise UserError(f"learning_rate={default.learning_rate:g} of {default.model} has no neighbours to search")
         space = {"learning_rate": Dimension("loguniform", low, high), **space}
-    unused = set(fixed)
-    unused |= set() if STRATEGIES[default.strategy].low_rank and "lora_alpha" not in fixed else {"lora_r"}
-    unused |= set() if default.augment else {"mixup_alpha"}
-    return {name: dimension for name, dimension in space.items() if name not in unused}
+    unused = {*fixed, "lora_r"} if "lora_alpha" in fixed else fixed
+    return {name: each for name, each in space.items() if name not in unused and not default.lacks(name)}
 
 
 def configured(default: TrainConfig, point: Mapping[str, Any]) -> TrainConfig:

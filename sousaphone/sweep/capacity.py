@@ -59,7 +59,8 @@ class Capacity:
                     f"""start its nodes with --resources='{{"{name}": 1}}'"""
                 )
             has = f"{self.where} has {most:g}" + (" on any one node" if len(self.machines) > 1 else "")
-            raise UserError(f"{options[name]} {amount:g} is too much: {has}; give {options[name]} {most:g} or less")
+            remedy = f"give {options[name]} {most:g} or less" if most else "leave it out"
+            raise UserError(f"{options[name]} {amount:g} is too much: {has}; {remedy}")
         if self.trials_at_once(resources, 1) < 1:
             raise UserError(f"no node of {self.where} has all resources of a trial, {resources.request}; give less")
 

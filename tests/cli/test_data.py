@@ -125,7 +125,6 @@ def test_make_writes_a_data_set(tmp_path, capsys):
         (["make", "DIR", "--clips", "20", "--soundfont", "no.sf2"], "no.sf2"),
         (["cache"], "no data set given"),
         (["cache", "SOURCE", "--rates", "5"], "--rates 5"),
-        (["cache", "SOURCE", "--dataset", "tiny", "--clear"], "--dataset tiny"),
         (["cache", "hub:no/where", "--clear"], "hub:no/where"),
         (["preview", "SOURCE", "--clips", "0"], "--clips 0"),
         (["preview", "SOURCE", "--output", "SOURCE/splits.json/here", "--scales", "nano"], "splits.json/here"),
@@ -139,7 +138,13 @@ def test_invalid_value_is_one_line_with_exit_code_2(root, tmp_path, capsys, argu
     assert error.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["check", ""], ["make", "DIR"], ["cache", "DIR", "--verify"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["fly"], ["check", ""], ["make", "DIR"], ["cache", "DIR", "--verify"]),
+        *(["cache", "DIR", "--clear", "--dataset", "tiny"], ["cache", "--clear", "--rates", "16000"]),
+    ],
+)
 def test_invalid_arguments_are_one_line_with_exit_code_2(capsys, arguments):
     with pytest.raises(SystemExit) as error:
         main(arguments)

@@ -91,9 +91,10 @@ def test_formats_hold_the_same_answers(
     path = str(takes / "0" / "00.wav")
     outputs = {}
     for form in ("table", "csv", "json", "audacity"):
-        assert main([str(model), path, "--format", form, "--top", "3"]) == EXIT_OK
+        top = [] if form == "audacity" else ["--top", "3"]
+        assert main([str(model), path, "--format", form, *top]) == EXIT_OK
         outputs[form] = capsys.readouterr().out
-        assert main([str(model), path, "--format", form, "--top", "3", "--output", str(tmp_path / form)]) == EXIT_OK
+        assert main([str(model), path, "--format", form, *top, "--output", str(tmp_path / form)]) == EXIT_OK
         assert (tmp_path / form).read_text() == outputs[form]
         assert capsys.readouterr().out == ""
     (segment,) = json.loads(outputs["json"])[0]["segments"]
@@ -104,6 +105,28 @@ def test_formats_hold_the_same_answers(
     assert (float(start), float(end)) == pytest.approx((segment["start"], segment["end"]))
     for name in (text, outputs["table"]):
         assert segment["rudiment"].replace("_", " ") in name
+
+
+@pytest.mark.parametrize(("options", "names"), [([], 3), (["--top", "1"], 1), (["--top", "5"], 5)])
+def test_table_has_as_many_rudiments_as_asked_for(
+    options: list[str], names: int, model: Path, takes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(model), str(takes / "0" / "00.wav"), *options]) == EXIT_OK
+    assert capsys.readouterr().out.count("%") == names
+
+
+def test_label_track_has_no_further_rudiments(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(model), "take.wav", "--format", "audacity", "--top", "3"])
+    assert ended.value.code == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--top has no effect with --format audacity" in line
+
+
+def test_weights_of_a_merged_model_are_refused(merged: Path, takes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(merged), str(takes), "--weights", str(takes / "notes.txt")]) == EXIT_INPUT
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "leave weights out" in line
 
 
 def test_table_shows_the_folders_of_recordings_with_the_same_name(

@@ -52,6 +52,24 @@ def test_option_for_one_run_rejects_two(tmp_path: Path, option: str, capsys: pyt
 
 
 @pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--compare", ".", "--no-sounds"], "--no-sounds"),
+        (["--compare", ".", "--data-dir", "."], "--data-dir"),
+        (["--no-sounds", "--data-dir", "."], "--data-dir"),
+    ],
+)
+def test_option_without_effect_is_refused(
+    options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(tmp_path), *options])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{named} has no effect with {options[0]}" in line
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [("--output", ""), ("--data-dir", ""), ("--data-dir", "nosuch"), ("--data-dir", "file"), ("--compare", "nosuch")],
 )

@@ -58,15 +58,25 @@ def test_verify_is_reproducible(
     assert re.search(r"fixed clip: 96 outputs, mean \S+, norm \S+, first ", outputs[0])
 
 
+def test_every_file_that_is_given_is_verified(
+    machine: Machine, small_mn: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.pt").write_bytes(small_mn)
+    assert main(["verify", f"efficientat={tmp_path / 'gone.pt'}", f"efficientat={tmp_path / 'mine.pt'}"]) == 1
+    captured = capsys.readouterr()
+    assert "gone.pt" in captured.err
+    assert "mine.pt" in captured.out
+
+
 def test_verify_without_a_path_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", "ast="]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "ast=" in line
 
 
-@pytest.mark.parametrize("argument", ["strokes", "strokes=net.pt"])
-def test_backbone_without_weights_cannot_be_verified(argument: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", argument]) == 2
+@pytest.mark.parametrize("words", [["verify", "strokes"], ["verify", "strokes=net.pt"], ["fetch", "strokes"]])
+def test_backbone_without_weights_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "no published weights" in line
     assert "fetch" not in line

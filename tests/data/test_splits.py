@@ -166,6 +166,12 @@ def test_invalid_hold_out_is_rejected(timbres, rule, message):
         hold_out(timbres, rule)
 
 
+def test_hold_out_of_data_without_timbres_is_rejected(timbres):
+    nameless = dataclasses.replace(timbres, clips=timbres.clips.assign(soundfont=""))
+    with pytest.raises(UserError, match=r"--hold-out soundfont=Tin: .*leave it out"):
+        hold_out(nameless, "soundfont=Tin")
+
+
 def test_unknown_size_is_rejected(large):
     with pytest.raises(UserError, match=r"'huge'.*tiny, mini"):
         draw(large, "huge")

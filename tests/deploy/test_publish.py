@@ -176,6 +176,13 @@ def test_existing_public_repository_needs_the_option(folder: Path, hub: Hub, pub
     assert publish(folder, "--public")[0] == EXIT_OK
 
 
+def test_existing_private_repository_is_not_made_public(folder: Path, hub: Hub, publish: Publish) -> None:
+    hub.create("models", NAME, private=True)
+    code, _, err = publish(folder, "--public")
+    assert (code, "leave --public out" in err) == (EXIT_INPUT, True)
+    assert (hub.commits, hub.private) == (0, {f"models/{NAME}"})
+
+
 @pytest.mark.parametrize("public", [False, True])
 def test_second_publication_uploads_nothing(public: bool, folder: Path, hub: Hub, publish: Publish) -> None:
     options = ["--public"] if public else []
