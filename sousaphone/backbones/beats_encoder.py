@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sousaphone.backbones.transformer import add_norm, to_heads
+from sousaphone.backbones.transformer import add_norm, attend, to_heads
 from sousaphone.errors import UserError
 from sousaphone.kernels.dispatch import HasFusedPath
 
@@ -118,17 +118,13 @@ class Attention(nn.Module):
         """x [B, L, D] and bias [1, H, L, L] to [B, L, D]."""
         q, k, v = to_heads(x, self.heads, self.q_proj, self.k_proj, self.v_proj)  # [B, H, L, D / H]
         dropout = self.dropout if self.training else 0.0
+        gate = None
         if bias is not None and self.gated:
             # Each gate is the sum of four outputs; summing their weights is equivalent.
             sums = (p.unflatten(0, (2, 4)).sum(1) for p in (self.grep_linear.weight, self.grep_linear.bias))
             first, second = F.linear(q, *sums).sigmoid().split(1, -1)  # [B, H, L, 1]
             gate = first * (second * self.grep_a - 1) + 2
-            if x.device.type != "cuda":
-                # Not scaled_dot_product_attention: its fallback for masks with gradients takes half as long again.
-                scores = torch.addcmul((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), gate, bias)
-                return self.out_proj((F.dropout(scores.softmax(-1), dropout) @ v).transpose(1, 2).flatten(2))
-            bias = gate * bias
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+        x = attend(q, k, v, dropout, q.shape[-1] ** -0.5, gate, bias)
         return self.out_proj(x.transpose(1, 2).flatten(2))
 
 
