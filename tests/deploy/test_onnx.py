@@ -124,7 +124,7 @@ def test_graph_of_an_official_file_computes_the_logits(name: str, tmp_path: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "ast"])  # whose layers are those of nano
 def test_graph_of_the_published_size_computes_the_logits(name: str, tmp_path: Path) -> None:
     check_graph(member(name, "base"), tmp_path / "model.onnx")
 

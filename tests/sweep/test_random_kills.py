@@ -1,6 +1,6 @@
 """Kills of each kind of process at random moments of one run: each resume continues where the last one was cut.
 
-Two of the five kinds by default; all five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_random_kills.py`.
+One of the five kinds by default; all five with `SOUSAPHONE_KILLS=5 pytest -m slow tests/sweep/test_random_kills.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from tests.sweep.test_kill import CLOCK, uninterrupted
 
 ARMS = ("on", "off")
 SEED = 2024
-KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "2"))
+KILLS = int(os.environ.get("SOUSAPHONE_KILLS", "1"))
 EPOCHS = 10 + 10 * KILLS  # more than pass until the last kill: the loss of Ray's processes is detected after seconds
 RUNTIME = ("raylet", "gcs_server")
 WORKER = "ImplicitFunc"  # Ray's name of the process
@@ -73,8 +73,8 @@ def _kill(launcher: Launcher, process: subprocess.Popen[str], what: str) -> None
 def test_random_kills_lose_at_most_an_epoch_each_and_change_no_result(launcher: Launcher) -> None:
     print(f"seed {SEED}")
     rng = random.Random(SEED)
-    # The worker last, because the other trial then finishes.
-    order = ["driver", *RUNTIME, "all", WORKER][:KILLS]
+    # The driver, which other tests kill, not first; the worker last, because the other trial then finishes.
+    order = [*RUNTIME, "driver", "all", WORKER][:KILLS]
     whole = dict.fromkeys(ARMS, 0)
     options = [*launcher.options, "--epochs", str(EPOCHS)]
     read = 0
