@@ -361,7 +361,7 @@ def _deployment(found: Findings) -> Iterator[Block]:
     if rows:
         yield Text(f"The best trial of each arm. {explanation(cards[0])}")
         yield Table(("trial", *COLUMNS), rows, extra=("load, s", "real-time factor"))
-        yield from map(Text, dict.fromkeys(card.remark for card in cards if card.remark))
+        yield from map(Text, dict.fromkeys(card.remarks for card in cards if card.remarks))
     elif found.ranked:
         yield Text("Latency, memory and size of each arm's best trial with PyTorch and ONNX Runtime are measured by:")
         yield Code(shlex.join(["sousaphone", "benchmark", str(found.path)]))

@@ -19,12 +19,12 @@ from sousaphone.deploy.trained_trials import TrainedTrial
 from sousaphone.errors import UserError
 from sousaphone.hardware import device_name
 from sousaphone.lora import is_adapter
-from sousaphone.runs.deployment import DISTURBED, TITLES, DeployCard, Runtime, RuntimeCost
+from sousaphone.runs.deployment import TITLES, DeployCard, Runtime, RuntimeCost
 from sousaphone.runs.predictions import DAMAGED, NEEDED, read_table
 from sousaphone.runs.trial_record import PREDICTIONS_NAME
 from sousaphone.text import one_line, tracked
 
-_BUSY_PERCENT = 20.0  # of all cores
+_BUSY_PERCENT = 20  # of all cores
 
 
 def deploy_card(
@@ -45,8 +45,7 @@ def deploy_card(
     folders = [directory / name for name in ModelConfig.read(directory).members] or [directory]
     costs, remarks = [], dict[str, None]()
     names = ", ".join(trial.record.trial_id for trial in trials)
-    if (busy := psutil.cpu_percent(interval=0.5)) > _BUSY_PERCENT:
-        remarks[DISTURBED.format(round(busy))] = None
+    busy = round(psutil.cpu_percent(interval=0.5))
     begun = f"measuring speed, size and memory of {names}: about half a minute at nano scale, minutes at base"
     for runtime in tracked(runtimes, f"measuring {names}", len(runtimes), begun):
         scored = tested.get("accuracy"), tested.get("clips", 0)
@@ -62,7 +61,8 @@ def deploy_card(
                     remarks[f"Accuracy with ONNX Runtime was not measured: {one_line(error, 300)}."] = None
         costs.append(RuntimeCost(runtime, *scored, disk_bytes=size, **measure(folders, runtime, weights)))
     seconds = members[0].config.clip_seconds
-    return DeployCard(names, seconds, device_name("cpu"), tuple(costs), " ".join(remarks))
+    disturbed = busy if busy > _BUSY_PERCENT else 0
+    return DeployCard(names, seconds, device_name("cpu"), tuple(costs), " ".join(remarks), disturbed)
 
 
 def test_clips(trial: TrainedTrial) -> Dataset:

@@ -153,7 +153,7 @@ def _deployment(card: DeployCard) -> Iterator[str]:
     yield "|---" * len(COLUMNS) + "|"
     for cost in card.costs:
         yield f"| {' | '.join(row(card, cost))} |"
-    yield f"\n{explanation(card)} {card.remark}".rstrip() + "\n"
+    yield f"\n{explanation(card)} {card.remarks}".rstrip() + "\n"
 
 
 def _confidence(config: ModelConfig) -> Iterator[str]:

@@ -67,7 +67,8 @@ def published_files(folder: Path, config: ModelConfig, name: str, licence: str |
         model_folder.CONFIG: as_json(dataclasses.asdict(public)).encode(),
     }
     if "deployment" in results:
-        results["deployment"] = dataclasses.asdict(results["deployment"].public)
+        card = dataclasses.replace(results["deployment"], remark="")  # which may name directories
+        results["deployment"] = dataclasses.asdict(card)
     files[model_folder.RESULTS] = as_json(results).encode()
     members = {f"{member}/": folder / member for member in config.members} or {"": folder}
     for prefix, directory in members.items():
@@ -120,7 +121,8 @@ def _card(folder: Path, old: ModelConfig, new: ModelConfig, results: Mapping[str
     statement = Statement(**results["verdict"])
     title = re.search(r"^# (.*)$", text, re.MULTILINE)
     if title and text == model_card(old, results, statement, title[1], deployment):
-        return model_card(new, results, statement, name, deployment and deployment.public)
+        public = deployment and dataclasses.replace(deployment, remark="")
+        return model_card(new, results, statement, name, public)
     if old.licences == new.licences:
         return text
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,7 +13,6 @@ from sousaphone.files import write_json
 from sousaphone.runs import schema
 
 DEPLOYMENT_NAME = "deployment.json"
-DISTURBED = "Other programs used {} % of the processor, so the times may be too long."  # a remark
 _SCHEMA = 1
 Runtime = Literal["torch", "onnx", "int8"]
 TITLES: dict[Runtime, str] = {"torch": "PyTorch", "onnx": "ONNX Runtime", "int8": "ONNX Runtime, int8 weights"}
@@ -56,6 +54,7 @@ class DeployCard:
     cpu: schema.Text
     costs: Annotated[tuple[RuntimeCost, ...], Len(1, 10)]
     remark: schema.Text = ""  # why something was not measured
+    busy: Annotated[int, Ge(0), Le(100)] = 0  # % of the processor used by other programs, if that lengthens times
 
     def __post_init__(self) -> None:
         runtimes = [cost.runtime for cost in self.costs]
@@ -65,10 +64,10 @@ class DeployCard:
             )
 
     @property
-    def public(self) -> Self:
-        """The card with the remark on other programs alone: others may name directories."""
-        disturbed = re.match(re.escape(DISTURBED).replace(r"\{\}", r"\d+"), self.remark)
-        return dataclasses.replace(self, remark=disturbed[0] if disturbed else "")
+    def remarks(self) -> str:
+        """What limits the measurement, in sentences; empty if nothing does."""
+        busy = f"Other programs used {self.busy} % of the processor, so the times may be too long."
+        return f"{busy} {self.remark}".strip() if self.busy else self.remark
 
     @property
     def fastest(self) -> RuntimeCost:
