@@ -39,15 +39,13 @@ def main(argv: Sequence[str] | None = None, prog: str = "launch.py") -> int:
 
 
 def run(options: Options, prog: str, command: str) -> int:
-    """Make the job of the options, then run it, or only report it if all of its trials have ended.
-
-    The run records `command`, which has these options.
-    """
-    job = make_job(options, make_sweep)
+    """Make the job of the options, which the `command` has, then run it, or only report it if all of its trials have
+    ended."""
+    job = make_job(options, make_sweep, command)
     try:
         for line in job.remarks:
             print(line)
-        return _finish_done(job, options) if job.is_done else _run(job, options, prog, command)
+        return _finish_done(job, options) if job.is_done else _run(job, options, prog)
     except BrokenPipeError:
         discard_output()
         return EXIT_OK if options.plan else EXIT_INTERRUPTED
@@ -64,7 +62,7 @@ def run(options: Options, prog: str, command: str) -> int:
         return EXIT_INTERRUPTED
 
 
-def _run(job: Job, options: Options, prog: str, command: str) -> int:
+def _run(job: Job, options: Options, prog: str) -> int:
     # Ray and torch take seconds to import, so wrong options are reported first.
     from sousaphone.sweep.capacity import Capacity, pick_resources
     from sousaphone.sweep.ray_process import Runtime
@@ -89,7 +87,7 @@ def _run(job: Job, options: Options, prog: str, command: str) -> int:
         job, dataset = prepared
         runtime.wait()
         try:
-            interrupted = run_job(runtime, job, dataset, resources, at_once, print, command)
+            interrupted = run_job(runtime, job, dataset, resources, at_once, print)
         except MovedRunError as error:
             print(f"{prog}: error: {error}", file=sys.stderr)
             return EXIT_FAILED

@@ -73,6 +73,7 @@ def read_run(path: Path) -> Findings:
             baseline_rows = read_baseline(run, best.name)
         except DAMAGED as error:
             damaged.append(f"predictions of the baseline {best.name} are damaged ({one_line(error, 200)})")
+    # The clips of all trials are the same; older runs have only those of the test.
     validated = [t for t in trials if (run.trial(t.trial_id) / predictions_name("val")).is_file()]
     adapters = {trial.trial_id: adapter_file(run.trial(trial.trial_id)) for trial in trials}
     sizes = {trial_id: file.stat().st_size for trial_id, file in adapters.items() if file}
@@ -91,7 +92,7 @@ def read_run(path: Path) -> Findings:
         baseline_rows,
         deployment,
         search,
-        classes_of(read_predictions(run, validated[:1], "val")[0]),  # the clips of all trials are the same
+        classes_of(read_predictions(run, validated[:1], "val")[0] if validated else predictions),
     )
 
 

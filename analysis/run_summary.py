@@ -46,7 +46,7 @@ class Findings:
     baseline_rows: pd.DataFrame | None = None  # test predictions of the best baseline, see `read_baseline`
     deployment: Deployment = field(default_factory=lambda: Deployment(()))
     search: SearchResults | None = None  # None for a sweep without a search
-    validated: Classes | None = None  # rudiments of the validation clips; None in older runs
+    validated: Classes | None = None  # rudiments of the validation clips, in older runs of the test clips
 
     @property
     def name(self) -> str:

@@ -264,8 +264,7 @@ def _further(found: Findings) -> Iterator[Block]:
 
 def _criteria(found: Findings) -> Iterator[Block]:
     scored = set(found.predictions.trial_id)
-    classes = found.validated or found.classes
-    chance = classes.chance if classes else None
+    chance = found.validated.chance if found.validated else None
     evaluated = criteria(found.compared, found.baselines, scored, found.live, chance)
     texts = {True: "met", False: "not met", None: "not known"}
     rows = [(criterion.name, texts[criterion.met], criterion.evidence) for criterion in evaluated]

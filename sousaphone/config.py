@@ -50,7 +50,7 @@ class Needs:
 _LOW_RANK = Needs(lambda trial: STRATEGIES[trial.strategy].low_rank, "adapters of low rank (as of --strategy lora)")
 _AUGMENTATION = Needs(lambda trial: trial.augment, "augmentation (--augment on)")
 _EFFICIENTAT = Needs(lambda trial: trial.model == "efficientat", "efficientat in --models")
-_PRETRAINED = Needs(
+_MISMATCH = Needs(
     lambda trial: trial.model in trial.frontend_mismatch.replace(" ", "").split(",") and trial.weights != "random",
     "one of these backbones in --models, with pretrained weights",
 )
@@ -112,7 +112,7 @@ class TrainConfig:
         "",
         "backbones A,B whose weights may be of other features than the front end's",
         shown="none",
-        needs=_PRETRAINED,
+        needs=_MISMATCH,
     )
 
     # Optimisation

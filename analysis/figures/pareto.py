@@ -145,9 +145,8 @@ def limits_of(panels: Sequence[Panel]) -> tuple[float, float]:
 
 
 def _chance(run: Findings) -> float | None:
-    """The accuracy of a random prediction of the validation clips, percent; older runs have only those of the test."""
-    classes = run.validated or run.classes
-    return 100 * classes.chance if classes else None
+    """The accuracy of a random prediction of the validation clips, percent; None without predictions."""
+    return 100 * run.validated.chance if run.validated else None
 
 
 def picture(run: Findings) -> Picture:

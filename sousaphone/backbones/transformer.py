@@ -1,4 +1,4 @@
-"""Operations shared by Transformer layers, each with a fused path on CUDA for frozen weights in bfloat16."""
+"""Operations shared by Transformer layers, with fused paths for frozen weights in bfloat16."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def deploy_card(
     folders = [directory / name for name in ModelConfig.read(directory).members] or [directory]
     costs, remarks = [], dict[str, None]()
     names = ", ".join(trial.record.trial_id for trial in trials)
-    busy = round(psutil.cpu_percent(interval=0.5))
+    busy = psutil.cpu_percent(interval=0.5)
     begun = f"measuring speed, size and memory of {names}: about half a minute at nano scale, minutes at base"
     for runtime in tracked(runtimes, f"measuring {names}", len(runtimes), begun):
         scored = tested.get("accuracy"), tested.get("clips", 0)
@@ -61,8 +61,8 @@ def deploy_card(
                     remarks[f"Accuracy with ONNX Runtime was not measured: {one_line(error, 300)}."] = None
         costs.append(RuntimeCost(runtime, *scored, disk_bytes=size, **measure(folders, runtime, weights)))
     seconds = members[0].config.clip_seconds
-    disturbed = busy if busy > _BUSY_PERCENT else 0
-    return DeployCard(names, seconds, device_name("cpu"), tuple(costs), " ".join(remarks), disturbed)
+    busy = round(busy) if busy > _BUSY_PERCENT else 0
+    return DeployCard(names, seconds, device_name("cpu"), tuple(costs), " ".join(remarks), busy)
 
 
 def test_clips(trial: TrainedTrial) -> Dataset:

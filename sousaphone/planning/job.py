@@ -36,6 +36,7 @@ class Job:
     baselines: bool = True  # whether they are measured before the trials
     tracker: str = "none"  # destination of metrics in addition to TensorBoard; may differ between launches
     remarks: tuple[str, ...] = ()  # automatic choices, for the terminal
+    command: str = ""  # of this launch, which run.json records
 
     @property
     def trial_ids(self) -> list[str]:

@@ -40,8 +40,8 @@ from sousaphone.text import parse_duration
 MakeSweep = Callable[[str, Request], Sweep]  # of the name of a config, and a request
 
 
-def make_job(options: Options, make_sweep: MakeSweep) -> Job:
-    """Resolve the options; raise a UserError if one is wrong."""
+def make_job(options: Options, make_sweep: MakeSweep, command: str = "") -> Job:
+    """Resolve the options; raise a UserError if one is wrong. The run records the `command` that gave them."""
     actions = {"--resume": options.resume, "--extend": options.extend, "--promote": options.promote is not None}
     given = [name for name, value in actions.items() if value]
     if len(given) > 1:
@@ -80,6 +80,7 @@ def make_job(options: Options, make_sweep: MakeSweep) -> Job:
         time_limit=parse_duration("--time-limit", "none" if options.time_limit is None else options.time_limit),
         baselines=saved if options.baselines is None else options.baselines,
         tracker=_tracker(options, job.plan or {}),
+        command=command,
     )
 
 

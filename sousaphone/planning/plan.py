@@ -121,14 +121,13 @@ def describe_data(dataset: Dataset, synthetic: bool) -> dict[str, Any]:
     }
 
 
-def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset, command: str = "") -> dict[str, Any]:
-    """Return the content of run.json; of an existing run, with the new limits, resources and extensions. `command` is
-    that of this launch."""
+def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset) -> dict[str, Any]:
+    """Return the content of run.json; of an existing run, with the new limits, resources and extensions."""
     plan = job.plan or {
         "schema": SCHEMA,
         "created": now(),
         "name": job.directory.path.name,
-        "command": command,
+        "command": job.command,
         "config": job.config,
         "notes": [*dataset.notes, *job.sweep.notes],
         "tuning": job.sweep.tuning,
@@ -138,7 +137,7 @@ def plan_json(job: Job, resources: Resources, at_once: int, dataset: Dataset, co
     }
     extensions = list(plan.get("extensions", []))
     if job.added:
-        extensions.append({"created": now(), "command": command, "added": list(job.added)})
+        extensions.append({"created": now(), "command": job.command, "added": list(job.added)})
     return {
         **plan,
         "data": {**plan["data"], "root": str(dataset.root)},  # it may have been moved

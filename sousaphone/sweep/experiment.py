@@ -52,13 +52,7 @@ class MovedRunError(RuntimeError):
 
 
 def run_job(
-    runtime: Runtime,
-    job: Job,
-    dataset: Dataset,
-    resources: Resources,
-    at_once: int,
-    announce: Announce,
-    command: str = "",
+    runtime: Runtime, job: Job, dataset: Dataset, resources: Resources, at_once: int, announce: Announce
 ) -> bool:
     """Lock the run directory, write its plan, measure the baselines and run the trials that are left.
 
@@ -77,7 +71,7 @@ def run_job(
             raise UserError(f"{run.path} was just started by another process; give another --name")
         if job.plan is not None and job.plan != run.read_plan():
             raise UserError(f"{run.path} was just changed by another launch; run the same command again")
-        run.write_plan(plan_json(job, resources, at_once, dataset, command))
+        run.write_plan(plan_json(job, resources, at_once, dataset))
         check = partial(_refuse_moved, DriverWatch.begin(run.path))
         announce(f"progress: {run.status_page}")
         try:

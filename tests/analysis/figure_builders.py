@@ -15,6 +15,7 @@ from analysis.figures.mpl import plain_text
 from analysis.load.predictions import read_predictions
 from analysis.load.trials import Trial, read_trials
 from analysis.run_summary import Findings
+from analysis.stats.classes import classes_of
 from analysis.write.blocks import Picture
 from sousaphone.backbones.registry import DEFAULT_SWEEP
 from sousaphone.runs.baseline_results import Baseline, BaselineResults, InferenceTime
@@ -56,7 +57,10 @@ def findings(
     ways = dict.fromkeys((t.config["model"], t.config["strategy"], t.config["lora_targets"]) for t in trials)
     times = tuple(InferenceTime(*way, 10.0 + i) for i, way in enumerate(ways)) if timed else ()
     results = BaselineResults(tuple(baselines), times, "a cpu", 2.5, "aaaa")
-    return Findings(Path("run"), {}, trials, False, "", [], predictions, results, adapter_bytes or {})
+    validated = classes_of(predictions)  # as in older runs
+    return Findings(
+        Path("run"), {}, trials, False, "", [], predictions, results, adapter_bytes or {}, validated=validated
+    )
 
 
 def drawn(trials: list[Trial], predictions: pd.DataFrame, **more: Any) -> dict[str, Picture]:

@@ -29,13 +29,14 @@ class Launcher:
 
     def __init__(self, data: Path, storage: Path) -> None:
         self.storage = storage
+        self.skipped = ["baselines", "timing"]
         self.environment = {**os.environ, "SOUSAPHONE_CACHE": str(storage / "cache")}
         settings = ["clip_seconds=1.0", "micro_batch=2", "accumulation=1", "learning_rate=0.001", "patience=99"]
         self.options = ["--data-dir", str(data), "--models", "ast", "--scale", "nano", "--epochs", str(EPOCHS)]
         self.options += ["--set", *settings]
 
     def start(self, *options: str, name: str = "run", under: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """Start launch.py, by default without baselines and timing; `under` is a command that runs it."""
+        """Start launch.py, without what is `skipped` unless it is given; `under` is a command that runs it."""
         command = [
             *under,
             sys.executable,
@@ -46,7 +47,7 @@ class Launcher:
             str(self.storage),
             *options,
         ]
-        for measured in ("baselines", "timing"):
+        for measured in self.skipped:
             command += [] if f"--{measured}" in options else [f"--no-{measured}"]
         log = (self.storage / "log.txt").open("a")
         return subprocess.Popen(

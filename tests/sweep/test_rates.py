@@ -14,6 +14,7 @@ pytestmark = pytest.mark.slow
 def test_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher) -> None:
     options = [option for option in launcher.options if option != "learning_rate=0.001"]
     options[options.index("--epochs") + 1] = "1"
+    launcher.skipped.remove("baselines")
     driver = launcher.start("--config", "rates", *options)
     assert driver.wait() == 0, launcher.log
     run = launcher.storage / "run"
@@ -26,6 +27,7 @@ def test_search_scores_no_test_clip_and_its_rates_can_be_used(launcher: Launcher
         assert record["status"] == "completed"
         assert not any(key.startswith("test") for row in record["history"] for key in row)
         assert not (path / "predictions.parquet").exists()
+    assert not (run / "baselines.json").exists()  # baselines would be scored on test clips
     found = json.loads((run / "rates.json").read_text())["found"]["ast"]
 
     assert not (run / "report").exists()
